@@ -1,0 +1,81 @@
+"""Every error that a user may see: what happened and why (the message), and what to do (the remedy).
+
+The command line prints both and exits with ``exit_code``; anything that is not one of these is a bug of ours.
+"""
+
+from __future__ import annotations
+
+
+class TrtFaceFusionError(Exception):
+    """Base of all errors with a cause and a remedy."""
+
+    kind = "error"
+    exit_code = 1
+
+    def __init__(self, message: str, remedy: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.remedy = remedy
+
+    def as_dict(self) -> dict[str, str]:
+        """The error as the ``--json`` output shows it."""
+        return {"kind": self.kind, "message": self.message, "remedy": self.remedy}
+
+
+class BadInputError(TrtFaceFusionError):
+    """An option, file or folder that the user named cannot be used."""
+
+    kind = "bad_input"
+    exit_code = 2
+
+
+class FacesError(BadInputError):
+    """A folder of photos does not give enough usable faces."""
+
+    kind = "faces"
+
+
+class ModelError(BadInputError):
+    """An ONNX file or a checkpoint is damaged, unsafe, or not what its description says."""
+
+    kind = "model"
+
+
+class PlanError(BadInputError):
+    """A plan file is malformed or names nodes that the model does not have."""
+
+    kind = "plan"
+
+
+class CalibrationCacheError(BadInputError):
+    """A calibration cache is damaged or belongs to another model or other faces."""
+
+    kind = "calibration_cache"
+
+
+class GateError(TrtFaceFusionError):
+    """No engine, or none of the requested precision, passed the accuracy gate."""
+
+    kind = "accuracy_gate"
+    exit_code = 3
+
+
+class BackendUnavailableError(TrtFaceFusionError):
+    """The engine maker that is needed is not installed, or cannot build for the target."""
+
+    kind = "backend_unavailable"
+    exit_code = 4
+
+
+class BuildError(TrtFaceFusionError):
+    """The engine maker refused the network, or (with --strict) did not keep the plan."""
+
+    kind = "build"
+    exit_code = 5
+
+
+class StoreError(TrtFaceFusionError):
+    """The store cannot be read or written: rights, space, a damaged engine, or another build that holds the lock."""
+
+    kind = "store"
+    exit_code = 6
