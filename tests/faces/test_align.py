@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trt_facefusion.faces.align import TEMPLATES, align_crop, similarity, template_to_template
+
+
+@given(
+    angle=st.floats(-3, 3), scale=st.floats(0.1, 10), x=st.floats(-500, 500), name=st.sampled_from(sorted(TEMPLATES))
+)
+def test_similarity_finds_a_known_transform(angle: float, scale: float, x: float, name: str) -> None:
+    points = TEMPLATES[name] * 100
+    turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    moved = (points @ turn.T + [x, -x]).astype(np.float32)
+    assert similarity(points, moved)[:, :2] == pytest.approx(turn, abs=1e-3 * scale)
+
+
+def test_coinciding_landmarks_have_no_transform() -> None:
+    with pytest.raises(ValueError, match="coincide"):
+        similarity(np.ones((5, 2), np.float32), TEMPLATES["arcface_128"])
+
+
+def test_arcface_templates_are_the_published_pixels() -> None:
+    pixels = TEMPLATES["arcface_112_v2"] * 112
+    assert pixels[0] == pytest.approx([38.2946, 51.6963], abs=1e-4)
+    assert TEMPLATES["arcface_128"] * 128 == pytest.approx(pixels + np.array([8, 0]), abs=1e-4)
+
+
+def test_a_template_maps_onto_itself_and_shrinking_keeps_the_mean() -> None:
+    matrix = template_to_template("ffhq_512", 512, "ffhq_512", 256)
+    assert matrix == pytest.approx(np.array([[0.5, 0, 0], [0, 0.5, 0]]), abs=1e-4)
+    stripes = np.tile(np.array([[0, 255]], np.uint8), (512, 256))[..., None].repeat(3, 2)
+    crop = align_crop(stripes, TEMPLATES["ffhq_512"] * 512, "ffhq_512", 64)
+    assert np.abs(crop.astype(int) - 127).max() <= 4, "fine stripes must not alias"

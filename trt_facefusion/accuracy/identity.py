@@ -1,0 +1,29 @@
+"""Whether an engine's faces are still the persons that FP32 makes of them."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trt_facefusion.accuracy.metrics import PerFace, Pictures
+from trt_facefusion.faces.align import template_to_template, warp
+from trt_facefusion.faces.embedder import Embedder, Embeddings, unit
+
+
+def embed_crops(pictures: Pictures, template: str, embedder: Embedder) -> Embeddings:
+    """Raw embeddings [N,dim] of crops [N,S,S,3] in [0,1] that are aligned with ``template``."""
+    if pictures.ndim != 4 or pictures.shape[1] != pictures.shape[2]:
+        raise ValueError(f"crops must be square, not {pictures.shape}")
+    matrix = template_to_template(template, pictures.shape[1], embedder.template, embedder.size)
+    chips = np.empty((len(pictures), embedder.size, embedder.size, 3), np.uint8)
+    for index, picture in enumerate(pictures):
+        pixels: NDArray[np.uint8] = (picture.clip(0, 1) * 255).round().astype(np.uint8)
+        chips[index] = warp(pixels, matrix, embedder.size)
+    return embedder.embed(chips)
+
+
+def identity_cosine(reference: Pictures, candidate: Pictures, template: str, embedder: Embedder) -> PerFace:
+    """Cosine [N] between the embeddings of two versions of the same crops: 1 where the person is the same."""
+    of_reference = unit(embed_crops(reference, template, embedder))
+    of_candidate = unit(embed_crops(candidate, template, embedder))
+    return np.asarray((of_reference * of_candidate).sum(axis=1), np.float64).clip(-1, 1)
