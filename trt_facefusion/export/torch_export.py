@@ -1,0 +1,89 @@
+"""torch -> ONNX by ``torch.onnx.export`` (dynamo), with a dynamic batch axis."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+
+from trt_facefusion.errors import ModelError
+from trt_facefusion.types import Array, Feeds
+
+if TYPE_CHECKING:
+    from torch import nn
+
+EXPORT_OPSET = 20
+TOLERANCE = 1e-3
+"""Largest allowed difference between torch and the exported graph, relative to the output's largest magnitude."""
+
+_MAX_BATCH = 1024
+
+
+def export_onnx(net: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> onnx.ModelProto:
+    """``net`` as ONNX. ``shapes`` maps each argument of ``forward`` to its shape without the batch axis.
+
+    Raises:
+        ModelError: torch cannot trace the network, or the names are not those of its arguments.
+    """
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    example = {name: torch.rand((2, *shape), generator=generator) for name, shape in shapes.items()}
+    batch = torch.export.Dim("batch", min=1, max=_MAX_BATCH)
+    with warnings.catch_warnings(), _quiet_logging():
+        warnings.simplefilter("ignore")
+        try:
+            program = torch.onnx.export(
+                net,
+                (),
+                kwargs=example,
+                dynamo=True,
+                opset_version=EXPORT_OPSET,
+                input_names=list(shapes),
+                dynamic_shapes={name: {0: batch} for name in shapes},
+                external_data=False,
+                verbose=False,
+            )
+        except Exception as error:
+            raise ModelError(
+                f"torch cannot export the network: {_last_cause(error)}",
+                "forward() must take the inputs by the names given with --input and be traceable by torch.export; "
+                "or export it yourself and pass --onnx",
+            ) from error
+    assert program is not None
+    return program.model_proto
+
+
+def largest_difference(net: nn.Module, outputs: Mapping[str, Array], feeds: Feeds) -> float:
+    """Largest difference between torch's first output and ``outputs``' first, relative to torch's largest magnitude."""
+    import torch
+
+    with torch.no_grad():
+        result = net(**{name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in feeds.items()})
+    first = result[0] if isinstance(result, tuple | list) else result
+    expected: Array = first.numpy()
+    got = next(iter(outputs.values()))
+    scale = float(np.abs(expected).max()) or 1.0
+    return float(np.abs(expected - got).max()) / scale
+
+
+def _last_cause(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
+
+
+class _quiet_logging:  # noqa: N801 - used like a function
+    """Keeps torch.onnx's progress and warnings off the terminal."""
+
+    def __enter__(self) -> None:
+        self.level = logging.root.manager.disable
+        logging.disable(logging.WARNING)
+
+    def __exit__(self, *_: object) -> None:
+        logging.disable(self.level)
