@@ -1,0 +1,24 @@
+"""Calibration: one pass over faces -> histograms -> the range of every activation, and the cache that keeps them."""
+
+from trt_facefusion.calibration.cache import Calibration, Stale, cache_path, load, load_named, save
+from trt_facefusion.calibration.collect import collect
+from trt_facefusion.calibration.histogram import Histogram
+from trt_facefusion.calibration.reader import Batches
+from trt_facefusion.calibration.table import CalibrationTable
+from trt_facefusion.calibration.thresholds import RULES, Rule, parse_rule
+
+__all__ = [
+    "RULES",
+    "Batches",
+    "Calibration",
+    "CalibrationTable",
+    "Histogram",
+    "Rule",
+    "Stale",
+    "cache_path",
+    "collect",
+    "load",
+    "load_named",
+    "parse_rule",
+    "save",
+]

@@ -1,0 +1,211 @@
+"""A calibration on disk: the table as TensorRT reads it, and beside it the JSON with all that it was made from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from trt_facefusion.calibration.histogram import Histogram
+from trt_facefusion.calibration.table import CalibrationTable
+from trt_facefusion.calibration.thresholds import RULES, parse_rule
+from trt_facefusion.errors import BadInputError, CalibrationCacheError, StoreError
+
+SCHEMA = 1
+"""Rises when the JSON changes, and when a rule's arithmetic does: a table must follow from its histograms."""
+
+Setting = str | int | float | bool | None
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Histograms of one model over one set of faces, and the rule that turns them into a table.
+
+    ``settings`` are all choices that the histograms depend on (plain JSON values). The rule is not one of them: another
+    rule needs no other pass. ``pinned`` holds ranges that are known and not measured, such as those of image inputs.
+    """
+
+    model: str
+    model_digest: str
+    faces_digest: str
+    histograms: Mapping[str, Histogram]
+    rule: str = "entropy"
+    pinned: Mapping[str, float] = field(default_factory=dict)
+    settings: Mapping[str, Setting] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        parse_rule(self.rule)
+
+    @cached_property
+    def table(self) -> CalibrationTable:
+        """amax of every tensor: pinned, or by the rule."""
+        rule = parse_rule(self.rule)
+        names = dict.fromkeys([*self.histograms, *self.pinned])
+        return CalibrationTable({n: self.pinned[n] if n in self.pinned else rule(self.histograms[n]) for n in names})
+
+    def with_rule(self, rule: str) -> Calibration:
+        """The same histograms read by another rule."""
+        return replace(self, rule=rule)
+
+
+@dataclass(frozen=True)
+class Stale:
+    """Why there is no calibration that fits; the remedy is to calibrate."""
+
+    reason: str
+
+
+def cache_path(folder: Path, model: str, model_digest: str) -> Path:
+    """Where the table of a model stands; the JSON stands beside it."""
+    return folder / f"{re.sub(r'[^A-Za-z0-9._-]+', '_', model)}-{model_digest[:8]}.cache"
+
+
+def save(calibration: Calibration, folder: Path) -> Path:
+    """Write the table and its JSON; the path of the table.
+
+    Whenever this stops, the two files are either from the same calibration or known not to be: the JSON names the
+    digest of the table's text.
+
+    Raises:
+        StoreError: the folder cannot be written to.
+    """
+    path = cache_path(folder, calibration.model, calibration.model_digest)
+    text = calibration.table.dumps()
+    description = json.dumps(_describe(calibration, text), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _write(path, text)
+        _write(_json_path(path), description)
+    except OSError as error:
+        raise StoreError(
+            f"cannot write the calibration cache {path}: {error.strerror}", "check the folder's rights and free space"
+        ) from error
+    return path
+
+
+def load(path: Path, *, model_digest: str, faces_digest: str, settings: Mapping[str, Setting]) -> Calibration | Stale:
+    """The calibration at ``path``, or why it is not to be used: for callers that can calibrate again."""
+    if not path.exists() and not _json_path(path).exists():
+        return Stale("this model has not been calibrated yet")
+    try:
+        calibration = _read(path)
+    except CalibrationCacheError as error:
+        return Stale(error.message)
+    if calibration.model_digest != model_digest:
+        return Stale(f"{path} was made for another model")
+    if calibration.faces_digest != faces_digest:
+        return Stale("the calibration faces have changed")
+    changed = sorted({key for key, _ in settings.items() ^ calibration.settings.items()})
+    if changed:
+        return Stale(f"the calibration settings have changed ({', '.join(changed)})")
+    return calibration
+
+
+def load_named(path: Path, *, model_digest: str) -> CalibrationTable:
+    """The table at ``path``, which the user asked for by name.
+
+    A table without a JSON beside it, such as one that TensorRT wrote, is taken as it is.
+
+    Raises:
+        CalibrationCacheError: the table cannot be read or is damaged, or its JSON says that it was made for another
+            model or does not belong to it.
+    """
+    table = CalibrationTable.read(path)
+    if not _json_path(path).exists():
+        return table
+    calibration = _read(path)
+    if calibration.model_digest != model_digest:
+        raise CalibrationCacheError(
+            f"{path} was made for another model ({calibration.model}, sha256 {calibration.model_digest[:8]}...), "
+            f"not for this one ({model_digest[:8]}...)",
+            "leave the option out to calibrate this model, or name the model that the cache was made for",
+        )
+    return table
+
+
+def _json_path(path: Path) -> Path:
+    return path.with_name(path.name.removesuffix(".cache") + ".json")
+
+
+def _describe(calibration: Calibration, text: str) -> dict[str, Any]:
+    tensors = {
+        name: {
+            "amax": {rule: threshold(histogram) for rule, threshold in RULES.items()},
+            "histogram": histogram.as_dict(),
+        }
+        for name, histogram in calibration.histograms.items()
+    }
+    return {
+        "schema": SCHEMA,
+        "model": calibration.model,
+        "model_digest": calibration.model_digest,
+        "faces_digest": calibration.faces_digest,
+        "table_sha256": hashlib.sha256(text.encode("utf-8")).hexdigest(),
+        "rule": calibration.rule,
+        "settings": dict(sorted(calibration.settings.items())),
+        "pinned": dict(calibration.pinned),
+        "tensors": tensors,
+    }
+
+
+def _read(path: Path) -> Calibration:
+    """The calibration whose table is ``path``.
+
+    Raises:
+        CalibrationCacheError: either file is missing or damaged, or they do not belong together.
+    """
+    CalibrationTable.read(path)
+    calibration, digest = _read_json(_json_path(path))
+    if digest != hashlib.sha256(path.read_bytes()).hexdigest():
+        raise CalibrationCacheError(
+            f"{path} and {_json_path(path).name} do not belong together: the table was edited, or writing was cut off",
+            f"calibrate again, or delete {_json_path(path).name} to use the table as it is",
+        )
+    return calibration
+
+
+def _read_json(path: Path) -> tuple[Calibration, str]:
+    """The calibration that the JSON ``path`` describes, and the SHA-256 of its table's text."""
+    remedy = f"delete {path}, or calibrate again"
+    try:
+        data = json.loads(path.read_bytes())
+        schema = data["schema"]
+        if schema == SCHEMA:
+            return _from_json(data), str(data["table_sha256"])
+    except OSError as error:
+        raise CalibrationCacheError(f"cannot read {path}: {error.strerror}", remedy) from error
+    except (ValueError, TypeError, KeyError, AttributeError, BadInputError) as error:
+        raise CalibrationCacheError(f"{path} is damaged: {error}", remedy) from error
+    raise CalibrationCacheError(f"{path} has schema {schema!r}; this version reads schema {SCHEMA}", remedy)
+
+
+def _from_json(data: Mapping[str, Any]) -> Calibration:
+    return Calibration(
+        model=str(data["model"]),
+        model_digest=str(data["model_digest"]),
+        faces_digest=str(data["faces_digest"]),
+        histograms={name: Histogram.from_dict(entry["histogram"]) for name, entry in data["tensors"].items()},
+        rule=str(data["rule"]),
+        pinned={name: float(amax) for name, amax in data["pinned"].items()},
+        settings=dict(data["settings"]),
+    )
+
+
+def _write(path: Path, text: str) -> None:
+    """Put ``text`` at ``path`` in one step: a reader sees all of it, or what was there before."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("wb") as file:
+            file.write(text.encode("utf-8"))
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
