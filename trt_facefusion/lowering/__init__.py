@@ -1,0 +1,5 @@
+"""Plan + calibration table -> what an engine maker understands."""
+
+from trt_facefusion.lowering.typed import lower
+
+__all__ = ["lower"]

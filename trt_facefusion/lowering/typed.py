@@ -1,0 +1,235 @@
+"""Plan + calibrated ranges -> one strongly typed ONNX: FP16 casts and explicit Q/DQ, as TensorRT wants them.
+
+What is placed where, and why:
+
+* A quantised node gets Q/DQ directly on its activation input (behind any Resize, Concat or Pad: TensorRT-RTX loses the
+  INT8 kernel when such a node stands between DQ and the convolution) and a DQ on its INT8 weights, per output channel.
+  Its output is not quantised: the next quantised node brings its own Q, and every float consumer sees the float tensor.
+* Zero points are 0 and weights use -127..127, so that both signs are treated alike.
+* A node's precision is its compute type. A tensor is stored in the type of the node that produced it, and one Cast per
+  wanted type serves all consumers. Graph inputs and outputs stay FP32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from trt_facefusion.errors import CalibrationCacheError, ModelError
+from trt_facefusion.graph import GraphView, attribute
+from trt_facefusion.precision import Plan
+from trt_facefusion.types import Array, Precision
+
+INT8_MAX = 127
+
+# Inputs that ONNX defines as float32 whatever the node computes in: scales and region of interest.
+_ALWAYS_FP32 = {("Resize", 1), ("Resize", 2), ("Upsample", 1)}
+_SMALLEST_FP16_SCALE = 2.0**-20
+"""Below this, FP16's subnormals are too coarse to hold a scale (relative step above 6 %)."""
+
+
+@dataclass
+class _Rewriter:
+    """State of one lowering: the nodes made so far, and what type every tensor has."""
+
+    view: GraphView
+    plan: Mapping[str, Precision]
+    amax: Mapping[str, float]
+    half: int = TensorProto.FLOAT16
+    nodes: list[onnx.NodeProto] = field(default_factory=list)
+    constants: dict[str, onnx.TensorProto] = field(default_factory=dict)
+    types: dict[str, int] = field(default_factory=dict)
+    made: set[str] = field(default_factory=set)
+
+    def run(self) -> None:
+        for name in self.view.input_names:
+            self.types[name] = self.view.element_type(name)
+        for node in self.view.model.graph.node:
+            self._node(node)
+
+    def _node(self, node: onnx.NodeProto) -> None:
+        new = onnx.NodeProto()
+        new.CopyFrom(node)
+        precision = self.plan.get(node.name)
+        if precision is None:
+            for name in node.input:
+                self._keep_constant(name)
+            self.nodes.append(new)
+            self.types.update({name: self.view.element_type(name) for name in node.output})
+            return
+        kind = TensorProto.FLOAT if precision is Precision.FP32 else self.half
+        for index, name in enumerate(node.input):
+            new.input[index] = self._input(node, index, name, kind)
+        if precision is Precision.INT8:
+            self._quantise(node, new, kind)
+        self._outputs(node, new, kind)
+
+    def _input(self, node: onnx.NodeProto, index: int, name: str, kind: int) -> str:
+        if not name or not self.view.is_float(name):
+            self._keep_constant(name)
+            return name
+        if (node.op_type, index) in _ALWAYS_FP32:
+            kind = TensorProto.FLOAT
+        if self.view.is_constant(name):
+            return self._constant(name, kind)
+        return self._cast(name, kind)
+
+    def _outputs(self, node: onnx.NodeProto, new: onnx.NodeProto, kind: int) -> None:
+        """Give the outputs their type; a graph output is written in FP32 through a Cast of its own."""
+        floats = [name for name in node.output if name and self.view.is_float(name)]
+        if node.op_type == "Cast" and floats:
+            for candidate in new.attribute:
+                if candidate.name == "to":
+                    candidate.i = kind
+        elif floats and not any(self.view.is_float(name) for name in node.input if name):
+            kind = TensorProto.FLOAT  # the node makes floats from integers, in the type its attribute says
+        casts = []
+        for index, name in enumerate(node.output):
+            if name not in floats:
+                self.types[name] = self.view.element_type(name)
+                continue
+            self.types[name] = kind
+            if name in self.view.output_names and kind != TensorProto.FLOAT:
+                inner = f"{name}__fp16"
+                new.output[index] = inner
+                casts.append(helper.make_node("Cast", [inner], [name], name=f"{name}__cast", to=TensorProto.FLOAT))
+                self.types[name] = TensorProto.FLOAT
+        self.nodes += [new, *casts]
+
+    def _keep_constant(self, name: str) -> None:
+        if name and self.view.is_constant(name) and name not in self.constants:
+            self._add_constant(name, self.view.constant(name))
+
+    def _add_constant(self, name: str, values: Array) -> str:
+        # Not ascontiguousarray: it makes a scalar [1], and Q/DQ with a scale [1] counts as per channel, which costs
+        # TensorRT-RTX the INT8 kernel without a word.
+        self.constants[name] = numpy_helper.from_array(np.asarray(values, order="C"), name)
+        return name
+
+    def _constant(self, name: str, kind: int) -> str:
+        dtype = helper.tensor_dtype_to_np_dtype(kind)
+        typed = name if kind == self.view.element_type(name) else f"{name}__{dtype.name}"
+        if typed not in self.constants:
+            self._add_constant(typed, self.view.constant(name).astype(dtype))
+        return typed
+
+    def _cast(self, name: str, kind: int) -> str:
+        if self.types[name] == kind:
+            return name
+        suffix = "fp16" if kind == TensorProto.FLOAT16 else "fp32"
+        typed = f"{name}__as_{suffix}"
+        if typed not in self.made:
+            self.made.add(typed)
+            self.nodes.append(helper.make_node("Cast", [name], [typed], name=f"{typed}__cast", to=kind))
+        return typed
+
+    def _quantise(self, node: onnx.NodeProto, new: onnx.NodeProto, kind: int) -> None:
+        activation, weight = node.input[0], node.input[1]
+        new.input[0] = self._quantised_activation(activation, new.input[0], kind)
+        new.input[1] = self._quantised_weight(weight, kind, output_axis(node))
+        for typed in (weight, f"{weight}__float16"):  # the float copy that the INT8 one replaces
+            if typed in self.constants and not any(typed in n.input for n in self.nodes):
+                del self.constants[typed]
+
+    def _quantised_activation(self, tensor: str, source: str, kind: int) -> str:
+        output = f"{tensor}__dq"
+        if output in self.made:
+            return output
+        if not self.amax.get(tensor, 0.0) > 0:
+            raise CalibrationCacheError(
+                f"the calibration has no range for the tensor {tensor!r}, which the plan quantises",
+                "calibrate again (delete the cache file, or build with --recalibrate)",
+            )
+        self.made.add(output)
+        scale = storable_scale(np.float32(self.amax[tensor] / INT8_MAX), kind)
+        scale_name = self._add_constant(f"{tensor}__scale", scale)
+        zero = self._zero_point()
+        self.nodes += [
+            helper.make_node(
+                "QuantizeLinear", [source, scale_name, zero], [f"{tensor}__q"], name=f"{tensor}__quantize"
+            ),
+            helper.make_node("DequantizeLinear", [f"{tensor}__q", scale_name, zero], [output], name=f"{output}__node"),
+        ]
+        return output
+
+    def _quantised_weight(self, name: str, kind: int, axis: int) -> str:
+        output = f"{name}__dq{axis}"
+        if output in self.made:
+            return output
+        self.made.add(output)
+        quantised, scale = quantise_weight(self.view.constant(name).astype(np.float32), axis, kind)
+        names = [self._add_constant(f"{name}__int8_{axis}", quantised), self._add_constant(f"{output}__scale", scale)]
+        zeros = self._add_constant(f"{output}__zero", np.zeros(len(scale), np.int8))
+        self.nodes.append(
+            helper.make_node("DequantizeLinear", [*names, zeros], [output], name=f"{output}__node", axis=axis)
+        )
+        return output
+
+    def _zero_point(self) -> str:
+        return self._add_constant("zero_point__int8", np.array(0, np.int8))
+
+
+def output_axis(node: onnx.NodeProto) -> int:
+    """The weight's axis that counts output channels."""
+    if node.op_type == "Conv" or (node.op_type == "Gemm" and attribute(node, "transB", 0)):
+        return 0
+    return 1
+
+
+def storable_scale(scale: NDArray[np.float32] | np.float32, kind: int) -> Array:
+    """``scale`` in the type it will be stored in, rounded up so that nothing new is clipped; never 0.
+
+    Values are quantised with the scale as stored, so this rounding costs no accuracy of its own.
+    """
+    wanted = np.asarray(scale, np.float32)
+    if kind == TensorProto.FLOAT:
+        return np.asarray(np.maximum(wanted, np.finfo(np.float32).tiny))
+    wanted = np.maximum(wanted, _SMALLEST_FP16_SCALE)
+    stored = wanted.astype(np.float16)
+    rounded_up: Array = np.where(stored < wanted, np.nextafter(stored, np.float16(np.inf)), stored)
+    return rounded_up
+
+
+def quantise_weight(weight: NDArray[np.float32], axis: int, kind: int) -> tuple[NDArray[np.int8], Array]:
+    """Symmetric INT8 values and one scale per output channel (``axis``): ``weight ~ values * scale``."""
+    others = tuple(i for i in range(weight.ndim) if i != axis)
+    scale = storable_scale(np.abs(weight).max(axis=others) / INT8_MAX, kind)
+    shape = [1] * weight.ndim
+    shape[axis] = -1
+    steps = weight / scale.astype(np.float32).reshape(shape)
+    return np.clip(np.rint(steps), -INT8_MAX, INT8_MAX).astype(np.int8), scale
+
+
+def lower(view: GraphView, plan: Plan, amax: Mapping[str, float], base: Precision = Precision.FP16) -> onnx.ModelProto:
+    """The typed ONNX of ``plan``; ``amax`` is the calibrated range of each tensor that an INT8 node reads.
+
+    With ``base`` FP32 everything that the plan keeps in FP16 is computed in FP32: the same INT8 error, several times
+    faster on a CPU, for comparing plans.
+
+    Raises:
+        CalibrationCacheError: a range is missing.
+        ModelError: the result is not valid ONNX (a node that cannot be given the type the plan asks for).
+    """
+    if all(node.precision is Precision.FP32 for node in plan.nodes):
+        return view.model
+    half = TensorProto.FLOAT if base is Precision.FP32 else TensorProto.FLOAT16
+    rewriter = _Rewriter(view, {node.name: node.precision for node in plan.nodes}, amax, half)
+    rewriter.run()
+    source = view.model
+    inputs, outputs = list(source.graph.input), list(source.graph.output)
+    graph = helper.make_graph(rewriter.nodes, source.graph.name, inputs, outputs, list(rewriter.constants.values()))
+    model = helper.make_model(graph, opset_imports=source.opset_import, ir_version=max(source.ir_version, 9))
+    model.producer_name = "trt-facefusion"
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except Exception as error:
+        raise ModelError(
+            f"the plan cannot be lowered to typed ONNX: {str(error).strip().splitlines()[0]}",
+            "give the node named there fp32 in the plan, and pass it with --plan",
+        ) from error
+    return model

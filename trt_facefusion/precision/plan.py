@@ -1,0 +1,189 @@
+"""The plan: which precision every node gets, and why. It belongs to no engine maker and is kept as YAML."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from trt_facefusion.errors import PlanError
+from trt_facefusion.graph import GraphView, Role, attribute, classify, macs
+from trt_facefusion.types import Precision
+
+SCHEMA = 1
+
+_HEADER = """\
+# Precision plan: every node of the network, its precision and the reason.
+# Edit `precision` (int8 | fp16 | fp32) and pass the file back with --plan. Only nodes marked `quantisable` can be int8.
+"""
+
+
+@dataclass(frozen=True)
+class PlannedNode:
+    """One node's line of the plan. ``macs`` is for a batch of one; ``quantisable``: INT8 is possible at all."""
+
+    name: str
+    op: str
+    role: Role
+    precision: Precision
+    reason: str
+    macs: int = 0
+    quantisable: bool = False
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The nodes in graph order, and the digest of the prepared model they belong to."""
+
+    model: str
+    model_digest: str
+    nodes: tuple[PlannedNode, ...]
+
+    def names(self, precision: Precision) -> tuple[str, ...]:
+        """Nodes of one precision, in graph order."""
+        return tuple(n.name for n in self.nodes if n.precision is precision)
+
+    def by_name(self) -> dict[str, PlannedNode]:
+        """The nodes by name."""
+        return {node.name: node for node in self.nodes}
+
+    def macs_share(self) -> dict[str, float]:
+        """Share of the MACs in each precision (they sum to 1)."""
+        counts: Counter[Precision] = Counter()
+        for node in self.nodes:
+            counts[node.precision] += node.macs
+        total = sum(counts.values()) or 1
+        return {precision.value: counts[precision] / total for precision in Precision}
+
+    def capped(self, precision: Precision) -> Plan:
+        """The plan with nothing cheaper than ``precision``: the same protections, one step up the fall-back chain."""
+        order = list(Precision)
+        floor = order.index(precision)
+        nodes = tuple(
+            n
+            if order.index(n.precision) >= floor
+            else replace(n, precision=precision, reason=f"engine precision is {precision.value}")
+            for n in self.nodes
+        )
+        return replace(self, nodes=nodes)
+
+    def raised(self, changes: Mapping[str, str]) -> Plan:
+        """The plan with INT8 nodes raised to FP16; ``changes`` maps names to reasons."""
+        nodes = tuple(
+            replace(n, precision=Precision.FP16, reason=changes[n.name]) if n.name in changes else n for n in self.nodes
+        )
+        return replace(self, nodes=nodes)
+
+    def dumps(self) -> str:
+        """The plan as YAML."""
+        rows = [
+            {"name": n.name, "op": n.op, "role": n.role.value, "precision": n.precision.value, "reason": n.reason}
+            | ({"macs": n.macs} if n.macs else {})
+            | ({"quantisable": True} if n.quantisable else {})
+            for n in self.nodes
+        ]
+        head = yaml.safe_dump({"schema": SCHEMA, "model": self.model, "model_digest": self.model_digest})
+        # One flow-style line a node: a person compares and edits lines, not blocks.
+        lines = [yaml.safe_dump(row, default_flow_style=True, sort_keys=False, width=10_000).strip() for row in rows]
+        return _HEADER + head + "nodes:\n" + "".join(f"- {line}\n" for line in lines)
+
+
+def quantisable(view: GraphView, name: str) -> bool:
+    """Whether INT8 can be asked for: a convolution or linear layer with constant weights of a supported form.
+
+    Transposed convolutions are out: no engine maker at hand ran one in INT8.
+    """
+    node = view.nodes[name]
+    weight = view.weight(node)
+    if weight is None or node.op_type == "ConvTranspose":
+        return False
+    # ONNX counts dimensions of a weight [out, in / groups, ...]: one input channel per group is depthwise. TensorRT-RTX
+    # runs those in INT8 by padding channels, and stores more bytes than FP16 would.
+    if node.op_type == "Conv" and attribute(node, "group", 1) != 1 and (view.shape(weight) or ())[1:2] == (1,):
+        return False
+    if node.op_type == "Gemm":
+        return (
+            attribute(node, "alpha", 1.0) == 1.0
+            and attribute(node, "beta", 1.0) == 1.0
+            and not attribute(node, "transA", 0)
+        )
+    return node.op_type == "Conv" or len(view.shape(weight) or ()) == 2
+
+
+def describe(view: GraphView) -> tuple[PlannedNode, ...]:
+    """All plannable nodes in FP32, without reasons: what rules and plan files fill in."""
+    roles, counts = classify(view), macs(view)
+    return tuple(
+        PlannedNode(
+            node.name,
+            node.op_type,
+            roles[node.name],
+            Precision.FP32,
+            "",
+            counts.get(node.name, 0),
+            quantisable(view, node.name),
+        )
+        for node in view.float_nodes()
+    )
+
+
+def loads(text: str, view: GraphView, digest: str, model: str) -> Plan:
+    """The plan in ``text``, checked against the model it is for. Nodes it leaves out stay as ``FP32``.
+
+    Raises:
+        PlanError: not YAML, not a plan, another schema, unknown nodes or precisions, INT8 where it is impossible.
+    """
+    rows = _rows(text)
+    known = {node.name: node for node in describe(view)}
+    unknown = [str(row["name"]) for row in rows if row["name"] not in known]
+    if unknown:
+        raise PlanError(
+            f"the plan names {len(unknown)} nodes that the model does not have: {', '.join(unknown[:5])}",
+            "it was made for another model or export: make a new one by building without --plan and edit that",
+        )
+    for row in rows:
+        known[row["name"]] = _apply(known[row["name"]], row)
+    return Plan(model, digest, tuple(known.values()))
+
+
+def read_plan(path: Path, view: GraphView, digest: str, model: str) -> Plan:
+    """`loads` of a file."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise PlanError(f"cannot read the plan {path}: {error}", "name a plan.yaml that a build wrote") from error
+    return loads(text, view, digest, model)
+
+
+def _rows(text: str) -> list[dict[str, Any]]:
+    remedy = "start from a plan.yaml that a build wrote, and change only `precision` and `reason`"
+    try:
+        document = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise PlanError(f"the plan is not YAML: {' '.join(str(error).split())}", remedy) from error
+    if not isinstance(document, dict) or document.get("schema") != SCHEMA:
+        found = document.get("schema") if isinstance(document, dict) else type(document).__name__
+        raise PlanError(f"the plan has schema {found!r}, this version reads {SCHEMA}", remedy)
+    rows = document.get("nodes")
+    if not isinstance(rows, list) or not all(isinstance(r, dict) and isinstance(r.get("name"), str) for r in rows):
+        raise PlanError("the plan has no list `nodes` whose entries have a `name`", remedy)
+    return rows
+
+
+def _apply(node: PlannedNode, row: Mapping[str, Any]) -> PlannedNode:
+    values = [p.value for p in Precision]
+    if row.get("precision") not in values:
+        raise PlanError(
+            f"the plan gives {node.name} the precision {row.get('precision')!r}", f"use one of {', '.join(values)}"
+        )
+    precision = Precision(row["precision"])
+    if precision is Precision.INT8 and not node.quantisable:
+        raise PlanError(
+            f"the plan puts {node.name} ({node.op}) into int8, which is not possible for this node",
+            "give it fp16: only convolutions and linear layers with constant weights run in int8",
+        )
+    return replace(node, precision=precision, reason=str(row.get("reason") or "from the plan file"))

@@ -1,0 +1,119 @@
+"""The plan by rules: each rule looks at one node and gives its precision and the reason, or passes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from trt_facefusion.export import model_digest
+from trt_facefusion.graph import GraphView, Role
+from trt_facefusion.precision.plan import Plan, PlannedNode, describe
+from trt_facefusion.types import Precision
+
+FP16_MAX = 65504.0
+RANGE_MARGIN = 4.0
+"""A tensor whose largest calibrated magnitude comes within this factor of FP16's limit stays FP32."""
+FP16_TINY = 6.1e-5
+"""Smallest normal FP16 number: below it a constant such as an epsilon loses its digits, below 6e-8 it becomes 0."""
+
+Decision = tuple[Precision, str]
+
+
+@dataclass(frozen=True)
+class Context:
+    """What rules may look at: the graph and, after calibration, the largest magnitude of each tensor."""
+
+    view: GraphView
+    amax: Mapping[str, float]
+
+
+Rule = Callable[[Context, PlannedNode], Decision | None]
+
+
+def range_rule(context: Context, node: PlannedNode) -> Decision | None:
+    """FP32 where calibration saw magnitudes that FP16 might not hold."""
+    proto = context.view.nodes[node.name]
+    seen = {name: context.amax.get(name, 0.0) for name in (*proto.input, *proto.output)}
+    name = max(seen, key=lambda key: seen[key], default="")
+    if name and seen[name] * RANGE_MARGIN > FP16_MAX:
+        return Precision.FP32, f"{name} reaches {seen[name]:.3g} on faces; FP16 ends at 65504"
+    return None
+
+
+def tiny_constant_rule(context: Context, node: PlannedNode) -> Decision | None:
+    """FP32 where a scalar constant would vanish in FP16 (1e-8 becomes 0, and 0/0 follows)."""
+    if node.op not in {"Add", "Sub", "Mul", "Div", "Max", "Pow"}:
+        return None
+    for name in context.view.nodes[node.name].input:
+        if name and context.view.is_constant(name) and context.view.is_float(name):
+            value = context.view.constant(name)
+            if value.size == 1 and 0 < abs(float(value.reshape(-1)[0])) < FP16_TINY:
+                return Precision.FP32, f"the constant {float(value.reshape(-1)[0]):.3g} vanishes in FP16"
+    return None
+
+
+def large_weight_rule(context: Context, node: PlannedNode) -> Decision | None:
+    """FP32 where a weight does not fit into FP16."""
+    for name in context.view.nodes[node.name].input:
+        if name and context.view.is_constant(name) and context.view.is_float(name):
+            peak = float(np.abs(context.view.constant(name)).max(initial=0.0))
+            if peak > FP16_MAX:
+                return Precision.FP32, f"the constant {name} holds {peak:.3g}; FP16 ends at 65504"
+    return None
+
+
+_BY_ROLE: dict[Role, Decision] = {
+    Role.STATISTICS: (Precision.FP32, "normalisation statistics: sums of squares overflow and 1e-8 vanishes in FP16"),
+    Role.NORMALISATION: (Precision.FP32, "normalisation: its statistics are FP32"),
+    Role.SOFTMAX: (Precision.FP32, "softmax: exponentials and their sum"),
+    Role.HEAD_CONV: (Precision.FP16, "output head: its rounding is seen directly, and it holds few MACs"),
+    Role.HEAD_ACTIVATION: (Precision.FP32, "output activation: keeps the picture's full resolution"),
+    Role.FIRST_CONV: (Precision.FP16, "first convolution: few input channels, so INT8 gains little and costs detail"),
+    Role.ATTENTION_LOGITS: (Precision.FP16, "attention query/key: the softmax amplifies their error"),
+    Role.ATTENTION_PRODUCT: (Precision.FP16, "attention product: two activations, no constant weights"),
+    Role.CONV_TRANSPOSE: (Precision.FP16, "transposed convolution: no engine maker at hand runs it in INT8"),
+    Role.RESIDUAL_ADD: (Precision.FP16, "residual add: errors of all blocks gather here"),
+    Role.STYLE: (Precision.FP16, "style scale and shift: multiplies whole channels"),
+    Role.CONCAT: (Precision.FP16, "concatenation: copies, in the precision of its consumers"),
+    Role.RESIZE: (Precision.FP16, "resize: interpolates; the quantiser sits behind it"),
+}
+
+
+def role_rule(_: Context, node: PlannedNode) -> Decision | None:
+    """What the node's role asks for."""
+    return _BY_ROLE.get(node.role)
+
+
+def int8_rule(_: Context, node: PlannedNode) -> Decision | None:
+    """INT8 for every convolution and linear layer that no earlier rule protected."""
+    if not node.quantisable:
+        return None
+    if node.role is Role.STYLE_LINEAR:
+        return (
+            Precision.INT8,
+            "style linear: per-channel weights; acts on one vector, so a quarter of the bytes for free",
+        )
+    return Precision.INT8, f"{node.role.value} with constant weights"
+
+
+def default_rule(_: Context, node: PlannedNode) -> Decision | None:
+    """FP16 for the rest."""
+    return Precision.FP16, f"{node.role.value}: no matrix product, FP16 halves its traffic"
+
+
+RULES: tuple[Rule, ...] = (range_rule, tiny_constant_rule, large_weight_rule, role_rule, int8_rule, default_rule)
+
+
+def plan_by_rules(view: GraphView, amax: Mapping[str, float], model: str) -> Plan:
+    """The INT8 plan; `Plan.capped` turns it into the FP16 or FP32 plan with the same protections.
+
+    ``amax`` maps tensors to their largest calibrated magnitude; without it nothing is known about overflow.
+    """
+    context = Context(view, amax)
+    nodes = []
+    for node in describe(view):
+        decision = next(d for rule in RULES if (d := rule(context, node)) is not None)
+        nodes.append(replace(node, precision=decision[0], reason=decision[1]))
+    return Plan(model, model_digest(view.model), tuple(nodes))
