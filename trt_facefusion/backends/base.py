@@ -1,0 +1,136 @@
+"""The protocol of an engine maker, and the words for what comes out of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from trt_facefusion.types import Progress, silent
+
+ShapeRange = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+"""Smallest, most usual and largest shape of one network input."""
+
+# Kernel types that multiply and add. Everything else moves, scales or rounds: TensorRT-RTX pads the input of an INT8
+# convolution in a `kgen` kernel that also reads and writes INT8 and names the convolution, and that proves nothing.
+_TENSORRT_MATH = frozenset({"correlation", "deconv", "gemm"})
+_ORT_INTEGER_MATH = frozenset(
+    {"QLinearConv", "ConvInteger", "QLinearMatMul", "MatMulInteger", "MatMulIntegerToFloat", "QGemm"}
+)
+_ORT_FLOAT_MATH = frozenset({"Conv", "FusedConv", "NhwcFusedConv", "ConvTranspose", "Gemm", "FusedGemm", "MatMul"})
+MATH_TYPES = _TENSORRT_MATH | _ORT_INTEGER_MATH | _ORT_FLOAT_MATH | {"FusedMatMul"}
+_EIGHT_BIT = frozenset({"int8", "uint8"})
+
+
+@dataclass(frozen=True)
+class TensorFormat:
+    """One tensor of a kernel: ``dtype`` like ``int8`` or ``fp16``; -1 in ``shape`` is a dynamic axis."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...] = ()
+    layout: str = ""
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One kernel of a built engine. ``nodes`` are the names of the ONNX nodes it was made from."""
+
+    name: str
+    type: str
+    nodes: tuple[str, ...] = ()
+    inputs: tuple[TensorFormat, ...] = ()
+    constants: tuple[TensorFormat, ...] = ()
+    outputs: tuple[TensorFormat, ...] = ()
+    tactic: str = ""
+
+    @property
+    def is_math(self) -> bool:
+        """Whether this kernel multiplies and adds (convolution, linear layer, matrix product)."""
+        return self.type in MATH_TYPES
+
+    @property
+    def is_int8_math(self) -> bool:
+        """Whether both factors are 8-bit integers: activations and weights, or two activations of a matrix product."""
+        if not self.is_math or not self.inputs or self.inputs[0].dtype not in _EIGHT_BIT:
+            return False
+        factors = [*self.inputs[1:], *self.constants]
+        return any(tensor.dtype in _EIGHT_BIT and _is_matrix(tensor) for tensor in factors)
+
+    @property
+    def dtypes(self) -> str:
+        """Types of the factors and of the result, like ``int8 x int8 -> fp32``."""
+        factors = [t for t in (*self.inputs, *self.constants) if _is_matrix(t)] or list(self.inputs)
+        return f"{' x '.join(t.dtype for t in factors[:2])} -> {', '.join(t.dtype for t in self.outputs)}"
+
+
+def _is_matrix(tensor: TensorFormat) -> bool:
+    # Scales and zero points are constants too, of one axis. An empty shape is an unknown one.
+    return not tensor.shape or len(tensor.shape) >= 2
+
+
+@dataclass(frozen=True)
+class BuildRequest:
+    """What to build: a typed ONNX (strongly typed: every cast and Q/DQ is in the graph) for one target.
+
+    Attributes:
+        model: the serialised ONNX model, weights inside.
+        shapes: for each dynamic input its smallest, most usual and largest shape; static inputs may be left out.
+        target: ``sm86`` and the like, or ``cpu``.
+        workspace_bytes: scratch memory that the engine may use; None leaves it to the engine maker.
+    """
+
+    model: bytes
+    shapes: Mapping[str, ShapeRange]
+    target: str
+    workspace_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class BuiltEngine:
+    """An engine and what is known of it.
+
+    ``kernels_known`` is False where the engine maker's log could not be read: then nothing is known of the kernels, and
+    ``kernels`` is empty. ``weights_bytes`` and ``activations_bytes`` are None where the engine maker does not say.
+    """
+
+    data: bytes
+    backend: str
+    backend_version: str
+    target: str
+    kernels: tuple[Kernel, ...]
+    kernels_known: bool
+    engine_bytes: int
+    weights_bytes: int | None
+    activations_bytes: int | None
+    seconds: float
+    log_tail: tuple[str, ...] = ()
+
+
+class Backend(Protocol):
+    """An engine maker."""
+
+    @property
+    def name(self) -> str:
+        """Name on the command line and in manifests."""
+
+    @property
+    def suffix(self) -> str:
+        """Ending of the engine's file name, without the dot."""
+
+    def version(self) -> str:
+        """Version of the library. Raises BackendUnavailableError when it is not installed."""
+
+    def targets(self) -> tuple[str, ...]:
+        """The targets that it builds for."""
+
+    def require(self, target: str) -> None:
+        """Raise BackendUnavailableError unless it is installed and builds for ``target``."""
+
+    def build(self, request: BuildRequest, progress: Progress = silent) -> BuiltEngine:
+        """Build an engine; ``progress`` counts per cent of the stage ``compile``.
+
+        Raises:
+            BackendUnavailableError: not installed, or not for this target.
+            BuildError: the network was refused.
+        """

@@ -1,0 +1,1 @@
+"""Runners behind one small protocol: named arrays in, named arrays out."""

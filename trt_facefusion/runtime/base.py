@@ -1,0 +1,68 @@
+"""The protocol of a runner."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Protocol
+
+from trt_facefusion.errors import BadInputError
+from trt_facefusion.types import Array, Feeds, TensorSpec
+
+
+class Runner(Protocol):
+    """Runs one engine; a context manager that frees what it holds."""
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """What ``infer`` takes."""
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """What ``infer`` gives."""
+
+    def infer(self, feeds: Feeds) -> dict[str, Array]:
+        """Outputs by name. Raises BadInputError when ``feeds`` are not what the model takes; nothing is converted."""
+
+    def close(self) -> None:
+        """Free the engine; closing twice does nothing."""
+
+    def __enter__(self) -> Runner: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+def check_feeds(feeds: Feeds, inputs: Sequence[TensorSpec]) -> None:
+    """Hold ``feeds`` against the inputs of a model: names, types, shapes; axes of one name have one length.
+
+    Raises:
+        BadInputError: the message says what is wrong, the remedy what the model takes.
+    """
+    takes = f"The model takes {'; '.join(map(str, inputs))}."
+    names = {spec.name for spec in inputs}
+    for what, wrong in (("missing", names - feeds.keys()), ("not an input of the model", feeds.keys() - names)):
+        if wrong:
+            raise BadInputError(f"{', '.join(map(repr, sorted(wrong)))}: {what}.", takes)
+    axes: dict[str, int] = {}
+    for spec in inputs:
+        value = feeds[spec.name]
+        if value.dtype.name != spec.dtype:
+            raise BadInputError(f"The input {spec.name!r} is {value.dtype.name}, not {spec.dtype}.", takes)
+        if not _fits(value.shape, spec.shape, axes):
+            known = f" with {_named(axes)}" if axes else ""
+            raise BadInputError(f"The input {spec.name!r} has the shape {list(value.shape)}{known}.", takes)
+
+
+def _fits(shape: tuple[int, ...], expected: tuple[int | str, ...], axes: dict[str, int]) -> bool:
+    if len(shape) != len(expected) or 0 in shape:
+        return False
+    return all(
+        have == (want if isinstance(want, int) else axes.setdefault(want, have) if want else have)
+        for have, want in zip(shape, expected, strict=True)
+    )
+
+
+def _named(axes: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} = {size}" for name, size in axes.items())

@@ -1,0 +1,129 @@
+"""Runs ONNX models on the CPU with ONNX Runtime."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+
+from trt_facefusion.errors import ModelError
+from trt_facefusion.runtime.base import check_feeds
+from trt_facefusion.runtime.half import with_fp16_rounding
+from trt_facefusion.types import Array, Feeds, TensorSpec
+
+_DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64"}
+
+
+class OnnxRuntimeRunner:
+    """Runs a model that is given as bytes, as a file, or in memory.
+
+    Args:
+        model: the model; a file may have its weights beside it.
+        threads: CPU threads; None leaves it to ONNX Runtime.
+        optimise: let ONNX Runtime fuse operators.
+        stand_in: compute what a GPU engine of this typed model computes: FP16 is rounded (see ``half``), and Q/DQ is
+            not fused into integer operators (some CPUs saturate in those). Slower than a plain run.
+
+    Raises:
+        ModelError: ONNX Runtime cannot load the model.
+    """
+
+    def __init__(
+        self,
+        model: bytes | Path | onnx.ModelProto,
+        threads: int | None = None,
+        optimise: bool = True,
+        stand_in: bool = False,
+    ) -> None:
+        options = ort.SessionOptions()
+        options.log_severity_level = 4  # errors are raised; the console belongs to the command line
+        level = ort.GraphOptimizationLevel
+        options.graph_optimization_level = level.ORT_ENABLE_ALL if optimise else level.ORT_DISABLE_ALL
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        if stand_in:
+            options.add_session_config_entry("session.disable_quant_qdq", "1")
+            model = with_fp16_rounding(_loaded(model))
+        self._session: Any = _session(model, options)
+        self._inputs = tuple(_spec(value) for value in self._session.get_inputs())
+        self._outputs = tuple(_spec(value) for value in self._session.get_outputs())
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """What ``infer`` takes."""
+        return self._inputs
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """What ``infer`` gives."""
+        return self._outputs
+
+    def infer(self, feeds: Feeds) -> dict[str, Array]:
+        """Outputs by name.
+
+        Raises:
+            BadInputError: ``feeds`` are not what the model takes; nothing is converted.
+            ModelError: ONNX Runtime failed inside the model.
+        """
+        if self._session is None:
+            raise RuntimeError("the runner is closed")
+        check_feeds(feeds, self._inputs)
+        try:
+            values = self._session.run(None, {name: np.ascontiguousarray(value) for name, value in feeds.items()})
+        except Exception as error:  # onnxruntime has a class of its own for each status code, with no common base
+            raise ModelError(
+                f"ONNX Runtime failed inside the model: {_one_line(error)}", "Export the model again."
+            ) from error
+        return dict(zip((spec.name for spec in self._outputs), values, strict=True))
+
+    def close(self) -> None:
+        """Free the session; closing twice does nothing."""
+        self._session = None
+
+    def __enter__(self) -> OnnxRuntimeRunner:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _session(model: bytes | Path | onnx.ModelProto, options: Any) -> Any:
+    try:
+        source = str(model) if isinstance(model, Path) else model
+        if isinstance(source, onnx.ModelProto):
+            source = source.SerializeToString()
+        return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's classes have no common base; protobuf has a limit of 2 GiB
+        raise _cannot_load(error) from error
+
+
+def _loaded(model: bytes | Path | onnx.ModelProto) -> onnx.ModelProto:
+    try:
+        if isinstance(model, onnx.ModelProto):
+            return model
+        return onnx.load(model) if isinstance(model, Path) else onnx.load_model_from_string(model)
+    except Exception as error:  # protobuf's DecodeError, OSError, and onnx's checker for external data
+        raise _cannot_load(error) from error
+
+
+def _cannot_load(error: Exception) -> ModelError:
+    return ModelError(
+        f"ONNX Runtime cannot load the model: {_one_line(error)}",
+        "Check that the file is whole, with its weights beside it, or export it again.",
+    )
+
+
+def _spec(value: Any) -> TensorSpec:
+    dtype = _DTYPES.get(value.type, value.type.removeprefix("tensor(").removesuffix(")"))
+    shape = tuple(axis if isinstance(axis, int) else str(axis or "") for axis in value.shape)
+    return TensorSpec(value.name, shape, dtype)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

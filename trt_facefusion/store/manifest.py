@@ -1,0 +1,192 @@
+"""The manifest of an engine: everything that went in, and everything that is known of what came out."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar, Union
+
+from trt_facefusion.backends.base import Kernel, ShapeRange
+from trt_facefusion.errors import StoreError
+
+SCHEMA = 1
+JsonValue = Any
+"""What JSON can hold. Numbers that are not finite are written as null."""
+
+_REBUILD = "Build the engine again with --force; an engine of another version of this tool cannot be read."
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A file of an engine folder."""
+
+    sha256: str
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Digests (SHA-256, hex) of what the engine was made from; None where the precision needs no such thing."""
+
+    model_sha256: str
+    plan_sha256: str
+    faces_sha256: str | None = None
+    evaluation_faces_sha256: str | None = None
+    calibration_sha256: str | None = None
+    settings: Mapping[str, JsonValue] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Int8Kernels:
+    """Planned INT8 nodes, how many really became INT8 kernels, and the names of the others.
+
+    ``known`` is False where the engine maker's log could not be read.
+    """
+
+    planned: int
+    real: int
+    missing: tuple[str, ...] = ()
+    known: bool = True
+
+
+@dataclass(frozen=True)
+class Gate:
+    """Whether the accuracy gate was passed; if not, why."""
+
+    passed: bool
+    reasons: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Fallback:
+    """One step down the fall-back chain: precisions, and why."""
+
+    from_: str
+    to: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What is known of one stored engine. ``files`` is filled in by the store."""
+
+    model: str
+    precision: str
+    requested_precision: str
+    backend: str
+    backend_version: str
+    target: str
+    shapes: Mapping[str, ShapeRange]
+    inputs: Inputs
+    build_key: str
+    tool_version: str
+    created: str
+    """UTC, ISO 8601."""
+    seconds: float
+    engine_bytes: int
+    weights_bytes: int | None
+    macs_share: Mapping[str, float]
+    int8_kernels: Int8Kernels
+    accuracy: Mapping[str, JsonValue]
+    gate: Gate
+    verified_with: str
+    kernels: tuple[Kernel, ...] = ()
+    fallback: tuple[Fallback, ...] = ()
+    warnings: tuple[str, ...] = ()
+    activations_bytes: int | None = None
+    files: Mapping[str, StoredFile] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """The manifest as JSON, keys in the order of the fields."""
+        return json.dumps({"schema": SCHEMA, **_encode(self)}, indent=2, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Manifest:
+        """Read a manifest.
+
+        Raises:
+            StoreError: not JSON, of another schema version, or with a key missing, unknown or of the wrong type.
+        """
+        try:
+            raw = json.loads(text)
+        except ValueError as error:
+            raise StoreError(f"The manifest is not JSON: {error}.", _REBUILD) from error
+        if not isinstance(raw, dict) or raw.get("schema") != SCHEMA:
+            schema = raw.get("schema") if isinstance(raw, dict) else None
+            raise StoreError(f"The manifest has the schema {schema!r}, this version reads {SCHEMA}.", _REBUILD)
+        raw.pop("schema")
+        try:
+            manifest: Manifest = _decode(cls, raw, "manifest")
+        except _WrongManifestError as error:
+            raise StoreError(f"The manifest is damaged: {error}.", _REBUILD) from error
+        return manifest
+
+
+def build_key(parts: Mapping[str, JsonValue]) -> str:
+    """Digest (SHA-256, hex) of everything that decides what an engine is; the same parts give the same key."""
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+class _WrongManifestError(ValueError):
+    pass
+
+
+def _encode(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return {f.name.rstrip("_"): _encode(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): _encode(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_encode(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _decode(kind: Any, value: Any, where: str) -> Any:
+    """``value`` from JSON as the type ``kind``, strictly: nothing missing, nothing unknown, no other type."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (Union, types.UnionType):  # only X | None occurs
+        kind = Any if value is None else next(a for a in arguments if a is not type(None))
+        return _decode(kind, value, where)
+    if origin is tuple:
+        return _decode_tuple(arguments, _expect(list, value, where), where)
+    if origin is not None:  # a Mapping
+        items = _expect(dict, value, where).items()
+        return {key: _decode(arguments[1], item, f"{where}.{key}") for key, item in items}
+    if dataclasses.is_dataclass(kind):
+        return _decode_fields(kind, value, where)
+    if kind is float and type(value) is int:
+        return float(value)
+    return value if kind is Any else _expect(kind, value, where)
+
+
+def _decode_fields(kind: Any, value: Any, where: str) -> Any:
+    raw = _expect(dict, value, where)
+    hints = typing.get_type_hints(kind)
+    names = {f.name.rstrip("_"): f.name for f in dataclasses.fields(kind)}
+    for wrong, what in ((names.keys() - raw.keys(), "is missing"), (raw.keys() - names.keys(), "is unknown")):
+        if wrong:
+            raise _WrongManifestError(f"{where}.{min(wrong)} {what}")
+    return kind(**{names[key]: _decode(hints[names[key]], item, f"{where}.{key}") for key, item in raw.items()})
+
+
+def _decode_tuple(arguments: tuple[Any, ...], value: list[Any], where: str) -> tuple[Any, ...]:
+    kinds = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else list(arguments)
+    if len(kinds) != len(value):
+        raise _WrongManifestError(f"{where} has {len(value)} items, not {len(kinds)}")
+    return tuple(_decode(kind, item, f"{where}[{i}]") for i, (kind, item) in enumerate(zip(kinds, value, strict=True)))
+
+
+def _expect(kind: type[T], value: Any, where: str) -> T:
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise _WrongManifestError(f"{where} is {value!r:.40}, not {kind.__name__}")
+    return value

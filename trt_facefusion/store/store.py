@@ -1,0 +1,144 @@
+"""Engines on the disk: ``<root>/<model>/<precision>-<target>-<backend>-<backend version>/``."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from trt_facefusion.errors import StoreError
+from trt_facefusion.store.atomic import commit_folder, store_error, sweep, write_synced
+from trt_facefusion.store.lock import build_lock, try_lock
+from trt_facefusion.store.manifest import Manifest, StoredFile
+
+MANIFEST = "manifest.json"
+_NAME_LIMIT = 64
+
+
+def safe_name(text: str) -> str:
+    """``text`` as one part of a path: letters, digits, ``._-``; other names get a digest, so that none meet."""
+    safe = re.sub(r"[^A-Za-z0-9._-]+", "_", text).lstrip(".-")
+    if safe == text and 0 < len(safe) <= _NAME_LIMIT:
+        return safe
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    return f"{safe[:_NAME_LIMIT] or 'model'}-{digest}"
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 (hex) of a file. Raises StoreError when it cannot be read."""
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        raise store_error(error, path, "read") from error
+    return digest.hexdigest()
+
+
+class Store:
+    """The engines under ``root``. Opening it clears away what killed builds left; it makes no folders."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        if root.is_dir():
+            sweep(root, try_lock)
+
+    def folder_for(self, model: str, precision: str, target: str, backend: str, backend_version: str) -> Path:
+        """The folder of an engine, whether it exists or not."""
+        parts = (precision, target, backend, backend_version)
+        return self.root / safe_name(model) / "-".join(safe_name(part) for part in parts)
+
+    def folder_of(self, manifest: Manifest) -> Path:
+        """The folder of the engine that ``manifest`` describes."""
+        m = manifest
+        return self.folder_for(m.model, m.precision, m.target, m.backend, m.backend_version)
+
+    def save(self, manifest: Manifest, files: Mapping[str, bytes]) -> Path:
+        """Write an engine folder whole, replacing the one that was there, and give its path.
+
+        Args:
+            manifest: its ``files`` are filled in from ``files``.
+            files: name -> content (``engine.<suffix>``, ``typed.onnx``, ``plan.yaml``, a log).
+
+        Raises:
+            StoreError: the folder cannot be written; what was there before is as it was.
+        """
+        for name in files:
+            if name != safe_name(name) or name == MANIFEST:
+                raise ValueError(f"{name!r} is no name for a file of an engine folder")
+        stored = {n: StoredFile(hashlib.sha256(data).hexdigest(), len(data)) for n, data in files.items()}
+        manifest = dataclasses.replace(manifest, files=stored)
+        text = manifest.to_json()
+        Manifest.from_json(text)  # what could not be read back is not written
+        final = self.folder_of(manifest)
+        with build_lock(final), commit_folder(final) as folder:
+            for name, data in files.items():
+                write_synced(folder / name, data)
+            write_synced(folder / MANIFEST, text.encode())
+        return final
+
+    def load(self, folder: Path) -> Manifest:
+        """Read the manifest of an engine folder and check every file against its digest.
+
+        Raises:
+            StoreError: no engine there, or a file is missing or damaged.
+        """
+        manifest = self._read(folder)
+        for name, file in manifest.files.items():
+            if sha256_of(folder / name) != file.sha256:
+                raise _damaged(folder / name, manifest, "its content is not what was stored")
+        return manifest
+
+    def find(self, build_key: str) -> tuple[Path, Manifest] | None:
+        """The stored engine of that build key, if all its files are intact."""
+        for folder, manifest in self.list():
+            if isinstance(manifest, Manifest) and manifest.build_key == build_key:
+                try:
+                    return folder, self.load(folder)
+                except StoreError:
+                    continue
+        return None
+
+    def list(self) -> list[tuple[Path, Manifest | StoreError]]:
+        """All engine folders in order, each with its manifest or with what is wrong; sizes are checked, not digests."""
+        entries: list[tuple[Path, Manifest | StoreError]] = []
+        for folder in sorted(self.root.glob("*/*")):
+            if folder.name.startswith(".") or folder.parent.name.startswith(".") or not folder.is_dir():
+                continue
+            try:
+                entries.append((folder, self._read(folder)))
+            except StoreError as error:
+                entries.append((folder, error))
+        return entries
+
+    def _read(self, folder: Path) -> Manifest:
+        try:
+            text = (folder / MANIFEST).read_bytes()
+        except FileNotFoundError as error:
+            raise StoreError(
+                f"{folder} holds no engine: {MANIFEST} is missing.",
+                f"List the engines with: trt-ff engines --output {self.root}",
+            ) from error
+        except OSError as error:
+            raise store_error(error, folder / MANIFEST, "read") from error
+        manifest = Manifest.from_json(text)
+        if not any(name.startswith("engine.") for name in manifest.files):
+            raise _damaged(folder / MANIFEST, manifest, "it names no engine")
+        for name, file in manifest.files.items():
+            path = folder / name
+            if name != safe_name(name) or not path.is_file():
+                raise _damaged(path, manifest, "it is missing")
+            if path.stat().st_size != file.size_bytes:
+                raise _damaged(path, manifest, f"it has {path.stat().st_size} bytes, not {file.size_bytes}")
+        return manifest
+
+
+def _damaged(path: Path, manifest: Manifest, why: str) -> StoreError:
+    m = manifest
+    return StoreError(
+        f"{path} cannot be used: {why}.",
+        f"Build it again: trt-ff build --{m.requested_precision} --target {m.target} --backend {m.backend} --force",
+    )
