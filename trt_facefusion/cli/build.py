@@ -1,0 +1,248 @@
+"""`trt-ff build`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+from rich.table import Table
+
+from trt_facefusion.cli import console
+from trt_facefusion.errors import BadInputError
+from trt_facefusion.export import CheckpointSource, ModelSource, OnnxSource, ReferenceSource
+from trt_facefusion.pipeline.build import BuildResult, EngineResult, build
+from trt_facefusion.pipeline.settings import BuildSettings
+from trt_facefusion.presets import Preset, get_preset, parse_input
+from trt_facefusion.types import BatchRange, Precision
+
+GATE_FAILED = 3
+_EXACT_DB = 100.0  # where PSNR is capped
+
+_MODEL, _FACES, _ENGINE, _ACCURACY = "Model", "Faces", "Engine", "Accuracy"
+
+
+def command(
+    calib: Annotated[Path, typer.Option(help="Folder of photos to calibrate on.", rich_help_panel=_FACES)],
+    int8: Annotated[bool, typer.Option("--int8", help="Build INT8.", rich_help_panel=_ENGINE)] = False,
+    fp16: Annotated[bool, typer.Option("--fp16", help="Build FP16.", rich_help_panel=_ENGINE)] = False,
+    fp32: Annotated[bool, typer.Option("--fp32", help="Build FP32.", rich_help_panel=_ENGINE)] = False,
+    onnx: Annotated[
+        Optional[Path], typer.Option(help="The generator as ONNX [default: the bundled one].", rich_help_panel=_MODEL)
+    ] = None,
+    checkpoint: Annotated[
+        Optional[Path], typer.Option(help="The generator's weights (with --model).", rich_help_panel=_MODEL)
+    ] = None,
+    model: Annotated[
+        Optional[str],
+        typer.Option(help="module:factory that makes the checkpoint's network.", rich_help_panel=_MODEL),
+    ] = None,
+    preset: Annotated[
+        Optional[str], typer.Option(help="A known generator (see `trt-ff presets`).", rich_help_panel=_MODEL)
+    ] = None,
+    inputs: Annotated[
+        Optional[list[str]],
+        typer.Option(
+            "--input",
+            help="One of the model's inputs: NAME=image:SIZE:MIN:MAX[:bgr], NAME=embedding or NAME=file:VALUES.npy.",
+            rich_help_panel=_MODEL,
+        ),
+    ] = None,
+    embedder: Annotated[
+        Optional[Path], typer.Option(help="ArcFace ONNX whose embeddings the generator takes.", rich_help_panel=_MODEL)
+    ] = None,
+    evaluation: Annotated[
+        Optional[Path],
+        typer.Option("--eval", help="Folder of photos to judge on [default: held out].", rich_help_panel=_FACES),
+    ] = None,
+    aligned: Annotated[
+        bool, typer.Option("--aligned", help="The photos are aligned crops already.", rich_help_panel=_FACES)
+    ] = False,
+    max_calib: Annotated[
+        int, typer.Option(min=0, help="Calibrate on this many faces at most (0: all).", rich_help_panel=_FACES)
+    ] = 500,
+    max_eval: Annotated[
+        int, typer.Option(min=0, help="Judge on this many faces at most (0: all).", rich_help_panel=_FACES)
+    ] = 200,
+    target: Annotated[
+        Optional[str], typer.Option(help="sm86 (A10G) and the like, or cpu.", rich_help_panel=_ENGINE)
+    ] = None,
+    backend: Annotated[str, typer.Option(help="auto, tensorrt-rtx or onnxruntime.", rich_help_panel=_ENGINE)] = "auto",
+    batch: Annotated[str, typer.Option(help="MIN:OPT:MAX batch sizes.", rich_help_panel=_ENGINE)] = "1:1:1",
+    plan: Annotated[Optional[Path], typer.Option(help="An edited plan.yaml.", rich_help_panel=_ACCURACY)] = None,
+    rule: Annotated[
+        str,
+        typer.Option(help="auto, entropy, mse, max or percentile:VALUE.", rich_help_panel=_ACCURACY),
+    ] = "auto",
+    table: Annotated[
+        Optional[Path],
+        typer.Option("--calib-cache", help="Use this calibration cache as it is.", rich_help_panel=_ACCURACY),
+    ] = None,
+    recalibrate: Annotated[
+        bool, typer.Option("--recalibrate", help="Ignore the stored calibration.", rich_help_panel=_ACCURACY)
+    ] = False,
+    max_ssim_drop: Annotated[
+        Optional[float],
+        typer.Option(min=0.0, max=1.0, help="INT8's gate [default: 0.01].", rich_help_panel=_ACCURACY),
+    ] = None,
+    repairs: Annotated[
+        int,
+        typer.Option(min=0, max=10, help="Rounds of raising layers before falling back.", rich_help_panel=_ACCURACY),
+    ] = 3,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Fail if a planned INT8 kernel is missing.", rich_help_panel=_ACCURACY)
+    ] = False,
+    output: Annotated[Path, typer.Option(help="Where engines are stored.")] = Path("engines"),
+    cache: Annotated[Path, typer.Option(help="Where calibrations are stored.")] = Path("calib_cache"),
+    force: Annotated[bool, typer.Option("--force", help="Build even if up to date.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
+) -> None:
+    """Build engines and prove on faces that they are right.
+
+    Goes through export, calibration, plan, verification and gate; falls back INT8 -> FP16 -> FP32 and says why.
+    """
+    source = _source(onnx, checkpoint, model)
+    settings = BuildSettings(
+        source=source,
+        preset=_preset(source, preset, inputs or []),
+        precisions=_precisions(int8, fp16, fp32),
+        calib=calib,
+        eval=evaluation,
+        aligned=aligned,
+        embedder=embedder,
+        backend=backend,
+        target=target,
+        batch=_batch(batch),
+        plan=plan,
+        rule=rule,
+        output=output,
+        cache=cache,
+        max_ssim_drop=max_ssim_drop,
+        repairs=repairs,
+        max_calib=max_calib,
+        max_eval=max_eval,
+        strict=strict,
+        force=force,
+        recalibrate=recalibrate,
+        table=table,
+    )
+    with console.progress_bar() as (progress, note):
+        result = build(settings, progress, note)
+    if as_json:
+        console.print_json(result.as_dict())
+    else:
+        show(result)
+    if not all(engine.as_asked for engine in result.engines):
+        raise typer.Exit(GATE_FAILED)
+
+
+def _source(onnx: Path | None, checkpoint: Path | None, model: str | None) -> ModelSource:
+    if onnx is not None and checkpoint is not None:
+        raise BadInputError("both --onnx and --checkpoint are given", "name one model")
+    if onnx is not None:
+        return OnnxSource(onnx)
+    if checkpoint is not None:
+        if model is None:
+            raise BadInputError(
+                "--checkpoint needs the network it belongs to",
+                "add --model module:factory, for example nets.swap:build",
+            )
+        return CheckpointSource(checkpoint, model)
+    if model is not None:
+        raise BadInputError("--model needs the weights", "add --checkpoint FILE")
+    return ReferenceSource()
+
+
+def _preset(source: ModelSource, name: str | None, inputs: list[str]) -> Preset:
+    if name is not None and inputs:
+        raise BadInputError("both --preset and --input are given", "describe the inputs in one way")
+    if name is not None:
+        return get_preset(name)
+    if inputs:
+        return Preset.from_inputs([parse_input(text) for text in inputs])
+    if isinstance(source, ReferenceSource):
+        return get_preset("reference")
+    takes = ""
+    if isinstance(source, OnnxSource):
+        from trt_facefusion.graph import input_specs
+
+        takes = f". The model takes {'; '.join(map(str, input_specs(source.model)))}"
+    raise BadInputError(
+        f"nothing says what the inputs of {source.name} are{takes}",
+        "name a --preset, or describe each input: --input NAME=image:SIZE:MIN:MAX[:bgr], NAME=embedding or "
+        "NAME=file:VALUES.npy",
+    )
+
+
+def _precisions(int8: bool, fp16: bool, fp32: bool) -> tuple[Precision, ...]:
+    wanted = {Precision.INT8: int8, Precision.FP16: fp16, Precision.FP32: fp32}
+    chosen = tuple(precision for precision, asked in wanted.items() if asked)
+    if not chosen:
+        raise BadInputError("no precision is asked for", "add --int8, --fp16 or --fp32 (several are fine)")
+    return chosen
+
+
+def _batch(text: str) -> BatchRange:
+    parts = text.split(":")
+    if len(parts) in {1, 3} and all(part.isdigit() for part in parts):
+        low, usual, high = [int(part) for part in parts] * (1 if len(parts) == 3 else 3)
+        if 1 <= low <= usual <= high:
+            return BatchRange(low, usual, high)
+    raise BadInputError(f"--batch {text!r} is not MIN:OPT:MAX", "write three rising numbers, for example 1:4:8")
+
+
+def show(result: BuildResult) -> None:
+    """The closing table: a column for each engine, so that it fits a narrow terminal."""
+    title = f"{result.model} on {result.engines[0].manifest.target}, {result.seconds:.1f} s"
+    table = Table(title=title, title_justify="left", header_style="bold")
+    table.add_column("")
+    for engine in result.engines:
+        name = engine.manifest.precision
+        table.add_column(name if engine.as_asked else f"{engine.requested.value} -> {name}", justify="right")
+    columns = [_figures(engine) for engine in result.engines]
+    for row, name in enumerate(_ROWS):
+        table.add_row(name, *(column[row] for column in columns), end_section=name in _SECTION_ENDS)
+    console.out.print(table)
+    for engine in result.engines:
+        console.out.print(f"{engine.manifest.precision}: {engine.folder}", highlight=False, soft_wrap=True)
+        for step in engine.fallback:
+            text = f"  fell back {step.from_} -> {step.to}: {step.reason}"
+            console.out.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+_ROWS = (
+    "engine",
+    "weights",
+    "MACs in int8",
+    "MACs in fp16",
+    "MACs in fp32",
+    "int8 kernels, real of planned",
+    "faces judged",
+    "PSNR, dB",
+    "SSIM drop, mean",
+    "SSIM drop, worst face",
+    "perceptual distance",
+    "identity cosine",
+    "build, s",
+    "verdict",
+)
+_SECTION_ENDS = {"weights", "int8 kernels, real of planned", "identity cosine"}
+
+
+def _figures(engine: EngineResult) -> list[str]:
+    m, a = engine.manifest, engine.manifest.accuracy
+    kernels = m.int8_kernels
+    return [
+        console.size(m.engine_bytes),
+        console.size(m.weights_bytes),
+        *(f"{m.macs_share[p.value]:.1%}" for p in Precision),
+        f"{kernels.real}/{kernels.planned}" if kernels.planned else "-",
+        str(a["faces"]),
+        "exact" if a["psnr_db"] >= _EXACT_DB else f"{a['psnr_db']:.1f}",
+        f"{a['ssim_drop']:.3%}",
+        f"{a['ssim_drop_worst']:.3%}",
+        f"{a['perceptual']:.4f}",
+        f"{a['identity_cosine']:.4f}",
+        "up to date" if engine.up_to_date else f"{m.seconds:.1f}",
+        "[green]passed[/green]" if engine.as_asked else "[yellow]fell back[/yellow]",
+    ]

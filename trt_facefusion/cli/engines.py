@@ -1,0 +1,122 @@
+"""`trt-ff engines` and `trt-ff inspect`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from trt_facefusion.backends.base import Kernel
+from trt_facefusion.cli import console
+from trt_facefusion.errors import StoreError
+from trt_facefusion.store.manifest import Manifest
+from trt_facefusion.store.store import Store
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+
+
+def list_command(
+    output: Annotated[Path, typer.Option(help="Where engines are stored.")] = Path("engines"), as_json: AsJson = False
+) -> None:
+    """List the stored engines."""
+    if not output.is_dir():
+        raise StoreError(f"there is no folder {output}", "build an engine first, or name the store with --output")
+    entries = Store(output).list()
+    if as_json:
+        console.print_json({"schema": 1, "engines": [_entry(path, found) for path, found in entries]})
+        return
+    table = Table(header_style="bold")
+    for name in ("model", "engine", "size", "SSIM drop", "int8 MACs", "made", ""):
+        table.add_column(name, justify="right" if name in {"size", "SSIM drop", "int8 MACs"} else "left")
+    for path, found in entries:
+        if isinstance(found, StoreError):
+            table.add_row(path.parent.name, path.name, "-", "-", "-", "-", f"[red]{found.message}[/red]")
+            continue
+        state = f"for {found.requested_precision}" if found.fallback else ""
+        drop, share = found.accuracy.get("ssim_drop", 0.0), found.macs_share.get("int8", 0.0)
+        made = found.created.replace("T", " ").partition("+")[0]
+        table.add_row(
+            found.model, path.name, console.size(found.engine_bytes), f"{drop:.2%}", f"{share:.0%}", made, state
+        )
+    console.out.print(table if entries else f"no engines in {output}")
+
+
+def _entry(path: Path, found: Manifest | StoreError) -> dict[str, Any]:
+    if isinstance(found, StoreError):
+        return {"path": str(path), "error": found.as_dict()}
+    keys = (
+        "model",
+        "precision",
+        "requested_precision",
+        "backend",
+        "backend_version",
+        "target",
+        "engine_bytes",
+        "created",
+    )
+    return {"path": str(path), **{key: getattr(found, key) for key in keys}, "accuracy": dict(found.accuracy)}
+
+
+def inspect_command(
+    engine: Annotated[Path, typer.Argument(help="An engine's folder, or the engine file in it.")],
+    as_json: AsJson = False,
+) -> None:
+    """Show one engine: what went in, how right it is, and every kernel. Checks all files against their digests."""
+    folder = engine.parent if engine.is_file() else engine
+    manifest = Store(folder.parent.parent).load(folder)
+    if as_json:
+        console.print_json(json.loads(manifest.to_json()))
+        return
+    _show_summary(folder, manifest)
+    _show_kernels(manifest)
+
+
+def _show_summary(folder: Path, m: Manifest) -> None:
+    table = Table(show_header=False, title=str(folder), title_justify="left", box=None)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    a = m.accuracy
+    drop = f"SSIM drop {a['ssim_drop']:.3%} (worst face {a['ssim_drop_worst']:.3%}), PSNR {a['psnr_db']:.1f} dB"
+    rows = {
+        "model": f"{m.model}, sha256 {m.inputs.model_sha256[:16]}",
+        "engine": f"{m.precision} for {m.target} by {m.backend} {m.backend_version}, {console.size(m.engine_bytes)}",
+        "shapes": "; ".join(f"{name}: {_range(shapes)}" for name, shapes in m.shapes.items()),
+        "accuracy": f"{drop}, identity {a['identity_cosine']:.4f}, on {a['faces']} faces",
+        "verified with": m.verified_with,
+        "gate": "passed" if m.gate.passed else "; ".join(m.gate.reasons),
+        "MACs": ", ".join(f"{name} {share:.1%}" for name, share in m.macs_share.items()),
+        "int8 kernels": f"{m.int8_kernels.real} of {m.int8_kernels.planned} planned"
+        + (f"; missing: {', '.join(m.int8_kernels.missing)}" if m.int8_kernels.missing else ""),
+        "calibration": json.dumps(m.inputs.settings.get("calibration", {})),
+        "made": f"{m.created} by trt-facefusion {m.tool_version} in {m.seconds:.1f} s",
+    }
+    for name, value in rows.items():
+        table.add_row(name, value)
+    for step in m.fallback:
+        table.add_row("fell back", f"{step.from_} -> {step.to}: {step.reason}")
+    for warning in m.warnings:
+        table.add_row("warning", warning)
+    console.out.print(table, highlight=False)
+
+
+def _range(shapes: tuple[tuple[int, ...], ...]) -> str:
+    texts = ["x".join(map(str, shape)) for shape in shapes]
+    return texts[0] if len(set(texts)) == 1 else " .. ".join(texts)
+
+
+def _show_kernels(m: Manifest) -> None:
+    table = Table(title=f"{len(m.kernels)} kernels", title_justify="left", header_style="bold")
+    for name in ("type", "data types", "made from"):
+        table.add_column(name, overflow="fold")
+    for kernel in m.kernels:
+        style = "green" if kernel.is_int8_math else ""
+        table.add_row(kernel.type, kernel.dtypes, _nodes(kernel), style=style)
+    console.out.print(table, highlight=False)
+
+
+def _nodes(kernel: Kernel) -> str:
+    shown = ", ".join(kernel.nodes[:4])
+    return shown + (f" and {len(kernel.nodes) - 4} more" if len(kernel.nodes) > 4 else "")

@@ -1,0 +1,1 @@
+"""The orchestration of all rooms above: building engines."""

@@ -1,0 +1,208 @@
+"""One precision of a build: plan, lower, verify, gate, repair, compile."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from trt_facefusion.accuracy.gate import Verdict
+from trt_facefusion.accuracy.judge import Accuracy, judge
+from trt_facefusion.accuracy.perceptual import PerceptualDistance
+from trt_facefusion.backends.base import BuildRequest, BuiltEngine, ShapeRange
+from trt_facefusion.backends.kernels import Coverage, int8_coverage
+from trt_facefusion.errors import BuildError, GateError
+from trt_facefusion.export import model_digest
+from trt_facefusion.lowering import lower
+from trt_facefusion.pipeline.calibrate import Ranges, calibrate
+from trt_facefusion.pipeline.context import Context
+from trt_facefusion.pipeline.repair import Price, choose_raises, measure_prices, without
+from trt_facefusion.precision import Plan, plan_by_rules, read_plan
+from trt_facefusion.runtime.onnxruntime import OnnxRuntimeRunner
+from trt_facefusion.types import Precision
+
+MEASURING_FACES = 8
+"""Calibration faces on which nodes are priced: one pass over them for every INT8 node."""
+
+
+@dataclass(frozen=True)
+class Repair:
+    """One round of repair: the nodes that were raised, and the mean SSIM drop before."""
+
+    nodes: tuple[str, ...]
+    ssim_drop_before: float
+
+
+@dataclass(frozen=True)
+class Made:
+    """An engine that passed, with everything the manifest says of it."""
+
+    plan: Plan
+    typed: onnx.ModelProto
+    accuracy: Accuracy
+    verdict: Verdict
+    engine: BuiltEngine
+    coverage: Coverage
+    repairs: tuple[Repair, ...]
+
+
+class Attempts:
+    """Makes engines of one model; what they share (ranges, prices) is computed once."""
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self._ranges: Ranges | None = None
+        self._perceptual = PerceptualDistance()
+
+    @property
+    def ranges(self) -> Ranges:
+        """The calibration, made when first asked for."""
+        if self._ranges is None:
+            self._ranges = calibrate(self.context)
+        return self._ranges
+
+    @property
+    def table_sha256(self) -> str | None:
+        """Digest of the calibration table, where this build needed one."""
+        return None if self._ranges is None else hashlib.sha256(self._ranges.table.dumps().encode()).hexdigest()
+
+    @property
+    def calibration_record(self) -> dict[str, object]:
+        """The rule and what `auto` saw, for the manifest."""
+        return (
+            {} if self._ranges is None else {"rule": self._ranges.rule, "ssim_drop_by_rule": dict(self._ranges.tried)}
+        )
+
+    def make(self, precision: Precision) -> Made:
+        """An engine of ``precision`` that passed its gate.
+
+        Raises:
+            GateError: the pictures are not right, also after the repairs that are allowed.
+            BuildError: the engine maker refused it, or ``strict`` is on and a planned INT8 kernel is missing.
+        """
+        plan = self.plan(precision)
+        plan, typed, accuracy, verdict, repairs = self._until_right(plan, precision)
+        engine = self.context.choice.backend.build(
+            BuildRequest(typed.SerializeToString(), self.shapes(), self.context.choice.target), self.context.progress
+        )
+        planned = {n.name: n.op for n in plan.nodes if n.precision is Precision.INT8}
+        coverage = int8_coverage(planned, engine.kernels)
+        self._complain(coverage, engine)
+        return Made(plan, typed, accuracy, verdict, engine, coverage, repairs)
+
+    def plan(self, precision: Precision) -> Plan:
+        """The user's plan or the one by rules, with nothing cheaper than ``precision``."""
+        s = self.context.settings
+        view = self.context.view
+        if s.plan is not None:
+            plan = read_plan(s.plan, view, model_digest(view.model), s.source.name)
+        elif precision is Precision.FP32:
+            plan = plan_by_rules(view, {}, s.source.name)
+        else:
+            plan = plan_by_rules(view, self.ranges.amax, s.source.name)
+        return plan.capped(precision)
+
+    def shapes(self) -> Mapping[str, ShapeRange]:
+        """Smallest, usual and largest shape of every input."""
+        batch = self.context.settings.batch
+        result: dict[str, ShapeRange] = {}
+        for spec in self.context.prepared.inputs:
+            rest = tuple(int(size) for size in spec.shape[1:])
+            dynamic = isinstance(spec.shape[0], str)
+            sizes = (batch.min, batch.opt, batch.max) if dynamic else (int(spec.shape[0]),) * 3
+            result[spec.name] = ((sizes[0], *rest), (sizes[1], *rest), (sizes[2], *rest))
+        return result
+
+    def _until_right(
+        self, plan: Plan, precision: Precision
+    ) -> tuple[Plan, onnx.ModelProto, Accuracy, Verdict, tuple[Repair, ...]]:
+        """Verify; where that fails, raise the nodes that cost most, a bounded number of times."""
+        gate = self.context.settings.gate(precision)
+        repairs: list[Repair] = []
+        prices: tuple[Price, ...] | None = None
+        while True:
+            typed = self.lowered(plan)
+            accuracy = self.verify(typed, precision)
+            verdict = gate.check(accuracy)
+            if verdict or precision is not Precision.INT8 or len(repairs) >= self.context.settings.repairs:
+                break
+            if prices is None:
+                prices = self._prices(plan)
+            deficit = accuracy.ssim_drop - gate.max_ssim_drop
+            raised = choose_raises(prices, max(deficit, 1e-4))
+            if not raised:
+                break
+            prices = without(prices, raised)
+            repairs.append(Repair(tuple(raised), accuracy.ssim_drop))
+            self.context.note(
+                f"{precision.value}: {'; '.join(verdict.reasons)}. Raising {len(raised)} nodes to fp16 "
+                f"({', '.join(raised)}), round {len(repairs)} of {self.context.settings.repairs}"
+            )
+            plan = plan.raised(raised)
+        if not verdict:
+            raise GateError(
+                f"{precision.value}: {'; '.join(verdict.reasons)}",
+                "see the report's worst faces; add calibration faces like them, edit the plan (--plan), or widen the "
+                "limit (--max-ssim-drop)",
+            )
+        return plan, typed, accuracy, verdict, tuple(repairs)
+
+    def lowered(self, plan: Plan, base: Precision = Precision.FP16) -> onnx.ModelProto:
+        """The typed ONNX of ``plan``."""
+        table = self.ranges.table if plan.names(Precision.INT8) else {}
+        return lower(self.context.view, plan, table, base)
+
+    def verify(self, typed: onnx.ModelProto, precision: Precision) -> Accuracy:
+        """The typed model's pictures of the verification faces against FP32's."""
+        context = self.context
+        faces = context.faces[1]
+        reference = context.reference
+        if typed is context.prepared.model:
+            pictures = reference
+        else:
+            with self.stand_in(typed) as runner:
+                pictures = context.painter(faces)(runner, None, context.progress, f"verify {precision.value}")
+        context.progress(f"judge {precision.value}", 0, 0)
+        return judge(
+            reference,
+            pictures,
+            template=context.settings.preset.template,
+            embedder=context.embedder,
+            perceptual=self._perceptual,
+        )
+
+    def stand_in(self, typed: onnx.ModelProto) -> OnnxRuntimeRunner:
+        """Runs the engine itself where it is onnxruntime's, otherwise its numerical stand-in on the CPU."""
+        return OnnxRuntimeRunner(typed, stand_in=self.context.choice.backend.name != "onnxruntime")
+
+    def _prices(self, plan: Plan) -> tuple[Price, ...]:
+        context = self.context
+        faces = context.faces[0]
+        count = min(MEASURING_FACES, len(faces))
+        chosen = np.linspace(0, len(faces) - 1, count).round().astype(int).tolist()
+        painter = context.painter(faces)
+
+        def paint(candidate: Plan) -> NDArray[np.float32]:
+            with OnnxRuntimeRunner(self.lowered(candidate, base=Precision.FP32)) as runner:
+                return painter(runner, chosen)
+
+        reference = context.paint_reference(faces, "sensitivity", chosen)
+        return measure_prices(plan, paint, reference, context.progress)
+
+    def _complain(self, coverage: Coverage, engine: BuiltEngine) -> None:
+        if not coverage.missing:
+            return
+        names = ", ".join(coverage.missing)
+        if engine.backend == "onnxruntime":
+            return  # Q/DQ is placed for GPUs; onnxruntime runs most of it in float, and the table says so
+        if not engine.kernels_known:
+            message = "the engine maker's log could not be read, so no INT8 kernel is proven"
+        else:
+            message = f"{len(coverage.missing)} of {coverage.planned} planned INT8 nodes are no INT8 kernel: {names}"
+        if self.context.settings.strict:
+            raise BuildError(message, "give these nodes fp16 in the plan (--plan), or leave --strict out")
+        self.context.warn(message)

@@ -1,0 +1,249 @@
+"""`trt-ff build`: from a model and a folder of faces to stored engines, with the fall-back chain."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+
+from trt_facefusion import __version__
+from trt_facefusion.errors import BuildError, GateError
+from trt_facefusion.pipeline.attempt import Attempts, Made
+from trt_facefusion.pipeline.context import Context, Note
+from trt_facefusion.pipeline.settings import BuildSettings, engine_key
+from trt_facefusion.store.lock import build_lock
+from trt_facefusion.store.manifest import Fallback, Gate, Inputs, Int8Kernels, Manifest
+from trt_facefusion.store.store import Store
+from trt_facefusion.types import Precision, Progress, silent
+
+
+@dataclass(frozen=True)
+class EngineResult:
+    """What became of one requested precision. ``fallback`` is empty when it was delivered as asked."""
+
+    requested: Precision
+    folder: Path
+    manifest: Manifest
+    fallback: tuple[Fallback, ...]
+    up_to_date: bool
+
+    @property
+    def as_asked(self) -> bool:
+        """Whether the precision that was asked for passed."""
+        return not self.fallback
+
+
+@dataclass(frozen=True)
+class BuildResult:
+    """All engines of one build, in the order of the request."""
+
+    model: str
+    seconds: float
+    engines: tuple[EngineResult, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The result as ``--json`` prints it."""
+        return {
+            "schema": 1,
+            "model": self.model,
+            "seconds": round(self.seconds, 2),
+            "engines": [_engine_dict(engine) for engine in self.engines],
+        }
+
+
+def _engine_dict(result: EngineResult) -> dict[str, Any]:
+    m = result.manifest
+    keys = ("faces", "ssim", "ssim_drop", "ssim_drop_worst", "psnr_db", "perceptual", "identity_cosine")
+    return {
+        "precision": m.precision,
+        "requested": result.requested.value,
+        "backend": m.backend,
+        "backend_version": m.backend_version,
+        "target": m.target,
+        "path": str(result.folder),
+        "engine_bytes": m.engine_bytes,
+        "weights_bytes": m.weights_bytes,
+        "macs_share": dict(m.macs_share),
+        "int8_kernels": {
+            "planned": m.int8_kernels.planned,
+            "real": m.int8_kernels.real,
+            "missing": list(m.int8_kernels.missing),
+        },
+        "accuracy": {key: m.accuracy.get(key) for key in keys},
+        "passed": m.gate.passed,
+        "fallback": [{"from": f.from_, "to": f.to, "reason": f.reason} for f in result.fallback],
+        "up_to_date": result.up_to_date,
+    }
+
+
+def build(settings: BuildSettings, progress: Progress = silent, note: Note | None = None) -> BuildResult:
+    """Build every requested precision, falling back INT8 -> FP16 -> FP32 where the gate or the engine maker says no.
+
+    Raises:
+        TrtFaceFusionError: bad input, an engine maker that is missing, a store that cannot be written, or a chain that
+            ended without any engine that is right.
+    """
+    started = time.perf_counter()
+    context = Context(settings, progress, note or (lambda message: None))
+    order = list(dict.fromkeys(settings.precisions))
+    choice = context.choice  # fails before any work if the engine maker is missing
+    keys = {precision: engine_key(settings, context.digests, precision) for precision in Precision}
+    model_folder = Store(settings.output).folder_for(settings.source.name, "", "", "", "").parent
+    with build_lock(model_folder, waiting=context.note):
+        builder = _Builder(context, Store(settings.output), keys, choice.backend.version())
+        engines = tuple(builder.deliver(precision) for precision in order)
+    return BuildResult(settings.source.name, time.perf_counter() - started, engines)
+
+
+class _Builder:
+    """Delivers precisions of one model under its lock; engines made for one request serve the others."""
+
+    def __init__(self, context: Context, store: Store, keys: dict[Precision, str], version: str) -> None:
+        self.context = context
+        self.store = store
+        self.keys = keys
+        self.version = version
+        self.attempts = Attempts(context)
+        self.made: dict[Precision, tuple[Path, Manifest]] = {}
+        self.failed: dict[Precision, str] = {}
+
+    def deliver(self, requested: Precision) -> EngineResult:
+        """The engine for one request: stored, new, or the next in the fall-back chain."""
+        if not self.context.settings.force:
+            found = self._stored(requested)
+            if found is not None:
+                return found
+        steps: list[Fallback] = []
+        precision: Precision | None = requested
+        while precision is not None:
+            if precision in self.made:
+                return EngineResult(requested, *self._with_fallback(precision, steps), tuple(steps), False)
+            reason = self.failed.get(precision)
+            if reason is None:
+                try:
+                    made = self._make(precision)
+                except (GateError, BuildError) as error:
+                    if isinstance(error, BuildError) and self.context.settings.strict:
+                        raise
+                    reason = self.failed[precision] = error.message
+                else:
+                    self._save(made, precision, requested, steps)
+                    return EngineResult(requested, *self.made[precision], tuple(steps), False)
+            precision = self._step_down(precision, reason, steps)
+        raise GateError(
+            f"no engine of {self.context.settings.source.name} is right: {steps[-1].reason if steps else self.failed}",
+            "the reasons above name the limit; a network that fails in FP32 has a lowering or engine maker problem",
+        )
+
+    def _step_down(self, precision: Precision, reason: str, steps: list[Fallback]) -> Precision | None:
+        safer = precision.safer
+        if safer is None:
+            steps.append(Fallback(precision.value, "none", reason))
+            return None
+        steps.append(Fallback(precision.value, safer.value, reason))
+        self.context.warn(f"falling back {precision.value} -> {safer.value}: {reason}")
+        return safer
+
+    def _stored(self, requested: Precision) -> EngineResult | None:
+        """The engine that an earlier build stored for this very request, fall-back included."""
+        precision: Precision | None = requested
+        while precision is not None:
+            found = self.store.find(self.keys[precision])
+            if found is not None:
+                folder, manifest = found
+                chain = _chain_for(manifest, requested)
+                if precision is requested or chain:
+                    self.made[precision] = found
+                    return EngineResult(requested, folder, manifest, chain, True)
+            precision = precision.safer
+        return None
+
+    def _make(self, precision: Precision) -> tuple[Made, float]:
+        started = time.perf_counter()
+        if not self.made and not self.failed:
+            self.context.check_source()
+        return self.attempts.make(precision), time.perf_counter() - started
+
+    def _with_fallback(self, precision: Precision, steps: list[Fallback]) -> tuple[Path, Manifest]:
+        """Record that an engine made for one request also answers another that fell back to it."""
+        folder, manifest = self.made[precision]
+        if steps and tuple(steps) != manifest.fallback:
+            files = {name: (folder / name).read_bytes() for name in manifest.files}
+            manifest = replace(manifest, fallback=tuple(steps))
+            folder = self.store.save(manifest, files)
+            self.made[precision] = folder, self.store.load(folder)
+        return self.made[precision]
+
+    def _save(
+        self, result: tuple[Made, float], precision: Precision, requested: Precision, steps: list[Fallback]
+    ) -> None:
+        made, seconds = result
+        context = self.context
+        context.progress("store", 0, 0)
+        plan_text = made.plan.dumps().encode()
+        manifest = _manifest(self.attempts, made, precision, requested, self.keys[precision], plan_text)
+        manifest = replace(manifest, seconds=seconds, fallback=tuple(steps), warnings=tuple(context.warnings))
+        files = {
+            f"engine.{context.choice.backend.suffix}": made.engine.data,
+            "typed.onnx": made.typed.SerializeToString(),
+            "plan.yaml": plan_text,
+            "build.log": "\n".join(made.engine.log_tail).encode(),
+        }
+        folder = self.store.save(manifest, files)
+        self.made[precision] = folder, self.store.load(folder)
+
+
+def _chain_for(manifest: Manifest, requested: Precision) -> tuple[Fallback, ...]:
+    """The part of an engine's fall-back record that starts at ``requested`` (empty if it was made as asked)."""
+    starts = [index for index, step in enumerate(manifest.fallback) if step.from_ == requested.value]
+    return manifest.fallback[starts[0] :] if starts else ()
+
+
+def _manifest(
+    attempts: Attempts, made: Made, precision: Precision, requested: Precision, key: str, plan_text: bytes
+) -> Manifest:
+    context = attempts.context
+    s, choice = context.settings, context.choice
+    coverage, engine = made.coverage, made.engine
+    calib, held_out = context.faces
+    stand_in = "" if choice.backend.name == "onnxruntime" else ", standing in for the engine: same typed graph on a CPU"
+    return Manifest(
+        model=s.source.name,
+        precision=precision.value,
+        requested_precision=requested.value,
+        backend=choice.backend.name,
+        backend_version=engine.backend_version,
+        target=choice.target,
+        shapes=attempts.shapes(),
+        inputs=Inputs(
+            model_sha256=context.digests["model"],
+            plan_sha256=hashlib.sha256(plan_text).hexdigest(),
+            faces_sha256=calib.digest,
+            evaluation_faces_sha256=held_out.digest,
+            calibration_sha256=attempts.table_sha256,
+            settings={
+                "preset": repr(s.preset),
+                "batch": str(s.batch),
+                "calibration": attempts.calibration_record,
+                "repairs": [asdict(repair) for repair in made.repairs],
+            },
+        ),
+        build_key=key,
+        tool_version=__version__,
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        seconds=0.0,
+        engine_bytes=engine.engine_bytes,
+        weights_bytes=engine.weights_bytes,
+        activations_bytes=engine.activations_bytes,
+        macs_share=made.plan.macs_share(),
+        int8_kernels=Int8Kernels(coverage.planned, coverage.real, coverage.missing, engine.kernels_known),
+        accuracy=made.accuracy.as_dict(),
+        gate=Gate(made.verdict.passed, made.verdict.reasons),
+        verified_with=f"onnxruntime {onnxruntime.__version__}{stand_in}",
+        kernels=engine.kernels,
+    )

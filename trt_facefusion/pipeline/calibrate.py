@@ -1,0 +1,130 @@
+"""The calibration step: histograms from the cache or from one pass, and the rule that suits the picture best."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from trt_facefusion.accuracy.metrics import ssim
+from trt_facefusion.calibration.cache import Calibration, Stale, cache_path, load, load_named, save
+from trt_facefusion.calibration.collect import collect
+from trt_facefusion.calibration.reader import Batches
+from trt_facefusion.calibration.table import CalibrationTable
+from trt_facefusion.export import model_digest
+from trt_facefusion.graph import GraphView
+from trt_facefusion.lowering import lower
+from trt_facefusion.pipeline.context import Context
+from trt_facefusion.precision import plan_by_rules
+from trt_facefusion.presets import Preset
+from trt_facefusion.runtime.onnxruntime import OnnxRuntimeRunner
+from trt_facefusion.types import Precision
+
+AUTO_RULES = ("entropy", "mse", "percentile:99.99", "percentile:99.999", "max")
+VALIDATION_FACES = 16
+"""Calibration faces on which `auto` compares the rules: the verification faces must not choose anything."""
+
+# Nodes that only move values: their output has the histogram of their input.
+_MOVES = frozenset({"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Identity"})
+
+
+@dataclass(frozen=True)
+class Ranges:
+    """The calibrated table, the rule that made it, and each rule's mean SSIM drop where `auto` compared them."""
+
+    table: CalibrationTable
+    rule: str
+    tried: Mapping[str, float]
+    amax: Mapping[str, float]
+    """Largest magnitude seen in every tensor, whatever the rule: what FP16 overflow is judged by."""
+
+
+def tensors_to_watch(view: GraphView) -> tuple[list[str], dict[str, str]]:
+    """Tensors to histogram, and those that share another's histogram (name -> that other)."""
+    watched = [name for name in view.input_names if view.is_float(name)]
+    aliases: dict[str, str] = {}
+    for node in view.float_nodes():
+        for name in node.output:
+            if not name or not view.is_float(name):
+                continue
+            source = node.input[0] if node.op_type in _MOVES else None
+            if source is not None and (source in aliases or source in watched):
+                aliases[name] = aliases.get(source, source)
+            else:
+                watched.append(name)
+    return watched, aliases
+
+
+def pinned_ranges(preset: Preset) -> dict[str, float]:
+    """amax of image inputs: known from the preset, so that no face decides it."""
+    return {preset.image.name: max(abs(limit) for limit in preset.image.limits)}
+
+
+def calibrate(context: Context) -> Ranges:
+    """Ranges for every float tensor of the model."""
+    if context.settings.table is not None:
+        table = load_named(context.settings.table, model_digest=model_digest(context.prepared.model))
+        return Ranges(table, f"from {context.settings.table}", {}, table)
+    calibration = _cached_or_collected(context)
+    _, aliases = tensors_to_watch(context.view)
+    amax = {name: histogram.amax for name, histogram in calibration.histograms.items()}
+    amax |= {name: amax[source] for name, source in aliases.items() if source in amax}
+    rule = context.settings.rule
+    tried: dict[str, float] = {}
+    if rule == "auto":
+        rule, tried = _best_rule(context, calibration, aliases, amax)
+    calibration = calibration.with_rule(rule)
+    save(calibration, context.settings.cache)
+    return Ranges(_with_aliases(calibration.table, aliases), rule, tried, amax)
+
+
+def _cached_or_collected(context: Context) -> Calibration:
+    s = context.settings
+    digest = model_digest(context.prepared.model)
+    faces = context.faces[0]
+    settings: dict[str, str | int | float | bool | None] = {"preset": repr(s.preset), "pairs": "cross"}
+    path = cache_path(s.cache, s.source.name, digest)
+    if not s.recalibrate:
+        found = load(path, model_digest=digest, faces_digest=faces.digest, settings=settings)
+        if isinstance(found, Calibration):
+            context.note(f"calibration: taken from {path}")
+            return found
+        _explain(context, found)
+    watched, _ = tensors_to_watch(context.view)
+    batches = Batches(context.feeder(faces), len(faces), context.batch)
+    histograms = collect(context.prepared.model, watched, batches, progress=context.progress)
+    return Calibration(s.source.name, digest, faces.digest, histograms, "max", pinned_ranges(s.preset), settings)
+
+
+def _explain(context: Context, stale: Stale) -> None:
+    if "not been calibrated yet" not in stale.reason:
+        context.note(f"calibrating anew: {stale.reason}")
+
+
+def _with_aliases(table: CalibrationTable, aliases: Mapping[str, str]) -> CalibrationTable:
+    return CalibrationTable({**table, **{name: table[source] for name, source in aliases.items()}}, table.header)
+
+
+def _best_rule(
+    context: Context, calibration: Calibration, aliases: Mapping[str, str], amax: Mapping[str, float]
+) -> tuple[str, dict[str, float]]:
+    """The rule whose INT8 pictures lose least on a slice of the calibration faces, and every rule's SSIM drop."""
+    faces = context.faces[0]
+    count = min(VALIDATION_FACES, len(faces))
+    chosen = np.linspace(0, len(faces) - 1, count).round().astype(int).tolist()
+    wanted = context.paint_reference(faces, "rules", chosen).clip(0, 1)
+    painter = context.painter(faces)
+    plan = plan_by_rules(context.view, amax, calibration.model)
+    tried: dict[str, float] = {}
+    for done, rule in enumerate(AUTO_RULES):
+        context.progress("rules", done, len(AUTO_RULES))
+        table = _with_aliases(calibration.with_rule(rule).table, aliases)
+        model = lower(context.view, plan, table, base=Precision.FP32)
+        with OnnxRuntimeRunner(model) as runner:
+            tried[rule] = float(1 - ssim(wanted, painter(runner, chosen).clip(0, 1)).mean())
+    context.progress("rules", len(AUTO_RULES), len(AUTO_RULES))
+    best = min(tried, key=lambda rule: tried[rule])
+    shown = ", ".join(f"{rule} {drop:.2%}" for rule, drop in sorted(tried.items(), key=lambda item: item[1]))
+    context.note(f"calibration rule {best}: smallest SSIM drop on {count} calibration faces ({shown})")
+    return best, tried

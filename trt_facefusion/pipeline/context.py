@@ -1,0 +1,202 @@
+"""What the steps of one build share, each made when first needed: faces, prepared model, reference pictures."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trt_facefusion.backends.registry import Choice, choose
+from trt_facefusion.backends.registry import get as get_backend
+from trt_facefusion.errors import BadInputError, ModelError
+from trt_facefusion.faces.embedder import Embedder
+from trt_facefusion.faces.folder import FaceSet, folder_digest, read_faces, require_enough
+from trt_facefusion.faces.split import split_by_identity
+from trt_facefusion.graph import GraphView, PreparedModel, input_specs, prepare
+from trt_facefusion.pipeline.feeds import Feeder, Painter, check_inputs, input_shapes, picture_output, projection_of
+from trt_facefusion.pipeline.settings import DEFAULT_TARGET, BuildSettings
+from trt_facefusion.runtime.onnxruntime import OnnxRuntimeRunner
+from trt_facefusion.types import Progress, silent
+
+Note = Callable[[str], None]
+"""Takes one message for the person who waits."""
+
+BATCH = 4
+"""Samples that calibration and verification run at a time, where the model allows: enough to fill two cores, and small
+enough that activations stay near the caches."""
+
+_CHECKED_FACES = 4
+
+
+def _no_note(message: str) -> None:
+    del message
+
+
+@dataclass
+class Context:
+    """One build's shared state. Nothing is computed before it is asked for: an up-to-date engine costs little."""
+
+    settings: BuildSettings
+    progress: Progress = silent
+    note: Note = _no_note
+    warnings: list[str] = field(default_factory=list)
+
+    def warn(self, message: str) -> None:
+        """Tell the person now, and the manifest later."""
+        self.warnings.append(message)
+        self.note(message)
+
+    @cached_property
+    def choice(self) -> Choice:
+        """The engine maker and the target."""
+        target = self.settings.target or ("cpu" if self.settings.backend == "onnxruntime" else DEFAULT_TARGET)
+        choice = choose(self.settings.backend, target)
+        if choice.target != target:
+            self.warn(choice.reason)
+        return choice
+
+    @cached_property
+    def embedder(self) -> Embedder:
+        """Embeds source faces, and measures identity."""
+        return self.settings.open_embedder()
+
+    @cached_property
+    def digests(self) -> Mapping[str, str]:
+        """Digests of everything that goes in, found without loading or decoding anything."""
+        s = self.settings
+        found = {"model": s.source.digest(), "calib": self._folder_digest(s.calib)}
+        if s.eval is not None:
+            found["eval"] = self._folder_digest(s.eval)
+        for name, path in (("plan", s.plan), ("table", s.table)):
+            if path is not None:
+                try:
+                    found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+                except OSError as error:
+                    raise BadInputError(f"cannot read {path}: {error.strerror}", "check the path") from error
+        backend = get_backend(self.choice.backend.name)
+        return found | {"backend": f"{backend.name} {backend.version()}", "target": self.choice.target}
+
+    def _folder_digest(self, folder: Path) -> str:
+        s = self.settings
+        size = s.preset.image.size
+        return folder_digest(folder, template=s.preset.template, size=size, embedder=self.embedder, aligned=s.aligned)
+
+    @cached_property
+    def faces(self) -> tuple[FaceSet, FaceSet]:
+        """Faces to calibrate on and faces to verify on; nobody is in both when one folder was given."""
+        s = self.settings
+        calib = self._read(s.calib, "calibration faces")
+        warning = require_enough(calib)
+        if warning:
+            self.warn(f"{s.calib}: {warning}")
+        if s.eval is not None:
+            held_out = self._read(s.eval, "evaluation faces")
+            if len(held_out) < 2:
+                require_enough(held_out, minimum=2)
+            shared = set(calib.digests) & set(held_out.digests)
+            if shared:
+                self.warn(
+                    f"{len(shared)} photos of {s.eval} are also in {s.calib}: the verdict is softer than it looks"
+                )
+        else:
+            comparable = self.embedder.comparable(calib.embeddings)
+            first, second = split_by_identity(comparable, same_person=self.embedder.same_person)
+            calib, held_out = calib.subset(first), calib.subset(second)
+        return _thinned(calib, s.max_calib), _thinned(held_out, s.max_eval)
+
+    def _read(self, folder: Path, stage: str) -> FaceSet:
+        s = self.settings
+        faces = read_faces(
+            folder,
+            template=s.preset.template,
+            size=s.preset.image.size,
+            embedder=self.embedder,
+            aligned=s.aligned,
+            progress=lambda _, done, total: self.progress(stage, done, total),
+        )
+        for skip in faces.skipped:
+            self.note(f"skipped {skip.file}: {skip.reason}")
+        return faces
+
+    @cached_property
+    def prepared(self) -> PreparedModel:
+        """The model in the one form that all rooms work on, checked against where it came from."""
+        s = self.settings
+        self.progress("model", 0, 0)
+        shapes = input_shapes(s.preset, self.embedder.dim)
+        model = s.source.load(shapes)
+        check_inputs(input_specs(model), shapes)
+        self._projection = projection_of(s.preset, model)
+        prepared = prepare(model, shapes)
+        if not prepared.dynamic_batch and s.batch.max != prepared.fixed_batch:
+            raise BadInputError(
+                f"the model has a fixed batch of {prepared.fixed_batch}, so --batch {s.batch} cannot be built",
+                f"use --batch {prepared.fixed_batch}, or export the model with a dynamic batch axis",
+            )
+        return prepared
+
+    @cached_property
+    def view(self) -> GraphView:
+        """The prepared graph, indexed."""
+        return GraphView(self.prepared.model)
+
+    def feeder(self, faces: FaceSet) -> Feeder:
+        """Network inputs for ``faces``."""
+        prepared = self.prepared  # loads the projection, too
+        del prepared
+        return Feeder(self.settings.preset, faces, self.embedder, self._projection)
+
+    @property
+    def batch(self) -> int:
+        """Samples per inference."""
+        return BATCH if self.prepared.dynamic_batch else self.prepared.fixed_batch
+
+    def painter(self, faces: FaceSet) -> Painter:
+        """Runs models on ``faces``."""
+        output = picture_output(self.settings.preset, self.prepared.outputs)
+        return Painter(self.feeder(faces), output, self.batch, fixed=not self.prepared.dynamic_batch)
+
+    def check_source(self) -> None:
+        """Hold the prepared graph against the original network on real faces.
+
+        Raises:
+            ModelError: they differ.
+        """
+        faces = self.faces[0]
+        feeder = self.feeder(faces)
+        count = min(self.batch, _CHECKED_FACES, len(faces)) if self.prepared.dynamic_batch else self.batch
+        feeds = feeder(range(count))
+        with OnnxRuntimeRunner(self.prepared.model) as runner:
+            self.settings.source.check(runner.infer(feeds), feeds)
+
+    @cached_property
+    def reference(self) -> NDArray[np.float32]:
+        """The FP32 model's pictures of the verification faces."""
+        return self.paint_reference(self.faces[1], "reference pictures")
+
+    def paint_reference(self, faces: FaceSet, stage: str, indices: Sequence[int] | None = None) -> NDArray[np.float32]:
+        """The FP32 model's pictures of ``faces``.
+
+        Raises:
+            ModelError: they hold NaN or infinity.
+        """
+        with OnnxRuntimeRunner(self.prepared.model) as runner:
+            pictures = self.painter(faces)(runner, indices, self.progress, stage)
+        if not np.isfinite(pictures).all():
+            raise ModelError(
+                "the FP32 model itself gives NaN or infinite pictures on these faces",
+                "check the inputs' range (--input NAME=image:SIZE:MIN:MAX), or use another checkpoint",
+            )
+        return pictures
+
+
+def _thinned(faces: FaceSet, limit: int) -> FaceSet:
+    """At most ``limit`` faces (0: all), evenly spread over the set."""
+    if limit <= 0 or len(faces) <= limit:
+        return faces
+    return faces.subset(np.linspace(0, len(faces) - 1, limit).round().astype(np.int64))
