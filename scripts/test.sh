@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# Sets everything up, then lints, checks types and runs the tests. Further arguments go to pytest (`-m slow`, a file ...).
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+scripts/setup.sh torch rtx dev
+.venv/bin/ruff check .
+.venv/bin/ruff format --check --quiet .
+.venv/bin/mypy
+exec .venv/bin/python -m pytest "$@"
