@@ -74,7 +74,10 @@ class Plan:
     def raised(self, changes: Mapping[str, str]) -> Plan:
         """The plan with INT8 nodes raised to FP16; ``changes`` maps names to reasons."""
         nodes = tuple(
-            replace(n, precision=Precision.FP16, reason=changes[n.name]) if n.name in changes else n for n in self.nodes
+            replace(n, precision=Precision.FP16, reason=changes[n.name])
+            if n.name in changes and n.precision is Precision.INT8
+            else n
+            for n in self.nodes
         )
         return replace(self, nodes=nodes)
 
@@ -135,7 +138,8 @@ def loads(text: str, view: GraphView, digest: str, model: str) -> Plan:
     """The plan in ``text``, checked against the model it is for. Nodes it leaves out stay as ``FP32``.
 
     Raises:
-        PlanError: not YAML, not a plan, another schema, unknown nodes or precisions, INT8 where it is impossible.
+        PlanError: not YAML, not a plan, another schema, unknown or repeated nodes, unknown precisions, INT8 where it is
+            impossible.
     """
     rows = _rows(text)
     known = {node.name: node for node in describe(view)}
@@ -145,6 +149,9 @@ def loads(text: str, view: GraphView, digest: str, model: str) -> Plan:
             f"the plan names {len(unknown)} nodes that the model does not have: {', '.join(unknown[:5])}",
             "it was made for another model or export: make a new one by building without --plan and edit that",
         )
+    twice = [name for name, count in Counter(row["name"] for row in rows).items() if count > 1]
+    if twice:
+        raise PlanError(f"the plan names {', '.join(twice[:5])} more than once", "keep one line for each node")
     for row in rows:
         known[row["name"]] = _apply(known[row["name"]], row)
     return Plan(model, digest, tuple(known.values()))

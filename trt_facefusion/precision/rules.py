@@ -44,7 +44,7 @@ def range_rule(context: Context, node: PlannedNode) -> Decision | None:
 
 def tiny_constant_rule(context: Context, node: PlannedNode) -> Decision | None:
     """FP32 where a scalar constant would vanish in FP16 (1e-8 becomes 0, and 0/0 follows)."""
-    if node.op not in {"Add", "Sub", "Mul", "Div", "Max", "Pow"}:
+    if node.op not in {"Add", "Sub", "Mul", "Div", "Max", "Min", "Pow", "Clip"}:
         return None
     for name in context.view.nodes[node.name].input:
         if name and context.view.is_constant(name) and context.view.is_float(name):
