@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -12,10 +14,11 @@ from trt_facefusion.calibration.cache import Calibration, Stale, cache_path, loa
 from trt_facefusion.calibration.collect import collect
 from trt_facefusion.calibration.reader import Batches
 from trt_facefusion.calibration.table import CalibrationTable
+from trt_facefusion.errors import StoreError
 from trt_facefusion.export import model_digest
 from trt_facefusion.graph import GraphView
 from trt_facefusion.lowering import lower
-from trt_facefusion.pipeline.context import Context
+from trt_facefusion.pipeline.context import VALUES_OF, Context
 from trt_facefusion.precision import plan_by_rules
 from trt_facefusion.presets import Preset
 from trt_facefusion.runtime.onnxruntime import OnnxRuntimeRunner
@@ -61,6 +64,16 @@ def pinned_ranges(preset: Preset) -> dict[str, float]:
     return {preset.image.name: max(abs(limit) for limit in preset.image.limits)}
 
 
+def require_writable(folder: Path) -> None:
+    """Raise `StoreError` if a calibration cache cannot be written to ``folder``: better now than after the pass."""
+    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        what = "is not writable" if nearest.is_dir() else "is a file"
+        raise StoreError(
+            f"cannot write the calibration cache to {folder}: {nearest} {what}", "name another folder with --cache DIR"
+        )
+
+
 def calibrate(context: Context) -> Ranges:
     """Ranges for every float tensor of the model."""
     if context.settings.table is not None:
@@ -84,6 +97,7 @@ def _cached_or_collected(context: Context) -> Calibration:
     digest = model_digest(context.prepared.model)
     faces = context.faces[0]
     settings: dict[str, str | int | float | bool | None] = {"preset": repr(s.preset), "pairs": "cross"}
+    settings |= {name: digest for name, digest in context.digests.items() if name.startswith(VALUES_OF)}
     path = cache_path(s.cache, s.source.name, digest)
     if not s.recalibrate:
         found = load(path, model_digest=digest, faces_digest=faces.digest, settings=settings)
@@ -113,7 +127,7 @@ def _best_rule(
     faces = context.faces[0]
     count = min(VALIDATION_FACES, len(faces))
     chosen = np.linspace(0, len(faces) - 1, count).round().astype(int).tolist()
-    wanted = context.paint_reference(faces, "rules", chosen).clip(0, 1)
+    wanted = context.paint_reference(faces, "reference pictures", chosen).clip(0, 1)
     painter = context.painter(faces)
     plan = plan_by_rules(context.view, amax, calibration.model)
     tried: dict[str, float] = {}
