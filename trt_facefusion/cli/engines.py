@@ -11,8 +11,10 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from trt_facefusion.backends.base import Kernel
+from trt_facefusion.backends.kernels import int8_coverage
 from trt_facefusion.cli import console
 from trt_facefusion.errors import StoreError
+from trt_facefusion.precision import plan_rows
 from trt_facefusion.store.manifest import Manifest
 from trt_facefusion.store.store import Store
 
@@ -75,16 +77,19 @@ def _entry(path: Path, found: Manifest | StoreError) -> dict[str, Any]:
 
 def inspect_command(
     engine: Annotated[Path, typer.Argument(help="An engine's folder, or the engine file in it.")],
+    kernels: Annotated[bool, typer.Option("--kernels", help="Show every kernel of the engine, too.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show one engine: what went in, how right it is, and every kernel. Checks all files against their digests."""
+    """Show one engine: what went in, how right it is, and what became of every layer. Checks all files' digests."""
     folder = engine.parent if engine.is_file() else engine
     manifest = Store(folder.parent.parent).load(folder)
     if as_json:
         console.print_json(json.loads(manifest.to_json()))
         return
     _show_summary(folder, manifest)
-    _show_kernels(manifest)
+    _show_layers(plan_rows((folder / "plan.yaml").read_text(encoding="utf-8")), manifest)
+    if kernels:
+        _show_kernels(manifest)
 
 
 def _show_summary(folder: Path, m: Manifest) -> None:
@@ -126,6 +131,28 @@ def _calibration(record: Any) -> str:
 def _range(shapes: tuple[tuple[int, ...], ...]) -> str:
     texts = ["x".join(map(str, shape)) for shape in shapes]
     return texts[0] if len(set(texts)) == 1 else " .. ".join(texts)
+
+
+def _show_layers(rows: list[dict[str, Any]], m: Manifest) -> None:
+    """The layers that multiply: what was planned, why, and the data types of the kernel that came out."""
+    total = sum(row.get("macs", 0) for row in rows) or 1
+    layers = [row for row in rows if row.get("macs")]
+    planned = {row["name"]: row["op"] for row in layers}
+    real = {detail.node: detail for detail in int8_coverage(planned, m.kernels).details}
+    table = Table(title=f"{len(layers)} layers with MACs", title_justify="left", header_style="bold")
+    table.add_column("layer", overflow="fold")
+    table.add_column("MACs", justify="right")
+    for name in ("plan", "kernel", "reason"):
+        table.add_column(name, overflow="fold")
+    for row in layers:
+        got = real[row["name"]]
+        lost = row["precision"] == "int8" and not got.is_int8 and bool(m.kernels)
+        style = "red" if lost else "green" if got.is_int8 else ""
+        share = f"{row['macs'] / total:.1%}"
+        table.add_row(
+            console.plain(row["name"]), share, row["precision"], got.dtypes or "-", row["reason"], style=style
+        )
+    console.out.print(table, highlight=False)
 
 
 def _show_kernels(m: Manifest) -> None:

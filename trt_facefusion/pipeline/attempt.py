@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import onnx
@@ -19,7 +19,7 @@ from trt_facefusion.calibration.cache import load_named
 from trt_facefusion.errors import BuildError, GateError
 from trt_facefusion.export import model_digest
 from trt_facefusion.lowering import lower
-from trt_facefusion.pipeline.calibrate import Ranges, calibrate, require_writable
+from trt_facefusion.pipeline.calibrate import Ranges, require_writable
 from trt_facefusion.pipeline.context import Context
 from trt_facefusion.pipeline.repair import Price, choose_raises, measure_prices, without
 from trt_facefusion.precision import Plan, plan_by_rules, read_plan
@@ -56,27 +56,12 @@ class Attempts:
 
     def __init__(self, context: Context) -> None:
         self.context = context
-        self._ranges: Ranges | None = None
         self._perceptual = PerceptualDistance()
 
-    @property
+    @cached_property
     def ranges(self) -> Ranges:
         """The calibration, made when first asked for."""
-        if self._ranges is None:
-            self._ranges = calibrate(self.context)
-        return self._ranges
-
-    @property
-    def table_sha256(self) -> str | None:
-        """Digest of the calibration table, where this build needed one."""
-        return None if self._ranges is None else hashlib.sha256(self._ranges.table.dumps().encode()).hexdigest()
-
-    @property
-    def calibration_record(self) -> dict[str, object]:
-        """The rule and what `auto` saw, for the manifest."""
-        return (
-            {} if self._ranges is None else {"rule": self._ranges.rule, "ssim_drop_by_rule": dict(self._ranges.tried)}
-        )
+        return Ranges(self.context)
 
     def make(self, precision: Precision) -> Made:
         """An engine of ``precision`` that passed its gate.

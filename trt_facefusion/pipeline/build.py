@@ -249,6 +249,7 @@ def _manifest(
     s, choice = context.settings, context.choice
     coverage, engine = made.coverage, made.engine
     calib, held_out = context.faces
+    needs_table = bool(made.plan.names(Precision.INT8))
     stand_in = "" if choice.backend.name == "onnxruntime" else ", standing in for the engine: same typed graph on a CPU"
     return Manifest(
         model=s.source.name,
@@ -263,11 +264,11 @@ def _manifest(
             plan_sha256=hashlib.sha256(plan_text).hexdigest(),
             faces_sha256=calib.digest,
             evaluation_faces_sha256=held_out.digest,
-            calibration_sha256=attempts.table_sha256,
+            calibration_sha256=attempts.ranges.table_sha256 if needs_table else None,
             settings={
                 "preset": repr(s.preset),
                 "batch": str(s.batch),
-                "calibration": attempts.calibration_record,
+                "calibration": attempts.ranges.record if needs_table else {},
                 "repairs": [asdict(repair) for repair in made.repairs],
             },
         ),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -30,17 +31,6 @@ VALIDATION_FACES = 16
 
 # Nodes that only move values: their output has the histogram of their input.
 _MOVES = frozenset({"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Identity"})
-
-
-@dataclass(frozen=True)
-class Ranges:
-    """The calibrated table, the rule that made it, and each rule's mean SSIM drop where `auto` compared them."""
-
-    table: CalibrationTable
-    rule: str
-    tried: Mapping[str, float]
-    amax: Mapping[str, float]
-    """Largest magnitude seen in every tensor, whatever the rule: what FP16 overflow is judged by."""
 
 
 def tensors_to_watch(view: GraphView) -> tuple[list[str], dict[str, str]]:
@@ -74,22 +64,61 @@ def require_writable(folder: Path) -> None:
         )
 
 
-def calibrate(context: Context) -> Ranges:
-    """Ranges for every float tensor of the model."""
-    if context.settings.table is not None:
-        table = load_named(context.settings.table, model_digest=model_digest(context.prepared.model))
-        return Ranges(table, f"from {context.settings.table}", {}, table)
-    calibration = _cached_or_collected(context)
-    _, aliases = tensors_to_watch(context.view)
-    amax = {name: histogram.amax for name, histogram in calibration.histograms.items()}
-    amax |= {name: amax[source] for name, source in aliases.items() if source in amax}
-    rule = context.settings.rule
-    tried: dict[str, float] = {}
-    if rule == "auto":
-        rule, tried = _best_rule(context, calibration, aliases, amax)
-    calibration = calibration.with_rule(rule)
-    save(calibration, context.settings.cache)
-    return Ranges(_with_aliases(calibration.table, aliases), rule, tried, amax)
+class Ranges:
+    """The ranges of every float tensor of a model: from a named table, from the cache, or from one pass over faces.
+
+    What FP16 needs (``amax``) costs the pass; ``table`` also the choice of a rule.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self.aliases = tensors_to_watch(context.view)[1]
+
+    @cached_property
+    def _named(self) -> CalibrationTable | None:
+        path = self.context.settings.table
+        return None if path is None else load_named(path, model_digest=model_digest(self.context.prepared.model))
+
+    @cached_property
+    def _calibration(self) -> Calibration:
+        calibration = _cached_or_collected(self.context)
+        save(calibration, self.context.settings.cache)
+        return calibration
+
+    @cached_property
+    def amax(self) -> Mapping[str, float]:
+        """Largest magnitude seen in every tensor, whatever the rule: what FP16 overflow is judged by."""
+        if self._named is not None:
+            return self._named
+        seen = {name: histogram.amax for name, histogram in self._calibration.histograms.items()}
+        return seen | {name: seen[source] for name, source in self.aliases.items() if source in seen}
+
+    @cached_property
+    def _chosen(self) -> tuple[str, dict[str, float]]:
+        if self.context.settings.rule != "auto":
+            return self.context.settings.rule, {}
+        return _best_rule(self.context, self._calibration, self.aliases, self.amax)
+
+    @cached_property
+    def table(self) -> CalibrationTable:
+        """What INT8 scales are made of."""
+        if self._named is not None:
+            return self._named
+        calibration = self._calibration.with_rule(self._chosen[0])
+        save(calibration, self.context.settings.cache)
+        return _with_aliases(calibration.table, self.aliases)
+
+    @property
+    def table_sha256(self) -> str:
+        """Digest of the table's text."""
+        return hashlib.sha256(self.table.dumps().encode()).hexdigest()
+
+    @property
+    def record(self) -> dict[str, object]:
+        """For the manifest: the rule, and each rule's mean SSIM drop where `auto` compared them."""
+        if self._named is not None:
+            return {"rule": f"from {self.context.settings.table}", "ssim_drop_by_rule": {}}
+        return {"rule": self._chosen[0], "ssim_drop_by_rule": self._chosen[1]}
 
 
 def _cached_or_collected(context: Context) -> Calibration:

@@ -24,7 +24,10 @@ _HEADER = """\
 
 @dataclass(frozen=True)
 class PlannedNode:
-    """One node's line of the plan. ``macs`` is for a batch of one; ``quantisable``: INT8 is possible at all."""
+    """One node's line of the plan.
+
+    ``macs`` is for a batch of one; ``quantisable``: INT8 is possible at all; ``weight`` says which layer it is.
+    """
 
     name: str
     op: str
@@ -33,6 +36,7 @@ class PlannedNode:
     reason: str
     macs: int = 0
     quantisable: bool = False
+    weight: str = ""
 
 
 @dataclass(frozen=True)
@@ -129,6 +133,7 @@ def describe(view: GraphView) -> tuple[PlannedNode, ...]:
             "",
             counts.get(node.name, 0),
             quantisable(view, node.name),
+            view.weight(node) or "",
         )
         for node in view.float_nodes()
     )
@@ -141,7 +146,7 @@ def loads(text: str, view: GraphView, digest: str, model: str) -> Plan:
         PlanError: not YAML, not a plan, another schema, unknown or repeated nodes, unknown precisions, INT8 where it is
             impossible.
     """
-    rows = _rows(text)
+    rows = plan_rows(text)
     known = {node.name: node for node in describe(view)}
     unknown = [str(row["name"]) for row in rows if row["name"] not in known]
     if unknown:
@@ -166,7 +171,12 @@ def read_plan(path: Path, view: GraphView, digest: str, model: str) -> Plan:
     return loads(text, view, digest, model)
 
 
-def _rows(text: str) -> list[dict[str, Any]]:
+def plan_rows(text: str) -> list[dict[str, Any]]:
+    """The entries of a plan's YAML, for showing it without its model.
+
+    Raises:
+        PlanError: not YAML, not a plan, another schema.
+    """
     remedy = "start from a plan.yaml that a build wrote, and change only `precision` and `reason`"
     try:
         document = yaml.safe_load(text)
