@@ -79,7 +79,11 @@ def command(
     ] = "auto",
     table: Annotated[
         Optional[Path],
-        typer.Option("--calib-cache", help="Use this calibration cache as it is.", rich_help_panel=_ACCURACY),
+        typer.Option(
+            "--calib-cache",
+            help="Use this calibration cache as it is (also one that TensorRT made).",
+            rich_help_panel=_ACCURACY,
+        ),
     ] = None,
     recalibrate: Annotated[
         bool, typer.Option("--recalibrate", help="Ignore the stored calibration.", rich_help_panel=_ACCURACY)

@@ -156,8 +156,9 @@ class Attempts:
 
     def lowered(self, plan: Plan, base: Precision = Precision.FP16) -> onnx.ModelProto:
         """The typed ONNX of ``plan``."""
-        table = self.ranges.table if plan.names(Precision.INT8) else {}
-        return lower(self.context.view, plan, table, base)
+        if not plan.names(Precision.INT8):
+            return lower(self.context.view, plan, {}, base)
+        return lower(self.context.view, plan, self.ranges.table, base, self.ranges.exponents)
 
     def verify(self, typed: onnx.ModelProto, precision: Precision) -> Accuracy:
         """The typed model's pictures of the verification faces against FP32's."""
