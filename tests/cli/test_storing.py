@@ -75,8 +75,8 @@ def test_a_full_output(command: Command, place: Workplace) -> None:
 
 
 def test_a_full_cache(command: Command, place: Workplace) -> None:
-    with mounted(place.cache, "size=64k") as folder:
-        (folder / "ballast").write_bytes(bytes(60 << 10))
+    with mounted(place.cache, "size=512k") as folder:
+        (folder / "ballast").write_bytes(bytes(508 << 10))
         error = store_error(command([*place.options(), "--json"]))
         assert str(folder) in error["message"] and "No space left" in error["message"]
         assert not Store(place.output).list()
