@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -15,7 +14,8 @@ from typing import Any
 from trt_facefusion.calibration.histogram import Histogram
 from trt_facefusion.calibration.table import CalibrationTable
 from trt_facefusion.calibration.thresholds import RULES, parse_rule
-from trt_facefusion.errors import BadInputError, CalibrationCacheError, StoreError
+from trt_facefusion.errors import BadInputError, CalibrationCacheError
+from trt_facefusion.files import write_atomic
 
 SCHEMA = 1
 """Rises when the JSON changes, and when a rule's arithmetic does: a table must follow from its histograms."""
@@ -78,14 +78,8 @@ def save(calibration: Calibration, folder: Path) -> Path:
     path = cache_path(folder, calibration.model, calibration.model_digest)
     text = calibration.table.dumps()
     description = json.dumps(_describe(calibration, text), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        _write(path, text)
-        _write(_json_path(path), description)
-    except OSError as error:
-        raise StoreError(
-            f"cannot write the calibration cache {path}: {error.strerror}", "check the folder's rights and free space"
-        ) from error
+    write_atomic(path, text.encode("utf-8"))
+    write_atomic(_json_path(path), description.encode("utf-8"))
     return path
 
 
@@ -195,17 +189,3 @@ def _from_json(data: Mapping[str, Any]) -> Calibration:
         pinned={name: float(amax) for name, amax in data["pinned"].items()},
         settings=dict(data["settings"]),
     )
-
-
-def _write(path: Path, text: str) -> None:
-    """Put ``text`` at ``path`` in one step: a reader sees all of it, or what was there before."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as file:
-            file.write(text.encode("utf-8"))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
