@@ -122,6 +122,7 @@ class WeakTyping:
         table: amax of each tensor; None where no node is INT8.
         batches: where given, TensorRT calibrates itself on these, and ``table`` is not used.
         algorithm: ``entropy`` or ``minmax``: the calibrator that the table or the batches go through.
+        keep: file for the table that TensorRT makes from ``batches``, as TensorRT wrote it.
     """
 
     model: bytes
@@ -129,6 +130,7 @@ class WeakTyping:
     table: Mapping[str, float] | None = None
     batches: Iterable[Feeds] | None = None
     algorithm: str = "entropy"
+    keep: Path | None = None
 
 
 @dataclass(frozen=True)
