@@ -13,6 +13,7 @@ from trt_facefusion.pipeline.calibrate import tensors_to_watch
 from trt_facefusion.precision import Plan, plan_by_rules
 
 IMAGE, STYLE = (3, 16, 16), (8,)
+SHAPES = {"image": tuple((n, *IMAGE) for n in (1, 2, 4)), "style": tuple((n, *STYLE) for n in (1, 2, 4))}
 
 
 def small_generator(batch: int | str = "N") -> PreparedModel:

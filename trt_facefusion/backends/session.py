@@ -70,7 +70,7 @@ class Session:
         unsupported = sorted(op for op in operators if not parser.supports_operator(op))
         raise self._parse_error([parser.get_error(index) for index in range(parser.num_errors)], unsupported)
 
-    def compile(
+    def build_engine(
         self, builder: trt.Builder, network: trt.INetworkDefinition, config: trt.IBuilderConfig
     ) -> trt.IHostMemory:
         """The engine, while the progress is reported.

@@ -78,7 +78,7 @@ def _compile(session: Session, request: BuildRequest) -> bytes:
     if request.workspace_bytes is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, request.workspace_bytes)
     add_profile(session, builder, network, config, request.shapes)
-    return bytes(session.compile(builder, network, config))
+    return bytes(session.build_engine(builder, network, config))
 
 
 def _library() -> ModuleType:

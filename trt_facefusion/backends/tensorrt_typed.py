@@ -24,6 +24,6 @@ def build_typed(session: Session, request: BuildRequest, device: Device | None) 
     add_profile(session, builder, network, config, request.shapes)
     timings = TimingCache.of(request.options.timing_cache, device, str(trt.__version__))
     timings.load(config)
-    data = bytes(session.compile(builder, network, config))
+    data = bytes(session.build_engine(builder, network, config))
     timings.save(config)
     return data

@@ -66,7 +66,7 @@ def build_weak(
     try:
         if Precision.INT8 in weak.precisions.values():
             calibration.attach(builder, network, config, _inner(model, wanted, weak.precisions))
-        data = bytes(session.compile(builder, network, config))
+        data = bytes(session.build_engine(builder, network, config))
     finally:
         calibration.close()
     timings.save(config)
