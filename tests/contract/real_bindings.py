@@ -106,4 +106,4 @@ if major == 10:
     kinds = trt.CalibrationAlgoType
     check_calibrator("entropy", trt.IInt8EntropyCalibrator2, kinds.ENTROPY_CALIBRATION_2)
     check_calibrator("minmax", trt.IInt8MinMaxCalibrator, kinds.MINMAX_CALIBRATION)
-print("all right")
+print("all right")  # noqa: T201

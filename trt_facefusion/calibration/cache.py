@@ -123,6 +123,15 @@ def load_named(path: Path, *, model_digest: str) -> CalibrationTable:
     return table
 
 
+def beside(path: Path) -> Calibration | None:
+    """What the table at ``path`` was made from; None where no JSON stands beside it, as with TensorRT's own caches.
+
+    Raises:
+        CalibrationCacheError: either file is damaged, or they do not belong together.
+    """
+    return _read(path) if _json_path(path).exists() else None
+
+
 def _json_path(path: Path) -> Path:
     return path.with_name(path.name.removesuffix(".cache") + ".json")
 

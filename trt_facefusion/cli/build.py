@@ -67,7 +67,9 @@ def command(
     target: Annotated[
         Optional[str], typer.Option(help="sm86 (A10G) and the like, or cpu.", rich_help_panel=_ENGINE)
     ] = None,
-    backend: Annotated[str, typer.Option(help="auto, tensorrt-rtx or onnxruntime.", rich_help_panel=_ENGINE)] = "auto",
+    backend: Annotated[
+        str, typer.Option(help="auto, tensorrt, tensorrt-rtx or onnxruntime.", rich_help_panel=_ENGINE)
+    ] = "auto",
     batch: Annotated[str, typer.Option(help="MIN:OPT:MAX batch sizes.", rich_help_panel=_ENGINE)] = "1:1:1",
     plan: Annotated[Optional[Path], typer.Option(help="An edited plan.yaml.", rich_help_panel=_ACCURACY)] = None,
     rule: Annotated[
@@ -79,7 +81,10 @@ def command(
         typer.Option("--calib-cache", help="Use this calibration cache as it is.", rich_help_panel=_ACCURACY),
     ] = None,
     recalibrate: Annotated[
-        bool, typer.Option("--recalibrate", help="Ignore the stored calibration.", rich_help_panel=_ACCURACY)
+        bool,
+        typer.Option(
+            "--recalibrate", help="Calibrate anew; TensorRT 10 then calibrates itself, too.", rich_help_panel=_ACCURACY
+        ),
     ] = False,
     max_ssim_drop: Annotated[
         Optional[float],

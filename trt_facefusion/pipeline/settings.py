@@ -15,9 +15,6 @@ from trt_facefusion.presets import Preset
 from trt_facefusion.store.manifest import build_key
 from trt_facefusion.types import BatchRange, Precision
 
-DEFAULT_TARGET = "sm86"
-"""NVIDIA A10G."""
-
 
 @dataclass(frozen=True)
 class BuildSettings:
