@@ -140,6 +140,10 @@ def test_an_operator_that_onnxruntime_lacks_is_refused():
         collect(model, ["relu"], batches())
 
 
+def test_no_tensors_need_no_pass():
+    assert collect(network(), [], batches()) == {}
+
+
 def test_no_batches_are_refused():
     with pytest.raises(BadInputError, match="not one batch"):
         collect(network(), ["relu"], [])

@@ -41,6 +41,8 @@ def collect(
         ModelError: a tensor that the model does not have or that is not floating point, a model that onnxruntime cannot
             run on these inputs, or an activation that becomes NaN or infinite.
     """
+    if not tensors:
+        return {}
     fed, tapped = _find(model.graph, tensors)
     session = _session(model, tapped, threads)
     histograms = {name: Histogram() for name in (*fed, *tapped)}

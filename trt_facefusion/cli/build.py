@@ -8,6 +8,7 @@ from typing import Annotated, Optional
 import typer
 from rich.table import Table
 
+from trt_facefusion.calibration.thresholds import parse_rule
 from trt_facefusion.cli import console
 from trt_facefusion.errors import BadInputError
 from trt_facefusion.export import CheckpointSource, ModelSource, OnnxSource, ReferenceSource
@@ -28,7 +29,7 @@ def command(
     fp16: Annotated[bool, typer.Option("--fp16", help="Build FP16.", rich_help_panel=_ENGINE)] = False,
     fp32: Annotated[bool, typer.Option("--fp32", help="Build FP32.", rich_help_panel=_ENGINE)] = False,
     onnx: Annotated[
-        Optional[Path], typer.Option(help="The generator as ONNX [default: the bundled one].", rich_help_panel=_MODEL)
+        Optional[Path], typer.Option(help="The generator as ONNX (else the bundled one).", rich_help_panel=_MODEL)
     ] = None,
     checkpoint: Annotated[
         Optional[Path], typer.Option(help="The generator's weights (with --model).", rich_help_panel=_MODEL)
@@ -53,17 +54,19 @@ def command(
     ] = None,
     evaluation: Annotated[
         Optional[Path],
-        typer.Option("--eval", help="Folder of photos to judge on [default: held out].", rich_help_panel=_FACES),
+        typer.Option(
+            "--eval", help="Folder of photos to judge on (else some of --calib are held out).", rich_help_panel=_FACES
+        ),
     ] = None,
     aligned: Annotated[
         bool, typer.Option("--aligned", help="The photos are aligned crops already.", rich_help_panel=_FACES)
     ] = False,
     max_calib: Annotated[
         int, typer.Option(min=0, help="Calibrate on this many faces at most (0: all).", rich_help_panel=_FACES)
-    ] = 500,
+    ] = 300,
     max_eval: Annotated[
         int, typer.Option(min=0, help="Judge on this many faces at most (0: all).", rich_help_panel=_FACES)
-    ] = 200,
+    ] = 128,
     target: Annotated[
         Optional[str], typer.Option(help="sm86 (A10G) and the like, or cpu.", rich_help_panel=_ENGINE)
     ] = None,
@@ -88,7 +91,9 @@ def command(
     ] = False,
     max_ssim_drop: Annotated[
         Optional[float],
-        typer.Option(min=0.0, max=1.0, help="INT8's gate [default: 0.01].", rich_help_panel=_ACCURACY),
+        typer.Option(
+            min=0.0, max=1.0, help="INT8's gate: mean SSIM lost at most (else 0.01).", rich_help_panel=_ACCURACY
+        ),
     ] = None,
     repairs: Annotated[
         int,
@@ -106,6 +111,7 @@ def command(
 
     Goes through export, calibration, plan, verification and gate; falls back INT8 -> FP16 -> FP32 and says why.
     """
+    _check_numbers(rule, {"--max-calib": max_calib, "--max-eval": max_eval})
     source = _source(onnx, checkpoint, model)
     settings = BuildSettings(
         source=source,
@@ -161,6 +167,10 @@ def _source(onnx: Path | None, checkpoint: Path | None, model: str | None) -> Mo
 def _preset(source: ModelSource, name: str | None, inputs: list[str]) -> Preset:
     if name is not None and inputs:
         raise BadInputError("both --preset and --input are given", "describe the inputs in one way")
+    if isinstance(source, ReferenceSource) and (inputs or name not in {None, source.name}):
+        raise BadInputError(
+            "--preset and --input describe a model, but none is named", "add --onnx FILE or --checkpoint FILE"
+        )
     if name is not None:
         return get_preset(name)
     if inputs:
@@ -187,6 +197,14 @@ def _precisions(int8: bool, fp16: bool, fp32: bool) -> tuple[Precision, ...]:
     return chosen
 
 
+def _check_numbers(rule: str, limits: dict[str, int]) -> None:
+    if rule != "auto":
+        parse_rule(rule)
+    for name, limit in limits.items():
+        if limit == 1:
+            raise BadInputError(f"{name} 1 leaves nobody to swap with", f"use {name} 0 for all, or 2 and more")
+
+
 def _batch(text: str) -> BatchRange:
     parts = text.split(":")
     if len(parts) in {1, 3} and all(part.isdigit() for part in parts):
@@ -199,20 +217,25 @@ def _batch(text: str) -> BatchRange:
 def show(result: BuildResult) -> None:
     """The closing table: a column for each engine, so that it fits a narrow terminal."""
     title = f"{result.model} on {result.engines[0].manifest.target}, {result.seconds:.1f} s"
-    table = Table(title=title, title_justify="left", header_style="bold")
+    table = Table(title=console.plain(title), title_justify="left", header_style="bold")
     table.add_column("")
     for engine in result.engines:
-        name = engine.manifest.precision
-        table.add_column(name if engine.as_asked else f"{engine.requested.value} -> {name}", justify="right")
+        table.add_column(_name(engine), justify="right")
     columns = [_figures(engine) for engine in result.engines]
     for row, name in enumerate(_ROWS):
         table.add_row(name, *(column[row] for column in columns), end_section=name in _SECTION_ENDS)
     console.out.print(table)
     for engine in result.engines:
-        console.out.print(f"{engine.manifest.precision}: {engine.folder}", highlight=False, soft_wrap=True)
+        text = f"{_name(engine)}: {engine.folder}"
+        console.out.print(text, highlight=False, markup=False, soft_wrap=True)
         for step in engine.fallback:
             text = f"  fell back {step.from_} -> {step.to}: {step.reason}"
             console.out.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def _name(engine: EngineResult) -> str:
+    name = engine.manifest.precision
+    return name if engine.as_asked else f"{engine.requested.value} -> {name}"
 
 
 _ROWS = (

@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from trt_facefusion.backends.base import Kernel
+from trt_facefusion.backends.kernels import int8_coverage
 from trt_facefusion.cli import console
 from trt_facefusion.errors import StoreError
+from trt_facefusion.precision import plan_rows
 from trt_facefusion.store.manifest import Manifest
 from trt_facefusion.store.store import Store
 
@@ -28,20 +31,32 @@ def list_command(
     if as_json:
         console.print_json({"schema": 1, "engines": [_entry(path, found) for path, found in entries]})
         return
-    table = Table(header_style="bold")
+    table = Table(header_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name in ("model", "engine", "size", "SSIM drop", "int8 MACs", "made", ""):
-        table.add_column(name, justify="right" if name in {"size", "SSIM drop", "int8 MACs"} else "left")
+        table.add_column(
+            name, justify="right" if name in {"size", "SSIM drop", "int8 MACs"} else "left", overflow="fold"
+        )
     for path, found in entries:
+        model, engine = console.plain(path.parent.name), console.plain(path.name)
         if isinstance(found, StoreError):
-            table.add_row(path.parent.name, path.name, "-", "-", "-", "-", f"[red]{found.message}[/red]")
+            table.add_row(model, engine, "-", "-", "-", "-", "[red]damaged[/red]")
             continue
-        state = f"for {found.requested_precision}" if found.fallback else ""
+        state = f"in place of {found.fallback[0].from_}" if found.fallback else ""
         drop, share = found.accuracy.get("ssim_drop", 0.0), found.macs_share.get("int8", 0.0)
-        made = found.created.replace("T", " ").partition("+")[0]
+        made = found.created.partition("T")[0]
         table.add_row(
-            found.model, path.name, console.size(found.engine_bytes), f"{drop:.2%}", f"{share:.0%}", made, state
+            console.plain(found.model),
+            engine,
+            console.size(found.engine_bytes),
+            f"{drop:.2%}",
+            f"{share:.0%}",
+            made,
+            state,
         )
     console.out.print(table if entries else f"no engines in {output}")
+    for _, found in entries:
+        if isinstance(found, StoreError):
+            console.out.print(f"{found.message} {found.remedy}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _entry(path: Path, found: Manifest | StoreError) -> dict[str, Any]:
@@ -62,20 +77,23 @@ def _entry(path: Path, found: Manifest | StoreError) -> dict[str, Any]:
 
 def inspect_command(
     engine: Annotated[Path, typer.Argument(help="An engine's folder, or the engine file in it.")],
+    kernels: Annotated[bool, typer.Option("--kernels", help="Show every kernel of the engine, too.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show one engine: what went in, how right it is, and every kernel. Checks all files against their digests."""
+    """Show one engine: what went in, how right it is, and what became of every layer. Checks all files' digests."""
     folder = engine.parent if engine.is_file() else engine
     manifest = Store(folder.parent.parent).load(folder)
     if as_json:
         console.print_json(json.loads(manifest.to_json()))
         return
     _show_summary(folder, manifest)
-    _show_kernels(manifest)
+    _show_layers(plan_rows((folder / "plan.yaml").read_text(encoding="utf-8")), manifest)
+    if kernels:
+        _show_kernels(manifest)
 
 
 def _show_summary(folder: Path, m: Manifest) -> None:
-    table = Table(show_header=False, title=str(folder), title_justify="left", box=None)
+    table = Table(show_header=False, title=console.plain(str(folder)), title_justify="left", box=None)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     a = m.accuracy
@@ -90,21 +108,51 @@ def _show_summary(folder: Path, m: Manifest) -> None:
         "MACs": ", ".join(f"{name} {share:.1%}" for name, share in m.macs_share.items()),
         "int8 kernels": f"{m.int8_kernels.real} of {m.int8_kernels.planned} planned"
         + (f"; missing: {', '.join(m.int8_kernels.missing)}" if m.int8_kernels.missing else ""),
-        "calibration": json.dumps(m.inputs.settings.get("calibration", {})),
+        "calibration": _calibration(m.inputs.settings.get("calibration")),
         "made": f"{m.created} by trt-facefusion {m.tool_version} in {m.seconds:.1f} s",
     }
     for name, value in rows.items():
-        table.add_row(name, value)
+        table.add_row(name, console.plain(value))
     for step in m.fallback:
-        table.add_row("fell back", f"{step.from_} -> {step.to}: {step.reason}")
+        table.add_row("fell back", console.plain(f"{step.from_} -> {step.to}: {step.reason}"))
     for warning in m.warnings:
-        table.add_row("warning", warning)
+        table.add_row("warning", console.plain(warning))
     console.out.print(table, highlight=False)
+
+
+def _calibration(record: Any) -> str:
+    if not isinstance(record, dict) or not record:
+        return "none needed"
+    tried = sorted(record.get("ssim_drop_by_rule", {}).items(), key=lambda item: item[1])
+    drops = ", ".join(f"{rule} {drop:.3%}" for rule, drop in tried)
+    return f"rule {record.get('rule')}" + (f"; SSIM drop on calibration faces by rule: {drops}" if drops else "")
 
 
 def _range(shapes: tuple[tuple[int, ...], ...]) -> str:
     texts = ["x".join(map(str, shape)) for shape in shapes]
     return texts[0] if len(set(texts)) == 1 else " .. ".join(texts)
+
+
+def _show_layers(rows: list[dict[str, Any]], m: Manifest) -> None:
+    """The layers that multiply: what was planned, why, and the data types of the kernel that came out."""
+    total = sum(row.get("macs", 0) for row in rows) or 1
+    layers = [row for row in rows if row.get("macs")]
+    planned = {row["name"]: row["op"] for row in layers}
+    real = {detail.node: detail for detail in int8_coverage(planned, m.kernels).details}
+    table = Table(title=f"{len(layers)} layers with MACs", title_justify="left", header_style="bold")
+    table.add_column("layer", overflow="fold")
+    table.add_column("MACs", justify="right")
+    for name in ("plan", "kernel", "reason"):
+        table.add_column(name, overflow="fold")
+    for row in layers:
+        got = real[row["name"]]
+        lost = row["precision"] == "int8" and not got.is_int8 and bool(m.kernels)
+        style = "red" if lost else "green" if got.is_int8 else ""
+        share = f"{row['macs'] / total:.1%}"
+        table.add_row(
+            console.plain(row["name"]), share, row["precision"], got.dtypes or "-", row["reason"], style=style
+        )
+    console.out.print(table, highlight=False)
 
 
 def _show_kernels(m: Manifest) -> None:
@@ -113,7 +161,7 @@ def _show_kernels(m: Manifest) -> None:
         table.add_column(name, overflow="fold")
     for kernel in m.kernels:
         style = "green" if kernel.is_int8_math else ""
-        table.add_row(kernel.type, kernel.dtypes, _nodes(kernel), style=style)
+        table.add_row(kernel.type, kernel.dtypes, console.plain(_nodes(kernel)), style=style)
     console.out.print(table, highlight=False)
 
 

@@ -1,74 +1,93 @@
-"""`trt-ff`: the commands, and what happens to errors."""
+"""The entry point of `trt-ff`, and what happens to errors.
+
+The commands are imported inside of `run`: it takes a second, and Ctrl-C may come while it does.
+"""
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
-from typing import Annotated
+import traceback
 
-import typer
-from typer.exceptions import TyperException
-
-from trt_facefusion import __version__
-from trt_facefusion.cli import build, console, engines, presets
 from trt_facefusion.errors import BadInputError, TrtFaceFusionError
 
-app = typer.Typer(
-    name="trt-ff",
-    help="Builds TensorRT engines for face-swap generators, and proves on faces that they are right.",
-    epilog=console.EXIT_CODES,
-    no_args_is_help=True,
-    rich_markup_mode="rich",
-    pretty_exceptions_enable=False,
-)
-app.command("build", epilog=console.EXIT_CODES)(build.command)
-app.command("engines")(engines.list_command)
-app.command("inspect")(engines.inspect_command)
-app.command("presets")(presets.command)
-
-
-@app.callback(invoke_without_command=True)
-def root(version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False) -> None:
-    """Options of every command."""
-    if version:
-        console.out.print(f"trt-facefusion {__version__}", highlight=False)
-        raise typer.Exit
+INTERNAL = 1
+INTERRUPTED = 130
 
 
 def main() -> None:
-    """Entry point: runs a command and turns every error into a message, a remedy and an exit code."""
-    sys.exit(run(sys.argv[1:]))
+    """Run the command line that the process was started with, and exit with its code."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # containers and CI stop a build with it
+    code = run(sys.argv[1:])
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read the output has gone; Python would complain about it when it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = code or INTERNAL
+    sys.exit(code)
 
 
 def run(arguments: list[str]) -> int:
-    """Run one command line; returns the exit code."""
-    as_json = "--json" in arguments
+    """Run one command line and turn every error into a message, a remedy and an exit code, which it gives."""
+    try:
+        return _run(arguments)
+    except KeyboardInterrupt:
+        message = "interrupted: nothing half-written is left, engines that were stored before are as they were"
+        return _fail(_InterruptedError(message, "run the same command again"), arguments)
+    except TrtFaceFusionError as error:
+        return _fail(error, arguments)
+    except BrokenPipeError:
+        return INTERNAL
+    except Exception as error:
+        traceback.print_exc()
+        return _fail(
+            _InternalError(f"{type(error).__name__}: {error}", "this is a bug of trt-ff: report it"), arguments
+        )
+
+
+def _run(arguments: list[str]) -> int:
+    import typer
+    from typer.exceptions import TyperException
+
+    from trt_facefusion.cli.app import app
+
     try:
         code = app(arguments, standalone_mode=False)
-    except TrtFaceFusionError as error:
-        console.print_error(error, as_json)
-        return error.exit_code
-    except typer.Exit as stop:
-        return int(stop.exit_code)
+    except typer.Abort as error:
+        raise KeyboardInterrupt from error
     except TyperException as error:  # an option that does not exist, a value that does not parse
-        console.print_error(BadInputError(error.format_message(), f"see {_help_of(arguments)}"), as_json)
-        return BadInputError.exit_code
-    except (KeyboardInterrupt, typer.Abort):
-        message = "interrupted: nothing half-written is left, engines that were stored before are as they were"
-        console.print_error(_InterruptedError(message, "run the same command again"), as_json)
-        return console.INTERRUPTED
-    except BrokenPipeError:
-        return console.INTERNAL
+        if not error.format_message():  # no command at all: the help was shown
+            return BadInputError.exit_code
+        raise BadInputError(error.format_message(), f"see {_help_of(arguments)}") from error
+    if code == INTERRUPTED:  # what typer makes of Ctrl-C, without a word
+        raise KeyboardInterrupt
     return code if isinstance(code, int) else 0
 
 
+def _fail(error: TrtFaceFusionError, arguments: list[str]) -> int:
+    from trt_facefusion.cli import console
+
+    console.print_error(error, "--json" in arguments)
+    return error.exit_code
+
+
 def _help_of(arguments: list[str]) -> str:
-    command = arguments[0] if arguments and not arguments[0].startswith("-") else ""
-    return f"trt-ff {command} --help".replace("  ", " ")
+    from trt_facefusion.cli.app import app
+
+    known = [command.name for command in app.registered_commands]
+    command = next((f"{name} " for name in arguments[:1] if name in known), "")
+    return f"trt-ff {command}--help"
 
 
 class _InterruptedError(TrtFaceFusionError):
     kind = "interrupted"
-    exit_code = console.INTERRUPTED
+    exit_code = INTERRUPTED
+
+
+class _InternalError(TrtFaceFusionError):
+    kind = "internal"
+    exit_code = INTERNAL
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ def _parse(path: Path) -> onnx.ModelProto:
         what = "is a folder" if path.is_dir() else "does not exist"
         raise ModelError(f"the model {path} {what}", "name an ONNX file")
     try:
-        model = onnx.load(path, load_external_data=False)
+        model = onnx.load(path, format="protobuf", load_external_data=False)
     except (DecodeError, ValueError) as error:
         raise ModelError(
             f"{path} is not an ONNX file, or was cut off ({error})", "export or download the file again"
@@ -62,7 +62,7 @@ def external_files(path: Path) -> list[Path]:
 def _external_files(model: onnx.ModelProto, path: Path) -> list[Path]:
     folder = path.resolve().parent
     files = set()
-    for location in {ExternalDataInfo(tensor).location for tensor in _external_tensors(model)}:
+    for location in {ExternalDataInfo(tensor).location for tensor in _tensors(model) if uses_external_data(tensor)}:
         data = (folder / location).resolve()
         if Path(location).is_absolute() or not data.is_relative_to(folder):
             raise ModelError(
@@ -83,12 +83,15 @@ def _load_external_data(model: onnx.ModelProto, path: Path) -> None:
         raise ModelError(f"cannot read the external weights of {path}: {error}", "export the model again") from error
 
 
-def _external_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    for graph in _graphs(model.graph):
-        yield from (t for t in graph.initializer if uses_external_data(t))
-        for node in graph.node:
+def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """Every constant: initializers, and what `Constant` and other nodes hold as attributes."""
+    graphs = list(_graphs(model.graph))
+    for graph in graphs:
+        yield from graph.initializer
+    for nodes in (*(graph.node for graph in graphs), *(function.node for function in model.functions)):
+        for node in nodes:
             for attribute in node.attribute:
-                yield from (t for t in (attribute.t, *attribute.tensors) if uses_external_data(t))
+                yield from (t for t in (attribute.t, *attribute.tensors) if t.data_type)
 
 
 def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
@@ -97,8 +100,7 @@ def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
     for node in graph.node:
         for attribute in node.attribute:
             for inner in (attribute.g, *attribute.graphs):
-                if inner.node:
-                    yield from _graphs(inner)
+                yield from _graphs(inner)
 
 
 def _check(model: onnx.ModelProto, path: Path) -> None:
@@ -107,12 +109,12 @@ def _check(model: onnx.ModelProto, path: Path) -> None:
     except Exception as error:
         line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(f"{path} is not a valid ONNX model: {line}", "export the model again") from error
-    for tensor in model.graph.initializer:
+    for tensor in _tensors(model):
         if tensor.data_type in {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE}:
             values = numpy_helper.to_array(tensor)
             if not np.isfinite(values).all():
                 bad = int(values.size - np.isfinite(values).sum())
                 raise ModelError(
-                    f"{path}: the weights {tensor.name!r} hold {bad} values that are NaN or infinite",
+                    f"{path}: the constant {tensor.name!r} holds {bad} values that are NaN or infinite",
                     "the checkpoint is broken (training diverged?): use another one",
                 )

@@ -64,9 +64,13 @@ def largest_difference(net: nn.Module, outputs: Mapping[str, Array], feeds: Feed
 
     with torch.no_grad():
         result = net(**{name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in feeds.items()})
+    if isinstance(result, Mapping):
+        result = list(result.values())
     first = result[0] if isinstance(result, tuple | list) else result
     expected: Array = first.numpy()
     got = next(iter(outputs.values()))
+    if got.shape != expected.shape:
+        return float("inf")
     scale = float(np.abs(expected).max()) or 1.0
     return float(np.abs(expected - got).max()) / scale
 

@@ -58,7 +58,8 @@ def read_state(path: Path) -> dict[str, Tensor]:
         ) from error
     except Exception as error:
         raise ModelError(
-            f"cannot read the checkpoint {path}: {str(error).splitlines()[0]}", "download or save it again"
+            f"cannot read the checkpoint {path}: {(str(error) or type(error).__name__).splitlines()[0]}",
+            "download or save it again",
         ) from error
     weights = _find_weights(state, path)
     broken = [k for k, v in weights.items() if v.is_floating_point() and not bool(torch.isfinite(v).all())]
@@ -74,23 +75,25 @@ def _find_weights(state: object, path: Path) -> dict[str, Tensor]:
     import torch
 
     while isinstance(state, Mapping):
-        tensors = {str(k): v for k, v in state.items() if isinstance(v, torch.Tensor)}
-        if tensors and len(tensors) >= len(state) - 1:
-            return {_strip(k): v for k, v in tensors.items()}
         nest = next((key for key in _NESTS if isinstance(state.get(key), Mapping)), None)
-        if nest is None:
-            break
-        state = state[nest]
+        if nest is not None:
+            state = state[nest]
+            continue
+        tensors = {str(k): v for k, v in state.items() if isinstance(v, torch.Tensor)}
+        if tensors and len(tensors) >= len(state) - 1:  # an epoch beside the weights
+            return _without_prefixes(tensors)
+        break
     raise ModelError(
         f"{path} holds no weights under any known key ({', '.join(_NESTS)})",
         "save the weights alone: torch.save(net.state_dict(), FILE)",
     )
 
 
-def _strip(key: str) -> str:
-    for prefix in _PREFIXES:
-        key = key.removeprefix(prefix)
-    return key
+def _without_prefixes(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """``weights`` without what a wrapper (data parallel, compiled) puts before every key, in whatever order."""
+    while prefix := next((p for p in _PREFIXES if all(key.startswith(p) for key in weights)), None):
+        weights = {key.removeprefix(prefix): value for key, value in weights.items()}
+    return weights
 
 
 def build_from_factory(reference: str) -> nn.Module:

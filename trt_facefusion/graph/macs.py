@@ -11,12 +11,11 @@ from trt_facefusion.graph.view import GraphView
 
 def node_macs(view: GraphView, node: onnx.NodeProto) -> int:
     """MACs of a convolution, transposed convolution, linear layer or matrix product; 0 for every other node."""
-    if node.op_type == "Conv":
-        weight = view.shape(node.input[1]) or ()
-        return view.per_sample(node.output[0]) * math.prod(int(size) for size in weight[1:])
-    if node.op_type == "ConvTranspose":
-        weight = view.shape(node.input[1]) or ()
-        return view.per_sample(node.input[0]) * math.prod(int(size) for size in weight[1:])
+    if node.op_type in {"Conv", "ConvTranspose"}:
+        kernel = (view.shape(node.input[1]) or ("?",))[1:]
+        # Every output of a convolution gathers one kernel; every input of a transposed one scatters one.
+        tensor = node.output[0] if node.op_type == "Conv" else node.input[0]
+        return view.per_sample(tensor) * math.prod(size if isinstance(size, int) else 0 for size in kernel)
     if node.op_type in {"Gemm", "MatMul"}:
         inner = (view.shape(node.input[0]) or ("?",))[-1]
         return view.per_sample(node.output[0]) * (inner if isinstance(inner, int) else 0)

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
-from onnx import numpy_helper, shape_inference, version_converter
+from onnx import inliner, numpy_helper, shape_inference, version_converter
 from onnx.reference import ReferenceEvaluator
 
 from trt_facefusion.errors import ModelError
+from trt_facefusion.graph.group_norm import expand_group_norms
 from trt_facefusion.types import Array, TensorSpec
 
 OPSET = 20
@@ -22,7 +23,10 @@ OPSET = 20
 
 BATCH_AXIS = "batch"
 _FOLD_LIMIT_BYTES = 64 << 20
-_NOT_FOLDABLE = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "If", "Loop", "Scan"}
+_CONTROL_FLOW = {"If", "Loop", "Scan"}
+_NOT_FOLDABLE = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", *_CONTROL_FLOW}
+_OLDEST_IR = 8
+"""Before 4, initializers had to be listed as inputs, too; opset 20 itself came with 9."""
 
 
 @dataclass(frozen=True)
@@ -54,16 +58,19 @@ def prepare(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> Pr
     """Prepare ``model``; ``shapes`` gives each input's shape *without* the batch axis.
 
     Raises:
-        ModelError: ``shapes`` does not fit the inputs, an operator is unknown, or the model cannot be upgraded.
+        ModelError: ``shapes`` does not fit the inputs, an operator is unknown, the model cannot be upgraded, its shapes
+            do not fit together, or it holds control flow.
     """
-    work = onnx.ModelProto()
-    work.CopyFrom(model)
+    work = _copy(model)
     constants = {tensor.name for tensor in work.graph.initializer}
     fed = [value for value in work.graph.input if value.name not in constants]
     del work.graph.input[:]
     work.graph.input.extend(fed)
     for value in work.graph.input:
-        _fix_shape(value, shapes[value.name])
+        _fix_shape(value, shapes.get(value.name))
+    _drop_unused(work.graph)
+    _refuse_control_flow(work.graph)
+    expand_group_norms(work.graph, _opset(work))
     work = _upgrade(work)
     del work.graph.value_info[:]
     _constants_to_initializers(work.graph)
@@ -74,7 +81,23 @@ def prepare(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> Pr
     _forget_output_shapes(work.graph)
     del work.graph.value_info[:]
     work = _infer(work)
+    _require_shapes(work.graph)
     return PreparedModel(work, input_specs(work), tuple(_spec(value) for value in work.graph.output))
+
+
+def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy to work on, without local functions: to us, a function's nodes are nodes like any other."""
+    work = onnx.ModelProto()
+    work.CopyFrom(model)
+    work.ir_version = max(work.ir_version, _OLDEST_IR)
+    if not work.functions:
+        return work
+    try:
+        return inliner.inline_local_functions(work)
+    except Exception as error:
+        raise ModelError(
+            f"the model's local functions cannot be inlined: {str(error).strip()}", "export the model without functions"
+        ) from error
 
 
 def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
@@ -83,8 +106,10 @@ def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
     return TensorSpec(value.name, shape, np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)).name)
 
 
-def _fix_shape(value: onnx.ValueInfoProto, shape: tuple[int, ...]) -> None:
+def _fix_shape(value: onnx.ValueInfoProto, shape: tuple[int, ...] | None) -> None:
     spec = _spec(value)
+    if shape is None:
+        raise ModelError(f"the model's input {spec} is not described", "describe it with --input")
     fits = len(spec.shape) == len(shape) + 1 and all(
         not isinstance(have, int) or have == want for have, want in zip(spec.shape[1:], shape, strict=True)
     )
@@ -160,8 +185,8 @@ def _fold(graph: onnx.GraphProto, opset: int) -> None:
     sizes = {v.name: s for v in (*graph.value_info, *graph.input) if (s := _static_shape(v)) is not None}
     kept = []
     for node in graph.node:
-        values = _evaluate(node, known, sizes, opset)
-        if values is None or outputs.intersection(node.output):
+        values = None if outputs.intersection(node.output) else _evaluate(node, known, sizes, opset)
+        if values is None:
             kept.append(node)
             continue
         for name, value in zip(node.output, values, strict=True):
@@ -184,12 +209,14 @@ def _evaluate(
     if node.op_type == "Shape" and node.input[0] in sizes and not node.attribute:
         return [np.array(sizes[node.input[0]], np.int64)]
     inputs = [name for name in node.input if name]
-    if node.op_type in _NOT_FOLDABLE or node.domain not in {"", "ai.onnx"} or not node.output:
+    if node.op_type in _NOT_FOLDABLE or node.domain not in {"", "ai.onnx"} or not all(node.output):
         return None
     if not inputs or any(name not in known for name in inputs):
         return None
-    evaluator = ReferenceEvaluator(node, opsets={"": opset})
-    results = evaluator.run(None, {name: known[name] for name in inputs})
+    try:
+        results = ReferenceEvaluator(node, opsets={"": opset}).run(None, {name: known[name] for name in inputs})
+    except Exception:  # whatever onnx's evaluator lacks, the engine maker computes instead
+        return None
     if not all(isinstance(r, np.ndarray | np.generic) for r in results):
         return None
     values = [np.asarray(r) for r in results]
@@ -203,13 +230,31 @@ def _drop_unused(graph: onnx.GraphProto) -> None:
         if needed.intersection(node.output):
             kept.append(node)
             needed.update(node.input)
-            for attribute in node.attribute:
-                for inner in (attribute.g, *attribute.graphs):
-                    needed.update(name for n in inner.node for name in n.input)
     constants = [tensor for tensor in graph.initializer if tensor.name in needed]
     del graph.node[:], graph.initializer[:]
     graph.node.extend(reversed(kept))
     graph.initializer.extend(constants)
+
+
+def _refuse_control_flow(graph: onnx.GraphProto) -> None:
+    found = [f"{node.op_type} {node.name!r}" for node in graph.node if node.op_type in _CONTROL_FLOW]
+    if found:
+        raise ModelError(
+            f"the model branches or loops ({', '.join(found[:3])}): what runs would depend on the input",
+            "export it with the inputs' sizes fixed, so that the exporter decides the branch; loops must be unrolled",
+        )
+
+
+def _require_shapes(graph: onnx.GraphProto) -> None:
+    typed = {value.name: value.type.tensor_type for value in (*graph.value_info, *graph.output)}
+    for node in graph.node:
+        for name in filter(None, node.output):
+            if name not in typed or not typed[name].elem_type or not typed[name].HasField("shape"):
+                domain = f" (domain {node.domain})" if node.domain else ""
+                raise ModelError(
+                    f"the type or shape of {name!r}, made by {node.op_type}{domain} {node.name!r}, is not known",
+                    "export the model with standard ONNX operators and fixed sizes",
+                )
 
 
 def _name_nodes(graph: onnx.GraphProto) -> None:

@@ -36,138 +36,96 @@ class Role(str, enum.Enum):
     OTHER = "other"
 
 
-_NORMALISATIONS = {
-    "InstanceNormalization",
-    "LayerNormalization",
-    "GroupNormalization",
-    "BatchNormalization",
-    "LpNormalization",
+_NORMALISATIONS = frozenset(
+    {
+        "InstanceNormalization", "LayerNormalization", "GroupNormalization", "BatchNormalization",
+        "LpNormalization", "MeanVarianceNormalization", "RMSNormalization",
+    }
+)  # fmt: skip
+_ACTIVATIONS = frozenset(
+    {
+        "Relu", "LeakyRelu", "PRelu", "Sigmoid", "Tanh", "Elu", "Selu", "Celu", "Gelu", "Softplus",
+        "HardSigmoid", "HardSwish", "Mish", "Swish", "Clip", "Erf",
+    }
+)  # fmt: skip
+_LAYOUT = frozenset(
+    {
+        "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Slice", "Split", "Expand", "Identity",
+        "Pad", "Gather", "DepthToSpace", "SpaceToDepth", "Tile", "Cast",
+    }
+)  # fmt: skip
+_ELEMENTWISE = frozenset(
+    {
+        "Add", "Sub", "Mul", "Div", "Pow", "Sqrt", "Reciprocal", "Abs", "Neg", "Exp", "Log", "Min", "Max",
+        "Where", "Sum", "Mean",
+    }
+)  # fmt: skip
+_POOLS = frozenset({"MaxPool", "AveragePool"})
+_REDUCTIONS = frozenset({"ReduceMean", "ReduceSum", "ReduceSumSquare", "ReduceL2", "GlobalAveragePool"})
+_PRODUCTS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+
+_BY_OP: dict[str, Role] = {
+    "Conv": Role.CONV,
+    "ConvTranspose": Role.CONV_TRANSPOSE,
+    "Softmax": Role.SOFTMAX,
+    "Concat": Role.CONCAT,
+    "Resize": Role.RESIZE,
+    **dict.fromkeys(_NORMALISATIONS, Role.NORMALISATION),
+    **dict.fromkeys(_ACTIVATIONS, Role.ACTIVATION),
+    **dict.fromkeys(_LAYOUT, Role.LAYOUT),
+    **dict.fromkeys(_POOLS, Role.POOL),
 }
-_ACTIVATIONS = {
-    "Relu",
-    "LeakyRelu",
-    "PRelu",
-    "Sigmoid",
-    "Tanh",
-    "Elu",
-    "Selu",
-    "Gelu",
-    "Softplus",
-    "HardSigmoid",
-    "HardSwish",
-    "Mish",
-    "Clip",
-    "Erf",
-}
-_LAYOUT = {
-    "Reshape",
-    "Transpose",
-    "Squeeze",
-    "Unsqueeze",
-    "Flatten",
-    "Slice",
-    "Split",
-    "Expand",
-    "Identity",
-    "Pad",
-    "Gather",
-    "DepthToSpace",
-    "SpaceToDepth",
-    "Tile",
-    "Cast",
-}
-_ELEMENTWISE = {
-    "Add",
-    "Sub",
-    "Mul",
-    "Div",
-    "Pow",
-    "Sqrt",
-    "Reciprocal",
-    "Abs",
-    "Neg",
-    "Exp",
-    "Log",
-    "Min",
-    "Max",
-    "Where",
-}
-_STATISTICS = {
-    "ReduceMean",
-    "ReduceSum",
-    "ReduceSumSquare",
-    "ReduceL2",
-    "Sqrt",
-    "Reciprocal",
-    "Pow",
-    "GlobalAveragePool",
-}
-_PRODUCTS = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 
 
 def classify(view: GraphView) -> dict[str, Role]:
     """The role of every node that touches floats, by name."""
     vectors = _vector_tensors(view)
-    statistics = _statistics_chains(view)
     heads, head_activations = _heads(view)
-    query_key = _query_key(view)
-    firsts = _first_convolutions(view)
-    roles: dict[str, Role] = {}
-    for node in view.float_nodes():
-        if node.name in heads:
-            roles[node.name] = Role.HEAD_CONV
-        elif node.name in head_activations:
-            roles[node.name] = Role.HEAD_ACTIVATION
-        elif node.name in statistics:
-            roles[node.name] = Role.STATISTICS
-        elif node.name in query_key:
-            roles[node.name] = Role.ATTENTION_LOGITS
-        elif node.name in firsts:
-            roles[node.name] = Role.FIRST_CONV
-        else:
-            roles[node.name] = _plain_role(view, node, vectors)
-    return roles
+    special = (  # a node that is several things at once gets the first
+        (heads, Role.HEAD_CONV),
+        (_statistics(view), Role.STATISTICS),
+        (head_activations, Role.HEAD_ACTIVATION),
+        (_query_key(view), Role.ATTENTION_LOGITS),
+        (_first_convolutions(view), Role.FIRST_CONV),
+    )
+    return {
+        node.name: next((role for names, role in special if node.name in names), None)
+        or _plain_role(view, node, vectors)
+        for node in view.float_nodes()
+    }
 
 
 def _plain_role(view: GraphView, node: onnx.NodeProto, vectors: set[str]) -> Role:
-    op = node.op_type
-    if op in {"Gemm", "MatMul"}:
+    if node.op_type in {"Gemm", "MatMul"}:
         if view.weight(node) is None:
             return Role.ATTENTION_PRODUCT
         return Role.STYLE_LINEAR if node.output[0] in vectors else Role.LINEAR
-    if op in _ELEMENTWISE:
+    if node.op_type in _ELEMENTWISE:
         return _elementwise_role(view, node, vectors)
-    direct = {"Conv": Role.CONV, "ConvTranspose": Role.CONV_TRANSPOSE, "Softmax": Role.SOFTMAX, "Concat": Role.CONCAT}
-    direct |= {"Resize": Role.RESIZE, "Upsample": Role.RESIZE}
-    direct |= dict.fromkeys(_NORMALISATIONS, Role.NORMALISATION)
-    direct |= dict.fromkeys(_ACTIVATIONS, Role.ACTIVATION)
-    direct |= dict.fromkeys(_LAYOUT, Role.LAYOUT)
-    direct |= dict.fromkeys(("MaxPool", "AveragePool"), Role.POOL)
-    return direct.get(op, Role.OTHER)
+    return _BY_OP.get(node.op_type, Role.OTHER)
 
 
 def _elementwise_role(view: GraphView, node: onnx.NodeProto, vectors: set[str]) -> Role:
     activations = view.activations(node)
-    if len(activations) == 2:
-        if any(name in vectors for name in activations) and node.output[0] not in vectors:
+    if len(activations) == 2 and node.output[0] not in vectors:
+        if any(name in vectors for name in activations):
             return Role.STYLE
         shapes = {(view.shape(name) or ())[1:] for name in activations}  # the batch axis may bear any name
-        if node.op_type == "Add" and len(shapes) == 1 and node.output[0] not in vectors:
+        if node.op_type == "Add" and len(shapes) == 1:
             return Role.RESIDUAL_ADD
     return Role.ELEMENTWISE
 
 
 def _vector_tensors(view: GraphView) -> set[str]:
-    """Activations that hold one value per channel at most: embeddings, styles, pooled statistics.
+    """Activations that hold one value per channel at most (embeddings, styles) and descend only from inputs that do.
 
-    A tensor counts when all its axes beyond the second have size one, and no spatial tensor of the image went into it
-    except through nothing at all: it must descend from inputs that are vectors themselves.
+    A vector that grows spatial axes (a latent code becomes a feature map) stops being one.
     """
-    vectors = {n for n in view.input_names if _is_vector(view.shape(n))}
+    vectors = {name for name in view.input_names if _is_vector(view.shape(name))}
     for node in view.model.graph.node:
         inputs = view.activations(node)
         if inputs and all(name in vectors for name in inputs):
-            vectors.update(node.output)
+            vectors.update(name for name in node.output if _is_vector(view.shape(name)))
     return vectors
 
 
@@ -175,87 +133,101 @@ def _is_vector(shape: tuple[int | str, ...] | None) -> bool:
     return shape is not None and len(shape) >= 1 and all(size == 1 for size in shape[2:])
 
 
-def _statistics_chains(view: GraphView) -> set[str]:
-    """Nodes of hand-written normalisations: from the first ReduceMean of a tensor to the division by its deviation.
+def _statistics(view: GraphView) -> set[str]:
+    """Nodes of hand-written normalisations, from the first reduction of a tensor to the division by its deviation.
 
-    Recognised by their end: a Sqrt (or Reciprocal, or Pow with exponent 0.5) that descends from a mean within a few
-    elementwise steps. The whole connected chain between the means and that end is included.
+    Found from their end: a root of something reduced. From there up to the reductions, from a reduction on through the
+    square and the centring (``x - mean(x)``) that it reads, and down to what divides by the root.
     """
-    found: set[str] = set()
+    reduced = _reduced_tensors(view)
+    chain: set[str] = set()
     for node in view.model.graph.node:
-        if node.op_type in {"Sqrt", "Reciprocal"} or _is_root(view, node):
-            chain = _ancestors_up_to_mean(view, node)
-            if chain:
-                found |= chain
-                found |= {c.name for c in view.consumers[node.output[0]] if c.op_type in {"Div", "Mul", "Reciprocal"}}
-    return found
+        if (node.op_type in {"Sqrt", "ReduceL2"} or _is_root(view, node)) and node.output[0] in reduced:
+            _climb(view, node, reduced, chain)
+            _descend(view, node, reduced, chain)
+    return chain
+
+
+def _reduced_tensors(view: GraphView) -> set[str]:
+    """Outputs of reductions, and what is computed from nothing but those."""
+    reduced: set[str] = set()
+    for node in view.model.graph.node:
+        inputs = view.activations(node)
+        follows = node.op_type in _ELEMENTWISE | _LAYOUT | {"Clip"} and inputs and reduced.issuperset(inputs)
+        if node.op_type in _REDUCTIONS or follows:
+            reduced.update(node.output)
+    return reduced
+
+
+def _climb(view: GraphView, node: onnx.NodeProto, reduced: set[str], chain: set[str]) -> None:
+    """Add ``node``, all of its ancestors that are reduced, and the square and centring that a reduction reads."""
+    if node.name in chain:
+        return
+    chain.add(node.name)
+    for name in view.activations(node):
+        parent = view.producer.get(name)
+        if parent is not None and (name in reduced or _is_square(view, parent) or _is_centring(view, parent, reduced)):
+            _climb(view, parent, reduced, chain)
+
+
+def _descend(view: GraphView, node: onnx.NodeProto, reduced: set[str], chain: set[str]) -> None:
+    """Add what divides by the root ``node``, however it is written, and the centring of what is divided."""
+    for consumer in view.consumers[node.output[0]]:
+        if consumer.op_type not in _ELEMENTWISE | _LAYOUT | {"Clip"}:
+            continue
+        if consumer.output[0] in reduced:
+            chain.add(consumer.name)
+            _descend(view, consumer, reduced, chain)
+        elif consumer.op_type in {"Div", "Mul"}:
+            _climb(view, consumer, reduced, chain)
 
 
 def _is_root(view: GraphView, node: onnx.NodeProto) -> bool:
-    if node.op_type != "Pow" or not view.is_constant(node.input[1]):
-        return False
-    exponent = view.constant(node.input[1])
-    return exponent.size == 1 and abs(float(exponent.reshape(-1)[0])) == 0.5
+    return abs(_exponent(view, node)) == 0.5
 
 
-def _ancestors_up_to_mean(view: GraphView, node: onnx.NodeProto, depth: int = 6) -> set[str]:
-    frontier, chain, means = [(node, 0)], {node.name}, False
-    while frontier:
-        current, distance = frontier.pop()
-        means |= current.op_type.startswith("Reduce") or current.op_type == "GlobalAveragePool"
-        for name in view.activations(current):
-            parent = view.producer.get(name)
-            wanted = parent is not None and (parent.op_type in _ELEMENTWISE or parent.op_type in _STATISTICS)
-            if parent is not None and wanted and parent.name not in chain and distance < depth:
-                chain.add(parent.name)
-                frontier.append((parent, distance + 1))
-    # An unbroken run of elementwise nodes may lead far up the network; only what touches a mean is kept.
-    return {name for name in chain if _near_mean(view, view.nodes[name])} if means else set()
+def _is_square(view: GraphView, node: onnx.NodeProto) -> bool:
+    return (node.op_type == "Mul" and node.input[0] == node.input[1]) or _exponent(view, node) == 2
 
 
-def _near_mean(view: GraphView, node: onnx.NodeProto) -> bool:
-    if node.op_type in _STATISTICS:
-        return True
-    neighbours = [view.producer.get(name) for name in view.activations(node)]
-    neighbours += [c for output in node.output for c in view.consumers[output]]
-    return any(n is not None and n.op_type in _STATISTICS for n in neighbours)
+def _is_centring(view: GraphView, node: onnx.NodeProto, reduced: set[str]) -> bool:
+    return node.op_type == "Sub" and (node.input[0] in reduced) != (node.input[1] in reduced)
+
+
+def _exponent(view: GraphView, node: onnx.NodeProto) -> float:
+    if node.op_type != "Pow" or not view.is_constant(node.input[1]) or view.constant(node.input[1]).size != 1:
+        return 0.0
+    return float(view.constant(node.input[1]).reshape(-1)[0])
 
 
 def _heads(view: GraphView) -> tuple[set[str], set[str]]:
-    """The last convolution or linear before each image output, and what lies between it and the output."""
+    """The last convolutions or linears before each image output, and what lies between them and the output."""
     heads: set[str] = set()
     behind: set[str] = set()
-    frontier: list[str] = [name for name in view.output_names if len(view.shape(name) or ()) == 4]
-    seen: set[str] = set()
+    frontier = [name for name in view.output_names if len(view.shape(name) or ()) == 4]
     while frontier:
-        name = frontier.pop()
-        node = view.producer.get(name)
-        if node is None or node.name in seen:
+        node = view.producer.get(frontier.pop())
+        if node is None or node.name in heads | behind:
             continue
-        seen.add(node.name)
         if node.op_type in _PRODUCTS:
             heads.add(node.name)
-        elif node.op_type in _NORMALISATIONS | {"Concat", "Resize"} and behind:
-            continue
         else:
             behind.add(node.name)
-            frontier.extend(view.activations(node))
+            frontier.extend(name for name in view.activations(node) if not _is_vector(view.shape(name)))
     return heads, behind
 
 
 def _first_convolutions(view: GraphView) -> set[str]:
-    """Convolutions that read an image input through nothing but elementwise and layout nodes."""
+    """Convolutions that read nothing but image inputs, scaled, resized or joined."""
     found: set[str] = set()
-    frontier: list[str] = [n for n in view.input_names if len(view.shape(n) or ()) == 4]
-    seen: set[str] = set(frontier)
-    while frontier:
-        for node in view.consumers[frontier.pop()]:
+    raw = {name for name in view.input_names if len(view.shape(name) or ()) == 4}
+    for node in view.model.graph.node:
+        inputs = view.activations(node)
+        if inputs and raw.issuperset(inputs):
             if node.op_type == "Conv":
                 found.add(node.name)
-            elif node.op_type in _ELEMENTWISE | _LAYOUT and len(view.activations(node)) == 1:
-                new = [o for o in node.output if o not in seen]
-                seen.update(new)
-                frontier.extend(new)
+            elif node.op_type in _ELEMENTWISE | _LAYOUT | {"Concat", "Resize", "AveragePool"}:
+                raw.update(node.output)
     return found
 
 
@@ -264,14 +236,14 @@ def _query_key(view: GraphView) -> set[str]:
     found: set[str] = set()
     for softmax in view.model.graph.node:
         if softmax.op_type == "Softmax":
-            product = _first_upwards(view, [softmax.input[0]], {"MatMul"})
-            if product:
-                found |= {n.name for n in _first_upwards(view, product[0].input, _PRODUCTS - {"MatMul"})}
+            for product in _nearest_products(view, [softmax.input[0]]):
+                if product.op_type == "MatMul" and view.weight(product) is None:
+                    found |= {node.name for node in _nearest_products(view, product.input)}
     return found
 
 
-def _first_upwards(view: GraphView, names: Iterable[str], ops: set[str]) -> list[onnx.NodeProto]:
-    """The nearest producers of the given kinds, looking through layout and elementwise nodes only."""
+def _nearest_products(view: GraphView, names: Iterable[str]) -> list[onnx.NodeProto]:
+    """The nearest producers that multiply matrices, looking through layout, elementwise and normalisation nodes."""
     result: list[onnx.NodeProto] = []
     frontier = list(names)
     seen: set[str] = set()
@@ -280,8 +252,8 @@ def _first_upwards(view: GraphView, names: Iterable[str], ops: set[str]) -> list
         if node is None or node.name in seen:
             continue
         seen.add(node.name)
-        if node.op_type in ops:
+        if node.op_type in _PRODUCTS:
             result.append(node)
-        elif node.op_type in _ELEMENTWISE | _LAYOUT | {"Softmax"} and node.op_type != "Softmax":
+        elif node.op_type in _ELEMENTWISE | _LAYOUT | _NORMALISATIONS:
             frontier.extend(view.activations(node))
     return result

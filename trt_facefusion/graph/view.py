@@ -10,6 +10,7 @@ from onnx import TensorProto, numpy_helper
 
 from trt_facefusion.types import Array
 
+_READS_ONLY_THE_SHAPE = frozenset({"Shape", "Size"})
 FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16})
 
 
@@ -93,8 +94,12 @@ class GraphView:
         return None
 
     def float_nodes(self) -> list[onnx.NodeProto]:
-        """Nodes that read or write a float tensor, in graph order: those that a plan speaks of."""
-        return [n for n in self.model.graph.node if any(self.is_float(t) for t in (*n.input, *n.output) if t)]
+        """Nodes that compute on float tensors, in graph order: those that a plan speaks of."""
+        return [
+            n
+            for n in self.model.graph.node
+            if n.op_type not in _READS_ONLY_THE_SHAPE and any(self.is_float(t) for t in (*n.input, *n.output) if t)
+        ]
 
 
 def attribute(node: onnx.NodeProto, name: str, default: object = None) -> object:

@@ -12,6 +12,7 @@ What is placed where, and why:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -87,7 +88,7 @@ class _Rewriter:
                 if candidate.name == "to":
                     candidate.i = kind
         elif floats and not any(self.view.is_float(name) for name in node.input if name):
-            kind = TensorProto.FLOAT  # the node makes floats from integers, in the type its attribute says
+            kind = self.view.element_type(floats[0])  # made from integers, in the type that an attribute says
         casts = []
         for index, name in enumerate(node.output):
             if name not in floats:
@@ -140,13 +141,14 @@ class _Rewriter:
         output = f"{tensor}__dq"
         if output in self.made:
             return output
-        if not self.amax.get(tensor, 0.0) > 0:
+        amax = self.amax.get(tensor, math.nan)
+        if not 0 <= amax < math.inf:
             raise CalibrationCacheError(
                 f"the calibration has no range for the tensor {tensor!r}, which the plan quantises",
                 "calibrate again (delete the cache file, or build with --recalibrate)",
             )
         self.made.add(output)
-        scale = storable_scale(np.float32(self.amax[tensor] / INT8_MAX), kind)
+        scale = storable_scale(np.float32(amax / INT8_MAX), kind)
         scale_name = self._add_constant(f"{tensor}__scale", scale)
         zero = self._zero_point()
         self.nodes += [

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import onnx
@@ -16,10 +16,11 @@ from trt_facefusion.accuracy.perceptual import PerceptualDistance
 from trt_facefusion.backends.base import BuildOptions, BuildRequest, BuiltEngine, ShapeRange, WeakTyping
 from trt_facefusion.backends.kernels import Coverage, int8_coverage
 from trt_facefusion.calibration import Batches, compare
+from trt_facefusion.calibration.cache import load_named
 from trt_facefusion.errors import BuildError, GateError
 from trt_facefusion.export import model_digest
 from trt_facefusion.lowering import lower
-from trt_facefusion.pipeline.calibrate import Ranges, calibrate
+from trt_facefusion.pipeline.calibrate import Ranges, require_writable
 from trt_facefusion.pipeline.context import Context
 from trt_facefusion.pipeline.repair import Price, choose_raises, measure_prices, without
 from trt_facefusion.precision import Plan, plan_by_rules, read_plan
@@ -57,27 +58,12 @@ class Attempts:
 
     def __init__(self, context: Context) -> None:
         self.context = context
-        self._ranges: Ranges | None = None
         self._perceptual = PerceptualDistance()
 
-    @property
+    @cached_property
     def ranges(self) -> Ranges:
         """The calibration, made when first asked for."""
-        if self._ranges is None:
-            self._ranges = calibrate(self.context)
-        return self._ranges
-
-    @property
-    def table_sha256(self) -> str | None:
-        """Digest of the calibration table, where this build needed one."""
-        return None if self._ranges is None else hashlib.sha256(self._ranges.table.dumps().encode()).hexdigest()
-
-    @property
-    def calibration_record(self) -> dict[str, object]:
-        """The rule and what `auto` saw, for the manifest."""
-        return (
-            {} if self._ranges is None else {"rule": self._ranges.rule, "ssim_drop_by_rule": dict(self._ranges.tried)}
-        )
+        return Ranges(self.context)
 
     def make(self, precision: Precision) -> Made:
         """An engine of ``precision`` that passed its gate.
@@ -125,6 +111,21 @@ class Attempts:
             f"TensorRT calibrated {len(engine.calibration)} tensors itself; it differs most from our table in {shown}"
         )
 
+    def check_files(self) -> None:
+        """Read the plan and the table that the user named, so that what is wrong with them is told at once.
+
+        Raises:
+            StoreError: the calibration could not be stored.
+            PlanError: the plan is malformed, or is not this model's.
+            CalibrationCacheError: the table is damaged, or is not this model's.
+        """
+        if self.context.settings.plan is not None:
+            self.plan(Precision.INT8)
+        if self.context.settings.table is None:
+            require_writable(self.context.settings.cache)
+        else:
+            load_named(self.context.settings.table, model_digest=model_digest(self.context.prepared.model))
+
     def plan(self, precision: Precision) -> Plan:
         """The user's plan or the one by rules, with nothing cheaper than ``precision``."""
         s = self.context.settings
@@ -155,6 +156,8 @@ class Attempts:
         gate = self.context.settings.gate(precision)
         repairs: list[Repair] = []
         prices: tuple[Price, ...] | None = None
+        if precision is Precision.INT8 and not plan.names(Precision.INT8):
+            raise GateError("int8: the plan has no node in int8", "give nodes int8 in the plan (--plan)")
         while True:
             typed = self.lowered(plan)
             accuracy = self.verify(typed, precision)
@@ -165,8 +168,8 @@ class Attempts:
                 prices = self._prices(plan)
             deficit = accuracy.ssim_drop - gate.max_ssim_drop
             raised = choose_raises(prices, max(deficit, 1e-4))
-            if not raised:
-                break
+            if not raised or len(raised) == len(plan.names(Precision.INT8)):
+                break  # nothing helps, or nothing would be left in INT8
             prices = without(prices, raised)
             repairs.append(Repair(tuple(raised), accuracy.ssim_drop))
             self.context.note(
@@ -177,8 +180,8 @@ class Attempts:
         if not verdict:
             raise GateError(
                 f"{precision.value}: {'; '.join(verdict.reasons)}",
-                "see the report's worst faces; add calibration faces like them, edit the plan (--plan), or widen the "
-                "limit (--max-ssim-drop)",
+                "add calibration faces like those that it will see, or give nodes more precision in the plan (--plan)"
+                + (", or widen the limit (--max-ssim-drop)" if precision is Precision.INT8 else ""),
             )
         return plan, typed, accuracy, verdict, tuple(repairs)
 
@@ -221,7 +224,7 @@ class Attempts:
             with OnnxRuntimeRunner(self.lowered(candidate, base=Precision.FP32)) as runner:
                 return painter(runner, chosen)
 
-        reference = context.paint_reference(faces, "sensitivity", chosen)
+        reference = context.paint_reference(faces, "reference pictures", chosen)
         return measure_prices(plan, paint, reference, context.progress)
 
     def _complain(self, coverage: Coverage, engine: BuiltEngine) -> None:
@@ -238,4 +241,4 @@ class Attempts:
             message = f"{len(coverage.missing)} of {coverage.planned} planned INT8 nodes are no INT8 kernel: {names}"
         if self.context.settings.strict:
             raise BuildError(message, "give these nodes fp16 in the plan (--plan), or leave --strict out")
-        self.context.warn(message)
+        self.context.warn(message, Precision.INT8)

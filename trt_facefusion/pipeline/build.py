@@ -21,6 +21,8 @@ from trt_facefusion.store.manifest import Fallback, Gate, Inputs, Int8Kernels, M
 from trt_facefusion.store.store import Store
 from trt_facefusion.types import Precision, Progress, silent
 
+_FALLBACK_KEYS = "fallback_keys"
+
 
 @dataclass(frozen=True)
 class EngineResult:
@@ -109,63 +111,81 @@ class _Builder:
         self.keys = keys
         self.version = version
         self.attempts = Attempts(context)
+        self.anew = context.settings.force or context.settings.recalibrate
         self.made: dict[Precision, tuple[Path, Manifest]] = {}
-        self.failed: dict[Precision, str] = {}
+        self.fresh: set[Precision] = set()
+        self.failed: dict[Precision, GateError | BuildError] = {}
 
     def deliver(self, requested: Precision) -> EngineResult:
         """The engine for one request: stored, new, or the next in the fall-back chain."""
-        if not self.context.settings.force:
-            found = self._stored(requested)
-            if found is not None:
-                return found
+        found = self._stored(requested)
+        if found is not None:
+            return found
         steps: list[Fallback] = []
         precision: Precision | None = requested
         while precision is not None:
-            if precision in self.made:
+            if self._have(precision):
                 return EngineResult(requested, *self._with_fallback(precision, steps), tuple(steps), False)
-            reason = self.failed.get(precision)
-            if reason is None:
+            if precision not in self.failed:
                 try:
                     made = self._make(precision)
                 except (GateError, BuildError) as error:
                     if isinstance(error, BuildError) and self.context.settings.strict:
                         raise
-                    reason = self.failed[precision] = error.message
+                    self.failed[precision] = error
                 else:
                     self._save(made, precision, requested, steps)
                     return EngineResult(requested, *self.made[precision], tuple(steps), False)
-            precision = self._step_down(precision, reason, steps)
-        raise GateError(
-            f"no engine of {self.context.settings.source.name} is right: {steps[-1].reason if steps else self.failed}",
-            "the reasons above name the limit; a network that fails in FP32 has a lowering or engine maker problem",
+            precision = self._step_down(precision, self.failed[precision], steps)
+        raise self._nothing_left()
+
+    def _nothing_left(self) -> GateError | BuildError:
+        last = self.failed[Precision.FP32]
+        if isinstance(last, BuildError):
+            return last
+        return GateError(
+            f"no engine of {self.context.settings.source.name} is right: {last.message}",
+            "a network that fails in FP32 has a lowering or engine maker problem: try another --backend",
         )
 
-    def _step_down(self, precision: Precision, reason: str, steps: list[Fallback]) -> Precision | None:
-        safer = precision.safer
+    def _step_down(
+        self, precision: Precision, error: GateError | BuildError, steps: list[Fallback]
+    ) -> Precision | None:
+        safer, reason = precision.safer, error.message
         if safer is None:
             steps.append(Fallback(precision.value, "none", reason))
             return None
         steps.append(Fallback(precision.value, safer.value, reason))
-        self.context.warn(f"falling back {precision.value} -> {safer.value}: {reason}")
+        self.context.warn(f"falling back {precision.value} -> {safer.value}: {reason}", precision)
+        self.context.note(f"to keep {precision.value}: {error.remedy}")
         return safer
 
     def _stored(self, requested: Precision) -> EngineResult | None:
         """The engine that an earlier build stored for this very request, fall-back included."""
         precision: Precision | None = requested
         while precision is not None:
-            found = self.store.find(self.keys[precision])
-            if found is not None:
-                folder, manifest = found
-                chain = _chain_for(manifest, requested)
-                if precision is requested or chain:
-                    self.made[precision] = found
-                    return EngineResult(requested, folder, manifest, chain, True)
+            if self._have(precision):
+                folder, manifest = self.made[precision]
+                chain = _chain_for(manifest, requested, self.keys[requested])
+                if precision is requested or (chain and not self.context.settings.strict):
+                    return EngineResult(requested, folder, manifest, chain, precision not in self.fresh)
             precision = precision.safer
         return None
 
+    def _have(self, precision: Precision) -> bool:
+        """Whether the engine of ``precision`` was made by this build, or is stored and may be taken from there."""
+        if precision in self.made or self.anew:
+            return precision in self.made
+        found = self.store.find(self.keys[precision])
+        if found is None or (self.context.settings.strict and not _proven(found[1])):
+            return False
+        self.made[precision] = found
+        return True
+
     def _make(self, precision: Precision) -> tuple[Made, float]:
         started = time.perf_counter()
-        if not self.made and not self.failed:
+        if not self.fresh and not self.failed:
+            self.attempts.check_files()
             self.context.check_source()
         return self.attempts.make(precision), time.perf_counter() - started
 
@@ -174,20 +194,28 @@ class _Builder:
         folder, manifest = self.made[precision]
         if steps and tuple(steps) != manifest.fallback:
             files = {name: (folder / name).read_bytes() for name in manifest.files}
-            manifest = replace(manifest, fallback=tuple(steps))
+            manifest = self._recorded(manifest, steps)
             folder = self.store.save(manifest, files)
             self.made[precision] = folder, self.store.load(folder)
         return self.made[precision]
+
+    def _recorded(self, manifest: Manifest, steps: list[Fallback]) -> Manifest:
+        """The manifest with ``steps`` and the keys of what failed: another gate must be tried again."""
+        keys = {step.from_: self.keys[Precision(step.from_)] for step in steps}
+        settings = {**manifest.inputs.settings, _FALLBACK_KEYS: keys}
+        return replace(manifest, fallback=tuple(steps), inputs=replace(manifest.inputs, settings=settings))
 
     def _save(
         self, result: tuple[Made, float], precision: Precision, requested: Precision, steps: list[Fallback]
     ) -> None:
         made, seconds = result
         context = self.context
+        context.require_unchanged()
         context.progress("store", 0, 0)
         plan_text = made.plan.dumps().encode()
         manifest = _manifest(self.attempts, made, precision, requested, self.keys[precision], plan_text)
-        manifest = replace(manifest, seconds=seconds, fallback=tuple(steps), warnings=tuple(context.warnings))
+        manifest = replace(manifest, seconds=seconds, warnings=context.warnings(precision))
+        manifest = self._recorded(manifest, steps)
         files = {
             f"engine.{context.choice.backend.suffix}": made.engine.data,
             "typed.onnx": made.typed.SerializeToString(),
@@ -196,10 +224,20 @@ class _Builder:
         }
         folder = self.store.save(manifest, files)
         self.made[precision] = folder, self.store.load(folder)
+        self.fresh.add(precision)
 
 
-def _chain_for(manifest: Manifest, requested: Precision) -> tuple[Fallback, ...]:
-    """The part of an engine's fall-back record that starts at ``requested`` (empty if it was made as asked)."""
+def _proven(manifest: Manifest) -> bool:
+    """Whether no planned INT8 kernel is missing, as far as the engine maker promises any."""
+    kernels = manifest.int8_kernels
+    return manifest.backend == "onnxruntime" or not kernels.planned or (kernels.known and not kernels.missing)
+
+
+def _chain_for(manifest: Manifest, requested: Precision, key: str) -> tuple[Fallback, ...]:
+    """The part of an engine's fall-back record that starts at ``requested``; empty where it has another ``key``."""
+    keys = manifest.inputs.settings.get(_FALLBACK_KEYS)
+    if not isinstance(keys, dict) or keys.get(requested.value) != key:
+        return ()
     starts = [index for index, step in enumerate(manifest.fallback) if step.from_ == requested.value]
     return manifest.fallback[starts[0] :] if starts else ()
 
@@ -211,6 +249,7 @@ def _manifest(
     s, choice = context.settings, context.choice
     coverage, engine = made.coverage, made.engine
     calib, held_out = context.faces
+    needs_table = bool(made.plan.names(Precision.INT8))
     stand_in = "" if choice.backend.name == "onnxruntime" else ", standing in for the engine: same typed graph on a CPU"
     return Manifest(
         model=s.source.name,
@@ -225,11 +264,11 @@ def _manifest(
             plan_sha256=hashlib.sha256(plan_text).hexdigest(),
             faces_sha256=calib.digest,
             evaluation_faces_sha256=held_out.digest,
-            calibration_sha256=attempts.table_sha256,
+            calibration_sha256=attempts.ranges.table_sha256 if needs_table else None,
             settings={
                 "preset": repr(s.preset),
                 "batch": str(s.batch),
-                "calibration": attempts.calibration_record,
+                "calibration": attempts.ranges.record if needs_table else {},
                 "repairs": [asdict(repair) for repair in made.repairs],
             },
         ),

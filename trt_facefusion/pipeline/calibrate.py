@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 
@@ -12,10 +15,11 @@ from trt_facefusion.calibration.cache import Calibration, Stale, cache_path, loa
 from trt_facefusion.calibration.collect import collect
 from trt_facefusion.calibration.reader import Batches
 from trt_facefusion.calibration.table import CalibrationTable
+from trt_facefusion.errors import StoreError
 from trt_facefusion.export import model_digest
 from trt_facefusion.graph import GraphView
 from trt_facefusion.lowering import lower
-from trt_facefusion.pipeline.context import Context
+from trt_facefusion.pipeline.context import VALUES_OF, Context
 from trt_facefusion.precision import plan_by_rules
 from trt_facefusion.presets import Preset
 from trt_facefusion.runtime.onnxruntime import OnnxRuntimeRunner
@@ -27,17 +31,6 @@ VALIDATION_FACES = 16
 
 # Nodes that only move values: their output has the histogram of their input.
 _MOVES = frozenset({"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Identity"})
-
-
-@dataclass(frozen=True)
-class Ranges:
-    """The calibrated table, the rule that made it, and each rule's mean SSIM drop where `auto` compared them."""
-
-    table: CalibrationTable
-    rule: str
-    tried: Mapping[str, float]
-    amax: Mapping[str, float]
-    """Largest magnitude seen in every tensor, whatever the rule: what FP16 overflow is judged by."""
 
 
 def tensors_to_watch(view: GraphView) -> tuple[list[str], dict[str, str]]:
@@ -61,22 +54,71 @@ def pinned_ranges(preset: Preset) -> dict[str, float]:
     return {preset.image.name: max(abs(limit) for limit in preset.image.limits)}
 
 
-def calibrate(context: Context) -> Ranges:
-    """Ranges for every float tensor of the model."""
-    if context.settings.table is not None:
-        table = load_named(context.settings.table, model_digest=model_digest(context.prepared.model))
-        return Ranges(table, f"from {context.settings.table}", {}, table)
-    calibration = _cached_or_collected(context)
-    _, aliases = tensors_to_watch(context.view)
-    amax = {name: histogram.amax for name, histogram in calibration.histograms.items()}
-    amax |= {name: amax[source] for name, source in aliases.items() if source in amax}
-    rule = context.settings.rule
-    tried: dict[str, float] = {}
-    if rule == "auto":
-        rule, tried = _best_rule(context, calibration, aliases, amax)
-    calibration = calibration.with_rule(rule)
-    save(calibration, context.settings.cache)
-    return Ranges(_with_aliases(calibration.table, aliases), rule, tried, amax)
+def require_writable(folder: Path) -> None:
+    """Raise `StoreError` if a calibration cache cannot be written to ``folder``: better now than after the pass."""
+    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        what = "is not writable" if nearest.is_dir() else "is a file"
+        raise StoreError(
+            f"cannot write the calibration cache to {folder}: {nearest} {what}", "name another folder with --cache DIR"
+        )
+
+
+class Ranges:
+    """The ranges of every float tensor of a model: from a named table, from the cache, or from one pass over faces.
+
+    What FP16 needs (``amax``) costs the pass; ``table`` also the choice of a rule.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self.aliases = tensors_to_watch(context.view)[1]
+
+    @cached_property
+    def _named(self) -> CalibrationTable | None:
+        path = self.context.settings.table
+        return None if path is None else load_named(path, model_digest=model_digest(self.context.prepared.model))
+
+    @cached_property
+    def _calibration(self) -> Calibration:
+        calibration = _cached_or_collected(self.context)
+        save(calibration, self.context.settings.cache)
+        return calibration
+
+    @cached_property
+    def amax(self) -> Mapping[str, float]:
+        """Largest magnitude seen in every tensor, whatever the rule: what FP16 overflow is judged by."""
+        if self._named is not None:
+            return self._named
+        seen = {name: histogram.amax for name, histogram in self._calibration.histograms.items()}
+        return seen | {name: seen[source] for name, source in self.aliases.items() if source in seen}
+
+    @cached_property
+    def _chosen(self) -> tuple[str, dict[str, float]]:
+        if self.context.settings.rule != "auto":
+            return self.context.settings.rule, {}
+        return _best_rule(self.context, self._calibration, self.aliases, self.amax)
+
+    @cached_property
+    def table(self) -> CalibrationTable:
+        """What INT8 scales are made of."""
+        if self._named is not None:
+            return self._named
+        calibration = self._calibration.with_rule(self._chosen[0])
+        save(calibration, self.context.settings.cache)
+        return _with_aliases(calibration.table, self.aliases)
+
+    @property
+    def table_sha256(self) -> str:
+        """Digest of the table's text."""
+        return hashlib.sha256(self.table.dumps().encode()).hexdigest()
+
+    @property
+    def record(self) -> dict[str, object]:
+        """For the manifest: the rule, and each rule's mean SSIM drop where `auto` compared them."""
+        if self._named is not None:
+            return {"rule": f"from {self.context.settings.table}", "ssim_drop_by_rule": {}}
+        return {"rule": self._chosen[0], "ssim_drop_by_rule": self._chosen[1]}
 
 
 def _cached_or_collected(context: Context) -> Calibration:
@@ -84,6 +126,7 @@ def _cached_or_collected(context: Context) -> Calibration:
     digest = model_digest(context.prepared.model)
     faces = context.faces[0]
     settings: dict[str, str | int | float | bool | None] = {"preset": repr(s.preset), "pairs": "cross"}
+    settings |= {name: digest for name, digest in context.digests.items() if name.startswith(VALUES_OF)}
     path = cache_path(s.cache, s.source.name, digest)
     if not s.recalibrate:
         found = load(path, model_digest=digest, faces_digest=faces.digest, settings=settings)
@@ -113,7 +156,7 @@ def _best_rule(
     faces = context.faces[0]
     count = min(VALIDATION_FACES, len(faces))
     chosen = np.linspace(0, len(faces) - 1, count).round().astype(int).tolist()
-    wanted = context.paint_reference(faces, "rules", chosen).clip(0, 1)
+    wanted = context.paint_reference(faces, "reference pictures", chosen).clip(0, 1)
     painter = context.painter(faces)
     plan = plan_by_rules(context.view, amax, calibration.model)
     tried: dict[str, float] = {}

@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 
 from trt_facefusion.backends.registry import Choice, choose, default_target
 from trt_facefusion.backends.registry import get as get_backend
-from trt_facefusion.errors import BadInputError, ModelError
+from trt_facefusion.errors import BackendUnavailableError, BadInputError, FacesError, ModelError
 from trt_facefusion.faces.embedder import Embedder
-from trt_facefusion.faces.folder import FaceSet, folder_digest, read_faces, require_enough
-from trt_facefusion.faces.split import split_by_identity
+from trt_facefusion.faces.folder import KINDS, MIN_FACES, FaceSet, folder_digest, read_faces, require_enough
+from trt_facefusion.faces.split import MIN_VERIFICATION, split_by_identity
 from trt_facefusion.graph import GraphView, PreparedModel, input_specs, prepare
 from trt_facefusion.pipeline.feeds import Feeder, Painter, check_inputs, input_shapes, picture_output, projection_of
 from trt_facefusion.pipeline.settings import BuildSettings
 from trt_facefusion.runtime.onnxruntime import OnnxRuntimeRunner
-from trt_facefusion.types import Progress, silent
+from trt_facefusion.types import Precision, Progress, silent
 
 Note = Callable[[str], None]
 """Takes one message for the person who waits."""
@@ -30,7 +30,11 @@ BATCH = 4
 """Samples that calibration and verification run at a time, where the model allows: enough to fill two cores, and small
 enough that activations stay near the caches."""
 
+VALUES_OF = "values of "
+"""How the digest of a file input's values is called: the preset only names the file."""
+
 _CHECKED_FACES = 4
+_SHOWN_SKIPS = 5
 
 
 def _no_note(message: str) -> None:
@@ -44,12 +48,16 @@ class Context:
     settings: BuildSettings
     progress: Progress = silent
     note: Note = _no_note
-    warnings: list[str] = field(default_factory=list)
+    _warnings: list[tuple[Precision | None, str]] = field(default_factory=list)
 
-    def warn(self, message: str) -> None:
-        """Tell the person now, and the manifest later."""
-        self.warnings.append(message)
-        self.note(message)
+    def warn(self, message: str, precision: Precision | None = None) -> None:
+        """Tell the person now, and the manifest later: that of one precision, or every one."""
+        self._warnings.append((precision, message))
+        self.note(f"warning: {message}")
+
+    def warnings(self, precision: Precision) -> tuple[str, ...]:
+        """What the manifest of ``precision`` should warn of."""
+        return tuple(message for about, message in self._warnings if about in {None, precision})
 
     @cached_property
     def choice(self) -> Choice:
@@ -57,6 +65,10 @@ class Context:
         target = self.settings.target or default_target(self.settings.backend)
         choice = choose(self.settings.backend, target)
         if choice.target != target:
+            if self.settings.target is not None:
+                raise BackendUnavailableError(
+                    choice.reason, "install what is missing, or build for this machine's processor with --target cpu"
+                )
             self.warn(choice.reason)
         return choice
 
@@ -69,17 +81,32 @@ class Context:
     def digests(self) -> Mapping[str, str]:
         """Digests of everything that goes in, found without loading or decoding anything."""
         s = self.settings
-        found = {"model": s.source.digest(), "calib": self._folder_digest(s.calib)}
+        found = self._file_digests() | {"calib": self._folder_digest(s.calib)}
         if s.eval is not None:
             found["eval"] = self._folder_digest(s.eval)
-        for name, path in (("plan", s.plan), ("table", s.table)):
+        backend = get_backend(self.choice.backend.name)
+        return found | {"backend": f"{backend.name} {backend.version()}", "target": self.choice.target}
+
+    def _file_digests(self) -> dict[str, str]:
+        s = self.settings
+        found = {"model": s.source.digest()}
+        files = [("plan", s.plan), ("table", s.table)]
+        files += [(f"{VALUES_OF}{spec.name}", spec.path) for spec in s.preset.files]
+        for name, path in files:
             if path is not None:
                 try:
                     found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
                 except OSError as error:
                     raise BadInputError(f"cannot read {path}: {error.strerror}", "check the path") from error
-        backend = get_backend(self.choice.backend.name)
-        return found | {"backend": f"{backend.name} {backend.version()}", "target": self.choice.target}
+        return found
+
+    def require_unchanged(self) -> None:
+        """Raise `BadInputError` if the model or another file is no longer what this build's key was made of."""
+        changed = [name for name, digest in self._file_digests().items() if digest != self.digests[name]]
+        if changed:
+            raise BadInputError(
+                f"changed while the engine was being built: {', '.join(changed)}", "run the same command again"
+            )
 
     def _folder_digest(self, folder: Path) -> str:
         s = self.settings
@@ -90,14 +117,13 @@ class Context:
     def faces(self) -> tuple[FaceSet, FaceSet]:
         """Faces to calibrate on and faces to verify on; nobody is in both when one folder was given."""
         s = self.settings
-        calib = self._read(s.calib, "calibration faces")
-        warning = require_enough(calib)
+        calib = self._read(s.calib, "calib")
+        warning = _enough(s.calib, calib)
         if warning:
             self.warn(f"{s.calib}: {warning}")
         if s.eval is not None:
-            held_out = self._read(s.eval, "evaluation faces")
-            if len(held_out) < 2:
-                require_enough(held_out, minimum=2)
+            held_out = self._read(s.eval, "eval")
+            _enough(s.eval, held_out, minimum=2)
             shared = set(calib.digests) & set(held_out.digests)
             if shared:
                 self.warn(
@@ -107,10 +133,14 @@ class Context:
             comparable = self.embedder.comparable(calib.embeddings)
             first, second = split_by_identity(comparable, same_person=self.embedder.same_person)
             calib, held_out = calib.subset(first), calib.subset(second)
-        return _thinned(calib, s.max_calib), _thinned(held_out, s.max_eval)
+        calib, held_out = _thinned(calib, s.max_calib), _thinned(held_out, s.max_eval)
+        if len(held_out) < MIN_VERIFICATION:
+            self.warn(f"judged on {len(held_out)} faces only: {MIN_VERIFICATION} are the least that says something")
+        return calib, held_out
 
-    def _read(self, folder: Path, stage: str) -> FaceSet:
+    def _read(self, folder: Path, role: str) -> FaceSet:
         s = self.settings
+        stage = {"calib": "calibration faces", "eval": "evaluation faces"}[role]
         faces = read_faces(
             folder,
             template=s.preset.template,
@@ -119,9 +149,19 @@ class Context:
             aligned=s.aligned,
             progress=lambda _, done, total: self.progress(stage, done, total),
         )
-        for skip in faces.skipped:
-            self.note(f"skipped {skip.file}: {skip.reason}")
+        if faces.folder_digest != self.digests[role]:
+            raise FacesError(f"{folder} was changed while it was read", "run the same command again")
+        self._tell_skipped(folder, faces)
         return faces
+
+    def _tell_skipped(self, folder: Path, faces: FaceSet) -> None:
+        for skip in faces.skipped[:_SHOWN_SKIPS]:
+            self.note(f"skipped {skip.file}: {skip.reason}")
+        more = len(faces.skipped) - _SHOWN_SKIPS
+        if more > 0:
+            kinds = ", ".join(f"{count} {KINDS[kind]}" for kind, count in faces.summary().items())
+            total = len(faces) + len(faces.skipped)
+            self.note(f"and {more} more; skipped {len(faces.skipped)} of {total} photos in {folder}: {kinds}")
 
     @cached_property
     def prepared(self) -> PreparedModel:
@@ -133,7 +173,8 @@ class Context:
         check_inputs(input_specs(model), shapes)
         self._projection = projection_of(s.preset, model)
         prepared = prepare(model, shapes)
-        if not prepared.dynamic_batch and s.batch.max != prepared.fixed_batch:
+        picture_output(s.preset, prepared.outputs)
+        if not prepared.dynamic_batch and {s.batch.min, s.batch.max} != {prepared.fixed_batch}:
             raise BadInputError(
                 f"the model has a fixed batch of {prepared.fixed_batch}, so --batch {s.batch} cannot be built",
                 f"use --batch {prepared.fixed_batch}, or export the model with a dynamic batch axis",
@@ -148,8 +189,8 @@ class Context:
     def feeder(self, faces: FaceSet) -> Feeder:
         """Network inputs for ``faces``."""
         prepared = self.prepared  # loads the projection, too
-        del prepared
-        return Feeder(self.settings.preset, faces, self.embedder, self._projection)
+        fixed_batch = None if prepared.dynamic_batch else prepared.fixed_batch
+        return Feeder(self.settings.preset, faces, self.embedder, self._projection, fixed_batch)
 
     @property
     def batch(self) -> int:
@@ -159,7 +200,7 @@ class Context:
     def painter(self, faces: FaceSet) -> Painter:
         """Runs models on ``faces``."""
         output = picture_output(self.settings.preset, self.prepared.outputs)
-        return Painter(self.feeder(faces), output, self.batch, fixed=not self.prepared.dynamic_batch)
+        return Painter(self.feeder(faces), output, self.batch)
 
     def check_source(self) -> None:
         """Hold the prepared graph against the original network on real faces.
@@ -167,11 +208,10 @@ class Context:
         Raises:
             ModelError: they differ.
         """
+        model = self.prepared.model  # a model that does not fit is told before photos are read
         faces = self.faces[0]
-        feeder = self.feeder(faces)
-        count = min(self.batch, _CHECKED_FACES, len(faces)) if self.prepared.dynamic_batch else self.batch
-        feeds = feeder(range(count))
-        with OnnxRuntimeRunner(self.prepared.model) as runner:
+        feeds = self.feeder(faces)(range(min(self.batch, _CHECKED_FACES, len(faces))))
+        with OnnxRuntimeRunner(model) as runner:
             self.settings.source.check(runner.infer(feeds), feeds)
 
     @cached_property
@@ -193,6 +233,13 @@ class Context:
                 "check the inputs' range (--input NAME=image:SIZE:MIN:MAX), or use another checkpoint",
             )
         return pictures
+
+
+def _enough(folder: Path, faces: FaceSet, minimum: int = MIN_FACES) -> str | None:
+    try:
+        return require_enough(faces, minimum)
+    except FacesError as error:
+        raise FacesError(f"{folder}: {error.message}", error.remedy) from error
 
 
 def _thinned(faces: FaceSet, limit: int) -> FaceSet:

@@ -20,19 +20,23 @@ from trt_facefusion.runtime.base import Runner
 from trt_facefusion.types import Array, Feeds, Progress, TensorSpec, silent
 
 PAIRING_SEED = 0
+MIN_SIDE_PX = 11
+"""The window of SSIM."""
 
 
 @dataclass(frozen=True)
 class Feeder:
     """Network inputs for faces by number: each target crop with the identity of another person.
 
-    ``projection`` is the matrix that the preset multiplies embeddings with, where it names one.
+    ``projection`` is the matrix that the preset multiplies embeddings with, where it names one. ``fixed_batch`` is the
+    number of samples that the model insists on: fewer are filled up with repeats.
     """
 
     preset: Preset
     faces: FaceSet
     embedder: Embedder
     projection: NDArray[np.float32] | None = None
+    fixed_batch: int | None = None
 
     @cached_property
     def sources(self) -> NDArray[np.int64]:
@@ -45,6 +49,8 @@ class Feeder:
     def __call__(self, indices: Sequence[int]) -> Feeds:
         """Inputs for the targets ``indices``."""
         chosen = np.asarray(indices, np.int64)
+        if self.fixed_batch is not None:
+            chosen = np.resize(chosen, self.fixed_batch)
         feeds: dict[str, Array] = {}
         for spec in self.preset.inputs:
             if isinstance(spec, ImageInput):
@@ -110,27 +116,29 @@ def picture_output(preset: Preset, outputs: Sequence[TensorSpec]) -> str:
     Raises:
         ModelError: there is none.
     """
-    names = [spec.name for spec in outputs]
-    if preset.output.name is not None and preset.output.name in names:
-        return preset.output.name
-    for spec in outputs:
-        if len(spec.shape) == 4 and spec.shape[1] == 3:
-            return spec.name
+    pictures = [spec.name for spec in outputs if _is_picture(spec)]
+    if preset.output.name in pictures:
+        return str(preset.output.name)
+    if pictures:
+        return pictures[0]
     raise ModelError(
-        f"no output of the model is a picture [N,3,H,W]: {'; '.join(map(str, outputs))}",
+        f"no output of the model is a picture [N,3,H,W] of {MIN_SIDE_PX} px or more: {'; '.join(map(str, outputs))}",
         "this tool verifies generators by the pictures they make; export the network with its picture as an output",
     )
 
 
+def _is_picture(spec: TensorSpec) -> bool:
+    sides = [side for side in spec.shape[2:] if isinstance(side, int)]
+    return len(spec.shape) == 4 and spec.shape[1] == 3 and all(side >= MIN_SIDE_PX for side in sides)
+
+
 @dataclass(frozen=True)
 class Painter:
-    """Runs a model on a feeder's faces and decodes the pictures. ``batch`` samples at a time; ``fixed`` if the model
-    takes no other number."""
+    """Runs a model on a feeder's faces, ``batch`` samples at a time, and decodes the pictures."""
 
     feeder: Feeder
     output: str
     batch: int
-    fixed: bool
 
     def __call__(
         self, runner: Runner, indices: Sequence[int] | None = None, progress: Progress = silent, stage: str = "verify"
@@ -140,9 +148,7 @@ class Painter:
         pictures = []
         for start in range(0, len(chosen), self.batch):
             part = chosen[start : start + self.batch]
-            # A model of fixed batch size gets its last batch filled up with copies, which are cut off again.
-            filled = part + part[-1:] * (self.batch - len(part)) if self.fixed else part
-            tensor = runner.infer(self.feeder(filled))[self.output]
+            tensor = runner.infer(self.feeder(part))[self.output]
             pictures.append(self.feeder.preset.output.decode(tensor)[: len(part)])
             progress(stage, start + len(part), len(chosen))
         return np.concatenate(pictures)

@@ -39,8 +39,8 @@ class BuildSettings:
     cache: Path = Path("calib_cache")
     max_ssim_drop: float | None = None
     repairs: int = 3
-    max_calib: int = 500
-    max_eval: int = 200
+    max_calib: int = 300
+    max_eval: int = 128
     strict: bool = False
     force: bool = False
     recalibrate: bool = False
@@ -69,6 +69,7 @@ def engine_key(settings: BuildSettings, digests: Mapping[str, str], precision: P
     return build_key(
         {
             "tool": __version__,
+            "name": settings.source.name,
             "preset": repr(settings.preset),
             "batch": str(settings.batch),
             "precision": precision.value,

@@ -24,7 +24,10 @@ _HEADER = """\
 
 @dataclass(frozen=True)
 class PlannedNode:
-    """One node's line of the plan. ``macs`` is for a batch of one; ``quantisable``: INT8 is possible at all."""
+    """One node's line of the plan.
+
+    ``macs`` is for a batch of one; ``quantisable``: INT8 is possible at all; ``weight`` says which layer it is.
+    """
 
     name: str
     op: str
@@ -33,6 +36,7 @@ class PlannedNode:
     reason: str
     macs: int = 0
     quantisable: bool = False
+    weight: str = ""
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,10 @@ class Plan:
     def raised(self, changes: Mapping[str, str]) -> Plan:
         """The plan with INT8 nodes raised to FP16; ``changes`` maps names to reasons."""
         nodes = tuple(
-            replace(n, precision=Precision.FP16, reason=changes[n.name]) if n.name in changes else n for n in self.nodes
+            replace(n, precision=Precision.FP16, reason=changes[n.name])
+            if n.name in changes and n.precision is Precision.INT8
+            else n
+            for n in self.nodes
         )
         return replace(self, nodes=nodes)
 
@@ -126,6 +133,7 @@ def describe(view: GraphView) -> tuple[PlannedNode, ...]:
             "",
             counts.get(node.name, 0),
             quantisable(view, node.name),
+            view.weight(node) or "",
         )
         for node in view.float_nodes()
     )
@@ -135,9 +143,10 @@ def loads(text: str, view: GraphView, digest: str, model: str) -> Plan:
     """The plan in ``text``, checked against the model it is for. Nodes it leaves out stay as ``FP32``.
 
     Raises:
-        PlanError: not YAML, not a plan, another schema, unknown nodes or precisions, INT8 where it is impossible.
+        PlanError: not YAML, not a plan, another schema, unknown or repeated nodes, unknown precisions, INT8 where it is
+            impossible.
     """
-    rows = _rows(text)
+    rows = plan_rows(text)
     known = {node.name: node for node in describe(view)}
     unknown = [str(row["name"]) for row in rows if row["name"] not in known]
     if unknown:
@@ -145,6 +154,9 @@ def loads(text: str, view: GraphView, digest: str, model: str) -> Plan:
             f"the plan names {len(unknown)} nodes that the model does not have: {', '.join(unknown[:5])}",
             "it was made for another model or export: make a new one by building without --plan and edit that",
         )
+    twice = [name for name, count in Counter(row["name"] for row in rows).items() if count > 1]
+    if twice:
+        raise PlanError(f"the plan names {', '.join(twice[:5])} more than once", "keep one line for each node")
     for row in rows:
         known[row["name"]] = _apply(known[row["name"]], row)
     return Plan(model, digest, tuple(known.values()))
@@ -159,7 +171,12 @@ def read_plan(path: Path, view: GraphView, digest: str, model: str) -> Plan:
     return loads(text, view, digest, model)
 
 
-def _rows(text: str) -> list[dict[str, Any]]:
+def plan_rows(text: str) -> list[dict[str, Any]]:
+    """The entries of a plan's YAML, for showing it without its model.
+
+    Raises:
+        PlanError: not YAML, not a plan, another schema.
+    """
     remedy = "start from a plan.yaml that a build wrote, and change only `precision` and `reason`"
     try:
         document = yaml.safe_load(text)

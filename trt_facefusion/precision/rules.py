@@ -18,6 +18,9 @@ RANGE_MARGIN = 4.0
 FP16_TINY = 6.1e-5
 """Smallest normal FP16 number: below it a constant such as an epsilon loses its digits, below 6e-8 it becomes 0."""
 
+SMALL_WEIGHT = 1e-3
+"""A layer whose largest weight is below this keeps its digits in FP32 only: its INT8 scale would be below 2**-17."""
+
 Decision = tuple[Precision, str]
 
 
@@ -44,7 +47,7 @@ def range_rule(context: Context, node: PlannedNode) -> Decision | None:
 
 def tiny_constant_rule(context: Context, node: PlannedNode) -> Decision | None:
     """FP32 where a scalar constant would vanish in FP16 (1e-8 becomes 0, and 0/0 follows)."""
-    if node.op not in {"Add", "Sub", "Mul", "Div", "Max", "Pow"}:
+    if node.op not in {"Add", "Sub", "Mul", "Div", "Max", "Min", "Pow", "Clip"}:
         return None
     for name in context.view.nodes[node.name].input:
         if name and context.view.is_constant(name) and context.view.is_float(name):
@@ -61,6 +64,17 @@ def large_weight_rule(context: Context, node: PlannedNode) -> Decision | None:
             peak = float(np.abs(context.view.constant(name)).max(initial=0.0))
             if peak > FP16_MAX:
                 return Precision.FP32, f"the constant {name} holds {peak:.3g}; FP16 ends at 65504"
+    return None
+
+
+def small_weight_rule(context: Context, node: PlannedNode) -> Decision | None:
+    """FP32 where all of a layer's weights are so small that FP16 (and an FP16 scale) would lose their digits."""
+    weight = context.view.weight(context.view.nodes[node.name])
+    if weight is None:
+        return None
+    peak = float(np.abs(context.view.constant(weight)).max(initial=0.0))
+    if 0 < peak < SMALL_WEIGHT:
+        return Precision.FP32, f"the largest weight is {peak:.3g}: too small for FP16 and for an FP16 scale"
     return None
 
 
@@ -103,7 +117,15 @@ def default_rule(_: Context, node: PlannedNode) -> Decision | None:
     return Precision.FP16, f"{node.role.value}: no matrix product, FP16 halves its traffic"
 
 
-RULES: tuple[Rule, ...] = (range_rule, tiny_constant_rule, large_weight_rule, role_rule, int8_rule, default_rule)
+RULES: tuple[Rule, ...] = (
+    range_rule,
+    tiny_constant_rule,
+    large_weight_rule,
+    small_weight_rule,
+    role_rule,
+    int8_rule,
+    default_rule,
+)
 
 
 def plan_by_rules(view: GraphView, amax: Mapping[str, float], model: str) -> Plan:

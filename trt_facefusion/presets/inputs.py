@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -13,6 +14,10 @@ from trt_facefusion.errors import BadInputError, ModelError
 from trt_facefusion.types import Array
 
 INPUT_SYNTAX = "NAME=image:SIZE:MIN:MAX[:bgr], NAME=embedding or NAME=file:VALUES.npy"
+
+_LARGEST_VALUE = 1e4
+_SMALLEST_RANGE = 1e-2
+"""Any wider or narrower range of pixel values is a slip of the pen, and FP32 would lose the picture in it."""
 
 _ImageFloats = NDArray[np.float32]
 
@@ -99,7 +104,7 @@ class FileInput:
                 f"cannot read the values of input {self.name!r} from {self.path}: {error}",
                 "write them with numpy.save as one plain array",
             ) from error
-        if not isinstance(values, np.ndarray) or not np.isfinite(values).all():
+        if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiub" or not np.isfinite(values).all():
             raise BadInputError(
                 f"{self.path} does not hold one array of finite numbers", "write it with numpy.save as one plain array"
             )
@@ -141,9 +146,10 @@ def parse_input(text: str) -> InputSpec:
     Raises:
         BadInputError: the text does not follow ``INPUT_SYNTAX``.
     """
-    name, equals, description = text.rpartition("=")
-    kind, _, rest = description.partition(":")
-    if equals and name:
+    # Both names and paths may hold "=" and ":": the kind between them decides where the name ends.
+    match = re.fullmatch(r"(?P<name>.+?)=(?P<kind>image|embedding|file)(:(?P<rest>.*))?", text)
+    if match:
+        name, kind, rest = match["name"], match["kind"], match["rest"] or ""
         if kind == "embedding" and not rest:
             return EmbeddingInput(name)
         if kind == "file" and rest:
@@ -166,6 +172,6 @@ def _parse_image(name: str, rest: str) -> ImageInput | None:
         size, low, high = int(parts[0]), float(parts[1]), float(parts[2])
     except ValueError:
         return None
-    if not (16 <= size <= 4096 and np.isfinite([low, high]).all() and low < high):
+    if not (16 <= size <= 4096 and -_LARGEST_VALUE <= low < high <= _LARGEST_VALUE and high - low >= _SMALLEST_RANGE):
         return None
     return ImageInput.with_range(name, size, low, high, bgr)

@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from nets import SWAPPER_SHAPES, Net, feeds, run, swapper
+from onnx import helper, numpy_helper
+
+from trt_facefusion.errors import ModelError
+from trt_facefusion.export import OnnxSource, load_model
+
+
+def tiny() -> onnx.ModelProto:
+    net = Net()
+    net.conv("x", 3, 3, name="y")
+    return net.model({"x": ["N", 3, 8, 8]}, {"y": ["N", 3, 8, 8]})
+
+
+def with_external_data(folder: Path) -> Path:
+    path = folder / "net.onnx"
+    onnx.save_model(swapper(), path, save_as_external_data=True, location="net.bin", size_threshold=0)
+    return path
+
+
+def relocated(path: Path, location: str) -> Path:
+    model = onnx.load(path, load_external_data=False)
+    for tensor in model.graph.initializer:
+        for entry in tensor.external_data:
+            if entry.key == "location":
+                entry.value = location
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def refused(path: Path) -> ModelError:
+    with pytest.raises(ModelError) as error:
+        load_model(path)
+    assert error.value.remedy
+    assert str(path) in error.value.message
+    return error.value
+
+
+@pytest.mark.parametrize("name", ["net.onnx", "net.json", "net.txt", "net"])
+def test_a_model_is_read_whatever_its_file_is_called(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(tiny().SerializeToString())
+    assert load_model(tmp_path / name) == tiny()
+
+
+def test_external_weights_are_read_and_part_of_the_digest(tmp_path: Path) -> None:
+    source = OnnxSource(with_external_data(tmp_path))
+    inputs = feeds(SWAPPER_SHAPES)
+    np.testing.assert_array_equal(run(source.load({}), inputs)["output"], run(swapper(), inputs)["output"])
+    before = source.digest()
+    data = bytearray((tmp_path / "net.bin").read_bytes())
+    data[100] ^= 1
+    (tmp_path / "net.bin").write_bytes(data)
+    assert source.digest() != before
+
+
+def test_the_digest_is_that_of_the_content(tmp_path: Path) -> None:
+    paths = [tmp_path / "a.onnx", tmp_path / "b.onnx", tmp_path / "c.onnx"]
+    for path, model in zip(paths, [tiny(), tiny(), swapper()], strict=True):
+        path.write_bytes(model.SerializeToString())
+    digests = [OnnxSource(path).digest() for path in paths]
+    assert digests[0] == digests[1] != digests[2]
+
+
+@pytest.mark.parametrize("location", ["{outside}/secret.bin", "../secret.bin", "sub/../../secret.bin", ""])
+def test_weights_outside_the_folder_are_not_read(tmp_path: Path, location: str) -> None:
+    (tmp_path / "secret.bin").write_bytes(bytes(1 << 20))
+    inside = tmp_path / "inside"
+    (inside / "sub").mkdir(parents=True)
+    path = relocated(with_external_data(inside), location.format(outside=tmp_path))
+    assert "weights" in refused(path).message
+    with pytest.raises(ModelError):
+        OnnxSource(path).digest()
+
+
+def test_a_link_out_of_the_folder_is_not_followed(tmp_path: Path) -> None:
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    path = with_external_data(inside)
+    (inside / "net.bin").rename(tmp_path / "net.bin")
+    (inside / "net.bin").symlink_to(tmp_path / "net.bin")
+    assert "outside" in refused(path).message
+
+
+def test_external_weights_of_nested_attributes_are_confined_too(tmp_path: Path) -> None:
+    model = tiny()
+    tensor = numpy_helper.from_array(np.ones(4, np.float32), "c")
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="../secret.bin")
+    model.graph.node.append(helper.make_node("Constant", [], ["c"], value=tensor))
+    (tmp_path / "net.onnx").write_bytes(model.SerializeToString())
+    assert "outside" in refused(tmp_path / "net.onnx").message
+
+
+@pytest.mark.parametrize("damage", ["missing", "short"])
+def test_damaged_external_weights_are_refused(tmp_path: Path, damage: str) -> None:
+    path = with_external_data(tmp_path)
+    if damage == "missing":
+        (tmp_path / "net.bin").unlink()
+    else:
+        (tmp_path / "net.bin").write_bytes(b"short")
+    assert "weights" in refused(path).message
+
+
+@pytest.mark.parametrize("keep", [0, 1, 10, 0.5, 0.9, -1])
+def test_truncated_files_are_refused(tmp_path: Path, keep: float) -> None:
+    content = tiny().SerializeToString()
+    cut = int(keep * len(content)) if isinstance(keep, float) else keep
+    (tmp_path / "net.onnx").write_bytes(content[:cut])
+    refused(tmp_path / "net.onnx")
+
+
+@pytest.mark.parametrize("content", [b"hello", bytes(1000), b"<html>404</html>" * 50, b"\x89PNG\r\n\x1a\n" * 20])
+def test_other_files_are_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "net.onnx").write_bytes(content)
+    refused(tmp_path / "net.onnx")
+
+
+def test_a_folder_or_a_missing_file_is_refused(tmp_path: Path) -> None:
+    assert "is a folder" in refused(tmp_path).message
+    assert "does not exist" in refused(tmp_path / "none.onnx").message
+    with pytest.raises(ModelError):
+        OnnxSource(tmp_path / "none.onnx").digest()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_broken_weights_are_named_and_counted(tmp_path: Path, value: float, dtype: type) -> None:
+    model = tiny()
+    weights = np.zeros(5, dtype)
+    weights[:2] = value
+    model.graph.initializer.append(numpy_helper.from_array(weights, "broken"))
+    (tmp_path / "net.onnx").write_bytes(model.SerializeToString())
+    message = refused(tmp_path / "net.onnx").message
+    assert "'broken'" in message
+    assert "2 values" in message
+
+
+def test_broken_weights_inside_constant_nodes_are_found_too(tmp_path: Path) -> None:
+    model = tiny()
+    tensor = numpy_helper.from_array(np.array([np.nan], np.float32), "c")
+    model.graph.node.append(helper.make_node("Constant", [], ["c"], value=tensor))
+    (tmp_path / "net.onnx").write_bytes(model.SerializeToString())
+    assert "'c'" in refused(tmp_path / "net.onnx").message
+
+
+def test_an_unknown_operator_is_named(tmp_path: Path) -> None:
+    model = tiny()
+    model.graph.node[0].op_type = "FancyConv"
+    (tmp_path / "net.onnx").write_bytes(model.SerializeToString())
+    assert "FancyConv" in refused(tmp_path / "net.onnx").message
+
+
+def test_shapes_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
+    net = Net()
+    net.op("Add", net.conv("x", 3, 4), net.conv("x", 3, 3), name="y")
+    (tmp_path / "net.onnx").write_bytes(net.model({"x": ["N", 3, 8, 8]}, {"y": ["N", 3, 8, 8]}).SerializeToString())
+    refused(tmp_path / "net.onnx")

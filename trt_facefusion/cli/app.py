@@ -1,0 +1,31 @@
+"""The commands of `trt-ff`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from trt_facefusion import __version__
+from trt_facefusion.cli import build, console, engines, presets
+
+app = typer.Typer(
+    name="trt-ff",
+    help="Builds TensorRT engines for face-swap generators, and proves on faces that they are right.",
+    epilog=console.EXIT_CODES,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+app.command("build", epilog=console.EXIT_CODES)(build.command)
+app.command("engines")(engines.list_command)
+app.command("inspect")(engines.inspect_command)
+app.command("presets")(presets.command)
+
+
+@app.callback(invoke_without_command=True)
+def root(version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False) -> None:
+    """Options of every command."""
+    if version:
+        console.out.print(f"trt-facefusion {__version__}", highlight=False)
+        raise typer.Exit
