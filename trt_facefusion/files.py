@@ -24,14 +24,14 @@ PROCESS = token_hex(4)
 """Tells this process's own temporary files; process ids repeat, above all in containers."""
 
 
-def store_error(error: OSError, path: Path, doing: str = "write") -> StoreError:
-    """``error`` as a message that says what to do."""
+def store_error(error: OSError, path: Path, doing: str = "write", option: str = "--output") -> StoreError:
+    """``error`` as a message that says what to do; ``option`` is the one that names another place."""
     reason = os.strerror(error.errno) if error.errno else str(error)
     remedy = _REMEDIES.get(error.errno or 0, "Check the disk and the folder, or write elsewhere with --output DIR.")
-    return StoreError(f"Cannot {doing} {path}: {reason}.", remedy)
+    return StoreError(f"Cannot {doing} {path}: {reason}.", remedy.replace("--output", option))
 
 
-def write_atomic(path: Path, data: bytes) -> None:
+def write_atomic(path: Path, data: bytes, option: str = "--output") -> None:
     """Write ``data`` to ``path``, replacing what is there; after a crash the old or the new content is there, whole.
 
     Raises:
@@ -47,7 +47,7 @@ def write_atomic(path: Path, data: bytes) -> None:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):
-            raise store_error(error, path) from error
+            raise store_error(error, path, option=option) from error
         raise
 
 

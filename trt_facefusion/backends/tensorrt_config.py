@@ -83,4 +83,4 @@ class TimingCache:
             return
         cache = config.get_timing_cache()
         if cache is not None:
-            write_atomic(self.path, bytes(cache.serialize()))
+            write_atomic(self.path, bytes(cache.serialize()), "--cache")

@@ -78,8 +78,8 @@ def save(calibration: Calibration, folder: Path) -> Path:
     path = cache_path(folder, calibration.model, calibration.model_digest)
     text = calibration.table.dumps()
     description = json.dumps(_describe(calibration, text), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    write_atomic(path, text.encode("utf-8"))
-    write_atomic(_json_path(path), description.encode("utf-8"))
+    write_atomic(path, text.encode("utf-8"), "--cache")
+    write_atomic(_json_path(path), description.encode("utf-8"), "--cache")
     return path
 
 
