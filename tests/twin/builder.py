@@ -15,6 +15,7 @@ import ctypes
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
@@ -137,6 +138,7 @@ def make_twin(version: str = VERSION_10, **options: Any) -> tuple[ModuleType, Tw
     """A module that stands in for `tensorrt` of that version, and its state."""
     twin = Twin(version, **options)
     module = _Module("tensorrt")
+    module.__spec__ = ModuleSpec("tensorrt", None)  # torch asks for it
     names = [*_ENUMS, "ILogger", "IProgressMonitor"]
     public = {name: getattr(surface, name) for name in names}
     public |= {
