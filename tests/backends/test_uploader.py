@@ -24,11 +24,15 @@ class FakeCuda(ModuleType):
         self.memory: dict[int, np.ndarray] = {}
         self.queue: list[Callable[[], None]] = []
         self.limit_bytes = limit_bytes
-        self.depth = 0
+        self.depth = self.holders = self.generation = 0
         outer = self
 
         class Stream:
+            def __init__(self) -> None:
+                self.generation = outer.generation
+
             def synchronize(self) -> None:
+                assert self.generation == outer.generation, "invalid resource handle"
                 outer.drain(len(outer.queue))
 
         class Event:
@@ -48,12 +52,16 @@ class FakeCuda(ModuleType):
             def pop(self) -> None:
                 outer.depth -= 1
 
-            def detach(self) -> None: ...
+            def detach(self) -> None:
+                outer.holders -= 1
+                if not outer.holders:  # the driver destroys it and all that was made in it
+                    outer.generation += 1
 
         class CudaDevice:
             def __init__(self, number: int) -> None: ...
 
             def retain_primary_context(self) -> Context:
+                outer.holders += 1
                 return Context()
 
             def name(self) -> str:
@@ -132,7 +140,8 @@ def test_every_batch_is_whole_in_device_memory_when_its_address_is_given(cuda: F
     assert len(cuda.memory) == 4  # two slots of two inputs
     feed.close()
     assert not cuda.memory
-    assert cuda.depth == 0
+    assert cuda.depth == cuda.holders == 0
+    feed.close()  # twice does no harm
 
 
 def test_the_next_batch_is_under_way_while_one_is_used_and_does_not_touch_it(cuda: FakeCuda) -> None:

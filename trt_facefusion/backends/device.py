@@ -36,24 +36,39 @@ def current_device() -> Device | None:
 
         cuda.init()
         device = cuda.Device(0)
-        with primary_context(cuda):
+        context = PrimaryContext(cuda)
+        with context.current():
             free, total = cuda.mem_get_info()
+        context.release()
     except Exception:  # an import that fails, no driver, no device, a lost one: pycuda has a class for each
         return None
     major, minor = device.compute_capability()
     return Device(device.name(), (int(major), int(minor)), int(cuda.get_driver_version()), int(free), int(total))
 
 
-@contextmanager
-def primary_context(cuda: Any) -> Iterator[Any]:
-    """The GPU's primary context, current in this thread: the one that TensorRT and torch use."""
-    context = cuda.Device(0).retain_primary_context()
-    context.push()
-    try:
-        yield context
-    finally:
-        context.pop()
-        context.detach()
+class PrimaryContext:
+    """The GPU's primary context, the one that TensorRT and torch use, held from here to `release`.
+
+    It has to be held as long as anything made in it is used: with its last holder gone, the driver destroys it.
+    """
+
+    def __init__(self, cuda: Any) -> None:
+        self._context = cuda.Device(0).retain_primary_context()
+
+    @contextmanager
+    def current(self) -> Iterator[None]:
+        """Make it the current context of this thread."""
+        self._context.push()
+        try:
+            yield
+        finally:
+            self._context.pop()
+
+    def release(self) -> None:
+        """Give it back; nothing made in it may be used any more."""
+        if self._context is not None:
+            self._context.detach()
+            self._context = None
 
 
 def workspace_bytes(asked: int | None, device: Device | None) -> int:

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from trt_facefusion.backends.device import primary_context
+from trt_facefusion.backends.device import PrimaryContext
 from trt_facefusion.errors import BadInputError, BuildError
 from trt_facefusion.types import Array, Feeds
 
@@ -35,7 +35,8 @@ class PycudaUploader:
 
         self._cuda = cuda
         cuda.init()
-        with primary_context(cuda):
+        self._context = PrimaryContext(cuda)
+        with self._context.current():
             self._stream: Any = cuda.Stream()
             self._events = [cuda.Event(cuda.event_flags.DISABLE_TIMING) for _ in range(SLOTS)]
         self._pinned: list[dict[str, Any]] = [{} for _ in range(SLOTS)]
@@ -43,7 +44,7 @@ class PycudaUploader:
 
     def start(self, slot: int, feeds: Feeds) -> None:
         """See `Uploader`. Raises BuildError when the GPU has no memory for two batches."""
-        with primary_context(self._cuda):
+        with self._context.current():
             for name, values in feeds.items():
                 pinned, device = self._buffers(slot, name, values)
                 # An earlier copy out of this buffer ended before `finish` gave its addresses away.
@@ -53,13 +54,15 @@ class PycudaUploader:
 
     def finish(self, slot: int) -> Mapping[str, int]:
         """See `Uploader`."""
-        with primary_context(self._cuda):
+        with self._context.current():
             self._events[slot].synchronize()
         return {name: int(buffer) for name, buffer in self._device[slot].items()}
 
     def close(self) -> None:
         """See `Uploader`."""
-        with primary_context(self._cuda):
+        if self._stream is None:
+            return
+        with self._context.current():
             self._stream.synchronize()  # no copy may still read or write what is freed now
             for buffers in self._device:
                 for buffer in buffers.values():
@@ -67,6 +70,7 @@ class PycudaUploader:
             self._device = [{} for _ in range(SLOTS)]
             self._pinned = [{} for _ in range(SLOTS)]
             self._events, self._stream = [], None
+        self._context.release()
 
     def _buffers(self, slot: int, name: str, values: Array) -> tuple[Any, Any]:
         if name not in self._device[slot]:
