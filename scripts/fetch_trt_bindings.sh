@@ -5,6 +5,8 @@
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 folder=${1:-${TRT_FF_BINDINGS:-$HOME/.cache/trt-facefusion/bindings}}
+python="$here/../.venv/bin/python"
+[ -x "$python" ] || python=python3
 mkdir -p "$folder"
 
 stub() { # version, library, macro, build number
@@ -13,13 +15,15 @@ stub() { # version, library, macro, build number
 }
 
 fetch() { # major version, package, version, build number
-    if [ -d "$folder/$1/tensorrt_bindings" ]; then return; fi
+    local tag
+    tag=$("$python" -c 'import sys; print("cp%d%d" % sys.version_info[:2])')
+    if compgen -G "$folder/wheels/$2-$3-$tag-*.whl" >/dev/null && [ -d "$folder/$1/tensorrt_bindings" ]; then return; fi
     mkdir -p "$folder/$1" "$folder/wheels"
-    python3 -m pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: -d "$folder/wheels" "$2==$3"
+    "$python" -m pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: -d "$folder/wheels" "$2==$3"
     stub "$1" nvinfer INFER "$4"
     stub "$1" nvinfer_plugin PLUGIN "$4"
     stub "$1" nvonnxparser PARSER "$4"
-    python3 -m zipfile -e "$folder/wheels/$2-$3-"*.whl "$folder/$1"
+    "$python" -m zipfile -e "$folder/wheels/$2-$3-"*.whl "$folder/$1"
 }
 
 fetch 10 tensorrt_cu12_bindings 10.16.1.11 101601
