@@ -202,7 +202,8 @@ def test_without_a_plan_version_10_builds_the_typed_graph(case: Case, monkeypatc
 def test_options_reach_the_builder(case: Case, version: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     twin = install(monkeypatch, version)
     options = BuildOptions(tmp_path, 4, "ampere_plus", version_compatible=True)
-    build(case, Precision.FP16, options=options, workspace_bytes=None)
+    engine = build(case, Precision.FP16, options=options, workspace_bytes=None)
+    assert engine.kernels_known
     config = twin.last_config
     assert config.builder_optimization_level == 4
     assert config.hardware_compatibility_level.name == "AMPERE_PLUS"

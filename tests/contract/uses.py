@@ -134,6 +134,7 @@ class Checker(ast.NodeVisitor):
     def _class_member(self, node: ast.Attribute, kind: str, owner: str) -> Type:
         if owner not in self.classes:
             self.wrong(node, f"tensorrt has no {owner}")
+        if owner not in self.classes or node.attr == "__class__":
             return None
         signature = self.member(owner, node.attr)
         writes = isinstance(node.ctx, ast.Store)

@@ -14,11 +14,12 @@ from twin.builder import VERSION_10, VERSION_11, Twin, make_twin, read_plan
 from twin.uploader import A10G, HostUploader
 
 from trt_facefusion.backends import registry
+from trt_facefusion.backends.base import BuildOptions
 from trt_facefusion.backends.tensorrt import TensorRt
 from trt_facefusion.export import OnnxSource
 from trt_facefusion.pipeline import settings as settings_module
 from trt_facefusion.pipeline.build import build
-from trt_facefusion.pipeline.settings import BuildSettings
+from trt_facefusion.pipeline.settings import BuildSettings, engine_key
 from trt_facefusion.presets import Preset, parse_input
 from trt_facefusion.runtime.onnxruntime import OnnxRuntimeRunner
 from trt_facefusion.types import Precision
@@ -91,6 +92,16 @@ def test_recalibrate_compares_tensorrts_table_with_ours(
     build(settings(model, faces, tmp_path, recalibrate=True), note=notes.append)
     assert twin.batches_seen > 0
     assert any("TensorRT calibrated" in note and "differs most" in note for note in notes)
+
+
+def test_recalibrate_is_another_engine_for_tensorrt_10_only(model: Path, faces: Path, tmp_path: Path) -> None:
+    def key(backend: str, **changes: Any) -> str:
+        return engine_key(settings(model, faces, tmp_path, **changes), {"backend": backend}, Precision.INT8)
+
+    assert key("tensorrt 10.16", recalibrate=True) != key("tensorrt 10.16")
+    assert key("tensorrt 11.4", recalibrate=True) == key("tensorrt 11.4")
+    assert key("tensorrt 11.4", options=BuildOptions(version_compatible=True)) != key("tensorrt 11.4")
+    assert key("tensorrt 11.4", workspace_bytes=1) != key("tensorrt 11.4")
 
 
 def test_layers_that_lost_their_precision_are_in_the_manifest(

@@ -147,6 +147,7 @@ def make_twin(version: str = VERSION_10, **options: Any) -> tuple[ModuleType, Tw
         "NetworkDefinitionCreationFlag": surface.CreationFlag10 if twin.weak else surface.CreationFlag11,
     }
     if twin.weak:
+        public["IConstantLayer"] = surface.IConstantLayer10
         public["IInt8EntropyCalibrator2"] = surface.IInt8EntropyCalibrator2
         public["IInt8MinMaxCalibrator"] = surface.IInt8MinMaxCalibrator
     for made in (Builder, OnnxParser, Runtime):
@@ -320,6 +321,7 @@ class _Build:
             "precisions": {node: precision.value for node, precision in precisions.items()},
             "scales": self.scales,
             "layers": list(self._layers(precisions)),
+            "version_compatible": "VERSION_COMPATIBLE" in self.config._flags,
         }
         return IHostMemory(MAGIC + json.dumps(header).encode() + b"\n" + model.SerializeToString())
 
@@ -463,17 +465,19 @@ def _shown(name: str, dtype: str) -> dict[str, Any]:
 
 
 class Runtime(Traced):
-    __slots__ = ()
+    __slots__ = ("engine_host_code_allowed",)
     _twin: Twin
 
-    def __init__(self, logger: Any) -> None: ...
+    def __init__(self, logger: Any) -> None:
+        object.__setattr__(self, "engine_host_code_allowed", False)
 
     def deserialize_cuda_engine(self, serialized_engine: bytes) -> ICudaEngine | None:
         try:
             header, _ = read_plan(bytes(serialized_engine))
         except ValueError:
             return None
-        return ICudaEngine(header) if header["version"] == self._twin.version else None
+        allowed = object.__getattribute__(self, "engine_host_code_allowed") or not header["version_compatible"]
+        return ICudaEngine(header) if allowed and header["version"] == self._twin.version else None
 
 
 class ICudaEngine(Traced):

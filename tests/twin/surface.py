@@ -230,7 +230,11 @@ class INetworkDefinition(Traced):
         return self._inputs[index]
 
     def get_layer(self, index: int) -> ILayer:
-        return self._layers[index]
+        layer = self._layers[index]
+        # Like the real one: whatever the layer is, it comes as the base class.
+        made = object.__getattribute__(layer, "__class__")
+        object.__setattr__(layer, "__class__", ILayer10 if issubclass(made, ILayer10) else ILayer)
+        return layer
 
 
 class IOptimizationProfile(Traced):

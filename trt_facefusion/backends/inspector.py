@@ -36,10 +36,12 @@ class EngineFacts:
     activations_bytes: int | None = None
 
 
-def inspect(session: Session, data: bytes) -> EngineFacts:
+def inspect(session: Session, data: bytes, *, version_compatible: bool = False) -> EngineFacts:
     """Load a built engine once and ask the inspector; an engine that cannot be loaded here gives no facts."""
     trt = session.api
     runtime = trt.Runtime(session.logger)
+    if version_compatible:
+        runtime.engine_host_code_allowed = True  # such an engine brings a runtime along; this one was made right here
     engine = runtime.deserialize_cuda_engine(data)
     if engine is None:
         return EngineFacts()

@@ -46,6 +46,7 @@ def cover(
             tensor = layer.get_output(output)
             _measured(api, tensor, table, amax, missing)
             if tensor.name in missing and layer.type == trt.LayerType.CONSTANT:
+                layer.__class__ = trt.IConstantLayer  # the library hands out the base class only
                 amax[tensor.name] = _weights_amax(layer)
                 derived[tensor.name] = WEIGHTS
             elif layer.type in moves and layer.num_inputs:

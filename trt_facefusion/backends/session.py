@@ -78,7 +78,8 @@ class Session:
         Raises:
             BuildError: the network was refused; the message holds the library's own.
         """
-        config.progress_monitor = make_monitor(self.api, self.progress, self.stop)
+        monitor = make_monitor(self.api, self.progress, self.stop)  # kept here: the config may hold a bare pointer
+        config.progress_monitor = monitor
         engine = builder.build_serialized_network(network, config)
         self.stop.raise_error()
         if engine is None:

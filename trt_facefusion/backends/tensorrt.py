@@ -88,7 +88,7 @@ class TensorRt:
                 data = made.data
             else:
                 data = build_typed(session, request, device)
-            facts = inspect(session, data)
+            facts = inspect(session, data, version_compatible=request.options.version_compatible)
         return BuiltEngine(
             data=data,
             backend=self.name,

@@ -74,7 +74,8 @@ class TimingCache:
             data = self.path.read_bytes()
         except OSError:
             data = b""
-        if not config.set_timing_cache(config.create_timing_cache(data), False):
+        cache = config.create_timing_cache(data)
+        if cache is None or not config.set_timing_cache(cache, False):
             config.set_timing_cache(config.create_timing_cache(b""), False)
 
     def save(self, config: trt.IBuilderConfig) -> None:

@@ -148,11 +148,13 @@ class _Calibration:
         self, builder: trt.Builder, network: trt.INetworkDefinition, config: trt.IBuilderConfig, feed: BatchFeed
     ) -> None:
         """Calibrate at the size of the batches: the usual size of the engine's own profile may be another."""
+        dynamic = [name for name, shape in input_shapes(network).items() if -1 in shape]
+        if not dynamic:
+            return
         profile = builder.create_optimization_profile()
-        for name, shape in input_shapes(network).items():
-            if -1 in shape:
-                batch = feed.shapes[name]
-                profile.set_shape(name, batch, batch, batch)
+        for name in dynamic:
+            batch = feed.shapes[name]
+            profile.set_shape(name, batch, batch, batch)
         if not config.set_calibration_profile(profile):
             raise self.session.build_error("the calibration profile was refused")
 

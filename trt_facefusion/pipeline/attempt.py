@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from trt_facefusion.accuracy.gate import Verdict
 from trt_facefusion.accuracy.judge import Accuracy, judge
 from trt_facefusion.accuracy.perceptual import PerceptualDistance
-from trt_facefusion.backends.base import BuildOptions, BuildRequest, BuiltEngine, ShapeRange, WeakTyping
+from trt_facefusion.backends.base import BuildRequest, BuiltEngine, ShapeRange, WeakTyping
 from trt_facefusion.backends.kernels import Coverage, int8_coverage
 from trt_facefusion.calibration import Batches, compare
 from trt_facefusion.calibration.cache import load_named
@@ -93,8 +93,14 @@ class Attempts:
                 batches=self._batches() if context.settings.recalibrate else None,
                 algorithm="minmax" if context.settings.rule == "max" else "entropy",
             )
-        options = BuildOptions(timing_cache=context.settings.cache)
-        return BuildRequest(typed.SerializeToString(), self.shapes(), context.choice.target, weak=weak, options=options)
+        return BuildRequest(
+            typed.SerializeToString(),
+            self.shapes(),
+            context.choice.target,
+            workspace_bytes=context.settings.workspace_bytes,
+            weak=weak,
+            options=replace(context.settings.options, timing_cache=context.settings.cache),
+        )
 
     def _batches(self) -> Batches:
         context = self.context
