@@ -11,6 +11,7 @@ import onnx
 import pytest
 from twin.builder import VERSION_10, VERSION_11, Twin, make_twin, read_plan
 from twin.nets import SHAPES, Case, batches
+from twin.surface import DataType
 from twin.uploader import A10G, HostUploader
 
 from trt_facefusion.backends.base import BuildOptions, BuildRequest, BuiltEngine, WeakTyping
@@ -111,6 +112,30 @@ def test_constraints_map_nodes_to_layers(case: Case, monkeypatch: pytest.MonkeyP
     assert "first_relu" not in report.free  # behind an FP16 one
     assert report.without_layer == ()
     assert {"s.w", "s.b"} <= set(report.without_node)
+
+
+@pytest.mark.parametrize(
+    ("layer", "compute", "output"),
+    [
+        ("a", None, None),  # INT8, and its rectifier feeds INT8 only
+        ("a_relu", None, None),
+        ("b", None, "HALF"),  # INT8, read by an FP16 node
+        ("s_bias", None, "HALF"),
+        ("sum", "HALF", "HALF"),
+        ("s_wide", "HALF", "HALF"),
+        ("tanh", "FLOAT", "FLOAT"),
+        ("a.w", None, None),  # a constant
+    ],
+)
+def test_layers_are_held_to_what_they_compute_and_write(
+    case: Case, layer: str, compute: str | None, output: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    twin = install(monkeypatch)
+    build(case)
+    (found,) = [one for one in twin.last_network._layers if one._name == layer]
+    types = {None: None} | {int(t): t.name for t in DataType}
+    assert types[found._precision] == compute
+    assert [types[t] for t in found._output_types.values()] == ([output] if output else [])
 
 
 def test_a_node_that_becomes_no_layer_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:

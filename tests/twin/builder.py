@@ -117,6 +117,7 @@ class Twin:
     read_memory: Reader = read_host
     disobeys: frozenset[str] = frozenset()
     last_config: Any = None
+    last_network: Any = None
     batches_seen: int = 0
     no_gpu: bool = False
 
@@ -303,6 +304,7 @@ class _Build:
         self.scales: dict[str, float] = {}
 
     def run(self) -> IHostMemory:
+        self.twin.last_network = self.network
         self._progress()
         self._check_profiles()
         weak = not self.network._strongly_typed
