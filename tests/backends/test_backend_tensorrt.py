@@ -18,8 +18,10 @@ from trt_facefusion.backends.base import BuildOptions, BuildRequest, BuiltEngine
 from trt_facefusion.backends.device import WORKSPACE_SHARE, Device
 from trt_facefusion.backends.kernels import int8_coverage
 from trt_facefusion.backends.tensorrt import TensorRt
-from trt_facefusion.calibration import CalibrationTable
+from trt_facefusion.calibration import CalibrationTable, collect
 from trt_facefusion.errors import BackendUnavailableError, BadInputError, BuildError
+from trt_facefusion.lowering import lower
+from trt_facefusion.lowering.equalise import equalised, equalised_name, with_divisions
 from trt_facefusion.runtime.onnxruntime import OnnxRuntimeRunner
 from trt_facefusion.types import Precision
 
@@ -298,3 +300,26 @@ def test_other_versions_are_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, "8.6.1")
     with pytest.raises(BackendUnavailableError, match=r"8\.6\.1"):
         TensorRt(lambda: A10G).version()
+
+
+def test_equalised_channels_are_built_as_they_were_verified(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch)
+    rng = np.random.default_rng(1)
+    factors = {name: rng.integers(-2, 3, 16).astype(np.int8) for name in ("a_relu:0", "sum:0")}
+    ranged = with_divisions(case.prepared.model, factors)
+    histograms = collect(ranged, [equalised_name(name) for name in factors], batches())
+    table = dict(case.table) | {name: histogram.amax for name, histogram in histograms.items()}
+    model = equalised(case.view, case.plan.names(Precision.INT8), factors)
+    np.testing.assert_allclose(pictures(model.SerializeToString()), pictures(case.model), atol=1e-6)
+    precisions = {n.name: n.precision for n in case.plan.nodes}
+    precisions |= {node.name: Precision.FP16 for node in model.graph.node if node.name not in precisions}
+    assert len(precisions) == len(case.plan.nodes) + 2
+    weak = WeakTyping(model.SerializeToString(), precisions, table)
+    typed = lower(case.view, case.plan, table, exponents=factors).SerializeToString()
+    engine = TensorRt(lambda: A10G, HostUploader).build(BuildRequest(typed, SHAPES, "sm86", weak=weak))
+    header, plan = read_plan(engine.data)
+    assert {name for name, kind in header["precisions"].items() if kind == "int8"} == {"a", "b", "c", "s"}
+    assert engine.scales is not None
+    assert engine.scales.missing == ()
+    np.testing.assert_allclose(pictures(plan), pictures(typed), atol=1e-5)
+    assert np.abs(pictures(typed) - pictures(case.typed())).max() > 1e-4

@@ -33,7 +33,11 @@ def histogram_of(seed: int) -> Histogram:
 @pytest.fixture
 def calibration() -> Calibration:
     return Calibration(
-        "my net/v2", histograms={"conv: 1": histogram_of(0), "x": histogram_of(1)}, pinned={"x": 1.0}, **KEY
+        "my net/v2",
+        histograms={"conv: 1": histogram_of(0), "x": histogram_of(1)},
+        pinned={"x": 1.0},
+        exponents={"x": (1, -2)},
+        **KEY,
     )
 
 

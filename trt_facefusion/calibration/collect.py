@@ -44,14 +44,14 @@ def collect(
     if not tensors:
         return {}
     fed, tapped = _find(model.graph, tensors)
-    session = _session(model, tapped, threads)
+    session = open_session(model, tapped, threads)
     histograms = {name: Histogram() for name in (*fed, *tapped)}
     total = length_hint(batches)
     done = 0
     with ThreadPoolExecutor(_workers(threads), "histogram") as pool:
         counting: list[Future[None]] = []
         for feeds in batches:
-            values = _run(session, fed, tapped, feeds)
+            values = run_batch(session, fed, tapped, feeds)
             done += _finish(counting, histograms, fed, done)
             counting = [pool.submit(histograms[name].add, value) for name, value in values.items()]
             del feeds, values
@@ -99,7 +99,7 @@ def _finish(counting: list[Future[None]], histograms: Mapping[str, Histogram], f
     return 1 if counting else 0
 
 
-def _session(model: onnx.ModelProto, tapped: Sequence[str], threads: int | None) -> Any:
+def open_session(model: onnx.ModelProto, tapped: Sequence[str], threads: int | None) -> Any:
     """A session of ``model`` whose outputs are ``tapped``: an output survives every graph optimisation."""
     import onnxruntime as ort
 
@@ -137,7 +137,7 @@ def _load(model: onnx.ModelProto, options: Any) -> Any:
     return ort.InferenceSession(data, options, providers=providers)
 
 
-def _run(session: Any, fed: Sequence[str], tapped: Sequence[str], feeds: Feeds) -> dict[str, Array]:
+def run_batch(session: Any, fed: Sequence[str], tapped: Sequence[str], feeds: Feeds) -> dict[str, Array]:
     """The batch's tensors by name: ``fed`` straight from the feeds, ``tapped`` from onnxruntime."""
     try:
         # Without taps the model still runs: faulty feeds must not pass.

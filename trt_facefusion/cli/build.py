@@ -83,7 +83,11 @@ def command(
     ] = "auto",
     table: Annotated[
         Optional[Path],
-        typer.Option("--calib-cache", help="Use this calibration cache as it is.", rich_help_panel=_ACCURACY),
+        typer.Option(
+            "--calib-cache",
+            help="Use this calibration cache as it is (also one that TensorRT made).",
+            rich_help_panel=_ACCURACY,
+        ),
     ] = None,
     recalibrate: Annotated[
         bool,

@@ -33,6 +33,7 @@ err = Console(stderr=True)
 
 _STAGES = {
     "model": "reading the model",
+    "channels": "comparing channels",
     "calibrate": "calibrating",
     "rules": "comparing calibration rules",
     "compile": "building the engine",

@@ -123,9 +123,10 @@ def _show_summary(folder: Path, m: Manifest) -> None:
 def _calibration(record: Any) -> str:
     if not isinstance(record, dict) or not record:
         return "none needed"
-    tried = sorted(record.get("ssim_drop_by_rule", {}).items(), key=lambda item: item[1])
+    tried = sorted(record.get("ssim_drop", {}).items(), key=lambda item: item[1])
     drops = ", ".join(f"{rule} {drop:.3%}" for rule, drop in tried)
-    return f"rule {record.get('rule')}" + (f"; SSIM drop on calibration faces by rule: {drops}" if drops else "")
+    chosen = f"rule {record.get('rule')}" + (", channels equalised" if record.get("equalised") else "")
+    return chosen + (f"; SSIM drop on calibration faces: {drops}" if drops else "")
 
 
 def _range(shapes: tuple[tuple[int, ...], ...]) -> str:

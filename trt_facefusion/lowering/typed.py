@@ -23,6 +23,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from trt_facefusion.errors import CalibrationCacheError, ModelError
 from trt_facefusion.graph import GraphView, attribute
+from trt_facefusion.lowering.equalise import Exponents, division, equalised_name, reciprocals
 from trt_facefusion.precision import Plan
 from trt_facefusion.types import Array, Precision
 
@@ -42,6 +43,7 @@ class _Rewriter:
     plan: Mapping[str, Precision]
     amax: Mapping[str, float]
     half: int = TensorProto.FLOAT16
+    exponents: Exponents = field(default_factory=dict)
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     constants: dict[str, onnx.TensorProto] = field(default_factory=dict)
     types: dict[str, int] = field(default_factory=dict)
@@ -132,7 +134,7 @@ class _Rewriter:
     def _quantise(self, node: onnx.NodeProto, new: onnx.NodeProto, kind: int) -> None:
         activation, weight = node.input[0], node.input[1]
         new.input[0] = self._quantised_activation(activation, new.input[0], kind)
-        new.input[1] = self._quantised_weight(weight, kind, output_axis(node))
+        new.input[1] = self._quantised_weight(weight, kind, output_axis(node), activation)
         for typed in (weight, f"{weight}__float16"):  # the float copy that the INT8 one replaces
             if typed in self.constants and not any(typed in n.input for n in self.nodes):
                 del self.constants[typed]
@@ -141,13 +143,16 @@ class _Rewriter:
         output = f"{tensor}__dq"
         if output in self.made:
             return output
-        amax = self.amax.get(tensor, math.nan)
+        ranged = equalised_name(tensor) if tensor in self.exponents else tensor
+        amax = self.amax.get(ranged, math.nan)
         if not 0 <= amax < math.inf:
             raise CalibrationCacheError(
-                f"the calibration has no range for the tensor {tensor!r}, which the plan quantises",
+                f"the calibration has no range for the tensor {ranged!r}, which the plan quantises",
                 "calibrate again (delete the cache file, or build with --recalibrate)",
             )
         self.made.add(output)
+        if tensor in self.exponents:
+            source = self._divided(tensor, source, kind)
         scale = storable_scale(np.float32(amax / INT8_MAX), kind)
         scale_name = self._add_constant(f"{tensor}__scale", scale)
         zero = self._zero_point()
@@ -159,13 +164,24 @@ class _Rewriter:
         ]
         return output
 
-    def _quantised_weight(self, name: str, kind: int, axis: int) -> str:
-        output = f"{name}__dq{axis}"
+    def _divided(self, tensor: str, source: str, kind: int) -> str:
+        dtype = helper.tensor_dtype_to_np_dtype(kind)
+        constant = self._add_constant(f"{tensor}__reciprocals", reciprocals(self.exponents[tensor]).astype(dtype))
+        node = division(tensor, source, constant)
+        self.nodes.append(node)
+        return str(node.output[0])
+
+    def _quantised_weight(self, name: str, kind: int, axis: int, activation: str) -> str:
+        factors = self.exponents.get(activation)
+        output = f"{name}__dq{axis}" + ("" if factors is None else f"__{activation}")
         if output in self.made:
             return output
         self.made.add(output)
-        quantised, scale = quantise_weight(self.view.constant(name).astype(np.float32), axis, kind)
-        names = [self._add_constant(f"{name}__int8_{axis}", quantised), self._add_constant(f"{output}__scale", scale)]
+        weight = self.view.constant(name).astype(np.float32)
+        if factors is not None:
+            weight = weight / reciprocals(factors).reshape(1, -1, *(1,) * (weight.ndim - 2))
+        quantised, scale = quantise_weight(weight, axis, kind)
+        names = [self._add_constant(f"{output}__int8", quantised), self._add_constant(f"{output}__scale", scale)]
         zeros = self._add_constant(f"{output}__zero", np.zeros(len(scale), np.int8))
         self.nodes.append(
             helper.make_node("DequantizeLinear", [*names, zeros], [output], name=f"{output}__node", axis=axis)
@@ -207,8 +223,17 @@ def quantise_weight(weight: NDArray[np.float32], axis: int, kind: int) -> tuple[
     return np.clip(np.rint(steps), -INT8_MAX, INT8_MAX).astype(np.int8), scale
 
 
-def lower(view: GraphView, plan: Plan, amax: Mapping[str, float], base: Precision = Precision.FP16) -> onnx.ModelProto:
+def lower(
+    view: GraphView,
+    plan: Plan,
+    amax: Mapping[str, float],
+    base: Precision = Precision.FP16,
+    exponents: Exponents | None = None,
+) -> onnx.ModelProto:
     """The typed ONNX of ``plan``; ``amax`` is the calibrated range of each tensor that an INT8 node reads.
+
+    ``exponents`` equalises the channels of these tensors wherever an INT8 node reads them (see `equalise`); ``amax``
+    then holds the range of the divided tensor, under its `equalised_name`.
 
     With ``base`` FP32 everything that the plan keeps in FP16 is computed in FP32: the same INT8 error, several times
     faster on a CPU, for comparing plans.
@@ -220,7 +245,7 @@ def lower(view: GraphView, plan: Plan, amax: Mapping[str, float], base: Precisio
     if all(node.precision is Precision.FP32 for node in plan.nodes):
         return view.model
     half = TensorProto.FLOAT if base is Precision.FP32 else TensorProto.FLOAT16
-    rewriter = _Rewriter(view, {node.name: node.precision for node in plan.nodes}, amax, half)
+    rewriter = _Rewriter(view, {node.name: node.precision for node in plan.nodes}, amax, half, exponents or {})
     rewriter.run()
     source = view.model
     inputs, outputs = list(source.graph.input), list(source.graph.output)

@@ -20,6 +20,7 @@ from trt_facefusion.calibration.cache import load_named
 from trt_facefusion.errors import BuildError, GateError
 from trt_facefusion.export import model_digest
 from trt_facefusion.lowering import lower
+from trt_facefusion.lowering.equalise import equalised
 from trt_facefusion.pipeline.calibrate import Ranges, require_writable
 from trt_facefusion.pipeline.context import Context
 from trt_facefusion.pipeline.repair import Price, choose_raises, measure_prices, without
@@ -84,15 +85,7 @@ class Attempts:
     def request(self, plan: Plan, typed: onnx.ModelProto) -> BuildRequest:
         """What the engine maker is asked for: the typed graph, and the plan itself for one that types weakly."""
         context = self.context
-        weak = None
-        if context.choice.backend.name == "tensorrt":
-            weak = WeakTyping(
-                model=context.view.model.SerializeToString(),
-                precisions={node.name: node.precision for node in plan.nodes},
-                table=self.ranges.table if plan.names(Precision.INT8) else None,
-                batches=self._batches() if context.settings.recalibrate else None,
-                algorithm="minmax" if context.settings.rule == "max" else "entropy",
-            )
+        weak = self._weak(plan) if context.choice.backend.name == "tensorrt" else None
         return BuildRequest(
             typed.SerializeToString(),
             self.shapes(),
@@ -100,6 +93,24 @@ class Attempts:
             workspace_bytes=context.settings.workspace_bytes,
             weak=weak,
             options=replace(context.settings.options, timing_cache=context.settings.cache),
+        )
+
+    def _weak(self, plan: Plan) -> WeakTyping:
+        context = self.context
+        model = context.view.model
+        precisions = {node.name: node.precision for node in plan.nodes}
+        int8 = plan.names(Precision.INT8)
+        if int8 and self.ranges.exponents:
+            model = equalised(context.view, int8, self.ranges.exponents)
+            precisions |= {
+                node.name: Precision.FP16 for node in model.graph.node if node.name not in context.view.nodes
+            }
+        return WeakTyping(
+            model=model.SerializeToString(),
+            precisions=precisions,
+            table=self.ranges.table if int8 else None,
+            batches=self._batches() if context.settings.recalibrate else None,
+            algorithm="minmax" if context.settings.rule == "max" else "entropy",
         )
 
     def _batches(self) -> Batches:
@@ -193,8 +204,9 @@ class Attempts:
 
     def lowered(self, plan: Plan, base: Precision = Precision.FP16) -> onnx.ModelProto:
         """The typed ONNX of ``plan``."""
-        table = self.ranges.table if plan.names(Precision.INT8) else {}
-        return lower(self.context.view, plan, table, base)
+        if not plan.names(Precision.INT8):
+            return lower(self.context.view, plan, {}, base)
+        return lower(self.context.view, plan, self.ranges.table, base, self.ranges.exponents)
 
     def verify(self, typed: onnx.ModelProto, precision: Precision) -> Accuracy:
         """The typed model's pictures of the verification faces against FP32's."""

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from trt_facefusion.accuracy.metrics import ssim
-from trt_facefusion.calibration.cache import Calibration, Stale, cache_path, load, load_named, save
+from trt_facefusion.calibration.cache import Calibration, Stale, cache_path, load, load_named, named_exponents, save
+from trt_facefusion.calibration.channels import channel_amax
 from trt_facefusion.calibration.collect import collect
 from trt_facefusion.calibration.compare import fit
 from trt_facefusion.calibration.reader import Batches
@@ -20,6 +22,7 @@ from trt_facefusion.errors import CalibrationCacheError, StoreError
 from trt_facefusion.export import model_digest
 from trt_facefusion.graph import GraphView
 from trt_facefusion.lowering import lower
+from trt_facefusion.lowering.equalise import Exponents, candidates, equalised_name, exponents, with_divisions
 from trt_facefusion.pipeline.context import VALUES_OF, Context
 from trt_facefusion.precision import plan_by_rules
 from trt_facefusion.presets import Preset
@@ -30,6 +33,9 @@ AUTO_RULES = ("entropy", "mse", "percentile:99.99", "percentile:99.999", "max")
 _SHOWN = 5
 VALIDATION_FACES = 16
 """Calibration faces on which `auto` compares the rules: the verification faces must not choose anything."""
+
+EQUALISING_FACES = 64
+"""Calibration faces that the channels' magnitudes are taken from."""
 
 # Nodes that only move values: their output has the histogram of their input.
 _MOVES = frozenset({"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Identity"})
@@ -76,6 +82,15 @@ def require_int8(view: GraphView, amax: Mapping[str, float], path: Path) -> None
         )
 
 
+@dataclass(frozen=True)
+class Choice:
+    """A rule, whether channels are equalised, and the mean SSIM drop of everything that was tried."""
+
+    rule: str
+    equalised: bool
+    tried: Mapping[str, float]
+
+
 class Ranges:
     """The ranges of every float tensor of a model: from a named table, from the cache, or from one pass over faces.
 
@@ -100,7 +115,8 @@ class Ranges:
                 f"{path} has no range for {len(found.missing)} tensors ({', '.join(found.missing[:_SHOWN])}"
                 f"{' ...' if len(found.missing) > _SHOWN else ''}): what reads them does not run in INT8"
             )
-        return CalibrationTable(found.amax, table.header)
+        divided = {name: table[name] for name in map(equalised_name, named_exponents(path)) if name in table}
+        return CalibrationTable({**found.amax, **divided}, table.header)
 
     @cached_property
     def _calibration(self) -> Calibration:
@@ -117,19 +133,26 @@ class Ranges:
         return seen | {name: seen[source] for name, source in self.aliases.items() if source in seen}
 
     @cached_property
-    def _chosen(self) -> tuple[str, dict[str, float]]:
-        if self.context.settings.rule != "auto":
-            return self.context.settings.rule, {}
-        return _best_rule(self.context, self._calibration, self.aliases, self.amax)
+    def _chosen(self) -> Choice:
+        return _choose(self.context, self._calibration, self.aliases, self.amax)
 
     @cached_property
     def table(self) -> CalibrationTable:
         """What INT8 scales are made of."""
         if self._named is not None:
             return self._named
-        calibration = self._calibration.with_rule(self._chosen[0])
+        calibration = self._calibration.with_rule(self._chosen.rule)
+        if not self._chosen.equalised:
+            calibration = _without_equalisation(calibration)
         save(calibration, self.context.settings.cache)
         return _with_aliases(calibration.table, self.aliases)
+
+    @property
+    def exponents(self) -> Exponents:
+        """Channel equalisation, where it was found to help."""
+        if self._named is not None and self.context.settings.table is not None:
+            return _as_arrays(named_exponents(self.context.settings.table))
+        return _as_arrays(self._calibration.exponents) if self._chosen.equalised else {}
 
     @property
     def table_sha256(self) -> str:
@@ -140,8 +163,9 @@ class Ranges:
     def record(self) -> dict[str, object]:
         """For the manifest: the rule, and each rule's mean SSIM drop where `auto` compared them."""
         if self._named is not None:
-            return {"rule": f"from {self.context.settings.table}", "ssim_drop_by_rule": {}}
-        return {"rule": self._chosen[0], "ssim_drop_by_rule": self._chosen[1]}
+            source = f"from {self.context.settings.table}"
+            return {"rule": source, "equalised": bool(self.exponents), "ssim_drop": {}}
+        return {"rule": self._chosen.rule, "equalised": self._chosen.equalised, "ssim_drop": self._chosen.tried}
 
 
 def _cached_or_collected(context: Context) -> Calibration:
@@ -158,9 +182,38 @@ def _cached_or_collected(context: Context) -> Calibration:
             return found
         _explain(context, found)
     watched, _ = tensors_to_watch(context.view)
-    batches = Batches(context.feeder(faces), len(faces), context.batch)
-    histograms = collect(context.prepared.model, watched, batches, progress=context.progress)
-    return Calibration(s.source.name, digest, faces.digest, histograms, "max", pinned_ranges(s.preset), settings)
+    feeder, model = context.feeder(faces), context.prepared.model
+    few = faces.subset(spread(len(faces), EQUALISING_FACES))
+    peaks = channel_amax(
+        model,
+        list(candidates(context.view)),
+        Batches(context.feeder(few), len(few), context.batch),
+        progress=context.progress,
+    )
+    by_tensor = exponents(context.view, peaks)
+    histograms = collect(
+        with_divisions(model, by_tensor),
+        [*watched, *map(equalised_name, by_tensor)],
+        Batches(feeder, len(faces), context.batch),
+        progress=context.progress,
+    )
+    kept = {name: tuple(values.tolist()) for name, values in by_tensor.items()}
+    return Calibration(s.source.name, digest, faces.digest, histograms, "max", pinned_ranges(s.preset), settings, kept)
+
+
+def _as_arrays(by_tensor: Mapping[str, Sequence[int]]) -> Exponents:
+    return {name: np.array(values, np.int8) for name, values in by_tensor.items()}
+
+
+def _without_equalisation(calibration: Calibration) -> Calibration:
+    divided = set(map(equalised_name, calibration.exponents))
+    kept = {name: histogram for name, histogram in calibration.histograms.items() if name not in divided}
+    return replace(calibration, histograms=kept, exponents={})
+
+
+def spread(count: int, limit: int) -> list[int]:
+    """At most ``limit`` of ``count`` indices, evenly spread."""
+    return sorted(set(np.linspace(0, count - 1, min(limit, count)).round().astype(int).tolist()))
 
 
 def _explain(context: Context, stale: Stale) -> None:
@@ -172,25 +225,38 @@ def _with_aliases(table: CalibrationTable, aliases: Mapping[str, str]) -> Calibr
     return CalibrationTable({**table, **{name: table[source] for name, source in aliases.items()}}, table.header)
 
 
-def _best_rule(
+def _choose(
     context: Context, calibration: Calibration, aliases: Mapping[str, str], amax: Mapping[str, float]
-) -> tuple[str, dict[str, float]]:
-    """The rule whose INT8 pictures lose least on a slice of the calibration faces, and every rule's SSIM drop."""
+) -> Choice:
+    """The rule, and whether to equalise: what loses least in INT8 pictures of a slice of the calibration faces."""
+    s = context.settings
+    rules = AUTO_RULES if s.rule == "auto" else (s.rule,)
     faces = context.faces[0]
-    count = min(VALIDATION_FACES, len(faces))
-    chosen = np.linspace(0, len(faces) - 1, count).round().astype(int).tolist()
+    chosen = spread(len(faces), VALIDATION_FACES)
     wanted = context.paint_reference(faces, "reference pictures", chosen).clip(0, 1)
     painter = context.painter(faces)
     plan = plan_by_rules(context.view, amax, calibration.model)
     tried: dict[str, float] = {}
-    for done, rule in enumerate(AUTO_RULES):
-        context.progress("rules", done, len(AUTO_RULES))
+
+    def measure(rule: str, equalised: bool) -> None:
         table = _with_aliases(calibration.with_rule(rule).table, aliases)
-        model = lower(context.view, plan, table, base=Precision.FP32)
+        factors = _as_arrays(calibration.exponents) if equalised else {}
+        model = lower(context.view, plan, table, base=Precision.FP32, exponents=factors)
         with OnnxRuntimeRunner(model) as runner:
-            tried[rule] = float(1 - ssim(wanted, painter(runner, chosen).clip(0, 1)).mean())
-    context.progress("rules", len(AUTO_RULES), len(AUTO_RULES))
-    best = min(tried, key=lambda rule: tried[rule])
-    shown = ", ".join(f"{rule} {drop:.2%}" for rule, drop in sorted(tried.items(), key=lambda item: item[1]))
-    context.note(f"calibration rule {best}: smallest SSIM drop on {count} calibration faces ({shown})")
-    return best, tried
+            drop = float(1 - ssim(wanted, painter(runner, chosen).clip(0, 1)).mean())
+        tried[_label(rule, equalised)] = drop
+        context.progress("rules", len(tried), len(rules) + 1)
+
+    for rule in rules:
+        measure(rule, bool(calibration.exponents))
+    best = min(rules, key=lambda rule: tried[_label(rule, bool(calibration.exponents))])
+    if calibration.exponents:
+        measure(best, False)
+    label = min(tried, key=lambda name: tried[name])
+    shown = ", ".join(f"{name} {drop:.2%}" for name, drop in sorted(tried.items(), key=lambda item: item[1]))
+    context.note(f"calibration {label}: smallest SSIM drop on {len(chosen)} calibration faces ({shown})")
+    return Choice(best, label == _label(best, True), tried)
+
+
+def _label(rule: str, equalised: bool) -> str:
+    return f"{rule}, equalised" if equalised else rule
