@@ -3,6 +3,8 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 scripts/setup.sh torch rtx dev
+# Once: TensorRT's own bindings. Where they cannot be had, the tests that need them are skipped.
+scripts/fetch_trt_bindings.sh >/dev/null || echo "warning: no TensorRT bindings; see above" >&2
 .venv/bin/ruff check .
 .venv/bin/ruff format --check --quiet .
 .venv/bin/mypy

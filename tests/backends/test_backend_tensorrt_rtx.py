@@ -11,8 +11,9 @@ from onnx import TensorProto, helper, numpy_helper
 from typed_nets import Net, half_net, two_convolutions
 
 from trt_facefusion.backends.base import BuildRequest
+from trt_facefusion.backends.callbacks import PhaseTree
 from trt_facefusion.backends.kernels import int8_coverage
-from trt_facefusion.backends.tensorrt_rtx import TARGETS, PhaseTree, TensorRtRtx
+from trt_facefusion.backends.tensorrt_rtx import TARGETS, TensorRtRtx
 from trt_facefusion.errors import BackendUnavailableError, BuildError
 
 trt = pytest.importorskip("tensorrt_rtx", reason="pip install 'trt-facefusion[rtx]'")

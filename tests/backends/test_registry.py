@@ -1,11 +1,16 @@
 from __future__ import annotations
 
 import importlib
+import sys
+from dataclasses import replace
 from types import ModuleType
 
 import pytest
+from twin.builder import VERSION_10, make_twin
+from twin.uploader import A10G
 
 from trt_facefusion.backends import registry
+from trt_facefusion.backends.tensorrt import TensorRt
 from trt_facefusion.errors import BackendUnavailableError, BadInputError
 
 
@@ -30,7 +35,7 @@ def test_auto_takes_rtx_for_a_gpu() -> None:
     pytest.importorskip("tensorrt_rtx")
     choice = registry.choose("auto", "sm86")
     assert (choice.backend.name, choice.target) == ("tensorrt-rtx", "sm86")
-    assert set(registry.available()) == set(registry.NAMES)
+    assert {"tensorrt-rtx", "onnxruntime"} <= set(registry.available())
 
 
 def test_auto_takes_onnxruntime_for_the_cpu() -> None:
@@ -52,10 +57,39 @@ def test_rtx_that_is_missing_but_asked_for_is_an_error() -> None:
     assert "pip install" in error.value.remedy
 
 
-def test_tensorrt_says_what_to_take_instead() -> None:
+def test_tensorrt_that_is_missing_but_asked_for_says_how_to_install_it() -> None:
     with pytest.raises(BackendUnavailableError) as error:
         registry.choose("tensorrt", "sm86")
-    assert "tensorrt-rtx" in error.value.remedy
+    assert "pip install" in error.value.remedy
+
+
+@pytest.fixture
+def with_tensorrt(monkeypatch: pytest.MonkeyPatch) -> None:
+    module, _ = make_twin()
+    monkeypatch.setitem(sys.modules, "tensorrt", module)
+    monkeypatch.setattr(registry, "TensorRt", lambda: TensorRt(lambda: A10G))
+
+
+@pytest.mark.usefixtures("with_tensorrt")
+def test_auto_takes_tensorrt_for_the_gpu_of_this_machine_only() -> None:
+    assert registry.choose("auto", "sm86").backend.name == "tensorrt"
+    assert registry.choose("auto", "sm89").backend.name != "tensorrt"
+    assert registry.choose("auto", "cpu").backend.name == "onnxruntime"
+    assert registry.available()["tensorrt"] == VERSION_10
+
+
+@pytest.mark.usefixtures("with_tensorrt")
+def test_the_default_target_is_this_machines_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    hopper = replace(A10G, compute_capability=(9, 0))
+    monkeypatch.setattr(registry, "TensorRt", lambda: TensorRt(lambda: hopper))
+    assert registry.default_target("auto") == "sm90"
+    assert registry.choose("auto", "sm90").backend.name == "tensorrt"
+    assert registry.default_target("tensorrt-rtx") == registry.DEFAULT_TARGET
+    assert registry.default_target("onnxruntime") == "cpu"
+
+
+def test_without_tensorrt_the_default_target_is_the_a10g() -> None:
+    assert registry.default_target("auto") == "sm86"
 
 
 def test_an_unknown_backend_lists_the_known_ones() -> None:

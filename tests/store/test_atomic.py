@@ -179,7 +179,7 @@ def test_sweep_touches_nothing_else(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
     sweep(tmp_path, try_lock)
     assert len(names(tmp_path)) == 4
-    assert re.fullmatch(r"[0-9a-f]{8}", atomic._PROCESS)
+    assert re.fullmatch(r"[0-9a-f]{8}", atomic.PROCESS)
 
 
 def test_a_file_is_replaced_whole(tmp_path: Path) -> None:

@@ -2,23 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
-from trt_facefusion.types import Progress, silent
+from trt_facefusion.types import Feeds, Precision, Progress, silent
 
 ShapeRange = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 """Smallest, most usual and largest shape of one network input."""
 
+HARDWARE_COMPATIBILITY = ("none", "ampere_plus", "same_compute_capability")
+
 # Kernel types that multiply and add. Everything else moves, scales or rounds: TensorRT-RTX pads the input of an INT8
 # convolution in a `kgen` kernel that also reads and writes INT8 and names the convolution, and that proves nothing.
 _TENSORRT_MATH = frozenset({"correlation", "deconv", "gemm"})
+# What the engine inspector of TensorRT 10 and 11 calls them, beside the names above.
+_INSPECTOR_MATH = frozenset(
+    {
+        "CaskConvolution",
+        "CaskGemmConvolution",
+        "CaskFlattenConvolution",
+        "CaskDeconvolution",
+        "CaskDeconvolutionV2",
+        "CaskGemmMatrixMultiply",
+        "CaskFullyConnected",
+        "CublasConvolution",
+        "CudaDepthwiseConvolution",
+        "CudnnConvolution",
+        "FusedConvActConvolution",
+        "FusedConvActDirect",
+        "FullyConnected",
+        "Convolution",
+        "Deconvolution",
+        "MatrixMultiply",
+    }
+)
 _ORT_INTEGER_MATH = frozenset(
     {"QLinearConv", "ConvInteger", "QLinearMatMul", "MatMulInteger", "MatMulIntegerToFloat", "QGemm"}
 )
 _ORT_FLOAT_MATH = frozenset({"Conv", "FusedConv", "NhwcFusedConv", "ConvTranspose", "Gemm", "FusedGemm", "MatMul"})
-MATH_TYPES = _TENSORRT_MATH | _ORT_INTEGER_MATH | _ORT_FLOAT_MATH | {"FusedMatMul"}
+MATH_TYPES = _TENSORRT_MATH | _INSPECTOR_MATH | _ORT_INTEGER_MATH | _ORT_FLOAT_MATH | {"FusedMatMul"}
 _EIGHT_BIT = frozenset({"int8", "uint8"})
 
 
@@ -70,6 +94,81 @@ def _is_matrix(tensor: TensorFormat) -> bool:
 
 
 @dataclass(frozen=True)
+class BuildOptions:
+    """Choices of TensorRT's builder; every field has the library's own default. Other engine makers pass them over.
+
+    Attributes:
+        timing_cache: folder for tactic timings, one file for each GPU and version; None keeps none.
+        optimization_level: 0 (fast build) to 5 (long search); None is the library's default.
+        hardware_compatibility: one of ``HARDWARE_COMPATIBILITY``.
+        version_compatible: the engine also loads in later versions of the same major one; costs speed.
+        obey: the build fails where a protected layer cannot keep its precision; False only prefers it.
+    """
+
+    timing_cache: Path | None = None
+    optimization_level: int | None = None
+    hardware_compatibility: str = "none"
+    version_compatible: bool = False
+    obey: bool = True
+
+
+@dataclass(frozen=True)
+class WeakTyping:
+    """What a weakly typed engine maker (TensorRT 10) builds from, in place of the typed ONNX.
+
+    Attributes:
+        model: the FP32 ONNX that the plan speaks of.
+        precisions: the plan, node -> precision. INT8 nodes may run in INT8; all others are held to their precision.
+        table: amax of each tensor; None where no node is INT8.
+        batches: where given, TensorRT calibrates itself on these, and ``table`` is not used.
+        algorithm: ``entropy`` or ``minmax``: the calibrator that the table or the batches go through.
+        keep: file for the table that TensorRT makes from ``batches``, as TensorRT wrote it.
+    """
+
+    model: bytes
+    precisions: Mapping[str, Precision]
+    table: Mapping[str, float] | None = None
+    batches: Iterable[Feeds] | None = None
+    algorithm: str = "entropy"
+    keep: Path | None = None
+
+
+@dataclass(frozen=True)
+class ConstraintReport:
+    """How a plan was mapped to the layers of a weakly typed network.
+
+    ``layers`` names the layers that each ONNX node became (several, or none), ``constrained`` counts the layers held to
+    a precision. ``without_layer`` are protected nodes that became no layer, ``without_node`` layers of no ONNX node.
+    """
+
+    layers: Mapping[str, tuple[str, ...]]
+    constrained: int
+    free: tuple[str, ...]
+    without_layer: tuple[str, ...]
+    without_node: tuple[str, ...]
+
+    @property
+    def several(self) -> tuple[str, ...]:
+        """Nodes that became more than one layer."""
+        return tuple(node for node, layers in self.layers.items() if len(layers) > 1)
+
+
+@dataclass(frozen=True)
+class ScaleReport:
+    """How a calibration table covers a weakly typed network, in the parser's names.
+
+    ``amax`` holds what TensorRT is given; ``derived`` says whose range a tensor took over (or ``weights``). ``missing``
+    are tensors without a range, which cost the layers around them their INT8; ``unknown`` are names of the table that
+    the network does not have.
+    """
+
+    amax: Mapping[str, float]
+    derived: Mapping[str, str]
+    missing: tuple[str, ...]
+    unknown: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class BuildRequest:
     """What to build: a typed ONNX (strongly typed: every cast and Q/DQ is in the graph) for one target.
 
@@ -78,12 +177,16 @@ class BuildRequest:
         shapes: for each dynamic input its smallest, most usual and largest shape; static inputs may be left out.
         target: ``sm86`` and the like, or ``cpu``.
         workspace_bytes: scratch memory that the engine may use; None leaves it to the engine maker.
+        weak: the same plan for a weakly typed engine maker; others build ``model``.
+        options: choices of TensorRT's builder.
     """
 
     model: bytes
     shapes: Mapping[str, ShapeRange]
     target: str
     workspace_bytes: int | None = None
+    weak: WeakTyping | None = None
+    options: BuildOptions = field(default_factory=BuildOptions)
 
 
 @dataclass(frozen=True)
@@ -92,6 +195,9 @@ class BuiltEngine:
 
     ``kernels_known`` is False where the engine maker's log could not be read: then nothing is known of the kernels, and
     ``kernels`` is empty. ``weights_bytes`` and ``activations_bytes`` are None where the engine maker does not say.
+    ``notes`` are what a person should know: layers that did not keep their precision, tensors without a scale.
+    ``constraints`` and ``scales`` come from a weakly typed build, ``calibration`` (tensor -> amax) is the table
+    that the engine maker made itself.
     """
 
     data: bytes
@@ -105,6 +211,10 @@ class BuiltEngine:
     activations_bytes: int | None
     seconds: float
     log_tail: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    constraints: ConstraintReport | None = None
+    scales: ScaleReport | None = None
+    calibration: Mapping[str, float] | None = None
 
 
 class Backend(Protocol):

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from trt_facefusion.backends.base import Kernel
+from trt_facefusion.types import Precision
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,29 @@ def int8_coverage(planned: Mapping[str, str], kernels: Sequence[Kernel]) -> Cove
     details = tuple(_judge(node, op_type, by_node.get(node, [])) for node, op_type in planned.items())
     missing = tuple(detail.node for detail in details if not detail.is_int8)
     return Coverage(len(details), len(details) - len(missing), missing, details)
+
+
+def lowered_nodes(precisions: Mapping[str, Precision], kernels: Sequence[Kernel]) -> dict[str, str]:
+    """Nodes that run in less than their plan says -> the kernel and its data types.
+
+    A node lost its precision when one of the kernels that name it works on nothing as wide: no FP32 tensor for an FP32
+    node, nothing but 8-bit tensors for an FP16 node. What several fused nodes share is judged by the kernel's edges, so
+    a wide node between narrow ones inside one kernel counts as kept if one edge is wide.
+    """
+    wide = {
+        Precision.FP32: frozenset({"fp32"}),
+        Precision.FP16: frozenset({"fp16", "bf16", "fp32"}),
+    }
+    lost: dict[str, str] = {}
+    for kernel in kernels:
+        dtypes = {tensor.dtype for tensor in (*kernel.inputs, *kernel.outputs)}
+        if not dtypes & {"fp32", "fp16", "bf16", "int8", "uint8", "fp8"}:
+            continue  # shapes and indices
+        for node in kernel.nodes:
+            needed = wide.get(precisions.get(node, Precision.INT8))
+            if needed is not None and not dtypes & needed:
+                lost.setdefault(node, f"{kernel.name}: {kernel.dtypes}")
+    return lost
 
 
 def _judge(node: str, op_type: str, kernels: Sequence[Kernel]) -> NodeKernel:

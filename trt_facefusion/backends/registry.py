@@ -7,10 +7,13 @@ from dataclasses import dataclass
 
 from trt_facefusion.backends.base import Backend
 from trt_facefusion.backends.onnxruntime import OnnxRuntime
+from trt_facefusion.backends.tensorrt import TensorRt
 from trt_facefusion.backends.tensorrt_rtx import TARGETS, TensorRtRtx
 from trt_facefusion.errors import BackendUnavailableError, BadInputError
 
-NAMES = ("tensorrt-rtx", "onnxruntime")
+NAMES = ("tensorrt", "tensorrt-rtx", "onnxruntime")
+DEFAULT_TARGET = "sm86"
+"""NVIDIA A10G."""
 
 
 @dataclass(frozen=True)
@@ -28,14 +31,13 @@ def get(name: str) -> Backend:
     Raises:
         BackendUnavailableError: this version has no engine maker of that name.
     """
-    makers: dict[str, Backend] = {"tensorrt-rtx": TensorRtRtx(), "onnxruntime": OnnxRuntime()}
+    makers: dict[str, Backend] = {
+        "tensorrt": TensorRt(),
+        "tensorrt-rtx": TensorRtRtx(),
+        "onnxruntime": OnnxRuntime(),
+    }
     if name in makers:
         return makers[name]
-    if name == "tensorrt":
-        raise BackendUnavailableError(
-            "This version does not build with TensorRT 10 or 11 yet.",
-            "Take --backend tensorrt-rtx: it builds for the same GPUs, and needs none to build.",
-        )
     raise BackendUnavailableError(f"There is no backend {name!r}.", f"Take one of: auto, {', '.join(NAMES)}.")
 
 
@@ -50,14 +52,26 @@ def available() -> dict[str, str]:
     return found
 
 
+def default_target(name: str) -> str:
+    """The target where none was named: the CPU for onnxruntime, this machine's GPU where TensorRT can build for it."""
+    if name == "onnxruntime":
+        return "cpu"
+    here = _this_gpu() if name in {"auto", "tensorrt"} else None
+    return here or DEFAULT_TARGET
+
+
 def choose(name: str, target: str) -> Choice:
-    """The engine maker for ``target``; ``auto`` takes tensorrt-rtx for a GPU, and onnxruntime where that is missing.
+    """The engine maker for ``target``.
+
+    ``auto`` takes TensorRT where it is installed and the target is this machine's GPU, else tensorrt-rtx for a GPU, and
+    onnxruntime where that is missing.
 
     Raises:
         BackendUnavailableError: not installed, or it does not build for the target.
         BadInputError: no engine maker knows the target.
     """
-    known = ("cpu", *TARGETS)
+    here = _this_gpu() if name == "auto" and target != "cpu" else None
+    known = tuple(dict.fromkeys(("cpu", *TARGETS, *([here] if here else []))))
     if target not in known and not (name != "auto" and re.fullmatch(r"sm\d+", target)):
         raise BadInputError(f"The target {target!r} is not known.", f"Take one of: {', '.join(known)}.")
     if name != "auto":
@@ -66,9 +80,21 @@ def choose(name: str, target: str) -> Choice:
         return Choice(backend, target, "asked for")
     if target == "cpu":
         return Choice(OnnxRuntime(), "cpu", "the target is the CPU")
+    if target == here:
+        return Choice(TensorRt(), target, "TensorRT is installed, and the target is this machine's GPU")
     rtx = TensorRtRtx()
     try:
         rtx.require(target)
     except BackendUnavailableError as error:
         return Choice(OnnxRuntime(), "cpu", f"no {target} engine: {error.message} {error.remedy}")
     return Choice(rtx, target, f"tensorrt-rtx builds for {target} without a GPU")
+
+
+def _this_gpu() -> str | None:
+    """The target of this machine's GPU, where TensorRT is installed and the GPU is known."""
+    maker = TensorRt()
+    try:
+        maker.version()
+    except BackendUnavailableError:
+        return None
+    return next(iter(maker.targets()), None)

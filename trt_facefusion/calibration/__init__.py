@@ -1,7 +1,8 @@
 """Calibration: one pass over faces -> histograms -> the range of every activation, and the cache that keeps them."""
 
-from trt_facefusion.calibration.cache import Calibration, Stale, cache_path, load, load_named, save
+from trt_facefusion.calibration.cache import Calibration, Stale, beside, cache_path, load, load_named, save
 from trt_facefusion.calibration.collect import collect
+from trt_facefusion.calibration.compare import Change, Comparison, Fit, compare, fit
 from trt_facefusion.calibration.histogram import Histogram
 from trt_facefusion.calibration.reader import Batches
 from trt_facefusion.calibration.table import CalibrationTable
@@ -12,11 +13,17 @@ __all__ = [
     "Batches",
     "Calibration",
     "CalibrationTable",
+    "Change",
+    "Comparison",
+    "Fit",
     "Histogram",
     "Rule",
     "Stale",
+    "beside",
     "cache_path",
     "collect",
+    "compare",
+    "fit",
     "load",
     "load_named",
     "parse_rule",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -15,7 +14,8 @@ from typing import Any
 from trt_facefusion.calibration.histogram import Histogram
 from trt_facefusion.calibration.table import CalibrationTable
 from trt_facefusion.calibration.thresholds import RULES, parse_rule
-from trt_facefusion.errors import BadInputError, CalibrationCacheError, StoreError
+from trt_facefusion.errors import BadInputError, CalibrationCacheError
+from trt_facefusion.files import write_atomic
 
 SCHEMA = 1
 """Rises when the JSON changes, and when a rule's arithmetic does: a table must follow from its histograms."""
@@ -80,14 +80,8 @@ def save(calibration: Calibration, folder: Path) -> Path:
     path = cache_path(folder, calibration.model, calibration.model_digest)
     text = calibration.table.dumps()
     description = json.dumps(_describe(calibration, text), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        _write(path, text)
-        _write(_json_path(path), description)
-    except OSError as error:
-        raise StoreError(
-            f"cannot write the calibration cache {path}: {error.strerror}", "check the folder's rights and free space"
-        ) from error
+    write_atomic(path, text.encode("utf-8"), "--cache")
+    write_atomic(_json_path(path), description.encode("utf-8"), "--cache")
     return path
 
 
@@ -129,6 +123,15 @@ def load_named(path: Path, *, model_digest: str) -> CalibrationTable:
             "leave the option out to calibrate this model, or name the model that the cache was made for",
         )
     return table
+
+
+def beside(path: Path) -> Calibration | None:
+    """What the table at ``path`` was made from; None where no JSON stands beside it, as with TensorRT's own caches.
+
+    Raises:
+        CalibrationCacheError: either file is damaged, or they do not belong together.
+    """
+    return _read(path) if _json_path(path).exists() else None
 
 
 def named_exponents(path: Path) -> Mapping[str, tuple[int, ...]]:
@@ -204,17 +207,3 @@ def _from_json(data: Mapping[str, Any]) -> Calibration:
         settings=dict(data["settings"]),
         exponents={name: tuple(int(value) for value in values) for name, values in data["exponents"].items()},
     )
-
-
-def _write(path: Path, text: str) -> None:
-    """Put ``text`` at ``path`` in one step: a reader sees all of it, or what was there before."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as file:
-            file.write(text.encode("utf-8"))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

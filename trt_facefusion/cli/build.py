@@ -8,6 +8,7 @@ from typing import Annotated, Optional
 import typer
 from rich.table import Table
 
+from trt_facefusion.backends.base import HARDWARE_COMPATIBILITY, BuildOptions
 from trt_facefusion.calibration.thresholds import parse_rule
 from trt_facefusion.cli import console
 from trt_facefusion.errors import BadInputError
@@ -21,6 +22,7 @@ GATE_FAILED = 3
 _EXACT_DB = 100.0  # where PSNR is capped
 
 _MODEL, _FACES, _ENGINE, _ACCURACY = "Model", "Faces", "Engine", "Accuracy"
+_TENSORRT = "TensorRT"
 
 
 def command(
@@ -70,7 +72,9 @@ def command(
     target: Annotated[
         Optional[str], typer.Option(help="sm86 (A10G) and the like, or cpu.", rich_help_panel=_ENGINE)
     ] = None,
-    backend: Annotated[str, typer.Option(help="auto, tensorrt-rtx or onnxruntime.", rich_help_panel=_ENGINE)] = "auto",
+    backend: Annotated[
+        str, typer.Option(help="auto, tensorrt, tensorrt-rtx or onnxruntime.", rich_help_panel=_ENGINE)
+    ] = "auto",
     batch: Annotated[str, typer.Option(help="MIN:OPT:MAX batch sizes.", rich_help_panel=_ENGINE)] = "1:1:1",
     plan: Annotated[Optional[Path], typer.Option(help="An edited plan.yaml.", rich_help_panel=_ACCURACY)] = None,
     rule: Annotated[
@@ -86,7 +90,10 @@ def command(
         ),
     ] = None,
     recalibrate: Annotated[
-        bool, typer.Option("--recalibrate", help="Ignore the stored calibration.", rich_help_panel=_ACCURACY)
+        bool,
+        typer.Option(
+            "--recalibrate", help="Calibrate anew; TensorRT 10 then calibrates itself, too.", rich_help_panel=_ACCURACY
+        ),
     ] = False,
     max_ssim_drop: Annotated[
         Optional[float],
@@ -98,6 +105,31 @@ def command(
         int,
         typer.Option(min=0, max=10, help="Rounds of raising layers before falling back.", rich_help_panel=_ACCURACY),
     ] = 3,
+    workspace: Annotated[
+        Optional[int],
+        typer.Option(min=1, help="Scratch memory in MiB (else a quarter of what is free).", rich_help_panel=_TENSORRT),
+    ] = None,
+    optimization_level: Annotated[
+        Optional[int],
+        typer.Option(min=0, max=5, help="0 (fast build) to 5 (long search).", rich_help_panel=_TENSORRT),
+    ] = None,
+    hardware_compatibility: Annotated[
+        str, typer.Option(help="none, ampere_plus or same_compute_capability.", rich_help_panel=_TENSORRT)
+    ] = "none",
+    version_compatible: Annotated[
+        bool,
+        typer.Option(
+            "--version-compatible", help="Also load in later minor versions, for some speed.", rich_help_panel=_TENSORRT
+        ),
+    ] = False,
+    prefer: Annotated[
+        bool,
+        typer.Option(
+            "--prefer-precisions",
+            help="TensorRT 10: give up a layer's precision rather than the build.",
+            rich_help_panel=_TENSORRT,
+        ),
+    ] = False,
     strict: Annotated[
         bool, typer.Option("--strict", help="Fail if a planned INT8 kernel is missing.", rich_help_panel=_ACCURACY)
     ] = False,
@@ -135,6 +167,8 @@ def command(
         force=force,
         recalibrate=recalibrate,
         table=table,
+        options=_options(optimization_level, hardware_compatibility, version_compatible, prefer),
+        workspace_bytes=None if workspace is None else workspace << 20,
     )
     with console.progress_bar() as (progress, note):
         result = build(settings, progress, note)
@@ -144,6 +178,14 @@ def command(
         show(result)
     if not all(engine.as_asked for engine in result.engines):
         raise typer.Exit(GATE_FAILED)
+
+
+def _options(level: int | None, hardware: str, version_compatible: bool, prefer: bool) -> BuildOptions:
+    if hardware not in HARDWARE_COMPATIBILITY:
+        raise BadInputError(
+            f"there is no hardware compatibility {hardware!r}", f"use one of {', '.join(HARDWARE_COMPATIBILITY)}"
+        )
+    return BuildOptions(None, level, hardware, version_compatible, obey=not prefer)
 
 
 def _source(onnx: Path | None, checkpoint: Path | None, model: str | None) -> ModelSource:

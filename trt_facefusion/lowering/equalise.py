@@ -103,6 +103,34 @@ def with_divisions(model: onnx.ModelProto, by_tensor: Exponents) -> onnx.ModelPr
     return result
 
 
+def equalised(view: GraphView, int8: Iterable[str], by_tensor: Exponents) -> onnx.ModelProto:
+    """The FP32 model with the division in front of the nodes ``int8``, and their weights multiplied.
+
+    It computes exactly what the model of ``view`` does: what an engine maker that quantises by itself is to start from.
+    """
+    result = with_divisions(view.model, by_tensor)
+    wanted, made = set(int8), set()
+    for node in result.graph.node:
+        if node.name not in wanted or node.input[0] not in by_tensor:
+            continue
+        tensor, weight = node.input[0], view.constant(node.input[1])
+        name = f"{node.input[1]}__times__{tensor}"
+        if name not in made:
+            made.add(name)
+            factors = reciprocals(by_tensor[tensor]).reshape(1, -1, *(1,) * (weight.ndim - 2))
+            result.graph.initializer.append(numpy_helper.from_array((weight / factors).astype(weight.dtype), name))
+        node.input[0], node.input[1] = equalised_name(tensor), name
+    used = {name for node in result.graph.node for name in node.input}
+    outputs = {value.name for value in result.graph.output}
+    kept = [node for node in result.graph.node if outputs & set(node.output) or used & set(node.output)]
+    read = {name for node in kept for name in node.input}
+    constants = [tensor for tensor in result.graph.initializer if tensor.name in read]
+    del result.graph.node[:], result.graph.initializer[:]
+    result.graph.node.extend(kept)
+    result.graph.initializer.extend(constants)
+    return onnx.shape_inference.infer_shapes(result)
+
+
 def _after(nodes: Iterable[onnx.NodeProto], wanted: Exponents, produced: set[str]) -> Iterable[onnx.NodeProto | str]:
     """The nodes in order, and after the one that makes a wanted tensor that tensor's name."""
     yield from (name for name in wanted if name in produced)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -13,12 +13,14 @@ from numpy.typing import NDArray
 from trt_facefusion.accuracy.gate import Verdict
 from trt_facefusion.accuracy.judge import Accuracy, judge
 from trt_facefusion.accuracy.perceptual import PerceptualDistance
-from trt_facefusion.backends.base import BuildRequest, BuiltEngine, ShapeRange
+from trt_facefusion.backends.base import BuildRequest, BuiltEngine, ShapeRange, WeakTyping
 from trt_facefusion.backends.kernels import Coverage, int8_coverage
+from trt_facefusion.calibration import Batches, compare
 from trt_facefusion.calibration.cache import load_named
 from trt_facefusion.errors import BuildError, GateError
 from trt_facefusion.export import model_digest
 from trt_facefusion.lowering import lower
+from trt_facefusion.lowering.equalise import equalised
 from trt_facefusion.pipeline.calibrate import Ranges, require_writable
 from trt_facefusion.pipeline.context import Context
 from trt_facefusion.pipeline.repair import Price, choose_raises, measure_prices, without
@@ -28,6 +30,7 @@ from trt_facefusion.types import Precision
 
 MEASURING_FACES = 8
 """Calibration faces on which nodes are priced: one pass over them for every INT8 node."""
+_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -72,13 +75,58 @@ class Attempts:
         """
         plan = self.plan(precision)
         plan, typed, accuracy, verdict, repairs = self._until_right(plan, precision)
-        engine = self.context.choice.backend.build(
-            BuildRequest(typed.SerializeToString(), self.shapes(), self.context.choice.target), self.context.progress
-        )
+        engine = self.context.choice.backend.build(self.request(plan, typed), self.context.progress)
         planned = {n.name: n.op for n in plan.nodes if n.precision is Precision.INT8}
         coverage = int8_coverage(planned, engine.kernels)
         self._complain(coverage, engine)
+        self._compare_tables(engine)
         return Made(plan, typed, accuracy, verdict, engine, coverage, repairs)
+
+    def request(self, plan: Plan, typed: onnx.ModelProto) -> BuildRequest:
+        """What the engine maker is asked for: the typed graph, and the plan itself for one that types weakly."""
+        context = self.context
+        weak = self._weak(plan) if context.choice.backend.name == "tensorrt" else None
+        return BuildRequest(
+            typed.SerializeToString(),
+            self.shapes(),
+            context.choice.target,
+            workspace_bytes=context.settings.workspace_bytes,
+            weak=weak,
+            options=replace(context.settings.options, timing_cache=context.settings.cache),
+        )
+
+    def _weak(self, plan: Plan) -> WeakTyping:
+        context = self.context
+        model = context.view.model
+        precisions = {node.name: node.precision for node in plan.nodes}
+        int8 = plan.names(Precision.INT8)
+        if int8 and self.ranges.exponents:
+            model = equalised(context.view, int8, self.ranges.exponents)
+            precisions |= {
+                node.name: Precision.FP16 for node in model.graph.node if node.name not in context.view.nodes
+            }
+        return WeakTyping(
+            model=model.SerializeToString(),
+            precisions=precisions,
+            table=self.ranges.table if int8 else None,
+            batches=self._batches() if context.settings.recalibrate else None,
+            algorithm="minmax" if context.settings.rule == "max" else "entropy",
+        )
+
+    def _batches(self) -> Batches:
+        context = self.context
+        faces = context.faces[0]
+        return Batches(context.feeder(faces), len(faces), context.batch)
+
+    def _compare_tables(self, engine: BuiltEngine) -> None:
+        """Say where TensorRT's own calibration differs most from ours."""
+        if engine.calibration is None:
+            return
+        found = compare(self.ranges.table, engine.calibration)
+        shown = ", ".join(f"{change.name} x{change.ratio:.3g}" for change in found.changes[:_SHOWN])
+        self.context.note(
+            f"TensorRT calibrated {len(engine.calibration)} tensors itself; it differs most from our table in {shown}"
+        )
 
     def check_files(self) -> None:
         """Read the plan and the table that the user named, so that what is wrong with them is told at once.
@@ -198,6 +246,8 @@ class Attempts:
         return measure_prices(plan, paint, reference, context.progress)
 
     def _complain(self, coverage: Coverage, engine: BuiltEngine) -> None:
+        for note in engine.notes:
+            self.context.warn(note)
         if not coverage.missing:
             return
         names = ", ".join(coverage.missing)

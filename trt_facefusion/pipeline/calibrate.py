@@ -15,9 +15,10 @@ from trt_facefusion.accuracy.metrics import ssim
 from trt_facefusion.calibration.cache import Calibration, Stale, cache_path, load, load_named, named_exponents, save
 from trt_facefusion.calibration.channels import channel_amax
 from trt_facefusion.calibration.collect import collect
+from trt_facefusion.calibration.compare import fit
 from trt_facefusion.calibration.reader import Batches
 from trt_facefusion.calibration.table import CalibrationTable
-from trt_facefusion.errors import StoreError
+from trt_facefusion.errors import CalibrationCacheError, StoreError
 from trt_facefusion.export import model_digest
 from trt_facefusion.graph import GraphView
 from trt_facefusion.lowering import lower
@@ -29,6 +30,7 @@ from trt_facefusion.runtime.onnxruntime import OnnxRuntimeRunner
 from trt_facefusion.types import Precision
 
 AUTO_RULES = ("entropy", "mse", "percentile:99.99", "percentile:99.999", "max")
+_SHOWN = 5
 VALIDATION_FACES = 16
 """Calibration faces on which `auto` compares the rules: the verification faces must not choose anything."""
 
@@ -70,6 +72,16 @@ def require_writable(folder: Path) -> None:
         )
 
 
+def require_int8(view: GraphView, amax: Mapping[str, float], path: Path) -> None:
+    """Raise `CalibrationCacheError` if a table leaves no node to INT8: the engine would be one in name only."""
+    wanted = plan_by_rules(view, {}, "").names(Precision.INT8)
+    if wanted and not plan_by_rules(view, amax, "").names(Precision.INT8):
+        raise CalibrationCacheError(
+            f"{path} has no range for the tensor {view.nodes[wanted[0]].input[0]!r}, nor for any other that INT8 reads",
+            "is it this model's cache? Calibrate the model by leaving --calib-cache out",
+        )
+
+
 @dataclass(frozen=True)
 class Choice:
     """A rule, whether channels are equalised, and the mean SSIM drop of everything that was tried."""
@@ -91,8 +103,20 @@ class Ranges:
 
     @cached_property
     def _named(self) -> CalibrationTable | None:
+        """The named table in this model's names; tensors without a range are told, and cost their readers INT8."""
         path = self.context.settings.table
-        return None if path is None else load_named(path, model_digest=model_digest(self.context.prepared.model))
+        if path is None:
+            return None
+        table = load_named(path, model_digest=model_digest(self.context.prepared.model))
+        found = fit(table, self.context.view)
+        require_int8(self.context.view, found.amax, path)
+        if found.missing:
+            self.context.warn(
+                f"{path} has no range for {len(found.missing)} tensors ({', '.join(found.missing[:_SHOWN])}"
+                f"{' ...' if len(found.missing) > _SHOWN else ''}): what reads them does not run in INT8"
+            )
+        divided = {name: table[name] for name in map(equalised_name, named_exponents(path)) if name in table}
+        return CalibrationTable({**found.amax, **divided}, table.header)
 
     @cached_property
     def _calibration(self) -> Calibration:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from trt_facefusion.backends.registry import Choice, choose
+from trt_facefusion.backends.registry import Choice, choose, default_target
 from trt_facefusion.backends.registry import get as get_backend
 from trt_facefusion.errors import BackendUnavailableError, BadInputError, FacesError, ModelError
 from trt_facefusion.faces.embedder import Embedder
@@ -19,7 +19,7 @@ from trt_facefusion.faces.folder import KINDS, MIN_FACES, FaceSet, folder_digest
 from trt_facefusion.faces.split import MIN_VERIFICATION, split_by_identity
 from trt_facefusion.graph import GraphView, PreparedModel, input_specs, prepare
 from trt_facefusion.pipeline.feeds import Feeder, Painter, check_inputs, input_shapes, picture_output, projection_of
-from trt_facefusion.pipeline.settings import DEFAULT_TARGET, BuildSettings
+from trt_facefusion.pipeline.settings import BuildSettings
 from trt_facefusion.runtime.onnxruntime import OnnxRuntimeRunner
 from trt_facefusion.types import Precision, Progress, silent
 
@@ -62,7 +62,7 @@ class Context:
     @cached_property
     def choice(self) -> Choice:
         """The engine maker and the target."""
-        target = self.settings.target or ("cpu" if self.settings.backend == "onnxruntime" else DEFAULT_TARGET)
+        target = self.settings.target or default_target(self.settings.backend)
         choice = choose(self.settings.backend, target)
         if choice.target != target:
             if self.settings.target is not None:

@@ -8,15 +8,13 @@ from pathlib import Path
 
 from trt_facefusion import __version__
 from trt_facefusion.accuracy.gate import Gate
+from trt_facefusion.backends.base import BuildOptions
 from trt_facefusion.errors import BadInputError
 from trt_facefusion.export import ModelSource
 from trt_facefusion.faces.embedder import ArcFaceEmbedder, DlibEmbedder, Embedder
 from trt_facefusion.presets import Preset
 from trt_facefusion.store.manifest import build_key
 from trt_facefusion.types import BatchRange, Precision
-
-DEFAULT_TARGET = "sm86"
-"""NVIDIA A10G."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +46,8 @@ class BuildSettings:
     force: bool = False
     recalibrate: bool = False
     table: Path | None = None
+    options: BuildOptions = field(default_factory=BuildOptions)
+    workspace_bytes: int | None = None
 
     def gate(self, precision: Precision) -> Gate:
         """The accuracy gate of one precision; ``max_ssim_drop`` replaces INT8's default only."""
@@ -80,6 +80,9 @@ def engine_key(settings: BuildSettings, digests: Mapping[str, str], precision: P
             "rule": settings.rule,
             "repairs": settings.repairs,
             "limits": [settings.max_calib, settings.max_eval],
+            "options": [repr(settings.options), settings.workspace_bytes],
+            # With --recalibrate TensorRT 10 takes its own table.
+            "own_table": settings.recalibrate and digests.get("backend", "").startswith("tensorrt 10"),
             **digests,
         }
     )

@@ -100,10 +100,13 @@ def role_rule(_: Context, node: PlannedNode) -> Decision | None:
     return _BY_ROLE.get(node.role)
 
 
-def int8_rule(_: Context, node: PlannedNode) -> Decision | None:
-    """INT8 for every convolution and linear layer that no earlier rule protected."""
+def int8_rule(context: Context, node: PlannedNode) -> Decision | None:
+    """INT8 for every convolution and linear layer that no earlier rule protected and whose input has a range."""
     if not node.quantisable:
         return None
+    activation = context.view.nodes[node.name].input[0]
+    if context.amax and activation not in context.amax:
+        return Precision.FP16, f"the calibration has no range for {activation}"
     if node.role is Role.STYLE_LINEAR:
         return (
             Precision.INT8,

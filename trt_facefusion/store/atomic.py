@@ -6,67 +6,21 @@ process leaves behind has a name that starts with ``.tmp-`` or ``.old-`` and is 
 
 from __future__ import annotations
 
-import errno
-import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from secrets import token_hex
 
 from trt_facefusion.errors import StoreError
+from trt_facefusion.files import PROCESS, sibling, store_error, sync, write_atomic, write_synced
 
-_REMEDIES = {
-    errno.ENOSPC: "Free some disk space, or write elsewhere with --output DIR.",
-    errno.EDQUOT: "Your disk quota is used up: free some space, or write elsewhere with --output DIR.",
-    errno.EACCES: "Give yourself the right to write there, or write elsewhere with --output DIR.",
-    errno.EPERM: "Give yourself the right to write there, or write elsewhere with --output DIR.",
-    errno.EROFS: "That file system is read-only: write elsewhere with --output DIR.",
-    errno.ENOTDIR: "A part of that path is a file: name a folder with --output DIR.",
-    errno.EEXIST: "A file is in the way: remove it, or name another folder with --output DIR.",
-    errno.ENAMETOOLONG: "Take a shorter folder or model name.",
-}
 _LEFTOVER = re.compile(r"\.(?P<kind>tmp|old)-(?P<process>[0-9a-f]{8})-[0-9a-f]{8}-(?P<name>.+)")
-_PROCESS = token_hex(4)  # tells this process's own work; process ids repeat, above all in containers
+
+__all__ = ["Lock", "commit_folder", "store_error", "sweep", "write_atomic", "write_synced"]
 
 Lock = Callable[[Path], AbstractContextManager[bool]]
 """Takes the lock of a folder if it is free; gives whether it was."""
-
-
-def store_error(error: OSError, path: Path, doing: str = "write") -> StoreError:
-    """``error`` as a message that says what to do."""
-    reason = os.strerror(error.errno) if error.errno else str(error)
-    remedy = _REMEDIES.get(error.errno or 0, "Check the disk and the folder, or write elsewhere with --output DIR.")
-    return StoreError(f"Cannot {doing} {path}: {reason}.", remedy)
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write ``data`` to ``path``, replacing what is there; after a crash the old or the new content is there, whole.
-
-    Raises:
-        StoreError: the disk is full or the folder cannot be written to; nothing is left behind.
-    """
-    temporary = _sibling(path, "tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_synced(temporary, data)
-        temporary.replace(path)
-        _sync(path.parent)
-    except BaseException as error:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise store_error(error, path) from error
-        raise
-
-
-def write_synced(path: Path, data: bytes) -> None:
-    """Write a new file and force it to the disk. Raises OSError."""
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 @contextmanager
@@ -80,7 +34,7 @@ def commit_folder(final: Path) -> Iterator[Path]:
         StoreError: the disk is full or the folder cannot be written to.
     """
     made_parents = _missing_parents(final)
-    temporary = _sibling(final, "tmp")
+    temporary = sibling(final, "tmp")
     try:
         temporary.mkdir(parents=True)
         yield temporary
@@ -99,16 +53,16 @@ def commit_folder(final: Path) -> Iterator[Path]:
 def _swap(temporary: Path, final: Path) -> None:
     if not final.exists():
         temporary.rename(final)
-        _sync(final.parent)
+        sync(final.parent)
         return
-    old = _sibling(final, "old")
+    old = sibling(final, "old")
     final.rename(old)
     try:
         temporary.rename(final)
     except BaseException:
         old.rename(final)
         raise
-    _sync(final.parent)
+    sync(final.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -120,7 +74,7 @@ def sweep(root: Path, lock: Lock) -> None:
     """
     for leftover in [*root.glob(".*-*"), *root.glob("*/.*-*")]:
         found = _LEFTOVER.fullmatch(leftover.name)
-        if found is None or found["process"] == _PROCESS:
+        if found is None or found["process"] == PROCESS:
             continue
         final = leftover.with_name(found["name"])
         with suppress(OSError, StoreError), lock(final) as free:
@@ -134,25 +88,11 @@ def sweep(root: Path, lock: Lock) -> None:
                 leftover.unlink(missing_ok=True)
 
 
-def _sibling(path: Path, kind: str) -> Path:
-    return path.with_name(f".{kind}-{_PROCESS}-{token_hex(4)}-{path.name}")
-
-
 def _missing_parents(path: Path) -> list[Path]:
     return [parent for parent in path.parents if not parent.exists()]
 
 
 def _sync_tree(folder: Path) -> None:
     for path in sorted(folder.rglob("*")):
-        _sync(path)
-    _sync(folder)
-
-
-def _sync(path: Path) -> None:
-    if os.name == "nt" and path.is_dir():
-        return  # Windows opens no folders
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        sync(path)
+    sync(folder)

@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from twin.nets import Case, batches
+from workplace import Outcome, Workplace
+
+from trt_facefusion.calibration import CalibrationTable
+from trt_facefusion.calibration.histogram import Histogram
+from trt_facefusion.cli.cache import sparkline
+from trt_facefusion.runtime.onnxruntime import OnnxRuntimeRunner
+
+Command = Callable[[list[str]], Outcome]
+
+
+@pytest.fixture(scope="module")
+def case() -> Case:
+    return Case()
+
+
+@pytest.fixture
+def foreign(case: Case, tmp_path: Path) -> Path:
+    """A cache as TensorRT 8 writes it: names of its own, no JSON beside it."""
+    table = {**case.table, "a.w_output": 1.0, "(Unnamed Layer* 7) [Shuffle]_output": 2.0}
+    path = tmp_path / "trt8.cache"
+    path.write_text(CalibrationTable(table, "TRT-8601-EntropyCalibration2").dumps())
+    return path
+
+
+@pytest.fixture
+def model(case: Case, tmp_path: Path) -> Path:
+    path = tmp_path / "small.onnx"
+    path.write_bytes(case.model)
+    return path
+
+
+def test_show_of_a_foreign_cache(command: Command, foreign: Path) -> None:
+    shown = command(["cache", "show", str(foreign)])
+    assert shown.code == 0
+    assert "TRT-8601-EntropyCalibration2" in shown.out
+    assert "picture" in shown.out
+    data = command(["cache", "show", str(foreign), "--json"]).json
+    assert data["rule"] is None
+    assert data["tensors"]["picture"] == pytest.approx(1.0, rel=0.2)
+
+
+def test_show_of_our_own_cache_has_histograms(command: Command, place: Workplace) -> None:
+    assert command(place.options()).code == 0
+    (path,) = place.cache.glob("*.cache")
+    shown = command(["cache", "show", str(path)])
+    assert "rule max" in shown.out
+    assert "█" in shown.out
+    assert "pinned" in shown.out
+    assert command(["cache", "show", str(path), "--json"]).json["rule"] == "max"
+
+
+def test_sparkline_shows_the_tail() -> None:
+    histogram = Histogram()
+    histogram.add(np.r_[np.linspace(0, 1, 10_000), 8.0].astype(np.float32))
+    line = sparkline(histogram)
+    assert len(line) == 24
+    assert line[0] == "█"
+    assert line[-1] not in " █"
+    assert line[12] == " "
+    assert sparkline(Histogram()).strip() == ""
+
+
+def test_diff_sorts_by_ratio(command: Command, tmp_path: Path) -> None:
+    paths = [tmp_path / "one.cache", tmp_path / "two.cache"]
+    paths[0].write_text(CalibrationTable({"a": 1.0, "b": 2.0, "gone": 1.0}).dumps())
+    paths[1].write_text(CalibrationTable({"a": 1.0, "b": 1.0, "new": 1.0}).dumps())
+    words = ["cache", "diff", *map(str, paths)]
+    data = command([*words, "--json"]).json
+    assert [(row["name"], row["ratio"]) for row in data["tensors"]] == [("b", 0.5), ("a", 1.0)]
+    assert (data["only_first"], data["only_second"]) == (["gone"], ["new"])
+    shown = command([*words, "--limit", "1"]).out
+    assert "2 tensors in both, 1 of them equal; 1 smaller changes" in shown
+
+
+def test_diff_of_caches_with_nothing_in_common(command: Command, tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / name).write_text(CalibrationTable({name: 1.0}).dumps())
+    refused = command(["cache", "diff", str(tmp_path / "a"), str(tmp_path / "b")])
+    assert refused.code == 2
+    assert "no tensor in common" in refused.err
+
+
+def test_convert_gives_the_graph_that_a_build_would(
+    command: Command, case: Case, foreign: Path, model: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "typed.onnx"
+    words = ["cache", "convert", str(foreign), "--onnx", str(model), "-o", str(output)]
+    data = command([*words, "--json"]).json
+    assert data["missing"] == data["int8_lost"] == []
+    assert data["constants"] == ["a.w_output"]
+    assert data["unknown"] == ["(Unnamed Layer* 7) [Shuffle]_output"]
+    assert data["int8_nodes"] == 4
+    pictures = []
+    for found in (output.read_bytes(), case.typed()):
+        with OnnxRuntimeRunner(onnx.load_model_from_string(found), stand_in=True) as runner:
+            pictures.append(runner.infer(batches(1)[0])["picture"])
+    np.testing.assert_allclose(*pictures, atol=1e-5)
+    again = command(words)
+    assert again.code == 2
+    assert "--force" in again.err
+    assert command([*words, "--force"]).code == 0
+
+
+def test_convert_names_what_has_no_range(
+    command: Command, case: Case, foreign: Path, model: Path, tmp_path: Path
+) -> None:
+    lines = [line for line in foreign.read_text().splitlines() if not line.startswith("sum:0: ")]
+    foreign.write_text("\n".join(lines) + "\n")
+    output = tmp_path / "typed.onnx"
+    shown = command(["cache", "convert", str(foreign), "--onnx", str(model), "-o", str(output)])
+    assert shown.code == 0
+    assert "1 tensors without a range: sum:0" in shown.out
+    assert "1 nodes that stay FP16 because of that: c" in shown.out
+
+
+def test_convert_to_a_table_in_the_models_names(
+    command: Command, case: Case, foreign: Path, model: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "ours.cache"
+    assert command(["cache", "convert", str(foreign), "--onnx", str(model), "-o", str(output)]).code == 0
+    assert set(CalibrationTable.read(output)) == set(case.table)
+
+
+@pytest.mark.parametrize(("output", "says"), [("typed.txt", "neither"), ("typed.onnx", "no range for the tensor")])
+def test_convert_refuses(command: Command, model: Path, tmp_path: Path, output: str, says: str) -> None:
+    cache = tmp_path / "other.cache"
+    cache.write_text(CalibrationTable({"elsewhere": 1.0}).dumps())
+    refused = command(["cache", "convert", str(cache), "--onnx", str(model), "-o", str(tmp_path / output)])
+    assert refused.code == 2
+    assert says in refused.err
+    assert not (tmp_path / output).exists()

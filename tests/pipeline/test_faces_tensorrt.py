@@ -1,0 +1,76 @@
+"""On photos of real faces: what TensorRT's paths compute is what onnxruntime was verified with."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from twin.builder import VERSION_10, VERSION_11, make_twin, read_plan
+from twin.uploader import A10G, HostUploader
+
+from trt_facefusion.accuracy.metrics import ssim
+from trt_facefusion.backends import registry
+from trt_facefusion.backends.tensorrt import TensorRt
+from trt_facefusion.calibration import CalibrationTable, fit
+from trt_facefusion.calibration.cache import named_exponents
+from trt_facefusion.export import ReferenceSource
+from trt_facefusion.lowering import lower
+from trt_facefusion.lowering.equalise import equalised_name
+from trt_facefusion.pipeline.build import build
+from trt_facefusion.pipeline.context import Context
+from trt_facefusion.pipeline.settings import BuildSettings
+from trt_facefusion.precision import read_plan as read_yaml
+from trt_facefusion.presets import get_preset
+from trt_facefusion.runtime.onnxruntime import OnnxRuntimeRunner
+from trt_facefusion.types import Precision
+
+pytestmark = pytest.mark.slow
+FACES = 12
+
+
+@pytest.mark.parametrize("version", [VERSION_10, VERSION_11])
+def test_int8_through_tensorrt_gives_the_figures_of_onnxruntime(
+    version: str, shared_faces: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    module, _ = make_twin(version)
+    monkeypatch.setitem(sys.modules, "tensorrt", module)
+    monkeypatch.setattr(registry, "TensorRt", lambda: TensorRt(lambda: A10G, HostUploader))
+    settings = BuildSettings(
+        source=ReferenceSource(),
+        preset=get_preset("reference"),
+        precisions=(Precision.INT8,),
+        calib=shared_faces / "calib",
+        eval=shared_faces / "eval",
+        rule="percentile:99.99",
+        max_calib=32,
+        max_eval=FACES,
+        output=tmp_path / "engines",
+        cache=tmp_path / "cache",
+    )
+    result = build(settings).engines[0]
+    assert result.as_asked
+    assert result.manifest.backend == "tensorrt"
+    context = Context(settings)
+    reference = context.reference.clip(0, 1)
+
+    def drop(model: onnx.ModelProto) -> float:
+        with OnnxRuntimeRunner(model, stand_in=True) as runner:
+            pictures = context.painter(context.faces[1])(runner).clip(0, 1)
+        return float(1 - ssim(reference, pictures).mean())
+
+    _, engine = read_plan((result.folder / "engine.engine").read_bytes())
+    typed = drop(onnx.load(result.folder / "typed.onnx"))
+    through_tensorrt = drop(onnx.load_model_from_string(engine))
+    (cache,) = (tmp_path / "cache").glob("*.cache")
+    foreign = CalibrationTable(dict(CalibrationTable.read(cache)), "TRT-8601-EntropyCalibration2")
+    plan = read_yaml(result.folder / "plan.yaml", context.view, "", "reference")
+    factors = {name: np.array(values, np.int8) for name, values in named_exponents(cache).items()}
+    divided = {name: foreign[name] for name in map(equalised_name, factors)}
+    ranges = {**fit(foreign, context.view).amax, **divided}
+    converted = drop(lower(context.view, plan, ranges, exponents=factors))
+    print(f"SSIM drop: typed {typed:.6f}, TensorRT {version} {through_tensorrt:.6f}, converted {converted:.6f}")  # noqa: T201
+    np.testing.assert_allclose([through_tensorrt, converted], typed, atol=1e-3)
+    assert result.manifest.accuracy["ssim_drop"] == pytest.approx(typed, abs=1e-3)

@@ -1,0 +1,215 @@
+"""`trt-ff cache`: look at calibration caches, compare them, and take those of TensorRT 8 and 10 along."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from trt_facefusion.calibration import Calibration, CalibrationTable, Comparison, Fit, Histogram, beside, compare, fit
+from trt_facefusion.cli import console
+from trt_facefusion.errors import BadInputError, CalibrationCacheError
+from trt_facefusion.export import OnnxSource
+from trt_facefusion.files import write_atomic
+from trt_facefusion.graph import GraphView, input_specs, prepare
+from trt_facefusion.lowering import lower
+from trt_facefusion.pipeline.calibrate import require_int8
+from trt_facefusion.precision import Plan, plan_by_rules
+from trt_facefusion.types import Precision
+
+app = typer.Typer(help="Show, compare and convert calibration caches.", no_args_is_help=True)
+
+_BARS = " ▁▂▃▄▅▆▇█"
+_WIDTH = 24
+_SHOWN = 10
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+
+
+@app.command("show")
+def show_command(
+    cache: Annotated[Path, typer.Argument(help="A calibration cache, ours or TensorRT's.")], as_json: AsJson = False
+) -> None:
+    """Show every tensor's range, and its histogram where the cache is ours."""
+    table = CalibrationTable.read(cache)
+    calibration = beside(cache)
+    if as_json:
+        console.print_json(_show_dict(cache, table, calibration))
+        return
+    shown = Table(header_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    shown.add_column("tensor", overflow="fold")
+    for name in ("amax", "scale"):
+        shown.add_column(name, justify="right")
+    if calibration is not None:
+        shown.add_column("seen", justify="right")
+        shown.add_column("kept", justify="right")
+        shown.add_column("|x| from 0 to the largest seen", no_wrap=True)
+    for name, amax in table.items():
+        row = [console.plain(name), f"{amax:.5g}", f"{amax / 127:.3g}"]
+        if calibration is not None:
+            row += _histogram_cells(calibration.histograms.get(name), amax, pinned=name in calibration.pinned)
+        shown.add_row(*row)
+    rule = f", rule {calibration.rule}, model {calibration.model}" if calibration is not None else ""
+    title = f"{cache}: {table.header}{rule}, {len(table)} tensors"
+    console.out.print(title, highlight=False, markup=False, soft_wrap=True)
+    console.out.print(shown, highlight=False)
+
+
+def _show_dict(cache: Path, table: CalibrationTable, calibration: Calibration | None) -> dict[str, Any]:
+    return {
+        "schema": 1,
+        "path": str(cache),
+        "header": table.header,
+        "rule": None if calibration is None else calibration.rule,
+        "model": None if calibration is None else calibration.model,
+        "model_digest": None if calibration is None else calibration.model_digest,
+        "tensors": dict(table),
+    }
+
+
+def _histogram_cells(histogram: Histogram | None, amax: float, *, pinned: bool) -> list[str]:
+    """The largest magnitude seen, what share of it the range keeps, and the histogram as bars."""
+    if histogram is None or not histogram.amax:
+        return ["-", "pinned" if pinned else "-", ""]
+    return [f"{histogram.amax:.5g}", "pinned" if pinned else f"{amax / histogram.amax:.0%}", sparkline(histogram)]
+
+
+def sparkline(histogram: Histogram, width: int = _WIDTH) -> str:
+    """The histogram from 0 to the largest magnitude as bars, logarithmic: the tail is what a range decides about."""
+    used = max(int(histogram.amax / histogram.bin_width) + 1, 1)
+    edges = [used * index // width for index in range(width + 1)]
+    bins = [(low, max(high, low + 1)) for low, high in pairwise(edges)]
+    counts = [int(histogram.counts[low:high].sum()) for low, high in bins]
+    highest = max(*counts, 2).bit_length()
+    return "".join(_BARS[-(-count.bit_length() * (len(_BARS) - 1) // highest)] for count in counts)
+
+
+@app.command("diff")
+def diff_command(
+    first: Annotated[Path, typer.Argument(help="A calibration cache.")],
+    second: Annotated[Path, typer.Argument(help="Another one of the same model.")],
+    limit: Annotated[int, typer.Option(min=0, help="Show this many tensors at most (0: all).")] = 40,
+    as_json: AsJson = False,
+) -> None:
+    """Compare two caches tensor by tensor, the largest change first."""
+    found = compare(CalibrationTable.read(first), CalibrationTable.read(second))
+    if as_json:
+        console.print_json(_diff_dict(found))
+        return
+    if not found.changes:
+        raise CalibrationCacheError(
+            f"{first} and {second} have no tensor in common",
+            "compare caches of the same model; `trt-ff cache convert` brings a foreign one into the model's names",
+        )
+    shown = Table(header_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    shown.add_column("tensor", overflow="fold")
+    for name in ("first", "second", "second / first"):
+        shown.add_column(name, justify="right")
+    for change in found.changes[: limit or None]:
+        shown.add_row(console.plain(change.name), f"{change.first:.5g}", f"{change.second:.5g}", f"{change.ratio:.4f}")
+    console.out.print(shown, highlight=False)
+    equal = sum(abs(change.ratio - 1) < 1e-6 for change in found.changes)
+    summary = f"{len(found.changes)} tensors in both, {equal} of them equal"
+    if limit and len(found.changes) > limit:
+        summary += f"; {len(found.changes) - limit} smaller changes are not shown (--limit 0)"
+    _lines(summary, _named("only in the first", found.only_first), _named("only in the second", found.only_second))
+
+
+def _diff_dict(found: Comparison) -> dict[str, Any]:
+    rows = [{"name": c.name, "first": c.first, "second": c.second, "ratio": c.ratio} for c in found.changes]
+    return {
+        "schema": 1,
+        "tensors": rows,
+        "only_first": list(found.only_first),
+        "only_second": list(found.only_second),
+    }
+
+
+@app.command("convert")
+def convert_command(
+    cache: Annotated[Path, typer.Argument(help="A calibration cache of TensorRT 8 or 10, or ours.")],
+    onnx: Annotated[Path, typer.Option(help="The FP32 model that it was made for.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="FILE.onnx: the model with Q/DQ and casts; FILE.cache: the table.")
+    ],
+    force: Annotated[bool, typer.Option("--force", help="Replace OUTPUT if it is there.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Take a cache that TensorRT 8 or 10 made along to TensorRT 11, TensorRT-RTX or onnxruntime.
+
+    Those read no caches. The ranges go into the model as Q/DQ instead, where the plan by rules puts INT8.
+    """
+    if output.suffix not in {".onnx", ".cache"}:
+        raise BadInputError(f"the output {output} is neither FILE.onnx nor FILE.cache", "name one of the two")
+    if output.exists() and not force:
+        raise BadInputError(f"{output} exists", "name another file with --output, or add --force")
+    table = CalibrationTable.read(cache)
+    source = OnnxSource(onnx)
+    view = _prepared(source)
+    found = fit(table, view)
+    require_int8(view, found.amax, cache)
+    plan: Plan | None = None
+    if output.suffix == ".onnx":
+        plan = plan_by_rules(view, found.amax, source.name)
+        write_atomic(output, lower(view, plan, found.amax).SerializeToString())
+    else:
+        write_atomic(output, CalibrationTable(found.amax, table.header).dumps().encode("utf-8"))
+    _report(output, found, plan, as_json=as_json)
+
+
+def _prepared(source: OnnxSource) -> GraphView:
+    shapes: dict[str, tuple[int, ...]] = {}
+    for spec in input_specs(source.model):
+        rest = tuple(size for size in spec.shape[1:] if isinstance(size, int))
+        if len(rest) != len(spec.shape) - 1:
+            raise BadInputError(
+                f"the input {spec} has sizes that are not fixed, behind the batch",
+                "export the model with fixed sizes; only the batch may be dynamic",
+            )
+        shapes[spec.name] = rest
+    return GraphView(prepare(source.model, shapes).model)
+
+
+def _report(output: Path, found: Fit, plan: Plan | None, *, as_json: bool) -> None:
+    without = [node.name for node in plan.nodes if "no range for" in node.reason] if plan is not None else []
+    int8: Optional[int] = len(plan.names(Precision.INT8)) if plan is not None else None
+    if as_json:
+        console.print_json(
+            {
+                "schema": 1,
+                "output": str(output),
+                "tensors": len(found.amax),
+                "derived": dict(found.derived),
+                "missing": list(found.missing),
+                "constants": list(found.constants),
+                "unknown": list(found.unknown),
+                "int8_nodes": int8,
+                "int8_lost": without,
+            }
+        )
+        return
+    _lines(
+        f"{output}: ranges for {len(found.amax)} tensors, {len(found.derived)} of them copies of others"
+        + (f"; {int8} nodes in INT8" if int8 is not None else ""),
+        _named("tensors without a range", found.missing),
+        _named("nodes that stay FP16 because of that", without),
+        _named("names that the model does not have", found.unknown),
+        f"{len(found.constants)} names of weights: those are quantised from their own values"
+        if found.constants
+        else "",
+    )
+
+
+def _named(what: str, names: tuple[str, ...] | list[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"{len(names)} {what}: {', '.join(names[:_SHOWN])}{more}" if names else ""
+
+
+def _lines(*lines: str) -> None:
+    for line in lines:
+        if line:
+            console.out.print(console.plain(line), highlight=False, soft_wrap=True)
