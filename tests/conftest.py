@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cuda_emulator import driver as emulated
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -32,3 +34,29 @@ def shared_models() -> Path:
 def sample_faces() -> Path:
     """The faces that the project itself made."""
     return ROOT / "samples" / "faces"
+
+
+@pytest.fixture(scope="session")
+def _emulated_driver() -> emulated.EmulatedDriver:
+    try:
+        return emulated.load(emulated.built())
+    except emulated.CannotBuildError as error:
+        reason = f"no pycuda on an emulated CUDA driver (scripts/build_pycuda.py says why): {error}"
+        if os.environ.get("TRT_FF_REQUIRE_EMULATOR"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+
+
+@pytest.fixture
+def emulated_cuda(_emulated_driver: emulated.EmulatedDriver) -> Iterator[emulated.EmulatedDriver]:
+    """The emulated CUDA driver, loaded before pycuda; queued work runs only when something waits for it.
+
+    A test that leaves a buffer, stream, event or context behind fails.
+    """
+    _emulated_driver.clear_faults()
+    _emulated_driver.configure()
+    before, early = _emulated_driver.held(), _emulated_driver["early_free"]
+    yield _emulated_driver
+    _emulated_driver.clear_faults()
+    assert _emulated_driver.held() == before
+    assert _emulated_driver["early_free"] == early
