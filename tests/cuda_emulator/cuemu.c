@@ -118,18 +118,17 @@ static int poison = 1, lazy;
 static long st_alloc, st_free, st_pin_alloc, st_pin_free, st_async, st_async_pageable, st_sync;
 static long st_streams, st_events, st_early_free, st_executed;
 
-/* Faults that a test asks for: the call (or the work in a stream) at this point fails, once, after some that do not. */
+/* Faults that a test asks for: calls (or work in a stream) at this point fail, after some that do not. */
 static const char *const points[] = {"alloc", "pinned", "h2d", "d2h", "launch", "sync", "stream"};
 enum point { AT_ALLOC, AT_PINNED, AT_H2D, AT_D2H, AT_LAUNCH, AT_SYNC, AT_STREAM, N_POINTS };
 static struct {
-    int armed;
-    long after;
+    long times, after;
     CUresult result;
 } faults[N_POINTS];
 static CUresult fault(enum point p) { /* G held */
-    if (!faults[p].armed || faults[p].after-- > 0)
+    if (!faults[p].times || faults[p].after-- > 0)
         return CUDA_SUCCESS;
-    faults[p].armed = 0;
+    faults[p].times--;
     return faults[p].result;
 }
 
@@ -1603,13 +1602,14 @@ EXPORT long cuemu_counter(const char *name) {
     pthread_mutex_unlock(&G);
     return value;
 }
-/* After `after` more calls, the next one at `point` fails with `result`; 0 when there is no such point. */
-EXPORT int cuemu_inject(const char *point, int result, long after) {
+/* After `after` more calls, the next `times` at `point` fail with `result`; 0 when there is no such point. */
+EXPORT int cuemu_inject(const char *point, int result, long after, long times) {
     int known = 0;
     LOCK();
     for (int p = 0; p < N_POINTS; p++)
         if (!strcmp(points[p], point)) {
-            faults[p].armed = known = 1;
+            known = 1;
+            faults[p].times = times;
             faults[p].after = after;
             faults[p].result = (CUresult)result;
         }

@@ -19,6 +19,7 @@ COUNTERS = (
 
 ILLEGAL_ADDRESS = 700
 UNKNOWN = 999
+OUT_OF_MEMORY = 2
 
 
 class CannotBuildError(Exception):
@@ -53,6 +54,7 @@ class EmulatedDriver:
     def __init__(self, library: Any, paths: dict[str, str]) -> None:
         self._library = library
         self._paths = paths
+        self.loses_context = False
         library.cuemu_counter.restype = ctypes.c_long
 
     def __getitem__(self, counter: str) -> int:
@@ -77,13 +79,17 @@ class EmulatedDriver:
         self._library.cuemu_set_latency_us(ctypes.c_double(latency_us))
         self._library.cuemu_set_mem_mb(ctypes.c_double(memory_mb))
 
-    def inject(self, point: str, result: int, after: int = 0) -> None:
-        """Let one call (or one piece of queued work, ``stream``) fail, after ``after`` that do not."""
-        if not self._library.cuemu_inject(point.encode(), result, ctypes.c_long(after)):
+    def inject(self, point: str, result: int, after: int = 0, times: int = 1) -> None:
+        """Let calls (or pieces of queued work, ``stream``) fail, after ``after`` that do not."""
+        if not self._library.cuemu_inject(point.encode(), result, ctypes.c_long(after), ctypes.c_long(times)):
             raise KeyError(point)
 
     def clear_faults(self) -> None:
         self._library.cuemu_clear_faults()
+
+    def repair_context(self) -> None:
+        """Make a broken context whole, so that a test can clean up; a GPU cannot."""
+        self._library.cuemu_repair_context()
 
     def run(self, code: str, timeout_s: float = 60) -> subprocess.CompletedProcess[str]:
         """Run ``code`` in a new interpreter with the emulated driver; there, ``emulator`` is one of these."""

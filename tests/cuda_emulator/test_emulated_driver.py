@@ -206,8 +206,7 @@ def test_a_context_that_met_an_error_stays_broken_until_it_is_gone(cuda: Any, em
     for call in (stream.synchronize, cuda.mem_get_info, cuda.Stream, cuda.Context.synchronize):
         with pytest.raises(cuda.Error, match="illegal memory access"):
             call()
-    library = ctypes.CDLL("libcuda.so.1")
-    library.cuemu_repair_context()
+    emulated_cuda.repair_context()
 
 
 def test_what_is_not_emulated_says_so(cuda: Any) -> None:
