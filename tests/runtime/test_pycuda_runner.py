@@ -1,0 +1,479 @@
+"""The pycuda runner, on the emulated driver: queued work runs only when something waits for it."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from cuda_emulator.driver import ILLEGAL_ADDRESS, OUT_OF_MEMORY, UNKNOWN, EmulatedDriver
+from onnx import TensorProto, helper, numpy_helper
+from twin import runtime as trt
+
+from trt_facefusion.errors import (
+    BackendUnavailableError,
+    BadInputError,
+    DeviceError,
+    DeviceLostError,
+    DeviceMemoryError,
+    ModelError,
+)
+from trt_facefusion.runtime.onnxruntime import OnnxRuntimeRunner
+from trt_facefusion.runtime.pycuda import PycudaRunner
+
+DATA = Path(__file__).resolve().parents[2] / "trt_facefusion" / "data"
+SIDE = 16
+
+Face = np.ndarray[Any, Any]
+
+
+def net(
+    nodes: list[onnx.NodeProto],
+    inputs: dict[str, tuple[int, list[int | str]]],
+    outputs: dict[str, tuple[int, list[int | str]]],
+    weights: dict[str, Any] | None = None,
+) -> onnx.ModelProto:
+    graph = helper.make_graph(
+        nodes,
+        "net",
+        [helper.make_tensor_value_info(name, *type_and_shape) for name, type_and_shape in inputs.items()],
+        [helper.make_tensor_value_info(name, *type_and_shape) for name, type_and_shape in outputs.items()],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in (weights or {}).items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+
+
+def swap() -> onnx.ModelProto:
+    """Two inputs, two outputs, one of them with a rank of its own."""
+    image: tuple[int, list[int | str]] = (TensorProto.FLOAT, ["batch", 3, SIDE, SIDE])
+    return net(
+        [
+            helper.make_node("Mul", ["target", "two"], ["doubled"]),
+            helper.make_node("Add", ["doubled", "source"], ["swapped"]),
+            helper.make_node("ReduceMean", ["swapped", "axes"], ["mean"], keepdims=0),
+        ],
+        {"target": image, "source": (TensorProto.FLOAT, ["batch", 3, 1, 1])},
+        {"swapped": image, "mean": (TensorProto.FLOAT, ["batch", 3])},
+        {"two": np.float32(2), "axes": np.array([2, 3], np.int64)},
+    )
+
+
+def engine(model: onnx.ModelProto | None = None, **profiles: list[list[int]]) -> Any:
+    if model is None:
+        model = swap()
+        profiles = {name: [[n, 3, s, s] for n in (1, 2, 4)] for name, s in (("target", SIDE), ("source", 1))}
+    loaded = trt.Runtime(trt.Logger()).deserialize_cuda_engine(trt.make_plan(model, trt.Runtime.version, profiles))
+    assert loaded is not None
+    return loaded
+
+
+def face(value: float, batch: int = 1) -> dict[str, Face]:
+    return {
+        "target": np.full((batch, 3, SIDE, SIDE), value, np.float32),
+        "source": np.full((batch, 3, 1, 1), 0.5, np.float32),
+    }
+
+
+def is_swap_of(value: float, outputs: dict[str, Face], batch: int = 1) -> bool:
+    right = np.float32(2 * value + 0.5)
+    return (
+        outputs["swapped"].shape == (batch, 3, SIDE, SIDE)
+        and outputs["mean"].shape == (batch, 3)
+        and bool((outputs["swapped"] == right).all())
+        and bool(np.allclose(outputs["mean"], right))
+    )
+
+
+@pytest.fixture
+def runner(emulated_cuda: EmulatedDriver) -> Iterator[PycudaRunner]:
+    with PycudaRunner(engine(), slots=2) as made:
+        yield made
+
+
+# -- results
+
+
+def test_a_real_network_gives_what_onnxruntime_gives(emulated_cuda: EmulatedDriver) -> None:
+    path = DATA / "face_detection_yunet_2023mar.onnx"
+    with OnnxRuntimeRunner(path, threads=1) as reference, PycudaRunner(engine(onnx.load(path)), slots=1) as runner:
+        assert {spec.name for spec in runner.outputs} == {spec.name for spec in reference.outputs}
+        shape = [size for size in runner.inputs[0].shape if isinstance(size, int)]
+        rng = np.random.default_rng(1)
+        for _ in range(3):
+            feeds = {runner.inputs[0].name: rng.uniform(0, 255, shape).astype(np.float32)}
+            outputs, right = runner.infer(feeds), reference.infer(feeds)
+            for name, value in right.items():
+                np.testing.assert_array_equal(outputs[name], value)
+
+
+def test_batches_of_every_size_in_the_profile_run(runner: PycudaRunner) -> None:
+    assert [str(spec) for spec in runner.inputs] == ["target: float32 [N, 3, 16, 16]", "source: float32 [N, 3, 1, 1]"]
+    with OnnxRuntimeRunner(swap()) as reference:
+        for batch in (4, 1, 3, 2, 4):
+            rng = np.random.default_rng(batch)
+            feeds: dict[str, Face] = {
+                name: np.asarray(rng.standard_normal(value.shape), np.float32) for name, value in face(0, batch).items()
+            }
+            outputs = runner.infer(feeds)
+            for name, value in reference.infer(feeds).items():
+                np.testing.assert_array_equal(outputs[name], value)
+
+
+@pytest.mark.parametrize(
+    ("elem_type", "dtype"), [(TensorProto.FLOAT16, "float16"), (TensorProto.INT8, "int8"), (TensorProto.UINT8, "uint8")]
+)
+def test_inputs_and_outputs_have_the_engines_types(emulated_cuda: EmulatedDriver, elem_type: int, dtype: str) -> None:
+    model = net([helper.make_node("Identity", ["x"], ["y"])], {"x": (elem_type, [5])}, {"y": (elem_type, [5])})
+    with PycudaRunner(engine(model)) as runner:
+        value = np.array([0, 1, 2, 100, 127], dtype)
+        output = runner.infer({"x": value})["y"]
+        assert output.dtype == value.dtype
+        np.testing.assert_array_equal(output, value)
+
+
+def test_inputs_of_any_memory_layout_run(runner: PycudaRunner) -> None:
+    values = np.arange(3 * SIDE * SIDE, dtype=np.float32).reshape(1, SIDE, SIDE, 3)
+    feeds = {**face(0), "target": values.transpose(0, 3, 1, 2)}
+    np.testing.assert_array_equal(runner.infer(feeds)["swapped"], feeds["target"] * 2 + np.float32(0.5))
+
+
+# -- memory and order
+
+
+def test_what_was_given_may_be_overwritten_and_what_was_got_kept(runner: PycudaRunner) -> None:
+    feeds = face(1)
+    future = runner.infer_async(feeds)
+    feeds["target"][:] = 99
+    first = future.result()
+    for value in range(5):
+        runner.infer(face(value))
+    assert is_swap_of(1, first)
+
+
+def test_every_copy_is_from_or_to_page_locked_memory(runner: PycudaRunner, emulated_cuda: EmulatedDriver) -> None:
+    pageable, queued, waited = (emulated_cuda[name] for name in ("async_pageable", "async", "sync"))
+    for batch in (1, 4):
+        runner.infer(face(1, batch))
+    assert emulated_cuda["async"] == queued + 2 * 4
+    assert (emulated_cuda["async_pageable"], emulated_cuda["sync"]) == (pageable, waited)
+
+
+def test_all_slots_are_in_flight_at_once(emulated_cuda: EmulatedDriver) -> None:
+    emulated_cuda.configure(lazy=False, latency_us=100_000)
+    with PycudaRunner(engine(), slots=3) as runner:
+        busy = emulated_cuda["busy_streams"]
+        futures = [runner.infer_async(face(value)) for value in range(3)]
+        assert emulated_cuda["busy_streams"] == busy + 3
+        emulated_cuda.configure(lazy=False, latency_us=0)
+        assert all(is_swap_of(value, future.result()) for value, future in enumerate(futures))
+
+
+def test_map_gives_results_in_order_and_reads_ahead_by_the_slots_only(runner: PycudaRunner) -> None:
+    read: list[int] = []
+
+    def batches() -> Iterator[dict[str, Face]]:
+        for value in range(7):
+            read.append(value)
+            yield face(value, 1 + value % 4)
+
+    for value, outputs in enumerate(runner.map(batches())):
+        assert is_swap_of(value, outputs, 1 + value % 4)
+        assert len(read) <= value + 3
+    assert len(read) == 7
+
+
+def test_map_gives_what_came_before_a_bad_batch(runner: PycudaRunner) -> None:
+    results = runner.map([face(0), face(1), face(2), {}])
+    assert [is_swap_of(value, next(results)) for value in range(3)] == [True] * 3
+    with pytest.raises(BadInputError):
+        next(results)
+
+
+def test_eight_clients_get_their_own_faces_in_their_own_order(emulated_cuda: EmulatedDriver) -> None:
+    """1,000 inferences over 4 slots: waiting ones, futures and maps, of all batch sizes."""
+    wrong: list[object] = []
+    done: list[int] = []
+
+    def client(number: int, runner: PycudaRunner) -> None:
+        order: list[int] = []
+        futures: list[tuple[int, int, Future[dict[str, Face]]]] = []
+        for turn in range(125):
+            value, batch = number * 1000 + turn, 1 + (turn + number) % 4
+            if turn % 3:
+                future = runner.infer_async(face(value, batch))
+                future.add_done_callback(lambda _, turn=turn: order.append(turn))  # type: ignore[misc]
+                futures.append((value, batch, future))
+            elif not is_swap_of(value, runner.infer(face(value, batch)), batch):
+                wrong.append(value)
+            done.append(value)
+        wrong.extend(value for value, batch, future in futures if not is_swap_of(value, future.result(30), batch))
+        if order != sorted(order) or len(order) != len(futures):
+            wrong.append(order)
+
+    with PycudaRunner(engine(), slots=4) as runner:
+        held = emulated_cuda.held()
+        threads = [threading.Thread(target=client, args=(number, runner)) for number in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        assert wrong == []
+        assert len(done) == 1000
+        assert emulated_cuda.held() == held
+
+
+def test_the_gpus_time_is_split_by_stages(emulated_cuda: EmulatedDriver) -> None:
+    emulated_cuda.configure(latency_us=5000)
+    with PycudaRunner(engine(), slots=1) as runner:
+        outputs, times = runner.infer_timed(face(3))
+        assert is_swap_of(3, outputs)
+        assert times.upload_ms >= 10  # two inputs
+        assert times.download_ms >= 10
+        assert times.compute_ms >= 0
+        assert is_swap_of(4, runner.infer_timed(face(4))[0])
+
+
+# -- what is refused
+
+
+@pytest.mark.parametrize(
+    ("feeds", "said", "help"),
+    [
+        (face(0, 5), "outside of what the engine was built for", "[4, 3, 16, 16]"),
+        ({**face(0), "source": np.zeros((2, 3, 1, 1), np.float32)}, "N = 1", "N"),
+        ({"target": face(0)["target"]}, "'source'", "float32"),
+        ({**face(0), "source": np.zeros((1, 3, 1, 1), np.float16)}, "float16", "float32"),
+        ({**face(0), "target": np.zeros((1, 3, 8, 8), np.float32)}, "[1, 3, 8, 8]", "[N, 3, 16, 16]"),
+    ],
+)
+def test_wrong_feeds_are_refused_before_anything_runs(
+    runner: PycudaRunner, feeds: dict[str, Face], said: str, help: str
+) -> None:
+    for call in (runner.infer, runner.infer_async, runner.infer_timed):
+        with pytest.raises(BadInputError) as error:
+            call(feeds)
+        assert said in error.value.message
+        assert help in error.value.remedy
+    assert is_swap_of(1, runner.infer(face(1)))
+
+
+def test_what_cannot_be_run_is_refused(emulated_cuda: EmulatedDriver) -> None:
+    cast = helper.make_node("Cast", ["x"], ["y"], to=TensorProto.FLOAT)
+    model = net([cast], {"x": (TensorProto.BFLOAT16, [2])}, {"y": (TensorProto.FLOAT, [2])})
+    with pytest.raises(ModelError, match="BF16"):
+        PycudaRunner(engine(model))
+    for arguments in ({"slots": 0}, {"profile": 1}, {"device": 1}):
+        with pytest.raises(BadInputError):
+            PycudaRunner(engine(), **arguments)
+
+
+def test_a_machine_without_a_gpu_is_told(emulated_cuda: EmulatedDriver) -> None:
+    script = """
+import sys
+from trt_facefusion.errors import BackendUnavailableError
+from trt_facefusion.runtime.device import cuda_driver
+sys.modules["pycuda"] = None
+try:
+    cuda_driver()
+except BackendUnavailableError as error:
+    print("told")
+"""
+    assert emulated_cuda.run(script).stdout == "told\n"
+    assert BackendUnavailableError.exit_code == 4
+
+
+# -- failures
+
+
+def test_slots_that_do_not_fit_leave_nothing_behind(emulated_cuda: EmulatedDriver) -> None:
+    emulated_cuda.configure(memory_mb=0.5)
+    loaded, held = engine(), emulated_cuda.held()
+    with pytest.raises(DeviceMemoryError) as error:
+        PycudaRunner(loaded, slots=64)
+    assert "MiB" in error.value.message
+    assert "fewer slots" in error.value.remedy
+    assert emulated_cuda.held() == held
+    with PycudaRunner(loaded, slots=2) as runner:
+        assert is_swap_of(1, runner.infer(face(1)))
+
+
+@pytest.mark.parametrize("point", ["alloc", "pinned"])
+@pytest.mark.parametrize("after", range(9))
+def test_an_allocation_that_fails_anywhere_leaves_nothing_behind(
+    emulated_cuda: EmulatedDriver, point: str, after: int
+) -> None:
+    emulated_cuda.inject(point, OUT_OF_MEMORY, after, times=2)  # pycuda collects garbage and tries again
+    try:
+        runner = PycudaRunner(engine(), slots=2)
+    except DeviceMemoryError:
+        return  # the fixture looks for what is left
+    runner.close()
+    assert after >= 8
+
+
+CALLS: list[Callable[[PycudaRunner], dict[str, Face]]] = [
+    lambda runner: runner.infer(face(1)),
+    lambda runner: runner.infer_async(face(1)).result(10),
+    lambda runner: next(runner.map([face(1)])),
+]
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize(
+    ("point", "after"), [("h2d", 0), ("h2d", 1), ("launch", 0), ("d2h", 0), ("d2h", 1), ("sync", 0)]
+)
+def test_after_a_call_that_failed_the_next_request_works(
+    runner: PycudaRunner,
+    emulated_cuda: EmulatedDriver,
+    call: Callable[[PycudaRunner], dict[str, Face]],
+    point: str,
+    after: int,
+) -> None:
+    emulated_cuda.inject(point, UNKNOWN, after)
+    with pytest.raises(DeviceError) as error:
+        call(runner)
+    assert not isinstance(error.value, DeviceLostError)
+    assert error.value.remedy
+    assert all(is_swap_of(value, runner.infer(face(value))) for value in range(4))
+
+
+def test_a_slot_whose_call_failed_is_at_rest_before_it_is_used_again(emulated_cuda: EmulatedDriver) -> None:
+    emulated_cuda.configure(lazy=False, latency_us=20_000)
+    with PycudaRunner(engine(), slots=1) as runner:
+        emulated_cuda.inject("launch", UNKNOWN)
+        busy = emulated_cuda["busy_streams"]
+        with pytest.raises(DeviceError):
+            runner.infer(face(1))
+        assert emulated_cuda["busy_streams"] == busy
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("after", [0, 2, 4])
+def test_a_lost_device_fails_what_is_in_flight_and_all_that_comes(
+    emulated_cuda: EmulatedDriver,
+    capfd: pytest.CaptureFixture[str],
+    call: Callable[[PycudaRunner], dict[str, Face]],
+    after: int,
+) -> None:
+    """Work 0 and 1 are uploads, 2 is the network, 3 and 4 are downloads."""
+    emulated_cuda.loses_context = True
+    with PycudaRunner(engine(), slots=2) as runner:
+        emulated_cuda.inject("stream", ILLEGAL_ADDRESS, after)
+        for _ in range(2):
+            with pytest.raises(DeviceLostError) as error:
+                call(runner)
+            assert "illegal memory access" in error.value.message
+            assert "Start the process again" in error.value.remedy
+    assert capfd.readouterr().err == ""
+    with PycudaRunner(engine(), slots=2) as runner:
+        assert is_swap_of(1, runner.infer(face(1)))
+
+
+# -- the end
+
+
+def test_a_closed_runner_refuses_and_may_be_closed_again(runner: PycudaRunner) -> None:
+    runner.close()
+    runner.close()
+    for call in (runner.infer, runner.infer_async):
+        with pytest.raises(RuntimeError, match="closed"):
+            call(face(1))
+    with pytest.raises(RuntimeError, match="closed"):
+        next(runner.map([face(1)]))
+
+
+def test_closing_lets_what_is_in_flight_finish_and_refuses_who_waits(emulated_cuda: EmulatedDriver) -> None:
+    emulated_cuda.configure(lazy=False, latency_us=50_000)
+    runner = PycudaRunner(engine(), slots=2)
+    futures = [runner.infer_async(face(value)) for value in range(2)]
+    told: list[Exception] = []
+
+    def wait_for_a_slot() -> None:
+        try:
+            runner.infer(face(2))
+        except RuntimeError as error:
+            told.append(error)
+
+    waiting = threading.Thread(target=wait_for_a_slot)
+    waiting.start()
+    time.sleep(0.02)
+    runner.close()
+    waiting.join(10)
+    assert all(future.done() and is_swap_of(value, future.result()) for value, future in enumerate(futures))
+    assert "closed" in str(told[0])
+
+
+def test_a_runner_that_is_dropped_frees_what_it_holds(emulated_cuda: EmulatedDriver) -> None:
+    held = emulated_cuda.held()
+    runner = PycudaRunner(engine(), slots=2)
+    future = runner.infer_async(face(1))
+    del runner
+    gc.collect()
+    assert is_swap_of(1, future.result(10))
+    del future
+    assert emulated_cuda.held() == held
+
+
+def test_a_future_keeps_nothing_but_its_own_result(runner: PycudaRunner) -> None:
+    """The owner thread must not keep the last result until the next one comes."""
+    import weakref
+
+    outputs = runner.infer_async(face(1)).result()
+    kept = weakref.ref(outputs["swapped"])
+    del outputs
+    deadline = time.monotonic() + 5
+    while kept() is not None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert kept() is None
+
+
+def test_a_callback_may_submit_but_not_wait_for_a_slot(runner: PycudaRunner) -> None:
+    chained: list[Future[dict[str, Face]]] = []
+    first = runner.infer_async(face(1))
+    first.add_done_callback(lambda _: chained.append(runner.infer_async(face(2))))
+    first.result(10)
+    deadline = time.monotonic() + 5
+    while not chained and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert is_swap_of(2, chained[0].result(10))
+
+
+def test_the_interpreter_ends_with_work_in_flight(emulated_cuda: EmulatedDriver) -> None:
+    script = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from test_pycuda_runner import PycudaRunner, engine, face
+import atexit
+runner = PycudaRunner(engine(), slots=2)
+futures = [runner.infer_async(face(value)) for value in range(2)]
+atexit._run_exitfuncs()
+print([future.done() for future in futures], *emulator.held().values())
+"""
+    ended = emulated_cuda.run(script)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout == "[True, True] 0 0 0 0 0\n"
+    plain = emulated_cuda.run(script.replace("atexit._run_exitfuncs()", "raise SystemExit"))
+    assert (plain.returncode, plain.stderr) == (0, "")
+
+
+def test_other_users_of_the_primary_context_are_left_alone(emulated_cuda: EmulatedDriver) -> None:
+    """What torch does: it keeps the primary context current in its threads, and buffers in it."""
+    from pycuda import driver
+
+    other = driver.Device(0).retain_primary_context()
+    other.push()
+    buffer = driver.mem_alloc(64)
+    with PycudaRunner(engine()) as runner:
+        assert is_swap_of(1, runner.infer(face(1)))
+        assert driver.Context.get_current() == other
+    driver.memcpy_htod(buffer, np.zeros(64, np.uint8))
+    buffer.free()
+    driver.Context.pop()
+    other.detach()
