@@ -1290,6 +1290,8 @@ static int ctx_ok(CUcontext c) {
     return 0;
 }
 static void ctx_kill(struct CUctx_st *c) { /* G held */
+    if (!c->error) /* drops queued work: the caller may hold Python's lock, which a host function would wait for */
+        c->error = CUDA_ERROR_CONTEXT_IS_DESTROYED;
     wait_ctx(c);
     for (alloc *a = allocs; a; a = a->next)
         if (a->live && a->ctx == c) {

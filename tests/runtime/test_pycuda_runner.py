@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -65,11 +66,14 @@ def swap() -> onnx.ModelProto:
     )
 
 
-def engine(model: onnx.ModelProto | None = None, **profiles: list[list[int]]) -> Any:
-    if model is None:
-        model = swap()
-        profiles = {name: [[n, 3, s, s] for n in (1, 2, 4)] for name, s in (("target", SIDE), ("source", 1))}
-    loaded = trt.Runtime(trt.Logger()).deserialize_cuda_engine(trt.make_plan(model, trt.Runtime.version, profiles))
+def plan(model: onnx.ModelProto | None = None) -> bytes:
+    """Of ``swap`` for batches up to 4, or of a model without dynamic axes."""
+    profiles = {name: [[n, 3, side, side] for n in (1, 2, 4)] for name, side in (("target", SIDE), ("source", 1))}
+    return trt.make_plan(model or swap(), trt.Runtime.version, {} if model else profiles)
+
+
+def engine(model: onnx.ModelProto | None = None) -> Any:
+    loaded = trt.Runtime(trt.Logger()).deserialize_cuda_engine(plan(model))
     assert loaded is not None
     return loaded
 
@@ -142,6 +146,35 @@ def test_inputs_of_any_memory_layout_run(runner: PycudaRunner) -> None:
     values = np.arange(3 * SIDE * SIDE, dtype=np.float32).reshape(1, SIDE, SIDE, 3)
     feeds = {**face(0), "target": values.transpose(0, 3, 1, 2)}
     np.testing.assert_array_equal(runner.infer(feeds)["swapped"], feeds["target"] * 2 + np.float32(0.5))
+
+
+def test_a_serialised_engine_is_loaded(emulated_cuda: EmulatedDriver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt", trt)
+    with PycudaRunner(plan(), slots=1) as runner:
+        assert is_swap_of(1, runner.infer(face(1)))
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda whole: whole.replace(b"10.16.1.11", b"10.9.0.34"), "10.9.0.34"),
+        (lambda whole: b"x" + whole, "magic tag"),
+        (lambda whole: whole[:-100], "deserializeCudaEngine"),
+    ],
+)
+def test_an_engine_that_tensorrt_refuses_is_told_in_its_words(
+    emulated_cuda: EmulatedDriver, monkeypatch: pytest.MonkeyPatch, damage: Callable[[bytes], bytes], said: str
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt", trt)
+    with pytest.raises(DeviceError, match=said) as error:
+        PycudaRunner(damage(plan()))
+    assert "build it again" in error.value.remedy
+
+
+def test_a_machine_without_tensorrt_is_told(emulated_cuda: EmulatedDriver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    with pytest.raises(BackendUnavailableError, match="tensorrt"):
+        PycudaRunner(plan())
 
 
 # -- memory and order

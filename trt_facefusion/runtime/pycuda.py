@@ -21,6 +21,7 @@ from typing import Any
 
 from trt_facefusion.errors import BadInputError, DeviceLostError
 from trt_facefusion.runtime.device import cuda_driver, failed, lost, out_of_memory
+from trt_facefusion.runtime.engine_file import load_engine
 from trt_facefusion.runtime.engine_io import EngineIO, describe
 from trt_facefusion.runtime.slots import Slot, SlotPool, StageTimes
 from trt_facefusion.types import Array, Feeds, TensorSpec
@@ -29,19 +30,20 @@ Outputs = dict[str, Array]
 
 
 class PycudaRunner:
-    """Runs an ``ICudaEngine`` of TensorRT 10 or 11. Any number of threads may call it.
+    """Runs an engine of TensorRT 10 or 11. Any number of threads may call it.
 
     A runner that is dropped without ``close``, or still open when the interpreter ends, frees what it holds.
 
     Args:
-        engine: the engine; it must have been loaded for the same device.
+        engine: the bytes of a serialised engine, or an ``ICudaEngine`` that was loaded for the same device.
         slots: inferences in flight; two keep upload, compute and download busy at once.
         profile: number of the optimisation profile.
         device: number of the GPU.
 
     Raises:
-        BackendUnavailableError: no pycuda, no driver or no GPU.
+        BackendUnavailableError: no pycuda, no TensorRT, no driver or no GPU.
         BadInputError: no such device or profile, or ``slots`` is below 1.
+        DeviceError: TensorRT refused the engine.
         DeviceMemoryError: the slots do not fit.
         ModelError: inputs or outputs that cannot be exchanged with numpy.
     """
@@ -49,7 +51,7 @@ class PycudaRunner:
     def __init__(self, engine: Any, slots: int = 2, profile: int = 0, device: int = 0) -> None:
         if slots < 1:
             raise BadInputError(f"{slots} slots cannot run anything.", "Take at least one slot.")
-        self._core = _Core(engine, describe(engine, profile), slots, profile, device)
+        self._core = _Core(engine, slots, profile, device)
         self._core.start()
         self._finalizer = weakref.finalize(self, self._core.close)
 
@@ -130,8 +132,9 @@ def _results(pending: deque[Future[Outputs]]) -> Iterator[Outputs]:
 class _Core:
     """All that a runner holds. The owner thread refers to this, not to the runner, which can thus be dropped."""
 
-    def __init__(self, engine: Any, io: EngineIO, slots: int, profile: int, device: int) -> None:
-        self.io = io
+    io: EngineIO  # known once the owner has loaded the engine
+
+    def __init__(self, engine: Any, slots: int, profile: int, device: int) -> None:
         self.slots = slots
         self.memory_bytes = 0
         self._engine = engine
@@ -235,6 +238,9 @@ class _Core:
         try:
             self._context = driver.Device(self._device).retain_primary_context()
             self._context.push()
+            if isinstance(self._engine, bytes):
+                self._engine = load_engine(self._engine)
+            self.io = describe(self._engine, self._profile)
             for _ in range(self.slots):
                 slots.append(Slot(driver, self.io))
                 slots[-1].allocate(self._engine, self._profile)
