@@ -119,8 +119,8 @@ static long st_alloc, st_free, st_pin_alloc, st_pin_free, st_async, st_async_pag
 static long st_streams, st_events, st_early_free, st_executed;
 
 /* Faults that a test asks for: calls (or work in a stream) at this point fail, after some that do not. */
-static const char *const points[] = {"alloc", "pinned", "h2d", "d2h", "launch", "sync", "stream"};
-enum point { AT_ALLOC, AT_PINNED, AT_H2D, AT_D2H, AT_LAUNCH, AT_SYNC, AT_STREAM, N_POINTS };
+static const char *const points[] = {"alloc", "pinned", "h2d", "d2h", "launch", "sync", "push", "stream"};
+enum point { AT_ALLOC, AT_PINNED, AT_H2D, AT_D2H, AT_LAUNCH, AT_SYNC, AT_PUSH, AT_STREAM, N_POINTS };
 static struct {
     long times, after;
     CUresult result;
@@ -1366,6 +1366,9 @@ EXPORT CUresult CUDAAPI cuCtxPushCurrent(CUcontext c) {
     LOCK();
     if (!ctx_ok(c))
         RET(CUDA_ERROR_INVALID_CONTEXT);
+    CUresult asked = fault(AT_PUSH);
+    if (asked)
+        RET(asked);
     RET(push(c));
 }
 EXPORT CUresult CUDAAPI cuCtxPopCurrent(CUcontext *p) {

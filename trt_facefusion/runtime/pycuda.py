@@ -159,15 +159,9 @@ class _Core:
         self.io.check(feeds)
         slot = self._take()
         try:
-            with self._current():
-                try:
-                    slot.submit(feeds, timed)
-                    return slot.collect(), slot.stage_times() if timed else None
-                except BaseException as error:  # Ctrl-C too must not leave a slot in flight
-                    told = self._settled(slot, error)
-                    if told is error:
-                        raise
-                    raise told from error
+            with self._at_work(slot):
+                slot.submit(feeds, timed)
+                return slot.collect(), slot.stage_times() if timed else None
         finally:
             self._pool.give(slot)
 
@@ -176,15 +170,15 @@ class _Core:
         slot = self._take()
         future: Future[Outputs] = Future()
         future.set_running_or_notify_cancel()
-        with self._current():
-            try:
+        try:
+            with self._at_work(slot):
                 slot.submit(feeds)
-            except BaseException as error:
-                future.set_exception(self._settled(slot, error))
-                self._pool.give(slot)
-                if not isinstance(error, Exception):
-                    raise
-                return future
+        except BaseException as error:
+            self._pool.give(slot)
+            future.set_exception(error)
+            if not isinstance(error, Exception):
+                raise
+            return future
         self._in_flight.put((slot, future))
         return future
 
@@ -197,10 +191,19 @@ class _Core:
         return self._pool.take(may_wait=threading.current_thread() is not self._owner)
 
     @contextmanager
-    def _current(self) -> Iterator[None]:
-        self._context.push()
+    def _at_work(self, slot: Slot) -> Iterator[None]:
+        """The CUDA context is current; after an error (Ctrl-C too) the slot is at rest and the error one of ours."""
+        try:
+            self._context.push()
+        except self._driver.Error as error:
+            raise self._broken(error) from error
         try:
             yield
+        except BaseException as error:
+            told = self._settled(slot, error)
+            if told is error:
+                raise
+            raise told from error
         finally:
             self._context.pop()
 
@@ -209,11 +212,15 @@ class _Core:
         try:
             slot.settle()
         except self._driver.Error as again:
-            told = lost(again)
-            self._lost = True
-            self._pool.refuse(lambda: DeviceLostError(told.message, told.remedy))
-            return told
+            return self._broken(again)
         return failed("running the engine", error) if isinstance(error, self._driver.Error) else error
+
+    def _broken(self, error: Exception) -> DeviceLostError:
+        """From now on everyone gets this error, even if the driver answered again: its results cannot be trusted."""
+        told = lost(error)
+        self._lost = True
+        self._pool.refuse(lambda: DeviceLostError(told.message, told.remedy))
+        return told
 
     # -- the owner thread
 
@@ -271,9 +278,11 @@ class _Core:
             return
         if self._lost:
             self._context.detach()
-        for slot in reversed(slots):
-            slot.free(self._lost)
-        slots.clear()
-        self._engine = None
-        if not self._lost:
-            self._context.detach()
+        try:
+            for slot in reversed(slots):
+                slot.free(self._lost)
+            slots.clear()
+            self._engine = None
+        finally:
+            if not self._lost:  # pycuda aborts the process when a thread ends without this
+                self._context.detach()

@@ -82,7 +82,8 @@ class Slot:
             self._device[spec.name] = self._driver.mem_alloc(size_bytes)
         except self._driver.MemoryError as error:
             raise out_of_memory(f"the buffers of {spec.name!r}", size_bytes, self._driver) from error
-        self._context.set_tensor_address(spec.name, int(self._device[spec.name]))
+        if not self._context.set_tensor_address(spec.name, int(self._device[spec.name])):
+            raise DeviceError(f"TensorRT refused the buffer of {spec.name!r}.", "Build the engine again.")
 
     @property
     def memory_bytes(self) -> int:
