@@ -172,6 +172,20 @@ def test_an_engine_that_tensorrt_refuses_is_told_in_its_words(
     assert "build it again" in error.value.remedy
 
 
+def test_a_tensorrt_that_does_not_suit_the_driver_is_told(
+    emulated_cuda: EmulatedDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class NoRuntime:
+        def __init__(self, logger: trt.ILogger) -> None:
+            logger.log(trt.ILogger.Severity.ERROR, "CUDA initialization failure with error: 35")
+            raise TypeError("factory function returned nullptr")
+
+    monkeypatch.setattr(trt, "Runtime", NoRuntime)
+    monkeypatch.setitem(sys.modules, "tensorrt", trt)
+    with pytest.raises(DeviceError, match="CUDA initialization failure"):
+        PycudaRunner(b"any")
+
+
 def test_a_machine_without_tensorrt_is_told(emulated_cuda: EmulatedDriver, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     with pytest.raises(BackendUnavailableError, match="tensorrt"):
@@ -199,13 +213,20 @@ def test_every_copy_is_from_or_to_page_locked_memory(runner: PycudaRunner, emula
     assert (emulated_cuda["async_pageable"], emulated_cuda["sync"]) == (pageable, waited)
 
 
-def test_all_slots_are_in_flight_at_once(emulated_cuda: EmulatedDriver) -> None:
-    emulated_cuda.configure(lazy=False, latency_us=100_000)
+def test_all_slots_are_in_flight_at_once(emulated_cuda: EmulatedDriver, monkeypatch: pytest.MonkeyPatch) -> None:
+    emulated_cuda.configure(lazy=False)
+    run, gate = trt._Job.run, threading.Event()
+
+    def held_up(job: trt._Job) -> int:
+        gate.wait(30)
+        return run(job)
+
+    monkeypatch.setattr(trt._Job, "run", held_up)
     with PycudaRunner(engine(), slots=3) as runner:
         busy = emulated_cuda["busy_streams"]
         futures = [runner.infer_async(face(value)) for value in range(3)]
         assert emulated_cuda["busy_streams"] == busy + 3
-        emulated_cuda.configure(lazy=False, latency_us=0)
+        gate.set()
         assert all(is_swap_of(value, future.result()) for value, future in enumerate(futures))
 
 

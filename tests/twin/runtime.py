@@ -9,7 +9,8 @@ A plan is ``TWINPLAN1\\n``, one line of JSON, and an ONNX model::
 ``profiles`` holds the smallest, usual and largest shape of every dynamic input. Execution is queued in the stream
 (``cuLaunchHostFunc``) and runs in ONNX Runtime on the memory behind the device pointers, which are looked up only when
 the work runs: a buffer that was freed too early breaks the context, as on a GPU. Execution contexts take device memory.
-Nothing here exists that the real module does not have; what is missing here is not used.
+``make_plan`` and ``Runtime.version`` aside, nothing here exists that the real module does not have; what is missing
+here is not used. A test installs it with ``monkeypatch.setitem(sys.modules, "tensorrt", twin.runtime)``.
 """
 
 from __future__ import annotations

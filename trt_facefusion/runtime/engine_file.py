@@ -32,7 +32,11 @@ def load_engine(plan: bytes) -> Any:
                 self.lines.append(msg)
 
     complaints = Complaints()
-    engine = trt.Runtime(complaints).deserialize_cuda_engine(plan)
+    engine = None
+    try:
+        engine = trt.Runtime(complaints).deserialize_cuda_engine(plan)
+    except TypeError as error:  # how pybind11 says that there is no runtime: the driver does not suit TensorRT
+        complaints.lines.append(str(error))
     if engine is None:
         raise DeviceError(
             f"TensorRT refused the engine: {' '.join(complaints.lines) or 'it does not say why'}",

@@ -186,9 +186,6 @@ class SlotPool:
         self._all = tuple(slots)
         self._free.extend(slots)
 
-    def __len__(self) -> int:
-        return len(self._all)
-
     def take(self, may_wait: bool = True) -> Slot:
         """A slot for the caller alone; waits for one.
 
