@@ -54,13 +54,11 @@ def emulated_cuda(_emulated_driver: emulated.EmulatedDriver) -> Iterator[emulate
     A test that leaves a buffer, stream, event or context behind fails, and so does one that frees a buffer under queued
     work. What is left in a context that was lost on purpose (``loses_context``) is not looked for.
     """
-    _emulated_driver.clear_faults()
-    _emulated_driver.configure()
-    _emulated_driver.loses_context = False
-    before, early = _emulated_driver.held(), _emulated_driver["early_free"]
+    _emulated_driver.begin()
+    before = _emulated_driver.held()
     yield _emulated_driver
     _emulated_driver.clear_faults()
     held = _emulated_driver.held()
     assert held["contexts"] == before["contexts"]
     assert held == before or _emulated_driver.loses_context
-    assert _emulated_driver["early_free"] == early
+    assert _emulated_driver["early_free"] == 0

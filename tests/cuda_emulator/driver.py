@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
+EVENTS = ("async", "async_pageable", "sync", "executed", "early_free")
 COUNTERS = (
-    "alloc", "free", "pin_alloc", "pin_free", "streams", "events", "async", "async_pageable", "sync", "executed",
-    "early_free", "used", "busy_streams", "context_refs",
+    "alloc", "free", "pin_alloc", "pin_free", "streams", "events", "used", "busy_streams", "context_refs", *EVENTS,
 )  # fmt: skip
 
 ILLEGAL_ADDRESS = 700
@@ -55,13 +55,22 @@ class EmulatedDriver:
         self._library = library
         self._paths = paths
         self.loses_context = False
+        self._before: dict[str, int] = {}
         library.cuemu_counter.restype = ctypes.c_long
+
+    def begin(self) -> None:
+        """Forget what was done and asked for before; what is allocated stays counted."""
+        self.clear_faults()
+        self.configure()
+        self.loses_context = False
+        self._before = {}
+        self._before = {name: self[name] for name in EVENTS}
 
     def __getitem__(self, counter: str) -> int:
         value: int = self._library.cuemu_counter(counter.encode())
         if value < 0:
             raise KeyError(counter)
-        return value
+        return value - self._before.get(counter, 0)
 
     def held(self) -> dict[str, int]:
         """What is allocated and not freed."""
