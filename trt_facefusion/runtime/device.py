@@ -34,15 +34,16 @@ def cuda_driver() -> Any:
     return driver
 
 
-def out_of_memory(what: str, needed_bytes: int, driver: Any) -> DeviceMemoryError:
-    """The error for a failed allocation of ``what``; needs a current context."""
+def out_of_memory(what: str, needed_bytes: int | None, driver: Any) -> DeviceMemoryError:
+    """The error for a failed allocation of ``what`` (None: how much it takes is not known); needs a current context."""
     try:
         free, total = driver.mem_get_info()
         left = f"{_mib(free)} of {_mib(total)} are free"
     except driver.Error:
         left = "how much is free is not known"
+    size = "" if needed_bytes is None else f" ({_mib(needed_bytes)})"
     return DeviceMemoryError(
-        f"There is no memory for {what}: it takes {_mib(needed_bytes)}, {left}.",
+        f"There is no memory for {what}{size}: {left}.",
         "Use fewer slots, build the engine for a smaller largest batch, or end other programs on this GPU "
         "(`nvidia-smi` lists them).",
     )

@@ -252,9 +252,9 @@ class _Core:
                 slots.append(Slot(driver, self.io))
                 slots[-1].allocate(self._engine, self._profile)
         except driver.MemoryError as error:
-            raise out_of_memory("a CUDA context", 0, driver) from error
+            raise out_of_memory("a CUDA context and its streams", None, driver) from error
         except driver.Error as error:
-            raise failed("the engine's buffers were made", error) from error
+            raise failed("making the engine's buffers", error) from error
         self.memory_bytes = sum(slot.memory_bytes + self._engine.device_memory_size_v2 for slot in slots)
         self._pool.fill(slots)
 
