@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cuda_emulator import driver as emulated
 from hypothesis import settings
 
 # The machine may be busy: a slow example is no failure.
@@ -37,3 +39,31 @@ def shared_models() -> Path:
 def sample_faces() -> Path:
     """The faces that the project itself made."""
     return ROOT / "samples" / "faces"
+
+
+@pytest.fixture(scope="session")
+def _emulated_driver() -> emulated.EmulatedDriver:
+    try:
+        return emulated.load(emulated.built())
+    except emulated.CannotBuildError as error:
+        reason = f"no pycuda on an emulated CUDA driver (scripts/build_pycuda.py says why): {error}"
+        if os.environ.get("TRT_FF_REQUIRE_EMULATOR"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+
+
+@pytest.fixture
+def emulated_cuda(_emulated_driver: emulated.EmulatedDriver) -> Iterator[emulated.EmulatedDriver]:
+    """The emulated CUDA driver, loaded before pycuda; queued work runs only when something waits for it.
+
+    A test that leaves a buffer, stream, event or context behind fails, and so does one that frees a buffer under queued
+    work. What is left in a context that was lost on purpose (``loses_context``) is not looked for.
+    """
+    _emulated_driver.begin()
+    before = _emulated_driver.held()
+    yield _emulated_driver
+    _emulated_driver.clear_faults()
+    held = _emulated_driver.held()
+    assert held["contexts"] == before["contexts"]
+    assert held == before or _emulated_driver.loses_context
+    assert _emulated_driver["early_free"] == 0

@@ -79,3 +79,22 @@ class StoreError(TrtFaceFusionError):
 
     kind = "store"
     exit_code = 6
+
+
+class DeviceError(TrtFaceFusionError):
+    """The GPU, its driver or TensorRT failed while an engine was loaded or run."""
+
+    kind = "device"
+    exit_code = 7
+
+
+class DeviceMemoryError(DeviceError):
+    """The GPU (or page-locked host memory) has no room for what was asked."""
+
+    kind = "device_memory"
+
+
+class DeviceLostError(DeviceError):
+    """The GPU's context is broken: nothing runs on it any more in this process."""
+
+    kind = "device_lost"
