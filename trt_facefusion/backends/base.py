@@ -237,6 +237,9 @@ class Backend(Protocol):
     def require(self, target: str) -> None:
         """Raise BackendUnavailableError unless it is installed and builds for ``target``."""
 
+    def check(self, model: bytes) -> None:
+        """Raise BuildError if an operator of the ONNX ``model`` is refused: cheap, for the start of a long build."""
+
     def build(self, request: BuildRequest, progress: Progress = silent) -> BuiltEngine:
         """Build an engine; ``progress`` counts per cent of the stage ``compile``.
 

@@ -57,6 +57,11 @@ class OnnxRuntime:
                 "Take --target cpu, or --backend tensorrt-rtx for a GPU target.",
             )
 
+    def check(self, model: bytes) -> None:
+        """Raise BuildError if ONNX Runtime cannot load ``model``."""
+        checked(model)
+        _optimised(model)
+
     def build(self, request: BuildRequest, progress: Progress = silent) -> BuiltEngine:
         """Load the typed ONNX and read from ONNX Runtime's own optimised graph which operators really run.
 

@@ -70,6 +70,10 @@ class Session:
         unsupported = sorted(op for op in operators if not parser.supports_operator(op))
         raise self._parse_error([parser.get_error(index) for index in range(parser.num_errors)], unsupported)
 
+    def check(self, model: bytes) -> None:
+        """Parse ``model`` into a network that is thrown away. Raises BuildError as `parse` does."""
+        self.parse(self.builder().create_network(0), model)
+
     def build_engine(
         self, builder: trt.Builder, network: trt.INetworkDefinition, config: trt.IBuilderConfig
     ) -> trt.IHostMemory:

@@ -66,6 +66,11 @@ class TensorRt:
                 "Build on a machine with that GPU, or take --backend tensorrt-rtx, which needs none.",
             )
 
+    def check(self, model: bytes) -> None:
+        """Raise BuildError if TensorRT's parser refuses ``model``."""
+        with open_session(_library(), f"TensorRT {self.version()}", silent) as session:
+            session.check(model)
+
     def build(self, request: BuildRequest, progress: Progress = silent) -> BuiltEngine:
         """Build an engine for the GPU of this machine.
 

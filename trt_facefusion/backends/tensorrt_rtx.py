@@ -37,6 +37,11 @@ class TensorRtRtx:
             )
         _library()
 
+    def check(self, model: bytes) -> None:
+        """Raise BuildError if TensorRT-RTX's parser refuses ``model``."""
+        with open_session(_library(), "TensorRT-RTX", silent) as session:
+            session.check(model)
+
     def build(self, request: BuildRequest, progress: Progress = silent) -> BuiltEngine:
         """Build an engine for ``request.target``; needs no GPU.
 

@@ -127,6 +127,7 @@ class _Builder:
             if self._have(precision):
                 return EngineResult(requested, *self._with_fallback(precision, steps), tuple(steps), False)
             if precision not in self.failed:
+                self._check_once()
                 try:
                     made = self._make(precision)
                 except (GateError, BuildError) as error:
@@ -182,11 +183,15 @@ class _Builder:
         self.made[precision] = found
         return True
 
-    def _make(self, precision: Precision) -> tuple[Made, float]:
-        started = time.perf_counter()
+    def _check_once(self) -> None:
+        """What can be told before the long part begins. A network that is refused as it is needs no fall-back."""
         if not self.fresh and not self.failed:
             self.attempts.check_files()
+            self.context.choice.backend.check(self.context.prepared.model.SerializeToString())
             self.context.check_source()
+
+    def _make(self, precision: Precision) -> tuple[Made, float]:
+        started = time.perf_counter()
         return self.attempts.make(precision), time.perf_counter() - started
 
     def _with_fallback(self, precision: Precision, steps: list[Fallback]) -> tuple[Path, Manifest]:
