@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from cuda_emulator import driver as emulated
 from hypothesis import settings
+
+# Started in the background, a shell ignores Ctrl-C and so does all that it starts: the tests of it need it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The machine may be busy: a slow example is no failure.
 settings.register_profile("patient", deadline=None)
