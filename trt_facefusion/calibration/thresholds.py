@@ -63,7 +63,8 @@ def amax_max(histogram: Histogram) -> float:
 def amax_percentile(histogram: Histogram, percent: float = DEFAULT_PERCENTILE) -> float:
     """The upper edge of the bin below which ``percent`` % of all values lie (zeros count as values)."""
     below = np.cumsum(histogram.counts)
-    bin_index = int(np.searchsorted(below, percent / 100 * int(below[-1])))
+    # 99.9 / 100 * 100_000 is a hair above 99_900: without the margin the next value would count.
+    bin_index = int(np.searchsorted(below, percent / 100 * int(below[-1]) * (1 - 1e-12)))
     return min((bin_index + 1) * histogram.bin_width, histogram.amax)
 
 
