@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import onnx
 
@@ -90,11 +90,12 @@ class _TorchSource:
     """Common to both torch sources: export once, compare with the network."""
 
     net: nn.Module
+    outputs: ClassVar[tuple[str, ...]] = ()
 
     def load(self, shapes: Mapping[str, tuple[int, ...]]) -> onnx.ModelProto:
         """The exported network."""
         require_torch()
-        return export_onnx(self.net, shapes)
+        return export_onnx(self.net, shapes, self.outputs)
 
     def check(self, outputs: Mapping[str, Array], feeds: Feeds) -> None:
         """Compare torch with the exported graph on real inputs."""
@@ -137,6 +138,7 @@ class ReferenceSource(_TorchSource):
     """The bundled reference generator."""
 
     weights: Path = REFERENCE_WEIGHTS
+    outputs: ClassVar[tuple[str, ...]] = ("output",)
 
     @property
     def name(self) -> str:

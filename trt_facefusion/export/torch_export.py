@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,8 +23,9 @@ TOLERANCE = 1e-3
 _MAX_BATCH = 1024
 
 
-def export_onnx(net: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> onnx.ModelProto:
-    """``net`` as ONNX. ``shapes`` maps each argument of ``forward`` to its shape without the batch axis.
+def export_onnx(net: nn.Module, shapes: Mapping[str, tuple[int, ...]], outputs: Sequence[str] = ()) -> onnx.ModelProto:
+    """``net`` as ONNX. ``shapes`` maps each argument of ``forward`` to its shape without the batch axis; ``outputs``
+    names the outputs, which otherwise bear the names of their nodes.
 
     Raises:
         ModelError: torch cannot trace the network, or the names are not those of its arguments.
@@ -44,6 +45,7 @@ def export_onnx(net: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> onnx.M
                 dynamo=True,
                 opset_version=EXPORT_OPSET,
                 input_names=list(shapes),
+                output_names=list(outputs) or None,
                 dynamic_shapes={name: {0: batch} for name in shapes},
                 external_data=False,
                 verbose=False,
