@@ -222,6 +222,7 @@ class _Builder:
         manifest = replace(manifest, seconds=seconds, warnings=context.warnings(precision))
         manifest = self._recorded(manifest, steps)
         files = {
+            **context.contract.files(),
             f"engine.{context.choice.backend.suffix}": made.engine.data,
             "typed.onnx": made.typed.SerializeToString(),
             "plan.yaml": plan_text,

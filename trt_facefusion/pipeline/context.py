@@ -20,6 +20,7 @@ from trt_facefusion.faces.split import MIN_VERIFICATION, split_by_identity
 from trt_facefusion.graph import GraphView, PreparedModel, input_specs, prepare
 from trt_facefusion.pipeline.feeds import Feeder, Painter, check_inputs, input_shapes, picture_output, projection_of
 from trt_facefusion.pipeline.settings import BuildSettings
+from trt_facefusion.presets.contract import Contract
 from trt_facefusion.runtime.onnxruntime import OnnxRuntimeRunner
 from trt_facefusion.types import Precision, Progress, silent
 
@@ -180,6 +181,13 @@ class Context:
                 f"use --batch {prepared.fixed_batch}, or export the model with a dynamic batch axis",
             )
         return prepared
+
+    @property
+    def contract(self) -> Contract:
+        """How the model is fed."""
+        prepared = self.prepared  # loads the projection, too
+        del prepared
+        return Contract(self.settings.preset, self._projection)
 
     @cached_property
     def view(self) -> GraphView:
