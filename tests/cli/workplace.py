@@ -43,6 +43,7 @@ class Workplace:
             "rule": "max",
             "output": self.output,
             "cache": self.cache,
+            "reports": self.root / "reports",
         }
         words = ["build"]
         for name, value in {**plain, **changes}.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -11,11 +12,12 @@ from rich.table import Table
 from trt_facefusion.backends.base import HARDWARE_COMPATIBILITY, BuildOptions
 from trt_facefusion.calibration.thresholds import parse_rule
 from trt_facefusion.cli import console
-from trt_facefusion.errors import BadInputError
+from trt_facefusion.errors import BadInputError, StoreError
 from trt_facefusion.export import CheckpointSource, ModelSource, OnnxSource, ReferenceSource
 from trt_facefusion.pipeline.build import BuildResult, EngineResult, build
 from trt_facefusion.pipeline.settings import BuildSettings
 from trt_facefusion.presets import Preset, get_preset, parse_input
+from trt_facefusion.report.runs import save_run
 from trt_facefusion.types import BatchRange, Precision
 
 GATE_FAILED = 3
@@ -135,6 +137,10 @@ def command(
     ] = False,
     output: Annotated[Path, typer.Option(help="Where engines are stored.")] = Path("engines"),
     cache: Annotated[Path, typer.Option(help="Where calibrations are stored.")] = Path("calib_cache"),
+    reports: Annotated[
+        Path, typer.Option(help="Where reports are stored; they hold pictures of the faces that were judged.")
+    ] = Path("reports"),
+    no_report: Annotated[bool, typer.Option("--no-report", help="Write no report.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Build even if up to date.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
@@ -172,12 +178,27 @@ def command(
     )
     with console.progress_bar() as (progress, note):
         result = build(settings, progress, note)
+        page = None if no_report else _reported(result, reports, note)
     if as_json:
         console.print_json(result.as_dict())
     else:
         show(result)
+    if page is not None:
+        console.err.print(f"report: {page}", highlight=False, markup=False, soft_wrap=True)
     if not all(engine.as_asked for engine in result.engines):
         raise typer.Exit(GATE_FAILED)
+
+
+def _reported(result: BuildResult, reports: Path, note: Callable[[str], None]) -> Path | None:
+    """The page of this build; the engines are stored by now, so a page that cannot be written is only told."""
+    if result.record is None:
+        return None
+    try:
+        return save_run(result.record, reports)
+    except StoreError as error:
+        remedy = error.remedy.replace("--output", "--reports")
+        note(f"warning: the engines are stored, but there is no report: {error.message} {remedy}")
+        return None
 
 
 def _options(level: int | None, hardware: str, version_compatible: bool, prefer: bool) -> BuildOptions:

@@ -23,6 +23,7 @@ from trt_facefusion.lowering import lower
 from trt_facefusion.lowering.equalise import equalised
 from trt_facefusion.pipeline.calibrate import Ranges, require_writable
 from trt_facefusion.pipeline.context import Context
+from trt_facefusion.pipeline.gallery import Gallery
 from trt_facefusion.pipeline.repair import Price, choose_raises, measure_prices, without
 from trt_facefusion.precision import Plan, plan_by_rules, read_plan
 from trt_facefusion.runtime.onnxruntime import OnnxRuntimeRunner
@@ -59,6 +60,7 @@ class Attempts:
 
     def __init__(self, context: Context) -> None:
         self.context = context
+        self.gallery = Gallery()
         self._perceptual = PerceptualDistance()
 
     @cached_property
@@ -219,13 +221,15 @@ class Attempts:
             with self.stand_in(typed) as runner:
                 pictures = context.painter(faces)(runner, None, context.progress, f"verify {precision.value}")
         context.progress(f"judge {precision.value}", 0, 0)
-        return judge(
+        accuracy = judge(
             reference,
             pictures,
             template=context.settings.preset.template,
             embedder=context.embedder,
             perceptual=self._perceptual,
         )
+        self.gallery.add(precision, accuracy, faces, context.feeder(faces).sources, reference, pictures)
+        return accuracy
 
     def stand_in(self, typed: onnx.ModelProto) -> OnnxRuntimeRunner:
         """Runs the engine itself where it is onnxruntime's, otherwise its numerical stand-in on the CPU."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
@@ -15,7 +16,9 @@ from trt_facefusion import __version__
 from trt_facefusion.errors import BuildError, GateError
 from trt_facefusion.pipeline.attempt import Attempts, Made
 from trt_facefusion.pipeline.context import Context, Note
+from trt_facefusion.pipeline.record import RunRecord, read_search, record_of
 from trt_facefusion.pipeline.settings import BuildSettings, engine_key
+from trt_facefusion.precision import plan_rows
 from trt_facefusion.store.lock import build_lock
 from trt_facefusion.store.manifest import Fallback, Gate, Inputs, Int8Kernels, Manifest
 from trt_facefusion.store.store import Store
@@ -47,6 +50,8 @@ class BuildResult:
     model: str
     seconds: float
     engines: tuple[EngineResult, ...]
+    record: RunRecord | None = None
+    """What the report shows; None where every engine was up to date."""
 
     def as_dict(self) -> dict[str, Any]:
         """The result as ``--json`` prints it."""
@@ -99,7 +104,24 @@ def build(settings: BuildSettings, progress: Progress = silent, note: Note | Non
     with build_lock(model_folder, waiting=context.note):
         builder = _Builder(context, Store(settings.output), keys, choice.backend.version())
         engines = tuple(builder.deliver(precision) for precision in order)
-    return BuildResult(settings.source.name, time.perf_counter() - started, engines)
+        seconds = time.perf_counter() - started
+        record = _record(builder, engines, seconds) if builder.fresh else None
+    return BuildResult(settings.source.name, seconds, engines, record)
+
+
+def _record(builder: _Builder, engines: tuple[EngineResult, ...], seconds: float) -> RunRecord:
+    described = [
+        {
+            "requested": engine.requested.value,
+            "up_to_date": engine.up_to_date,
+            "folder": str(engine.folder),
+            "manifest": json.loads(engine.manifest.to_json()),
+            "plan": plan_rows((engine.folder / "plan.yaml").read_text(encoding="utf-8")),
+            "search": read_search(engine.folder),
+        }
+        for engine in engines
+    ]
+    return record_of(builder.context, builder.attempts.ranges, builder.attempts.gallery, described, seconds)
 
 
 class _Builder:

@@ -16,6 +16,7 @@ from trt_facefusion.calibration.cache import Calibration, Stale, cache_path, loa
 from trt_facefusion.calibration.channels import channel_amax
 from trt_facefusion.calibration.collect import collect
 from trt_facefusion.calibration.compare import fit
+from trt_facefusion.calibration.histogram import Histogram
 from trt_facefusion.calibration.reader import Batches
 from trt_facefusion.calibration.table import CalibrationTable
 from trt_facefusion.errors import CalibrationCacheError, StoreError
@@ -131,6 +132,11 @@ class Ranges:
             return self._named
         seen = {name: histogram.amax for name, histogram in self._calibration.histograms.items()}
         return seen | {name: seen[source] for name, source in self.aliases.items() if source in seen}
+
+    @property
+    def histograms(self) -> Mapping[str, Histogram]:
+        """What calibration saw in every tensor; nothing where the user named a table."""
+        return {} if self._named is not None else self._calibration.histograms
 
     @cached_property
     def _chosen(self) -> Choice:

@@ -1,0 +1,141 @@
+"""The report of a build: whole, self-contained, and true to the record."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from trt_facefusion.errors import BadInputError, StoreError
+from trt_facefusion.pipeline.record import RunRecord
+from trt_facefusion.report.charts import histogram, pareto
+from trt_facefusion.report.images import amplification, difference
+from trt_facefusion.report.page import render
+from trt_facefusion.report.runs import find_run, save_run
+
+
+def _manifest(precision: str, **changes: Any) -> dict[str, Any]:
+    figures = {"ssim_drop": 0.0042, "ssim_drop_worst": 0.0079, "psnr_db": 46.1, "identity_cosine": 0.9993}
+    return {
+        "precision": precision,
+        "accuracy": {**figures, "perceptual": None},
+        "int8_kernels": {"planned": 2, "real": 1, "missing": ["up<2>"]},
+        "macs_share": {"int8": 0.945, "fp16": 0.05, "fp32": 0.005},
+        "engine_bytes": 8_000_000,
+        "weights_bytes": None,
+        "inputs": {"model_sha256": "ab" * 32, "settings": {"calibration": {"rule": "mse", "equalised": True}}},
+        "fallback": [],
+        "warnings": [],
+        "verified_with": "onnxruntime 1.31.1",
+        **changes,
+    }
+
+
+def _record(**changes: Any) -> RunRecord:
+    rng = np.random.default_rng(0)
+    pictures = {name: rng.integers(0, 256, (3, 16, 16, 3), np.uint8) for name in ("target", "source", "reference")}
+    pictures["int8"] = np.clip(pictures["reference"].astype(int) + 3, 0, 255).astype(np.uint8)
+    layer = {"name": "up<2>", "op": "Conv", "macs": 9_000_000, "precision": "int8", "reason": "a & b"}
+    search = {"points": [{"int8_macs_share": 0.9, "ssim_drop": 0.003, "chosen": True}], "passes": 12, "seconds": 3.0}
+    engine = {"requested": "int8", "up_to_date": False, "folder": "engines/m/int8", "manifest": _manifest("int8")}
+    facts: dict[str, Any] = {
+        "model": "m<script>",
+        "created": "2026-11-24T17:57:01+00:00",
+        "seconds": 59.2,
+        "tool_version": "0.1.0",
+        "backend": "onnxruntime 1.31.1",
+        "target": "cpu",
+        "reason": "the target is the CPU",
+        "faces": {"calibration": 64, "verification": 19},
+        "skipped": {"without a face": 2},
+        "engines": [{**engine, "plan": [layer, {"name": "relu", "op": "Relu", "precision": "fp16"}], "search": search}],
+        "tensors": [
+            {
+                "name": "cat_1",
+                "readers": ["up<2>"],
+                "amax": 14.0,
+                "limit": 64.0,
+                "counts": [9, 5, 0, 1],
+                "sqnr_db": 26.3,
+                "clipped": 0.0009,
+            }
+        ],
+        "gallery": {"faces": ["a.jpg", "b.jpg", "c.jpg"], "worst": 2, "ssim_drop": {"int8": [0.03, 0.02, 0.01]}},
+    }
+    return RunRecord({**facts, **changes}, pictures)
+
+
+class _Links(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self.tags: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.found += [value or "" for name, value in attrs if name in {"src", "href", "srcset", "data"}]
+
+
+def test_a_page_loads_nothing_from_outside() -> None:
+    page = render(_record())
+    links = _Links()
+    links.feed(page)
+    assert links.found and all(link.startswith("data:image/webp;base64,") for link in links.found)
+    assert not re.search(r"https?://|@import|url\(", page)
+    assert "script" not in links.tags and "m&lt;script&gt;" in page
+
+
+def test_a_page_shows_every_part_of_the_record() -> None:
+    page = render(_record())
+    for text in ("0.420 %", "0.790 %", "46.1 dB", "94.5 %", "1 of 2", "a.jpg", "cat_1", "26.3 dB", "2 without a face"):
+        assert text in page, text
+    assert page.count("<figure>") == 3 * 5
+    assert page.index("a.jpg") < page.index("b.jpg") < page.index("Ordinary faces") < page.index("c.jpg")
+
+
+def test_a_fall_back_is_told_with_its_reason() -> None:
+    step = {"from": "int8", "to": "fp16", "reason": "the mean SSIM drop is 0.02"}
+    fallen = _manifest("fp16", fallback=[step], warnings=["few faces"])
+    engine = {"requested": "int8", "up_to_date": True, "folder": "f", "manifest": fallen, "plan": [], "search": None}
+    page = render(_record(engines=[engine]))
+    assert "the mean SSIM drop is 0.02" in page and "few faces" in page and "in place of INT8" in page
+    assert "Nothing: every precision" not in page and "What precision costs" not in page
+
+
+def test_a_record_survives_the_disk_and_gives_the_same_page(tmp_path: Path) -> None:
+    record = _record()
+    page = save_run(record, tmp_path)
+    assert page.read_text() == render(RunRecord.load(page.parent)) == render(record)
+    again = save_run(record, tmp_path)
+    assert again.parent != page.parent
+    assert find_run(tmp_path) == find_run(again) == again.parent
+    assert find_run(page.parent) == page.parent
+
+
+def test_a_damaged_or_missing_record_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match="no record"):
+        find_run(tmp_path)
+    folder = save_run(_record(), tmp_path).parent
+    (folder / "pictures.npz").write_bytes(b"PK")
+    with pytest.raises(StoreError, match="no readable record"):
+        RunRecord.load(folder)
+
+
+def test_differences_are_amplified_alike_and_saturate() -> None:
+    reference = np.zeros((1, 12, 12, 3), np.uint8)
+    near, far = reference + np.uint8(2), reference + np.uint8(20)
+    factor = amplification(reference, [near, far])
+    assert factor == 10
+    assert difference(reference[0], far[0], factor).max() == 200
+    assert difference(reference[0], far[0], 100).min() == 255
+
+
+def test_charts_mark_the_chosen_plan_and_what_is_clipped() -> None:
+    points = [{"int8_macs_share": x, "ssim_drop": x / 100, "chosen": x == 0.5} for x in (0.0, 0.5, 1.0)]
+    assert pareto(points).count('class="chosen"') == 1
+    drawn = histogram([5, 3, 1, 1], 8.0, 4.0, "h")
+    assert drawn.count('class="clipped"') == 2 and drawn.count('class="bar"') == 2

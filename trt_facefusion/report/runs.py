@@ -1,0 +1,50 @@
+"""Reports on the disk: ``<root>/<model>/<time>/`` with the record of a build and its page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from trt_facefusion.errors import BadInputError
+from trt_facefusion.files import write_synced
+from trt_facefusion.pipeline.record import FACTS, RunRecord
+from trt_facefusion.report.page import render
+from trt_facefusion.store.atomic import commit_folder
+from trt_facefusion.store.store import safe_name
+
+PAGE = "report.html"
+
+
+def save_run(record: RunRecord, root: Path) -> Path:
+    """Write the record and its page whole, and give the page's path.
+
+    Raises:
+        StoreError: the folder cannot be written.
+    """
+    time = str(record.facts["created"]).partition("+")[0].replace(":", "").replace("T", "-")
+    wanted = root / safe_name(str(record.facts["model"])) / time
+    final, number = wanted, 2
+    while final.exists():
+        final, number = wanted.with_name(f"{wanted.name}-{number}"), number + 1
+    page = render(record).encode()
+    with commit_folder(final) as folder:
+        for name, data in {**record.files(), PAGE: page}.items():
+            write_synced(folder / name, data)
+    return final / PAGE
+
+
+def find_run(path: Path) -> Path:
+    """The folder of a run: ``path`` itself, or the newest in a model's folder or in the root of all reports.
+
+    Raises:
+        BadInputError: there is none.
+    """
+    folder = path.parent if path.name in {PAGE, FACTS} else path
+    if (folder / FACTS).is_file():
+        return folder
+    runs = [found.parent for pattern in (f"*/{FACTS}", f"*/*/{FACTS}") for found in folder.glob(pattern)]
+    runs = [run for run in runs if not run.name.startswith(".")]
+    if not runs:
+        raise BadInputError(
+            f"there is no record of a build in {path}", "name a folder that a build wrote: reports/MODEL/TIME"
+        )
+    return max(runs, key=lambda run: run.name)
