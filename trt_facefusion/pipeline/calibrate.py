@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
-
-from trt_facefusion.accuracy.metrics import ssim
 from trt_facefusion.calibration.cache import Calibration, Stale, cache_path, load, load_named, named_exponents, save
 from trt_facefusion.calibration.channels import channel_amax
 from trt_facefusion.calibration.collect import collect
@@ -22,18 +19,14 @@ from trt_facefusion.calibration.table import CalibrationTable
 from trt_facefusion.errors import CalibrationCacheError, StoreError
 from trt_facefusion.export import model_digest
 from trt_facefusion.graph import GraphView
-from trt_facefusion.lowering import lower
 from trt_facefusion.lowering.equalise import Exponents, candidates, equalised_name, exponents, with_divisions
+from trt_facefusion.pipeline.choose import Choice, as_arrays, choose, spread, with_aliases
 from trt_facefusion.pipeline.context import VALUES_OF, Context
 from trt_facefusion.precision import plan_by_rules
 from trt_facefusion.presets import Preset
-from trt_facefusion.runtime.onnxruntime import OnnxRuntimeRunner
 from trt_facefusion.types import Precision
 
-AUTO_RULES = ("entropy", "mse", "percentile:99.99", "percentile:99.999", "max")
 _SHOWN = 5
-VALIDATION_FACES = 16
-"""Calibration faces on which `auto` compares the rules: the verification faces must not choose anything."""
 
 EQUALISING_FACES = 64
 """Calibration faces that the channels' magnitudes are taken from."""
@@ -81,15 +74,6 @@ def require_int8(view: GraphView, amax: Mapping[str, float], path: Path) -> None
             f"{path} has no range for the tensor {view.nodes[wanted[0]].input[0]!r}, nor for any other that INT8 reads",
             "is it this model's cache? Calibrate the model by leaving --calib-cache out",
         )
-
-
-@dataclass(frozen=True)
-class Choice:
-    """A rule, whether channels are equalised, and the mean SSIM drop of everything that was tried."""
-
-    rule: str
-    equalised: bool
-    tried: Mapping[str, float]
 
 
 class Ranges:
@@ -140,7 +124,7 @@ class Ranges:
 
     @cached_property
     def _chosen(self) -> Choice:
-        return _choose(self.context, self._calibration, self.aliases, self.amax)
+        return choose(self.context, self._calibration, self.aliases, self.amax)
 
     @cached_property
     def table(self) -> CalibrationTable:
@@ -151,14 +135,14 @@ class Ranges:
         if not self._chosen.equalised:
             calibration = _without_equalisation(calibration)
         save(calibration, self.context.settings.cache)
-        return _with_aliases(calibration.table, self.aliases)
+        return with_aliases(calibration.table, self.aliases)
 
     @property
     def exponents(self) -> Exponents:
         """Channel equalisation, where it was found to help."""
         if self._named is not None and self.context.settings.table is not None:
-            return _as_arrays(named_exponents(self.context.settings.table))
-        return _as_arrays(self._calibration.exponents) if self._chosen.equalised else {}
+            return as_arrays(named_exponents(self.context.settings.table))
+        return as_arrays(self._calibration.exponents) if self._chosen.equalised else {}
 
     @property
     def table_sha256(self) -> str:
@@ -207,62 +191,12 @@ def _cached_or_collected(context: Context) -> Calibration:
     return Calibration(s.source.name, digest, faces.digest, histograms, "max", pinned_ranges(s.preset), settings, kept)
 
 
-def _as_arrays(by_tensor: Mapping[str, Sequence[int]]) -> Exponents:
-    return {name: np.array(values, np.int8) for name, values in by_tensor.items()}
+def _explain(context: Context, stale: Stale) -> None:
+    if "not been calibrated yet" not in stale.reason:
+        context.note(f"calibrating anew: {stale.reason}")
 
 
 def _without_equalisation(calibration: Calibration) -> Calibration:
     divided = set(map(equalised_name, calibration.exponents))
     kept = {name: histogram for name, histogram in calibration.histograms.items() if name not in divided}
     return replace(calibration, histograms=kept, exponents={})
-
-
-def spread(count: int, limit: int) -> list[int]:
-    """At most ``limit`` of ``count`` indices, evenly spread."""
-    return sorted(set(np.linspace(0, count - 1, min(limit, count)).round().astype(int).tolist()))
-
-
-def _explain(context: Context, stale: Stale) -> None:
-    if "not been calibrated yet" not in stale.reason:
-        context.note(f"calibrating anew: {stale.reason}")
-
-
-def _with_aliases(table: CalibrationTable, aliases: Mapping[str, str]) -> CalibrationTable:
-    return CalibrationTable({**table, **{name: table[source] for name, source in aliases.items()}}, table.header)
-
-
-def _choose(
-    context: Context, calibration: Calibration, aliases: Mapping[str, str], amax: Mapping[str, float]
-) -> Choice:
-    """The rule, and whether to equalise: what loses least in INT8 pictures of a slice of the calibration faces."""
-    s = context.settings
-    rules = AUTO_RULES if s.rule == "auto" else (s.rule,)
-    faces = context.faces[0]
-    chosen = spread(len(faces), VALIDATION_FACES)
-    wanted = context.paint_reference(faces, "reference pictures", chosen).clip(0, 1)
-    painter = context.painter(faces)
-    plan = plan_by_rules(context.view, amax, calibration.model)
-    tried: dict[str, float] = {}
-
-    def measure(rule: str, equalised: bool) -> None:
-        table = _with_aliases(calibration.with_rule(rule).table, aliases)
-        factors = _as_arrays(calibration.exponents) if equalised else {}
-        model = lower(context.view, plan, table, base=Precision.FP32, exponents=factors)
-        with OnnxRuntimeRunner(model) as runner:
-            drop = float(1 - ssim(wanted, painter(runner, chosen).clip(0, 1)).mean())
-        tried[_label(rule, equalised)] = drop
-        context.progress("rules", len(tried), len(rules) + 1)
-
-    for rule in rules:
-        measure(rule, bool(calibration.exponents))
-    best = min(rules, key=lambda rule: tried[_label(rule, bool(calibration.exponents))])
-    if calibration.exponents:
-        measure(best, False)
-    label = min(tried, key=lambda name: tried[name])
-    shown = ", ".join(f"{name} {drop:.2%}" for name, drop in sorted(tried.items(), key=lambda item: item[1]))
-    context.note(f"calibration {label}: smallest SSIM drop on {len(chosen)} calibration faces ({shown})")
-    return Choice(best, label == _label(best, True), tried)
-
-
-def _label(rule: str, equalised: bool) -> str:
-    return f"{rule}, equalised" if equalised else rule
