@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import resource
 import subprocess
@@ -96,7 +97,8 @@ class Reader:
     """Calibration batches as both tools take them."""
 
     def __init__(self, inputs: Inputs, batch: int) -> None:
-        self.inputs, self.batch = inputs, batch
+        # A smaller batch at the end breaks onnxruntime's histograms.
+        self.inputs, self.batch = inputs, math.gcd(batch, len(next(iter(inputs.values()))))
         self.left = self._batches()
 
     def _batches(self) -> Iterator[dict[str, np.ndarray[Any, Any]]]:
