@@ -16,7 +16,7 @@ from trt_facefusion import __version__
 from trt_facefusion.errors import BuildError, GateError
 from trt_facefusion.pipeline.attempt import Attempts, Made
 from trt_facefusion.pipeline.context import Context, Note
-from trt_facefusion.pipeline.record import RunRecord, read_search, record_of
+from trt_facefusion.pipeline.record import SEARCH, RunRecord, read_search, record_of
 from trt_facefusion.pipeline.settings import BuildSettings, engine_key
 from trt_facefusion.precision import plan_rows
 from trt_facefusion.store.lock import build_lock
@@ -249,6 +249,7 @@ class _Builder:
             "typed.onnx": made.typed.SerializeToString(),
             "plan.yaml": plan_text,
             "build.log": "\n".join(made.engine.log_tail).encode(),
+            **({} if made.search is None else {SEARCH: (json.dumps(made.search, indent=1) + "\n").encode()}),
         }
         folder = self.store.save(manifest, files)
         self.made[precision] = folder, self.store.load(folder)
