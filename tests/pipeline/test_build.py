@@ -40,7 +40,7 @@ def test_the_same_build_again_is_up_to_date(settings: Settings) -> None:
 def test_what_is_stored_says_everything_that_went_in(settings: Settings, model: Path) -> None:
     result = built(settings(INT8))
     stored = Store(result.folder.parent.parent).load(result.folder)
-    assert {"engine.onnx", "typed.onnx", "plan.yaml", "search.json", "build.log", "preset.json"} == set(stored.files)
+    assert {"engine.onnx", "typed.onnx", "plan.yaml", "build.log", "preset.json"} == set(stored.files)
     assert stored.accuracy["faces"] == 8 and stored.gate.passed
     assert stored.inputs.settings["calibration"]["rule"] == "max"
     assert len({stored.inputs.faces_sha256, stored.inputs.evaluation_faces_sha256, stored.inputs.model_sha256}) == 3

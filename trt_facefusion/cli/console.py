@@ -38,7 +38,7 @@ _STAGES = {
     "rules": "comparing calibration rules",
     "thresholds": "trying thresholds of single tensors",
     "compile": "building the engine",
-    "sensitivity": "measuring layers",
+    "search": "searching the plan",
     "store": "storing",
 }
 

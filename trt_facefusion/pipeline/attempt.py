@@ -29,6 +29,8 @@ from trt_facefusion.runtime.onnxruntime import OnnxRuntimeRunner
 from trt_facefusion.types import Precision
 
 _SHOWN = 5
+_MORE_PRECISION = "add calibration faces like those that it will see, or give nodes more precision in the plan (--plan)"
+_WIDEN = f"{_MORE_PRECISION}, or widen the limit (--max-ssim-drop)"
 
 
 @dataclass(frozen=True)
@@ -76,17 +78,17 @@ class Attempts:
             BuildError: the engine maker refused it, or ``strict`` is on and a planned INT8 kernel is missing.
         """
         plan = self.plan(precision)
-        plan, typed, accuracy, verdict, repairs = self._until_right(plan, precision)
+        plan, typed, accuracy, verdict, repairs = self.until_right(plan, precision)
         engine, coverage = self._compiled(plan, typed)
         if self._searches and engine.kernels_known and _wasted(coverage, engine):
             wasted = dict.fromkeys(coverage.missing, f"{engine.backend} built no INT8 kernel for it")
             self.context.note(f"raising {', '.join(wasted)}: planned INT8 bought no INT8 kernel")
-            plan, typed, accuracy, verdict, again = self._until_right(plan.raised(wasted), precision)
+            plan, typed, accuracy, verdict, again = self.until_right(plan.raised(wasted), precision)
             repairs += again
             engine, coverage = self._compiled(plan, typed)
         self._complain(coverage, engine)
         self._compare_tables(engine)
-        searched = self._search_of(plan).as_dict() if precision is Precision.INT8 and self._has_searched else None
+        searched = self.searched if precision is Precision.INT8 else None
         return Made(plan, typed, accuracy, verdict, engine, coverage, repairs, searched)
 
     def _compiled(self, plan: Plan, typed: onnx.ModelProto) -> tuple[BuiltEngine, Coverage]:
@@ -175,8 +177,10 @@ class Attempts:
         return settings.plan is None and settings.planner == "auto"
 
     @property
-    def _has_searched(self) -> bool:
-        return self._searches or self._repairing is not None
+    def searched(self) -> Mapping[str, Any] | None:
+        """What the plan search measured, for `search.json`; None where none was made."""
+        search = self.search if self._searches else self._repairing
+        return None if search is None else search.as_dict()
 
     @cached_property
     def by_rules(self) -> Plan:
@@ -220,13 +224,19 @@ class Attempts:
             result[spec.name] = ((sizes[0], *rest), (sizes[1], *rest), (sizes[2], *rest))
         return result
 
-    def _until_right(
+    def until_right(
         self, plan: Plan, precision: Precision
     ) -> tuple[Plan, onnx.ModelProto, Accuracy, Verdict, tuple[Repair, ...]]:
-        """Verify; where that fails, raise the nodes that cost most, a bounded number of times."""
+        """Verify ``plan``; where that fails, take the next one of the search, a bounded number of times.
+
+        Raises:
+            GateError: no plan was right.
+        """
         gate = self.context.settings.gate(precision)
         repairs: list[Repair] = []
         if precision is Precision.INT8 and not plan.names(Precision.INT8):
+            if self._searches:
+                raise GateError(f"int8: {self.search.shortfall()}", _WIDEN)
             raise GateError("int8: the plan has no node in int8", "give nodes int8 in the plan (--plan)")
         while True:
             typed = self.lowered(plan)
@@ -248,8 +258,7 @@ class Attempts:
         if not verdict:
             raise GateError(
                 f"{precision.value}: {'; '.join(verdict.reasons)}",
-                "add calibration faces like those that it will see, or give nodes more precision in the plan (--plan)"
-                + (", or widen the limit (--max-ssim-drop)" if precision is Precision.INT8 else ""),
+                _WIDEN if precision is Precision.INT8 else _MORE_PRECISION,
             )
         return plan, typed, accuracy, verdict, tuple(repairs)
 

@@ -80,6 +80,7 @@ class Meter:
         self.passes, self.seconds = 0, 0.0
         self._model = model
         self._session: Any = None
+        self._a_plan = 0.0
         self._batches: list[list[int]] = []
         self._feeds: list[Mapping[str, Array]] = []
         self._wanted: list[Pictures] = []
@@ -95,8 +96,9 @@ class Meter:
         return digest.hexdigest()
 
     def seconds_a_plan(self) -> float:
-        """Estimate from the reference pictures, which are timed; 0 where nothing had to be run."""
-        return self._open()
+        """Estimate from the reference pictures, which are timed."""
+        self._open()
+        return self._a_plan
 
     def __call__(self, choices: Sequence[Choice], progress: Progress = silent) -> list[Figures]:
         """The figures of ``choices``, in their order."""
@@ -135,8 +137,8 @@ class Meter:
             ) from error
         return self.painter.feeder.preset.output.decode(tensor)[: len(self._batches[index])]
 
-    def _open(self) -> float:
-        """Load the model and make the reference pictures, once; seconds that a plan takes."""
+    def _open(self) -> None:
+        """Load the model and make the reference pictures, once."""
         if self._session is None:
             options = ort.SessionOptions()
             options.log_severity_level = 4
@@ -153,8 +155,8 @@ class Meter:
                 pictures = pool.map(lambda index: self._pictures(frozenset(), index), range(len(self._feeds)))
                 self._wanted = [picture.clip(0, 1) for picture in pictures]
             self.passes += len(self.faces)
-            self.seconds += time.perf_counter() - started
-        return self.seconds / max(self.passes, 1) * len(self.faces)
+            self._a_plan = time.perf_counter() - started
+            self.seconds += self._a_plan
 
 
 def _workers() -> int:

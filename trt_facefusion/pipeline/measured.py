@@ -21,13 +21,15 @@ SUFFIX = ".search.json"
 
 @dataclass(frozen=True)
 class Measured:
-    """Measurements of one kind of search (``section``), valid for one ``key``."""
+    """Measurements of one kind of search (``section``), valid for one ``key``, and what they have cost."""
 
     context: Context
     path: Path
     section: str
     key: str
     figures: Mapping[Choice, Figures]
+    passes: int = 0
+    seconds: float = 0.0
 
     @classmethod
     def beside(cls, context: Context, section: str, key: str) -> Measured:
@@ -35,20 +37,22 @@ class Measured:
         table = cache_path(context.settings.cache, context.settings.source.name, model_digest(context.prepared.model))
         path = table.with_name(table.name.removesuffix(".cache") + SUFFIX)
         found = {} if context.settings.recalibrate else _read(path).get(section, {})
-        figures: dict[Choice, Figures] = {}
         if isinstance(found, dict) and found.get("key") == key:
             try:
                 figures = {frozenset(row[0]): Figures(*row[1:]) for row in found["plans"]}
-            except (KeyError, TypeError, IndexError):
-                figures = {}
-        return cls(context, path, section, key, figures)
+                return cls(context, path, section, key, figures, int(found["passes"]), float(found["seconds"]))
+            except (KeyError, TypeError, ValueError, IndexError):
+                context.note(f"{path} is damaged: its plans are measured again")
+        return cls(context, path, section, key, {})
 
-    def save(self, figures: Mapping[Choice, Figures]) -> None:
+    def save(self, figures: Mapping[Choice, Figures], passes: int, seconds: float) -> None:
         """Keep ``figures``; a folder that cannot be written to only costs the next build its time."""
-        if figures == self.figures:
+        named = self.context.settings.table is not None  # then nothing else is written to the cache
+        if figures == self.figures or (named and not self.path.parent.exists()):
             return
         rows = [[sorted(choice), *astuple(value)] for choice, value in figures.items()]
-        document = _read(self.path) | {"schema": SCHEMA, self.section: {"key": self.key, "plans": rows}}
+        section = {"key": self.key, "passes": passes, "seconds": round(seconds, 2), "plans": rows}
+        document = _read(self.path) | {"schema": SCHEMA, self.section: section}
         try:
             write_atomic(self.path, (json.dumps(document, allow_nan=False) + "\n").encode(), "--cache")
         except StoreError as error:

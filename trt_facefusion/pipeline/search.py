@@ -17,7 +17,8 @@ from trt_facefusion.lowering import lower
 from trt_facefusion.lowering.equalise import equalised_name
 from trt_facefusion.lowering.switch import switched
 from trt_facefusion.lowering.typed import output_axis, quantise_weight
-from trt_facefusion.pipeline.calibrate import Ranges, spread
+from trt_facefusion.pipeline.calibrate import Ranges
+from trt_facefusion.pipeline.choose import spread
 from trt_facefusion.pipeline.context import Context
 from trt_facefusion.pipeline.measure import Meter, Metrics
 from trt_facefusion.pipeline.measured import Measured
@@ -127,19 +128,23 @@ class PlanSearch:
 
     @cached_property
     def found(self) -> Found:
-        """All that was measured for the budget."""
-        self.meter.known.update(self._store.figures)
+        """All that was measured for the budget; sets ``budget`` and ``chosen``, too."""
+        store, meter = self._store, self.meter
+        meter.known.update(store.figures)
+        meter.passes, meter.seconds = store.passes, store.seconds
         self._announce()
-        targets = [self.budget.max_ssim_drop] if self.asked else [t for t in TARGETS if t <= self.budget.max_ssim_drop]
+        asked = self.budget.max_ssim_drop
+        targets = [asked] if self.asked else [target for target in TARGETS if target <= asked]
+        most = MOST * sum(group.macs for group in self.groups) / max(self._total_macs, 1)
         try:
             for target in targets:
                 self.budget = budget_of(self.gate, target)
                 found = search(self.groups, self._total_macs, self._measure, self.budget, self._effort)
                 best = found.best(self.budget, MARGIN)
-                if best.share >= MOST * sum(group.macs for group in self.groups) / max(self._total_macs, 1):
+                if best.share >= most:
                     break
         finally:
-            self._store.save(self.meter.known)  # also what was measured before Ctrl-C
+            store.save(meter.known, meter.passes, meter.seconds)  # also what was measured before Ctrl-C
         self.chosen = best.choice
         return found
 
@@ -163,7 +168,22 @@ class PlanSearch:
     def plan(self) -> Plan:
         """The chosen plan, with reasons."""
         found = self.found
+        if not self.chosen:
+            self.context.note(f"plan search: {self.shortfall()}")
         return self._plan_of(found, self.chosen)
+
+    def shortfall(self) -> str:
+        """Why nothing is left in INT8, where that is so."""
+        if not self.groups:
+            return "no layer can run in INT8"
+        least = min((p for p in self.found.points.values() if p.choice), key=lambda p: self.budget.load(p.figures))
+        figures = least.figures
+        parts = [f"the SSIM drop is {figures.ssim_drop:.4g}, at most {self.budget.max_ssim_drop:.4g} is allowed"]
+        if self.budget.max_perceptual is not None:
+            parts.append(f"the perceptual distance {figures.perceptual:.4g} (at most {self.budget.max_perceptual:.4g})")
+        if self.budget.min_identity is not None:
+            parts.append(f"the identity cosine {figures.identity:.4g} (at least {self.budget.min_identity:.4g})")
+        return f"not one layer fits into the budget in INT8: with the cheapest, {', '.join(parts)}"
 
     def _plan_of(self, found: Found, chosen: Choice) -> Plan:
         decisions: dict[str, tuple[Precision, str]] = {}

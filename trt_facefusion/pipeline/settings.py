@@ -91,8 +91,7 @@ def engine_key(settings: BuildSettings, digests: Mapping[str, str], precision: P
             "batch": str(settings.batch),
             "precision": precision.value,
             "gate": repr(settings.gate(precision)),
-            "asked": settings.max_ssim_drop is not None,
-            "planner": [settings.planner, settings.search_faces],
+            "planner": _planning(settings, precision),
             "rule": settings.rule,
             "repairs": settings.repairs,
             "limits": [settings.max_calib, settings.max_eval],
@@ -102,3 +101,11 @@ def engine_key(settings: BuildSettings, digests: Mapping[str, str], precision: P
             **digests,
         }
     )
+
+
+def _planning(settings: BuildSettings, precision: Precision) -> list[object]:
+    """What decides where a plan of ``precision`` comes from."""
+    if precision is Precision.FP32:
+        return []
+    searched = [settings.search_faces, settings.max_ssim_drop is not None] if precision is Precision.INT8 else []
+    return [settings.planner, *searched]
