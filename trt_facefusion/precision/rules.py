@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from trt_facefusion.export import model_digest
-from trt_facefusion.graph import GraphView, Role
+from trt_facefusion.graph import GraphView, Role, attribute
 from trt_facefusion.precision.plan import Plan, PlannedNode, describe
+from trt_facefusion.precision.ranges import FP16_MAX, RANGE_MARGIN, Seen, bounds, hidden_peak
 from trt_facefusion.types import Precision
 
-FP16_MAX = 65504.0
-RANGE_MARGIN = 4.0
-"""A tensor whose largest calibrated magnitude comes within this factor of FP16's limit stays FP32."""
 FP16_TINY = 6.1e-5
 """Smallest normal FP16 number: below it a constant such as an epsilon loses its digits, below 6e-8 it becomes 0."""
 
@@ -26,10 +24,15 @@ Decision = tuple[Precision, str]
 
 @dataclass(frozen=True)
 class Context:
-    """What rules may look at: the graph and, after calibration, the largest magnitude of each tensor."""
+    """What rules may look at: the graph and, after calibration, what it saw in each tensor.
+
+    ``bounds`` are for tensors that it did not see.
+    """
 
     view: GraphView
     amax: Mapping[str, float]
+    seen: Mapping[str, Seen] = field(default_factory=dict)
+    bounds: Mapping[str, float] = field(default_factory=dict)
 
 
 Rule = Callable[[Context, PlannedNode], Decision | None]
@@ -42,6 +45,25 @@ def range_rule(context: Context, node: PlannedNode) -> Decision | None:
     name = max(seen, key=lambda key: seen[key], default="")
     if name and seen[name] * RANGE_MARGIN > FP16_MAX:
         return Precision.FP32, f"{name} reaches {seen[name]:.3g} on faces; FP16 ends at 65504"
+    for name in proto.output:
+        if context.bounds.get(name, 0.0) * RANGE_MARGIN > FP16_MAX:
+            return Precision.FP32, f"{name} could reach {context.bounds[name]:.3g}; FP16 ends at 65504"
+    return None
+
+
+def hidden_rule(context: Context, node: PlannedNode) -> Decision | None:
+    """FP32 where a sum inside of the node might not fit into FP16, which no tensor of the graph shows."""
+    peak = hidden_peak(context.view, context.view.nodes[node.name], context.seen)
+    if peak is not None and peak[0] * RANGE_MARGIN > FP16_MAX:
+        return Precision.FP32, f"{peak[1]} reaches {peak[0]:.3g} on faces; FP16 ends at 65504"
+    return None
+
+
+def tiny_epsilon_rule(context: Context, node: PlannedNode) -> Decision | None:
+    """FP32 where a normalisation's epsilon would vanish in FP16: a flat channel then divides by zero."""
+    epsilon = attribute(context.view.nodes[node.name], "epsilon")
+    if isinstance(epsilon, float) and 0 < epsilon < FP16_TINY:
+        return Precision.FP32, f"its epsilon {epsilon:.3g} vanishes in FP16"
     return None
 
 
@@ -120,25 +142,59 @@ def default_rule(_: Context, node: PlannedNode) -> Decision | None:
     return Precision.FP16, f"{node.role.value}: no matrix product, FP16 halves its traffic"
 
 
-RULES: tuple[Rule, ...] = (
+NUMERIC_RULES: tuple[Rule, ...] = (
     range_rule,
+    hidden_rule,
     tiny_constant_rule,
+    tiny_epsilon_rule,
     large_weight_rule,
     small_weight_rule,
+)
+"""What arithmetic forbids: no measurement on a few faces overrules it."""
+
+RULES: tuple[Rule, ...] = (
+    *NUMERIC_RULES,
     role_rule,
     int8_rule,
     default_rule,
 )
 
 
-def plan_by_rules(view: GraphView, amax: Mapping[str, float], model: str) -> Plan:
+def plan_by_rules(
+    view: GraphView, amax: Mapping[str, float], model: str, seen: Mapping[str, Seen] | None = None
+) -> Plan:
     """The INT8 plan; `Plan.capped` turns it into the FP16 or FP32 plan with the same protections.
 
-    ``amax`` maps tensors to their largest calibrated magnitude; without it nothing is known about overflow.
+    ``amax`` maps tensors to their largest calibrated magnitude; without it nothing is known about overflow. ``seen``
+    says more of them, where there are histograms.
     """
-    context = Context(view, amax)
+    context = _context(view, amax, seen)
     nodes = []
     for node in describe(view):
         decision = next(d for rule in RULES if (d := rule(context, node)) is not None)
         nodes.append(replace(node, precision=decision[0], reason=decision[1]))
     return Plan(model, model_digest(view.model), tuple(nodes))
+
+
+def could_be_half(
+    view: GraphView, plan: Plan, amax: Mapping[str, float], seen: Mapping[str, Seen] | None = None
+) -> list[str]:
+    """FP32 nodes of ``plan`` that only their role protects, where a picture can tell whether that is needed.
+
+    Output activations and hand-written statistics are not among them: what they lose shows on few faces too late.
+    """
+    context = _context(view, amax, seen)
+    return [
+        node.name
+        for node in plan.nodes
+        if node.precision is Precision.FP32
+        and node.role in _MEASURABLE
+        and all(rule(context, node) is None for rule in NUMERIC_RULES)
+    ]
+
+
+_MEASURABLE = frozenset({Role.NORMALISATION, Role.SOFTMAX})
+
+
+def _context(view: GraphView, amax: Mapping[str, float], seen: Mapping[str, Seen] | None) -> Context:
+    return Context(view, amax, seen or {}, bounds(view, amax) if amax else {})
