@@ -15,6 +15,7 @@ from twin.uploader import A10G, HostUploader
 
 from trt_facefusion.backends import registry
 from trt_facefusion.backends.base import BuildOptions
+from trt_facefusion.backends.pins import Pins, platform_here
 from trt_facefusion.backends.tensorrt import TensorRt
 from trt_facefusion.export import OnnxSource
 from trt_facefusion.pipeline import settings as settings_module
@@ -77,6 +78,8 @@ def test_the_engine_computes_what_was_verified(
     assert result.as_asked
     assert (manifest.backend, manifest.backend_version, manifest.target) == ("tensorrt", version, "sm86")
     assert manifest.int8_kernels.real == manifest.int8_kernels.planned > 0
+    assert manifest.pins == Pins((8, 6), "NVIDIA A10G", 13000, platform_here())
+    assert manifest.rebuild_command().startswith(f"trt-ff build --onnx {model} --input image=image:32:0:1 --calib")
     header, onnx_model = read_plan((result.folder / "engine.engine").read_bytes())
     assert header["version"] == version
     typed = (result.folder / "typed.onnx").read_bytes()
@@ -102,6 +105,16 @@ def test_recalibrate_is_another_engine_for_tensorrt_10_only(model: Path, faces: 
     assert key("tensorrt 11.4", recalibrate=True) == key("tensorrt 11.4")
     assert key("tensorrt 11.4", options=BuildOptions(version_compatible=True)) != key("tensorrt 11.4")
     assert key("tensorrt 11.4", workspace_bytes=1) != key("tensorrt 11.4")
+
+
+def test_the_builders_options_are_pinned(
+    model: Path, faces: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    install(monkeypatch, VERSION_11)
+    options = BuildOptions(hardware_compatibility="ampere_plus", version_compatible=True)
+    manifest = build(settings(model, faces, tmp_path, options=options)).engines[0].manifest
+    assert manifest.pins.hardware_compatibility == "ampere_plus" and manifest.pins.version_compatible
+    assert "--hardware-compatibility ampere_plus --version-compatible" in manifest.rebuild_command()
 
 
 def test_layers_that_lost_their_precision_are_in_the_manifest(

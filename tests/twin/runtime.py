@@ -113,6 +113,7 @@ class Runtime:
 
     def __init__(self, logger: ILogger) -> None:
         self.logger = logger
+        self.engine_host_code_allowed = False
 
     def deserialize_cuda_engine(self, serialized_engine: bytes) -> ICudaEngine | None:
         plan = bytes(serialized_engine)
@@ -121,12 +122,18 @@ class Runtime:
                 raise ValueError("the plan has a wrong magic tag")
             header, model = plan[len(MAGIC) :].split(b"\n", 1)
             described = json.loads(header)
-            if described["version"] != self.version:
+            compatible = described.get("version_compatible", False)
+            if compatible and not self.engine_host_code_allowed:
+                raise ValueError("the plan holds host code, which is not allowed")
+            if not compatible and described["version"] != self.version:
                 raise ValueError(f"the plan is of version {described['version']}, this is {self.version}")
             return ICudaEngine(onnx.load_model_from_string(model), described["profiles"])
         except Exception as error:
             self.logger.log(ILogger.Severity.ERROR, f"IRuntime::deserializeCudaEngine: {error}")
             return None
+
+
+__version__ = Runtime.version
 
 
 class ICudaEngine:

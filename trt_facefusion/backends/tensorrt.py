@@ -10,6 +10,7 @@ from trt_facefusion.backends.base import BuildRequest, BuiltEngine
 from trt_facefusion.backends.device import Device, current_device
 from trt_facefusion.backends.inspector import EngineFacts, inspect
 from trt_facefusion.backends.kernels import lowered_nodes
+from trt_facefusion.backends.pins import Pins
 from trt_facefusion.backends.session import LOG_TAIL, library, open_session
 from trt_facefusion.backends.tensorrt_typed import build_typed
 from trt_facefusion.backends.tensorrt_weak import WeakBuild, build_weak
@@ -110,6 +111,9 @@ class TensorRt:
             constraints=made.constraints if made is not None else None,
             scales=made.scales if made is not None else None,
             calibration=made.calibration if made is not None else None,
+            pins=Pins.of_this_machine(
+                device, request.options.hardware_compatibility, request.options.version_compatible
+            ),
         )
 
 

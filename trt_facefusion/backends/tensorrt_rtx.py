@@ -6,6 +6,7 @@ import time
 from types import ModuleType
 
 from trt_facefusion.backends.base import BuildRequest, BuiltEngine
+from trt_facefusion.backends.pins import Pins
 from trt_facefusion.backends.session import LOG_TAIL, Session, add_profile, library, open_session
 from trt_facefusion.errors import BackendUnavailableError
 from trt_facefusion.types import Progress, silent
@@ -68,6 +69,7 @@ class TensorRtRtx:
             activations_bytes=facts.activations_bytes,
             seconds=time.monotonic() - started,
             log_tail=session.log.tail(LOG_TAIL),
+            pins=Pins.ahead_of_time(request.target),
         )
 
 

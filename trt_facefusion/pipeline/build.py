@@ -15,6 +15,7 @@ import onnxruntime
 from trt_facefusion import __version__
 from trt_facefusion.errors import BuildError, GateError
 from trt_facefusion.pipeline.attempt import Attempts, Made
+from trt_facefusion.pipeline.command import build_arguments
 from trt_facefusion.pipeline.context import Context, Note
 from trt_facefusion.pipeline.record import RunRecord, read_search, record_of
 from trt_facefusion.pipeline.settings import BuildSettings, engine_key
@@ -313,4 +314,6 @@ def _manifest(
         gate=Gate(made.verdict.passed, made.verdict.reasons),
         verified_with=f"onnxruntime {onnxruntime.__version__}{stand_in}",
         kernels=engine.kernels,
+        pins=engine.pins,
+        command=build_arguments(s),
     )

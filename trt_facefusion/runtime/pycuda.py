@@ -13,7 +13,7 @@ import queue
 import threading
 import weakref
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from types import TracebackType
@@ -22,7 +22,7 @@ from typing import Any
 from trt_facefusion.errors import BadInputError, DeviceLostError
 from trt_facefusion.runtime.device import cuda_driver, failed, lost, out_of_memory
 from trt_facefusion.runtime.engine_file import load_engine
-from trt_facefusion.runtime.engine_io import EngineIO, describe
+from trt_facefusion.runtime.engine_io import EngineIO, Shape, describe
 from trt_facefusion.runtime.slots import Slot, SlotPool, StageTimes
 from trt_facefusion.types import Array, Feeds, TensorSpec
 
@@ -39,6 +39,8 @@ class PycudaRunner:
         slots: inferences in flight; two keep upload, compute and download busy at once.
         profile: number of the optimisation profile.
         device: number of the GPU.
+        library: the module that loads a serialised engine, ``tensorrt`` or ``tensorrt_rtx``.
+        host_code: a serialised engine may bring code for the host along (see `load_engine`).
 
     Raises:
         BackendUnavailableError: no pycuda, no TensorRT, no driver or no GPU.
@@ -48,10 +50,18 @@ class PycudaRunner:
         ModelError: inputs or outputs that cannot be exchanged with numpy.
     """
 
-    def __init__(self, engine: Any, slots: int = 2, profile: int = 0, device: int = 0) -> None:
+    def __init__(
+        self,
+        engine: Any,
+        slots: int = 2,
+        profile: int = 0,
+        device: int = 0,
+        library: str = "tensorrt",
+        host_code: bool = False,
+    ) -> None:
         if slots < 1:
             raise BadInputError(f"{slots} slots cannot run anything.", "Take at least one slot.")
-        self._core = _Core(engine, slots, profile, device)
+        self._core = _Core(engine, slots, profile, device, lambda plan: load_engine(plan, library, host_code))
         self._core.start()
         self._finalizer = weakref.finalize(self, self._core.close)
 
@@ -64,6 +74,12 @@ class PycudaRunner:
     def outputs(self) -> tuple[TensorSpec, ...]:
         """What ``infer`` gives."""
         return self._core.io.outputs
+
+    @property
+    def shape_ranges(self) -> dict[str, tuple[Shape, Shape]]:
+        """Smallest and largest shape of each input."""
+        io = self._core.io
+        return {name: (io.smallest[name], io.largest[name]) for name in io.smallest}
 
     @property
     def memory_bytes(self) -> int:
@@ -134,12 +150,13 @@ class _Core:
 
     io: EngineIO  # known once the owner has loaded the engine
 
-    def __init__(self, engine: Any, slots: int, profile: int, device: int) -> None:
+    def __init__(self, engine: Any, slots: int, profile: int, device: int, load: Callable[[bytes], Any]) -> None:
         self.slots = slots
         self.memory_bytes = 0
         self._engine = engine
         self._profile = profile
         self._device = device
+        self._load = load
         self._driver = cuda_driver()
         self._context: Any = None
         self._pool = SlotPool()
@@ -246,7 +263,7 @@ class _Core:
             self._context = driver.Device(self._device).retain_primary_context()
             self._context.push()
             if isinstance(self._engine, bytes):
-                self._engine = load_engine(self._engine)
+                self._engine = self._load(self._engine)
             self.io = describe(self._engine, self._profile)
             for _ in range(self.slots):
                 slots.append(Slot(driver, self.io))
