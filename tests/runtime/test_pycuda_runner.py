@@ -511,7 +511,7 @@ print([future.done() for future in futures], *emulator.held().values())
 """
     ended = emulated_cuda.run(script)
     assert (ended.returncode, ended.stderr) == (0, "")
-    assert ended.stdout == "[True, True] 0 0 0 0 0\n"
+    assert ended.stdout == "[True, True] 0 0 0 0 0 0\n"
     plain = emulated_cuda.run(script.replace("atexit._run_exitfuncs()", "raise SystemExit"))
     assert (plain.returncode, plain.stderr) == (0, "")
 
