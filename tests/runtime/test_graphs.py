@@ -197,3 +197,20 @@ def test_a_replay_waits_for_its_own_result(emulated_cuda: EmulatedDriver) -> Non
             assert is_swap_of(value, outputs)
         assert runner.graph_use.launched > 0
         assert not np.array_equal(runner.infer(face(1))["swapped"], runner.infer(face(2))["swapped"])
+
+
+def test_the_interpreter_ends_with_a_graph_in_flight(emulated_cuda: EmulatedDriver) -> None:
+    script = """
+import atexit
+from twin.swap import engine, face
+from trt_facefusion.runtime.pycuda import PycudaRunner
+runner = PycudaRunner(engine(), slots=2)
+futures = [runner.infer_async(face(value)) for value in range(9)]
+launched = runner.graph_use.launched
+atexit._run_exitfuncs()
+print(launched > 0, all(future.done() for future in futures), *emulator.held().values(), emulator["early_free"])
+"""
+    ended = emulated_cuda.run(script)
+    assert (ended.returncode, ended.stderr, ended.stdout) == (0, "", "True True 0 0 0 0 0 0 0\n")
+    plain = emulated_cuda.run(script.replace("atexit._run_exitfuncs()", "raise SystemExit"))
+    assert (plain.returncode, plain.stderr) == (0, "")

@@ -12,7 +12,6 @@ from __future__ import annotations
 import queue
 import threading
 import weakref
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -24,10 +23,9 @@ from trt_facefusion.runtime.device import cuda_driver, failed, lost, out_of_memo
 from trt_facefusion.runtime.engine_file import load_engine
 from trt_facefusion.runtime.engine_io import EngineIO, Shape, describe
 from trt_facefusion.runtime.graphs import GraphUse, total
+from trt_facefusion.runtime.in_flight import Outputs, in_order
 from trt_facefusion.runtime.slots import Slot, SlotPool, StageTimes
-from trt_facefusion.types import Array, Feeds, TensorSpec
-
-Outputs = dict[str, Array]
+from trt_facefusion.types import Feeds, TensorSpec
 
 
 class PycudaRunner:
@@ -124,16 +122,7 @@ class PycudaRunner:
 
     def map(self, batches: Iterable[Feeds]) -> Iterator[Outputs]:
         """Outputs in the order of ``batches``, with as many in flight as there are slots."""
-        pending: deque[Future[Outputs]] = deque()
-        for feeds in batches:
-            if len(pending) == self._core.slots:
-                yield pending.popleft().result()
-            try:
-                pending.append(self.infer_async(feeds))
-            except Exception:  # what was asked for before is given first
-                yield from _results(pending)
-                raise
-        yield from _results(pending)
+        return in_order(self.infer_async, self._core.slots, batches)
 
     def close(self) -> None:
         """Let what is in flight finish, then free everything; closing twice does nothing."""
@@ -146,11 +135,6 @@ class PycudaRunner:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _results(pending: deque[Future[Outputs]]) -> Iterator[Outputs]:
-    while pending:
-        yield pending.popleft().result()
 
 
 class _Core:
