@@ -222,7 +222,8 @@ def test_eight_clients_get_their_own_faces_in_their_own_order(
             thread.join(300)
         assert wrong == []
         assert len(done) == 8 * turns
-        assert emulated_cuda.held() == held
+        assert emulated_cuda["graphs"] <= 4  # at most one for each slot, whose last faces had one size
+        assert {**emulated_cuda.held(), "graphs": 0} == {**held, "graphs": 0}
 
 
 def test_the_gpus_time_is_split_by_stages(emulated_cuda: EmulatedDriver) -> None:

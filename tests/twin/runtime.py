@@ -210,6 +210,7 @@ class IExecutionContext:
         self._addresses: dict[str, int] = {}
         self._settled: dict[str, tuple[int, ...]] = {}
         self._in_graphs: list[int] = []
+        self._profile_is_set = True
 
     def __del__(self) -> None:
         for number in self._in_graphs:
@@ -217,9 +218,12 @@ class IExecutionContext:
         _free(self._memory)
 
     def set_optimization_profile_async(self, profile_index: int, stream_handle: int) -> bool:
-        return profile_index == 0
+        self._profile_is_set = False
+        return profile_index == 0 and bool(_launch(stream_handle, _Switch(self)))
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+        if not self._profile_is_set:  # asynchronous: the stream has to be waited for
+            return False
         fixed = self.engine.get_tensor_shape(name)
         low, high = fixed, fixed
         if -1 in fixed:
@@ -254,6 +258,19 @@ class IExecutionContext:
         if captured and number:
             self._in_graphs.append(number)
         return bool(number)
+
+
+class _Switch:
+    """The switch to another optimisation profile, in the order of the stream."""
+
+    captured = False
+
+    def __init__(self, context: IExecutionContext) -> None:
+        self.context = context
+
+    def run(self) -> int:
+        self.context._profile_is_set = True
+        return 0
 
 
 class _Job:
@@ -309,7 +326,7 @@ def _backing(pointer: int, size: int) -> int | None:
     return address
 
 
-_jobs: dict[int, _Job] = {}
+_jobs: dict[int, _Job | _Switch] = {}
 _numbers = itertools.count(1)
 
 
@@ -335,7 +352,7 @@ def _is_captured(stream_handle: int) -> bool:
     return bool(status.value)
 
 
-def _launch(stream_handle: int, job: _Job) -> int:
+def _launch(stream_handle: int, job: _Job | _Switch) -> int:
     """The number of the job; 0 where the driver refused it."""
     number = next(_numbers)
     _jobs[number] = job
