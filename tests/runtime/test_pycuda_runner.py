@@ -222,7 +222,8 @@ def test_eight_clients_get_their_own_faces_in_their_own_order(
             thread.join(300)
         assert wrong == []
         assert len(done) == 8 * turns
-        assert emulated_cuda.held() == held
+        assert emulated_cuda["graphs"] <= 4  # at most one for each slot, whose last faces had one size
+        assert {**emulated_cuda.held(), "graphs": 0} == {**held, "graphs": 0}
 
 
 def test_the_gpus_time_is_split_by_stages(emulated_cuda: EmulatedDriver) -> None:
@@ -511,7 +512,7 @@ print([future.done() for future in futures], *emulator.held().values())
 """
     ended = emulated_cuda.run(script)
     assert (ended.returncode, ended.stderr) == (0, "")
-    assert ended.stdout == "[True, True] 0 0 0 0 0\n"
+    assert ended.stdout == "[True, True] 0 0 0 0 0 0\n"
     plain = emulated_cuda.run(script.replace("atexit._run_exitfuncs()", "raise SystemExit"))
     assert (plain.returncode, plain.stderr) == (0, "")
 

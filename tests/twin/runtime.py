@@ -208,14 +208,22 @@ class IExecutionContext:
         self._profile = 0
         self._shapes = {n: engine.get_tensor_shape(n) for n in engine._inputs if -1 not in engine.get_tensor_shape(n)}
         self._addresses: dict[str, int] = {}
+        self._settled: dict[str, tuple[int, ...]] = {}
+        self._in_graphs: list[int] = []
+        self._profile_is_set = True
 
     def __del__(self) -> None:
+        for number in self._in_graphs:
+            del _jobs[number]
         _free(self._memory)
 
     def set_optimization_profile_async(self, profile_index: int, stream_handle: int) -> bool:
-        return profile_index == 0
+        self._profile_is_set = False
+        return profile_index == 0 and bool(_launch(stream_handle, _Switch(self)))
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+        if not self._profile_is_set:  # asynchronous: the stream has to be waited for
+            return False
         fixed = self.engine.get_tensor_shape(name)
         low, high = fixed, fixed
         if -1 in fixed:
@@ -239,17 +247,45 @@ class IExecutionContext:
     def execute_async_v3(self, stream_handle: int) -> bool:
         if len(self._shapes) < len(self.engine._inputs) or len(self._addresses) < self.engine.num_io_tensors:
             return False
+        captured = _is_captured(stream_handle)
+        if captured and self._settled != self._shapes:  # the first call with new shapes does what no graph can hold
+            _library().cuStreamSynchronize(ctypes.c_void_p(stream_handle))
+            return False
+        self._settled = dict(self._shapes)
         shapes = {**self._shapes, **self.engine._output_shapes(self._shapes)}
-        return _launch(stream_handle, _Job(self.engine, shapes, dict(self._addresses), self._memory))
+        job = _Job(self.engine, shapes, dict(self._addresses), self._memory, captured)
+        number = _launch(stream_handle, job)
+        if captured and number:
+            self._in_graphs.append(number)
+        return bool(number)
+
+
+class _Switch:
+    """The switch to another optimisation profile, in the order of the stream."""
+
+    captured = False
+
+    def __init__(self, context: IExecutionContext) -> None:
+        self.context = context
+
+    def run(self) -> int:
+        self.context._profile_is_set = True
+        return 0
 
 
 class _Job:
     """One execution: what the context was set to when it was queued."""
 
     def __init__(
-        self, engine: ICudaEngine, shapes: dict[str, tuple[int, ...]], addresses: dict[str, int], memory: int
+        self,
+        engine: ICudaEngine,
+        shapes: dict[str, tuple[int, ...]],
+        addresses: dict[str, int],
+        memory: int,
+        captured: bool,
     ) -> None:
         self.engine, self.shapes, self.addresses, self.memory = engine, shapes, addresses, memory
+        self.captured = captured
 
     def run(self) -> int:
         """Gives CUDA's error, or 0."""
@@ -290,13 +326,16 @@ def _backing(pointer: int, size: int) -> int | None:
     return address
 
 
-_jobs: dict[int, _Job] = {}
+_jobs: dict[int, _Job | _Switch] = {}
 _numbers = itertools.count(1)
 
 
 def _run_job(number: int) -> None:
     try:
-        error = _jobs.pop(number).run()
+        job = _jobs[number]
+        if not job.captured:
+            del _jobs[number]
+        error = job.run()
     except Exception:
         traceback.print_exc()
         error = _LAUNCH_FAILED
@@ -307,13 +346,20 @@ def _run_job(number: int) -> None:
 _CALLBACK = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(_run_job)
 
 
-def _launch(stream_handle: int, job: _Job) -> bool:
+def _is_captured(stream_handle: int) -> bool:
+    status = ctypes.c_int()
+    _library().cuStreamIsCapturing(ctypes.c_void_p(stream_handle), ctypes.byref(status))
+    return bool(status.value)
+
+
+def _launch(stream_handle: int, job: _Job | _Switch) -> int:
+    """The number of the job; 0 where the driver refused it."""
     number = next(_numbers)
     _jobs[number] = job
     refused = _library().cuLaunchHostFunc(ctypes.c_void_p(stream_handle), _CALLBACK, ctypes.c_void_p(number))
     if refused:
         del _jobs[number]
-    return not refused
+    return 0 if refused else number
 
 
 @contextmanager
