@@ -30,7 +30,7 @@ if [ -z "${TRT_FF_INSTALLED:-}" ]; then
             ;;
     esac
     if [ "$cuda" -gt 13 ]; then cuda=13; fi
-    "$python" -m pip install --quiet -c constraints.txt "tensorrt-cu$cuda==$tensorrt" pycuda==2026.1 polygraphy
+    "$python" -m pip install --quiet -c constraints.txt "tensorrt-cu$cuda==$tensorrt" pycuda==2026.1 cuda-bindings polygraphy
 fi
 
 "$python" -m trt_facefusion.cli.main doctor || true

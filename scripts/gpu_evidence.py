@@ -67,6 +67,7 @@ def gather(faces: Path, work: Path, build: list[str], junit: Path | None) -> dic
     built = steps.run("build", *engines, *common, "--output", work / "engines", codes=(0, 3))
     found = {engine["requested"]: _engine(steps, engine) for engine in (built or {}).get("engines", [])}
     _compare(steps, found, faces, "--aligned" in build)
+    _time(steps, found)
     recalibrated = None
     if any(engine["version"].startswith("10.") for engine in found.values()):
         recalibrated = _recalibrated(steps, common, work)
@@ -109,8 +110,16 @@ def _engine(steps: Steps, built: dict[str, Any]) -> dict[str, Any]:
         "inspector": manifest.get("kernels"),
         "stand_in": built["accuracy"],
         "measured": None,
-        "profile": steps.run("profile", path),
+        "profile": None,
     }
+
+
+def _time(steps: Steps, engines: dict[str, Any]) -> None:
+    """How fast each is; the others in turn with FP32, so that a clock that changes changes both."""
+    slowest = engines.get("fp32", {}).get("path")
+    for engine in engines.values():
+        against = [] if slowest in {None, engine["path"]} else ["--against", slowest]
+        engine["profile"] = steps.run("profile", engine["path"], *against)
 
 
 def _compare(steps: Steps, engines: dict[str, Any], faces: Path, aligned: bool) -> None:
