@@ -22,8 +22,8 @@ from trt_facefusion.backends.tensorrt import TensorRt
 from trt_facefusion.types import Precision
 
 SOURCES = read_sources(Path(trt_facefusion.backends.__file__).parent)
-_ALL = ["callbacks.py", "session.py"]
-_BOTH = [*_ALL, "inspector.py", "tensorrt_config.py", "tensorrt_typed.py"]
+_ALL = ["callbacks.py", "session.py", "tensorrt_typed.py"]
+_BOTH = [*_ALL, "inspector.py", "tensorrt_config.py"]
 _WEAK = ["calibrator.py", "constraints.py", "scales.py", "tensorrt_weak.py"]
 FILES = {
     "tensorrt_10.16": [*_BOTH, *_WEAK],

@@ -191,6 +191,11 @@ def test_what_works_together_is_not_complained_of() -> None:
     assert findings(Packages({**fine, "numpy": "2.4.6"}, ("numpy>=2.0,<3", "torch<3; extra == 'torch'")), (13, 0)) == ()
 
 
+def test_an_engine_maker_without_metadata_is_seen() -> None:
+    packages = Packages({"tensorrt-rtx-cu13": "1.7.1"}).with_modules({"tensorrt": "10.16.1.11", "tensorrt-rtx": "1.8"})
+    assert (packages["tensorrt"], packages["tensorrt-rtx"]) == ("10.16.1.11", "1.7.1")
+
+
 def test_a_required_package_that_is_missing_is_a_problem() -> None:
     wanted = ("pillow>=11", "tensorrt>=10; extra == 'gpu'", "old; python_version < '3'")
     (problem,) = findings(Packages({}, wanted), None)

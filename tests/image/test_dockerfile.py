@@ -87,6 +87,7 @@ def test_every_command_is_run_here_or_listed_as_not(instructions: list[Instructi
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_every_pip_command_works_in_a_plain_environment(instructions: list[Instruction], tmp_path: Path) -> None:
     """pycuda against CUDA's headers and the emulated driver, torch from the default index; all else as written."""
     environment = {name: value for name, value in os.environ.items() if name not in {"PYTHONPATH", "VIRTUAL_ENV"}}

@@ -13,7 +13,8 @@ ROOT = Path(__file__).resolve().parents[2]
 def environment(version: str, memory_mb: int = 512, compute_capability: int = 86) -> dict[str, str]:
     """For a subprocess. Raises CannotBuildError where there is no emulated driver."""
     built = emulated.built()
-    paths = [ROOT, ROOT / "tests", ROOT / "tests" / "twin" / "site", built["site"]]
+    packages = [path for name, path in built.items() if name != "driver"]
+    paths = [ROOT, ROOT / "tests", ROOT / "tests" / "twin" / "site", *packages]
     return {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(map(str, paths)),

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from cuda_emulator.driver import CannotBuildError
 
 from twin.builder import VERSION_10, VERSION_11
 from twin.machine import ROOT, environment
+
+sys.path.insert(0, str(ROOT / "tests" / "pipeline"))
+import tiny
 
 pytestmark = pytest.mark.slow
 
@@ -44,3 +49,42 @@ def test_they_skip_with_a_reason_where_there_is_no_gpu() -> None:
         pytest.skip("there is a GPU")
     assert done.returncode == 0, done.stdout[-3000:]
     assert "no GPU" in done.stdout or "cannot be imported" in done.stdout
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("version", [VERSION_10, VERSION_11])
+def test_the_acceptance_script_gathers_evidence_on_the_emulated_gpu(version: str, tmp_path: Path) -> None:
+    for command in ("profile", "diff"):
+        pytest.importorskip(f"trt_facefusion.cli.{command}")
+    model = tiny.save(tiny.generator(), tmp_path / "tiny.onnx")
+    output = tmp_path / "evidence.json"
+    given = {**machine(version), "TRT_FF_INSTALLED": "1", "PYTHON": sys.executable, "EVIDENCE": str(output)}
+    build = ["--onnx", str(model), "--input", "image=image:32:0:1", "--rule", "max"]
+    words = ["scripts/gpu_acceptance.sh", version[:2], "samples/faces", "--", *build]
+    done = subprocess.run(words, cwd=ROOT, env=given, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
+    evidence = json.loads(output.read_text())
+    assert evidence["ok"] and evidence["emulated"]
+    assert evidence["machine"]["gpus"][0]["target"] == "sm86"
+    assert evidence["tests"]["failed"] == []
+    assert set(evidence["engines"]) == set(evidence["latency_p50_ms"]) == {"fp32", "fp16", "int8"}
+    for engine in evidence["engines"].values():
+        assert engine["version"] == version
+        assert engine["inspector"]
+        assert engine["profile"]["throughput_per_s"] > 0
+        assert engine["measured"]["picture"]["ssim_drop"] == pytest.approx(engine["stand_in"]["ssim_drop"], abs=5e-3)
+    tables = evidence["recalibration"] and evidence["recalibration"]["tables"]
+    assert bool(tables and tables["amax"]) == (version == VERSION_10)
+
+
+def test_evidence_of_failure_is_written_too(tmp_path: Path) -> None:
+    output = tmp_path / "evidence.json"
+    words = [sys.executable, "scripts/gpu_evidence.py", "--faces", str(tmp_path), "--output", str(output)]
+    clean = {name: value for name, value in os.environ.items() if name != "LD_LIBRARY_PATH"}
+    done = subprocess.run(words, cwd=ROOT, env=clean, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    evidence = json.loads(output.read_text())
+    assert not evidence["ok"]
+    (failed,) = [step for step in evidence["steps"] if not step["ok"]]
+    assert failed["command"][1] == "build"
+    assert "error:" in failed["error"]

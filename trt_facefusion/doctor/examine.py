@@ -106,7 +106,7 @@ def examine(output: Path, cache: Path, *, quick: bool = False) -> Examination:
         cache: where calibrations are stored.
         quick: do not try whether the engine maker takes a network.
     """
-    driver, packages = ask_driver(), Packages.installed()
+    driver, packages = ask_driver(), Packages.installed().with_modules(registry.available())
     build, problems = _default_build(quick=quick)
     memory = _available_memory()
     disk = {str(folder): _free_disk(folder) for folder in dict.fromkeys((output, cache))}

@@ -16,7 +16,7 @@ NAMES = (
     "tensorrt",
     "tensorrt-rtx",
     "pycuda",
-    "cuda-python",
+    "cuda-bindings",
     "onnxruntime",
     "onnxruntime-gpu",
     "onnx",
@@ -62,6 +62,10 @@ class Packages:
         except metadata.PackageNotFoundError:
             wanted = []
         return cls(found, tuple(wanted))
+
+    def with_modules(self, versions: Mapping[str, str]) -> Packages:
+        """These, and engine makers that can be imported though no metadata tell of them, as in some images."""
+        return Packages({**{n: v for n, v in versions.items() if self[n] is None}, **self.versions}, self.requirements)
 
     def __getitem__(self, name: str) -> str | None:
         """The version of ``name``; of TensorRT's wheels for one CUDA version, too."""

@@ -221,11 +221,17 @@ class _Builder:
         """Record that an engine made for one request also answers another that fell back to it."""
         folder, manifest = self.made[precision]
         if steps and tuple(steps) != manifest.fallback:
-            files = {name: (folder / name).read_bytes() for name in manifest.files}
+            files = {name: (folder / name).read_bytes() for name in manifest.files} | self._failed_logs(steps)
             manifest = self._recorded(manifest, steps)
             folder = self.store.save(manifest, files)
             self.made[precision] = folder, self.store.load(folder)
         return self.made[precision]
+
+    def _failed_logs(self, steps: list[Fallback]) -> dict[str, bytes]:
+        """What the engine maker said of the precisions that it could not build."""
+        failed = [Precision(step.from_) for step in steps]
+        logs = {p: error.log for p in failed if isinstance(error := self.failed[p], BuildError) and error.log}
+        return {f"build-{p.value}.log": "\n".join(log).encode() for p, log in logs.items()}
 
     def _recorded(self, manifest: Manifest, steps: list[Fallback]) -> Manifest:
         """The manifest with ``steps`` and the keys of what failed: another gate must be tried again."""
@@ -250,6 +256,7 @@ class _Builder:
             "typed.onnx": made.typed.SerializeToString(),
             "plan.yaml": plan_text,
             "build.log": "\n".join(made.engine.log_tail).encode(),
+            **self._failed_logs(steps),
         }
         folder = self.store.save(manifest, files)
         self.made[precision] = folder, self.store.load(folder)
@@ -299,6 +306,7 @@ def _manifest(
                 "batch": str(s.batch),
                 "calibration": attempts.ranges.record if needs_table else {},
                 "repairs": [asdict(repair) for repair in made.repairs],
+                **({} if made.recalibration is None else {"recalibration": made.recalibration}),
             },
         ),
         build_key=key,
