@@ -141,7 +141,7 @@ def diff(
     contract = contract_of(a, b, settings.preset)
     embedder = open_embedder(contract.preset, settings.embedder)
     with ExitStack() as stack:
-        sides = [open_side(side, stack, note, stand_in=settings.stand_in, device=settings.device) for side in (a, b)]
+        sides = [open_side(side, stack, stand_in=settings.stand_in, device=settings.device) for side in (a, b)]
         for side in sides:
             check_side(side, input_shapes(contract.preset, embedder.dim))
         folder = stack.enter_context(_saving(settings.save))
@@ -185,8 +185,17 @@ class _Run:
         self.settings, self.contract, self.embedder = settings, contract, embedder
         self.a, self.b, self.folder = a, b, folder
         self.progress, self.note = progress, note
+        self._tell_stand_ins()
         self.batch: BatchSize = batch_of(a, b)
         self.output = self._picture_output()
+
+    def _tell_stand_ins(self) -> None:
+        for letter, side in (("A", self.a), ("B", self.b)):
+            if side.missing:
+                self.note(
+                    f"warning: {letter} cannot run here ({side.missing}): its typed ONNX stands in for it on the CPU, "
+                    "rounded to FP16 as on a GPU. The figures are not the engine's own"
+                )
 
     def _picture_output(self) -> str | None:
         names = {spec.name for spec in self.a.runner.outputs}
@@ -319,11 +328,8 @@ class _Run:
         chosen = thinned(faces, self.settings.layer_faces)
         whole = len(chosen) - len(chosen) % self.batch.size  # repeats would count double
         chosen = chosen.subset(range(whole)) if whole else chosen
-        for side in (self.a, self.b):
-            if side.subject.needs_gpu:
-                self.note(
-                    f"layers: compared on the typed ONNX of {side.subject.label}, since TensorRT fuses tensors away"
-                )
+        if self.a.subject.needs_gpu or self.b.subject.needs_gpu:
+            self.note("layers are compared on the typed ONNX: a TensorRT engine shows its outputs only")
         feeder = self._feeder(chosen, fixed=True)
         comparison = LayerComparison(
             load_model(self.a.subject.graph),
@@ -341,15 +347,15 @@ class _Run:
         if self.folder is None:
             return
         (_, first), (_, second) = self._named()
-        a = {name: a[name] for name in b}
-        save_outputs(self.folder / "layers", number, {first: a, second: b, _LOCAL: local})
+        of_one_face = [{name: values[name][:1] for name in b} for values in (a, b, local)]
+        save_outputs(self.folder / "layers", number, dict(zip((first, second, _LOCAL), of_one_face, strict=True)))
 
     def _checks(self, outputs: tuple[OutputDifference, ...], picture: Accuracy | None) -> tuple[Check, ...]:
         checks = []
         if self.settings.max_ssim_drop is not None and picture is not None:
-            checks.append(Check("max_ssim_drop", self.settings.max_ssim_drop, picture.ssim_drop))
+            checks.append(Check("--max-ssim-drop", self.settings.max_ssim_drop, picture.ssim_drop))
         if self.settings.atol is not None:
             for output in outputs:
                 value = None if output.nonfinite else output.max_abs
-                checks.append(Check(f"atol of {output.name}", self.settings.atol, value))
+                checks.append(Check(f"--atol of {output.name}", self.settings.atol, value))
         return tuple(checks)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -34,6 +34,8 @@ class Side:
     subject: Subject
     runner: Runner
     ran: str
+    missing: str = ""
+    """Why the engine itself could not be run, where a stand-in was not asked for."""
 
     def as_dict(self) -> dict[str, Any]:
         """What the JSON output says of it."""
@@ -108,9 +110,7 @@ def _takes(inputs: list[Mapping[str, Any]]) -> str:
     return "[" + "; ".join(one(spec) for spec in inputs) + "]"
 
 
-def open_side(
-    subject: Subject, stack: ExitStack, note: Callable[[str], None], *, stand_in: bool | None, device: int
-) -> Side:
+def open_side(subject: Subject, stack: ExitStack, *, stand_in: bool | None, device: int) -> Side:
     """Open one side until ``stack`` ends.
 
     ``stand_in`` True computes what a GPU would on the CPU, from the typed ONNX; None does so where there is no GPU.
@@ -123,17 +123,15 @@ def open_side(
         imitated = bool(stand_in) and subject.manifest is None
         runner: Runner = OnnxRuntimeRunner(subject.graph, stand_in=True) if imitated else subject.open()
         return Side(subject, stack.enter_context(runner), STAND_IN if imitated else CPU)
+    missing = ""
     if not stand_in:
         try:
             return Side(subject, stack.enter_context(subject.open(slots=1, device=device)), GPU)
         except BackendUnavailableError as error:
             if stand_in is False:
                 raise
-            note(
-                f"warning: {subject.label} cannot run here ({error.message.rstrip('.')}): its typed ONNX stands in for "
-                "it on the CPU, rounded to FP16 as on a GPU. Its figures are not the engine's own."
-            )
-    return Side(subject, stack.enter_context(subject.open(stand_in=True)), STAND_IN)
+            missing = error.message.rstrip(".")
+    return Side(subject, stack.enter_context(subject.open(stand_in=True)), STAND_IN, missing)
 
 
 def check_side(side: Side, shapes: Mapping[str, tuple[int, ...]]) -> None:
