@@ -25,7 +25,7 @@ TOLERANCE_EXCEEDED = 3
 _INPUTS, _LAYERS, _TOLERANCES = (
     "How bare ONNX files are fed",
     "Layers",
-    "Tolerances (exit code 3 where one is exceeded)",
+    "Tolerances (exit code 3 when exceeded)",
 )
 _RAN = {GPU: "on the GPU", CPU: "with onnxruntime on the CPU", STAND_IN: "typed ONNX on the CPU, standing in"}
 _BAR = 8
@@ -80,7 +80,7 @@ def command(
         typer.Option(
             "--layer-memory",
             min=1,
-            help="MiB of tensors to hold at a time; less takes longer.",
+            help="MiB of tensors held at a time; less takes longer.",
             rich_help_panel=_LAYERS,
         ),
     ] = 256,
@@ -95,14 +95,15 @@ def command(
     ] = None,
     save: Annotated[
         Optional[Path],
-        typer.Option(help="New folder for inputs and outputs (and one batch of layers), as `polygraphy` opens them."),
+        typer.Option(help="New folder for inputs and outputs (and one face's layers), as `polygraphy` opens them."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
     """Compare two engines or ONNX models of one generator on faces.
 
-    Shows every output's error, what it does to the picture and, with --layers, where it enters: the error that each
-    layer adds when it is given exact inputs, and what the picture gains if that layer alone is raised.
+    Shows the error of every output and what it does to the picture.
+
+    With --layers also where it enters: what each layer adds when its inputs are exact, and what raising it gains.
     """
     settings = DiffSettings(
         a=a,
@@ -151,13 +152,13 @@ def show(result: DiffResult, top: int) -> None:
     if result.layers is not None:
         _show_layers(result.layers, result.picture, top)
     for check in result.checks:
-        mark = "[green]kept[/green]" if check.passed else "[bold red]exceeded[/bold red]"
+        mark = "[green]kept[/green]    " if check.passed else "[bold red]exceeded[/bold red]"
         found = "not finite" if check.value is None else f"{check.value:.3g}"
-        console.out.print(f"{mark}: {console.plain(check.name)} {found}, allowed {check.limit:.3g}", highlight=False)
+        text = f"{check.name}: {found}, at most {check.limit:.3g} allowed"
+        console.out.print(f"{mark}  {console.plain(text)}", highlight=False, soft_wrap=True)
     if result.saved is not None:
-        console.out.print(
-            f"saved: polygraphy inspect data {result.saved}/b", highlight=False, markup=False, soft_wrap=True
-        )
+        text = f"saved: polygraphy inspect data {result.saved}/b"
+        console.out.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def _outputs(outputs: tuple[OutputDifference, ...], faces: int) -> Table:
@@ -224,7 +225,7 @@ def _show_layers(layers: Layers, picture: Accuracy | None, top: int) -> None:
             _share(error.total),
         ]
         if measured:
-            row.append(_gain(error.gain))
+            row.append(f"{'◄ ' if error in worth else ''}{_gain(error.gain)}")
         table.add_row(*row, style="bold yellow" if error in worth or error.nonfinite_added else "")
     console.out.print(table, highlight=False)
     rest = len(layers.errors) - len(shown)

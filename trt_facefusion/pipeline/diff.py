@@ -137,7 +137,9 @@ def diff(
         TrtFaceFusionError: what cannot be read, run or compared; a tolerance that is not kept is no error but in the
             result.
     """
-    a, b = subject(settings.a), subject(settings.b)
+    a, b = (subject(path, device=settings.device) for path in (settings.a, settings.b))
+    for message in (*a.notes, *b.notes):
+        note(message)
     contract = contract_of(a, b, settings.preset)
     embedder = open_embedder(contract.preset, settings.embedder)
     with ExitStack() as stack:
