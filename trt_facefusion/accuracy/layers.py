@@ -82,8 +82,9 @@ class LayerSums:
     def _sum(self, reference: Array, candidate: Array, local: Array) -> bool:
         """Add the squares, unless something is not finite; gives whether it did."""
         wide = reference.astype(np.float64)
-        total, added = candidate - wide, local - wide
-        signal, total_power, added_power = _power(wide), _power(total), _power(added)
+        with np.errstate(invalid="ignore"):
+            total, added = candidate - wide, local - wide
+            signal, total_power, added_power = _power(wide), _power(total), _power(added)
         if not math.isfinite(signal + total_power + added_power):
             return False
         self._signal += signal

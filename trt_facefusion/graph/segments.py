@@ -34,7 +34,7 @@ def with_shapes(model: onnx.ModelProto, shapes: Mapping[str, Sequence[int]]) -> 
     """A copy of ``model`` for inputs of exactly these shapes, with the shapes of all tensors as far as they follow.
 
     Raises:
-        ModelError: the shapes do not fit the model.
+        ModelError: the model is damaged.
     """
     sized = onnx.ModelProto()
     sized.CopyFrom(model)
