@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from trt_facefusion.accuracy.layers import LayerError
+from trt_facefusion.accuracy.metrics import ssim
 from trt_facefusion.calibration.reader import Batches
 from trt_facefusion.errors import BadInputError
 from trt_facefusion.graph import GraphView, prepare
@@ -62,8 +64,7 @@ def test_an_error_enters_in_the_layer_that_it_was_planted_in_and_nowhere_else(la
     assert next(iter(found)) == layer
     assert found[layer].added == found[layer].total > 0.01 and found[layer].inherited == 0
     assert all(error.added == 0 for name, error in found.items() if name != layer)
-    last = found["to_rgb"] if layer == "to_rgb" else found["output"] if "output" in found else found["half"]
-    assert last.total and last.total > 0  # it shows there, and does not enter there
+    assert (found["half"].total or 0.0) > 0  # it shows in the picture, and does not enter there
 
 
 def test_an_error_that_a_later_layer_hides_still_enters_where_it_does() -> None:
@@ -89,8 +90,11 @@ def test_an_error_that_a_later_layer_hides_still_enters_where_it_does() -> None:
 
 def test_int8_layers_add_more_than_fp16_ones_and_fp32_ones_nothing() -> None:
     found = compare(typed())
-    added = {precision: [e.added or 0.0 for e in found.values() if e.node.precision == precision] for precision in
-             ("int8", "fp16", "fp32")}  # fmt: skip
+
+    def of(precision: str) -> list[float]:
+        return [error.added or 0.0 for error in found.values() if error.node.precision == precision]
+
+    added = {precision: of(precision) for precision in ("int8", "fp16", "fp32")}
     assert min(added["int8"]) > max(added["fp16"]) > 0
     assert max(added["fp16"]) < 2e-3
     assert max(added["fp32"]) < 2**-11  # an FP32 node that reads FP16 tensors rounds nothing but its output
@@ -100,27 +104,29 @@ def test_int8_layers_add_more_than_fp16_ones_and_fp32_ones_nothing() -> None:
 def test_figures_do_not_depend_on_the_memory_they_may_take() -> None:
     candidate = typed()
     plain = LayerComparison(PLAIN, candidate, batches())
-    tight = LayerComparison(PLAIN, candidate, batches(), budget_bytes=300_000)
+    tight = LayerComparison(PLAIN, candidate, batches(), budget_bytes=600_000)
     groups = list(tight.groups())
-    assert len(list(plain.groups())) == 1 and len(groups) > 10
-    assert all(len(group) == 1 or tight._cost(group) <= 300_000 for group in groups)
+    assert len(list(plain.groups())) == 1 and len(groups) > 5
+    assert all(len(group) == 1 or tight._cost(group) <= 600_000 for group in groups)
     assert sorted(part.tensor for group in groups for part in group) == sorted(plain.sizes)
     assert tight.errors() == plain.errors()
 
 
 def test_only_one_groups_tensors_are_held() -> None:
     held: list[int] = []
-    comparison = LayerComparison(PLAIN, typed(), batches(), budget_bytes=300_000)
+    comparison = LayerComparison(PLAIN, typed(), batches(), budget_bytes=600_000)
     comparison.errors(keep=lambda number, *values: held.append(sum(x.nbytes for side in values for x in side.values())))
     biggest = max(comparison._cost([part]) for group in comparison.groups() for part in group)
-    assert len(held) > 10 and max(held) <= max(300_000, biggest)
+    assert len(held) > 5 and max(held) <= max(600_000, biggest)
 
 
 def test_what_overflows_in_fp16_is_ranked_first_where_it_does() -> None:
-    huge = planted("block0a", lambda w: w * np.float32(3e5))
+    huge = planted("block0a", lambda w: w * np.float32(1.2e5))
     view = GraphView(huge)
     amax = ranges(huge, feeds(SWAPPER_SHAPES, batch=FACES))
     plan = plan_by_rules(view, {}, "net").capped(Precision.FP16)
+    nodes = (replace(n, precision=Precision.FP16) if n.name == "block0a" else n for n in plan.nodes)
+    plan = replace(plan, nodes=tuple(nodes))  # the rules would have known better
     errors = LayerComparison(huge, lower(view, plan, amax), batches()).errors()
     assert errors[0].node.name == "block0a" and errors[0].nonfinite_added > 0
     behind = {error.node.name: error for error in errors}["block0a/adain/centred"]
@@ -134,8 +140,6 @@ def test_raising_the_planted_layer_wins_back_what_the_picture_lost() -> None:
     errors = comparison.with_gains(comparison.errors(), paint, 3)
     assert [error.node.name for error in errors if error.gain is not None] == ["block0b"]  # no other adds any
     with OnnxRuntimeRunner(PLAIN) as one, OnnxRuntimeRunner(candidate) as other:
-        from trt_facefusion.accuracy.metrics import ssim
-
         lost = 1 - float(ssim(paint(one).clip(0, 1), paint(other).clip(0, 1)).mean())
     assert errors[0].gain == pytest.approx(lost, abs=1e-5) and lost > 1e-3
 

@@ -28,6 +28,7 @@ _INPUTS, _LAYERS, _TOLERANCES = (
     "Tolerances (exit code 3 when exceeded)",
 )
 _RAN = {GPU: "on the GPU", CPU: "with onnxruntime on the CPU", STAND_IN: "typed ONNX on the CPU, standing in"}
+_LEGEND = "adds: its own error, its inputs being those of A; came in: passed on from before; shows: both, at its output"
 _BAR = 8
 _SHARE_WORTH_RAISING = 0.1
 _SMALLEST_GAIN = 5e-5
@@ -144,7 +145,7 @@ def _preset(name: str | None, inputs: list[str]) -> Preset | None:
 def show(result: DiffResult, top: int) -> None:
     """Everything that was found, the answer last."""
     for letter, side in (("A", result.a), ("B", result.b)):
-        text = f"[bold]{letter}[/bold]  {console.plain(side['name'])}  [dim]{_RAN[side['ran']]}[/dim]"
+        text = f"[bold]{letter}[/bold]  {console.plain(_called(side))}  [dim]{_RAN[side['ran']]}[/dim]"
         console.out.print(text, highlight=False, soft_wrap=True)
     console.out.print(_outputs(result.outputs, result.faces))
     if result.picture is not None:
@@ -159,6 +160,11 @@ def show(result: DiffResult, top: int) -> None:
     if result.saved is not None:
         text = f"saved: polygraphy inspect data {result.saved}/b"
         console.out.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def _called(side: dict[str, str]) -> str:
+    """An engine's name; a bare file's path, since many are called alike."""
+    return side["name"] if "/" in side["name"] else side["path"]
 
 
 def _outputs(outputs: tuple[OutputDifference, ...], faces: int) -> Table:
@@ -232,6 +238,7 @@ def _show_layers(layers: Layers, picture: Accuracy | None, top: int) -> None:
     exact = sum(error.added == 0 for error in layers.errors)
     more = f"{rest} more tensors, " if rest else ""
     console.out.print(f"[dim]{more}{exact} of {len(layers.errors)} add no error at all[/dim]", highlight=False)
+    console.out.print(f"[dim]{_LEGEND}[/dim]", highlight=False)
     if layers.reshaped:
         names = ", ".join(layers.reshaped[:3])
         console.out.print(f"[dim]left out, of other shapes: {console.plain(names)}[/dim]", highlight=False)
