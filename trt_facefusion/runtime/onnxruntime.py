@@ -17,6 +17,8 @@ from trt_facefusion.types import Array, Feeds, TensorSpec
 
 _DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64"}
 
+OPTIMISED = "optimised.onnx"
+
 
 class OnnxRuntimeRunner:
     """Runs a model that is given as bytes, as a file, or in memory.
@@ -27,6 +29,8 @@ class OnnxRuntimeRunner:
         optimise: let ONNX Runtime fuse operators.
         stand_in: compute what a GPU engine of this typed model computes: FP16 is rounded (see ``half``), and Q/DQ is
             not fused into integer operators (some CPUs saturate in those). Slower than a plain run.
+        trace: a folder for ONNX Runtime's own profile of every run, and for the graph that it made of the model
+            (``OPTIMISED``); see `end_trace`. Slower than a plain run, too.
 
     Raises:
         ModelError: ONNX Runtime cannot load the model.
@@ -38,6 +42,7 @@ class OnnxRuntimeRunner:
         threads: int | None = None,
         optimise: bool = True,
         stand_in: bool = False,
+        trace: Path | None = None,
     ) -> None:
         options = ort.SessionOptions()
         options.log_severity_level = 4  # errors are raised; the console belongs to the command line
@@ -48,6 +53,10 @@ class OnnxRuntimeRunner:
         if stand_in:
             options.add_session_config_entry("session.disable_quant_qdq", "1")
             model = with_fp16_rounding(_loaded(model))
+        if trace is not None:
+            options.enable_profiling = True
+            options.profile_file_prefix = str(trace / "trace")
+            options.optimized_model_filepath = str(trace / OPTIMISED)
         self._session: Any = _session(model, options)
         self._inputs = tuple(_spec(value) for value in self._session.get_inputs())
         self._outputs = tuple(_spec(value) for value in self._session.get_outputs())
@@ -79,6 +88,10 @@ class OnnxRuntimeRunner:
                 f"ONNX Runtime failed inside the model: {_one_line(error)}", "Export the model again."
             ) from error
         return dict(zip((spec.name for spec in self._outputs), values, strict=True))
+
+    def end_trace(self) -> Path:
+        """End the profile that ``trace`` asked for; gives its file."""
+        return Path(self._session.end_profiling())
 
     def close(self) -> None:
         """Free the session; closing twice does nothing."""
