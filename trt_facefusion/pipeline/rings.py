@@ -59,7 +59,8 @@ def inputs_for(
     if inputs.faces is None:
         what = "random values in the range of its preset" if preset is not None else "random values from 0 to 1"
         return Source(what, lambda batch: sample_feeds(specs, preset, batch, TURNS))
-    feeder, count = _feeder(found, inputs, note)
+    feeder = feeder_for(found, inputs, PHOTOS, note)
+    count = len(feeder.faces)
     dtypes = {spec.name: spec.dtype for spec in specs}
 
     def feeds(batch: int) -> list[Feeds]:
@@ -69,7 +70,13 @@ def inputs_for(
     return Source(f"{count} faces of {inputs.faces}", feeds)
 
 
-def _feeder(found: Subject, inputs: Inputs, note: Callable[[str], None]) -> tuple[Feeder, int]:
+def feeder_for(found: Subject, inputs: Inputs, photos: int, note: Callable[[str], None] = lambda _: None) -> Feeder:
+    """Feeds ``found`` with the faces of at most ``photos`` photos, evenly spread over the folder.
+
+    Raises:
+        BadInputError: nothing says how this model takes faces.
+        FacesError: fewer than two usable faces.
+    """
     assert inputs.faces is not None
     if found.contract is None:
         raise BadInputError(
@@ -77,10 +84,10 @@ def _feeder(found: Subject, inputs: Inputs, note: Callable[[str], None]) -> tupl
         )
     preset = found.contract.preset
     embedder = open_embedder(preset, inputs.embedder)
-    photos = image_files(inputs.faces)
+    files = image_files(inputs.faces)
     with TemporaryDirectory(prefix="trt-ff-") as folder:
-        for number, index in enumerate(spread(len(photos), PHOTOS)):
-            (Path(folder) / f"{number:03}{photos[index].suffix}").symlink_to(photos[index].absolute())
+        for number, index in enumerate(spread(len(files), photos)):
+            (Path(folder) / f"{number:05}{files[index].suffix}").symlink_to(files[index].absolute())
         faces = read_faces(
             Path(folder), template=preset.template, size=preset.image.size, embedder=embedder, aligned=inputs.aligned
         )
@@ -88,4 +95,4 @@ def _feeder(found: Subject, inputs: Inputs, note: Callable[[str], None]) -> tupl
         raise FacesError(f"{inputs.faces}: {len(faces)} usable faces", "name a folder with two or more clear faces")
     if faces.skipped:
         note(f"skipped {len(faces.skipped)} photos without a usable face")
-    return Feeder(preset, faces, embedder, found.contract.projection), len(faces)
+    return Feeder(preset, faces, embedder, found.contract.projection)

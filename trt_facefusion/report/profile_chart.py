@@ -118,7 +118,7 @@ def _bars(profile: Profile, shown: Sequence[Layer], y: float) -> list[str]:
         top = y + 30 + _ROW * number
         wide = max(x_of(layer.time_ms), 0.5)
         name = layer.name if len(layer.name) <= 44 else f"{layer.name[:43]}\u2026"
-        parts.append(_text(_LEFT - 40, top + 11, f"{name}  {layer.dtypes}"[:70], "tick"))
+        parts.append(_text(_LEFT - 40, top + 11, f"{name}  {layer.dtypes}"[:56], "tick"))
         bar = (
             f'<rect x="380" y="{top:.0f}" width="{wide:.1f}" height="13" fill="{_OF.get(layer.precision, _OF[None])}">'
         )
