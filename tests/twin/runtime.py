@@ -21,8 +21,9 @@ import itertools
 import json
 import math
 import sys
+import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -89,6 +90,13 @@ class Logger(ILogger):
             sys.stderr.write(f"[TRT] [{severity.name[0]}] {msg}\n")
 
 
+class IProfiler:
+    def __init__(self) -> None: ...
+
+    def report_layer_time(self, layer_name: str, ms: float) -> None:
+        raise NotImplementedError
+
+
 _DTYPES: dict[int, tuple[DataType, np.dtype[Any]]] = {
     onnx.TensorProto.FLOAT: (DataType.FLOAT, np.dtype(np.float32)),
     onnx.TensorProto.FLOAT16: (DataType.HALF, np.dtype(np.float16)),
@@ -127,7 +135,8 @@ class Runtime:
                 raise ValueError("the plan holds host code, which is not allowed")
             if not compatible and described["version"] != self.version:
                 raise ValueError(f"the plan is of version {described['version']}, this is {self.version}")
-            return ICudaEngine(onnx.load_model_from_string(model), described["profiles"])
+            layers = [layer["Name"] for layer in described.get("layers", ())]
+            return ICudaEngine(onnx.load_model_from_string(model), described["profiles"], layers)
         except Exception as error:
             self.logger.log(ILogger.Severity.ERROR, f"IRuntime::deserializeCudaEngine: {error}")
             return None
@@ -139,7 +148,10 @@ __version__ = Runtime.version
 class ICudaEngine:
     num_optimization_profiles = 1
 
-    def __init__(self, model: onnx.ModelProto, profiles: dict[str, list[list[int]]]) -> None:
+    def __init__(
+        self, model: onnx.ModelProto, profiles: dict[str, list[list[int]]], layers: Sequence[str] = ()
+    ) -> None:
+        self._layers = list(layers) or [node.name or node.output[0] for node in model.graph.node]
         constants = {tensor.name for tensor in model.graph.initializer}
         inputs = [value for value in model.graph.input if value.name not in constants]
         self._values = {value.name: value for value in (*inputs, *model.graph.output)}
@@ -211,6 +223,9 @@ class IExecutionContext:
         self._settled: dict[str, tuple[int, ...]] = {}
         self._in_graphs: list[int] = []
         self._profile_is_set = True
+        self._job: _Job | None = None
+        self.profiler: IProfiler | None = None
+        self.enqueue_emits_profile = True
 
     def __del__(self) -> None:
         for number in self._in_graphs:
@@ -253,11 +268,25 @@ class IExecutionContext:
             return False
         self._settled = dict(self._shapes)
         shapes = {**self._shapes, **self.engine._output_shapes(self._shapes)}
-        job = _Job(self.engine, shapes, dict(self._addresses), self._memory, captured)
-        number = _launch(stream_handle, job)
+        self._job = _Job(self.engine, shapes, dict(self._addresses), self._memory, captured)
+        number = _launch(stream_handle, self._job)
         if captured and number:
             self._in_graphs.append(number)
-        return bool(number)
+        if not number:
+            return False
+        if captured or self.profiler is None or not self.enqueue_emits_profile:
+            return True
+        return not _library().cuStreamSynchronize(ctypes.c_void_p(stream_handle)) and self.report_to_profiler()
+
+    def report_to_profiler(self) -> bool:
+        """The time of the last execution, which must be over, spread over the layers: the later, the longer."""
+        if self.profiler is None or self._job is None or self._job.ms is None:
+            return False
+        layers = self.engine._layers
+        total = len(layers) * (len(layers) + 1) / 2
+        for number, name in enumerate(layers, 1):
+            self.profiler.report_layer_time(name, self._job.ms * number / total)
+        return True
 
 
 class _Switch:
@@ -286,6 +315,8 @@ class _Job:
     ) -> None:
         self.engine, self.shapes, self.addresses, self.memory = engine, shapes, addresses, memory
         self.captured = captured
+        self.ms: float | None = None
+        """How long it took; None until it has run."""
 
     def run(self) -> int:
         """Gives CUDA's error, or 0."""
@@ -294,9 +325,11 @@ class _Job:
             return _ILLEGAL_ADDRESS
         engine = self.engine
         outputs = [name for name in arrays if name not in engine._inputs]
+        start = time.perf_counter()
         values = engine._session.run(outputs, {name: arrays[name] for name in engine._inputs})
         for name, value in zip(outputs, values, strict=True):
             np.copyto(arrays[name], value)
+        self.ms = 1e3 * (time.perf_counter() - start)
         return 0
 
     def _array(self, name: str) -> Any:

@@ -20,7 +20,7 @@ from trt_facefusion.calibration import Batches, compare
 from trt_facefusion.calibration.cache import cache_path, load_named
 from trt_facefusion.errors import BuildError, GateError
 from trt_facefusion.export import model_digest
-from trt_facefusion.lowering import lower
+from trt_facefusion.lowering import lower, lower_to_integers
 from trt_facefusion.lowering.equalise import equalised
 from trt_facefusion.pipeline.calibrate import Ranges, require_writable
 from trt_facefusion.pipeline.context import Context
@@ -229,6 +229,8 @@ class Attempts:
         """The typed ONNX of ``plan``."""
         if not plan.names(Precision.INT8):
             return lower(self.context.view, plan, {}, base)
+        if self.context.choice.backend.name == "onnxruntime":
+            return lower_to_integers(self.context.view, plan, self.ranges.table, self.ranges.exponents)
         return lower(self.context.view, plan, self.ranges.table, base, self.ranges.exponents)
 
     def verify(self, typed: onnx.ModelProto, precision: Precision) -> Accuracy:
@@ -276,8 +278,6 @@ class Attempts:
         if not coverage.missing:
             return
         names = ", ".join(coverage.missing)
-        if engine.backend == "onnxruntime":
-            return  # Q/DQ is placed for GPUs; onnxruntime runs most of it in float, and the table says so
         if not engine.kernels_known:
             message = "the engine maker's log could not be read, so no INT8 kernel is proven"
         else:

@@ -264,9 +264,9 @@ class _Builder:
 
 
 def _proven(manifest: Manifest) -> bool:
-    """Whether no planned INT8 kernel is missing, as far as the engine maker promises any."""
+    """Whether no planned INT8 kernel is missing."""
     kernels = manifest.int8_kernels
-    return manifest.backend == "onnxruntime" or not kernels.planned or (kernels.known and not kernels.missing)
+    return not kernels.planned or (kernels.known and not kernels.missing)
 
 
 def _chain_for(manifest: Manifest, requested: Precision, key: str) -> tuple[Fallback, ...]:

@@ -61,10 +61,10 @@ class BuildSettings:
 
 
 def open_embedder(preset: Preset, embedder: Path | None) -> Embedder:
-    """The embedder whose vectors ``preset`` takes; ``embedder`` is the user's own ONNX file.
+    """The embedder whose vectors a generator takes: the ONNX file ``embedder``, else dlib's.
 
     Raises:
-        BadInputError: the preset takes embeddings that no bundled embedder makes, and no file is named.
+        BadInputError: the generator takes ArcFace's vectors, and no file is named.
     """
     if embedder is not None:
         return ArcFaceEmbedder(embedder)

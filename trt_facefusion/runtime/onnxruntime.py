@@ -20,6 +20,8 @@ from trt_facefusion.types import Feeds, TensorSpec
 
 _DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64"}
 
+OPTIMISED = "optimised.onnx"
+
 
 class OnnxRuntimeRunner:
     """Runs a model that is given as bytes, as a file, or in memory.
@@ -31,6 +33,8 @@ class OnnxRuntimeRunner:
         stand_in: compute what a GPU engine of this typed model computes: FP16 is rounded (see ``half``), and Q/DQ is
             not fused into integer operators (some CPUs saturate in those). Slower than a plain run.
         slots: inferences that ``infer_async`` and ``map`` take at once; they run one after the other.
+        trace: a folder for ONNX Runtime's own profile of every run, and for the graph that it made of the model
+            (``OPTIMISED``); see `end_trace`. Slower than a plain run, too.
 
     Raises:
         ModelError: ONNX Runtime cannot load the model.
@@ -43,6 +47,7 @@ class OnnxRuntimeRunner:
         optimise: bool = True,
         stand_in: bool = False,
         slots: int = 2,
+        trace: Path | None = None,
     ) -> None:
         options = ort.SessionOptions()
         options.log_severity_level = 4  # errors are raised; the console belongs to the command line
@@ -53,6 +58,10 @@ class OnnxRuntimeRunner:
         if stand_in:
             options.add_session_config_entry("session.disable_quant_qdq", "1")
             model = with_fp16_rounding(_loaded(model))
+        if trace is not None:
+            options.enable_profiling = True
+            options.profile_file_prefix = str(trace / "trace")
+            options.optimized_model_filepath = str(trace / OPTIMISED)
         self._session: Any = _session(model, options)
         self._queue = Queue(slots)
         self._inputs = tuple(_spec(value) for value in self._session.get_inputs())
@@ -108,6 +117,10 @@ class OnnxRuntimeRunner:
                 f"ONNX Runtime failed inside the model: {_one_line(error)}", "Export the model again."
             ) from error
         return dict(zip((spec.name for spec in self._outputs), values, strict=True))
+
+    def end_trace(self) -> Path:
+        """End the profile that ``trace`` asked for; gives its file."""
+        return Path(self._session.end_profiling())
 
     def close(self) -> None:
         """Let what is in flight finish, then free the session; closing twice does nothing."""

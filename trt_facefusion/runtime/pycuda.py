@@ -108,6 +108,17 @@ class PycudaRunner:
         assert times is not None
         return outputs, times
 
+    def layer_times(self, feeds: Feeds) -> list[tuple[str, float]]:
+        """Name and milliseconds of every layer of one inference, in the order of execution.
+
+        The slot that it ran in stays slower: open a runner of one slot for this alone.
+
+        Raises:
+            BadInputError: as ``infer``.
+            DeviceError: as ``infer``, or TensorRT has no times for the layers.
+        """
+        return self._core.layer_times(feeds)
+
     def infer_async(self, feeds: Feeds) -> Future[Outputs]:
         """Start an inference. ``feeds`` are copied before this returns; waits only while all slots are in flight.
 
@@ -175,6 +186,15 @@ class _Core:
             with self._at_work(slot):
                 slot.submit(feeds, timed)
                 return slot.collect(), slot.stage_times() if timed else None
+        finally:
+            self._pool.give(slot)
+
+    def layer_times(self, feeds: Feeds) -> list[tuple[str, float]]:
+        self.io.check(feeds)
+        slot = self._take()
+        try:
+            with self._at_work(slot):
+                return slot.layer_times(feeds)
         finally:
             self._pool.give(slot)
 

@@ -15,6 +15,7 @@ from trt_facefusion.errors import DeviceError, ModelError
 from trt_facefusion.runtime.device import out_of_memory
 from trt_facefusion.runtime.engine_io import EngineIO, Shape
 from trt_facefusion.runtime.graphs import GraphUse, SlotGraph
+from trt_facefusion.runtime.layer_times import LayerTimes
 from trt_facefusion.types import Array, Feeds, TensorSpec
 
 # CU_STREAM_NON_BLOCKING, for which pycuda has no name: no waiting for the default stream, which is torch's.
@@ -49,6 +50,7 @@ class Slot:
         self._stages: list[Any] = []
         self._wants_graph = graphs
         self._graph: SlotGraph | None = None
+        self._layers: LayerTimes | None = None
 
     def allocate(self, engine: Any, profile: int) -> None:
         """Make all that the slot holds.
@@ -141,6 +143,19 @@ class Slot:
         start, uploaded, computed, downloaded = self._stages
         return StageTimes(start.time_till(uploaded), uploaded.time_till(computed), computed.time_till(downloaded))
 
+    def layer_times(self, feeds: Feeds) -> list[tuple[str, float]]:
+        """Name and milliseconds of every layer of one inference; the slot is slower from then on.
+
+        Raises:
+            DeviceError: TensorRT refused, or has no times.
+            pycuda.driver.Error: the driver did.
+        """
+        if self._layers is None:
+            self._layers = LayerTimes(self._context)
+        self.submit(feeds, timed=True)
+        self.collect()
+        return self._layers.read(self._context)
+
     def settle(self) -> None:
         """Wait until nothing uses the buffers any more. Raises pycuda.driver.Error when the context is broken."""
         self._stream.synchronize()
@@ -150,7 +165,8 @@ class Slot:
         if self._graph is not None:
             self._graph.abandon() if context_is_lost else self._graph.forget()
             self._graph = None
-        self._context = None  # before the buffers whose addresses it knows
+        self._context = None  # before the buffers whose addresses it knows, and what it reports to
+        self._layers = None
         self._stages, self._done, self._stream = [], None, None
         while self._device:
             buffer = self._device.popitem()[1]
