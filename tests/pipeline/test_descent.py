@@ -64,5 +64,5 @@ def test_the_budget_is_never_exceeded():
 
 
 def test_thresholds_that_hardly_differ_are_one():
-    others = [("entropy", 1.005), ("mse", 0.5), ("percentile:99.99", 0.502), ("percentile:99.999", 0.8)]
+    others = [("entropy", 1.04), ("mse", 0.5), ("percentile:99.99", 0.51), ("percentile:99.999", 0.8)]
     assert distinct(1.0, others) == (("mse", 0.5), ("percentile:99.999", 0.8))
