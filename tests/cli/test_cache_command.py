@@ -13,7 +13,8 @@ from trt_facefusion.calibration import Calibration, CalibrationTable, collect
 from trt_facefusion.calibration.cache import save
 from trt_facefusion.calibration.channels import channel_amax
 from trt_facefusion.calibration.histogram import Histogram
-from trt_facefusion.cli.cache import sparkline
+from trt_facefusion.cli import console
+from trt_facefusion.cli.histograms import _markers, sparkline
 from trt_facefusion.export import model_digest
 from trt_facefusion.lowering import lower
 from trt_facefusion.lowering.equalise import candidates, equalised_name, exponents, with_divisions
@@ -67,12 +68,12 @@ def test_show_of_our_own_cache_has_histograms(command: Command, place: Workplace
 def test_sparkline_shows_the_tail() -> None:
     histogram = Histogram()
     histogram.add(np.r_[np.linspace(0, 1, 10_000), 8.0].astype(np.float32))
-    line = sparkline(histogram)
+    line = sparkline(histogram, 24)
     assert len(line) == 24
     assert line[0] == "█"
     assert line[-1] not in " █"
     assert line[12] == " "
-    assert sparkline(Histogram()).strip() == ""
+    assert sparkline(Histogram(), 24).strip() == ""
 
 
 def test_diff_sorts_by_ratio(command: Command, tmp_path: Path) -> None:
@@ -174,3 +175,49 @@ def test_convert_refuses(command: Command, model: Path, tmp_path: Path, output: 
     assert refused.code == 2
     assert says in refused.err
     assert not (tmp_path / output).exists()
+
+
+def test_show_draws_a_tensor_with_the_threshold_of_every_rule(
+    command: Command, place: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert command(place.options(rule="percentile:99")).code == 0
+    (path,) = place.cache.glob("*.cache")
+    words = ["cache", "show", str(path), "--tensor", "head_out"]
+    data = command([*words, "--json"]).json["histograms"]
+    assert list(data) == ["head_out"]
+    facts = data["head_out"]
+    assert facts["rule"] == "percentile:99" and facts["amax"] == facts["thresholds"]["percentile:99"]
+    assert facts["clipped"] == pytest.approx(0.01, abs=0.003)
+    assert set(facts["thresholds"]) > {"entropy", "mse", "max"}
+    assert sum(facts["counts"]) == facts["values"]
+    for width in (80, 100):
+        monkeypatch.setattr(console.out, "width", width)
+        lines = command(words).out.splitlines()
+        assert max(map(len, lines)) <= width
+        assert sum("█" in line for line in lines) == 7
+        assert next(line for line in lines if line.endswith("< used")).split()[1] == "percentile:99"
+
+
+def test_show_draws_the_worst_tensors_and_says_why_they_are_as_they_are(command: Command, place: Workplace) -> None:
+    assert command(place.options(rule="auto")).code == 0
+    (path,) = place.cache.glob("*.cache")
+    data = command(["cache", "show", str(path), "--json", "--worst", "4"]).json
+    noise = [facts["sqnr_db"] for facts in data["histograms"].values()]
+    assert len(noise) == 4 and noise == sorted(noise)
+    assert set(data["histograms"]) <= set(data["choice"]["quantised"])
+    shown = command(["cache", "show", str(path), "--worst", "1"]).out
+    assert "rule for all tensors" in shown and "trials" in shown and shown.count("< used") == 1
+
+
+def test_show_of_a_tensor_that_is_not_there(command: Command, place: Workplace, foreign: Path) -> None:
+    assert command(place.options()).code == 0
+    (path,) = place.cache.glob("*.cache")
+    refused = command(["cache", "show", str(path), "--tensor", "head_ou"])
+    assert refused.code == 2 and "did you mean head_out" in refused.err
+    refused = command(["cache", "show", str(foreign), "--tensor", "picture"])
+    assert refused.code == 2 and "has no histograms" in refused.err
+
+
+def test_thresholds_that_meet_stand_side_by_side() -> None:
+    assert _markers([0.0, 0.0, 0.5, 0.999, 1.0], 20) == "ab        c       de"
+    assert _markers([1.0, 1.0, 1.0], 20) == " " * 17 + "abc"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
@@ -13,7 +13,8 @@ from rich.table import Table
 
 from trt_facefusion.calibration import Calibration, CalibrationTable, Comparison, Fit, Histogram, beside, compare, fit
 from trt_facefusion.calibration.cache import load_named, named_exponents
-from trt_facefusion.cli import console
+from trt_facefusion.cli import console, histograms, options
+from trt_facefusion.cli.calibrate import compared, show_tensors
 from trt_facefusion.errors import BadInputError, CalibrationCacheError
 from trt_facefusion.export import OnnxSource, model_digest
 from trt_facefusion.files import write_atomic
@@ -26,23 +27,60 @@ from trt_facefusion.types import Precision
 
 app = typer.Typer(help="Show, compare and convert calibration caches.", no_args_is_help=True)
 
-_BARS = " ▁▂▃▄▅▆▇█"
 _WIDTH = 24
 _SHOWN = 10
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 
 
 @app.command("show")
 def show_command(
-    cache: Annotated[Path, typer.Argument(help="A calibration cache, ours or TensorRT's.")], as_json: AsJson = False
+    cache: Annotated[Path, typer.Argument(help="A calibration cache, ours or TensorRT's.")],
+    tensors: Annotated[
+        Optional[list[str]], typer.Option("--tensor", help="Draw this tensor; may be given several times.")
+    ] = None,
+    worst: Annotated[int, typer.Option(min=0, help="Draw so many of the tensors that INT8 disturbs most.")] = 3,
+    as_json: options.AsJson = False,
 ) -> None:
-    """Show every tensor's range, and its histogram where the cache is ours."""
+    """Show every tensor's range and, where the cache is ours, why, and histograms with the thresholds of all rules."""
     table = CalibrationTable.read(cache)
     calibration = beside(cache)
+    drawn = _drawn(cache, calibration, tensors or [], worst)
     if as_json:
-        console.print_json(_show_dict(cache, table, calibration))
+        console.print_json(_show_dict(cache, table, calibration, drawn))
         return
+    if not tensors:
+        rule = f", rule {calibration.rule}, model {calibration.model}" if calibration is not None else ""
+        _lines(f"{cache}: {table.header}{rule}, {len(table)} tensors")
+        console.out.print(_ranges(table, calibration), highlight=False)
+        if calibration is not None and calibration.choice is not None:
+            console.out.print(compared(calibration.choice), highlight=False)
+            show_tensors(calibration.choice)
+    if calibration is None:
+        return
+    for name in drawn:
+        console.out.print(f"\n[bold]{console.plain(name)}[/bold]", highlight=False, soft_wrap=True)
+        _lines(*histograms.draw(calibration, name, console.out.width))
+
+
+def _drawn(cache: Path, calibration: Calibration | None, tensors: list[str], worst: int) -> list[str]:
+    """The tensors to draw: those that were named, or the worst."""
+    if calibration is None:
+        if tensors:
+            raise CalibrationCacheError(
+                f"{cache} has no histograms: no {cache.stem}.json stands beside it", "show it without --tensor"
+            )
+        return []
+    for name in tensors:
+        if name not in calibration.histograms:
+            near = get_close_matches(name, calibration.histograms, 3, 0.4)
+            raise BadInputError(
+                f"the cache has no histogram of {name!r}",
+                f"did you mean {' or '.join(near)}?" if near else "`trt-ff cache show` without --tensor lists them",
+            )
+    return tensors or histograms.worst(calibration, worst)
+
+
+def _ranges(table: CalibrationTable, calibration: Calibration | None) -> Table:
+    """Every tensor with its range."""
     shown = Table(header_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     shown.add_column("tensor", overflow="fold")
     for name in ("amax", "scale"):
@@ -50,19 +88,19 @@ def show_command(
     if calibration is not None:
         shown.add_column("seen", justify="right")
         shown.add_column("kept", justify="right")
-        shown.add_column("|x| from 0 to the largest seen", no_wrap=True)
+        shown.add_column("|x| from 0 to largest", no_wrap=True)
     for name, amax in table.items():
         row = [console.plain(name), f"{amax:.5g}", f"{amax / 127:.3g}"]
         if calibration is not None:
             row += _histogram_cells(calibration.histograms.get(name), amax, pinned=name in calibration.pinned)
         shown.add_row(*row)
-    rule = f", rule {calibration.rule}, model {calibration.model}" if calibration is not None else ""
-    title = f"{cache}: {table.header}{rule}, {len(table)} tensors"
-    console.out.print(title, highlight=False, markup=False, soft_wrap=True)
-    console.out.print(shown, highlight=False)
+    return shown
 
 
-def _show_dict(cache: Path, table: CalibrationTable, calibration: Calibration | None) -> dict[str, Any]:
+def _show_dict(
+    cache: Path, table: CalibrationTable, calibration: Calibration | None, drawn: list[str]
+) -> dict[str, Any]:
+    choice = None if calibration is None else calibration.choice
     return {
         "schema": 1,
         "path": str(cache),
@@ -71,6 +109,8 @@ def _show_dict(cache: Path, table: CalibrationTable, calibration: Calibration | 
         "model": None if calibration is None else calibration.model,
         "model_digest": None if calibration is None else calibration.model_digest,
         "tensors": dict(table),
+        "choice": None if choice is None else choice.as_dict(),
+        "histograms": {} if calibration is None else {name: histograms.facts(calibration, name) for name in drawn},
     }
 
 
@@ -78,17 +118,11 @@ def _histogram_cells(histogram: Histogram | None, amax: float, *, pinned: bool) 
     """The largest magnitude seen, what share of it the range keeps, and the histogram as bars."""
     if histogram is None or not histogram.amax:
         return ["-", "pinned" if pinned else "-", ""]
-    return [f"{histogram.amax:.5g}", "pinned" if pinned else f"{amax / histogram.amax:.0%}", sparkline(histogram)]
-
-
-def sparkline(histogram: Histogram, width: int = _WIDTH) -> str:
-    """The histogram from 0 to the largest magnitude as bars, logarithmic: the tail is what a range decides about."""
-    used = max(int(histogram.amax / histogram.bin_width) + 1, 1)
-    edges = [used * index // width for index in range(width + 1)]
-    bins = [(low, max(high, low + 1)) for low, high in pairwise(edges)]
-    counts = [int(histogram.counts[low:high].sum()) for low, high in bins]
-    highest = max(*counts, 2).bit_length()
-    return "".join(_BARS[-(-count.bit_length() * (len(_BARS) - 1) // highest)] for count in counts)
+    return [
+        f"{histogram.amax:.5g}",
+        "pinned" if pinned else f"{amax / histogram.amax:.0%}",
+        histograms.sparkline(histogram, _WIDTH),
+    ]
 
 
 @app.command("diff")
@@ -96,7 +130,7 @@ def diff_command(
     first: Annotated[Path, typer.Argument(help="A calibration cache.")],
     second: Annotated[Path, typer.Argument(help="Another one of the same model.")],
     limit: Annotated[int, typer.Option(min=0, help="Show this many tensors at most (0: all).")] = 40,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Compare two caches tensor by tensor, the largest change first."""
     found = compare(CalibrationTable.read(first), CalibrationTable.read(second))
@@ -140,7 +174,7 @@ def convert_command(
         Path, typer.Option("--output", "-o", help="FILE.onnx: the model with Q/DQ and casts; FILE.cache: the table.")
     ],
     force: Annotated[bool, typer.Option("--force", help="Replace OUTPUT if it is there.")] = False,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Take a cache that TensorRT 8 or 10 made along to TensorRT 11, TensorRT-RTX or onnxruntime.
 

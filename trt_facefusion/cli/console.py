@@ -37,6 +37,7 @@ _STAGES = {
     "channels": "comparing channels",
     "calibrate": "calibrating",
     "rules": "comparing calibration rules",
+    "thresholds": "trying thresholds of single tensors",
     "compile": "building the engine",
     "sensitivity": "measuring layers",
     "store": "storing",

@@ -130,6 +130,8 @@ class Context:
                 self.warn(
                     f"{len(shared)} photos of {s.eval} are also in {s.calib}: the verdict is softer than it looks"
                 )
+        elif not s.hold_out:
+            return thinned(calib, s.max_calib), calib.subset([])
         else:
             comparable = self.embedder.comparable(calib.embeddings)
             first, second = split_by_identity(comparable, same_person=self.embedder.same_person)
@@ -153,7 +155,8 @@ class Context:
         if faces.folder_digest != self.digests[role]:
             raise FacesError(f"{folder} was changed while it was read", "run the same command again")
         self._tell_skipped(folder, faces)
-        return faces
+        # By content, not by name: what is made from the faces must not depend on how the photos are called.
+        return faces.subset(np.argsort(np.array(faces.digests), kind="stable"))
 
     def _tell_skipped(self, folder: Path, faces: FaceSet) -> None:
         for skip in faces.skipped[:_SHOWN_SKIPS]:

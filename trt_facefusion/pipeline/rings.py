@@ -11,7 +11,7 @@ import numpy as np
 
 from trt_facefusion.errors import BadInputError, FacesError
 from trt_facefusion.faces.folder import image_files, read_faces
-from trt_facefusion.pipeline.calibrate import spread
+from trt_facefusion.pipeline.choose import spread
 from trt_facefusion.pipeline.feeds import Feeder
 from trt_facefusion.pipeline.settings import open_embedder
 from trt_facefusion.pipeline.subject import Subject

@@ -21,7 +21,9 @@ from trt_facefusion.types import BatchRange, Precision
 class BuildSettings:
     """Everything that ``trt-ff build`` was told.
 
-    ``max_*`` of 0 takes every face; ``table`` is a calibration cache to use instead of calibrating.
+    ``max_*`` of 0 takes every face; ``table`` is a calibration cache to use instead of calibrating. ``table_file`` is
+    where the calibration is written, if not under its name in ``cache``. Without ``hold_out`` nobody is kept for
+    verification.
     """
 
     source: ModelSource
@@ -46,6 +48,8 @@ class BuildSettings:
     force: bool = False
     recalibrate: bool = False
     table: Path | None = None
+    table_file: Path | None = None
+    hold_out: bool = True
     options: BuildOptions = field(default_factory=BuildOptions)
     workspace_bytes: int | None = None
 

@@ -11,8 +11,8 @@ from trt_facefusion.errors import BadInputError
 from trt_facefusion.types import Array, Feeds, TensorSpec
 
 
-class Runner(Protocol):
-    """Runs one engine; a context manager that frees what it holds."""
+class Infers(Protocol):
+    """What takes feeds and gives outputs, one after the other."""
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
@@ -24,6 +24,10 @@ class Runner(Protocol):
 
     def infer(self, feeds: Feeds) -> dict[str, Array]:
         """Outputs by name. Raises BadInputError when ``feeds`` are not what the model takes; nothing is converted."""
+
+
+class Runner(Infers, Protocol):
+    """Runs one engine; a context manager that frees what it holds."""
 
     def infer_async(self, feeds: Feeds) -> Future[dict[str, Array]]:
         """Start an inference; ``feeds`` are copied before this returns, and futures complete in their order.

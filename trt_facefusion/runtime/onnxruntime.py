@@ -111,7 +111,7 @@ class OnnxRuntimeRunner:
 
     def _run(self, feeds: Feeds) -> Outputs:
         try:
-            values = self._session.run(None, {name: np.ascontiguousarray(value) for name, value in feeds.items()})
+            values = self._session.run(None, {name: np.asarray(value, order="C") for name, value in feeds.items()})
         except Exception as error:  # onnxruntime has a class of its own for each status code, with no common base
             raise ModelError(
                 f"ONNX Runtime failed inside the model: {_one_line(error)}", "Export the model again."
