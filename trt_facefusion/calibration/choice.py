@@ -33,8 +33,9 @@ class Choice:
     """The rule of a table, and of the tensors that have one of their own.
 
     ``asked`` is what the user named (``auto`` or a rule); ``tried`` the mean SSIM drop of every whole table that was
-    compared; ``trials`` how many thresholds of single tensors were; ``ssim_drop`` what the final table loses. ``key``
-    names all that the choice depends on besides the histograms.
+    compared; ``trials`` how many thresholds of single tensors were; ``ssim_drop`` what the final table loses.
+    ``quantised`` are the tensors that the plan reads in INT8, as the histograms call them. ``key`` names all that the
+    choice depends on besides the histograms.
     """
 
     asked: str
@@ -45,12 +46,13 @@ class Choice:
     faces: int = 0
     trials: int = 0
     ssim_drop: float = 0.0
+    quantised: tuple[str, ...] = ()
     key: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """The choice as JSON holds it, with the reasons in words."""
         tensors = {name: {**asdict(chosen), "reason": chosen.reason} for name, chosen in self.tensors.items()}
-        return {**asdict(self), "tried": dict(self.tried), "tensors": tensors}
+        return {**asdict(self), "tried": dict(self.tried), "quantised": list(self.quantised), "tensors": tensors}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Choice:
@@ -71,5 +73,6 @@ class Choice:
             faces=int(data["faces"]),
             trials=int(data["trials"]),
             ssim_drop=float(data["ssim_drop"]),
+            quantised=tuple(str(name) for name in data["quantised"]),
             key=str(data["key"]),
         )

@@ -24,6 +24,9 @@ from trt_facefusion.types import Precision
 
 AUTO = "auto"
 AUTO_RULES = ("entropy", "mse", "percentile:99.99", "percentile:99.999", "max")
+TENSOR_RULES = (*AUTO_RULES, "percentile:99.97", "percentile:99.9")
+"""Single tensors may clip more than a whole table should."""
+
 VALIDATION_FACES = 16
 """Calibration faces on which `auto` compares the rules: the verification faces must not choose anything."""
 
@@ -93,7 +96,7 @@ class _Chooser:
             equalised = min(trials, key=lambda equalised: self.tried[_label(rule, equalised)])
             self._tell(_label(rule, equalised))
             if asked != AUTO:
-                return self._choice(rule, equalised, None)
+                return self._choice(trials[equalised], rule, equalised)
             return self._by_tensor(trials[equalised], rule, equalised)
 
     def _trials(self, equalised: bool) -> Trials:
@@ -129,10 +132,10 @@ class _Chooser:
 
         start = dict(self.calibration.with_rule(rule).table)
         found = descend(start, candidates, judge, min(budget, needed), self.context.progress)
-        choice = self._choice(rule, equalised, found)
+        choice = self._choice(trials, rule, equalised, found)
         if found.tensors:
             drop = float(1 - judge(found.table, slice(None)).mean())
-            choice = self._choice(rule, equalised, found, drop)
+            choice = self._choice(trials, rule, equalised, found, drop)
             before = self.tried[_label(rule, equalised)]
             self.context.note(
                 f"{len(found.tensors)} tensors fare better by another rule: SSIM drop {before:.3%} -> {drop:.3%}"
@@ -141,23 +144,27 @@ class _Chooser:
 
     def _candidates(self, trials: Trials, rule: str, equalised: bool) -> list[Candidate]:
         """The tensors that are quantised, the noisiest first, with the thresholds of the other rules."""
-        exponents = self.calibration.exponents if equalised else {}
-        ranged = [
-            equalised_name(name) if name in exponents else self.aliases.get(name, name) for name in trials.activations
-        ]
         table = self.calibration.with_rule(rule).table
         found: list[tuple[float, Candidate]] = []
-        for name in dict.fromkeys(ranged):
+        for name in self._quantised(trials, equalised):
             if name in self.calibration.pinned:
                 continue
             histogram = self.calibration.histograms[name]
-            others = [(other, parse_rule(other)(histogram)) for other in AUTO_RULES if other != rule]
+            others = [(other, parse_rule(other)(histogram)) for other in TENSOR_RULES if other != rule]
             kept = distinct(table[name], others)
             if kept:
                 found.append((sqnr_db(histogram, table[name]), Candidate(name, rule, kept)))
         return [candidate for _, candidate in sorted(found, key=lambda item: item[0])]
 
-    def _choice(self, rule: str, equalised: bool, found: Descended | None, drop: float | None = None) -> Choice:
+    def _quantised(self, trials: Trials, equalised: bool) -> tuple[str, ...]:
+        """The tensors that INT8 nodes read, as the histograms call them."""
+        exponents = self.calibration.exponents if equalised else {}
+        names = (equalised_name(n) if n in exponents else self.aliases.get(n, n) for n in trials.activations)
+        return tuple(dict.fromkeys(names))
+
+    def _choice(
+        self, trials: Trials, rule: str, equalised: bool, found: Descended | None = None, drop: float | None = None
+    ) -> Choice:
         return Choice(
             asked=self.context.settings.rule,
             rule=rule,
@@ -167,6 +174,7 @@ class _Chooser:
             faces=len(self.faces),
             trials=found.trials if found is not None else 0,
             ssim_drop=self.tried[_label(rule, equalised)] if drop is None else drop,
+            quantised=self._quantised(trials, equalised),
             key=self.key,
         )
 
@@ -176,5 +184,5 @@ def _label(rule: str, equalised: bool) -> str:
 
 
 def _key(asked: str, plan: Plan) -> str:
-    parts = [_VERSION, asked, AUTO_RULES, VALIDATION_FACES, sorted(plan.names(Precision.INT8))]
+    parts = [_VERSION, asked, AUTO_RULES, TENSOR_RULES, VALIDATION_FACES, sorted(plan.names(Precision.INT8))]
     return hashlib.sha256(json.dumps(parts).encode("utf-8")).hexdigest()

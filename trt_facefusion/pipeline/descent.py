@@ -22,7 +22,7 @@ MIN_GAIN = 1e-5
 """Mean SSIM that another threshold must win at least: below it, a tensor of its own rule is not worth explaining."""
 CHOOSING_ERRORS, CONFIRMING_ERRORS = 2.0, 1.0
 """How many standard errors of the mean (over faces, paired) a gain must exceed on either half."""
-SAME = 0.01
+SAME = 0.05
 """Thresholds this close, relatively, count as one."""
 
 Judge = Callable[[Mapping[str, float], slice], NDArray[np.float64]]
