@@ -119,7 +119,7 @@ def command(
         target=target,
         batch=_batch(batch),
         plan=None if plan in PLANNERS else Path(plan),
-        planner=plan if plan in PLANNERS else "rules",
+        planner=plan if plan in PLANNERS else PLANNERS[0],
         rule=rule,
         output=output,
         cache=cache,

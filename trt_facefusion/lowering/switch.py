@@ -6,14 +6,13 @@ as it was. The branch that is not taken costs nothing, and weights stay constant
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from trt_facefusion.graph import GraphView
-from trt_facefusion.lowering.typed import ALWAYS_FP32
 from trt_facefusion.types import Array
 
 SWITCHES = "precision_switches"
@@ -26,52 +25,24 @@ def switched(view: GraphView, lowered: onnx.ModelProto, groups: Sequence[Sequenc
     ``lowered`` is the same model with all of them lowered, computing in FP32 elsewhere (`lower` with ``base`` FP32).
     Where all nodes of a group are switched together, the result computes exactly what lowering that plan does.
     """
+    group_of = {name: index for index, names in enumerate(groups) for name in names}
     branches = _Branches(view, lowered)
-    return _with_branches(view, groups, lambda node: (branches.lowered(node.name), branches.original(node)))
-
-
-def half_switched(view: GraphView, groups: Sequence[Sequence[str]]) -> onnx.ModelProto:
-    """``view``'s model with the nodes of ``groups`` in FP32, or computing as FP16 nodes do on a GPU.
-
-    FP16 is imitated as in `runtime.half`: constants, what comes from FP32 nodes and every result are rounded; sums
-    inside of a node are not. Nodes outside of the groups are FP32.
-    """
-    group_of = {name: index for index, names in enumerate(groups) for name in names}
-    branches = _Branches(view, view.model)
-
-    def pair(node: onnx.NodeProto) -> tuple[onnx.GraphProto, onnx.GraphProto]:
-        makers = {name: view.producer.get(name) for name in view.activations(node)}
-        mine = group_of[node.name]
-        foreign = [n for n, maker in makers.items() if maker is None or group_of.get(maker.name) != mine]
-        return branches.half(node, foreign), branches.original(node)
-
-    return _with_branches(view, groups, pair)
-
-
-_Pair = Callable[[onnx.NodeProto], tuple[onnx.GraphProto, onnx.GraphProto]]
-
-
-def _with_branches(view: GraphView, groups: Sequence[Sequence[str]], pair: _Pair) -> onnx.ModelProto:
-    """``view``'s model, each node of ``groups`` behind a switch; ``pair`` makes what is taken when it is on and off."""
-    group_of = {name: index for index, names in enumerate(groups) for name in names}
     nodes = [_selector(index) for index in range(len(groups))]
     for node in view.model.graph.node:
         if node.name not in group_of:
             nodes.append(node)
             continue
-        on, off = pair(node)
+        taken = branches.lowered(node.name)
+        other = branches.original(node)
         flag = _flag(group_of[node.name])
-        nodes.append(helper.make_node("If", [flag], list(node.output), node.name, then_branch=on, else_branch=off))
+        nodes.append(helper.make_node("If", [flag], list(node.output), node.name, then_branch=taken, else_branch=other))
     result = onnx.ModelProto()
     result.CopyFrom(view.model)
     del result.graph.node[:]
     result.graph.node.extend(nodes)
     result.graph.input.append(helper.make_tensor_value_info(SWITCHES, TensorProto.BOOL, [len(groups)]))
     indices = [numpy_helper.from_array(np.array(i, np.int64), f"{_flag(i)}__index") for i in range(len(groups))]
-    read = {name for node in nodes for name in node.input}  # the branches bring constants of their own
-    kept = [tensor for tensor in result.graph.initializer if tensor.name in read]
-    del result.graph.initializer[:]
-    result.graph.initializer.extend([*kept, *indices])
+    result.graph.initializer.extend([*_used(result, view), *indices])
     return result
 
 
@@ -83,22 +54,12 @@ def _selector(index: int) -> onnx.NodeProto:
     return helper.make_node("Gather", [SWITCHES, f"{_flag(index)}__index"], [_flag(index)], name=_flag(index))
 
 
-def _rounding(source: str, result: str) -> list[onnx.NodeProto]:
-    half = f"{result}__half"
-    return [
-        helper.make_node("Cast", [source], [half], name=half, to=TensorProto.FLOAT16),
-        helper.make_node("Cast", [half], [result], name=f"{result}__wide", to=TensorProto.FLOAT),
-    ]
-
-
-def _distinct(nodes: Sequence[onnx.NodeProto]) -> list[onnx.NodeProto]:
-    """One node for each name: an input that is read twice is rounded once."""
-    return list({node.name: node for node in nodes}.values())
-
-
-def _rounded(values: Array) -> Array:
-    with np.errstate(over="ignore"):  # too large for FP16 becomes infinite, as it would on a GPU
-        return values.astype(np.float16).astype(np.float32)
+def _used(result: onnx.ModelProto, view: GraphView) -> list[onnx.TensorProto]:
+    """Take the constants out of ``result`` that only branches hold; gives none back."""
+    read = {name for node in result.graph.node for name in node.input}
+    kept = [tensor for tensor in result.graph.initializer if tensor.name in read]
+    del result.graph.initializer[:]
+    return kept
 
 
 class _Branches:
@@ -114,27 +75,6 @@ class _Branches:
         weights = [self.view.constant(name) for name in node.input if name and self.view.is_constant(name)]
         names = [name for name in node.input if name and self.view.is_constant(name)]
         return self._graph([node], dict(zip(names, weights, strict=True)), node, "as_it_was")
-
-    def half(self, node: onnx.NodeProto, foreign: Sequence[str]) -> onnx.GraphProto:
-        """``node`` with its constants, its results and its inputs ``foreign`` rounded to FP16."""
-        inner = onnx.NodeProto()
-        inner.CopyFrom(node)
-        constants: dict[str, Array] = {}
-        nodes: list[onnx.NodeProto] = []
-        for index, name in enumerate(node.input):
-            if name and self.view.is_constant(name):
-                values = self.view.constant(name)
-                rounded = self.view.is_float(name) and (node.op_type, index) not in ALWAYS_FP32
-                constants[name] = _rounded(values) if rounded else values
-            elif name in foreign and (node.op_type, index) not in ALWAYS_FP32:
-                nodes += _rounding(name, f"{name}__rounded")
-                inner.input[index] = f"{name}__rounded"
-        after = []
-        for index, name in enumerate(node.output):
-            if name and self.view.is_float(name):
-                inner.output[index] = f"{name}__exact"
-                after += _rounding(f"{name}__exact", name)
-        return self._graph([*_distinct(nodes), inner, *after], constants, node, "half")
 
     def lowered(self, name: str) -> onnx.GraphProto:
         node = self.nodes[name]

@@ -30,7 +30,7 @@ from trt_facefusion.types import Array, Precision
 INT8_MAX = 127
 
 # Inputs that ONNX defines as float32 whatever the node computes in: scales and region of interest.
-ALWAYS_FP32 = {("Resize", 1), ("Resize", 2), ("Upsample", 1)}
+_ALWAYS_FP32 = {("Resize", 1), ("Resize", 2), ("Upsample", 1)}
 _SMALLEST_FP16_SCALE = 2.0**-20
 """Below this, FP16's subnormals are too coarse to hold a scale (relative step above 6 %)."""
 
@@ -77,7 +77,7 @@ class Rewriter:
         if not name or not self.view.is_float(name):
             self._keep_constant(name)
             return name
-        if (node.op_type, index) in ALWAYS_FP32:
+        if (node.op_type, index) in _ALWAYS_FP32:
             kind = TensorProto.FLOAT
         if self.view.is_constant(name):
             return self._constant(name, kind)

@@ -207,7 +207,7 @@ class Attempts:
     @cached_property
     def by_rules(self) -> Plan:
         """The plan by rules, with what calibration saw."""
-        return plan_by_rules(self.context.view, self.ranges.amax, self.context.settings.source.name)
+        return plan_by_rules(self.context.view, self.ranges.amax, self.context.settings.source.name, self.ranges.seen)
 
     @cached_property
     def search(self) -> PlanSearch:

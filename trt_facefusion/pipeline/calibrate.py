@@ -27,7 +27,7 @@ from trt_facefusion.graph import GraphView
 from trt_facefusion.lowering.equalise import Exponents, candidates, equalised_name, exponents, with_divisions
 from trt_facefusion.pipeline.choose import as_arrays, choose, spread, with_aliases
 from trt_facefusion.pipeline.context import VALUES_OF, Context
-from trt_facefusion.precision import plan_by_rules, quantisable
+from trt_facefusion.precision import Seen, plan_by_rules, quantisable
 from trt_facefusion.presets import Preset
 from trt_facefusion.types import Precision
 
@@ -148,6 +148,12 @@ class Ranges:
         seen = {name: histogram.amax for name, histogram in self._calibration.histograms.items()}
         return seen | {name: seen[source] for name, source in self.aliases.items() if source in seen}
 
+    @cached_property
+    def seen(self) -> Mapping[str, Seen]:
+        """Means of every tensor: what FP16 sums and underflow are judged by. Nothing where the user named a table."""
+        seen = {name: Seen.of(histogram) for name, histogram in self.histograms.items()}
+        return seen | {name: seen[source] for name, source in self.aliases.items() if source in seen}
+
     @property
     def histograms(self) -> Mapping[str, Histogram]:
         """What calibration saw in every tensor; nothing where the user named a table."""
@@ -155,7 +161,7 @@ class Ranges:
 
     @cached_property
     def _chosen(self) -> Choice:
-        return choose(self.context, self._calibration, self.aliases, self.amax)
+        return choose(self.context, self._calibration, self.aliases, self.amax, self.seen)
 
     @property
     def calibration(self) -> Calibration:

@@ -114,7 +114,6 @@ def engine_key(settings: BuildSettings, digests: Mapping[str, str], precision: P
 
 def _planning(settings: BuildSettings, precision: Precision) -> list[object]:
     """What decides where a plan of ``precision`` comes from."""
-    if precision is Precision.FP32:
+    if precision is not Precision.INT8:
         return []
-    searched = [settings.search_faces, settings.max_ssim_drop is not None] if precision is Precision.INT8 else []
-    return [settings.planner, *searched]
+    return [settings.planner, settings.search_faces, settings.max_ssim_drop is not None]

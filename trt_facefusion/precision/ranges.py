@@ -9,9 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
+from trt_facefusion.calibration.histogram import BINS, Histogram
 from trt_facefusion.graph import GraphView, attribute
 
 FP16_MAX = 65504.0
+FP16_TINY = 6.1e-5
+"""Smallest normal FP16 number: below it digits are lost, below 6e-8 everything is 0."""
 RANGE_MARGIN = 4.0
 """A value that comes within this factor of FP16's limit on the calibration faces may pass it on others."""
 
@@ -22,11 +25,17 @@ _SUMS = frozenset({"ReduceMean", "GlobalAveragePool"})
 
 @dataclass(frozen=True)
 class Seen:
-    """What calibration saw of a tensor: its largest magnitude, mean magnitude and mean square."""
+    """What calibration saw of a tensor: its mean magnitude and its mean square."""
 
-    amax: float
     mean: float
     square: float
+
+    @classmethod
+    def of(cls, histogram: Histogram) -> Seen:
+        """Means from the histogram, exact to half a bin."""
+        share = histogram.counts / max(histogram.count, 1)
+        centres = (np.arange(BINS) + 0.5) * histogram.bin_width
+        return cls(float(share @ centres), float(share @ centres**2))
 
 
 def hidden_peak(view: GraphView, node: onnx.NodeProto, seen: Mapping[str, Seen]) -> tuple[float, str] | None:
@@ -37,7 +46,7 @@ def hidden_peak(view: GraphView, node: onnx.NodeProto, seen: Mapping[str, Seen])
     """
     tensor = node.input[0] if node.input else ""
     values = seen.get(tensor)
-    count = summed(view, node)
+    count = _summed(view, node)
     if values is None or not count:
         return None
     if node.op_type in _SUMS:
@@ -45,7 +54,7 @@ def hidden_peak(view: GraphView, node: onnx.NodeProto, seen: Mapping[str, Seen])
     return count * values.square, f"its sum of {count:,} squares"
 
 
-def summed(view: GraphView, node: onnx.NodeProto) -> int:
+def _summed(view: GraphView, node: onnx.NodeProto) -> int:
     """How many values of its first input ``node`` sums up at a time; 0 for operators that sum nothing."""
     shape = view.shape(node.input[0]) if node.input else None
     if shape is None:
@@ -62,42 +71,6 @@ def summed(view: GraphView, node: onnx.NodeProto) -> int:
     if node.op_type in _SQUARES_OF_REDUCTION | _SUMS:
         return _reduced(view, node, shape)
     return 0
-
-
-def bounds(view: GraphView, seen: Mapping[str, float]) -> dict[str, float]:
-    """The largest magnitude of every tensor: as seen, or for what was not seen a bound from what it is computed of."""
-    found = dict(seen)
-    for node in view.model.graph.node:
-        for name in node.output:
-            if name and name not in found and view.is_float(name):
-                bound = _bound(view, node, found)
-                if bound is not None:
-                    found[name] = bound
-    return {name: value for name, value in found.items() if name not in seen}
-
-
-def _bound(view: GraphView, node: onnx.NodeProto, known: Mapping[str, float]) -> float | None:
-    inputs = [_magnitude(view, name, known) for name in node.input if name and view.is_float(name)]
-    if not inputs or any(value is None for value in inputs):
-        return None
-    sizes = [value for value in inputs if value is not None]
-    if node.op_type in {"Add", "Sub", "Sum"}:
-        return sum(sizes)
-    if node.op_type == "Mul":
-        return math.prod(sizes)
-    if node.op_type == "MatMul":
-        inner = (view.shape(node.input[0]) or (0,))[-1]
-        return math.prod(sizes) * inner if isinstance(inner, int) and inner else None
-    if node.op_type == "ReduceSum":
-        count = _reduced(view, node, view.shape(node.input[0]) or ())
-        return sizes[0] * count if count else None
-    return None
-
-
-def _magnitude(view: GraphView, name: str, known: Mapping[str, float]) -> float | None:
-    if view.is_constant(name):
-        return float(np.abs(view.constant(name)).max(initial=0.0))
-    return known.get(name)
 
 
 def _reduced(view: GraphView, node: onnx.NodeProto, shape: tuple[int | str, ...]) -> int:
