@@ -13,11 +13,12 @@ from rich.table import Table
 from trt_facefusion.calibration import Calibration, CalibrationTable, Comparison, Fit, Histogram, beside, compare, fit
 from trt_facefusion.cli import console
 from trt_facefusion.errors import BadInputError, CalibrationCacheError
-from trt_facefusion.export import OnnxSource
+from trt_facefusion.export import OnnxSource, model_digest
 from trt_facefusion.files import write_atomic
 from trt_facefusion.graph import GraphView, input_specs, prepare
 from trt_facefusion.lowering import lower
-from trt_facefusion.pipeline.calibrate import require_int8
+from trt_facefusion.lowering.affine import Affines, equalised_name
+from trt_facefusion.pipeline.calibrate import affines_of, require_int8
 from trt_facefusion.precision import Plan, plan_by_rules
 from trt_facefusion.types import Precision
 
@@ -155,10 +156,20 @@ def convert_command(
     plan: Plan | None = None
     if output.suffix == ".onnx":
         plan = plan_by_rules(view, found.amax, source.name)
-        write_atomic(output, lower(view, plan, found.amax).SerializeToString())
+        affines = _affines(cache, view)
+        behind = {name: table[name] for name in map(equalised_name, affines)}
+        model = lower(view, plan, {**found.amax, **behind}, affines=affines)
+        write_atomic(output, model.SerializeToString())
     else:
         write_atomic(output, CalibrationTable(found.amax, table.header).dumps().encode("utf-8"))
     _report(output, found, plan, as_json=as_json)
+
+
+def _affines(cache: Path, view: GraphView) -> Affines:
+    """The scales and shifts of channels that our own cache of this model was made with."""
+    calibration = beside(cache)
+    known = calibration is not None and calibration.model_digest == model_digest(view.model)
+    return affines_of(calibration) if calibration is not None and known else {}
 
 
 def _prepared(source: OnnxSource) -> GraphView:

@@ -23,7 +23,16 @@ from onnx import TensorProto, helper, numpy_helper
 
 from trt_facefusion.errors import CalibrationCacheError, ModelError
 from trt_facefusion.graph import GraphView, attribute
-from trt_facefusion.lowering.equalise import Exponents, division, equalised_name, reciprocals
+from trt_facefusion.lowering.affine import (
+    Affines,
+    affine_nodes,
+    equalised_name,
+    folded_bias,
+    folded_weight,
+    padded_name,
+    pads_before,
+    without_pads,
+)
 from trt_facefusion.precision import Plan
 from trt_facefusion.types import Array, Precision
 
@@ -43,7 +52,7 @@ class _Rewriter:
     plan: Mapping[str, Precision]
     amax: Mapping[str, float]
     half: int = TensorProto.FLOAT16
-    exponents: Exponents = field(default_factory=dict)
+    affines: Affines = field(default_factory=dict)
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     constants: dict[str, onnx.TensorProto] = field(default_factory=dict)
     types: dict[str, int] = field(default_factory=dict)
@@ -133,17 +142,35 @@ class _Rewriter:
 
     def _quantise(self, node: onnx.NodeProto, new: onnx.NodeProto, kind: int) -> None:
         activation, weight = node.input[0], node.input[1]
-        new.input[0] = self._quantised_activation(activation, new.input[0], kind)
+        new.input[0] = self._quantised_activation(node, new.input[0], kind)
         new.input[1] = self._quantised_weight(weight, kind, output_axis(node), activation)
+        affine = self.affines.get(activation)
+        if affine is not None and affine.shifts:
+            self._shift_back(node, new, kind)
         for typed in (weight, f"{weight}__float16"):  # the float copy that the INT8 one replaces
             if typed in self.constants and not any(typed in n.input for n in self.nodes):
                 del self.constants[typed]
 
-    def _quantised_activation(self, tensor: str, source: str, kind: int) -> str:
-        output = f"{tensor}__dq"
+    def _shift_back(self, node: onnx.NodeProto, new: onnx.NodeProto, kind: int) -> None:
+        """Give the bias what the weights make of the activation's shift; the padding was done in front of it."""
+        affine, bias = self.affines[node.input[0]], node.input[2] if len(node.input) > 2 else ""
+        values = folded_bias(
+            self.view.constant(node.input[1]).astype(np.float32), self.view.constant(bias) if bias else None, affine
+        )
+        del new.input[2:]
+        dtype = helper.tensor_dtype_to_np_dtype(kind)
+        new.input.append(self._add_constant(f"{node.name}__bias", values.astype(dtype)))
+        without_pads(new)
+
+    def _quantised_activation(self, node: onnx.NodeProto, source: str, kind: int) -> str:
+        tensor = node.input[0]
+        affine = self.affines.get(tensor)
+        pads = () if affine is None else pads_before(node, affine)
+        name = padded_name(tensor, pads)
+        output = f"{name}__dq"
         if output in self.made:
             return output
-        ranged = equalised_name(tensor) if tensor in self.exponents else tensor
+        ranged = tensor if affine is None else equalised_name(tensor)
         amax = self.amax.get(ranged, math.nan)
         if not 0 <= amax < math.inf:
             raise CalibrationCacheError(
@@ -151,35 +178,30 @@ class _Rewriter:
                 "calibrate again (delete the cache file, or build with --recalibrate)",
             )
         self.made.add(output)
-        if tensor in self.exponents:
-            source = self._divided(tensor, source, kind)
+        if affine is not None:
+            dtype = helper.tensor_dtype_to_np_dtype(kind)
+            nodes, constants, source = affine_nodes(tensor, source, affine, pads, dtype)
+            self.nodes += nodes
+            for constant, values in constants.items():
+                self._add_constant(constant, values)
         scale = storable_scale(np.float32(amax / INT8_MAX), kind)
         scale_name = self._add_constant(f"{tensor}__scale", scale)
         zero = self._zero_point()
         self.nodes += [
-            helper.make_node(
-                "QuantizeLinear", [source, scale_name, zero], [f"{tensor}__q"], name=f"{tensor}__quantize"
-            ),
-            helper.make_node("DequantizeLinear", [f"{tensor}__q", scale_name, zero], [output], name=f"{output}__node"),
+            helper.make_node("QuantizeLinear", [source, scale_name, zero], [f"{name}__q"], name=f"{name}__quantize"),
+            helper.make_node("DequantizeLinear", [f"{name}__q", scale_name, zero], [output], name=f"{output}__node"),
         ]
         return output
 
-    def _divided(self, tensor: str, source: str, kind: int) -> str:
-        dtype = helper.tensor_dtype_to_np_dtype(kind)
-        constant = self._add_constant(f"{tensor}__reciprocals", reciprocals(self.exponents[tensor]).astype(dtype))
-        node = division(tensor, source, constant)
-        self.nodes.append(node)
-        return str(node.output[0])
-
     def _quantised_weight(self, name: str, kind: int, axis: int, activation: str) -> str:
-        factors = self.exponents.get(activation)
-        output = f"{name}__dq{axis}" + ("" if factors is None else f"__{activation}")
+        affine = self.affines.get(activation)
+        output = f"{name}__dq{axis}" + ("" if affine is None else f"__{activation}")
         if output in self.made:
             return output
         self.made.add(output)
         weight = self.view.constant(name).astype(np.float32)
-        if factors is not None:
-            weight = weight / reciprocals(factors).reshape(1, -1, *(1,) * (weight.ndim - 2))
+        if affine is not None:
+            weight = folded_weight(weight, affine)
         quantised, scale = quantise_weight(weight, axis, kind)
         names = [self._add_constant(f"{output}__int8", quantised), self._add_constant(f"{output}__scale", scale)]
         zeros = self._add_constant(f"{output}__zero", np.zeros(len(scale), np.int8))
@@ -228,12 +250,12 @@ def lower(
     plan: Plan,
     amax: Mapping[str, float],
     base: Precision = Precision.FP16,
-    exponents: Exponents | None = None,
+    affines: Affines | None = None,
 ) -> onnx.ModelProto:
     """The typed ONNX of ``plan``; ``amax`` is the calibrated range of each tensor that an INT8 node reads.
 
-    ``exponents`` equalises the channels of these tensors wherever an INT8 node reads them (see `equalise`); ``amax``
-    then holds the range of the divided tensor, under its `equalised_name`.
+    ``affines`` scales and shifts the channels of these tensors wherever an INT8 node reads them (see `affine`);
+    ``amax`` then holds the range behind that, under its `equalised_name`.
 
     With ``base`` FP32 everything that the plan keeps in FP16 is computed in FP32: the same INT8 error, several times
     faster on a CPU, for comparing plans.
@@ -245,7 +267,7 @@ def lower(
     if all(node.precision is Precision.FP32 for node in plan.nodes):
         return view.model
     half = TensorProto.FLOAT if base is Precision.FP32 else TensorProto.FLOAT16
-    rewriter = _Rewriter(view, {node.name: node.precision for node in plan.nodes}, amax, half, exponents or {})
+    rewriter = _Rewriter(view, {node.name: node.precision for node in plan.nodes}, amax, half, affines or {})
     rewriter.run()
     source = view.model
     inputs, outputs = list(source.graph.input), list(source.graph.output)

@@ -17,10 +17,11 @@ from trt_facefusion.backends.base import BuildRequest, BuiltEngine, ShapeRange, 
 from trt_facefusion.backends.kernels import Coverage, int8_coverage
 from trt_facefusion.calibration import Batches, compare
 from trt_facefusion.calibration.cache import load_named
+from trt_facefusion.calibration.table import CalibrationTable
 from trt_facefusion.errors import BuildError, GateError
 from trt_facefusion.export import model_digest
 from trt_facefusion.lowering import lower
-from trt_facefusion.lowering.equalise import equalised
+from trt_facefusion.lowering.equalise import equalised, ranges_between
 from trt_facefusion.pipeline.calibrate import Ranges, require_writable
 from trt_facefusion.pipeline.context import Context
 from trt_facefusion.pipeline.gallery import Gallery
@@ -102,15 +103,18 @@ class Attempts:
         model = context.view.model
         precisions = {node.name: node.precision for node in plan.nodes}
         int8 = plan.names(Precision.INT8)
-        if int8 and self.ranges.exponents:
-            model = equalised(context.view, int8, self.ranges.exponents)
+        table = self.ranges.table if int8 else None
+        if table is not None and self.ranges.affines:
+            model = equalised(context.view, int8, self.ranges.affines)
+            added = ranges_between(context.view, int8, self.ranges.affines, table)
+            table = CalibrationTable({**table, **added}, table.header)
             precisions |= {
                 node.name: Precision.FP16 for node in model.graph.node if node.name not in context.view.nodes
             }
         return WeakTyping(
             model=model.SerializeToString(),
             precisions=precisions,
-            table=self.ranges.table if int8 else None,
+            table=table,
             batches=self._batches() if context.settings.recalibrate else None,
             algorithm="minmax" if context.settings.rule == "max" else "entropy",
         )
@@ -208,7 +212,7 @@ class Attempts:
         """The typed ONNX of ``plan``."""
         if not plan.names(Precision.INT8):
             return lower(self.context.view, plan, {}, base)
-        return lower(self.context.view, plan, self.ranges.table, base, self.ranges.exponents)
+        return lower(self.context.view, plan, self.ranges.table, base, self.ranges.affines)
 
     def verify(self, typed: onnx.ModelProto, precision: Precision) -> Accuracy:
         """The typed model's pictures of the verification faces against FP32's."""

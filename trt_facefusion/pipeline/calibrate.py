@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from trt_facefusion.accuracy.metrics import ssim
-from trt_facefusion.calibration.cache import Calibration, Stale, cache_path, load, load_named, named_exponents, save
-from trt_facefusion.calibration.channels import channel_amax
+from trt_facefusion.calibration.cache import Calibration, Stale, beside, cache_path, load, load_named, save
+from trt_facefusion.calibration.channels import channel_ranges
 from trt_facefusion.calibration.collect import collect
 from trt_facefusion.calibration.compare import fit
 from trt_facefusion.calibration.histogram import Histogram
@@ -23,7 +23,8 @@ from trt_facefusion.errors import CalibrationCacheError, StoreError
 from trt_facefusion.export import model_digest
 from trt_facefusion.graph import GraphView
 from trt_facefusion.lowering import lower
-from trt_facefusion.lowering.equalise import Exponents, candidates, equalised_name, exponents, with_divisions
+from trt_facefusion.lowering.affine import Affine, Affines, equalised_name
+from trt_facefusion.lowering.equalise import affines, candidates, with_affines
 from trt_facefusion.pipeline.context import VALUES_OF, Context
 from trt_facefusion.precision import plan_by_rules
 from trt_facefusion.presets import Preset
@@ -116,7 +117,7 @@ class Ranges:
                 f"{path} has no range for {len(found.missing)} tensors ({', '.join(found.missing[:_SHOWN])}"
                 f"{' ...' if len(found.missing) > _SHOWN else ''}): what reads them does not run in INT8"
             )
-        divided = {name: table[name] for name in map(equalised_name, named_exponents(path)) if name in table}
+        divided = {name: table[name] for name in map(equalised_name, self._named_affines) if name in table}
         return CalibrationTable({**found.amax, **divided}, table.header)
 
     @cached_property
@@ -153,12 +154,18 @@ class Ranges:
         save(calibration, self.context.settings.cache)
         return _with_aliases(calibration.table, self.aliases)
 
+    @cached_property
+    def _named_affines(self) -> Affines:
+        path = self.context.settings.table
+        described = beside(path) if path is not None else None
+        return {} if described is None else affines_of(described)
+
     @property
-    def exponents(self) -> Exponents:
-        """Channel equalisation, where it was found to help."""
-        if self._named is not None and self.context.settings.table is not None:
-            return _as_arrays(named_exponents(self.context.settings.table))
-        return _as_arrays(self._calibration.exponents) if self._chosen.equalised else {}
+    def affines(self) -> Affines:
+        """Scale and shift of the channels, where they were found to help."""
+        if self._named is not None:
+            return self._named_affines
+        return affines_of(self._calibration) if self._chosen.equalised else {}
 
     @property
     def table_sha256(self) -> str:
@@ -170,7 +177,7 @@ class Ranges:
         """For the manifest: the rule, and each rule's mean SSIM drop where `auto` compared them."""
         if self._named is not None:
             source = f"from {self.context.settings.table}"
-            return {"rule": source, "equalised": bool(self.exponents), "ssim_drop": {}}
+            return {"rule": source, "equalised": bool(self.affines), "ssim_drop": {}}
         return {"rule": self._chosen.rule, "equalised": self._chosen.equalised, "ssim_drop": self._chosen.tried}
 
 
@@ -178,7 +185,11 @@ def _cached_or_collected(context: Context) -> Calibration:
     s = context.settings
     digest = model_digest(context.prepared.model)
     faces = context.faces[0]
-    settings: dict[str, str | int | float | bool | None] = {"preset": repr(s.preset), "pairs": "cross"}
+    settings: dict[str, str | int | float | bool | None] = {
+        "preset": repr(s.preset),
+        "pairs": "cross",
+        "channels": "shifted",
+    }
     settings |= {name: digest for name, digest in context.digests.items() if name.startswith(VALUES_OF)}
     path = cache_path(s.cache, s.source.name, digest)
     if not s.recalibrate:
@@ -190,31 +201,47 @@ def _cached_or_collected(context: Context) -> Calibration:
     watched, _ = tensors_to_watch(context.view)
     feeder, model = context.feeder(faces), context.prepared.model
     few = faces.subset(spread(len(faces), EQUALISING_FACES))
-    peaks = channel_amax(
+    seen = channel_ranges(
         model,
         list(candidates(context.view)),
         Batches(context.feeder(few), len(few), context.batch),
         progress=context.progress,
     )
-    by_tensor = exponents(context.view, peaks)
+    by_tensor = affines(context.view, seen)
     histograms = collect(
-        with_divisions(model, by_tensor),
+        with_affines(model, by_tensor),
         [*watched, *map(equalised_name, by_tensor)],
         Batches(feeder, len(faces), context.batch),
         progress=context.progress,
     )
-    kept = {name: tuple(values.tolist()) for name, values in by_tensor.items()}
-    return Calibration(s.source.name, digest, faces.digest, histograms, "max", pinned_ranges(s.preset), settings, kept)
+    return Calibration(
+        s.source.name,
+        digest,
+        faces.digest,
+        histograms,
+        "max",
+        pinned_ranges(s.preset),
+        settings,
+        {name: tuple(affine.exponents.tolist()) for name, affine in by_tensor.items()},
+        {name: tuple(affine.offsets.tolist()) for name, affine in by_tensor.items() if affine.shifts},
+    )
 
 
-def _as_arrays(by_tensor: Mapping[str, Sequence[int]]) -> Exponents:
-    return {name: np.array(values, np.int8) for name, values in by_tensor.items()}
+def affines_of(calibration: Calibration) -> Affines:
+    """The scales and shifts that a calibration was made with."""
+    return {
+        name: Affine(
+            np.array(values, np.int8),
+            np.array(calibration.offsets.get(name, (0.0,) * len(values)), np.float32),
+        )
+        for name, values in calibration.exponents.items()
+    }
 
 
 def _without_equalisation(calibration: Calibration) -> Calibration:
     divided = set(map(equalised_name, calibration.exponents))
     kept = {name: histogram for name, histogram in calibration.histograms.items() if name not in divided}
-    return replace(calibration, histograms=kept, exponents={})
+    return replace(calibration, histograms=kept, exponents={}, offsets={})
 
 
 def spread(count: int, limit: int) -> list[int]:
@@ -246,8 +273,8 @@ def _choose(
 
     def measure(rule: str, equalised: bool) -> None:
         table = _with_aliases(calibration.with_rule(rule).table, aliases)
-        factors = _as_arrays(calibration.exponents) if equalised else {}
-        model = lower(context.view, plan, table, base=Precision.FP32, exponents=factors)
+        chosen_affines = affines_of(calibration) if equalised else {}
+        model = lower(context.view, plan, table, base=Precision.FP32, affines=chosen_affines)
         with OnnxRuntimeRunner(model) as runner:
             drop = float(1 - ssim(wanted, painter(runner, chosen).clip(0, 1)).mean())
         tried[_label(rule, equalised)] = drop
