@@ -83,6 +83,13 @@ def command(
         str,
         typer.Option(help="auto, entropy, mse, max or percentile:VALUE.", rich_help_panel=_ACCURACY),
     ] = "auto",
+    corrections: Annotated[
+        str,
+        typer.Option(
+            help="auto, none, or some of equalise,shift,scales,rounding,bias: see the guide.",
+            rich_help_panel=_ACCURACY,
+        ),
+    ] = "auto",
     table: Annotated[
         Optional[Path],
         typer.Option(

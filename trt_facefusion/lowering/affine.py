@@ -84,8 +84,13 @@ def between(padded: str) -> str:
 
 def pads_before(node: onnx.NodeProto, affine: Affine) -> Pads:
     """The padding that has to be done in front of the shift; empty where zero stays zero or nothing is padded."""
-    pads = tuple(size for found in node.attribute if found.name == "pads" for size in found.ints)
+    pads = integers(node, "pads")
     return pads if affine.shifts and any(pads) else ()
+
+
+def integers(node: onnx.NodeProto, name: str) -> tuple[int, ...]:
+    """A node's attribute that holds integers; empty where it is not written."""
+    return tuple(size for found in node.attribute if found.name == name for size in found.ints)
 
 
 def may_shift(node: onnx.NodeProto) -> bool:

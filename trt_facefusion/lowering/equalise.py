@@ -36,6 +36,8 @@ from trt_facefusion.lowering.affine import (
     pads_before,
     without_pads,
 )
+from trt_facefusion.lowering.corrections import Correction, Corrections
+from trt_facefusion.lowering.grid import output_axis
 from trt_facefusion.precision import quantisable
 
 MIGRATION = 0.8
@@ -115,11 +117,16 @@ def with_affines(model: onnx.ModelProto, affines: Affines) -> onnx.ModelProto:
     return result
 
 
-def equalised(view: GraphView, int8: Iterable[str], affines: Affines) -> onnx.ModelProto:
+def equalised(
+    view: GraphView, int8: Iterable[str], affines: Affines, corrections: Corrections | None = None
+) -> onnx.ModelProto:
     """The FP32 model with scale and shift in front of the nodes ``int8``, and weights and biases that undo them.
 
-    In exact arithmetic it is the model of ``view``: what an engine maker that quantises by itself is to start from.
+    It is what an engine maker that quantises by itself is to start from. Without ``corrections`` it is the model of
+    ``view`` in exact arithmetic; with them it has the rounded weights, whose largest are 127 steps, so that an engine
+    maker that takes scales from the largest weight finds the same steps.
     """
+    corrections = corrections or {}
     result = onnx.ModelProto()
     result.CopyFrom(view.model)
     del result.graph.node[:]
@@ -135,8 +142,13 @@ def equalised(view: GraphView, int8: Iterable[str], affines: Affines) -> onnx.Mo
             if tensor not in made:
                 made.add(tensor)
                 _insert(result, nodes, node.input[0], affine, pads)
-            _undo(view, result, node, affine, made)
+            if node.name not in corrections:
+                _undo(view, result, node, affine, made)
+            elif affine.shifts:
+                without_pads(node)
             node.input[0] = tensor
+        if node.name in wanted and node.name in corrections:
+            _correct(result, node, corrections[node.name])
         nodes.append(node)
     read = {name for node in nodes for name in node.input}
     constants = [tensor for tensor in result.graph.initializer if tensor.name in read]
@@ -188,6 +200,18 @@ def _undo(view: GraphView, model: onnx.ModelProto, node: onnx.NodeProto, affine:
         model.graph.initializer.append(numpy_helper.from_array(folded_bias(weight, bias, affine), node.input[2]))
         without_pads(node)
     node.input[1] = name
+
+
+def _correct(model: onnx.ModelProto, node: onnx.NodeProto, correction: Correction) -> None:
+    """Give a node its corrected weights and bias."""
+    weight, bias = f"{node.name}__weight", f"{node.name}__bias"
+    others = [axis for axis in range(correction.values.ndim) if axis != output_axis(node)]
+    scale = np.expand_dims(correction.scale.astype(np.float32), others)
+    model.graph.initializer.append(numpy_helper.from_array(correction.values * scale, weight))
+    model.graph.initializer.append(numpy_helper.from_array(correction.bias, bias))
+    tensor = node.input[0]
+    del node.input[:]
+    node.input.extend([tensor, weight, bias])
 
 
 def _after(nodes: Iterable[onnx.NodeProto], wanted: Affines, produced: set[str]) -> Iterable[onnx.NodeProto | str]:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from trt_facefusion.errors import CalibrationCacheError, ModelError
-from trt_facefusion.graph import GraphView, attribute
+from trt_facefusion.graph import GraphView
 from trt_facefusion.lowering.affine import (
     Affines,
     affine_nodes,
@@ -33,15 +33,13 @@ from trt_facefusion.lowering.affine import (
     pads_before,
     without_pads,
 )
+from trt_facefusion.lowering.corrections import Corrections
+from trt_facefusion.lowering.grid import INT8_MAX, output_axis, quantise_weight, storable_scale
 from trt_facefusion.precision import Plan
 from trt_facefusion.types import Array, Precision
 
-INT8_MAX = 127
-
 # Inputs that ONNX defines as float32 whatever the node computes in: scales and region of interest.
 _ALWAYS_FP32 = {("Resize", 1), ("Resize", 2), ("Upsample", 1)}
-_SMALLEST_FP16_SCALE = 2.0**-20
-"""Below this, FP16's subnormals are too coarse to hold a scale (relative step above 6 %)."""
 
 
 @dataclass
@@ -53,6 +51,7 @@ class _Rewriter:
     amax: Mapping[str, float]
     half: int = TensorProto.FLOAT16
     affines: Affines = field(default_factory=dict)
+    corrections: Corrections = field(default_factory=dict)
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     constants: dict[str, onnx.TensorProto] = field(default_factory=dict)
     types: dict[str, int] = field(default_factory=dict)
@@ -143,24 +142,20 @@ class _Rewriter:
     def _quantise(self, node: onnx.NodeProto, new: onnx.NodeProto, kind: int) -> None:
         activation, weight = node.input[0], node.input[1]
         new.input[0] = self._quantised_activation(node, new.input[0], kind)
-        new.input[1] = self._quantised_weight(weight, kind, output_axis(node), activation)
+        new.input[1] = self._quantised_weight(node, kind)
         affine = self.affines.get(activation)
         if affine is not None and affine.shifts:
-            self._shift_back(node, new, kind)
-        for typed in (weight, f"{weight}__float16"):  # the float copy that the INT8 one replaces
-            if typed in self.constants and not any(typed in n.input for n in self.nodes):
-                del self.constants[typed]
+            without_pads(new)  # the padding was done in front of the shift
+        if node.name in self.corrections:
+            self._set_bias(node, new, self.corrections[node.name].bias, kind)
+        elif affine is not None and affine.shifts:
+            bias = self.view.constant(node.input[2]) if len(node.input) > 2 else None
+            self._set_bias(node, new, folded_bias(self.view.constant(weight).astype(np.float32), bias, affine), kind)
 
-    def _shift_back(self, node: onnx.NodeProto, new: onnx.NodeProto, kind: int) -> None:
-        """Give the bias what the weights make of the activation's shift; the padding was done in front of it."""
-        affine, bias = self.affines[node.input[0]], node.input[2] if len(node.input) > 2 else ""
-        values = folded_bias(
-            self.view.constant(node.input[1]).astype(np.float32), self.view.constant(bias) if bias else None, affine
-        )
+    def _set_bias(self, node: onnx.NodeProto, new: onnx.NodeProto, bias: NDArray[np.float32], kind: int) -> None:
         del new.input[2:]
         dtype = helper.tensor_dtype_to_np_dtype(kind)
-        new.input.append(self._add_constant(f"{node.name}__bias", values.astype(dtype)))
-        without_pads(new)
+        new.input.append(self._add_constant(f"{node.name}__bias", bias.astype(dtype)))
 
     def _quantised_activation(self, node: onnx.NodeProto, source: str, kind: int) -> str:
         tensor = node.input[0]
@@ -193,16 +188,20 @@ class _Rewriter:
         ]
         return output
 
-    def _quantised_weight(self, name: str, kind: int, axis: int, activation: str) -> str:
-        affine = self.affines.get(activation)
+    def _quantised_weight(self, node: onnx.NodeProto, kind: int) -> str:
+        activation, name = node.input[0], node.input[1]
+        affine, correction, axis = self.affines.get(activation), self.corrections.get(node.name), output_axis(node)
         output = f"{name}__dq{axis}" + ("" if affine is None else f"__{activation}")
+        output += "" if correction is None else f"__{node.name}"
         if output in self.made:
             return output
         self.made.add(output)
-        weight = self.view.constant(name).astype(np.float32)
-        if affine is not None:
-            weight = folded_weight(weight, affine)
-        quantised, scale = quantise_weight(weight, axis, kind)
+        if correction is not None:
+            quantised = correction.values
+            scale = correction.scale.astype(helper.tensor_dtype_to_np_dtype(kind))
+        else:
+            weight = self.view.constant(name).astype(np.float32)
+            quantised, scale = quantise_weight(weight if affine is None else folded_weight(weight, affine), axis, kind)
         names = [self._add_constant(f"{output}__int8", quantised), self._add_constant(f"{output}__scale", scale)]
         zeros = self._add_constant(f"{output}__zero", np.zeros(len(scale), np.int8))
         self.nodes.append(
@@ -214,48 +213,19 @@ class _Rewriter:
         return self._add_constant("zero_point__int8", np.array(0, np.int8))
 
 
-def output_axis(node: onnx.NodeProto) -> int:
-    """The weight's axis that counts output channels."""
-    if node.op_type == "Conv" or (node.op_type == "Gemm" and attribute(node, "transB", 0)):
-        return 0
-    return 1
-
-
-def storable_scale(scale: NDArray[np.float32] | np.float32, kind: int) -> Array:
-    """``scale`` in the type it will be stored in, rounded up so that nothing new is clipped; never 0.
-
-    Values are quantised with the scale as stored, so this rounding costs no accuracy of its own.
-    """
-    wanted = np.asarray(scale, np.float32)
-    if kind == TensorProto.FLOAT:
-        return np.asarray(np.maximum(wanted, np.finfo(np.float32).tiny))
-    wanted = np.maximum(wanted, _SMALLEST_FP16_SCALE)
-    stored = wanted.astype(np.float16)
-    rounded_up: Array = np.where(stored < wanted, np.nextafter(stored, np.float16(np.inf)), stored)
-    return rounded_up
-
-
-def quantise_weight(weight: NDArray[np.float32], axis: int, kind: int) -> tuple[NDArray[np.int8], Array]:
-    """Symmetric INT8 values and one scale per output channel (``axis``): ``weight ~ values * scale``."""
-    others = tuple(i for i in range(weight.ndim) if i != axis)
-    scale = storable_scale(np.abs(weight).max(axis=others) / INT8_MAX, kind)
-    shape = [1] * weight.ndim
-    shape[axis] = -1
-    steps = weight / scale.astype(np.float32).reshape(shape)
-    return np.clip(np.rint(steps), -INT8_MAX, INT8_MAX).astype(np.int8), scale
-
-
 def lower(
     view: GraphView,
     plan: Plan,
     amax: Mapping[str, float],
     base: Precision = Precision.FP16,
     affines: Affines | None = None,
+    corrections: Corrections | None = None,
 ) -> onnx.ModelProto:
     """The typed ONNX of ``plan``; ``amax`` is the calibrated range of each tensor that an INT8 node reads.
 
     ``affines`` scales and shifts the channels of these tensors wherever an INT8 node reads them (see `affine`);
-    ``amax`` then holds the range behind that, under its `equalised_name`.
+    ``amax`` then holds the range behind that, under its `equalised_name`. ``corrections`` replace weights and biases of
+    INT8 nodes (see `corrections`); they were made with the same ranges and ``affines``.
 
     With ``base`` FP32 everything that the plan keeps in FP16 is computed in FP32: the same INT8 error, several times
     faster on a CPU, for comparing plans.
@@ -267,11 +237,15 @@ def lower(
     if all(node.precision is Precision.FP32 for node in plan.nodes):
         return view.model
     half = TensorProto.FLOAT if base is Precision.FP32 else TensorProto.FLOAT16
-    rewriter = _Rewriter(view, {node.name: node.precision for node in plan.nodes}, amax, half, affines or {})
+    rewriter = _Rewriter(
+        view, {node.name: node.precision for node in plan.nodes}, amax, half, affines or {}, corrections or {}
+    )
     rewriter.run()
     source = view.model
     inputs, outputs = list(source.graph.input), list(source.graph.output)
-    graph = helper.make_graph(rewriter.nodes, source.graph.name, inputs, outputs, list(rewriter.constants.values()))
+    read = {name for node in rewriter.nodes for name in node.input}  # not the floats that INT8 weights replace
+    constants = [tensor for name, tensor in rewriter.constants.items() if name in read]
+    graph = helper.make_graph(rewriter.nodes, source.graph.name, inputs, outputs, constants)
     model = helper.make_model(graph, opset_imports=source.opset_import, ir_version=max(source.ir_version, 9))
     model.producer_name = "trt-facefusion"
     try:

@@ -24,6 +24,7 @@ from trt_facefusion.lowering import lower
 from trt_facefusion.lowering.equalise import equalised, ranges_between
 from trt_facefusion.pipeline.calibrate import Ranges, require_writable
 from trt_facefusion.pipeline.context import Context
+from trt_facefusion.pipeline.correct import Correcting
 from trt_facefusion.pipeline.gallery import Gallery
 from trt_facefusion.pipeline.repair import Price, choose_raises, measure_prices, without
 from trt_facefusion.precision import Plan, plan_by_rules, read_plan
@@ -69,6 +70,11 @@ class Attempts:
         """The calibration, made when first asked for."""
         return Ranges(self.context)
 
+    @cached_property
+    def correcting(self) -> Correcting:
+        """Corrections of layers, computed when a plan first needs them."""
+        return Correcting(self.context, self.ranges.table, self.ranges.affines)
+
     def make(self, precision: Precision) -> Made:
         """An engine of ``precision`` that passed its gate.
 
@@ -104,8 +110,8 @@ class Attempts:
         precisions = {node.name: node.precision for node in plan.nodes}
         int8 = plan.names(Precision.INT8)
         table = self.ranges.table if int8 else None
-        if table is not None and self.ranges.affines:
-            model = equalised(context.view, int8, self.ranges.affines)
+        if table is not None and (self.ranges.affines or self.correcting.of(plan)):
+            model = equalised(context.view, int8, self.ranges.affines, self.correcting.of(plan))
             added = ranges_between(context.view, int8, self.ranges.affines, table)
             table = CalibrationTable({**table, **added}, table.header)
             precisions |= {
@@ -212,7 +218,8 @@ class Attempts:
         """The typed ONNX of ``plan``."""
         if not plan.names(Precision.INT8):
             return lower(self.context.view, plan, {}, base)
-        return lower(self.context.view, plan, self.ranges.table, base, self.ranges.affines)
+        corrections = self.correcting.of(plan)
+        return lower(self.context.view, plan, self.ranges.table, base, self.ranges.affines, corrections)
 
     def verify(self, typed: onnx.ModelProto, precision: Precision) -> Accuracy:
         """The typed model's pictures of the verification faces against FP32's."""

@@ -200,14 +200,9 @@ def _cached_or_collected(context: Context) -> Calibration:
         _explain(context, found)
     watched, _ = tensors_to_watch(context.view)
     feeder, model = context.feeder(faces), context.prepared.model
-    few = faces.subset(spread(len(faces), EQUALISING_FACES))
-    seen = channel_ranges(
-        model,
-        list(candidates(context.view)),
-        Batches(context.feeder(few), len(few), context.batch),
-        progress=context.progress,
-    )
-    by_tensor = affines(context.view, seen)
+    by_tensor: Affines = {}
+    if wanted is None or "equalise" in wanted:
+        by_tensor = _affines(context, shift=wanted is None or "shift" in wanted)
     histograms = collect(
         with_affines(model, by_tensor),
         [*watched, *map(equalised_name, by_tensor)],
@@ -225,6 +220,15 @@ def _cached_or_collected(context: Context) -> Calibration:
         {name: tuple(affine.exponents.tolist()) for name, affine in by_tensor.items()},
         {name: tuple(affine.offsets.tolist()) for name, affine in by_tensor.items() if affine.shifts},
     )
+
+
+def _affines(context: Context, *, shift: bool) -> Affines:
+    faces = context.faces[0]
+    few = faces.subset(spread(len(faces), EQUALISING_FACES))
+    batches = Batches(context.feeder(few), len(few), context.batch)
+    tensors = list(candidates(context.view))
+    seen = channel_ranges(context.prepared.model, tensors, batches, progress=context.progress)
+    return affines(context.view, seen, shift=shift)
 
 
 def affines_of(calibration: Calibration) -> Affines:
@@ -283,7 +287,7 @@ def _choose(
     for rule in rules:
         measure(rule, bool(calibration.exponents))
     best = min(rules, key=lambda rule: tried[_label(rule, bool(calibration.exponents))])
-    if calibration.exponents:
+    if calibration.exponents and s.corrections == "auto":
         measure(best, False)
     label = min(tried, key=lambda name: tried[name])
     shown = ", ".join(f"{name} {drop:.2%}" for name, drop in sorted(tried.items(), key=lambda item: item[1]))
