@@ -32,7 +32,7 @@ class Covariance:
         self._count = 0
 
     def add(self, quantised: NDArray[np.float32], positions: int) -> None:
-        """Take a batch of quantised inputs, at ``positions`` of its output positions at most, drawn with a fixed seed."""
+        """Take quantised inputs at ``positions`` of their output positions at most, drawn with a fixed seed."""
         rows, chosen = np.empty((0, 0), np.float32), np.empty(0, np.int64)
         for columns, values in self.layer.columns(quantised):
             if not len(chosen):
@@ -65,7 +65,7 @@ def rounded(layer: Layer, scale: Array, covariance: _Floats) -> _Floats:
             weights[:, column:stop] -= np.outer(error, factor[column, column:stop])
             errors[:, column - start] = error
         weights[:, stop:] -= errors @ factor[start:stop, stop:]
-    result = np.empty_like(steps)
+    result: _Floats = np.empty_like(steps)
     result[:, order] = steps
     return result
 
@@ -84,4 +84,4 @@ def _ordered_factor(covariance: _Floats) -> tuple[NDArray[np.intp], _Floats]:
     damped[np.diag_indices_from(damped)] = np.where(dead, 1.0, variances + _DAMPING * mean)
     order = np.argsort(-np.diag(damped), kind="stable")
     inverse = np.linalg.inv(damped[np.ix_(order, order)])
-    return order, np.linalg.cholesky((inverse + inverse.T) / 2).T
+    return order, np.asarray(np.linalg.cholesky((inverse + inverse.T) / 2).T)

@@ -43,7 +43,7 @@ _ALWAYS_FP32 = {("Resize", 1), ("Resize", 2), ("Upsample", 1)}
 
 
 @dataclass
-class _Rewriter:
+class Rewriter:
     """State of one lowering: the nodes made so far, and what type every tensor has."""
 
     view: GraphView
@@ -58,6 +58,7 @@ class _Rewriter:
     made: set[str] = field(default_factory=set)
 
     def run(self) -> None:
+        """Rewrite every node; the results are in ``nodes`` and ``constants``."""
         for name in self.view.input_names:
             self.types[name] = self.view.element_type(name)
         for node in self.view.model.graph.node:
@@ -237,11 +238,16 @@ def lower(
     if all(node.precision is Precision.FP32 for node in plan.nodes):
         return view.model
     half = TensorProto.FLOAT if base is Precision.FP32 else TensorProto.FLOAT16
-    rewriter = _Rewriter(
+    rewriter = Rewriter(
         view, {node.name: node.precision for node in plan.nodes}, amax, half, affines or {}, corrections or {}
     )
+    return rewritten(rewriter)
+
+
+def rewritten(rewriter: Rewriter) -> onnx.ModelProto:
+    """The model that ``rewriter`` makes. Raises ModelError where it is not valid ONNX."""
     rewriter.run()
-    source = view.model
+    source = rewriter.view.model
     inputs, outputs = list(source.graph.input), list(source.graph.output)
     read = {name for node in rewriter.nodes for name in node.input}  # not the floats that INT8 weights replace
     constants = [tensor for name, tensor in rewriter.constants.items() if name in read]

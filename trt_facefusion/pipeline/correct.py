@@ -25,7 +25,7 @@ from trt_facefusion.lowering.corrections import (
 )
 from trt_facefusion.lowering.grid import fake_quantised
 from trt_facefusion.lowering.rounding import MAX_COLUMNS, Covariance, rounded
-from trt_facefusion.pipeline.calibrate import VALIDATION_FACES, spread
+from trt_facefusion.pipeline.choose import VALIDATION_FACES, spread
 from trt_facefusion.pipeline.context import Context
 from trt_facefusion.pipeline.settings import LAYERS, parse_corrections
 from trt_facefusion.precision import Plan
