@@ -187,6 +187,11 @@ class Ranges:
         return affines_of(self._calibration) if self._chosen.equalised else {}
 
     @property
+    def _shifted(self) -> int:
+        """Tensors whose channels are shifted."""
+        return sum(affine.shifts for affine in self.affines.values())
+
+    @property
     def table_sha256(self) -> str:
         """Digest of the table's text."""
         return hashlib.sha256(self.table.dumps().encode()).hexdigest()
@@ -196,11 +201,12 @@ class Ranges:
         """For the manifest: the rule, and each rule's mean SSIM drop where `auto` compared them."""
         if self._named is not None:
             source = f"from {self.context.settings.table}"
-            return {"rule": source, "equalised": bool(self.affines), "ssim_drop": {}}
+            return {"rule": source, "equalised": bool(self.affines), "shifted": self._shifted, "ssim_drop": {}}
         chosen = self._chosen
         return {
             "rule": chosen.rule,
             "equalised": chosen.equalised,
+            "shifted": self._shifted,
             "ssim_drop": dict(chosen.tried),
             "tensors": {name: tensor.reason for name, tensor in chosen.tensors.items()},
             "trials": chosen.trials,

@@ -68,6 +68,11 @@ class Correcting:
         """What is corrected; nothing before the first plan."""
         return self._kinds or ()
 
+    @property
+    def record(self) -> dict[str, object]:
+        """For the manifest: what is corrected, and the mean SSIM drop of all that was tried."""
+        return {"corrections": list(self.kinds), "corrections_ssim_drop": dict(self.tried)}
+
     def _decide(self, plan: Plan) -> Kinds:
         wanted = parse_corrections(self.context.settings.corrections)
         candidates = AUTO if wanted is None else (tuple(kind for kind in LAYERS if kind in wanted),)
