@@ -29,7 +29,7 @@ from trt_facefusion.lowering.equalise import affines, candidates, with_affines
 from trt_facefusion.pipeline.choose import affines_of, choose, spread, with_aliases
 from trt_facefusion.pipeline.context import VALUES_OF, Context
 from trt_facefusion.pipeline.settings import CHANNELS, parse_corrections
-from trt_facefusion.precision import plan_by_rules, quantisable
+from trt_facefusion.precision import Seen, plan_by_rules, quantisable
 from trt_facefusion.presets import Preset
 from trt_facefusion.types import Precision
 
@@ -150,6 +150,12 @@ class Ranges:
         seen = {name: histogram.amax for name, histogram in self._calibration.histograms.items()}
         return seen | {name: seen[source] for name, source in self.aliases.items() if source in seen}
 
+    @cached_property
+    def seen(self) -> Mapping[str, Seen]:
+        """Means of every tensor: what FP16 sums and underflow are judged by. Nothing where the user named a table."""
+        seen = {name: Seen.of(histogram) for name, histogram in self.histograms.items()}
+        return seen | {name: seen[source] for name, source in self.aliases.items() if source in seen}
+
     @property
     def histograms(self) -> Mapping[str, Histogram]:
         """What calibration saw in every tensor; nothing where the user named a table."""
@@ -157,7 +163,7 @@ class Ranges:
 
     @cached_property
     def _chosen(self) -> Choice:
-        return choose(self.context, self._calibration, self.aliases, self.amax)
+        return choose(self.context, self._calibration, self.aliases, self.amax, self.seen)
 
     @property
     def calibration(self) -> Calibration:

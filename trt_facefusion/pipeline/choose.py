@@ -19,7 +19,7 @@ from trt_facefusion.lowering.affine import Affine, Affines, equalised_name
 from trt_facefusion.pipeline.context import Context
 from trt_facefusion.pipeline.descent import Candidate, Descended, descend, distinct
 from trt_facefusion.pipeline.trials import Trials
-from trt_facefusion.precision import Plan, plan_by_rules
+from trt_facefusion.precision import Plan, Seen, plan_by_rules
 from trt_facefusion.types import Precision
 
 AUTO = "auto"
@@ -61,13 +61,19 @@ def affines_of(calibration: Calibration) -> Affines:
     }
 
 
-def choose(context: Context, calibration: Calibration, aliases: Mapping[str, str], amax: Mapping[str, float]) -> Choice:
+def choose(
+    context: Context,
+    calibration: Calibration,
+    aliases: Mapping[str, str],
+    amax: Mapping[str, float],
+    seen: Mapping[str, Seen],
+) -> Choice:
     """The rule, whether to equalise, and the tensors that fare better with another rule.
 
     A choice that the cache holds is taken as it is, if it was asked for in the same way. A rule that the user named
     stays the rule of every tensor.
     """
-    plan = plan_by_rules(context.view, amax, calibration.model)
+    plan = plan_by_rules(context.view, amax, calibration.model, seen)
     key = _key(context.settings.rule, context.settings.corrections, plan)
     if calibration.choice is not None and calibration.choice.key == key:
         context.note(f"thresholds: {described(calibration.choice)}, as the cache says")
