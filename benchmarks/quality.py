@@ -40,7 +40,7 @@ SWAPPER_INPUTS = ["target=image:128:0:1", "source=embedding"]
 COLUMNS = ("ranges", "plan", "corrections", "SSIM drop", "worst face", "PSNR dB", "INT8 MACs")
 
 console = Console(stderr=True)
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
 @dataclass
