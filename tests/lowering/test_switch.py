@@ -11,9 +11,11 @@ import onnxruntime as ort
 import pytest
 from nets import feeds
 
+from trt_facefusion.calibration.channels import ChannelRanges
 from trt_facefusion.graph import GraphView, prepare
 from trt_facefusion.lowering import lower
-from trt_facefusion.lowering.equalise import candidates, equalised_name, exponents
+from trt_facefusion.lowering.affine import Affines, equalised_name
+from trt_facefusion.lowering.equalise import affines, candidates
 from trt_facefusion.lowering.switch import SWITCHES, switched
 from trt_facefusion.precision import Plan, plan_by_rules
 from trt_facefusion.precision.groups import group_candidates
@@ -48,11 +50,12 @@ def only(plan: Plan, names: set[str]) -> Plan:
 def test_any_plan_comes_out_bit_for_bit(view: GraphView, equalise: bool) -> None:
     inputs = feeds(SHAPES)
     amax = nets.ranges(view.model, inputs)
-    factors = {}
+    factors: Affines = {}
     if equalise:
         rng = np.random.default_rng(0)
         peaks = {name: rng.uniform(0.1, 9, view.shape(name)[1]).astype(np.float32) for name in candidates(view)}
-        factors = exponents(view, peaks)
+        factors = affines(view, {name: ChannelRanges(-0.1 * peak, peak) for name, peak in peaks.items()})
+        assert any(affine.shifts for affine in factors.values())
         amax |= {equalised_name(name): amax[name] * 8 for name in factors}
     rules = plan_by_rules(view, {}, "net")
     quantisable = [node.name for node in rules.nodes if node.quantisable]

@@ -49,6 +49,7 @@ def command(
         ),
     ] = "auto",
     rule: options.Rule = "auto",
+    corrections: options.Corrections = "auto",
     table: options.CalibCache = None,
     recalibrate: Annotated[
         bool,
@@ -105,7 +106,7 @@ def command(
 
     Goes through export, calibration, plan, verification and gate; falls back INT8 -> FP16 -> FP32 and says why.
     """
-    options.check_numbers(rule, {"--max-calib": max_calib, "--max-eval": max_eval})
+    options.check_numbers(rule, corrections, {"--max-calib": max_calib, "--max-eval": max_eval})
     source = options.source_of(onnx, checkpoint, model)
     settings = BuildSettings(
         source=source,
@@ -121,6 +122,7 @@ def command(
         plan=None if plan in PLANNERS else Path(plan),
         planner=plan if plan in PLANNERS else PLANNERS[0],
         rule=rule,
+        corrections=corrections,
         output=output,
         cache=cache,
         max_ssim_drop=max_ssim_drop,

@@ -10,6 +10,7 @@ import typer
 from trt_facefusion.calibration.thresholds import parse_rule
 from trt_facefusion.errors import BadInputError
 from trt_facefusion.export import CheckpointSource, ModelSource, OnnxSource, ReferenceSource
+from trt_facefusion.pipeline.settings import parse_corrections
 from trt_facefusion.presets import Preset, get_preset, parse_input
 
 MODEL, FACES, ENGINE, ACCURACY = "Model", "Faces", "Engine", "Accuracy"
@@ -51,6 +52,10 @@ EmbedderFile = Annotated[
     Optional[Path], typer.Option(help="ArcFace ONNX whose embeddings the generator takes.", rich_help_panel=MODEL)
 ]
 Rule = Annotated[str, typer.Option(help="auto, entropy, mse, max or percentile:VALUE.", rich_help_panel=ACCURACY)]
+Corrections = Annotated[
+    str,
+    typer.Option(help="auto, none, or some of equalise,shift,scales,rounding,bias.", rich_help_panel=ACCURACY),
+]
 MaxEval = Annotated[int, typer.Option(min=0, help="Judge on this many faces at most (0: all).", rich_help_panel=FACES)]
 CalibCache = Annotated[
     Optional[Path],
@@ -144,8 +149,9 @@ def preset_of(source: ModelSource, name: str | None, inputs: list[str]) -> Prese
     )
 
 
-def check_numbers(rule: str, limits: dict[str, int]) -> None:
-    """Raise `BadInputError` for a rule that does not exist, or a limit of faces that leaves one."""
+def check_numbers(rule: str, corrections: str, limits: dict[str, int]) -> None:
+    """Raise `BadInputError` for a rule or correction that does not exist, or a limit of faces that leaves one."""
+    parse_corrections(corrections)
     if rule != "auto":
         parse_rule(rule)
     for name, limit in limits.items():

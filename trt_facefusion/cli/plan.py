@@ -38,6 +38,7 @@ def command(
     target: options.Target = None,
     backend: options.Backend = "auto",
     rule: options.Rule = "auto",
+    corrections: options.Corrections = "auto",
     table: options.CalibCache = None,
     max_ssim_drop: options.MaxSsimDrop = None,
     max_lpips: options.MaxLpips = None,
@@ -56,7 +57,8 @@ def command(
     and against all others. Plans on the way are measured whole, and the chosen one is verified on
     faces that calibration never saw. `trt-ff build` does the same; `--plan FILE` takes the result.
     """
-    options.check_numbers(rule, {"--max-calib": max_calib, "--max-eval": max_eval, "--search-faces": search_faces})
+    limits = {"--max-calib": max_calib, "--max-eval": max_eval, "--search-faces": search_faces}
+    options.check_numbers(rule, corrections, limits)
     source = options.source_of(onnx, checkpoint, model)
     settings = BuildSettings(
         source=source,
@@ -69,6 +71,7 @@ def command(
         backend=backend,
         target=target,
         rule=rule,
+        corrections=corrections,
         cache=cache,
         max_calib=max_calib,
         max_eval=max_eval,

@@ -17,12 +17,14 @@ from trt_facefusion.backends.base import BuildRequest, BuiltEngine, ShapeRange, 
 from trt_facefusion.backends.kernels import Coverage, int8_coverage
 from trt_facefusion.calibration import Batches, compare
 from trt_facefusion.calibration.cache import cache_path, load_named
+from trt_facefusion.calibration.table import CalibrationTable
 from trt_facefusion.errors import BuildError, GateError
 from trt_facefusion.export import model_digest
 from trt_facefusion.lowering import lower, lower_to_integers
-from trt_facefusion.lowering.equalise import equalised
+from trt_facefusion.lowering.equalise import equalised, ranges_between
 from trt_facefusion.pipeline.calibrate import Ranges, require_writable
 from trt_facefusion.pipeline.context import Context
+from trt_facefusion.pipeline.correct import Correcting
 from trt_facefusion.pipeline.gallery import Gallery
 from trt_facefusion.pipeline.search import PlanSearch, candidates, opened
 from trt_facefusion.precision import Plan, plan_by_rules, read_plan
@@ -73,6 +75,11 @@ class Attempts:
         """The calibration, made when first asked for."""
         return Ranges(self.context)
 
+    @cached_property
+    def correcting(self) -> Correcting:
+        """Corrections of layers, computed when a plan first needs them."""
+        return Correcting(self.context, self.ranges.table, self.ranges.affines)
+
     def make(self, precision: Precision) -> Made:
         """An engine of ``precision`` that passed its gate.
 
@@ -117,15 +124,18 @@ class Attempts:
         model = context.view.model
         precisions = {node.name: node.precision for node in plan.nodes}
         int8 = plan.names(Precision.INT8)
-        if int8 and self.ranges.exponents:
-            model = equalised(context.view, int8, self.ranges.exponents)
+        table = self.ranges.table if int8 else None
+        if table is not None and (self.ranges.affines or self.correcting.of(plan)):
+            model = equalised(context.view, int8, self.ranges.affines, self.correcting.of(plan))
+            added = ranges_between(context.view, int8, self.ranges.affines, table)
+            table = CalibrationTable({**table, **added}, table.header)
             precisions |= {
                 node.name: Precision.FP16 for node in model.graph.node if node.name not in context.view.nodes
             }
         return WeakTyping(
             model=model.SerializeToString(),
             precisions=precisions,
-            table=self.ranges.table if int8 else None,
+            table=table,
             batches=self._batches() if context.settings.recalibrate else None,
             algorithm="minmax" if context.settings.rule == "max" else "entropy",
             keep=self._own_table if context.settings.recalibrate else None,
@@ -220,7 +230,11 @@ class Attempts:
             self.context.note(f"no candidates for INT8: {'; '.join(f'{n}: {why}' for n, why in excluded.items())}")
         widest = widest.raised(excluded)
         gate = s.gate(Precision.INT8)
-        return PlanSearch(self.context, self.ranges, widest, gate, s.max_ssim_drop is not None, excluded)
+        asked = s.max_ssim_drop is not None
+        corrections = self.correcting.of(widest)
+        return PlanSearch(
+            self.context, self.ranges, widest, gate, asked=asked, excluded=excluded, corrections=corrections
+        )
 
     def _without_kernel(self, plan: Plan) -> dict[str, str]:
         """Layers that the engine maker runs in float, though all of ``plan`` is offered in INT8: name -> reason.
@@ -290,16 +304,21 @@ class Attempts:
             return self.search
         if self._repairing is None:
             gate = self.context.settings.gate(Precision.INT8)
-            self._repairing = PlanSearch(self.context, self.ranges, plan, gate, True, {})
+            corrections = self.correcting.of(plan)
+            self._repairing = PlanSearch(
+                self.context, self.ranges, plan, gate, asked=True, excluded={}, corrections=corrections
+            )
         return self._repairing
 
     def lowered(self, plan: Plan, base: Precision = Precision.FP16) -> onnx.ModelProto:
         """The typed ONNX of ``plan``."""
         if not plan.names(Precision.INT8):
             return lower(self.context.view, plan, {}, base)
+        view, table, affines = self.context.view, self.ranges.table, self.ranges.affines
+        corrections = self.correcting.of(plan)
         if self.context.choice.backend.name == "onnxruntime":
-            return lower_to_integers(self.context.view, plan, self.ranges.table, self.ranges.exponents)
-        return lower(self.context.view, plan, self.ranges.table, base, self.ranges.exponents)
+            return lower_to_integers(view, plan, table, affines, corrections)
+        return lower(view, plan, table, base, affines, corrections)
 
     def verify(self, typed: onnx.ModelProto, precision: Precision) -> Accuracy:
         """The typed model's pictures of the verification faces against FP32's."""

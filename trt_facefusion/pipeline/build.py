@@ -305,7 +305,7 @@ def _manifest(
             settings={
                 "preset": repr(s.preset),
                 "batch": str(s.batch),
-                "calibration": attempts.ranges.record if needs_table else {},
+                "calibration": {**attempts.ranges.record, **attempts.correcting.record} if needs_table else {},
                 "repairs": [asdict(repair) for repair in made.repairs],
                 **({} if made.recalibration is None else {"recalibration": made.recalibration}),
             },

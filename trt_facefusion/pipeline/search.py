@@ -14,9 +14,10 @@ from trt_facefusion.accuracy.perceptual import PerceptualDistance
 from trt_facefusion.calibration.noise import sqnr_db
 from trt_facefusion.graph import GraphView
 from trt_facefusion.lowering import lower
-from trt_facefusion.lowering.equalise import equalised_name
+from trt_facefusion.lowering.affine import equalised_name
+from trt_facefusion.lowering.corrections import Corrections
+from trt_facefusion.lowering.grid import output_axis, quantise_weight
 from trt_facefusion.lowering.switch import switched
-from trt_facefusion.lowering.typed import output_axis, quantise_weight
 from trt_facefusion.pipeline.calibrate import Ranges
 from trt_facefusion.pipeline.choose import spread
 from trt_facefusion.pipeline.context import Context
@@ -66,12 +67,22 @@ class PlanSearch:
     """Searches among plans that keep some INT8 nodes of ``widest`` and raise the others to FP16.
 
     Everything is measured once and kept beside the calibration. ``asked`` says whether the user named the SSIM limit;
-    ``excluded`` are layers that were no candidates, with reasons.
+    ``excluded`` are layers that were no candidates, with reasons; ``corrections`` those of ``widest``.
     """
 
-    def __init__(self, context: Context, ranges: Ranges, widest: Plan, gate: Gate, asked: bool, excluded: Excluded):
+    def __init__(
+        self,
+        context: Context,
+        ranges: Ranges,
+        widest: Plan,
+        gate: Gate,
+        *,
+        asked: bool,
+        excluded: Excluded,
+        corrections: Corrections,
+    ) -> None:
         self.context, self.ranges, self.widest = context, ranges, widest
-        self.gate, self.asked, self.excluded = gate, asked, excluded
+        self.gate, self.asked, self.excluded, self.corrections = gate, asked, excluded, corrections
         self.budget = budget_of(gate)
         self.chosen: Choice = frozenset()
 
@@ -99,7 +110,7 @@ class PlanSearch:
         for name in group.nodes:
             node = view.nodes[name]
             tensor = node.input[0]
-            ranged = equalised_name(tensor) if tensor in ranges.exponents else ranges.aliases.get(tensor, tensor)
+            ranged = equalised_name(tensor) if tensor in ranges.affines else ranges.aliases.get(tensor, tensor)
             histogram = ranges.histograms.get(ranged)
             noise = _weight_noise(view, name)
             if histogram is not None:
@@ -111,7 +122,7 @@ class PlanSearch:
     def meter(self) -> Meter:
         """Measures the plans, with what an earlier search of the same measured."""
         context, ranges = self.context, self.ranges
-        lowered = lower(context.view, self.widest, ranges.table, Precision.FP32, ranges.exponents)
+        lowered = lower(context.view, self.widest, ranges.table, Precision.FP32, ranges.affines, self.corrections)
         model = switched(context.view, lowered, [group.nodes for group in self.groups])
         faces = context.faces[0]
         metrics = Metrics(

@@ -16,6 +16,10 @@ from trt_facefusion.presets import Preset
 from trt_facefusion.store.manifest import build_key
 from trt_facefusion.types import BatchRange, Precision
 
+CHANNELS = ("equalise", "shift")
+"""Corrections of channels, in front of the quantiser."""
+LAYERS = ("scales", "rounding", "bias")
+"""Corrections of a layer's weights and bias."""
 PLANNERS = ("auto", "rules")
 """Where a plan comes from: searched by measurement, or from rules alone."""
 
@@ -43,6 +47,7 @@ class BuildSettings:
     plan: Path | None = None
     planner: str = "auto"
     rule: str = "auto"
+    corrections: str = "auto"
     output: Path = Path("engines")
     cache: Path = Path("calib_cache")
     max_ssim_drop: float | None = None
@@ -90,6 +95,24 @@ def open_embedder(preset: Preset, embedder: Path | None) -> Embedder:
     return DlibEmbedder()
 
 
+def parse_corrections(text: str) -> frozenset[str] | None:
+    """The corrections that ``text`` names (``shift,bias`` or ``none``); None for ``auto``. A shift needs ``equalise``.
+
+    Raises:
+        BadInputError: there is no such correction.
+    """
+    if text == "auto":
+        return None
+    wanted = frozenset(part.strip() for part in text.split(",") if part.strip()) - {"none"}
+    unknown = sorted(wanted - {*CHANNELS, *LAYERS})
+    if unknown or not text.strip():
+        raise BadInputError(
+            f"there is no correction {', '.join(unknown) or text!r}",
+            f"use auto, none, or some of {', '.join((*CHANNELS, *LAYERS))}, with commas between",
+        )
+    return wanted | ({"equalise"} if "shift" in wanted else frozenset())
+
+
 def engine_key(settings: BuildSettings, digests: Mapping[str, str], precision: Precision) -> str:
     """Digest of all that decides what the engine of ``precision`` is; equal key, equal engine."""
     return build_key(
@@ -102,6 +125,7 @@ def engine_key(settings: BuildSettings, digests: Mapping[str, str], precision: P
             "gate": repr(settings.gate(precision)),
             "planner": _planning(settings, precision),
             "rule": settings.rule,
+            "corrections": settings.corrections,
             "repairs": settings.repairs,
             "limits": [settings.max_calib, settings.max_eval],
             "options": [repr(settings.options), settings.workspace_bytes],

@@ -27,7 +27,7 @@ before = resident()
 with OnnxRuntimeRunner(Path(model), threads=int(threads) or None) as runner:
     for _ in range(%d):
         runner.infer(feeds)
-    print(resident() - before)
+    sys.stdout.write(str(resident() - before))
 """
 
 
