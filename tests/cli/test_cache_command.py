@@ -9,10 +9,16 @@ import pytest
 from twin.nets import Case, batches
 from workplace import Outcome, Workplace
 
-from trt_facefusion.calibration import CalibrationTable
+from trt_facefusion.calibration import Calibration, CalibrationTable, collect
+from trt_facefusion.calibration.cache import save
+from trt_facefusion.calibration.channels import channel_amax
 from trt_facefusion.calibration.histogram import Histogram
 from trt_facefusion.cli import console
 from trt_facefusion.cli.histograms import _markers, sparkline
+from trt_facefusion.export import model_digest
+from trt_facefusion.lowering import lower
+from trt_facefusion.lowering.equalise import candidates, equalised_name, exponents, with_divisions
+from trt_facefusion.pipeline.calibrate import tensors_to_watch
 from trt_facefusion.runtime.onnxruntime import OnnxRuntimeRunner
 
 Command = Callable[[list[str]], Outcome]
@@ -109,6 +115,36 @@ def test_convert_gives_the_graph_that_a_build_would(
     assert again.code == 2
     assert "--force" in again.err
     assert command([*words, "--force"]).code == 0
+
+
+def test_convert_keeps_the_equalisation_of_our_own_caches(
+    command: Command, case: Case, model: Path, tmp_path: Path
+) -> None:
+    prepared, view = case.prepared.model, case.view
+    factors = exponents(view, channel_amax(prepared, list(candidates(view)), batches()))
+    watched = [*tensors_to_watch(view)[0], *map(equalised_name, factors)]
+    histograms = collect(with_divisions(prepared, factors), watched, batches())
+    kept = {name: tuple(values.tolist()) for name, values in factors.items()}
+    made = Calibration("small", model_digest(prepared), "faces", histograms, "max", exponents=kept)
+    cache = save(made, tmp_path / "cache")
+    output = tmp_path / "typed.onnx"
+    data = command(["cache", "convert", str(cache), "--onnx", str(model), "-o", str(output), "--json"]).json
+    assert data["unknown"] == []
+    wanted = [lower(view, case.plan, {**case.table, **made.table}, exponents=e) for e in (factors, {})]
+    pictures = []
+    for found in (onnx.load(output), *wanted):
+        with OnnxRuntimeRunner(found, stand_in=True) as runner:
+            pictures.append(runner.infer(batches(1)[0])["picture"])
+    np.testing.assert_allclose(pictures[0], pictures[1], atol=1e-5)
+    assert np.abs(pictures[0] - pictures[2]).max() > 1e-3
+
+
+def test_convert_refuses_our_cache_of_another_model(command: Command, case: Case, model: Path, tmp_path: Path) -> None:
+    histograms = collect(case.prepared.model, tensors_to_watch(case.view)[0], batches())
+    cache = save(Calibration("small", "0" * 64, "faces", histograms, "max"), tmp_path / "cache")
+    refused = command(["cache", "convert", str(cache), "--onnx", str(model), "-o", str(tmp_path / "typed.onnx")])
+    assert refused.code == 2
+    assert "was made for another model" in refused.err
 
 
 def test_convert_names_what_has_no_range(

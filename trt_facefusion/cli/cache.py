@@ -6,18 +6,21 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
+import numpy as np
 import typer
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from trt_facefusion.calibration import Calibration, CalibrationTable, Comparison, Fit, Histogram, beside, compare, fit
+from trt_facefusion.calibration.cache import load_named, named_exponents
 from trt_facefusion.cli import console, histograms, options
 from trt_facefusion.cli.calibrate import compared, show_tensors
 from trt_facefusion.errors import BadInputError, CalibrationCacheError
-from trt_facefusion.export import OnnxSource
+from trt_facefusion.export import OnnxSource, model_digest
 from trt_facefusion.files import write_atomic
 from trt_facefusion.graph import GraphView, input_specs, prepare
 from trt_facefusion.lowering import lower
+from trt_facefusion.lowering.equalise import equalised_name
 from trt_facefusion.pipeline.calibrate import require_int8
 from trt_facefusion.precision import Plan, plan_by_rules
 from trt_facefusion.types import Precision
@@ -181,15 +184,18 @@ def convert_command(
         raise BadInputError(f"the output {output} is neither FILE.onnx nor FILE.cache", "name one of the two")
     if output.exists() and not force:
         raise BadInputError(f"{output} exists", "name another file with --output, or add --force")
-    table = CalibrationTable.read(cache)
     source = OnnxSource(onnx)
     view = _prepared(source)
-    found = fit(table, view)
+    table = load_named(cache, model_digest=model_digest(view.model))
+    factors = {name: np.array(values, np.int8) for name, values in named_exponents(cache).items()}
+    divided = {name: table[name] for name in map(equalised_name, factors) if name in table}
+    found = fit(CalibrationTable({n: amax for n, amax in table.items() if n not in divided}, table.header), view)
     require_int8(view, found.amax, cache)
     plan: Plan | None = None
     if output.suffix == ".onnx":
         plan = plan_by_rules(view, found.amax, source.name)
-        write_atomic(output, lower(view, plan, found.amax).SerializeToString())
+        typed = lower(view, plan, {**found.amax, **divided}, exponents=factors)
+        write_atomic(output, typed.SerializeToString())
     else:
         write_atomic(output, CalibrationTable(found.amax, table.header).dumps().encode("utf-8"))
     _report(output, found, plan, as_json=as_json)
