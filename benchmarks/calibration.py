@@ -166,6 +166,7 @@ def main(
     repeats: Annotated[int, typer.Option(help="Runs of each kind, in turns; the median is shown.")] = 3,
     preset: Annotated[str, typer.Option(help="What the model's inputs are.")] = "reference",
     inputs: Annotated[list[str] | None, typer.Option("--input", help="Inputs of a model without a preset.")] = None,
+    run: Annotated[list[str] | None, typer.Option(help=f"Only these, of {', '.join(RUNS)}; always with plain.")] = None,
     only: Annotated[str | None, typer.Option(hidden=True)] = None,
 ) -> None:
     described = Preset.from_inputs([parse_input(text) for text in inputs]) if inputs else get_preset(preset)
@@ -178,9 +179,11 @@ def main(
     with tempfile.TemporaryDirectory() as folder:
         npz = as_npz(faces, described, Path(folder))
         for count in images or [200]:
-            figures: dict[str, list[dict[str, float]]] = {run: [] for run in RUNS}
-            for _, run in itertools.product(range(repeats), RUNS):
-                figures[run].append(in_a_process(run, count, npz))
+            figures: dict[str, list[dict[str, float]]] = {
+                kind: [] for kind in RUNS if not run or kind in ("plain", *run)
+            }
+            for _, kind in itertools.product(range(repeats), figures):
+                figures[kind].append(in_a_process(kind, count, npz))
             add_rows(table, count, figures)
     console = Console()
     console.print(table)

@@ -68,7 +68,7 @@ def convolutions(view: GraphView) -> list[str]:
 def plan_of(view: GraphView, nodes: list[str]) -> Plan:
     """The plan with ``nodes`` in INT8 and no others."""
     plan = plan_by_rules(view, {}, "")
-    return plan.raised([name for name in plan.names(Precision.INT8) if name not in set(nodes)])
+    return plan.raised({name: "not compared" for name in plan.names(Precision.INT8) if name not in set(nodes)})
 
 
 def ours(model: Path, faces: Path, preset: Preset, images: int) -> None:
@@ -84,10 +84,10 @@ def ours(model: Path, faces: Path, preset: Preset, images: int) -> None:
 
 
 def ranges_for(view: GraphView, nodes: list[str], known: Mapping[str, float], exponents: Exponents) -> dict[str, float]:
-    """Ranges of what ``nodes`` read: copies take over those of their originals."""
+    """Ranges of what ``nodes`` read: copies without a range of their own take over that of their originals."""
     aliases = calibration.tensors_to_watch(view)[1]
     names = {view.nodes[node].input[0] for node in nodes}
-    plain = {name: known[aliases.get(name, name)] for name in names}
+    plain = {name: known[name if name in known else aliases[name]] for name in names}
     return plain | {equalised_name(name): known[equalised_name(name)] for name in names if name in exponents}
 
 
