@@ -89,7 +89,9 @@ def plain_without_spinning(model: onnx.ModelProto, batches: Batches) -> None:
     plain(model, batches, spinning="0")
 
 
-def whole_step(model: onnx.ModelProto, batches: Batches) -> tuple[dict[str, Histogram], Exponents]:
+def whole_step(
+    model: onnx.ModelProto, batches: Batches, threads: int | None = None
+) -> tuple[dict[str, Histogram], Exponents]:
     """What a build does: the channels' peaks on some faces, then histograms of every tensor on all of them."""
     view = GraphView(model)
     few = spread(batches.count, EQUALISING_FACES)
@@ -99,7 +101,7 @@ def whole_step(model: onnx.ModelProto, batches: Batches) -> tuple[dict[str, Hist
     read = {aliases.get(name, name) for name in read_by_int8(view)} - set(factors)
     tensors = [*watched, *map(equalised_name, factors)]
     sparse = [name for name in watched if name not in read]
-    return collect(with_divisions(model, factors), tensors, batches, sparse=sparse), factors
+    return collect(with_divisions(model, factors), tensors, batches, sparse=sparse, threads=threads), factors
 
 
 def pass_alone(model: onnx.ModelProto, batches: Batches) -> None:
