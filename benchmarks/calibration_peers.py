@@ -100,6 +100,9 @@ def main(
     judged: Annotated[int, typer.Option(help="Faces to judge on.")] = 100,
     peer: Annotated[list[str] | None, typer.Option(help=f"Of {', '.join(peers.PEERS)}.")] = None,
     modelopt_python: Annotated[Path | None, typer.Option(help="An interpreter with nvidia-modelopt[onnx].")] = None,
+    every_tensor: Annotated[
+        bool, typer.Option(help="Let onnxruntime calibrate as many tensors as we do (its default), and judge nothing.")
+    ] = False,
     preset: Annotated[str, typer.Option(help="What the model's inputs are.")] = "reference",
     inputs: Annotated[list[str] | None, typer.Option("--input", help="Inputs of a model without a preset.")] = None,
     only_ours: Annotated[bool, typer.Option(hidden=True)] = False,
@@ -118,6 +121,10 @@ def main(
         prepared = prepare(onnx.load(model), {name: values.shape[1:] for name, values in feeds.items()}).model
         path = Path(folder) / "prepared.onnx"
         onnx.save(prepared, path)
+        if every_tensor:
+            made = peers.quantise("onnxruntime-entropy", prepared, feeds, [], every_type=True)
+            sys.stdout.write(f"onnxruntime-entropy, every tensor: {made.cpu_s:.1f} CPU s, {made.peak_gib:.2f} GiB\n")
+            return
         view = GraphView(prepared)
         nodes, judge = convolutions(view), Judge(view, described, evaluation, judged)
         add_ours(table, view, nodes, judge, [str(path), *sys.argv[2:], "--faces", str(faces), "--only-ours"])
