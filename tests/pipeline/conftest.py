@@ -42,6 +42,7 @@ def settings(tmp_path: Path, faces: Path, model: Path, monkeypatch: pytest.Monke
             "aligned": True,
             "backend": "onnxruntime",
             "rule": "max",
+            "planner": "rules",
             "output": tmp_path / "engines",
             "cache": tmp_path / "cache",
         }
