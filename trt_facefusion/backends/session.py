@@ -36,7 +36,7 @@ def library(name: str, product: str, extra: str) -> ModuleType:
     except Exception as error:  # a library that is there and broken may raise anything
         raise BackendUnavailableError(
             f"{product} is installed and does not load: {type(error).__name__}: {error}.",
-            f"Install it again: pip install --force-reinstall 'trt-facefusion[{extra}]' (or use --backend onnxruntime).",
+            f"Install it again: pip install --force-reinstall 'trt-facefusion[{extra}]'; or use --backend onnxruntime.",
         ) from error
 
 
