@@ -117,10 +117,8 @@ MUTATIONS = (
         "            self._queue(timed)\n            np.copyto(self._view(spec), feeds[spec.name])\n",
         RUNNER,
     ),
-    _mutation("device buffers not freed", SLOTS, "                buffer.free()\n", "                pass\n", RUNNER),
-    _mutation(
-        "page-locked buffers not freed", SLOTS, "                allocation.free()\n", "                pass\n", RUNNER
-    ),
+    _mutation("device buffers not freed", SLOTS, "        while self._device:\n", "        while False:\n", RUNNER),
+    _mutation("page-locked buffers not freed", SLOTS, "        while self._host:\n", "        while False:\n", RUNNER),
     _mutation(
         "context kept after the end",
         PYCUDA,
