@@ -208,8 +208,9 @@ def _show_layers(profile: Profile, top: int) -> None:
         return
     shares = by_precision(profile.layers)
     told = ", ".join(f"{_OUTSIDE if name == '-' else name} {share:.0%}" for name, share in shares.items())
+    about = f" ({told})" if set(shares) != {"-"} else ""  # an ONNX file has no plan
     shown = profile.layers[:top]
-    title = f"{console.plain(profile.label)}: the slowest {len(shown)} of {len(profile.layers)} layers{f' ({told})' if set(shares) != {'-'} else ''}"
+    title = f"{console.plain(profile.label)}: the slowest {len(shown)} of {len(profile.layers)} layers{about}"
     table = Table(title=title, title_justify="left", header_style="bold")
     table.add_column("layer", overflow="fold")
     for name in ("ms", "share"):
