@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from trt_facefusion import __version__
-from trt_facefusion.cli import build, cache, console, engines, presets, report
+from trt_facefusion.cli import build, cache, console, engines, faces, presets, report
 
 app = typer.Typer(
     name="trt-ff",
@@ -23,6 +23,7 @@ app.command("inspect")(engines.inspect_command)
 app.command("presets")(presets.command)
 app.command("report")(report.command)
 app.add_typer(cache.app, name="cache")
+app.add_typer(faces.app, name="faces")
 
 
 @app.callback(invoke_without_command=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +48,6 @@ def lab(rgb: NDArray[np.floating]) -> NDArray[np.float32]:
     return np.asarray(cv2.cvtColor(flat, cv2.COLOR_RGB2LAB), np.float32).reshape(rgb.shape)
 
 
-def pixels(chip: NDArray[np.generic], *regions: Region) -> NDArray[np.generic]:
+def pixels(chip: NDArray[Any], *regions: Region) -> NDArray[Any]:
     """The pixels [N,...] of ``regions``."""
     return np.concatenate([chip[region].reshape(-1, *chip.shape[2:]) for region in regions])

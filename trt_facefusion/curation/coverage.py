@@ -51,6 +51,9 @@ count more than their share among photos. The shares are a judgement, not a meas
 that a percentile over the set feels them."""
 
 
+_CLOSE = 0.9  # of the least share: a photo or two less than that is no gap
+
+
 @dataclass(frozen=True)
 class Row:
     """One bin of one axis: ``count`` photos, their share, and its target."""
@@ -64,8 +67,8 @@ class Row:
 
     @property
     def gap(self) -> str | None:
-        """"none", "few" or "many" where the target is missed."""
-        if self.share < self.target.least:
+        """ "none", "few" or "many" where the target is missed."""
+        if self.share < _CLOSE * self.target.least:
             return "none" if self.count == 0 else "few"
         return "many" if self.share > self.target.most else None
 
@@ -130,7 +133,7 @@ def table(photos: Sequence[Photo]) -> tuple[Row, ...]:
 
 
 def _gap(row: Row) -> Finding:
-    kind = f"{row.axis}: {row.bin}"
+    kind = f"{row.axis}/{row.bin}"
     if row.gap == "none":
         return Finding(kind, f"no {row.words}", row.target.advice)
     limit = f"aim for {row.target.least:.0%}" if row.gap == "few" else f"at most {row.target.most:.0%} is better"
@@ -146,7 +149,9 @@ def problems(survey: Survey, advised: int) -> tuple[Finding, ...]:
     found = [*_unusable(survey), *_repeats(survey), *_one_sided(survey)]
     different = len(survey.best_copies())
     if different < advised:
-        text = f"{different} different usable {'photo' if different == 1 else 'photos'}: {advised} give safer INT8 ranges"
+        text = (
+            f"{different} different usable {'photo' if different == 1 else 'photos'}: {advised} give safer INT8 ranges"
+        )
         found.append(Finding("few", text, f"add about {advised - different} photos that fill the gaps below"))
     return tuple(found)
 
@@ -192,7 +197,11 @@ def _repeats(survey: Survey) -> list[Finding]:
 def _one_sided(survey: Survey) -> list[Finding]:
     """Nearly all photos in the same difficult light, or soft."""
     found = []
-    words = {("light", "low"): "in low light", ("light", "bright"): "in harsh bright light", ("focus", "soft"): "blurred"}
+    words = {
+        ("light", "low"): "in low light",
+        ("light", "bright"): "in harsh bright light",
+        ("focus", "soft"): "blurred",
+    }
     for row in table(survey.photos):
         if (row.axis, row.bin) in words and row.share >= 0.8:
             who = "all faces" if row.share == 1 else f"{row.share:.0%} of the faces"

@@ -14,7 +14,7 @@ from trt_facefusion.curation.chip import BRIDGE, EYE_PATCHES, EYES, MOUTH, SIZE,
 from trt_facefusion.types import Image
 
 MEAN_FACE = Path(__file__).resolve().parents[1] / "data" / "mean_face.png"
-"""Mean of the project's sample faces and their mirror images, each with mean 0 and deviation 1; blurred, grey, 128 px."""
+"""Mean of the sample faces and their mirror images, each with mean 0 and deviation 1; blurred, grey, 128 px."""
 
 _BLUR_PX = 1.5
 

@@ -71,7 +71,9 @@ AXES: Mapping[str, Axis] = {
             "mouth": "faces with a covered mouth (masks, scarves)",
         },
     ),
-    "size": Axis("size", {"small": "faces below 112 px", "medium": "faces of 112 to 200 px", "large": "faces from 200 px"}),
+    "size": Axis(
+        "size", {"small": "faces below 112 px", "medium": "faces of 112 to 200 px", "large": "faces from 200 px"}
+    ),
     "focus": Axis("sharpness", {"sharp": "sharp faces", "soft": "soft or blurred faces"}),
 }
 

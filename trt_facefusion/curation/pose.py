@@ -14,8 +14,8 @@ from trt_facefusion.faces.detector import FaceDetector
 from trt_facefusion.types import Image
 
 # Millimetres; x to the right of the picture, y down, z away from the camera. Widths and heights are the median of what
-# the detector gives on 161 portraits, for eyes 63 mm apart (the adult mean). The depths are anthropometric means rounded,
-# such that portraits have a median pitch of 0.
+# the detector gives on 161 portraits, for eyes 63 mm apart (the adult mean). The depths are rounded anthropometric
+# means, such that portraits have a median pitch of 0.
 MODEL_MM = np.array([(-31.5, 0, 0), (31.5, 0, 0), (0, 36.7, -28), (-28, 63, -3), (28, 63, -3)], np.float64)
 DISTANCE_MM = 600.0
 """Assumed distance of the camera: no photo tells it, and it hardly matters beyond arm's length."""
@@ -67,9 +67,8 @@ def _angles(rotation: NDArray[np.float64]) -> Pose:
 def estimate(image: Image, landmarks: Landmarks, detector: FaceDetector) -> Pose | None:
     """The pose of the face with ``landmarks`` in ``image``.
 
-    The detector looks at the upright face and at its mirror image, and the landmarks are averaged: that halves their
-    noise (on portraits the two estimates of yaw differ by 5 degrees in the mean), and a mirrored photo gives the opposite
-    yaw.
+    The detector looks at the upright face and at its mirror image, and the landmarks are averaged: that takes out what
+    differs between the two (5 degrees of yaw in the mean on portraits), and a mirrored photo gives the opposite yaw.
     """
     matrix = similarity(landmarks, TEMPLATES["arcface_128"] * _SIZE)
     matrix[:, 2] += _MARGIN

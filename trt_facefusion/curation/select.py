@@ -25,12 +25,13 @@ FLOOR_CONTRAST = 12.0
 # One unit of distance for each: what two photos that differ clearly have between them.
 _YAW, _PITCH, _ROLL, _ITA, _LIGHTNESS, _CONTRAST, _SIDE = 20.0, 10.0, 15.0, 30.0, 15.0, 15.0, 20.0
 _SHARPNESS, _LOG2_SIZE = 0.06, 1.0
+_NAMED = 3  # reasons, the rarest first
 _PERSON = 1.6  # of `same_person`, about the distance between two random people
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """A photo of the selection, and why: ``reason`` for a person, ``distance`` to the nearest photo chosen before it."""
+    """A photo of the selection, and why; ``distance`` to the nearest photo that was chosen before it."""
 
     index: int
     reason: str
@@ -63,7 +64,7 @@ def below_floor(photo: Photo) -> str | None:
 
 
 def features(survey: Survey, same_person: float) -> NDArray[np.float64]:
-    """Points [N,D] whose squared distance is that of identity plus that of the attributes, each about 1 for strangers."""
+    """Points [N,D]; squared distance is that of identity plus that of attributes, each about 1 for strangers."""
     identity = survey.embeddings.astype(np.float64) / (same_person * _PERSON)
     rows = np.array([_attributes(photo) for photo in survey.photos], np.float64).reshape(len(survey), -1)
     return np.hstack([identity, rows / math.sqrt(rows.shape[1])])
@@ -98,7 +99,7 @@ def select(
         survey: the photos.
         count: how many to choose; all that are fit where there are fewer.
         same_person: the embedder's.
-        activations: further features [N,T] of the photos, for example `pipeline.activations`; scaled to the same weight.
+        activations: further features [N,T] of the photos, such as a generator's activations; scaled to the same weight.
 
     Raises:
         FacesError: no photo is above the floor.
@@ -134,7 +135,7 @@ class _Greedy:
     def __init__(self, points: NDArray[np.float64], photos: Sequence[Photo], count: int) -> None:
         self.points, self.count = points, count
         self.bins = [[(axis, key) for axis, key in facets(photo).items() if (axis, key) in TARGETS] for photo in photos]
-        held = Counter(found for bins in self.bins for found in bins)
+        self.held = held = Counter(found for bins in self.bins for found in bins)
         # What the folder does not have cannot be asked for.
         self.need = {
             found: min(math.ceil(TARGETS[found].least * count), held[found])
@@ -170,8 +171,9 @@ class _Greedy:
     def _reason(self, index: int) -> str:
         lacking = [found for found in self.bins[index] if self.have[found] < self.need.get(found, 0)]
         if not lacking:
-            return "farthest from all chosen before in identity, pose and light"
-        return "adds " + ", ".join(dict.fromkeys(map(_words, lacking)))
+            return "farthest from all chosen before"
+        lacking.sort(key=lambda found: self.held[found])
+        return "adds " + ", ".join(list(dict.fromkeys(map(_words, lacking)))[:_NAMED])
 
 
 def _words(found: tuple[str, str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -64,8 +65,8 @@ class Photo:
 class Survey:
     """The photos of a folder that show a face, in the order of their content's digest: names and order do not matter.
 
-    ``chips`` [N,128,128,3] uint8 are for showing, ``faces`` for feeding a network; ``copies`` [N] numbers groups of near
-    copies, ``persons`` [N] people; both exist in memory only.
+    ``chips`` [N,128,128,3] uint8 are for showing, ``faces`` for feeding a network; ``copies`` [N] numbers groups of
+    near copies, ``persons`` [N] people; both exist in memory only.
     """
 
     faces: FaceSet
@@ -102,6 +103,18 @@ class Survey:
             if known is None or self.photos[index].sharpness > self.photos[known].sharpness:
                 best[group] = index
         return sorted(best.values())
+
+    def subset(self, indices: Sequence[int]) -> Survey:
+        """The photos at ``indices``, in that order."""
+        chosen = np.asarray(indices, np.int64)
+        return Survey(
+            faces=self.faces.subset(chosen),
+            photos=tuple(self.photos[index] for index in chosen),
+            chips=self.chips[chosen],
+            embeddings=self.embeddings[chosen],
+            copies=self.copies[chosen],
+            persons=self.persons[chosen],
+        )
 
     @property
     def largest_person(self) -> int:
@@ -142,7 +155,9 @@ def survey(
     photos = tuple(
         Photo(digest=digest, **notes.measured[index]) for index, digest in zip(order, faces.digests, strict=True)
     )
-    thumbnails = tuple(_rows([notes.thumbnails[index][view] for index in order], VIEWS[view][0] ** 2) for view in (0, 1))
+    thumbnails = tuple(
+        _rows([notes.thumbnails[index][view] for index in order], VIEWS[view][0] ** 2) for view in (0, 1)
+    )
     comparable = embedder.comparable(faces.embeddings)
     return Survey(
         faces=faces,
@@ -192,5 +207,3 @@ class _Notes:
         self.chips.append(chip)
         # The measures of copies were made for crops: the chip serves as one, whatever the generator's template.
         self.thumbnails.append((thumbnail(look.image, VIEWS[0][0]), thumbnail(chip, VIEWS[1][0])))
-
-

@@ -45,10 +45,13 @@ def tone(chip: Image, photo: Image) -> Tone:
     """Skin tone of the face in ``chip``, cut out of ``photo``, both uint8 RGB.
 
     ITA = atan2(L* - 50, b*) of the median skin of cheeks and forehead (A. Chardin et al., "Skin colour typology and
-    suntanning pathways", Int. J. Cosmetic Science 1991). A cast is taken out by shades of grey (G. Finlayson, E. Trezzi,
-    2004) over the whole photo, underexposure by raising the brightest hundredth of the photo to a fixed white. Both
-    assume a photo that holds something white and something grey. One that does not (a dark backdrop, a tinted room)
-    shifts the angle; burnt-out light cannot be undone.
+    suntanning pathways", Int. J. Cosmetic Science 1991). A cast is taken out by shades of grey (Finlayson, Trezzi,
+    CIC 2004) over the whole photo, underexposure by raising the brightest hundredth of the photo to a fixed white.
+
+    Both assume that a photo holds something white and something grey; without, or in strong light, the angle is wrong.
+    161 portraits darkened to a quarter of their light kept their class in 80 % (96 % within one class; without the
+    correction 1 % and 11 %); with a blue cast 73 % (99 %), a yellow one 38 % (82 %), overexposed by 1.6 34 % (78 %).
+    So a share over many photos means something, the class of one photo little.
     """
     small = _shrunk(photo)
     scene = _linear(small)
