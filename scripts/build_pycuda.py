@@ -1,11 +1,12 @@
-"""Build pycuda against the emulated CUDA driver and print, as JSON, where both are.
+"""Build pycuda against the emulated CUDA driver, fetch cuda-python's bindings, and print, as JSON, where they are.
 
 pycuda has no wheels and needs CUDA's headers and a libcuda to build. This script takes the headers from NVIDIA's own
 packages, the driver from tests/cuda_emulator, and installs the wheel into a folder of its own in the cache
 (``$XDG_CACHE_HOME/trt-facefusion``): no environment changes. The first run takes a minute or two of CPU, later runs
 nothing.
 
-    scripts/build_pycuda.py          {"driver": ".../libcuda.so.1", "site": ".../pycuda-2026.1-cp311-.../site"}
+    scripts/build_pycuda.py
+    {"driver": ".../libcuda.so.1", "site": ".../pycuda-2026.1-cp311-.../site", "bindings": ".../cuda-bindings-..."}
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from cuda_emulator import build as emulator  # noqa: E402
 
 PYCUDA = "2026.1"
 HEADERS = {"nvidia-cuda-runtime": "13.0.96", "nvidia-cuda-profiler-api": "13.0.85"}
+BINDINGS = ("cuda-bindings==13.5.0", "cuda-pathfinder==1.9.0")
 # What pycuda.driver imports, numpy aside: that one comes from the environment.
 REQUIRES = ("pytools==2026.1.1", "platformdirs==4.14.7", "typing-extensions==4.16.0", "siphash24==1.9")
 
@@ -43,7 +45,22 @@ def ready() -> dict[str, Path]:
     """
     include = _headers()
     driver = emulator.build(include, "+".join(HEADERS.values()))
-    return {"driver": driver / "libcuda.so.1", "site": _pycuda(include, driver)}
+    return {"driver": driver / "libcuda.so.1", "site": _pycuda(include, driver), "bindings": _bindings()}
+
+
+def _tag() -> str:
+    return f"cp{sysconfig.get_config_var('py_version_nodot')}-{sysconfig.get_platform()}"
+
+
+def _bindings() -> Path:
+    final = emulator.cache_folder() / f"{BINDINGS[0].replace('==', '-')}-{_tag()}"
+    with FileLock(f"{final}.lock"):
+        if not final.exists():
+            with tempfile.TemporaryDirectory(dir=final.parent) as scratch:
+                made = Path(scratch) / "made"
+                _pip("install", "--no-deps", "--only-binary=:all:", "--target", made, *BINDINGS)
+                made.rename(final)
+    return final
 
 
 def _headers() -> Path:
@@ -62,8 +79,7 @@ def _headers() -> Path:
 
 
 def _pycuda(include: Path, driver: Path) -> Path:
-    tag = f"cp{sysconfig.get_config_var('py_version_nodot')}-{sysconfig.get_platform()}"
-    final = emulator.cache_folder() / f"pycuda-{PYCUDA}-{tag}"
+    final = emulator.cache_folder() / f"pycuda-{PYCUDA}-{_tag()}"
     with FileLock(f"{final}.lock"):
         if not final.exists():
             with tempfile.TemporaryDirectory(dir=final.parent) as scratch:

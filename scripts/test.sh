@@ -8,6 +8,7 @@ scripts/fetch_trt_bindings.sh >/dev/null || echo "warning: no TensorRT bindings;
 .venv/bin/ruff check .
 .venv/bin/ruff format --check --quiet .
 .venv/bin/mypy
+.venv/bin/hadolint Dockerfile.ngc
 # Once: pycuda on an emulated CUDA driver. Where it cannot be built, the tests that need it are skipped.
 .venv/bin/python scripts/build_pycuda.py >/dev/null || echo "warning: no emulated CUDA driver; see above" >&2
 exec .venv/bin/python -m pytest "$@"

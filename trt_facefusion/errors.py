@@ -68,10 +68,14 @@ class BackendUnavailableError(TrtFaceFusionError):
 
 
 class BuildError(TrtFaceFusionError):
-    """The engine maker refused the network, or (with --strict) did not keep the plan."""
+    """The engine maker refused the network, or (with --strict) did not keep the plan; ``log`` is what it said."""
 
     kind = "build"
     exit_code = 5
+
+    def __init__(self, message: str, remedy: str, log: tuple[str, ...] = ()) -> None:
+        super().__init__(message, remedy)
+        self.log = log
 
 
 class StoreError(TrtFaceFusionError):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ def case() -> Case:
 
 def install(monkeypatch: pytest.MonkeyPatch, version: str = VERSION_10, **options: Any) -> Twin:
     module, twin = make_twin(version, **options)
-    monkeypatch.setitem(__import__("sys").modules, "tensorrt", module)
+    monkeypatch.setitem(sys.modules, "tensorrt", module)
     return twin
 
 
@@ -279,6 +280,30 @@ def test_the_librarys_own_message_is_kept(case: Case, monkeypatch: pytest.Monkey
     monkeypatch.setattr("trt_facefusion.backends.tensorrt_typed.add_profile", lambda *_: None)
     with pytest.raises(BuildError, match=r"TensorRT 11\.4.*missing dimensions in profile"):
         build(case, Precision.FP16)
+
+
+@pytest.mark.parametrize("error", [MemoryError("bad allocation"), RuntimeError("an exception of C")])
+def test_what_the_bindings_raise_is_a_failed_build_with_the_librarys_log(
+    case: Case, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(monkeypatch)
+    module = sys.modules["tensorrt"]
+
+    def raising(self: Any, network: Any, config: Any) -> Any:
+        self._logger.log(module.ILogger.Severity.WARNING, "tactic 7 needs too much memory")
+        raise error
+
+    monkeypatch.setattr(module.Builder, "build_serialized_network", raising)
+    with pytest.raises(BuildError, match=f"{type(error).__name__}: {error}") as told:
+        build(case)
+    assert "[WARNING] tactic 7 needs too much memory" in told.value.log
+
+
+def test_the_log_says_how_nodes_became_layers(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch)
+    log = build(case).log_tail
+    assert "[PLAN] node s became 2 layers: s, s_bias" in log
+    assert "[PLAN] layer s.w was made from no node" in log
 
 
 def test_a_machine_without_a_gpu_gives_a_build_error(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:

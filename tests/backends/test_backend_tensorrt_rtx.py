@@ -13,6 +13,7 @@ from typed_nets import Net, half_net, two_convolutions
 from trt_facefusion.backends.base import BuildRequest
 from trt_facefusion.backends.callbacks import PhaseTree
 from trt_facefusion.backends.kernels import int8_coverage
+from trt_facefusion.backends.pins import Pins
 from trt_facefusion.backends.tensorrt_rtx import TARGETS, TensorRtRtx
 from trt_facefusion.errors import BackendUnavailableError, BuildError
 
@@ -52,6 +53,7 @@ def test_the_same_model_gives_the_same_bytes() -> None:
 def test_every_target_is_known_to_the_library_and_builds(target: str) -> None:
     assert hasattr(trt.ComputeCapability, target.upper())
     engine = TensorRtRtx().build(BuildRequest(two_convolutions(), {}, target))
+    assert engine.pins == Pins.ahead_of_time(target) and engine.pins.driver is engine.pins.device is None
     assert int8_coverage(PLANNED, engine.kernels).real == 2
 
 

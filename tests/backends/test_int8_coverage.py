@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 from trt_facefusion.backends.base import Kernel, TensorFormat
-from trt_facefusion.backends.kernels import int8_coverage
+from trt_facefusion.backends.kernels import int8_coverage, lowered_nodes
+from trt_facefusion.types import Precision
 
 
 def kernel(kind: str, nodes: tuple[str, ...], activation: str, weight: str) -> Kernel:
@@ -46,3 +49,13 @@ def test_a_node_that_no_kernel_names_is_missing() -> None:
     coverage = int8_coverage({"a": "Conv"}, [])
     assert coverage.missing == ("a",)
     assert coverage.details[0].kernel == ""
+
+
+def test_a_typed_engine_is_held_against_its_plan_where_no_cast_is_fused_in() -> None:
+    plan = {"head": Precision.FP32, "add": Precision.FP16, "a": Precision.INT8}
+    alone = [kernel("kgen", ("head",), "fp16", "fp16"), kernel("kgen", ("add",), "int8", "int8")]
+    alone = [replace(k, outputs=(TensorFormat("y", k.inputs[0].dtype, (1,)),)) for k in alone]
+    assert set(lowered_nodes(plan, alone, typed=True)) == {"head", "add"}
+    fused = [replace(k, nodes=(*k.nodes, "head__cast")) for k in alone]
+    assert lowered_nodes(plan, fused, typed=True) == {}
+    assert set(lowered_nodes(plan, fused)) == {"head", "add"}

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cuda_emulator.driver import UNKNOWN
 
 from trt_facefusion.backends.device import Device, current_device, workspace_bytes
 from trt_facefusion.backends.uploader import BatchFeed, PycudaUploader
@@ -16,7 +17,8 @@ from trt_facefusion.errors import BadInputError, BuildError
 class FakeCuda(ModuleType):
     """`pycuda.driver` over host memory; a copy happens only when its stream or a later event is waited for."""
 
-    MemoryError = type("MemoryError", (Exception,), {})
+    Error = type("Error", (Exception,), {})
+    MemoryError = type("MemoryError", (Error,), {})
     event_flags = SimpleNamespace(DISABLE_TIMING=2)
 
     def __init__(self, limit_bytes: int = 1 << 20) -> None:
@@ -210,3 +212,13 @@ def test_batches_arrive_through_real_pycuda(request: pytest.FixtureRequest) -> N
         assert set(found.ravel()) == {10 * index}
     feed.close()
     assert emulator["async_pageable"] == 0
+
+
+def test_a_gpu_that_fails_while_it_uploads_is_told_as_a_failed_build(request: pytest.FixtureRequest) -> None:
+    emulator = request.getfixturevalue("emulated_cuda")
+    emulator.inject("h2d", UNKNOWN, after=4)
+    feed = BatchFeed(feeds(6), PycudaUploader())
+    with pytest.raises(BuildError, match="failed while a calibration batch was uploaded"):
+        for _ in feed:
+            pass
+    feed.close()

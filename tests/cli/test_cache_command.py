@@ -9,9 +9,16 @@ import pytest
 from twin.nets import Case, batches
 from workplace import Outcome, Workplace
 
-from trt_facefusion.calibration import CalibrationTable
+from trt_facefusion.calibration import Calibration, CalibrationTable, collect
+from trt_facefusion.calibration.cache import save
+from trt_facefusion.calibration.channels import channel_amax
 from trt_facefusion.calibration.histogram import Histogram
-from trt_facefusion.cli.cache import sparkline
+from trt_facefusion.cli import console
+from trt_facefusion.cli.histograms import _markers, sparkline
+from trt_facefusion.export import model_digest
+from trt_facefusion.lowering import lower
+from trt_facefusion.lowering.equalise import candidates, equalised_name, exponents, with_divisions
+from trt_facefusion.pipeline.calibrate import tensors_to_watch
 from trt_facefusion.runtime.onnxruntime import OnnxRuntimeRunner
 
 Command = Callable[[list[str]], Outcome]
@@ -61,12 +68,12 @@ def test_show_of_our_own_cache_has_histograms(command: Command, place: Workplace
 def test_sparkline_shows_the_tail() -> None:
     histogram = Histogram()
     histogram.add(np.r_[np.linspace(0, 1, 10_000), 8.0].astype(np.float32))
-    line = sparkline(histogram)
+    line = sparkline(histogram, 24)
     assert len(line) == 24
     assert line[0] == "█"
     assert line[-1] not in " █"
     assert line[12] == " "
-    assert sparkline(Histogram()).strip() == ""
+    assert sparkline(Histogram(), 24).strip() == ""
 
 
 def test_diff_sorts_by_ratio(command: Command, tmp_path: Path) -> None:
@@ -110,6 +117,36 @@ def test_convert_gives_the_graph_that_a_build_would(
     assert command([*words, "--force"]).code == 0
 
 
+def test_convert_keeps_the_equalisation_of_our_own_caches(
+    command: Command, case: Case, model: Path, tmp_path: Path
+) -> None:
+    prepared, view = case.prepared.model, case.view
+    factors = exponents(view, channel_amax(prepared, list(candidates(view)), batches()))
+    watched = [*tensors_to_watch(view)[0], *map(equalised_name, factors)]
+    histograms = collect(with_divisions(prepared, factors), watched, batches())
+    kept = {name: tuple(values.tolist()) for name, values in factors.items()}
+    made = Calibration("small", model_digest(prepared), "faces", histograms, "max", exponents=kept)
+    cache = save(made, tmp_path / "cache")
+    output = tmp_path / "typed.onnx"
+    data = command(["cache", "convert", str(cache), "--onnx", str(model), "-o", str(output), "--json"]).json
+    assert data["unknown"] == []
+    wanted = [lower(view, case.plan, {**case.table, **made.table}, exponents=e) for e in (factors, {})]
+    pictures = []
+    for found in (onnx.load(output), *wanted):
+        with OnnxRuntimeRunner(found, stand_in=True) as runner:
+            pictures.append(runner.infer(batches(1)[0])["picture"])
+    np.testing.assert_allclose(pictures[0], pictures[1], atol=1e-5)
+    assert np.abs(pictures[0] - pictures[2]).max() > 1e-3
+
+
+def test_convert_refuses_our_cache_of_another_model(command: Command, case: Case, model: Path, tmp_path: Path) -> None:
+    histograms = collect(case.prepared.model, tensors_to_watch(case.view)[0], batches())
+    cache = save(Calibration("small", "0" * 64, "faces", histograms, "max"), tmp_path / "cache")
+    refused = command(["cache", "convert", str(cache), "--onnx", str(model), "-o", str(tmp_path / "typed.onnx")])
+    assert refused.code == 2
+    assert "was made for another model" in refused.err
+
+
 def test_convert_names_what_has_no_range(
     command: Command, case: Case, foreign: Path, model: Path, tmp_path: Path
 ) -> None:
@@ -138,3 +175,49 @@ def test_convert_refuses(command: Command, model: Path, tmp_path: Path, output: 
     assert refused.code == 2
     assert says in refused.err
     assert not (tmp_path / output).exists()
+
+
+def test_show_draws_a_tensor_with_the_threshold_of_every_rule(
+    command: Command, place: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert command(place.options(rule="percentile:99")).code == 0
+    (path,) = place.cache.glob("*.cache")
+    words = ["cache", "show", str(path), "--tensor", "head_out"]
+    data = command([*words, "--json"]).json["histograms"]
+    assert list(data) == ["head_out"]
+    facts = data["head_out"]
+    assert facts["rule"] == "percentile:99" and facts["amax"] == facts["thresholds"]["percentile:99"]
+    assert facts["clipped"] == pytest.approx(0.01, abs=0.003)
+    assert set(facts["thresholds"]) > {"entropy", "mse", "max"}
+    assert sum(facts["counts"]) == facts["values"]
+    for width in (80, 100):
+        monkeypatch.setattr(console.out, "width", width)
+        lines = command(words).out.splitlines()
+        assert max(map(len, lines)) <= width
+        assert sum("█" in line for line in lines) == 7
+        assert next(line for line in lines if line.endswith("< used")).split()[1] == "percentile:99"
+
+
+def test_show_draws_the_worst_tensors_and_says_why_they_are_as_they_are(command: Command, place: Workplace) -> None:
+    assert command(place.options(rule="auto")).code == 0
+    (path,) = place.cache.glob("*.cache")
+    data = command(["cache", "show", str(path), "--json", "--worst", "4"]).json
+    noise = [facts["sqnr_db"] for facts in data["histograms"].values()]
+    assert len(noise) == 4 and noise == sorted(noise)
+    assert set(data["histograms"]) <= set(data["choice"]["quantised"])
+    shown = command(["cache", "show", str(path), "--worst", "1"]).out
+    assert "rule for all tensors" in shown and "trials" in shown and shown.count("< used") == 1
+
+
+def test_show_of_a_tensor_that_is_not_there(command: Command, place: Workplace, foreign: Path) -> None:
+    assert command(place.options()).code == 0
+    (path,) = place.cache.glob("*.cache")
+    refused = command(["cache", "show", str(path), "--tensor", "head_ou"])
+    assert refused.code == 2 and "did you mean head_out" in refused.err
+    refused = command(["cache", "show", str(foreign), "--tensor", "picture"])
+    assert refused.code == 2 and "has no histograms" in refused.err
+
+
+def test_thresholds_that_meet_stand_side_by_side() -> None:
+    assert _markers([0.0, 0.0, 0.5, 0.999, 1.0], 20) == "ab        c       de"
+    assert _markers([1.0, 1.0, 1.0], 20) == " " * 17 + "abc"

@@ -26,6 +26,7 @@ from trt_facefusion.backends.interrupts import Interrupt  # noqa: E402
 from trt_facefusion.backends.rtx_log import LogBuffer  # noqa: E402
 from trt_facefusion.backends.tensorrt import TensorRt  # noqa: E402
 from trt_facefusion.errors import BuildError  # noqa: E402
+from trt_facefusion.runtime.layer_times import make_profiler  # noqa: E402
 
 sys.modules["tensorrt"] = trt
 
@@ -56,6 +57,16 @@ def check_monitor() -> None:
     stop.interrupt.signum = 2
     assert trt.IProgressMonitor.step_complete(monitor, "build", 1) is False
     trt.IProgressMonitor.phase_finish(monitor, "build")
+
+
+def check_profiler() -> None:
+    times: list[tuple[str, float]] = []
+    # Where an execution context says it is from, as the runtime asks.
+    profiler = make_profiler(sys.modules[trt.IExecutionContext.__module__], times)
+    assert isinstance(profiler, trt.IProfiler)
+    trt.IProfiler.report_layer_time(profiler, "conv + relu", 0.25)
+    trt.IProfiler.report_layer_time(profiler, "head", 2)
+    assert times == [("conv + relu", 0.25), ("head", 2.0)], times
 
 
 class Feed:
@@ -101,6 +112,7 @@ def check_build_without_a_gpu() -> None:
 check_surface()
 check_logger()
 check_monitor()
+check_profiler()
 check_build_without_a_gpu()
 if major == 10:
     kinds = trt.CalibrationAlgoType

@@ -9,21 +9,25 @@ import sys
 from pathlib import Path
 
 import pytest
+from twin import runtime as twin_runtime
 from twin import surface as twin_surface
 from twin.builder import VERSION_10, VERSION_11, make_twin
 from twin.nets import SHAPES, Case, batches
 from twin.uploader import A10G, HostUploader
 
 import trt_facefusion.backends
+import trt_facefusion.runtime
 from contract.surface_data import extract, load
 from contract.uses import Use, check, read_sources
 from trt_facefusion.backends.base import BuildOptions, BuildRequest, WeakTyping
 from trt_facefusion.backends.tensorrt import TensorRt
 from trt_facefusion.types import Precision
 
-SOURCES = read_sources(Path(trt_facefusion.backends.__file__).parent)
-_ALL = ["callbacks.py", "session.py"]
-_BOTH = [*_ALL, "inspector.py", "tensorrt_config.py", "tensorrt_typed.py"]
+SOURCES = read_sources(Path(trt_facefusion.backends.__file__).parent) | {
+    f"runtime/{name}": text for name, text in read_sources(Path(trt_facefusion.runtime.__file__).parent).items()
+}
+_ALL = ["callbacks.py", "session.py", "tensorrt_typed.py", "runtime/engine_file.py", "runtime/layer_times.py"]
+_BOTH = [*_ALL, "inspector.py", "tensorrt_config.py"]
 _WEAK = ["calibrator.py", "constraints.py", "scales.py", "tensorrt_weak.py"]
 FILES = {
     "tensorrt_10.16": [*_BOTH, *_WEAK],
@@ -126,6 +130,20 @@ def test_the_twin_has_nothing_that_the_library_lacks(version: str, name: str) ->
         assert public <= known, (owner, public - known)
 
 
+@pytest.mark.parametrize("name", ["tensorrt_10.16", "tensorrt_11.4"])
+def test_the_running_twin_has_nothing_that_the_library_lacks(name: str) -> None:
+    classes = load(name)["classes"]
+    made = {key: cls for key, cls in vars(twin_runtime).items() if isinstance(cls, type) and key in classes}
+    assert {"IProfiler", "IExecutionContext", "ICudaEngine", "Runtime", "ILogger"} <= set(made)
+    own = {"Runtime": {"version", "logger"}, "ILogger": set(ILOGGER), "Logger": {"log", "min_severity"}}
+    for owner, cls in made.items():
+        public = {member for member in vars(cls) if not member.startswith("_")} - _INT_MEMBERS - own.get(owner, set())
+        assert public <= set(classes[owner]), (owner, public - set(classes[owner]))
+    for member in ("profiler", "enqueue_emits_profile"):
+        assert classes["IExecutionContext"][member].startswith("[rw]")
+
+
+ILOGGER = ("INTERNAL_ERROR", "ERROR", "WARNING", "INFO", "VERBOSE", "Severity")
 _INT_MEMBERS = {name for name in dir(int) if not name.startswith("_")} | {"name", "value"}
 
 

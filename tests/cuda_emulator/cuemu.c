@@ -2,7 +2,7 @@
  *
  * Implements, over ordinary host memory, the part of the public CUDA driver API (as declared in cuda.h) that an
  * inference runtime needs: device query, contexts, device and page-locked host memory, copies, memsets, streams,
- * events, host functions. Everything else in cuda.h is a generated weak stub that returns CUDA_ERROR_NOT_SUPPORTED.
+ * events, host functions, graphs captured from a stream. Everything else in cuda.h is a generated weak stub that returns CUDA_ERROR_NOT_SUPPORTED.
  * README.md says what it is for, how to steer it, and where it differs from a GPU.
  *
  * One lock guards all state. Each stream has a worker thread and an ordered queue of operations; each operation has a
@@ -34,7 +34,8 @@ typedef struct ticket {
     struct CUstream_st *s;
 } ticket;
 
-enum opkind { OP_COPY, OP_SET8, OP_SET16, OP_SET32, OP_MARK, OP_HOSTFN, OP_CALLBACK, OP_COPY2D, OP_QUIT };
+enum opkind { OP_COPY, OP_SET8, OP_SET16, OP_SET32, OP_MARK, OP_HOSTFN, OP_CALLBACK, OP_COPY2D, OP_FAULT, OP_QUIT };
+enum dir { H2D, D2H, D2D };
 typedef struct op {
     enum opkind kind;
     void *dst;
@@ -43,6 +44,9 @@ typedef struct op {
     unsigned val;
     size_t dpitch, spitch, w, h;
     int free_src; /* staged pageable source */
+    /* as the caller named them: a graph looks them up again at every launch */
+    const void *named_dst, *named_src;
+    enum dir dir;
     CUhostFn fn;
     CUstreamCallback cb;
     void *ud;
@@ -57,6 +61,8 @@ typedef struct op {
 #define MAGIC_STREAM 0x53545231
 #define MAGIC_EVENT 0x45564e54
 #define MAGIC_CTX 0x43545831
+#define MAGIC_GRAPH 0x47525048
+#define MAGIC_EXEC 0x47455845
 struct CUctx_st {
     int magic;
     unsigned flags;
@@ -73,12 +79,26 @@ struct CUstream_st {
     ticket *last;
     pthread_t th;
     pthread_cond_t cv;
+    struct CUgraph_st *capture; /* what the stream is captured into */
+    CUstreamCaptureMode capture_mode;
+    pthread_t capture_thread;
     struct CUstream_st *next;
+};
+struct CUgraph_st {
+    int magic;
+    int invalid; /* a call that a capture forbids was made */
+    op *head, *tail;
+};
+struct CUgraphExec_st {
+    int magic;
+    op *head;
+    ticket *last;
 };
 struct CUevent_st {
     int magic;
     struct CUctx_st *ctx;
     unsigned flags;
+    int captured; /* recorded into a graph: nothing to wait for */
     ticket *tk;
 };
 
@@ -117,10 +137,15 @@ static double latency_s = 2000e-6, bytes_per_s = 12e9;
 static int poison = 1, lazy;
 static long st_alloc, st_free, st_pin_alloc, st_pin_free, st_async, st_async_pageable, st_sync;
 static long st_streams, st_events, st_early_free, st_executed;
+static long st_graphs, st_captures, st_graph_launches;
 
 /* Faults that a test asks for: calls (or work in a stream) at this point fail, after some that do not. */
-static const char *const points[] = {"alloc", "pinned", "h2d", "d2h", "launch", "sync", "push", "stream"};
-enum point { AT_ALLOC, AT_PINNED, AT_H2D, AT_D2H, AT_LAUNCH, AT_SYNC, AT_PUSH, AT_STREAM, N_POINTS };
+static const char *const points[] = {"alloc", "pinned", "h2d", "d2h", "launch", "sync", "push", "stream",
+                                     "capture", "instantiate", "graph"};
+enum point {
+    AT_ALLOC, AT_PINNED, AT_H2D, AT_D2H, AT_LAUNCH, AT_SYNC, AT_PUSH, AT_STREAM, AT_CAPTURE, AT_INSTANTIATE, AT_GRAPH,
+    N_POINTS
+};
 static struct {
     long times, after;
     CUresult result;
@@ -264,11 +289,14 @@ static void *worker(void *arg) {
         case OP_CALLBACK:
             o->cb(o->cbstream, CUDA_SUCCESS, o->ud);
             break;
+        case OP_FAULT:
         case OP_MARK:
         case OP_QUIT:
             break;
         }
         pthread_mutex_lock(&G);
+        if (o->kind == OP_FAULT && !failed)
+            s->ctx->error = CUDA_ERROR_ILLEGAL_ADDRESS;
         o->tk->t_done = now();
         o->tk->done = 1;
         tk_unref(o->tk);
@@ -319,7 +347,16 @@ static void add_dep(op *o, ticket *t) {
     o->deps = realloc(o->deps, sizeof(ticket *) * (o->ndeps + 1));
     o->deps[o->ndeps++] = tk_ref(t);
 }
-static ticket *enqueue(struct CUstream_st *s, op *o) { /* G held; ticket is borrowed */
+static ticket *enqueue(struct CUstream_st *s, op *o) { /* G held; ticket is borrowed; NULL: captured, does not run */
+    if (s->capture) {
+        struct CUgraph_st *g = s->capture;
+        if (g->tail)
+            g->tail->next = o;
+        else
+            g->head = o;
+        g->tail = o;
+        return NULL;
+    }
     if (s->flags & F_LEGACY) {
         for (struct CUstream_st *x = streams; x; x = x->next)
             if (x != s && x->ctx == s->ctx && !(x->flags & CU_STREAM_NON_BLOCKING))
@@ -359,6 +396,21 @@ static op *op_new(enum opkind k) {
     op *o = calloc(1, sizeof *o);
     o->kind = k;
     return o;
+}
+
+/* Capture forbids waiting on the stream, and some calls to the thread that captures (or to all): they break it. */
+static CUresult broken(struct CUstream_st *s) {
+    s->capture->invalid = 1;
+    return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
+}
+static CUresult forbidden_here(void) { /* G held */
+    CUresult r = CUDA_SUCCESS;
+    for (struct CUstream_st *s = streams; s; s = s->next)
+        if (s->capture && (s->capture_mode == CU_STREAM_CAPTURE_MODE_GLOBAL ||
+                           (s->capture_mode == CU_STREAM_CAPTURE_MODE_THREAD_LOCAL &&
+                            pthread_equal(s->capture_thread, pthread_self()))))
+            r = broken(s);
+    return r;
 }
 
 static void wait_stream(struct CUstream_st *s) {
@@ -452,7 +504,9 @@ static int is_dev_va(const void *p) {
 
 static CUresult dev_alloc(CUdeviceptr *out, size_t n) {
     reclaim();
-    CUresult asked = fault(AT_ALLOC);
+    CUresult asked = forbidden_here();
+    if (!asked)
+        asked = fault(AT_ALLOC);
     if (asked)
         return asked;
     size_t m = (n + 4095) & ~(size_t)4095;
@@ -493,7 +547,9 @@ static CUresult dev_free(CUdeviceptr p) {
 }
 static CUresult host_alloc(void **pp, size_t n, unsigned flags) {
     void *p;
-    CUresult asked = fault(AT_PINNED);
+    CUresult asked = forbidden_here();
+    if (!asked)
+        asked = fault(AT_PINNED);
     if (asked)
         return asked;
     if (posix_memalign(&p, 4096, n ? n : 1))
@@ -684,7 +740,6 @@ EXPORT CUresult CUDAAPI cuPointerGetAttribute(void *d, CUpointer_attribute k, CU
 }
 
 /* ----------------------------------------------------------------- copies */
-enum dir { H2D, D2H, D2D };
 static CUresult copy(void *dst, const void *src, size_t n, enum dir k, int async, CUstream h) {
     /* G held */
     if (n == 0)
@@ -701,6 +756,8 @@ static CUresult copy(void *dst, const void *src, size_t n, enum dir k, int async
     if (k == D2H && is_dev_va(dst))
         return CUDA_ERROR_INVALID_VALUE;
     CUresult asked = k == D2D ? CUDA_SUCCESS : fault(k == H2D ? AT_H2D : AT_D2H);
+    if (!async && !asked)
+        asked = forbidden_here();
     if (asked)
         return asked;
     if (async)
@@ -711,10 +768,15 @@ static CUresult copy(void *dst, const void *src, size_t n, enum dir k, int async
     int pageable = hostside && !find_pin(hostside, n);
     if (async && pageable)
         st_async_pageable++;
+    if (s->capture && pageable) /* a GPU's driver takes it, but what this project does with it is a mistake */
+        return broken(s);
     op *o = op_new(OP_COPY);
     o->dst = d;
     o->src = c;
     o->n = n;
+    o->named_dst = dst;
+    o->named_src = src;
+    o->dir = k;
     if (k == D2D) {
         enqueue(s, o);
         return CUDA_SUCCESS;
@@ -728,7 +790,7 @@ static CUresult copy(void *dst, const void *src, size_t n, enum dir k, int async
         return CUDA_SUCCESS;
     }
     if (async && !pageable) {
-        if (poison && k == D2H)
+        if (poison && k == D2H && !s->capture)
             memset(d, 0xCF, n);
         enqueue(s, o);
         return CUDA_SUCCESS;
@@ -812,6 +874,8 @@ static CUresult copy2d(const CUDA_MEMCPY2D *p, int async, CUstream h) {
         return CUDA_ERROR_NOT_SUPPORTED;
     if (!c || !d)
         return CUDA_ERROR_INVALID_VALUE;
+    if (s->capture)
+        return broken(s); /* not emulated */
     if (async) {
         st_async++;
         st_async_pageable += pageable;
@@ -859,6 +923,7 @@ static CUresult fill(CUdeviceptr p, unsigned v, size_t n, size_t esz, enum opkin
         return CUDA_ERROR_INVALID_VALUE;
     op *o = op_new(k);
     o->dst = d;
+    o->named_dst = (void *)p;
     o->n = n;
     o->val = v;
     enqueue(s, o);
@@ -918,6 +983,7 @@ EXPORT CUresult CUDAAPI cuStreamDestroy(CUstream h) {
     struct CUstream_st *s = h ? find_stream(h) : NULL;
     if (!s || (s->flags & F_LEGACY))
         RET(CUDA_ERROR_INVALID_HANDLE);
+    s->capture = NULL;
     release(enqueue(s, op_new(OP_QUIT))); /* queued work still completes */
     s->magic = 0;
     st_streams--;
@@ -929,6 +995,8 @@ EXPORT CUresult CUDAAPI cuStreamSynchronize(CUstream h) {
     struct CUstream_st *s = find_stream(h);
     if (!s)
         RET(CUDA_ERROR_INVALID_HANDLE);
+    if (s->capture)
+        RET(broken(s));
     wait_stream(s);
     CUresult asked = fault(AT_SYNC);
     RET(asked ? asked : cur()->error);
@@ -939,6 +1007,8 @@ EXPORT CUresult CUDAAPI cuStreamQuery(CUstream h) {
     struct CUstream_st *s = find_stream(h);
     if (!s)
         RET(CUDA_ERROR_INVALID_HANDLE);
+    if (s->capture)
+        RET(broken(s));
     release(s->last);
     RET(s->last && !s->last->done ? CUDA_ERROR_NOT_READY : CUDA_SUCCESS);
 }
@@ -976,6 +1046,8 @@ EXPORT CUresult CUDAAPI cuStreamWaitEvent(CUstream h, CUevent e, unsigned f) {
     struct CUstream_st *s = find_stream(h);
     if (!s || !e || e->magic != MAGIC_EVENT)
         RET(CUDA_ERROR_INVALID_HANDLE);
+    if (e->captured || s->capture) /* graphs of several streams are not emulated */
+        RET(CUDA_ERROR_STREAM_CAPTURE_ISOLATION);
     op *o = op_new(OP_MARK);
     add_dep(o, e->tk);
     enqueue(s, o);
@@ -1045,6 +1117,7 @@ EXPORT CUresult CUDAAPI cuEventRecord(CUevent e, CUstream h) {
     ticket *t = enqueue(s, op_new(OP_MARK));
     tk_unref(e->tk);
     e->tk = tk_ref(t);
+    e->captured = s->capture != NULL;
     RET(CUDA_SUCCESS);
 }
 EXPORT CUresult CUDAAPI cuEventRecordWithFlags(CUevent e, CUstream h, unsigned f) {
@@ -1056,6 +1129,8 @@ EXPORT CUresult CUDAAPI cuEventQuery(CUevent e) {
     LOCK();
     if (!e || e->magic != MAGIC_EVENT)
         RET(CUDA_ERROR_INVALID_HANDLE);
+    if (e->captured)
+        RET(CUDA_ERROR_CAPTURED_EVENT);
     release(e->tk);
     RET(e->tk && !e->tk->done ? CUDA_ERROR_NOT_READY : CUDA_SUCCESS);
 }
@@ -1064,6 +1139,8 @@ EXPORT CUresult CUDAAPI cuEventSynchronize(CUevent e) {
     LOCK();
     if (!e || e->magic != MAGIC_EVENT)
         RET(CUDA_ERROR_INVALID_HANDLE);
+    if (e->captured)
+        RET(CUDA_ERROR_CAPTURED_EVENT);
     host_wait(e->tk);
     CUresult asked = fault(AT_SYNC);
     RET(asked ? asked : cur()->error);
@@ -1078,6 +1155,163 @@ EXPORT CUresult CUDAAPI cuEventElapsedTime(float *ms, CUevent a, CUevent b) {
     if (!a->tk->done || !b->tk->done)
         RET(CUDA_ERROR_NOT_READY);
     *ms = (float)((b->tk->t_done - a->tk->t_done) * 1e3);
+    RET(CUDA_SUCCESS);
+}
+
+/* ----------------------------------------------------------------- graphs */
+static op *nodes_copy(const op *from) {
+    op *head = NULL, **place = &head;
+    for (; from; from = from->next) {
+        *place = op_new(from->kind);
+        **place = *from;
+        (*place)->next = NULL;
+        place = &(*place)->next;
+    }
+    return head;
+}
+static void nodes_free(op *o) {
+    while (o) {
+        op *next = o->next;
+        free(o);
+        o = next;
+    }
+}
+EXPORT CUresult CUDAAPI cuStreamBeginCapture(CUstream h, CUstreamCaptureMode mode) {
+    NEED_CTX();
+    LOCK();
+    struct CUstream_st *s = find_stream(h);
+    if (!s)
+        RET(CUDA_ERROR_INVALID_HANDLE);
+    if (s->capture || (s->flags & F_LEGACY))
+        RET(CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED);
+    CUresult asked = fault(AT_CAPTURE);
+    if (asked)
+        RET(asked);
+    s->capture = calloc(1, sizeof *s->capture);
+    s->capture->magic = MAGIC_GRAPH;
+    s->capture_mode = mode;
+    s->capture_thread = pthread_self();
+    st_captures++;
+    st_graphs++;
+    RET(CUDA_SUCCESS);
+}
+EXPORT CUresult CUDAAPI cuStreamIsCapturing(CUstream h, CUstreamCaptureStatus *status) {
+    NEED_CTX();
+    NEED(status);
+    LOCK();
+    struct CUstream_st *s = find_stream(h);
+    if (!s)
+        RET(CUDA_ERROR_INVALID_HANDLE);
+    *status = !s->capture           ? CU_STREAM_CAPTURE_STATUS_NONE
+              : s->capture->invalid ? CU_STREAM_CAPTURE_STATUS_INVALIDATED
+                                    : CU_STREAM_CAPTURE_STATUS_ACTIVE;
+    RET(CUDA_SUCCESS);
+}
+static void graph_free(struct CUgraph_st *g) { /* the struct is kept: a use after this is caught */
+    nodes_free(g->head);
+    g->head = g->tail = NULL;
+    g->magic = 0;
+    st_graphs--;
+}
+EXPORT CUresult CUDAAPI cuStreamEndCapture(CUstream h, CUgraph *graph) {
+    NEED_CTX();
+    NEED(graph);
+    LOCK();
+    struct CUstream_st *s = find_stream(h);
+    if (!s || !s->capture)
+        RET(CUDA_ERROR_ILLEGAL_STATE);
+    if (s->capture_mode != CU_STREAM_CAPTURE_MODE_RELAXED && !pthread_equal(s->capture_thread, pthread_self()))
+        RET(CUDA_ERROR_STREAM_CAPTURE_WRONG_THREAD);
+    *graph = s->capture;
+    s->capture = NULL;
+    if ((*graph)->invalid) {
+        graph_free(*graph);
+        *graph = NULL;
+        RET(CUDA_ERROR_STREAM_CAPTURE_INVALIDATED);
+    }
+    RET(CUDA_SUCCESS);
+}
+EXPORT CUresult CUDAAPI cuGraphDestroy(CUgraph g) {
+    NEED_CTX();
+    LOCK();
+    if (!g || g->magic != MAGIC_GRAPH)
+        RET(CUDA_ERROR_INVALID_VALUE);
+    graph_free(g);
+    RET(CUDA_SUCCESS);
+}
+EXPORT CUresult CUDAAPI cuGraphInstantiateWithFlags(CUgraphExec *exec, CUgraph g, unsigned long long flags) {
+    NEED_CTX();
+    NEED(exec && !flags);
+    LOCK();
+    if (!g || g->magic != MAGIC_GRAPH)
+        RET(CUDA_ERROR_INVALID_VALUE);
+    CUresult asked = fault(AT_INSTANTIATE);
+    if (asked)
+        RET(asked);
+    *exec = calloc(1, sizeof **exec);
+    (*exec)->magic = MAGIC_EXEC;
+    (*exec)->head = nodes_copy(g->head);
+    st_graphs++;
+    RET(CUDA_SUCCESS);
+}
+EXPORT CUresult CUDAAPI cuGraphExecDestroy(CUgraphExec exec) {
+    NEED_CTX();
+    LOCK();
+    if (!exec || exec->magic != MAGIC_EXEC)
+        RET(CUDA_ERROR_INVALID_VALUE);
+    if (exec->last && !exec->last->done)
+        st_early_free++;
+    tk_unref(exec->last);
+    exec->last = NULL;
+    nodes_free(exec->head);
+    exec->head = NULL;
+    exec->magic = 0;
+    st_graphs--;
+    RET(CUDA_SUCCESS);
+}
+/* The memory that a node names, as it is now: a GPU faults where it is gone. */
+static int still_there(op *o) {
+    if (o->kind == OP_COPY) {
+        o->dst = o->dir == D2H ? (find_pin(o->named_dst, o->n) ? (void *)o->named_dst : NULL)
+                               : dev((CUdeviceptr)o->named_dst, o->n);
+        o->src = o->dir == H2D ? (find_pin(o->named_src, o->n) ? o->named_src : NULL)
+                               : dev((CUdeviceptr)o->named_src, o->n);
+        return o->dst && o->src;
+    }
+    if (o->kind == OP_SET8 || o->kind == OP_SET16 || o->kind == OP_SET32) {
+        size_t size = o->n * (o->kind == OP_SET8 ? 1 : o->kind == OP_SET16 ? 2 : 4);
+        o->dst = dev((CUdeviceptr)o->named_dst, size);
+        return o->dst != NULL;
+    }
+    return 1;
+}
+EXPORT CUresult CUDAAPI cuGraphLaunch(CUgraphExec exec, CUstream h) {
+    NEED_CTX();
+    LOCK();
+    struct CUstream_st *s = find_stream(h);
+    if (!s || !exec || exec->magic != MAGIC_EXEC)
+        RET(CUDA_ERROR_INVALID_HANDLE);
+    if (s->capture)
+        RET(broken(s)); /* child graphs are not emulated */
+    CUresult asked = fault(AT_GRAPH);
+    if (asked)
+        RET(asked);
+    st_graph_launches++;
+    op *head = op_new(OP_MARK);
+    add_dep(head, exec->last); /* a graph does not run beside itself */
+    head->next = nodes_copy(exec->head);
+    ticket *last = NULL;
+    for (op *o = head, *next; o; o = next) {
+        next = o->next;
+        o->next = NULL;
+        if (!still_there(o))
+            o->kind = OP_FAULT;
+        else if (poison && o->kind == OP_COPY && o->dir == D2H)
+            memset(o->dst, 0xCF, o->n);
+        last = enqueue(s, o);
+    }
+    tk_unref(exec->last);
+    exec->last = tk_ref(last);
     RET(CUDA_SUCCESS);
 }
 
@@ -1413,6 +1647,9 @@ EXPORT CUresult CUDAAPI cuCtxGetFlags(unsigned *f) {
 EXPORT CUresult CUDAAPI cuCtxSynchronize(void) {
     NEED_CTX();
     LOCK();
+    CUresult asked = forbidden_here();
+    if (asked)
+        RET(asked);
     wait_ctx(cur());
     RET(cur()->error);
 }
@@ -1546,6 +1783,12 @@ static const struct {
     E(CUDA_ERROR_LAUNCH_FAILED, "unspecified launch failure"),
     E(CUDA_ERROR_ECC_UNCORRECTABLE, "uncorrectable ECC error encountered"),
     E(CUDA_ERROR_LAUNCH_TIMEOUT, "the launch timed out and was terminated"),
+    E(CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED, "operation not permitted when stream is capturing"),
+    E(CUDA_ERROR_STREAM_CAPTURE_INVALIDATED, "operation failed due to a previous error during capture"),
+    E(CUDA_ERROR_STREAM_CAPTURE_ISOLATION, "dependency created on uncaptured work in another stream"),
+    E(CUDA_ERROR_STREAM_CAPTURE_WRONG_THREAD, "attempt to terminate a thread-local capture sequence from another thread"),
+    E(CUDA_ERROR_CAPTURED_EVENT, "operation not permitted on an event last recorded in a capturing stream"),
+    E(CUDA_ERROR_ILLEGAL_STATE, "the operation cannot be performed in the present state"),
     E(CUDA_ERROR_UNKNOWN, "unknown error"),
     E(CUDA_ERROR_NOT_SUPPORTED, "operation not supported (cuemu)"),
 };
@@ -1596,6 +1839,9 @@ EXPORT long cuemu_counter(const char *name) {
         {"sync", st_sync},
         {"executed", st_executed},
         {"early_free", st_early_free},
+        {"graphs", st_graphs},
+        {"captures", st_captures},
+        {"graph_launches", st_graph_launches},
         {"used", (long)mem_used},
         {"busy_streams", executing},
         {"context_refs", primary && primary->magic == MAGIC_CTX ? primary->refs : 0},

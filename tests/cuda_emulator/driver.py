@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-EVENTS = ("async", "async_pageable", "sync", "executed", "early_free")
+EVENTS = ("async", "async_pageable", "sync", "executed", "early_free", "captures", "graph_launches")
 COUNTERS = (
-    "alloc", "free", "pin_alloc", "pin_free", "streams", "events", "used", "busy_streams", "context_refs", *EVENTS,
+    "alloc", "free", "pin_alloc", "pin_free", "streams", "events", "graphs", "used", "busy_streams", "context_refs",
+    *EVENTS,
 )  # fmt: skip
 
 ILLEGAL_ADDRESS = 700
@@ -40,8 +41,9 @@ def load(paths: dict[str, str], memory_mb: float = 8192) -> EmulatedDriver:
     """Load the driver, then pycuda, which finds the driver by its name among what is loaded already."""
     os.environ.update({"CUEMU_LAZY": "1", "CUEMU_LATENCY_US": "0", "CUEMU_MEM_MB": str(memory_mb)})
     library = ctypes.CDLL(paths["driver"], mode=ctypes.RTLD_GLOBAL)
-    if paths["site"] not in sys.path:
-        sys.path.append(paths["site"])  # behind the environment's own packages
+    for name in ("site", "bindings"):
+        if paths[name] not in sys.path:
+            sys.path.append(paths[name])  # behind the environment's own packages
     from pycuda import driver
 
     driver.init()
@@ -80,6 +82,7 @@ class EmulatedDriver:
             "page-locked buffers": self["pin_alloc"] - self["pin_free"],
             "streams": self["streams"],
             "events": self["events"],
+            "graphs": self["graphs"],
             "contexts": self["context_refs"],
         }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -177,7 +178,7 @@ kept = driver.mem_alloc(64), driver.Stream(), driver.Event(), driver.pagelocked_
 context.detach()
 print(*emulator.held().values())
 """
-    assert emulated_cuda.run(script).stdout == "1 1 1 1 0\n"
+    assert emulated_cuda.run(script).stdout == "1 1 1 1 0 0\n"
 
 
 @pytest.mark.parametrize("point", ["h2d", "d2h", "sync"])
@@ -216,3 +217,115 @@ def test_every_counter_has_a_value(emulated_cuda: EmulatedDriver) -> None:
     assert all(emulated_cuda[name] >= 0 for name in COUNTERS)
     with pytest.raises(KeyError):
         emulated_cuda["no such counter"]
+
+
+# -- graphs
+
+
+def handle(pointer: int = 0) -> Any:
+    return ctypes.c_void_p(pointer)
+
+
+def captured(stream: Any, queue: Any, mode: int = 1) -> tuple[int, Any]:
+    """What ending the capture gave, and the graph made ready; mode 0 is global, 1 thread local, 2 relaxed."""
+    driver, graph, ready = ctypes.CDLL("libcuda.so.1"), handle(), handle()
+    assert driver.cuStreamBeginCapture_v2(handle(stream.handle), mode) == 0
+    queue()
+    result = driver.cuStreamEndCapture(handle(stream.handle), ctypes.byref(graph))
+    if result == 0:
+        assert driver.cuGraphInstantiateWithFlags(ctypes.byref(ready), graph, ctypes.c_uint64(0)) == 0
+        assert driver.cuGraphDestroy(graph) == 0
+    return result, ready
+
+
+def test_captured_work_runs_at_every_launch_and_not_before(cuda: Any, emulated_cuda: EmulatedDriver) -> None:
+    driver = ctypes.CDLL("libcuda.so.1")
+    stream, source, target, device = cuda.Stream(), filled(cuda, 1), filled(cuda, 0), cuda.mem_alloc(4 * N)
+
+    def queue() -> None:
+        cuda.memcpy_htod_async(device, source, stream)
+        cuda.memcpy_dtoh_async(target, device, stream)
+
+    _, graph = captured(stream, queue)
+    stream.synchronize()
+    assert (target == 0).all()
+    for value in (2, 3):
+        source[:] = value
+        assert driver.cuGraphLaunch(graph, handle(stream.handle)) == 0
+        assert not (target == value).any()
+        stream.synchronize()
+        assert (target == value).all()
+    assert emulated_cuda["graph_launches"] == 2
+    assert driver.cuGraphExecDestroy(graph) == 0
+
+
+def test_a_graph_that_outlives_its_buffer_faults(emulated_cuda: EmulatedDriver) -> None:
+    script = """
+import sys
+from test_emulated_driver import captured, ctypes, filled, handle
+from pycuda import driver as cuda
+context = cuda.Device(0).retain_primary_context()
+context.push()
+stream, source, device = cuda.Stream(), filled(cuda, 1), cuda.mem_alloc(4096)
+_, graph = captured(stream, lambda: cuda.memcpy_htod_async(device, source, stream))
+device.free()
+print(ctypes.CDLL("libcuda.so.1").cuGraphLaunch(graph, handle(stream.handle)))
+try:
+    stream.synchronize()
+except cuda.Error as error:
+    print(error)
+"""
+    place = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+    assert "0\n" in (told := emulated_cuda.run(place + script).stdout) and "illegal memory access" in told
+
+
+@pytest.mark.parametrize(
+    ("call", "mode", "elsewhere", "result"),
+    [
+        (lambda cuda, stream: stream.synchronize(), 2, False, 901),
+        (lambda cuda, stream: cuda.mem_alloc(4), 1, False, 901),
+        (lambda cuda, stream: cuda.mem_alloc(4), 2, False, 0),
+        (lambda cuda, stream: cuda.mem_alloc(4), 1, True, 0),
+        (lambda cuda, stream: cuda.mem_alloc(4), 0, True, 901),
+        (lambda cuda, stream: cuda.pagelocked_empty(4, np.uint8), 1, False, 901),
+        (lambda cuda, stream: cuda.Context.synchronize(), 1, False, 901),
+    ],
+)
+def test_what_a_capture_forbids_breaks_it(cuda: Any, call: Any, mode: int, elsewhere: bool, result: int) -> None:
+    stream = cuda.Stream()
+    context = cuda.Context.get_current()
+    kept: list[Any] = []
+
+    def queue() -> None:
+        try:
+            if elsewhere:
+                context.push()
+            kept.append(call(cuda, stream))
+        except cuda.Error:
+            pass
+        finally:
+            if elsewhere:
+                context.pop()
+
+    def from_another_thread() -> None:
+        thread = threading.Thread(target=queue)
+        thread.start()
+        thread.join()
+
+    found, graph = captured(stream, from_another_thread if elsewhere else queue, mode)
+    assert found == result
+    if graph:
+        ctypes.CDLL("libcuda.so.1").cuGraphExecDestroy(graph)
+    for made in kept:  # pycuda frees nothing in a thread that did not make the context
+        if hasattr(made, "free"):
+            made.free()
+
+
+def test_an_event_of_a_capture_cannot_be_waited_for(cuda: Any) -> None:
+    stream, event = cuda.Stream(), cuda.Event()
+    _, graph = captured(stream, lambda: event.record(stream))
+    with pytest.raises(cuda.Error):
+        event.synchronize()
+    event.record(stream)
+    event.synchronize()
+    ctypes.CDLL("libcuda.so.1").cuGraphExecDestroy(graph)

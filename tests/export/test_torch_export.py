@@ -109,3 +109,9 @@ def test_networks_that_return_several_outputs_are_compared_by_the_first() -> Non
     x = np.ones((1, 3, 2, 2), np.float32)
     for kind in (tuple, dict):
         assert largest_difference(Two(kind), {"y": x * 2, "mask": x}, {"x": x}) == 0
+
+
+def test_the_exported_model_tells_nothing_of_this_machine() -> None:
+    """Its digest names caches and plans, which are to be used elsewhere, too."""
+    data = ReferenceSource().load(SHAPES).SerializeToString()
+    assert b'File "' not in data and str(Path(torch.__file__).parent).encode() not in data

@@ -15,7 +15,9 @@ from twin.uploader import A10G, HostUploader
 
 from trt_facefusion.backends import registry
 from trt_facefusion.backends.base import BuildOptions
+from trt_facefusion.backends.pins import Pins, platform_here
 from trt_facefusion.backends.tensorrt import TensorRt
+from trt_facefusion.calibration import CalibrationTable
 from trt_facefusion.export import OnnxSource
 from trt_facefusion.pipeline import settings as settings_module
 from trt_facefusion.pipeline.build import build
@@ -77,6 +79,8 @@ def test_the_engine_computes_what_was_verified(
     assert result.as_asked
     assert (manifest.backend, manifest.backend_version, manifest.target) == ("tensorrt", version, "sm86")
     assert manifest.int8_kernels.real == manifest.int8_kernels.planned > 0
+    assert manifest.pins == Pins((8, 6), "NVIDIA A10G", 13000, platform_here())
+    assert manifest.rebuild_command().startswith(f"trt-ff build --onnx {model} --input image=image:32:0:1 --calib")
     header, onnx_model = read_plan((result.folder / "engine.engine").read_bytes())
     assert header["version"] == version
     typed = (result.folder / "typed.onnx").read_bytes()
@@ -89,9 +93,15 @@ def test_recalibrate_compares_tensorrts_table_with_ours(
 ) -> None:
     twin = install(monkeypatch, VERSION_10)
     notes: list[str] = []
-    build(settings(model, faces, tmp_path, recalibrate=True), note=notes.append)
+    manifest = build(settings(model, faces, tmp_path, recalibrate=True), note=notes.append).engines[0].manifest
     assert twin.batches_seen > 0
-    assert any("TensorRT calibrated" in note and "differs most" in note for note in notes)
+    (note,) = [note for note in notes if "TensorRT calibrated" in note]
+    ours, theirs = (CalibrationTable.read(Path(path)) for path in note.split()[-2:])
+    recorded = manifest.inputs.settings["recalibration"]
+    assert recorded["table"] == note.split()[-1]
+    assert recorded["amax"]
+    for name, (first, second) in recorded["amax"].items():
+        assert (first, second) == pytest.approx((ours[name], theirs[name]))
 
 
 def test_recalibrate_is_another_engine_for_tensorrt_10_only(model: Path, faces: Path, tmp_path: Path) -> None:
@@ -102,6 +112,16 @@ def test_recalibrate_is_another_engine_for_tensorrt_10_only(model: Path, faces: 
     assert key("tensorrt 11.4", recalibrate=True) == key("tensorrt 11.4")
     assert key("tensorrt 11.4", options=BuildOptions(version_compatible=True)) != key("tensorrt 11.4")
     assert key("tensorrt 11.4", workspace_bytes=1) != key("tensorrt 11.4")
+
+
+def test_the_builders_options_are_pinned(
+    model: Path, faces: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    install(monkeypatch, VERSION_11)
+    options = BuildOptions(hardware_compatibility="ampere_plus", version_compatible=True)
+    manifest = build(settings(model, faces, tmp_path, options=options)).engines[0].manifest
+    assert manifest.pins.hardware_compatibility == "ampere_plus" and manifest.pins.version_compatible
+    assert "--hardware-compatibility ampere_plus --version-compatible" in manifest.rebuild_command()
 
 
 def test_layers_that_lost_their_precision_are_in_the_manifest(
@@ -131,3 +151,7 @@ def test_a_builder_that_refuses_int8_leads_to_fp16_with_its_own_words(
     result = build(settings(model, faces, tmp_path)).engines[0]
     assert result.manifest.precision == "fp16"
     assert "Could not find any implementation" in result.fallback[0].reason
+    assert "Could not find any implementation" in (result.folder / "build-int8.log").read_text()
+    again = build(settings(model, faces, tmp_path, precisions=(Precision.FP16, Precision.INT8))).engines
+    assert [engine.up_to_date for engine in again] == [True, True]
+    assert (again[1].folder / "build-int8.log").exists()

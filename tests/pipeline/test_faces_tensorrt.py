@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -28,14 +29,19 @@ from trt_facefusion.runtime.onnxruntime import OnnxRuntimeRunner
 from trt_facefusion.types import Precision
 
 pytestmark = pytest.mark.slow
-FACES = 12
+FACES = int(os.environ.get("TRT_FF_EVAL_FACES", "12"))
+"""Faces of the evaluation folder that are judged; 0 takes all."""
 
 
-@pytest.mark.parametrize("version", [VERSION_10, VERSION_11])
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize(
+    ("version", "rule", "recalibrate"),
+    [(VERSION_10, "percentile:99.99", False), (VERSION_10, "entropy", True), (VERSION_11, "percentile:99.99", False)],
+)
 def test_int8_through_tensorrt_gives_the_figures_of_onnxruntime(
-    version: str, shared_faces: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    version: str, rule: str, recalibrate: bool, shared_faces: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    module, _ = make_twin(version)
+    module, twin = make_twin(version)
     monkeypatch.setitem(sys.modules, "tensorrt", module)
     monkeypatch.setattr(registry, "TensorRt", lambda: TensorRt(lambda: A10G, HostUploader))
     settings = BuildSettings(
@@ -44,7 +50,8 @@ def test_int8_through_tensorrt_gives_the_figures_of_onnxruntime(
         precisions=(Precision.INT8,),
         calib=shared_faces / "calib",
         eval=shared_faces / "eval",
-        rule="percentile:99.99",
+        rule=rule,
+        recalibrate=recalibrate,
         max_calib=32,
         max_eval=FACES,
         output=tmp_path / "engines",
@@ -53,6 +60,7 @@ def test_int8_through_tensorrt_gives_the_figures_of_onnxruntime(
     result = build(settings).engines[0]
     assert result.as_asked
     assert result.manifest.backend == "tensorrt"
+    assert bool(twin.batches_seen) == recalibrate
     context = Context(settings)
     reference = context.reference.clip(0, 1)
 
@@ -64,13 +72,15 @@ def test_int8_through_tensorrt_gives_the_figures_of_onnxruntime(
     _, engine = read_plan((result.folder / "engine.engine").read_bytes())
     typed = drop(onnx.load(result.folder / "typed.onnx"))
     through_tensorrt = drop(onnx.load_model_from_string(engine))
-    (cache,) = (tmp_path / "cache").glob("*.cache")
+    (cache,) = (path for path in (tmp_path / "cache").glob("*.cache") if not path.stem.endswith("-tensorrt"))
     foreign = CalibrationTable(dict(CalibrationTable.read(cache)), "TRT-8601-EntropyCalibration2")
     plan = read_yaml(result.folder / "plan.yaml", context.view, "", "reference")
     factors = {name: np.array(values, np.int8) for name, values in named_exponents(cache).items()}
     divided = {name: foreign[name] for name in map(equalised_name, factors)}
     ranges = {**fit(foreign, context.view).amax, **divided}
     converted = drop(lower(context.view, plan, ranges, exponents=factors))
-    print(f"SSIM drop: typed {typed:.6f}, TensorRT {version} {through_tensorrt:.6f}, converted {converted:.6f}")  # noqa: T201
+    own = " (own calibration)" if recalibrate else ""
+    figures = f"typed {typed:.6f}, TensorRT {version}{own} {through_tensorrt:.6f}, converted {converted:.6f}"
+    print(f"SSIM drop on {len(reference)} faces: {figures}")  # noqa: T201
     np.testing.assert_allclose([through_tensorrt, converted], typed, atol=1e-3)
     assert result.manifest.accuracy["ssim_drop"] == pytest.approx(typed, abs=1e-3)

@@ -23,7 +23,7 @@ def test_a_manifest_survives_json() -> None:
     text = full.to_json()
     assert Manifest.from_json(text) == full
     raw = json.loads(text)
-    assert raw["schema"] == 1
+    assert raw["schema"] == 2
     assert raw["fallback"] == [{"from": "int8", "to": "fp16", "reason": "SSIM"}]
 
 
@@ -50,7 +50,7 @@ def test_a_missing_key_is_refused(key: str) -> None:
 @pytest.mark.parametrize(
     ("path", "value"),
     [
-        (["schema"], 2),
+        (["schema"], 1),
         (["model"], 7),
         (["seconds"], "fast"),
         (["engine_bytes"], True),
@@ -61,6 +61,8 @@ def test_a_missing_key_is_refused(key: str) -> None:
         (["kernels", 0, "inputs", 0, "shape", 0], None),
         (["macs_share"], []),
         (["files"], None),
+        (["pins", "compute_capability"], [8]),
+        (["command"], "--calib"),
         (["surprise"], 1),
         (["inputs", "surprise"], 1),
     ],

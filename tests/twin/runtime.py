@@ -21,8 +21,9 @@ import itertools
 import json
 import math
 import sys
+import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -89,6 +90,13 @@ class Logger(ILogger):
             sys.stderr.write(f"[TRT] [{severity.name[0]}] {msg}\n")
 
 
+class IProfiler:
+    def __init__(self) -> None: ...
+
+    def report_layer_time(self, layer_name: str, ms: float) -> None:
+        raise NotImplementedError
+
+
 _DTYPES: dict[int, tuple[DataType, np.dtype[Any]]] = {
     onnx.TensorProto.FLOAT: (DataType.FLOAT, np.dtype(np.float32)),
     onnx.TensorProto.FLOAT16: (DataType.HALF, np.dtype(np.float16)),
@@ -113,6 +121,7 @@ class Runtime:
 
     def __init__(self, logger: ILogger) -> None:
         self.logger = logger
+        self.engine_host_code_allowed = False
 
     def deserialize_cuda_engine(self, serialized_engine: bytes) -> ICudaEngine | None:
         plan = bytes(serialized_engine)
@@ -121,18 +130,28 @@ class Runtime:
                 raise ValueError("the plan has a wrong magic tag")
             header, model = plan[len(MAGIC) :].split(b"\n", 1)
             described = json.loads(header)
-            if described["version"] != self.version:
+            compatible = described.get("version_compatible", False)
+            if compatible and not self.engine_host_code_allowed:
+                raise ValueError("the plan holds host code, which is not allowed")
+            if not compatible and described["version"] != self.version:
                 raise ValueError(f"the plan is of version {described['version']}, this is {self.version}")
-            return ICudaEngine(onnx.load_model_from_string(model), described["profiles"])
+            layers = [layer["Name"] for layer in described.get("layers", ())]
+            return ICudaEngine(onnx.load_model_from_string(model), described["profiles"], layers)
         except Exception as error:
             self.logger.log(ILogger.Severity.ERROR, f"IRuntime::deserializeCudaEngine: {error}")
             return None
 
 
+__version__ = Runtime.version
+
+
 class ICudaEngine:
     num_optimization_profiles = 1
 
-    def __init__(self, model: onnx.ModelProto, profiles: dict[str, list[list[int]]]) -> None:
+    def __init__(
+        self, model: onnx.ModelProto, profiles: dict[str, list[list[int]]], layers: Sequence[str] = ()
+    ) -> None:
+        self._layers = list(layers) or [node.name or node.output[0] for node in model.graph.node]
         constants = {tensor.name for tensor in model.graph.initializer}
         inputs = [value for value in model.graph.input if value.name not in constants]
         self._values = {value.name: value for value in (*inputs, *model.graph.output)}
@@ -201,14 +220,25 @@ class IExecutionContext:
         self._profile = 0
         self._shapes = {n: engine.get_tensor_shape(n) for n in engine._inputs if -1 not in engine.get_tensor_shape(n)}
         self._addresses: dict[str, int] = {}
+        self._settled: dict[str, tuple[int, ...]] = {}
+        self._in_graphs: list[int] = []
+        self._profile_is_set = True
+        self._job: _Job | None = None
+        self.profiler: IProfiler | None = None
+        self.enqueue_emits_profile = True
 
     def __del__(self) -> None:
+        for number in self._in_graphs:
+            del _jobs[number]
         _free(self._memory)
 
     def set_optimization_profile_async(self, profile_index: int, stream_handle: int) -> bool:
-        return profile_index == 0
+        self._profile_is_set = False
+        return profile_index == 0 and bool(_launch(stream_handle, _Switch(self)))
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+        if not self._profile_is_set:  # asynchronous: the stream has to be waited for
+            return False
         fixed = self.engine.get_tensor_shape(name)
         low, high = fixed, fixed
         if -1 in fixed:
@@ -232,17 +262,61 @@ class IExecutionContext:
     def execute_async_v3(self, stream_handle: int) -> bool:
         if len(self._shapes) < len(self.engine._inputs) or len(self._addresses) < self.engine.num_io_tensors:
             return False
+        captured = _is_captured(stream_handle)
+        if captured and self._settled != self._shapes:  # the first call with new shapes does what no graph can hold
+            _library().cuStreamSynchronize(ctypes.c_void_p(stream_handle))
+            return False
+        self._settled = dict(self._shapes)
         shapes = {**self._shapes, **self.engine._output_shapes(self._shapes)}
-        return _launch(stream_handle, _Job(self.engine, shapes, dict(self._addresses), self._memory))
+        self._job = _Job(self.engine, shapes, dict(self._addresses), self._memory, captured)
+        number = _launch(stream_handle, self._job)
+        if captured and number:
+            self._in_graphs.append(number)
+        if not number:
+            return False
+        if captured or self.profiler is None or not self.enqueue_emits_profile:
+            return True
+        return not _library().cuStreamSynchronize(ctypes.c_void_p(stream_handle)) and self.report_to_profiler()
+
+    def report_to_profiler(self) -> bool:
+        """The time of the last execution, which must be over, spread over the layers: the later, the longer."""
+        if self.profiler is None or self._job is None or self._job.ms is None:
+            return False
+        layers = self.engine._layers
+        total = len(layers) * (len(layers) + 1) / 2
+        for number, name in enumerate(layers, 1):
+            self.profiler.report_layer_time(name, self._job.ms * number / total)
+        return True
+
+
+class _Switch:
+    """The switch to another optimisation profile, in the order of the stream."""
+
+    captured = False
+
+    def __init__(self, context: IExecutionContext) -> None:
+        self.context = context
+
+    def run(self) -> int:
+        self.context._profile_is_set = True
+        return 0
 
 
 class _Job:
     """One execution: what the context was set to when it was queued."""
 
     def __init__(
-        self, engine: ICudaEngine, shapes: dict[str, tuple[int, ...]], addresses: dict[str, int], memory: int
+        self,
+        engine: ICudaEngine,
+        shapes: dict[str, tuple[int, ...]],
+        addresses: dict[str, int],
+        memory: int,
+        captured: bool,
     ) -> None:
         self.engine, self.shapes, self.addresses, self.memory = engine, shapes, addresses, memory
+        self.captured = captured
+        self.ms: float | None = None
+        """How long it took; None until it has run."""
 
     def run(self) -> int:
         """Gives CUDA's error, or 0."""
@@ -251,9 +325,11 @@ class _Job:
             return _ILLEGAL_ADDRESS
         engine = self.engine
         outputs = [name for name in arrays if name not in engine._inputs]
+        start = time.perf_counter()
         values = engine._session.run(outputs, {name: arrays[name] for name in engine._inputs})
         for name, value in zip(outputs, values, strict=True):
             np.copyto(arrays[name], value)
+        self.ms = 1e3 * (time.perf_counter() - start)
         return 0
 
     def _array(self, name: str) -> Any:
@@ -283,13 +359,16 @@ def _backing(pointer: int, size: int) -> int | None:
     return address
 
 
-_jobs: dict[int, _Job] = {}
+_jobs: dict[int, _Job | _Switch] = {}
 _numbers = itertools.count(1)
 
 
 def _run_job(number: int) -> None:
     try:
-        error = _jobs.pop(number).run()
+        job = _jobs[number]
+        if not job.captured:
+            del _jobs[number]
+        error = job.run()
     except Exception:
         traceback.print_exc()
         error = _LAUNCH_FAILED
@@ -300,13 +379,20 @@ def _run_job(number: int) -> None:
 _CALLBACK = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(_run_job)
 
 
-def _launch(stream_handle: int, job: _Job) -> bool:
+def _is_captured(stream_handle: int) -> bool:
+    status = ctypes.c_int()
+    _library().cuStreamIsCapturing(ctypes.c_void_p(stream_handle), ctypes.byref(status))
+    return bool(status.value)
+
+
+def _launch(stream_handle: int, job: _Job | _Switch) -> int:
+    """The number of the job; 0 where the driver refused it."""
     number = next(_numbers)
     _jobs[number] = job
     refused = _library().cuLaunchHostFunc(ctypes.c_void_p(stream_handle), _CALLBACK, ctypes.c_void_p(number))
     if refused:
         del _jobs[number]
-    return not refused
+    return 0 if refused else number
 
 
 @contextmanager

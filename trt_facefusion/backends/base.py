@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from trt_facefusion.backends.pins import Pins
 from trt_facefusion.types import Feeds, Precision, Progress, silent
 
 ShapeRange = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
@@ -197,7 +198,7 @@ class BuiltEngine:
     ``kernels`` is empty. ``weights_bytes`` and ``activations_bytes`` are None where the engine maker does not say.
     ``notes`` are what a person should know: layers that did not keep their precision, tensors without a scale.
     ``constraints`` and ``scales`` come from a weakly typed build, ``calibration`` (tensor -> amax) is the table
-    that the engine maker made itself.
+    that the engine maker made itself. ``pins`` is what the machine that loads it must have.
     """
 
     data: bytes
@@ -215,6 +216,7 @@ class BuiltEngine:
     constraints: ConstraintReport | None = None
     scales: ScaleReport | None = None
     calibration: Mapping[str, float] | None = None
+    pins: Pins = field(default_factory=Pins)
 
 
 class Backend(Protocol):

@@ -46,12 +46,15 @@ def int8_coverage(planned: Mapping[str, str], kernels: Sequence[Kernel]) -> Cove
     return Coverage(len(details), len(details) - len(missing), missing, details)
 
 
-def lowered_nodes(precisions: Mapping[str, Precision], kernels: Sequence[Kernel]) -> dict[str, str]:
+def lowered_nodes(
+    precisions: Mapping[str, Precision], kernels: Sequence[Kernel], *, typed: bool = False
+) -> dict[str, str]:
     """Nodes that run in less than their plan says -> the kernel and its data types.
 
     A node lost its precision when one of the kernels that name it works on nothing as wide: no FP32 tensor for an FP32
     node, nothing but 8-bit tensors for an FP16 node. What several fused nodes share is judged by the kernel's edges, so
-    a wide node between narrow ones inside one kernel counts as kept if one edge is wide.
+    a wide node between narrow ones inside one kernel counts as kept if one edge is wide. In a ``typed`` build casts and
+    quantisers are nodes, too: a kernel that they are fused into has narrow edges and a wide inside, and says nothing.
     """
     wide = {
         Precision.FP32: frozenset({"fp32"}),
@@ -62,6 +65,8 @@ def lowered_nodes(precisions: Mapping[str, Precision], kernels: Sequence[Kernel]
         dtypes = {tensor.dtype for tensor in (*kernel.inputs, *kernel.outputs)}
         if not dtypes & {"fp32", "fp16", "bf16", "int8", "uint8", "fp8"}:
             continue  # shapes and indices
+        if typed and not all(node in precisions for node in kernel.nodes):
+            continue
         for node in kernel.nodes:
             needed = wide.get(precisions.get(node, Precision.INT8))
             if needed is not None and not dtypes & needed:

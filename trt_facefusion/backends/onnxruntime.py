@@ -31,8 +31,8 @@ _TYPE_GIVEN_BY = {
     "QGemm": (8, 1),
     "MatMulIntegerToFloat": (2,),
 }
-# What ONNX Runtime appends to the names of nodes and tensors that it moves or changes the layout of.
-_ADDED = re.compile(r"(_token_\d+|_nchwc)+$")
+# What ONNX Runtime adds to the names of nodes and tensors that it moves, casts or changes the layout of.
+_ADDED = re.compile(r"^InsertedPrecisionFreeCast_|(_token_\d+|_nchwc)+$")
 
 
 class OnnxRuntime:
@@ -80,7 +80,7 @@ class OnnxRuntime:
             backend=self.name,
             backend_version=self.version(),
             target=request.target,
-            kernels=tuple(_kernels(model, optimised)),
+            kernels=tuple(kernels_of(model, optimised)),
             kernels_known=True,
             engine_bytes=len(request.model),
             weights_bytes=stored_weight_bytes(model),
@@ -122,7 +122,7 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
-def _kernels(model: onnx.ModelProto, optimised: onnx.ModelProto) -> Iterator[Kernel]:
+def kernels_of(model: onnx.ModelProto, optimised: onnx.ModelProto) -> Iterator[Kernel]:
     """One kernel for each node of the optimised graph.
 
     A fused node keeps the name of its main node; where it does not, the output tensor tells whose place it took.

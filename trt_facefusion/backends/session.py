@@ -80,11 +80,16 @@ class Session:
         """The engine, while the progress is reported.
 
         Raises:
-            BuildError: the network was refused; the message holds the library's own.
+            BuildError: the network was refused; the message and its log hold the library's own.
         """
         monitor = make_monitor(self.api, self.progress, self.stop)  # kept here: the config may hold a bare pointer
         config.progress_monitor = monitor
-        engine = builder.build_serialized_network(network, config)
+        try:
+            engine = builder.build_serialized_network(network, config)
+        except Exception as error:  # what the bindings make of a C++ exception, such as a failed allocation
+            self.stop.raise_error()
+            self.log.add("ERROR", f"{type(error).__name__}: {error}")
+            raise self.build_error("no reason given") from error
         self.stop.raise_error()
         if engine is None:
             raise self.build_error("no reason given")
@@ -95,7 +100,7 @@ class Session:
         reasons = [text for text in map(without_noise, self.log.errors) if text]
         reason = "; ".join(dict.fromkeys(reasons)) or unexplained
         remedy = "Build with --backend onnxruntime, or with more workspace if the message speaks of memory."
-        return BuildError(f"{self.product} could not build the engine: {reason}", remedy)
+        return BuildError(f"{self.product} could not build the engine: {reason}", remedy, self.log.tail(LOG_TAIL))
 
     def _parse_error(self, errors: Sequence[trt.ParserError], unsupported: Sequence[str]) -> BuildError:
         where = []

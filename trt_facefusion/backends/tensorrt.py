@@ -10,7 +10,9 @@ from trt_facefusion.backends.base import BuildRequest, BuiltEngine
 from trt_facefusion.backends.device import Device, current_device
 from trt_facefusion.backends.inspector import EngineFacts, inspect
 from trt_facefusion.backends.kernels import lowered_nodes
+from trt_facefusion.backends.pins import Pins
 from trt_facefusion.backends.session import LOG_TAIL, library, open_session
+from trt_facefusion.backends.tensorrt_config import TimingCache, configure
 from trt_facefusion.backends.tensorrt_typed import build_typed
 from trt_facefusion.backends.tensorrt_weak import WeakBuild, build_weak
 from trt_facefusion.backends.uploader import PycudaUploader, Uploader
@@ -92,7 +94,10 @@ class TensorRt:
                 made = build_weak(session, request, weak, device, self._make_uploader)
                 data = made.data
             else:
-                data = build_typed(session, request, device)
+                timings = TimingCache.of(request.options.timing_cache, device, version)
+                data = build_typed(
+                    session, request, lambda config: configure(session, config, request, device), timings
+                )
             facts = inspect(session, data, version_compatible=request.options.version_compatible)
         return BuiltEngine(
             data=data,
@@ -105,28 +110,47 @@ class TensorRt:
             weights_bytes=facts.weights_bytes,
             activations_bytes=facts.activations_bytes,
             seconds=time.monotonic() - started,
-            log_tail=session.log.tail(LOG_TAIL),
+            log_tail=(*_mapping(made), *session.log.tail(LOG_TAIL)),
             notes=_notes(request, facts, made),
             constraints=made.constraints if made is not None else None,
             scales=made.scales if made is not None else None,
             calibration=made.calibration if made is not None else None,
+            pins=Pins.of_this_machine(
+                device, request.options.hardware_compatibility, request.options.version_compatible
+            ),
         )
 
 
 def _notes(request: BuildRequest, facts: EngineFacts, made: WeakBuild | None) -> tuple[str, ...]:
     """What a person should know of this engine."""
     notes = []
-    if request.weak is not None and made is not None:
+    if made is not None:
         report, scales = made.constraints, made.scales
         if report.without_layer:
             notes.append(f"{_some(report.without_layer)} became no layer of their own, so nothing was held to the plan")
         if scales is not None and scales.missing:
             notes.append(f"no calibrated range for {_some(scales.missing)}: layers around them cannot run in INT8")
-        lost = lowered_nodes(request.weak.precisions, facts.kernels)
+    if request.weak is not None:
+        lost = lowered_nodes(request.weak.precisions, facts.kernels, typed=made is None)
         if lost:
             shown = "; ".join(f"{node} ({why})" for node, why in list(lost.items())[:_SHOWN])
             notes.append(f"{len(lost)} nodes did not keep their precision: {shown}")
     return tuple(notes)
+
+
+def _mapping(made: WeakBuild | None) -> tuple[str, ...]:
+    """How nodes and layers belong together where that is not one to one, as lines of the build's log."""
+    if made is None:
+        return ()
+    report = made.constraints
+    lines = [
+        f"node {node} became {len(report.layers[node])} layers: {', '.join(report.layers[node])}"
+        for node in report.several
+    ]
+    lines += [f"node {node} became no layer" for node in report.without_layer]
+    lines += [f"layer {layer} was made from no node" for layer in report.without_node]
+    head = f"{report.constrained} layers are held to the plan, {len(report.free)} nodes may run in INT8"
+    return tuple(f"[PLAN] {line}" for line in (head, *lines))
 
 
 def _some(names: tuple[str, ...]) -> str:

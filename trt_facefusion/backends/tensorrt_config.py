@@ -85,3 +85,6 @@ class TimingCache:
         cache = config.get_timing_cache()
         if cache is not None:
             write_atomic(self.path, bytes(cache.serialize()), "--cache")
+
+
+NO_TIMINGS = TimingCache(None)

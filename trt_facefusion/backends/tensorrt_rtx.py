@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from trt_facefusion.backends.base import BuildRequest, BuiltEngine
-from trt_facefusion.backends.session import LOG_TAIL, Session, add_profile, library, open_session
+from trt_facefusion.backends.pins import Pins
+from trt_facefusion.backends.session import LOG_TAIL, Session, library, open_session
+from trt_facefusion.backends.tensorrt_typed import build_typed
 from trt_facefusion.errors import BackendUnavailableError
 from trt_facefusion.types import Progress, silent
+
+if TYPE_CHECKING:
+    import tensorrt_rtx as trt
 
 # SM75 is left out: its engines silently run INT8 convolutions in FP16.
 TARGETS = ("sm80", "sm86", "sm89", "sm120", "sm121")
@@ -54,7 +61,7 @@ class TensorRtRtx:
         self.require(request.target)
         started = time.monotonic()
         with open_session(_library(), "TensorRT-RTX", progress) as session:
-            data = _compile(session, request)
+            data = build_typed(session, request, partial(_configure, session, request))
         facts = session.log.facts()
         return BuiltEngine(
             data=data,
@@ -68,22 +75,17 @@ class TensorRtRtx:
             activations_bytes=facts.activations_bytes,
             seconds=time.monotonic() - started,
             log_tail=session.log.tail(LOG_TAIL),
+            pins=Pins.ahead_of_time(request.target),
         )
 
 
-def _compile(session: Session, request: BuildRequest) -> bytes:
+def _configure(session: Session, request: BuildRequest, config: trt.IBuilderConfig) -> None:
     trt = session.api
-    builder = session.builder()
-    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    session.parse(network, request.model)
-    config = builder.create_builder_config()
     config.num_compute_capabilities = 1
     config.set_compute_capability(getattr(trt.ComputeCapability, request.target.upper()), 0)
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # the log names kernels and types only with this
     if request.workspace_bytes is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, request.workspace_bytes)
-    add_profile(session, builder, network, config, request.shapes)
-    return bytes(session.build_engine(builder, network, config))
 
 
 def _library() -> ModuleType:

@@ -1,15 +1,25 @@
-"""Strongly typed builds: TensorRT 11, and TensorRT 10 where it is given a typed ONNX only."""
+"""Strongly typed builds: TensorRT 11, TensorRT-RTX, and TensorRT 10 where it is given a typed ONNX only."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
 from trt_facefusion.backends.base import BuildRequest
-from trt_facefusion.backends.device import Device
 from trt_facefusion.backends.session import Session, add_profile
-from trt_facefusion.backends.tensorrt_config import TimingCache, configure
+from trt_facefusion.backends.tensorrt_config import NO_TIMINGS, TimingCache
+
+if TYPE_CHECKING:
+    import tensorrt as trt
 
 
-def build_typed(session: Session, request: BuildRequest, device: Device | None) -> bytes:
-    """The engine of ``request.model``, whose casts and Q/DQ say every type.
+def build_typed(
+    session: Session,
+    request: BuildRequest,
+    configure: Callable[[trt.IBuilderConfig], None],
+    timings: TimingCache = NO_TIMINGS,
+) -> bytes:
+    """The engine of ``request.model``, whose casts and Q/DQ say every type; ``configure`` sets the rest.
 
     Raises:
         BuildError: the network was refused.
@@ -20,9 +30,8 @@ def build_typed(session: Session, request: BuildRequest, device: Device | None) 
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     session.parse(network, request.model)
     config = builder.create_builder_config()
-    configure(session, config, request, device)
+    configure(config)
     add_profile(session, builder, network, config, request.shapes)
-    timings = TimingCache.of(request.options.timing_cache, device, str(trt.__version__))
     timings.load(config)
     data = bytes(session.build_engine(builder, network, config))
     timings.save(config)

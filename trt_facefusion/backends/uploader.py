@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import numpy as np
@@ -43,8 +44,8 @@ class PycudaUploader:
         self._device: list[dict[str, Any]] = [{} for _ in range(SLOTS)]
 
     def start(self, slot: int, feeds: Feeds) -> None:
-        """See `Uploader`. Raises BuildError when the GPU has no memory for two batches."""
-        with self._context.current():
+        """See `Uploader`. Raises BuildError when the GPU has no memory for two batches, or fails."""
+        with self._told(), self._context.current():
             for name, values in feeds.items():
                 pinned, device = self._buffers(slot, name, values)
                 # An earlier copy out of this buffer ended before `finish` gave its addresses away.
@@ -53,8 +54,8 @@ class PycudaUploader:
             self._events[slot].record(self._stream)
 
     def finish(self, slot: int) -> Mapping[str, int]:
-        """See `Uploader`."""
-        with self._context.current():
+        """See `Uploader`. Raises BuildError when the GPU fails."""
+        with self._told(), self._context.current():
             self._events[slot].synchronize()
         return {name: int(buffer) for name, buffer in self._device[slot].items()}
 
@@ -71,6 +72,17 @@ class PycudaUploader:
             self._pinned = [{} for _ in range(SLOTS)]
             self._events, self._stream = [], None
         self._context.release()
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """pycuda's errors as ours, so that the build falls back."""
+        try:
+            yield
+        except self._cuda.Error as error:
+            raise BuildError(
+                f"The GPU failed while a calibration batch was uploaded: {error}.",
+                "Try again; if it comes back, leave --recalibrate out.",
+            ) from error
 
     def _buffers(self, slot: int, name: str, values: Array) -> tuple[Any, Any]:
         if name not in self._device[slot]:

@@ -11,13 +11,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from trt_facefusion.calibration.choice import Choice
 from trt_facefusion.calibration.histogram import Histogram
 from trt_facefusion.calibration.table import CalibrationTable
 from trt_facefusion.calibration.thresholds import RULES, parse_rule
 from trt_facefusion.errors import BadInputError, CalibrationCacheError
 from trt_facefusion.files import write_atomic
 
-SCHEMA = 1
+SCHEMA = 2
 """Rises when the JSON changes, and when a rule's arithmetic does: a table must follow from its histograms."""
 
 Setting = str | int | float | bool | None
@@ -29,7 +30,8 @@ class Calibration:
 
     ``settings`` are all choices that the histograms depend on (plain JSON values). The rule is not one of them: another
     rule needs no other pass. ``pinned`` holds ranges that are known and not measured, such as those of image inputs.
-    ``exponents``: for channel equalisation, tensor -> log2 of each channel's factor.
+    ``exponents``: for channel equalisation, tensor -> log2 of each channel's factor. ``choice`` says how the rule was
+    found, and which tensors have another one; its rule is then ``rule``.
     """
 
     model: str
@@ -40,20 +42,32 @@ class Calibration:
     pinned: Mapping[str, float] = field(default_factory=dict)
     settings: Mapping[str, Setting] = field(default_factory=dict)
     exponents: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    choice: Choice | None = None
 
     def __post_init__(self) -> None:
         parse_rule(self.rule)
 
     @cached_property
     def table(self) -> CalibrationTable:
-        """amax of every tensor: pinned, or by the rule."""
-        rule = parse_rule(self.rule)
+        """amax of every tensor: pinned, or by its rule."""
         names = dict.fromkeys([*self.histograms, *self.pinned])
-        return CalibrationTable({n: self.pinned[n] if n in self.pinned else rule(self.histograms[n]) for n in names})
+        return CalibrationTable({name: self._amax(name) for name in names})
+
+    def _amax(self, name: str) -> float:
+        return self.pinned[name] if name in self.pinned else parse_rule(self.rule_of(name))(self.histograms[name])
+
+    def rule_of(self, tensor: str) -> str:
+        """The rule that a tensor's range follows."""
+        own = self.choice.tensors.get(tensor) if self.choice is not None else None
+        return own.rule if own is not None else self.rule
 
     def with_rule(self, rule: str) -> Calibration:
         """The same histograms read by another rule."""
-        return replace(self, rule=rule)
+        return replace(self, rule=rule, choice=None)
+
+    def with_choice(self, choice: Choice) -> Calibration:
+        """The same histograms read as ``choice`` says."""
+        return replace(self, rule=choice.rule, choice=choice)
 
 
 @dataclass(frozen=True)
@@ -69,7 +83,16 @@ def cache_path(folder: Path, model: str, model_digest: str) -> Path:
 
 
 def save(calibration: Calibration, folder: Path) -> Path:
-    """Write the table and its JSON; the path of the table.
+    """Write the table and its JSON under their name in ``folder``; the path of the table.
+
+    Raises:
+        StoreError: the folder cannot be written to.
+    """
+    return save_as(calibration, cache_path(folder, calibration.model, calibration.model_digest))
+
+
+def save_as(calibration: Calibration, path: Path, option: str = "--cache") -> Path:
+    """Write the table to ``path``, which ends with ``.cache``, and its JSON beside it.
 
     Whenever this stops, the two files are either from the same calibration or known not to be: the JSON names the
     digest of the table's text.
@@ -77,11 +100,10 @@ def save(calibration: Calibration, folder: Path) -> Path:
     Raises:
         StoreError: the folder cannot be written to.
     """
-    path = cache_path(folder, calibration.model, calibration.model_digest)
     text = calibration.table.dumps()
     description = json.dumps(_describe(calibration, text), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    write_atomic(path, text.encode("utf-8"), "--cache")
-    write_atomic(_json_path(path), description.encode("utf-8"), "--cache")
+    write_atomic(path, text.encode("utf-8"), option)
+    write_atomic(_json_path(path), description.encode("utf-8"), option)
     return path
 
 
@@ -136,7 +158,10 @@ def beside(path: Path) -> Calibration | None:
 
 def named_exponents(path: Path) -> Mapping[str, tuple[int, ...]]:
     """The channel equalisation that belongs to a table that `load_named` accepted; empty for a bare table."""
-    return _read(path).exponents if _json_path(path).exists() else {}
+    if not _json_path(path).exists():
+        return {}
+    calibration = _read(path)
+    return {} if calibration.choice is not None and not calibration.choice.equalised else calibration.exponents
 
 
 def _json_path(path: Path) -> Path:
@@ -158,6 +183,7 @@ def _describe(calibration: Calibration, text: str) -> dict[str, Any]:
         "faces_digest": calibration.faces_digest,
         "table_sha256": hashlib.sha256(text.encode("utf-8")).hexdigest(),
         "rule": calibration.rule,
+        "choice": None if calibration.choice is None else calibration.choice.as_dict(),
         "settings": dict(sorted(calibration.settings.items())),
         "pinned": dict(calibration.pinned),
         "exponents": {name: list(values) for name, values in calibration.exponents.items()},
@@ -206,4 +232,5 @@ def _from_json(data: Mapping[str, Any]) -> Calibration:
         pinned={name: float(amax) for name, amax in data["pinned"].items()},
         settings=dict(data["settings"]),
         exponents={name: tuple(int(value) for value in values) for name, values in data["exponents"].items()},
+        choice=None if data["choice"] is None else Choice.from_dict(data["choice"]),
     )

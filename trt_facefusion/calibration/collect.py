@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from operator import length_hint
 from pathlib import Path
@@ -14,6 +14,8 @@ import numpy as np
 import onnx
 
 from trt_facefusion.calibration.histogram import Histogram
+from trt_facefusion.calibration.reader import Batches
+from trt_facefusion.calibration.resume import Checkpoint
 from trt_facefusion.errors import BadInputError, ModelError
 from trt_facefusion.types import Array, Feeds, Progress, silent
 
@@ -26,8 +28,10 @@ def collect(
     tensors: Sequence[str],
     batches: Iterable[Feeds],
     *,
+    sparse: Collection[str] = (),
     progress: Progress = silent,
     threads: int | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> dict[str, Histogram]:
     """Histograms of ``tensors`` (inputs of the graph or outputs of its nodes, floating point) over all ``batches``.
 
@@ -35,6 +39,9 @@ def collect(
 
     While onnxruntime runs one batch, the activations of the one before are counted, then dropped: memory does not grow
     with the number of batches. ``model`` is not changed. ``progress`` counts batches. ``threads`` limits onnxruntime.
+
+    Of the tensors ``sparse`` only a part of the values is counted (`Histogram.add_sparsely`). With a ``checkpoint``,
+    for which ``batches`` must be `Batches`, the pass continues one that was interrupted, and gives the same bits.
 
     Raises:
         BadInputError: no batches, or an input that holds NaN or infinite values.
@@ -48,19 +55,35 @@ def collect(
     histograms = {name: Histogram() for name in (*fed, *tapped)}
     total = length_hint(batches)
     done = 0
+    if checkpoint is not None and isinstance(batches, Batches):
+        done, found = checkpoint.load()
+        histograms |= found
+        batches = batches.after(done)
     with ThreadPoolExecutor(_workers(threads), "histogram") as pool:
         counting: list[Future[None]] = []
         for feeds in batches:
             values = run_batch(session, fed, tapped, feeds)
-            done += _finish(counting, histograms, fed, done)
-            counting = [pool.submit(histograms[name].add, value) for name, value in values.items()]
+            if counting:
+                done += _finish(counting, histograms, fed, done)
+                if checkpoint is not None:
+                    checkpoint.save(done, histograms)
+            counting = [pool.submit(_add, histograms[name], value, name in sparse) for name, value in values.items()]
             del feeds, values
             progress(STAGE, done, total)
         done += _finish(counting, histograms, fed, done)
+    if checkpoint is not None:
+        checkpoint.save(done, histograms, now=True)
     if not done:
         raise BadInputError("there is not one batch to calibrate on", "give a folder with faces")
     progress(STAGE, done, total or done)
     return histograms
+
+
+def _add(histogram: Histogram, values: Array, sparsely: bool) -> None:
+    if sparsely:
+        histogram.add_sparsely(values)
+    else:
+        histogram.add(values)
 
 
 def _find(graph: onnx.GraphProto, tensors: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -20,6 +20,9 @@ BINS = 2048
 MIN_EXPONENT, MAX_EXPONENT = -100, 127
 """The smallest range is 2**-100; magnitudes of 2**127 and more count as not finite."""
 
+SPARSE_VALUES = 1 << 16
+"""About so many values of a sample `Histogram.add_sparsely` counts, where there are more."""
+
 # 128 Ki values: float32 values and int16 indices stay in a 1 MiB L2 cache. Measured on 4 Mi values, in ns per value
 # (AMD EPYC): this file 0.9-1.4, np.bincount 1.6-2.4, cv2.calcHist on float32 1.9-2.2; the floor, np.abs(x).max(), 0.23.
 _CHUNK = 1 << 17
@@ -63,6 +66,21 @@ class Histogram:
         flat = np.asarray(values, np.float32).ravel()
         for start in range(0, flat.size, _CHUNK):
             self._add_chunk(flat[start : start + _CHUNK])
+
+    def add_sparsely(self, values: Array) -> None:
+        """Count a part of ``values`` [N,...]: each sample's largest magnitude, and evenly spread rows (last axis).
+
+        `amax` and the range are exactly those of all values, at a third of the cost. Which rows count depends on the
+        shape of a sample only, so the order of samples and their batches change nothing here either.
+        """
+        every = values[0].size // SPARSE_VALUES if values.ndim > 2 and len(values) else 1
+        if every <= 1:
+            self.add(values)
+            return
+        samples = np.asarray(values, np.float32).reshape(len(values), -1)
+        self.add(np.maximum(samples.max(1), -samples.min(1)))
+        rows = samples.reshape(len(values), -1, values.shape[-1])
+        self.add(rows[:, every // 2 :: every])  # not from 0: that would favour the first row of every plane
 
     def merge(self, other: Histogram) -> None:
         """Add all that ``other`` has counted."""

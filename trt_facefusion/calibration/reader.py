@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from trt_facefusion.types import Feeds
 
@@ -20,15 +20,21 @@ class Batches:
     feeds: Callable[[Sequence[int]], Feeds]
     count: int
     batch_size: int = 4
+    done: int = 0
+    """Batches to leave out at the beginning."""
 
     def __post_init__(self) -> None:
         if self.count < 0 or self.batch_size < 1:
             raise ValueError("count must be 0 or more, batch_size 1 or more")
 
     def __len__(self) -> int:
-        """Number of batches."""
+        """Number of batches, with those that are left out."""
         return math.ceil(self.count / self.batch_size)
 
     def __iter__(self) -> Iterator[Feeds]:
-        for start in range(0, self.count, self.batch_size):
+        for start in range(self.done * self.batch_size, self.count, self.batch_size):
             yield self.feeds(range(start, min(start + self.batch_size, self.count)))
+
+    def after(self, done: int) -> Batches:
+        """The same batches without the first ``done``."""
+        return replace(self, done=done)

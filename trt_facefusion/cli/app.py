@@ -7,7 +7,19 @@ from typing import Annotated
 import typer
 
 from trt_facefusion import __version__
-from trt_facefusion.cli import build, cache, console, engines, faces, presets, report
+from trt_facefusion.cli import (
+    build,
+    cache,
+    calibrate,
+    console,
+    diff,
+    doctor,
+    engines,
+    faces,
+    presets,
+    profile,
+    report,
+)
 
 app = typer.Typer(
     name="trt-ff",
@@ -18,10 +30,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("build", epilog=console.EXIT_CODES)(build.command)
+app.command("calibrate", epilog=console.EXIT_CODES)(calibrate.command)
+app.command("diff", epilog=console.EXIT_CODES)(diff.command)
 app.command("engines")(engines.list_command)
 app.command("inspect")(engines.inspect_command)
 app.command("presets")(presets.command)
+app.command("profile", epilog=console.EXIT_CODES)(profile.command)
 app.command("report")(report.command)
+app.command("doctor")(doctor.command)
 app.add_typer(cache.app, name="cache")
 app.add_typer(faces.app, name="faces")
 

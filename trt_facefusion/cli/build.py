@@ -10,66 +10,36 @@ import typer
 from rich.table import Table
 
 from trt_facefusion.backends.base import HARDWARE_COMPATIBILITY, BuildOptions
-from trt_facefusion.calibration.thresholds import parse_rule
-from trt_facefusion.cli import console
+from trt_facefusion.cli import console, options
 from trt_facefusion.errors import BadInputError, StoreError
-from trt_facefusion.export import CheckpointSource, ModelSource, OnnxSource, ReferenceSource
 from trt_facefusion.pipeline.build import BuildResult, EngineResult, build
 from trt_facefusion.pipeline.settings import BuildSettings
-from trt_facefusion.presets import Preset, get_preset, parse_input
 from trt_facefusion.report.runs import save_run
 from trt_facefusion.types import BatchRange, Precision
 
 GATE_FAILED = 3
 _EXACT_DB = 100.0  # where PSNR is capped
 
-_MODEL, _FACES, _ENGINE, _ACCURACY = "Model", "Faces", "Engine", "Accuracy"
+_ENGINE = "Engine"
 _TENSORRT = "TensorRT"
 
 
 def command(
-    calib: Annotated[Path, typer.Option(help="Folder of photos to calibrate on.", rich_help_panel=_FACES)],
+    calib: options.Calib,
     int8: Annotated[bool, typer.Option("--int8", help="Build INT8.", rich_help_panel=_ENGINE)] = False,
     fp16: Annotated[bool, typer.Option("--fp16", help="Build FP16.", rich_help_panel=_ENGINE)] = False,
     fp32: Annotated[bool, typer.Option("--fp32", help="Build FP32.", rich_help_panel=_ENGINE)] = False,
-    onnx: Annotated[
-        Optional[Path], typer.Option(help="The generator as ONNX (else the bundled one).", rich_help_panel=_MODEL)
-    ] = None,
-    checkpoint: Annotated[
-        Optional[Path], typer.Option(help="The generator's weights (with --model).", rich_help_panel=_MODEL)
-    ] = None,
-    model: Annotated[
-        Optional[str],
-        typer.Option(help="module:factory that makes the checkpoint's network.", rich_help_panel=_MODEL),
-    ] = None,
-    preset: Annotated[
-        Optional[str], typer.Option(help="A known generator (see `trt-ff presets`).", rich_help_panel=_MODEL)
-    ] = None,
-    inputs: Annotated[
-        Optional[list[str]],
-        typer.Option(
-            "--input",
-            help="One of the model's inputs: NAME=image:SIZE:MIN:MAX[:bgr], NAME=embedding or NAME=file:VALUES.npy.",
-            rich_help_panel=_MODEL,
-        ),
-    ] = None,
-    embedder: Annotated[
-        Optional[Path], typer.Option(help="ArcFace ONNX whose embeddings the generator takes.", rich_help_panel=_MODEL)
-    ] = None,
-    evaluation: Annotated[
-        Optional[Path],
-        typer.Option(
-            "--eval", help="Folder of photos to judge on (else some of --calib are held out).", rich_help_panel=_FACES
-        ),
-    ] = None,
-    aligned: Annotated[
-        bool, typer.Option("--aligned", help="The photos are aligned crops already.", rich_help_panel=_FACES)
-    ] = False,
-    max_calib: Annotated[
-        int, typer.Option(min=0, help="Calibrate on this many faces at most (0: all).", rich_help_panel=_FACES)
-    ] = 300,
+    onnx: options.Onnx = None,
+    checkpoint: options.Checkpoint = None,
+    model: options.Factory = None,
+    preset: options.PresetName = None,
+    inputs: options.Inputs = None,
+    embedder: options.EmbedderFile = None,
+    evaluation: options.Evaluation = None,
+    aligned: options.Aligned = False,
+    max_calib: options.MaxCalib = 300,
     max_eval: Annotated[
-        int, typer.Option(min=0, help="Judge on this many faces at most (0: all).", rich_help_panel=_FACES)
+        int, typer.Option(min=0, help="Judge on this many faces at most (0: all).", rich_help_panel=options.FACES)
     ] = 128,
     target: Annotated[
         Optional[str], typer.Option(help="sm86 (A10G) and the like, or cpu.", rich_help_panel=_ENGINE)
@@ -78,34 +48,35 @@ def command(
         str, typer.Option(help="auto, tensorrt, tensorrt-rtx or onnxruntime.", rich_help_panel=_ENGINE)
     ] = "auto",
     batch: Annotated[str, typer.Option(help="MIN:OPT:MAX batch sizes.", rich_help_panel=_ENGINE)] = "1:1:1",
-    plan: Annotated[Optional[Path], typer.Option(help="An edited plan.yaml.", rich_help_panel=_ACCURACY)] = None,
-    rule: Annotated[
-        str,
-        typer.Option(help="auto, entropy, mse, max or percentile:VALUE.", rich_help_panel=_ACCURACY),
-    ] = "auto",
+    plan: Annotated[Optional[Path], typer.Option(help="An edited plan.yaml.", rich_help_panel=options.ACCURACY)] = None,
+    rule: options.Rule = "auto",
     table: Annotated[
         Optional[Path],
         typer.Option(
             "--calib-cache",
             help="Use this calibration cache as it is (also one that TensorRT made).",
-            rich_help_panel=_ACCURACY,
+            rich_help_panel=options.ACCURACY,
         ),
     ] = None,
     recalibrate: Annotated[
         bool,
         typer.Option(
-            "--recalibrate", help="Calibrate anew; TensorRT 10 then calibrates itself, too.", rich_help_panel=_ACCURACY
+            "--recalibrate",
+            help="Calibrate anew; TensorRT 10 then calibrates itself, too.",
+            rich_help_panel=options.ACCURACY,
         ),
     ] = False,
     max_ssim_drop: Annotated[
         Optional[float],
         typer.Option(
-            min=0.0, max=1.0, help="INT8's gate: mean SSIM lost at most (else 0.01).", rich_help_panel=_ACCURACY
+            min=0.0, max=1.0, help="INT8's gate: mean SSIM lost at most (else 0.01).", rich_help_panel=options.ACCURACY
         ),
     ] = None,
     repairs: Annotated[
         int,
-        typer.Option(min=0, max=10, help="Rounds of raising layers before falling back.", rich_help_panel=_ACCURACY),
+        typer.Option(
+            min=0, max=10, help="Rounds of raising layers before falling back.", rich_help_panel=options.ACCURACY
+        ),
     ] = 3,
     workspace: Annotated[
         Optional[int],
@@ -133,26 +104,27 @@ def command(
         ),
     ] = False,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Fail if a planned INT8 kernel is missing.", rich_help_panel=_ACCURACY)
+        bool,
+        typer.Option("--strict", help="Fail if a planned INT8 kernel is missing.", rich_help_panel=options.ACCURACY),
     ] = False,
     output: Annotated[Path, typer.Option(help="Where engines are stored.")] = Path("engines"),
-    cache: Annotated[Path, typer.Option(help="Where calibrations are stored.")] = Path("calib_cache"),
+    cache: options.Cache = Path("calib_cache"),
     reports: Annotated[
         Path, typer.Option(help="Where reports are stored; they hold pictures of the faces that were judged.")
     ] = Path("reports"),
     no_report: Annotated[bool, typer.Option("--no-report", help="Write no report.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Build even if up to date.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Build engines and prove on faces that they are right.
 
     Goes through export, calibration, plan, verification and gate; falls back INT8 -> FP16 -> FP32 and says why.
     """
-    _check_numbers(rule, {"--max-calib": max_calib, "--max-eval": max_eval})
-    source = _source(onnx, checkpoint, model)
+    options.check_numbers(rule, {"--max-calib": max_calib, "--max-eval": max_eval})
+    source = options.source_of(onnx, checkpoint, model)
     settings = BuildSettings(
         source=source,
-        preset=_preset(source, preset, inputs or []),
+        preset=options.preset_of(source, preset, inputs or []),
         precisions=_precisions(int8, fp16, fp32),
         calib=calib,
         eval=evaluation,
@@ -209,62 +181,12 @@ def _options(level: int | None, hardware: str, version_compatible: bool, prefer:
     return BuildOptions(None, level, hardware, version_compatible, obey=not prefer)
 
 
-def _source(onnx: Path | None, checkpoint: Path | None, model: str | None) -> ModelSource:
-    if onnx is not None and checkpoint is not None:
-        raise BadInputError("both --onnx and --checkpoint are given", "name one model")
-    if onnx is not None:
-        return OnnxSource(onnx)
-    if checkpoint is not None:
-        if model is None:
-            raise BadInputError(
-                "--checkpoint needs the network it belongs to",
-                "add --model module:factory, for example nets.swap:build",
-            )
-        return CheckpointSource(checkpoint, model)
-    if model is not None:
-        raise BadInputError("--model needs the weights", "add --checkpoint FILE")
-    return ReferenceSource()
-
-
-def _preset(source: ModelSource, name: str | None, inputs: list[str]) -> Preset:
-    if name is not None and inputs:
-        raise BadInputError("both --preset and --input are given", "describe the inputs in one way")
-    if isinstance(source, ReferenceSource) and (inputs or name not in {None, source.name}):
-        raise BadInputError(
-            "--preset and --input describe a model, but none is named", "add --onnx FILE or --checkpoint FILE"
-        )
-    if name is not None:
-        return get_preset(name)
-    if inputs:
-        return Preset.from_inputs([parse_input(text) for text in inputs])
-    if isinstance(source, ReferenceSource):
-        return get_preset("reference")
-    takes = ""
-    if isinstance(source, OnnxSource):
-        from trt_facefusion.graph import input_specs
-
-        takes = f". The model takes {'; '.join(map(str, input_specs(source.model)))}"
-    raise BadInputError(
-        f"nothing says what the inputs of {source.name} are{takes}",
-        "name a --preset, or describe each input: --input NAME=image:SIZE:MIN:MAX[:bgr], NAME=embedding or "
-        "NAME=file:VALUES.npy",
-    )
-
-
 def _precisions(int8: bool, fp16: bool, fp32: bool) -> tuple[Precision, ...]:
     wanted = {Precision.INT8: int8, Precision.FP16: fp16, Precision.FP32: fp32}
     chosen = tuple(precision for precision, asked in wanted.items() if asked)
     if not chosen:
         raise BadInputError("no precision is asked for", "add --int8, --fp16 or --fp32 (several are fine)")
     return chosen
-
-
-def _check_numbers(rule: str, limits: dict[str, int]) -> None:
-    if rule != "auto":
-        parse_rule(rule)
-    for name, limit in limits.items():
-        if limit == 1:
-            raise BadInputError(f"{name} 1 leaves nobody to swap with", f"use {name} 0 for all, or 2 and more")
 
 
 def _batch(text: str) -> BatchRange:

@@ -2,44 +2,85 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
+import numpy as np
 import typer
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from trt_facefusion.calibration import Calibration, CalibrationTable, Comparison, Fit, Histogram, beside, compare, fit
-from trt_facefusion.cli import console
+from trt_facefusion.calibration.cache import load_named, named_exponents
+from trt_facefusion.cli import console, histograms, options
+from trt_facefusion.cli.calibrate import compared, show_tensors
 from trt_facefusion.errors import BadInputError, CalibrationCacheError
-from trt_facefusion.export import OnnxSource
+from trt_facefusion.export import OnnxSource, model_digest
 from trt_facefusion.files import write_atomic
 from trt_facefusion.graph import GraphView, input_specs, prepare
 from trt_facefusion.lowering import lower
+from trt_facefusion.lowering.equalise import equalised_name
 from trt_facefusion.pipeline.calibrate import require_int8
 from trt_facefusion.precision import Plan, plan_by_rules
 from trt_facefusion.types import Precision
 
 app = typer.Typer(help="Show, compare and convert calibration caches.", no_args_is_help=True)
 
-_BARS = " ▁▂▃▄▅▆▇█"
 _WIDTH = 24
 _SHOWN = 10
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 
 
 @app.command("show")
 def show_command(
-    cache: Annotated[Path, typer.Argument(help="A calibration cache, ours or TensorRT's.")], as_json: AsJson = False
+    cache: Annotated[Path, typer.Argument(help="A calibration cache, ours or TensorRT's.")],
+    tensors: Annotated[
+        Optional[list[str]], typer.Option("--tensor", help="Draw this tensor; may be given several times.")
+    ] = None,
+    worst: Annotated[int, typer.Option(min=0, help="Draw so many of the tensors that INT8 disturbs most.")] = 3,
+    as_json: options.AsJson = False,
 ) -> None:
-    """Show every tensor's range, and its histogram where the cache is ours."""
+    """Show every tensor's range and, where the cache is ours, why, and histograms with the thresholds of all rules."""
     table = CalibrationTable.read(cache)
     calibration = beside(cache)
+    drawn = _drawn(cache, calibration, tensors or [], worst)
     if as_json:
-        console.print_json(_show_dict(cache, table, calibration))
+        console.print_json(_show_dict(cache, table, calibration, drawn))
         return
+    if not tensors:
+        rule = f", rule {calibration.rule}, model {calibration.model}" if calibration is not None else ""
+        _lines(f"{cache}: {table.header}{rule}, {len(table)} tensors")
+        console.out.print(_ranges(table, calibration), highlight=False)
+        if calibration is not None and calibration.choice is not None:
+            console.out.print(compared(calibration.choice), highlight=False)
+            show_tensors(calibration.choice)
+    if calibration is None:
+        return
+    for name in drawn:
+        console.out.print(f"\n[bold]{console.plain(name)}[/bold]", highlight=False, soft_wrap=True)
+        _lines(*histograms.draw(calibration, name, console.out.width))
+
+
+def _drawn(cache: Path, calibration: Calibration | None, tensors: list[str], worst: int) -> list[str]:
+    """The tensors to draw: those that were named, or the worst."""
+    if calibration is None:
+        if tensors:
+            raise CalibrationCacheError(
+                f"{cache} has no histograms: no {cache.stem}.json stands beside it", "show it without --tensor"
+            )
+        return []
+    for name in tensors:
+        if name not in calibration.histograms:
+            near = get_close_matches(name, calibration.histograms, 3, 0.4)
+            raise BadInputError(
+                f"the cache has no histogram of {name!r}",
+                f"did you mean {' or '.join(near)}?" if near else "`trt-ff cache show` without --tensor lists them",
+            )
+    return tensors or histograms.worst(calibration, worst)
+
+
+def _ranges(table: CalibrationTable, calibration: Calibration | None) -> Table:
+    """Every tensor with its range."""
     shown = Table(header_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     shown.add_column("tensor", overflow="fold")
     for name in ("amax", "scale"):
@@ -47,19 +88,19 @@ def show_command(
     if calibration is not None:
         shown.add_column("seen", justify="right")
         shown.add_column("kept", justify="right")
-        shown.add_column("|x| from 0 to the largest seen", no_wrap=True)
+        shown.add_column("|x| from 0 to largest", no_wrap=True)
     for name, amax in table.items():
         row = [console.plain(name), f"{amax:.5g}", f"{amax / 127:.3g}"]
         if calibration is not None:
             row += _histogram_cells(calibration.histograms.get(name), amax, pinned=name in calibration.pinned)
         shown.add_row(*row)
-    rule = f", rule {calibration.rule}, model {calibration.model}" if calibration is not None else ""
-    title = f"{cache}: {table.header}{rule}, {len(table)} tensors"
-    console.out.print(title, highlight=False, markup=False, soft_wrap=True)
-    console.out.print(shown, highlight=False)
+    return shown
 
 
-def _show_dict(cache: Path, table: CalibrationTable, calibration: Calibration | None) -> dict[str, Any]:
+def _show_dict(
+    cache: Path, table: CalibrationTable, calibration: Calibration | None, drawn: list[str]
+) -> dict[str, Any]:
+    choice = None if calibration is None else calibration.choice
     return {
         "schema": 1,
         "path": str(cache),
@@ -68,6 +109,8 @@ def _show_dict(cache: Path, table: CalibrationTable, calibration: Calibration | 
         "model": None if calibration is None else calibration.model,
         "model_digest": None if calibration is None else calibration.model_digest,
         "tensors": dict(table),
+        "choice": None if choice is None else choice.as_dict(),
+        "histograms": {} if calibration is None else {name: histograms.facts(calibration, name) for name in drawn},
     }
 
 
@@ -75,17 +118,11 @@ def _histogram_cells(histogram: Histogram | None, amax: float, *, pinned: bool) 
     """The largest magnitude seen, what share of it the range keeps, and the histogram as bars."""
     if histogram is None or not histogram.amax:
         return ["-", "pinned" if pinned else "-", ""]
-    return [f"{histogram.amax:.5g}", "pinned" if pinned else f"{amax / histogram.amax:.0%}", sparkline(histogram)]
-
-
-def sparkline(histogram: Histogram, width: int = _WIDTH) -> str:
-    """The histogram from 0 to the largest magnitude as bars, logarithmic: the tail is what a range decides about."""
-    used = max(int(histogram.amax / histogram.bin_width) + 1, 1)
-    edges = [used * index // width for index in range(width + 1)]
-    bins = [(low, max(high, low + 1)) for low, high in pairwise(edges)]
-    counts = [int(histogram.counts[low:high].sum()) for low, high in bins]
-    highest = max(*counts, 2).bit_length()
-    return "".join(_BARS[-(-count.bit_length() * (len(_BARS) - 1) // highest)] for count in counts)
+    return [
+        f"{histogram.amax:.5g}",
+        "pinned" if pinned else f"{amax / histogram.amax:.0%}",
+        histograms.sparkline(histogram, _WIDTH),
+    ]
 
 
 @app.command("diff")
@@ -93,7 +130,7 @@ def diff_command(
     first: Annotated[Path, typer.Argument(help="A calibration cache.")],
     second: Annotated[Path, typer.Argument(help="Another one of the same model.")],
     limit: Annotated[int, typer.Option(min=0, help="Show this many tensors at most (0: all).")] = 40,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Compare two caches tensor by tensor, the largest change first."""
     found = compare(CalibrationTable.read(first), CalibrationTable.read(second))
@@ -137,7 +174,7 @@ def convert_command(
         Path, typer.Option("--output", "-o", help="FILE.onnx: the model with Q/DQ and casts; FILE.cache: the table.")
     ],
     force: Annotated[bool, typer.Option("--force", help="Replace OUTPUT if it is there.")] = False,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Take a cache that TensorRT 8 or 10 made along to TensorRT 11, TensorRT-RTX or onnxruntime.
 
@@ -147,15 +184,18 @@ def convert_command(
         raise BadInputError(f"the output {output} is neither FILE.onnx nor FILE.cache", "name one of the two")
     if output.exists() and not force:
         raise BadInputError(f"{output} exists", "name another file with --output, or add --force")
-    table = CalibrationTable.read(cache)
     source = OnnxSource(onnx)
     view = _prepared(source)
-    found = fit(table, view)
+    table = load_named(cache, model_digest=model_digest(view.model))
+    factors = {name: np.array(values, np.int8) for name, values in named_exponents(cache).items()}
+    divided = {name: table[name] for name in map(equalised_name, factors) if name in table}
+    found = fit(CalibrationTable({n: amax for n, amax in table.items() if n not in divided}, table.header), view)
     require_int8(view, found.amax, cache)
     plan: Plan | None = None
     if output.suffix == ".onnx":
         plan = plan_by_rules(view, found.amax, source.name)
-        write_atomic(output, lower(view, plan, found.amax).SerializeToString())
+        typed = lower(view, plan, {**found.amax, **divided}, exponents=factors)
+        write_atomic(output, typed.SerializeToString())
     else:
         write_atomic(output, CalibrationTable(found.amax, table.header).dumps().encode("utf-8"))
     _report(output, found, plan, as_json=as_json)

@@ -25,6 +25,7 @@ Exit codes:
   4  the engine maker is not available
   5  the engine maker refused the network, or --strict missed an INT8 kernel
   6  the store cannot be read or written
+  7  the GPU, its driver or TensorRT failed
 130  interrupted; nothing half-written is left
 """
 
@@ -36,9 +37,15 @@ _STAGES = {
     "channels": "comparing channels",
     "calibrate": "calibrating",
     "rules": "comparing calibration rules",
+    "thresholds": "trying thresholds of single tensors",
     "compile": "building the engine",
     "sensitivity": "measuring layers",
     "store": "storing",
+    "latency": "measuring latency",
+    "layers": "timing layers",
+    "in flight": "several in flight",
+    "batches": "batch sizes",
+    "trtexec": "running trtexec",
 }
 
 

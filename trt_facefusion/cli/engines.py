@@ -12,6 +12,7 @@ from rich.table import Table
 
 from trt_facefusion.backends.base import Kernel
 from trt_facefusion.backends.kernels import int8_coverage
+from trt_facefusion.backends.pins import LIBRARIES, cuda_version
 from trt_facefusion.cli import console
 from trt_facefusion.errors import StoreError
 from trt_facefusion.precision import plan_rows
@@ -101,6 +102,7 @@ def _show_summary(folder: Path, m: Manifest) -> None:
     rows = {
         "model": f"{m.model}, sha256 {m.inputs.model_sha256[:16]}",
         "engine": f"{m.precision} for {m.target} by {m.backend} {m.backend_version}, {console.size(m.engine_bytes)}",
+        "runs on": _machine(m),
         "shapes": "; ".join(f"{name}: {_range(shapes)}" for name, shapes in m.shapes.items()),
         "accuracy": f"{drop}, identity {a['identity_cosine']:.4f}, on {a['faces']} faces",
         "verified with": m.verified_with,
@@ -127,6 +129,22 @@ def _calibration(record: Any) -> str:
     drops = ", ".join(f"{rule} {drop:.3%}" for rule, drop in tried)
     chosen = f"rule {record.get('rule')}" + (", channels equalised" if record.get("equalised") else "")
     return chosen + (f"; SSIM drop on calibration faces: {drops}" if drops else "")
+
+
+def _machine(m: Manifest) -> str:
+    """What the machine that loads the engine must have."""
+    if m.backend not in LIBRARIES:
+        return "any CPU"
+    pins, product = m.pins, LIBRARIES[m.backend][1]
+    gpu = "a GPU that was not asked for its kind"
+    if pins.hardware_compatibility == "ampere_plus":
+        gpu = "Ampere and later GPUs"
+    elif pins.compute_capability is not None:
+        gpu = "GPUs of compute capability {}.{}".format(*pins.compute_capability)
+    later = " and later minor versions" if pins.version_compatible else ""
+    made = f"; built on {pins.device}" if pins.device else ""
+    made += f" under a driver for CUDA {cuda_version(pins.driver)}" if pins.driver else ""
+    return f"{gpu}, {pins.platform or 'any platform'}, {product} {m.backend_version}{later}{made}"
 
 
 def _range(shapes: tuple[tuple[int, ...], ...]) -> str:

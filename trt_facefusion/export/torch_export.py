@@ -57,7 +57,14 @@ def export_onnx(net: nn.Module, shapes: Mapping[str, tuple[int, ...]], outputs: 
                 "or export it yourself and pass --onnx",
             ) from error
     assert program is not None
-    return program.model_proto
+    return _without_traces(program.model_proto)
+
+
+def _without_traces(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Drop what torch notes of every node: paths of this machine, with which the model's digest changes on another."""
+    for node in model.graph.node:
+        del node.metadata_props[:]
+    return model
 
 
 def largest_difference(net: nn.Module, outputs: Mapping[str, Array], feeds: Feeds) -> float:

@@ -36,7 +36,7 @@ _SMALLEST_FP16_SCALE = 2.0**-20
 
 
 @dataclass
-class _Rewriter:
+class Rewriter:
     """State of one lowering: the nodes made so far, and what type every tensor has."""
 
     view: GraphView
@@ -50,6 +50,7 @@ class _Rewriter:
     made: set[str] = field(default_factory=set)
 
     def run(self) -> None:
+        """Rewrite every node; the results are in ``nodes`` and ``constants``."""
         for name in self.view.input_names:
             self.types[name] = self.view.element_type(name)
         for node in self.view.model.graph.node:
@@ -245,9 +246,14 @@ def lower(
     if all(node.precision is Precision.FP32 for node in plan.nodes):
         return view.model
     half = TensorProto.FLOAT if base is Precision.FP32 else TensorProto.FLOAT16
-    rewriter = _Rewriter(view, {node.name: node.precision for node in plan.nodes}, amax, half, exponents or {})
+    rewriter = Rewriter(view, {node.name: node.precision for node in plan.nodes}, amax, half, exponents or {})
+    return rewritten(rewriter)
+
+
+def rewritten(rewriter: Rewriter) -> onnx.ModelProto:
+    """The model that ``rewriter`` makes. Raises ModelError where it is not valid ONNX."""
     rewriter.run()
-    source = view.model
+    source = rewriter.view.model
     inputs, outputs = list(source.graph.input), list(source.graph.output)
     graph = helper.make_graph(rewriter.nodes, source.graph.name, inputs, outputs, list(rewriter.constants.values()))
     model = helper.make_model(graph, opset_imports=source.opset_import, ir_version=max(source.ir_version, 9))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -16,10 +17,10 @@ from trt_facefusion.accuracy.perceptual import PerceptualDistance
 from trt_facefusion.backends.base import BuildRequest, BuiltEngine, ShapeRange, WeakTyping
 from trt_facefusion.backends.kernels import Coverage, int8_coverage
 from trt_facefusion.calibration import Batches, compare
-from trt_facefusion.calibration.cache import load_named
+from trt_facefusion.calibration.cache import cache_path, load_named
 from trt_facefusion.errors import BuildError, GateError
 from trt_facefusion.export import model_digest
-from trt_facefusion.lowering import lower
+from trt_facefusion.lowering import lower, lower_to_integers
 from trt_facefusion.lowering.equalise import equalised
 from trt_facefusion.pipeline.calibrate import Ranges, require_writable
 from trt_facefusion.pipeline.context import Context
@@ -53,6 +54,8 @@ class Made:
     engine: BuiltEngine
     coverage: Coverage
     repairs: tuple[Repair, ...]
+    recalibration: Mapping[str, object] | None = None
+    """TensorRT's own table against ours; None where it made none."""
 
 
 class Attempts:
@@ -81,8 +84,7 @@ class Attempts:
         planned = {n.name: n.op for n in plan.nodes if n.precision is Precision.INT8}
         coverage = int8_coverage(planned, engine.kernels)
         self._complain(coverage, engine)
-        self._compare_tables(engine)
-        return Made(plan, typed, accuracy, verdict, engine, coverage, repairs)
+        return Made(plan, typed, accuracy, verdict, engine, coverage, repairs, self._compare_tables(engine))
 
     def request(self, plan: Plan, typed: onnx.ModelProto) -> BuildRequest:
         """What the engine maker is asked for: the typed graph, and the plan itself for one that types weakly."""
@@ -113,22 +115,41 @@ class Attempts:
             table=self.ranges.table if int8 else None,
             batches=self._batches() if context.settings.recalibrate else None,
             algorithm="minmax" if context.settings.rule == "max" else "entropy",
+            keep=self._own_table if context.settings.recalibrate else None,
         )
+
+    @property
+    def _own_table(self) -> Path:
+        """Where the table that TensorRT makes itself is kept: beside ours."""
+        ours = self._our_table
+        return ours.with_name(f"{ours.stem}-tensorrt.cache")
+
+    @property
+    def _our_table(self) -> Path:
+        s = self.context.settings
+        return s.table or cache_path(s.cache, s.source.name, model_digest(self.context.prepared.model))
 
     def _batches(self) -> Batches:
         context = self.context
         faces = context.faces[0]
         return Batches(context.feeder(faces), len(faces), context.batch)
 
-    def _compare_tables(self, engine: BuiltEngine) -> None:
-        """Say where TensorRT's own calibration differs most from ours."""
+    def _compare_tables(self, engine: BuiltEngine) -> Mapping[str, object] | None:
+        """Say where TensorRT's own calibration differs most from ours; all of it for the manifest."""
         if engine.calibration is None:
-            return
+            return None
         found = compare(self.ranges.table, engine.calibration)
         shown = ", ".join(f"{change.name} x{change.ratio:.3g}" for change in found.changes[:_SHOWN])
         self.context.note(
-            f"TensorRT calibrated {len(engine.calibration)} tensors itself; it differs most from our table in {shown}"
+            f"TensorRT calibrated {len(engine.calibration)} tensors itself; it differs most from our table in {shown}. "
+            f"All of them: trt-ff cache diff {self._our_table} {self._own_table}"
         )
+        return {
+            "table": str(self._own_table),
+            "amax": {change.name: [change.first, change.second] for change in found.changes},
+            "only_ours": list(found.only_first),
+            "only_tensorrt": list(found.only_second),
+        }
 
     def check_files(self) -> None:
         """Read the plan and the table that the user named, so that what is wrong with them is told at once.
@@ -208,6 +229,8 @@ class Attempts:
         """The typed ONNX of ``plan``."""
         if not plan.names(Precision.INT8):
             return lower(self.context.view, plan, {}, base)
+        if self.context.choice.backend.name == "onnxruntime":
+            return lower_to_integers(self.context.view, plan, self.ranges.table, self.ranges.exponents)
         return lower(self.context.view, plan, self.ranges.table, base, self.ranges.exponents)
 
     def verify(self, typed: onnx.ModelProto, precision: Precision) -> Accuracy:
@@ -255,8 +278,6 @@ class Attempts:
         if not coverage.missing:
             return
         names = ", ".join(coverage.missing)
-        if engine.backend == "onnxruntime":
-            return  # Q/DQ is placed for GPUs; onnxruntime runs most of it in float, and the table says so
         if not engine.kernels_known:
             message = "the engine maker's log could not be read, so no INT8 kernel is proven"
         else:

@@ -15,6 +15,7 @@ import onnxruntime
 from trt_facefusion import __version__
 from trt_facefusion.errors import BuildError, GateError
 from trt_facefusion.pipeline.attempt import Attempts, Made
+from trt_facefusion.pipeline.command import build_arguments
 from trt_facefusion.pipeline.context import Context, Note
 from trt_facefusion.pipeline.record import RunRecord, read_search, record_of
 from trt_facefusion.pipeline.settings import BuildSettings, engine_key
@@ -220,11 +221,17 @@ class _Builder:
         """Record that an engine made for one request also answers another that fell back to it."""
         folder, manifest = self.made[precision]
         if steps and tuple(steps) != manifest.fallback:
-            files = {name: (folder / name).read_bytes() for name in manifest.files}
+            files = {name: (folder / name).read_bytes() for name in manifest.files} | self._failed_logs(steps)
             manifest = self._recorded(manifest, steps)
             folder = self.store.save(manifest, files)
             self.made[precision] = folder, self.store.load(folder)
         return self.made[precision]
+
+    def _failed_logs(self, steps: list[Fallback]) -> dict[str, bytes]:
+        """What the engine maker said of the precisions that it could not build."""
+        failed = [Precision(step.from_) for step in steps]
+        logs = {p: error.log for p in failed if isinstance(error := self.failed[p], BuildError) and error.log}
+        return {f"build-{p.value}.log": "\n".join(log).encode() for p, log in logs.items()}
 
     def _recorded(self, manifest: Manifest, steps: list[Fallback]) -> Manifest:
         """The manifest with ``steps`` and the keys of what failed: another gate must be tried again."""
@@ -249,6 +256,7 @@ class _Builder:
             "typed.onnx": made.typed.SerializeToString(),
             "plan.yaml": plan_text,
             "build.log": "\n".join(made.engine.log_tail).encode(),
+            **self._failed_logs(steps),
         }
         folder = self.store.save(manifest, files)
         self.made[precision] = folder, self.store.load(folder)
@@ -256,9 +264,9 @@ class _Builder:
 
 
 def _proven(manifest: Manifest) -> bool:
-    """Whether no planned INT8 kernel is missing, as far as the engine maker promises any."""
+    """Whether no planned INT8 kernel is missing."""
     kernels = manifest.int8_kernels
-    return manifest.backend == "onnxruntime" or not kernels.planned or (kernels.known and not kernels.missing)
+    return not kernels.planned or (kernels.known and not kernels.missing)
 
 
 def _chain_for(manifest: Manifest, requested: Precision, key: str) -> tuple[Fallback, ...]:
@@ -298,6 +306,7 @@ def _manifest(
                 "batch": str(s.batch),
                 "calibration": attempts.ranges.record if needs_table else {},
                 "repairs": [asdict(repair) for repair in made.repairs],
+                **({} if made.recalibration is None else {"recalibration": made.recalibration}),
             },
         ),
         build_key=key,
@@ -313,4 +322,6 @@ def _manifest(
         gate=Gate(made.verdict.passed, made.verdict.reasons),
         verified_with=f"onnxruntime {onnxruntime.__version__}{stand_in}",
         kernels=engine.kernels,
+        pins=engine.pins,
+        command=build_arguments(s),
     )

@@ -4,36 +4,34 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
-import numpy as np
+import onnx
+import onnxruntime
 
-from trt_facefusion.accuracy.metrics import ssim
-from trt_facefusion.calibration.cache import Calibration, Stale, cache_path, load, load_named, named_exponents, save
+from trt_facefusion.calibration.cache import Calibration, Stale, cache_path, load, load_named, named_exponents, save_as
 from trt_facefusion.calibration.channels import channel_amax
+from trt_facefusion.calibration.choice import Choice
 from trt_facefusion.calibration.collect import collect
 from trt_facefusion.calibration.compare import fit
 from trt_facefusion.calibration.histogram import Histogram
 from trt_facefusion.calibration.reader import Batches
+from trt_facefusion.calibration.resume import Checkpoint
 from trt_facefusion.calibration.table import CalibrationTable
 from trt_facefusion.errors import CalibrationCacheError, StoreError
 from trt_facefusion.export import model_digest
 from trt_facefusion.graph import GraphView
-from trt_facefusion.lowering import lower
 from trt_facefusion.lowering.equalise import Exponents, candidates, equalised_name, exponents, with_divisions
+from trt_facefusion.pipeline.choose import as_arrays, choose, spread, with_aliases
 from trt_facefusion.pipeline.context import VALUES_OF, Context
-from trt_facefusion.precision import plan_by_rules
+from trt_facefusion.precision import plan_by_rules, quantisable
 from trt_facefusion.presets import Preset
-from trt_facefusion.runtime.onnxruntime import OnnxRuntimeRunner
 from trt_facefusion.types import Precision
 
-AUTO_RULES = ("entropy", "mse", "percentile:99.99", "percentile:99.999", "max")
 _SHOWN = 5
-VALIDATION_FACES = 16
-"""Calibration faces on which `auto` compares the rules: the verification faces must not choose anything."""
 
 EQUALISING_FACES = 64
 """Calibration faces that the channels' magnitudes are taken from."""
@@ -56,6 +54,22 @@ def tensors_to_watch(view: GraphView) -> tuple[list[str], dict[str, str]]:
             else:
                 watched.append(name)
     return watched, aliases
+
+
+def read_by_int8(view: GraphView) -> set[str]:
+    """The activations that a plan may quantise: their histograms decide about scales, the others' only about FP16."""
+    return {node.input[0] for node in view.float_nodes() if quantisable(view, node.name)}
+
+
+def table_path(context: Context) -> Path:
+    """Where the table of this model is written: the file that the user named, or one in the cache."""
+    s = context.settings
+    return s.table_file or cache_path(s.cache, s.source.name, model_digest(context.prepared.model))
+
+
+def partial_path(table: Path) -> Path:
+    """Where a pass that is under way keeps its state."""
+    return table.with_name(table.name.removesuffix(".cache") + ".partial")
 
 
 def pinned_ranges(preset: Preset) -> dict[str, float]:
@@ -81,15 +95,6 @@ def require_int8(view: GraphView, amax: Mapping[str, float], path: Path) -> None
             f"{path} has no range for the tensor {view.nodes[wanted[0]].input[0]!r}, nor for any other that INT8 reads",
             "is it this model's cache? Calibrate the model by leaving --calib-cache out",
         )
-
-
-@dataclass(frozen=True)
-class Choice:
-    """A rule, whether channels are equalised, and the mean SSIM drop of everything that was tried."""
-
-    rule: str
-    equalised: bool
-    tried: Mapping[str, float]
 
 
 class Ranges:
@@ -122,8 +127,18 @@ class Ranges:
     @cached_property
     def _calibration(self) -> Calibration:
         calibration = _cached_or_collected(self.context)
-        save(calibration, self.context.settings.cache)
+        if self.context.settings.table_file is None:  # one that the user named holds what was asked for, or nothing
+            self._save(calibration)
         return calibration
+
+    @cached_property
+    def path(self) -> Path:
+        """Where the table is written."""
+        return table_path(self.context)
+
+    def _save(self, calibration: Calibration) -> None:
+        save_as(calibration, self.path, "--cache" if self.context.settings.table_file is None else "--output")
+        partial_path(self.path).unlink(missing_ok=True)
 
     @cached_property
     def amax(self) -> Mapping[str, float]:
@@ -140,25 +155,28 @@ class Ranges:
 
     @cached_property
     def _chosen(self) -> Choice:
-        return _choose(self.context, self._calibration, self.aliases, self.amax)
+        return choose(self.context, self._calibration, self.aliases, self.amax)
+
+    @property
+    def calibration(self) -> Calibration:
+        """The histograms, and the choice of their thresholds. Not where the user named a table."""
+        return self._calibration.with_choice(self._chosen)
 
     @cached_property
     def table(self) -> CalibrationTable:
         """What INT8 scales are made of."""
         if self._named is not None:
             return self._named
-        calibration = self._calibration.with_rule(self._chosen.rule)
-        if not self._chosen.equalised:
-            calibration = _without_equalisation(calibration)
-        save(calibration, self.context.settings.cache)
-        return _with_aliases(calibration.table, self.aliases)
+        calibration = self.calibration
+        self._save(calibration)
+        return with_aliases(calibration.table, self.aliases)
 
     @property
     def exponents(self) -> Exponents:
         """Channel equalisation, where it was found to help."""
         if self._named is not None and self.context.settings.table is not None:
-            return _as_arrays(named_exponents(self.context.settings.table))
-        return _as_arrays(self._calibration.exponents) if self._chosen.equalised else {}
+            return as_arrays(named_exponents(self.context.settings.table))
+        return as_arrays(self._calibration.exponents) if self._chosen.equalised else {}
 
     @property
     def table_sha256(self) -> str:
@@ -171,7 +189,14 @@ class Ranges:
         if self._named is not None:
             source = f"from {self.context.settings.table}"
             return {"rule": source, "equalised": bool(self.exponents), "ssim_drop": {}}
-        return {"rule": self._chosen.rule, "equalised": self._chosen.equalised, "ssim_drop": self._chosen.tried}
+        chosen = self._chosen
+        return {
+            "rule": chosen.rule,
+            "equalised": chosen.equalised,
+            "ssim_drop": dict(chosen.tried),
+            "tensors": {name: tensor.reason for name, tensor in chosen.tensors.items()},
+            "trials": chosen.trials,
+        }
 
 
 def _cached_or_collected(context: Context) -> Calibration:
@@ -180,14 +205,14 @@ def _cached_or_collected(context: Context) -> Calibration:
     faces = context.faces[0]
     settings: dict[str, str | int | float | bool | None] = {"preset": repr(s.preset), "pairs": "cross"}
     settings |= {name: digest for name, digest in context.digests.items() if name.startswith(VALUES_OF)}
-    path = cache_path(s.cache, s.source.name, digest)
+    path = table_path(context)
     if not s.recalibrate:
         found = load(path, model_digest=digest, faces_digest=faces.digest, settings=settings)
         if isinstance(found, Calibration):
             context.note(f"calibration: taken from {path}")
             return found
         _explain(context, found)
-    watched, _ = tensors_to_watch(context.view)
+    watched, aliases = tensors_to_watch(context.view)
     feeder, model = context.feeder(faces), context.prepared.model
     few = faces.subset(spread(len(faces), EQUALISING_FACES))
     peaks = channel_amax(
@@ -197,72 +222,32 @@ def _cached_or_collected(context: Context) -> Calibration:
         progress=context.progress,
     )
     by_tensor = exponents(context.view, peaks)
+    divided, tensors = with_divisions(model, by_tensor), [*watched, *map(equalised_name, by_tensor)]
+    read = {aliases.get(name, name) for name in read_by_int8(context.view)} - set(by_tensor)
+    sparse = [name for name in watched if name not in read]
+    batches = Batches(feeder, len(faces), context.batch)
     histograms = collect(
-        with_divisions(model, by_tensor),
-        [*watched, *map(equalised_name, by_tensor)],
-        Batches(feeder, len(faces), context.batch),
+        divided,
+        tensors,
+        batches,
+        sparse=sparse,
         progress=context.progress,
+        checkpoint=_checkpoint(context, divided, [faces.digest, settings, tensors, sparse, batches.batch_size]),
     )
     kept = {name: tuple(values.tolist()) for name, values in by_tensor.items()}
     return Calibration(s.source.name, digest, faces.digest, histograms, "max", pinned_ranges(s.preset), settings, kept)
 
 
-def _as_arrays(by_tensor: Mapping[str, Sequence[int]]) -> Exponents:
-    return {name: np.array(values, np.int8) for name, values in by_tensor.items()}
-
-
-def _without_equalisation(calibration: Calibration) -> Calibration:
-    divided = set(map(equalised_name, calibration.exponents))
-    kept = {name: histogram for name, histogram in calibration.histograms.items() if name not in divided}
-    return replace(calibration, histograms=kept, exponents={})
-
-
-def spread(count: int, limit: int) -> list[int]:
-    """At most ``limit`` of ``count`` indices, evenly spread."""
-    return sorted(set(np.linspace(0, count - 1, min(limit, count)).round().astype(int).tolist()))
+def _checkpoint(context: Context, model: onnx.ModelProto, parts: list[Any]) -> Checkpoint:
+    """The state of this very pass: the same numbers come only from the same library on as many cores."""
+    known = {"model": model_digest(model), "parts": parts, "runs": f"{onnxruntime.__version__} on {os.cpu_count()}"}
+    checkpoint = Checkpoint(partial_path(table_path(context)), known)
+    done, _ = checkpoint.load()
+    if done:
+        context.note(f"calibration: continuing a pass that was interrupted, {done * context.batch} faces are done")
+    return checkpoint
 
 
 def _explain(context: Context, stale: Stale) -> None:
     if "not been calibrated yet" not in stale.reason:
         context.note(f"calibrating anew: {stale.reason}")
-
-
-def _with_aliases(table: CalibrationTable, aliases: Mapping[str, str]) -> CalibrationTable:
-    return CalibrationTable({**table, **{name: table[source] for name, source in aliases.items()}}, table.header)
-
-
-def _choose(
-    context: Context, calibration: Calibration, aliases: Mapping[str, str], amax: Mapping[str, float]
-) -> Choice:
-    """The rule, and whether to equalise: what loses least in INT8 pictures of a slice of the calibration faces."""
-    s = context.settings
-    rules = AUTO_RULES if s.rule == "auto" else (s.rule,)
-    faces = context.faces[0]
-    chosen = spread(len(faces), VALIDATION_FACES)
-    wanted = context.paint_reference(faces, "reference pictures", chosen).clip(0, 1)
-    painter = context.painter(faces)
-    plan = plan_by_rules(context.view, amax, calibration.model)
-    tried: dict[str, float] = {}
-
-    def measure(rule: str, equalised: bool) -> None:
-        table = _with_aliases(calibration.with_rule(rule).table, aliases)
-        factors = _as_arrays(calibration.exponents) if equalised else {}
-        model = lower(context.view, plan, table, base=Precision.FP32, exponents=factors)
-        with OnnxRuntimeRunner(model) as runner:
-            drop = float(1 - ssim(wanted, painter(runner, chosen).clip(0, 1)).mean())
-        tried[_label(rule, equalised)] = drop
-        context.progress("rules", len(tried), len(rules) + 1)
-
-    for rule in rules:
-        measure(rule, bool(calibration.exponents))
-    best = min(rules, key=lambda rule: tried[_label(rule, bool(calibration.exponents))])
-    if calibration.exponents:
-        measure(best, False)
-    label = min(tried, key=lambda name: tried[name])
-    shown = ", ".join(f"{name} {drop:.2%}" for name, drop in sorted(tried.items(), key=lambda item: item[1]))
-    context.note(f"calibration {label}: smallest SSIM drop on {len(chosen)} calibration faces ({shown})")
-    return Choice(best, label == _label(best, True), tried)
-
-
-def _label(rule: str, equalised: bool) -> str:
-    return f"{rule}, equalised" if equalised else rule

@@ -130,11 +130,13 @@ class Context:
                 self.warn(
                     f"{len(shared)} photos of {s.eval} are also in {s.calib}: the verdict is softer than it looks"
                 )
+        elif not s.hold_out:
+            return thinned(calib, s.max_calib), calib.subset([])
         else:
             comparable = self.embedder.comparable(calib.embeddings)
             first, second = split_by_identity(comparable, same_person=self.embedder.same_person)
             calib, held_out = calib.subset(first), calib.subset(second)
-        calib, held_out = _thinned(calib, s.max_calib), _thinned(held_out, s.max_eval)
+        calib, held_out = thinned(calib, s.max_calib), thinned(held_out, s.max_eval)
         if len(held_out) < MIN_VERIFICATION:
             self.warn(f"judged on {len(held_out)} faces only: {MIN_VERIFICATION} are the least that says something")
         return calib, held_out
@@ -153,7 +155,8 @@ class Context:
         if faces.folder_digest != self.digests[role]:
             raise FacesError(f"{folder} was changed while it was read", "run the same command again")
         self._tell_skipped(folder, faces)
-        return faces
+        # By content, not by name: what is made from the faces must not depend on how the photos are called.
+        return faces.subset(np.argsort(np.array(faces.digests), kind="stable"))
 
     def _tell_skipped(self, folder: Path, faces: FaceSet) -> None:
         for skip in faces.skipped[:_SHOWN_SKIPS]:
@@ -250,7 +253,7 @@ def _enough(folder: Path, faces: FaceSet, minimum: int = MIN_FACES) -> str | Non
         raise FacesError(f"{folder}: {error.message}", error.remedy) from error
 
 
-def _thinned(faces: FaceSet, limit: int) -> FaceSet:
+def thinned(faces: FaceSet, limit: int) -> FaceSet:
     """At most ``limit`` faces (0: all), evenly spread over the set."""
     if limit <= 0 or len(faces) <= limit:
         return faces

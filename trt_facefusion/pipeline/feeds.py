@@ -16,7 +16,7 @@ from trt_facefusion.faces.embedder import Embedder
 from trt_facefusion.faces.folder import FaceSet
 from trt_facefusion.faces.pairing import cross_pairs
 from trt_facefusion.presets import EmbeddingInput, FileInput, ImageInput, Preset
-from trt_facefusion.runtime.base import Runner
+from trt_facefusion.runtime.base import Infers
 from trt_facefusion.types import Array, Feeds, Progress, TensorSpec, silent
 
 PAIRING_SEED = 0
@@ -141,7 +141,7 @@ class Painter:
     batch: int
 
     def __call__(
-        self, runner: Runner, indices: Sequence[int] | None = None, progress: Progress = silent, stage: str = "verify"
+        self, runner: Infers, indices: Sequence[int] | None = None, progress: Progress = silent, stage: str = "verify"
     ) -> NDArray[np.float32]:
         """Pictures [N,H,W,3] float32, RGB, nominally in [0,1], of the faces ``indices`` (default: all)."""
         chosen = list(range(len(self.feeder.faces))) if indices is None else list(indices)

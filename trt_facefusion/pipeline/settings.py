@@ -21,7 +21,9 @@ from trt_facefusion.types import BatchRange, Precision
 class BuildSettings:
     """Everything that ``trt-ff build`` was told.
 
-    ``max_*`` of 0 takes every face; ``table`` is a calibration cache to use instead of calibrating.
+    ``max_*`` of 0 takes every face; ``table`` is a calibration cache to use instead of calibrating. ``table_file`` is
+    where the calibration is written, if not under its name in ``cache``. Without ``hold_out`` nobody is kept for
+    verification.
     """
 
     source: ModelSource
@@ -46,6 +48,8 @@ class BuildSettings:
     force: bool = False
     recalibrate: bool = False
     table: Path | None = None
+    table_file: Path | None = None
+    hold_out: bool = True
     options: BuildOptions = field(default_factory=BuildOptions)
     workspace_bytes: int | None = None
 
@@ -57,14 +61,23 @@ class BuildSettings:
 
     def open_embedder(self) -> Embedder:
         """The embedder whose vectors the generator takes (dlib's where it takes none)."""
-        if self.embedder is not None:
-            return ArcFaceEmbedder(self.embedder)
-        if self.preset.embedder == "arcface" and self.preset.embedding is not None:
-            raise BadInputError(
-                f"the preset {self.preset.name!r} takes ArcFace embeddings, and that embedder is not bundled",
-                "name its ONNX file (w600k_r50.onnx of InsightFace's buffalo_l) with --embedder",
-            )
-        return DlibEmbedder()
+        return open_embedder(self.preset, self.embedder)
+
+
+def open_embedder(preset: Preset, embedder: Path | None) -> Embedder:
+    """The embedder whose vectors a generator takes: the ONNX file ``embedder``, else dlib's.
+
+    Raises:
+        BadInputError: the generator takes ArcFace's vectors, and no file is named.
+    """
+    if embedder is not None:
+        return ArcFaceEmbedder(embedder)
+    if preset.embedder == "arcface" and preset.embedding is not None:
+        raise BadInputError(
+            f"the preset {preset.name!r} takes ArcFace embeddings, and that embedder is not bundled",
+            "name its ONNX file (w600k_r50.onnx of InsightFace's buffalo_l) with --embedder",
+        )
+    return DlibEmbedder()
 
 
 def engine_key(settings: BuildSettings, digests: Mapping[str, str], precision: Precision) -> str:

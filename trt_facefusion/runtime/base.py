@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from types import TracebackType
 from typing import Protocol
 
@@ -10,8 +11,8 @@ from trt_facefusion.errors import BadInputError
 from trt_facefusion.types import Array, Feeds, TensorSpec
 
 
-class Runner(Protocol):
-    """Runs one engine; a context manager that frees what it holds."""
+class Infers(Protocol):
+    """What takes feeds and gives outputs, one after the other."""
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
@@ -23,6 +24,19 @@ class Runner(Protocol):
 
     def infer(self, feeds: Feeds) -> dict[str, Array]:
         """Outputs by name. Raises BadInputError when ``feeds`` are not what the model takes; nothing is converted."""
+
+
+class Runner(Infers, Protocol):
+    """Runs one engine; a context manager that frees what it holds."""
+
+    def infer_async(self, feeds: Feeds) -> Future[dict[str, Array]]:
+        """Start an inference; ``feeds`` are copied before this returns, and futures complete in their order.
+
+        Waits while as many are in flight as the runner takes. A callback of a future must not wait for another one.
+        """
+
+    def map(self, batches: Iterable[Feeds]) -> Iterator[dict[str, Array]]:
+        """Outputs in the order of ``batches``, of which only as many are read ahead as the runner has in flight."""
 
     def close(self) -> None:
         """Free the engine; closing twice does nothing."""

@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 from trt_facefusion.errors import BackendUnavailableError, DeviceError
 
 
-def load_engine(plan: bytes) -> Any:
-    """The ``ICudaEngine`` of ``plan``, by the TensorRT that is installed, on the GPU whose context is current.
+def load_engine(plan: bytes, library: str = "tensorrt", host_code: bool = False) -> Any:
+    """The ``ICudaEngine`` of ``plan``, on the GPU whose context is current.
+
+    Args:
+        plan: the engine as it was stored.
+        library: ``tensorrt`` or ``tensorrt_rtx``: which of them made it.
+        host_code: the plan may run code of its own on the host, as one that is compatible with later versions does;
+            only for a plan whose origin is known.
 
     Raises:
         BackendUnavailableError: TensorRT is not installed.
         DeviceError: TensorRT refused the plan; the message holds TensorRT's own.
     """
     try:
-        import tensorrt as trt
-    except ImportError as error:
+        trt = importlib.import_module(library)
+    except (ImportError, OSError) as error:
         raise BackendUnavailableError(
             f"TensorRT cannot be loaded: {error}",
-            "Install it with `pip install trt-facefusion[gpu]`, or run the engine's ONNX with onnxruntime.",
+            f"Install it with `pip install trt-facefusion[{'gpu' if library == 'tensorrt' else 'rtx'}]`, or run the "
+            "engine's ONNX with onnxruntime.",
         ) from error
 
-    class Complaints(trt.ILogger):  # type: ignore[misc]
+    class Complaints(trt.ILogger):  # type: ignore[misc, name-defined]
         def __init__(self) -> None:
             trt.ILogger.__init__(self)  # pybind11 wants its own called by name
             self.lines: list[str] = []
@@ -34,7 +42,10 @@ def load_engine(plan: bytes) -> Any:
     complaints = Complaints()
     engine = None
     try:
-        engine = trt.Runtime(complaints).deserialize_cuda_engine(plan)
+        runtime = trt.Runtime(complaints)
+        if host_code:
+            runtime.engine_host_code_allowed = True
+        engine = runtime.deserialize_cuda_engine(plan)
     except TypeError as error:  # how pybind11 says that there is no runtime: the driver does not suit TensorRT
         complaints.lines.append(str(error))
     if engine is None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -13,9 +15,12 @@ import onnxruntime as ort
 from trt_facefusion.errors import ModelError
 from trt_facefusion.runtime.base import check_feeds
 from trt_facefusion.runtime.half import with_fp16_rounding
-from trt_facefusion.types import Array, Feeds, TensorSpec
+from trt_facefusion.runtime.in_flight import Outputs, Queue, in_order
+from trt_facefusion.types import Feeds, TensorSpec
 
 _DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64"}
+
+OPTIMISED = "optimised.onnx"
 
 
 class OnnxRuntimeRunner:
@@ -27,6 +32,9 @@ class OnnxRuntimeRunner:
         optimise: let ONNX Runtime fuse operators.
         stand_in: compute what a GPU engine of this typed model computes: FP16 is rounded (see ``half``), and Q/DQ is
             not fused into integer operators (some CPUs saturate in those). Slower than a plain run.
+        slots: inferences that ``infer_async`` and ``map`` take at once; they run one after the other.
+        trace: a folder for ONNX Runtime's own profile of every run, and for the graph that it made of the model
+            (``OPTIMISED``); see `end_trace`. Slower than a plain run, too.
 
     Raises:
         ModelError: ONNX Runtime cannot load the model.
@@ -38,6 +46,8 @@ class OnnxRuntimeRunner:
         threads: int | None = None,
         optimise: bool = True,
         stand_in: bool = False,
+        slots: int = 2,
+        trace: Path | None = None,
     ) -> None:
         options = ort.SessionOptions()
         options.log_severity_level = 4  # errors are raised; the console belongs to the command line
@@ -48,7 +58,12 @@ class OnnxRuntimeRunner:
         if stand_in:
             options.add_session_config_entry("session.disable_quant_qdq", "1")
             model = with_fp16_rounding(_loaded(model))
+        if trace is not None:
+            options.enable_profiling = True
+            options.profile_file_prefix = str(trace / "trace")
+            options.optimized_model_filepath = str(trace / OPTIMISED)
         self._session: Any = _session(model, options)
+        self._queue = Queue(slots)
         self._inputs = tuple(_spec(value) for value in self._session.get_inputs())
         self._outputs = tuple(_spec(value) for value in self._session.get_outputs())
 
@@ -62,26 +77,54 @@ class OnnxRuntimeRunner:
         """What ``infer`` gives."""
         return self._outputs
 
-    def infer(self, feeds: Feeds) -> dict[str, Array]:
+    def infer(self, feeds: Feeds) -> Outputs:
         """Outputs by name.
 
         Raises:
             BadInputError: ``feeds`` are not what the model takes; nothing is converted.
             ModelError: ONNX Runtime failed inside the model.
         """
+        self._check(feeds)
+        return self._run(feeds)
+
+    def infer_async(self, feeds: Feeds) -> Future[Outputs]:
+        """Start an inference in another thread; ``feeds`` are copied before this returns.
+
+        Futures complete in the order of their submission. Waits while ``slots`` are in flight.
+
+        Raises:
+            BadInputError: as ``infer``; a ModelError comes out of the future.
+            RuntimeError: the runner is closed.
+        """
+        self._check(feeds)
+        copied = {name: np.array(value) for name, value in feeds.items()}
+        return self._queue.submit(lambda: self._run(copied))
+
+    def map(self, batches: Iterable[Feeds]) -> Iterator[Outputs]:
+        """Outputs in the order of ``batches``; ``slots`` batches are read ahead."""
+        return in_order(self.infer_async, self._queue.slots, batches)
+
+    def _check(self, feeds: Feeds) -> None:
         if self._session is None:
             raise RuntimeError("the runner is closed")
         check_feeds(feeds, self._inputs)
+
+    def _run(self, feeds: Feeds) -> Outputs:
         try:
-            values = self._session.run(None, {name: np.ascontiguousarray(value) for name, value in feeds.items()})
+            values = self._session.run(None, {name: np.asarray(value, order="C") for name, value in feeds.items()})
         except Exception as error:  # onnxruntime has a class of its own for each status code, with no common base
             raise ModelError(
                 f"ONNX Runtime failed inside the model: {_one_line(error)}", "Export the model again."
             ) from error
         return dict(zip((spec.name for spec in self._outputs), values, strict=True))
 
+    def end_trace(self) -> Path:
+        """End the profile that ``trace`` asked for; gives its file."""
+        return Path(self._session.end_profiling())
+
     def close(self) -> None:
-        """Free the session; closing twice does nothing."""
+        """Let what is in flight finish, then free the session; closing twice does nothing."""
+        self._queue.close()
         self._session = None
 
     def __enter__(self) -> OnnxRuntimeRunner:

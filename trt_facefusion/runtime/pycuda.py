@@ -12,8 +12,7 @@ from __future__ import annotations
 import queue
 import threading
 import weakref
-from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from types import TracebackType
@@ -22,11 +21,11 @@ from typing import Any
 from trt_facefusion.errors import BadInputError, DeviceLostError
 from trt_facefusion.runtime.device import cuda_driver, failed, lost, out_of_memory
 from trt_facefusion.runtime.engine_file import load_engine
-from trt_facefusion.runtime.engine_io import EngineIO, describe
+from trt_facefusion.runtime.engine_io import EngineIO, Shape, describe
+from trt_facefusion.runtime.graphs import GraphUse, total
+from trt_facefusion.runtime.in_flight import Outputs, in_order
 from trt_facefusion.runtime.slots import Slot, SlotPool, StageTimes
-from trt_facefusion.types import Array, Feeds, TensorSpec
-
-Outputs = dict[str, Array]
+from trt_facefusion.types import Feeds, TensorSpec
 
 
 class PycudaRunner:
@@ -39,6 +38,9 @@ class PycudaRunner:
         slots: inferences in flight; two keep upload, compute and download busy at once.
         profile: number of the optimisation profile.
         device: number of the GPU.
+        library: the module that loads a serialised engine, ``tensorrt`` or ``tensorrt_rtx``.
+        host_code: a serialised engine may bring code for the host along (see `load_engine`).
+        graphs: replay CUDA graphs where shapes stay and cuda-python is installed (see `graphs`).
 
     Raises:
         BackendUnavailableError: no pycuda, no TensorRT, no driver or no GPU.
@@ -48,10 +50,19 @@ class PycudaRunner:
         ModelError: inputs or outputs that cannot be exchanged with numpy.
     """
 
-    def __init__(self, engine: Any, slots: int = 2, profile: int = 0, device: int = 0) -> None:
+    def __init__(
+        self,
+        engine: Any,
+        slots: int = 2,
+        profile: int = 0,
+        device: int = 0,
+        library: str = "tensorrt",
+        host_code: bool = False,
+        graphs: bool = True,
+    ) -> None:
         if slots < 1:
             raise BadInputError(f"{slots} slots cannot run anything.", "Take at least one slot.")
-        self._core = _Core(engine, slots, profile, device)
+        self._core = _Core(engine, slots, profile, device, lambda plan: load_engine(plan, library, host_code), graphs)
         self._core.start()
         self._finalizer = weakref.finalize(self, self._core.close)
 
@@ -66,9 +77,20 @@ class PycudaRunner:
         return self._core.io.outputs
 
     @property
+    def shape_ranges(self) -> dict[str, tuple[Shape, Shape]]:
+        """Smallest and largest shape of each input."""
+        io = self._core.io
+        return {name: (io.smallest[name], io.largest[name]) for name in io.smallest}
+
+    @property
     def memory_bytes(self) -> int:
         """Device memory of all slots: buffers and TensorRT's work space, without the engine's weights."""
         return self._core.memory_bytes
+
+    @property
+    def graph_use(self) -> GraphUse:
+        """How many CUDA graphs were captured and launched, and why none are used; nothing once it is closed."""
+        return self._core.graph_use()
 
     def infer(self, feeds: Feeds) -> Outputs:
         """Outputs by name; waits for a free slot, then for the result.
@@ -86,6 +108,17 @@ class PycudaRunner:
         assert times is not None
         return outputs, times
 
+    def layer_times(self, feeds: Feeds) -> list[tuple[str, float]]:
+        """Name and milliseconds of every layer of one inference, in the order of execution.
+
+        The slot that it ran in stays slower: open a runner of one slot for this alone.
+
+        Raises:
+            BadInputError: as ``infer``.
+            DeviceError: as ``infer``, or TensorRT has no times for the layers.
+        """
+        return self._core.layer_times(feeds)
+
     def infer_async(self, feeds: Feeds) -> Future[Outputs]:
         """Start an inference. ``feeds`` are copied before this returns; waits only while all slots are in flight.
 
@@ -100,16 +133,7 @@ class PycudaRunner:
 
     def map(self, batches: Iterable[Feeds]) -> Iterator[Outputs]:
         """Outputs in the order of ``batches``, with as many in flight as there are slots."""
-        pending: deque[Future[Outputs]] = deque()
-        for feeds in batches:
-            if len(pending) == self._core.slots:
-                yield pending.popleft().result()
-            try:
-                pending.append(self.infer_async(feeds))
-            except Exception:  # what was asked for before is given first
-                yield from _results(pending)
-                raise
-        yield from _results(pending)
+        return in_order(self.infer_async, self._core.slots, batches)
 
     def close(self) -> None:
         """Let what is in flight finish, then free everything; closing twice does nothing."""
@@ -124,22 +148,22 @@ class PycudaRunner:
         self.close()
 
 
-def _results(pending: deque[Future[Outputs]]) -> Iterator[Outputs]:
-    while pending:
-        yield pending.popleft().result()
-
-
 class _Core:
     """All that a runner holds. The owner thread refers to this, not to the runner, which can thus be dropped."""
 
     io: EngineIO  # known once the owner has loaded the engine
 
-    def __init__(self, engine: Any, slots: int, profile: int, device: int) -> None:
+    def __init__(
+        self, engine: Any, slots: int, profile: int, device: int, load: Callable[[bytes], Any], graphs: bool
+    ) -> None:
         self.slots = slots
         self.memory_bytes = 0
         self._engine = engine
         self._profile = profile
         self._device = device
+        self._load = load
+        self._graphs = graphs
+        self._all: tuple[Slot, ...] = ()
         self._driver = cuda_driver()
         self._context: Any = None
         self._pool = SlotPool()
@@ -165,6 +189,15 @@ class _Core:
         finally:
             self._pool.give(slot)
 
+    def layer_times(self, feeds: Feeds) -> list[tuple[str, float]]:
+        self.io.check(feeds)
+        slot = self._take()
+        try:
+            with self._at_work(slot):
+                return slot.layer_times(feeds)
+        finally:
+            self._pool.give(slot)
+
     def infer_async(self, feeds: Feeds) -> Future[Outputs]:
         self.io.check(feeds)
         slot = self._take()
@@ -181,6 +214,9 @@ class _Core:
             return future
         self._in_flight.put((slot, future))
         return future
+
+    def graph_use(self) -> GraphUse:
+        return total(slot.graph_use for slot in self._all)
 
     def close(self) -> None:
         self._pool.shut(lambda: RuntimeError("the runner is closed"), lambda: self._in_flight.put(None))
@@ -246,16 +282,17 @@ class _Core:
             self._context = driver.Device(self._device).retain_primary_context()
             self._context.push()
             if isinstance(self._engine, bytes):
-                self._engine = load_engine(self._engine)
+                self._engine = self._load(self._engine)
             self.io = describe(self._engine, self._profile)
             for _ in range(self.slots):
-                slots.append(Slot(driver, self.io))
+                slots.append(Slot(driver, self.io, self._graphs))
                 slots[-1].allocate(self._engine, self._profile)
         except driver.MemoryError as error:
             raise out_of_memory("a CUDA context and its streams", None, driver) from error
         except driver.Error as error:
             raise failed("making the engine's buffers", error) from error
         self.memory_bytes = sum(slot.memory_bytes + self._engine.device_memory_size_v2 for slot in slots)
+        self._all = tuple(slots)
         self._pool.fill(slots)
 
     def _complete(self, slot: Slot, future: Future[Outputs]) -> None:

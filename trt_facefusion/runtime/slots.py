@@ -14,6 +14,8 @@ import numpy as np
 from trt_facefusion.errors import DeviceError, ModelError
 from trt_facefusion.runtime.device import out_of_memory
 from trt_facefusion.runtime.engine_io import EngineIO, Shape
+from trt_facefusion.runtime.graphs import GraphUse, SlotGraph
+from trt_facefusion.runtime.layer_times import LayerTimes
 from trt_facefusion.types import Array, Feeds, TensorSpec
 
 # CU_STREAM_NON_BLOCKING, for which pycuda has no name: no waiting for the default stream, which is torch's.
@@ -36,7 +38,7 @@ class Slot:
     be called by the thread that retained the context (pycuda frees nothing in another thread).
     """
 
-    def __init__(self, driver: Any, io: EngineIO) -> None:
+    def __init__(self, driver: Any, io: EngineIO, graphs: bool = True) -> None:
         self._driver = driver
         self._io = io
         self._host: dict[str, Array] = {}
@@ -46,6 +48,9 @@ class Slot:
         self._stream: Any = None
         self._done: Any = None
         self._stages: list[Any] = []
+        self._wants_graph = graphs
+        self._graph: SlotGraph | None = None
+        self._layers: LayerTimes | None = None
 
     def allocate(self, engine: Any, profile: int) -> None:
         """Make all that the slot holds.
@@ -59,6 +64,7 @@ class Slot:
         if self._context is None:  # TensorRT logs why; with a sound engine it is memory
             raise out_of_memory("TensorRT's execution context", engine.device_memory_size_v2, driver)
         self._stream = driver.Stream(_NON_BLOCKING)
+        self._graph = SlotGraph(self._stream.handle, self._wants_graph)
         # Without BLOCKING_SYNC a waiting thread would keep a CPU core busy.
         self._done = driver.Event(flags.DISABLE_TIMING | flags.BLOCKING_SYNC)
         self._stages = [driver.Event() for _ in range(4)]
@@ -90,19 +96,33 @@ class Slot:
         """Bytes of device memory in buffers (as many are page-locked on the host)."""
         return sum(host.nbytes for host in self._host.values())
 
+    @property
+    def graph_use(self) -> GraphUse:
+        """What became of CUDA graphs in this slot."""
+        return self._graph.use if self._graph is not None else GraphUse()
+
     def submit(self, feeds: Feeds, timed: bool = False) -> None:
         """Queue upload, compute and download. ``feeds`` are copied before this returns; ``settle`` after any error.
+
+        A timed inference does not go through the CUDA graph, in which the stages cannot be told apart.
 
         Raises:
             DeviceError: TensorRT refused.
             pycuda.driver.Error: the driver did.
         """
         self._set_shapes({name: value.shape for name, value in feeds.items()})
+        for spec in self._io.inputs:
+            np.copyto(self._view(spec), feeds[spec.name])
+        if timed or self._graph is None:
+            self._queue(timed)
+        else:
+            self._graph.run(self._queue)
+        self._done.record(self._stream)
+
+    def _queue(self, timed: bool = False) -> None:
         self._mark(0, timed)
         for spec in self._io.inputs:
-            host = self._view(spec)
-            np.copyto(host, feeds[spec.name])
-            self._driver.memcpy_htod_async(self._device[spec.name], host, self._stream)
+            self._driver.memcpy_htod_async(self._device[spec.name], self._view(spec), self._stream)
         self._mark(1, timed)
         if not self._context.execute_async_v3(self._stream.handle):
             raise DeviceError(
@@ -112,7 +132,6 @@ class Slot:
         for spec in self._io.outputs:
             self._driver.memcpy_dtoh_async(self._view(spec), self._device[spec.name], self._stream)
         self._mark(3, timed)
-        self._done.record(self._stream)
 
     def collect(self) -> dict[str, Array]:
         """Wait for what was submitted; the outputs are copies that the caller may keep."""
@@ -124,13 +143,30 @@ class Slot:
         start, uploaded, computed, downloaded = self._stages
         return StageTimes(start.time_till(uploaded), uploaded.time_till(computed), computed.time_till(downloaded))
 
+    def layer_times(self, feeds: Feeds) -> list[tuple[str, float]]:
+        """Name and milliseconds of every layer of one inference; the slot is slower from then on.
+
+        Raises:
+            DeviceError: TensorRT refused, or has no times.
+            pycuda.driver.Error: the driver did.
+        """
+        if self._layers is None:
+            self._layers = LayerTimes(self._context)
+        self.submit(feeds, timed=True)
+        self.collect()
+        return self._layers.read(self._context)
+
     def settle(self) -> None:
         """Wait until nothing uses the buffers any more. Raises pycuda.driver.Error when the context is broken."""
         self._stream.synchronize()
 
     def free(self, context_is_lost: bool = False) -> None:
         """Give everything back; calling it again does nothing. Nothing may be in flight."""
-        self._context = None  # before the buffers whose addresses it knows
+        if self._graph is not None:
+            self._graph.abandon() if context_is_lost else self._graph.forget()
+            self._graph = None
+        self._context = None  # before the buffers whose addresses it knows, and what it reports to
+        self._layers = None
         self._stages, self._done, self._stream = [], None, None
         while self._device:
             buffer = self._device.popitem()[1]
@@ -145,6 +181,8 @@ class Slot:
         if all(self._shapes.get(name) == shape for name, shape in inputs.items()):
             return
         self._shapes = {}
+        if self._graph is not None:
+            self._graph.forget()
         for name, shape in inputs.items():
             if not self._context.set_input_shape(name, shape):
                 raise DeviceError(f"TensorRT refused the shape {list(shape)} of {name!r}.", "Build the engine again.")

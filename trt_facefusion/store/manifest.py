@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import shlex
 import types
 import typing
 from collections.abc import Mapping
@@ -13,9 +14,10 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar, Union
 
 from trt_facefusion.backends.base import Kernel, ShapeRange
+from trt_facefusion.backends.pins import Pins
 from trt_facefusion.errors import StoreError
 
-SCHEMA = 1
+SCHEMA = 2
 JsonValue = Any
 """What JSON can hold. Numbers that are not finite are written as null."""
 
@@ -75,7 +77,12 @@ class Fallback:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What is known of one stored engine. ``files`` is filled in by the store."""
+    """What is known of one stored engine.
+
+    ``pins`` and ``shapes`` are what the machine that loads it must have and what it takes; ``command`` holds the
+    arguments of `trt-ff build` that made it, precision, target and engine maker aside; ``files`` is filled in by the
+    store.
+    """
 
     model: str
     precision: str
@@ -101,11 +108,22 @@ class Manifest:
     fallback: tuple[Fallback, ...] = ()
     warnings: tuple[str, ...] = ()
     activations_bytes: int | None = None
+    pins: Pins = field(default_factory=Pins)
+    command: tuple[str, ...] = ()
     files: Mapping[str, StoredFile] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """The manifest as JSON, keys in the order of the fields."""
         return json.dumps({"schema": SCHEMA, **_encode(self)}, indent=2, allow_nan=False) + "\n"
+
+    def rebuild_command(self, target: str | None = None, backend: str | None = None) -> str:
+        """The command line that builds this engine again, for the same target and engine maker unless others are named.
+
+        The precision is the one that was asked for: another machine may not need the fall-back.
+        """
+        target, backend = target or self.target, backend or self.backend
+        chosen = (f"--{self.requested_precision}", "--target", target, "--backend", backend, "--force")
+        return shlex.join(("trt-ff", "build", *self.command, *chosen))
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Manifest:

@@ -89,7 +89,7 @@ class Store:
         manifest = self._read(folder)
         for name, file in manifest.files.items():
             if sha256_of(folder / name) != file.sha256:
-                raise _damaged(folder / name, manifest, "its content is not what was stored")
+                raise damaged(folder / name, manifest, "its content is not what was stored")
         return manifest
 
     def find(self, build_key: str) -> tuple[Path, Manifest] | None:
@@ -126,19 +126,16 @@ class Store:
             raise store_error(error, folder / MANIFEST, "read") from error
         manifest = Manifest.from_json(text)
         if not any(name.startswith("engine.") for name in manifest.files):
-            raise _damaged(folder / MANIFEST, manifest, "it names no engine")
+            raise damaged(folder / MANIFEST, manifest, "it names no engine")
         for name, file in manifest.files.items():
             path = folder / name
             if name != safe_name(name) or not path.is_file():
-                raise _damaged(path, manifest, "it is missing")
+                raise damaged(path, manifest, "it is missing")
             if path.stat().st_size != file.size_bytes:
-                raise _damaged(path, manifest, f"it has {path.stat().st_size} bytes, not {file.size_bytes}")
+                raise damaged(path, manifest, f"it has {path.stat().st_size} bytes, not {file.size_bytes}")
         return manifest
 
 
-def _damaged(path: Path, manifest: Manifest, why: str) -> StoreError:
-    m = manifest
-    return StoreError(
-        f"{path} cannot be used: {why}.",
-        f"Build it again: trt-ff build --{m.requested_precision} --target {m.target} --backend {m.backend} --force",
-    )
+def damaged(path: Path, manifest: Manifest, why: str) -> StoreError:
+    """The error for a file of an engine folder; its remedy is the command that builds the engine again."""
+    return StoreError(f"{path} cannot be used: {why}.", f"Build it again: {manifest.rebuild_command()}")

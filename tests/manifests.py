@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from trt_facefusion.backends.base import Kernel, TensorFormat
+from trt_facefusion.backends.pins import Pins
 from trt_facefusion.store.manifest import Fallback, Gate, Inputs, Int8Kernels, Manifest
 
 FILES = {"engine.engine": b"engine", "typed.onnx": b"typed", "plan.yaml": b"plan: 1\n", "build.log": b""}
@@ -43,5 +44,7 @@ def manifest(**changes: object) -> Manifest:
         kernels=(kernel,),
         fallback=(Fallback("int8", "fp16", "SSIM"),),
         warnings=("few faces",),
+        pins=Pins((8, 6), None, None, "linux-x86_64"),
+        command=("--onnx", "a model.onnx", "--calib", "faces"),
     )
     return dataclasses.replace(full, **changes)

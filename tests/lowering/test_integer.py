@@ -1,0 +1,124 @@
+"""What ONNX Runtime makes of a network that was lowered for its integer operators."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from nets import SWAPPER_SHAPES, Net, feeds, ranges, run, swapper
+from onnx import numpy_helper
+
+from trt_facefusion.backends.base import BuildRequest, BuiltEngine
+from trt_facefusion.backends.kernels import Coverage, int8_coverage
+from trt_facefusion.backends.onnxruntime import OnnxRuntime
+from trt_facefusion.errors import CalibrationCacheError
+from trt_facefusion.graph import GraphView, prepare
+from trt_facefusion.lowering import lower, lower_to_integers
+from trt_facefusion.lowering.equalise import equalised_name
+from trt_facefusion.precision import Plan, plan_by_rules
+from trt_facefusion.types import Precision
+
+SHAPES = {"x": (3, 16, 16)}
+
+
+class Case:
+    def __init__(self, model: onnx.ModelProto, shapes: dict[str, tuple[int, ...]]) -> None:
+        self.source = prepare(model, shapes).model
+        self.view = GraphView(self.source)
+        self.feeds = feeds(shapes)
+        self.amax = ranges(self.source, self.feeds)
+        self.plan: Plan = plan_by_rules(self.view, self.amax, "net")
+        self.model = lower_to_integers(self.view, self.plan, self.amax)
+
+    def built(self) -> tuple[BuiltEngine, Coverage]:
+        engine = OnnxRuntime().build(BuildRequest(self.model.SerializeToString(), {}, "cpu"))
+        planned = {node.name: node.op for node in self.plan.nodes if node.precision is Precision.INT8}
+        return engine, int8_coverage(planned, engine.kernels)
+
+
+def chain() -> onnx.ModelProto:
+    """Convolutions behind and before each other, a Relu, and a residual."""
+    net = Net()
+    stem = net.op("Relu", net.conv("x", 3, 8, name="stem"), name="stem.relu")
+    inner = net.op("Relu", net.conv(stem, 8, 8, name="a"), name="a.relu")
+    inner = net.conv(net.conv(inner, 8, 8, name="b"), 8, 8, name="c")
+    net.conv(net.op("Add", stem, inner, name="add"), 8, 3, name="head")
+    return net.model({"x": ["N", 3, 16, 16]}, {"head": ["N", 3, 16, 16]})
+
+
+@pytest.mark.parametrize("make", [lambda: Case(swapper(), SWAPPER_SHAPES), lambda: Case(chain(), SHAPES)])
+def test_every_planned_int8_node_becomes_an_integer_operator(make) -> None:
+    case = make()
+    engine, coverage = case.built()
+    assert coverage.planned >= 3
+    assert coverage.missing == ()
+    floats = {kernel.type for kernel in engine.kernels if kernel.is_math and not kernel.is_int8_math}
+    assert floats <= {"Conv", "FusedConv", "Gemm", "MatMul"}
+
+
+def test_the_picture_is_that_of_the_quantisation_for_gpus_but_for_the_stored_results() -> None:
+    case = Case(chain(), SHAPES)
+    wanted = run(case.source, case.feeds)["head"]
+    usual = run(lower(case.view, case.plan, case.amax, Precision.FP32), case.feeds)["head"]
+    exact = run(case.model, case.feeds, exact=True)["head"]
+    fused = run(case.model, case.feeds)["head"]
+    assert np.abs(fused - exact).max() < case.amax["head"] / 127  # a step, where a value lies between two
+    assert np.abs(fused - wanted).max() < 4 * np.abs(usual - wanted).max() + case.amax["head"] / 127
+
+
+def test_a_relu_has_all_steps_for_its_positive_half() -> None:
+    case = Case(chain(), SHAPES)
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in case.model.graph.initializer}
+    assert constants["a.relu__stored_scale"] == pytest.approx(case.amax["a.relu"] / 255, rel=1e-6)
+    assert constants["b__stored_scale"] == pytest.approx(case.amax["b"] / 127, rel=1e-6)
+    quantisers = [node for node in case.model.graph.node if node.op_type == "QuantizeLinear"]
+    assert not any(node.input[0] == "a" for node in quantisers)
+
+
+def test_what_is_stored_is_quantised_once() -> None:
+    case = Case(chain(), SHAPES)
+    nodes = {node.name: node for node in case.model.graph.node}
+    assert nodes["c"].input[0] == "b"  # what `b` dequantised
+    assert nodes["b"].input[0] == "a.relu"
+
+
+def test_a_channel_without_weights_keeps_its_bias() -> None:
+    case = Case(chain(), SHAPES)
+    weight, bias = case.view.nodes["b"].input[1:]
+    for tensor in case.source.graph.initializer:
+        if tensor.name == weight:
+            values = numpy_helper.to_array(tensor).copy()
+            values[2] = 0
+            tensor.CopyFrom(numpy_helper.from_array(values, weight))
+    view = GraphView(case.source)
+    amax = ranges(case.source, case.feeds)
+    model = lower_to_integers(view, case.plan, amax)
+    got = run(model, case.feeds)["head"]
+    assert np.abs(got - run(case.source, case.feeds)["head"]).max() < 0.1 * amax["head"]
+    assert np.abs(view.constant(bias)[2]) > 0
+
+
+def test_a_result_without_a_range_stays_float_and_an_input_without_one_is_an_error() -> None:
+    case = Case(chain(), SHAPES)
+    known = {name: value for name, value in case.amax.items() if name != "c"}
+    model = lower_to_integers(case.view, case.plan, known)
+    assert not any(node.name.startswith("c__stored") for node in model.graph.node)
+    assert np.isfinite(run(model, case.feeds)["head"]).all()
+    with pytest.raises(CalibrationCacheError, match=r"a\.relu|'stem\.relu'"):
+        lower_to_integers(case.view, case.plan, {name: v for name, v in known.items() if "relu" not in name})
+
+
+def test_equalised_channels_and_stored_results_have_scales_of_their_own() -> None:
+    case = Case(chain(), SHAPES)
+    exponents = {"b": np.array([3, -3, 0, 0, 1, -1, 0, 0], np.int8)}
+    divided = run_tapped(case, "b") / np.exp2(exponents["b"].astype(np.float32)).reshape(1, -1, 1, 1)
+    amax = {**case.amax, equalised_name("b"): float(np.abs(divided).max())}
+    model = lower_to_integers(case.view, case.plan, amax, exponents)
+    error = np.abs(run(model, case.feeds)["head"] - run(case.source, case.feeds)["head"]).max()
+    assert error < 0.1 * case.amax["head"]
+
+
+def run_tapped(case: Case, tensor: str) -> np.ndarray:
+    from nets import tapped
+
+    return run(tapped(case.source, [tensor]), case.feeds)[tensor]

@@ -1,0 +1,132 @@
+"""One protocol, two runners: what holds for both."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper
+from twin import runtime as trt
+from twin.swap import Face, engine, face, is_swap_of, net, swap
+
+from trt_facefusion.errors import BadInputError
+from trt_facefusion.runtime.base import Runner
+from trt_facefusion.runtime.onnxruntime import OnnxRuntimeRunner
+from trt_facefusion.runtime.pycuda import PycudaRunner
+
+
+@pytest.fixture(params=["pycuda", "onnxruntime"])
+def runner(request: pytest.FixtureRequest) -> Iterator[Runner]:
+    made: Runner
+    if request.param == "pycuda":
+        request.getfixturevalue("emulated_cuda")
+        made = PycudaRunner(engine(), slots=2)
+    else:
+        made = OnnxRuntimeRunner(swap(), threads=1, slots=2)
+    with made:
+        yield made
+
+
+def test_futures_complete_in_their_order(runner: Runner) -> None:
+    order: list[int] = []
+    futures = []
+    for value in range(12):
+        future = runner.infer_async(face(value, 1 + value % 4))
+        future.add_done_callback(lambda _, value=value: order.append(value))  # type: ignore[misc]
+        futures.append(future)
+    assert all(is_swap_of(value, future.result(10), 1 + value % 4) for value, future in enumerate(futures))
+    runner.close()
+    assert order == list(range(12))
+
+
+def test_what_was_given_may_be_overwritten(runner: Runner) -> None:
+    feeds = face(0)
+    futures = []
+    for value in range(6):
+        feeds["target"][:] = value
+        futures.append(runner.infer_async(feeds))
+    feeds["target"][:] = 99
+    assert all(is_swap_of(value, future.result(10)) for value, future in enumerate(futures))
+
+
+def test_map_reads_ahead_by_the_slots_only_and_gives_what_came_before_a_bad_batch(runner: Runner) -> None:
+    read: list[int] = []
+
+    def batches() -> Iterator[dict[str, Face]]:
+        for value in range(7):
+            read.append(value)
+            yield face(value)
+        yield {}
+
+    results = runner.map(batches())
+    for value in range(7):
+        assert is_swap_of(value, next(results))
+        assert len(read) <= value + 3
+    with pytest.raises(BadInputError):
+        next(results)
+
+
+def test_wrong_feeds_are_refused_at_once(runner: Runner) -> None:
+    for call in (runner.infer, runner.infer_async):
+        with pytest.raises(BadInputError, match="source"):
+            call({"target": face(0)["target"]})
+    assert is_swap_of(1, runner.infer(face(1)))
+
+
+def test_closing_lets_what_is_in_flight_finish_and_refuses_more(runner: Runner) -> None:
+    futures = [runner.infer_async(face(value)) for value in range(2)]
+    runner.close()
+    runner.close()
+    assert all(is_swap_of(value, future.result(0)) for value, future in enumerate(futures))
+    for call in (runner.infer, runner.infer_async):
+        with pytest.raises(RuntimeError, match="closed"):
+            call(face(1))
+
+
+def test_a_callback_may_submit_but_not_wait_for_a_slot(runner: Runner) -> None:
+    chained: list[Future[dict[str, Face]]] = []
+    told: list[str] = []
+    called = threading.Event()
+
+    def submit(_: object) -> None:
+        try:
+            for value in range(2, 6):
+                chained.append(runner.infer_async(face(value)))
+        except RuntimeError as error:
+            told.append(str(error))
+        called.set()
+
+    runner.infer_async(face(1)).add_done_callback(submit)
+    assert called.wait(10)
+    assert chained and all(is_swap_of(value + 2, future.result(10)) for value, future in enumerate(chained))
+    assert "callback" in told[0]
+
+
+@pytest.mark.parametrize(("elem_type", "dtype"), [(TensorProto.FLOAT16, np.float16), (TensorProto.INT8, np.int8)])
+@pytest.mark.parametrize("kind", ["pycuda", "onnxruntime"])
+def test_an_engine_of_fp16_or_int8_is_fed_and_read_in_it(
+    request: pytest.FixtureRequest, kind: str, elem_type: int, dtype: Any
+) -> None:
+    shape: list[int | str] = ["batch", 3, 4, 4]
+    model = net([helper.make_node("Identity", ["x"], ["y"])], {"x": (elem_type, shape)}, {"y": (elem_type, shape)})
+    made: Runner
+    if kind == "pycuda":
+        request.getfixturevalue("emulated_cuda")
+        plan = trt.make_plan(model, trt.__version__, {"x": [[n, 3, 4, 4] for n in (1, 2, 4)]})
+        made = PycudaRunner(trt.Runtime(trt.Logger()).deserialize_cuda_engine(plan), slots=1)
+    else:
+        made = OnnxRuntimeRunner(model)
+    rng = np.random.default_rng(0)
+    with made as runner:
+        assert runner.inputs[0].dtype == runner.outputs[0].dtype == np.dtype(dtype).name
+        for batch in (1, 4, 4, 4, 4, 2):
+            value = (rng.standard_normal((batch, 3, 4, 4)) * 30).astype(dtype)
+            found = runner.infer({"x": value})["y"]
+            assert found.dtype == dtype
+            np.testing.assert_array_equal(found, value)
+        with pytest.raises(BadInputError, match="float32"):
+            runner.infer({"x": np.zeros((1, 3, 4, 4), np.float32)})

@@ -1,0 +1,90 @@
+"""What runs on a real GPU (tests/gpu, scripts/gpu_evidence.py) is itself run on the emulated driver and the twin."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from cuda_emulator.driver import CannotBuildError
+
+from twin.builder import VERSION_10, VERSION_11
+from twin.machine import ROOT, environment
+
+sys.path.insert(0, str(ROOT / "tests" / "pipeline"))
+import tiny
+
+pytestmark = pytest.mark.slow
+
+
+def machine(version: str) -> dict[str, str]:
+    try:
+        return environment(version)
+    except CannotBuildError as error:
+        if os.environ.get("TRT_FF_REQUIRE_EMULATOR"):
+            pytest.fail(str(error))
+        pytest.skip(f"no emulated CUDA driver: {error}")
+
+
+@pytest.mark.parametrize(("version", "skipped"), [(VERSION_10, 0), (VERSION_11, 3)])
+def test_the_gpu_tests_pass_on_the_emulated_gpu(version: str, skipped: int) -> None:
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", "tests/gpu"]
+    given = {**machine(version), "TRT_FF_REQUIRE_GPU": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=given, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-6000:]
+    found = re.search(r"(\d+) passed(?:, (\d+) skipped)?", done.stdout)
+    assert found and int(found[1]) > 10
+    assert int(found[2] or 0) == skipped
+
+
+def test_they_skip_with_a_reason_where_there_is_no_gpu() -> None:
+    command = [sys.executable, "-m", "pytest", "-q", "-rs", "-m", "gpu", "-p", "no:cacheprovider", "tests/gpu"]
+    clean = {name: value for name, value in os.environ.items() if name != "LD_LIBRARY_PATH"}
+    done = subprocess.run(command, cwd=ROOT, env=clean, capture_output=True, text=True, check=False)
+    if "passed" in done.stdout:
+        pytest.skip("there is a GPU")
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert "no GPU" in done.stdout or "cannot be imported" in done.stdout
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("version", [VERSION_10, VERSION_11])
+def test_the_acceptance_script_gathers_evidence_on_the_emulated_gpu(version: str, tmp_path: Path) -> None:
+    for command in ("profile", "diff"):
+        pytest.importorskip(f"trt_facefusion.cli.{command}")
+    model = tiny.save(tiny.generator(), tmp_path / "tiny.onnx")
+    output = tmp_path / "evidence.json"
+    given = {**machine(version), "TRT_FF_INSTALLED": "1", "PYTHON": sys.executable, "EVIDENCE": str(output)}
+    build = ["--onnx", str(model), "--input", "image=image:32:0:1", "--rule", "max"]
+    words = ["scripts/gpu_acceptance.sh", version[:2], "samples/faces", "--", *build]
+    done = subprocess.run(words, cwd=ROOT, env=given, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
+    evidence = json.loads(output.read_text())
+    assert evidence["ok"] and evidence["emulated"]
+    assert evidence["machine"]["gpus"][0]["target"] == "sm86"
+    assert evidence["tests"]["failed"] == []
+    assert set(evidence["engines"]) == set(evidence["latency_p50_ms"]) == {"fp32", "fp16", "int8"}
+    for engine in evidence["engines"].values():
+        assert engine["version"] == version
+        assert engine["inspector"]
+        assert engine["profile"]["throughput_per_s"] > 0
+        assert engine["measured"]["picture"]["ssim_drop"] == pytest.approx(engine["stand_in"]["ssim_drop"], abs=5e-3)
+    tables = evidence["recalibration"] and evidence["recalibration"]["tables"]
+    assert bool(tables and tables["amax"]) == (version == VERSION_10)
+
+
+def test_evidence_of_failure_is_written_too(tmp_path: Path) -> None:
+    output = tmp_path / "evidence.json"
+    words = [sys.executable, "scripts/gpu_evidence.py", "--faces", str(tmp_path), "--output", str(output)]
+    clean = {name: value for name, value in os.environ.items() if name != "LD_LIBRARY_PATH"}
+    done = subprocess.run(words, cwd=ROOT, env=clean, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    evidence = json.loads(output.read_text())
+    assert not evidence["ok"]
+    (failed,) = [step for step in evidence["steps"] if not step["ok"]]
+    assert failed["command"][1] == "build"
+    assert "error:" in failed["error"]

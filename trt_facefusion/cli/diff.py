@@ -1,0 +1,304 @@
+"""`trt-ff diff`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from trt_facefusion.accuracy.judge import Accuracy
+from trt_facefusion.accuracy.layers import LayerError
+from trt_facefusion.accuracy.metrics import PSNR_CAP_DB
+from trt_facefusion.accuracy.outputs import OutputDifference
+from trt_facefusion.cli import console
+from trt_facefusion.errors import BadInputError
+from trt_facefusion.pipeline.diff import DiffResult, DiffSettings, Layers, diff
+from trt_facefusion.pipeline.pair import CPU, GPU, STAND_IN
+from trt_facefusion.presets import Preset, get_preset, parse_input
+
+TOLERANCE_EXCEEDED = 3
+
+_INPUTS, _LAYERS, _TOLERANCES = (
+    "How bare ONNX files are fed",
+    "Layers",
+    "Tolerances (exit code 3 when exceeded)",
+)
+_RAN = {GPU: "on the GPU", CPU: "with onnxruntime on the CPU", STAND_IN: "typed ONNX on the CPU, standing in"}
+_LEGEND = "adds: its own error, its inputs being those of A; came in: passed on from before; shows: both, at its output"
+_BAR = 8
+_SHARE_WORTH_RAISING = 0.1
+_SMALLEST_GAIN = 5e-5
+"""SSIM; below it a layer's gain is noise of a few faces."""
+
+
+def command(
+    a: Annotated[Path, typer.Argument(help="The reference: an engine's folder or file, a typed ONNX or an FP32 ONNX.")],
+    b: Annotated[Path, typer.Argument(help="What is held against it: any of these, too.")],
+    faces: Annotated[Path, typer.Option(help="Folder of photos to compare on.")],
+    aligned: Annotated[bool, typer.Option("--aligned", help="The photos are aligned crops already.")] = False,
+    max_faces: Annotated[int, typer.Option(min=0, help="Compare on this many faces at most (0: all).")] = 64,
+    stand_in: Annotated[
+        Optional[bool],
+        typer.Option(
+            "--stand-in/--no-stand-in",
+            help="Run the typed ONNX of GPU engines on the CPU (else only where there is no GPU).",
+        ),
+    ] = None,
+    device: Annotated[int, typer.Option(min=0, help="Number of the GPU.")] = 0,
+    preset: Annotated[
+        Optional[str], typer.Option(help="A known generator (see `trt-ff presets`).", rich_help_panel=_INPUTS)
+    ] = None,
+    inputs: Annotated[
+        Optional[list[str]],
+        typer.Option(
+            "--input",
+            help="One input: NAME=image:SIZE:MIN:MAX[:bgr], NAME=embedding or NAME=file:VALUES.npy.",
+            rich_help_panel=_INPUTS,
+        ),
+    ] = None,
+    embedder: Annotated[
+        Optional[Path], typer.Option(help="ArcFace ONNX whose embeddings the generator takes.", rich_help_panel=_INPUTS)
+    ] = None,
+    layers: Annotated[
+        bool,
+        typer.Option("--layers", help="Rank the layers by the error that each adds.", rich_help_panel=_LAYERS),
+    ] = False,
+    layer_faces: Annotated[
+        int, typer.Option(min=0, help="Compare layers on this many faces (0: all).", rich_help_panel=_LAYERS)
+    ] = 8,
+    gains: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Measure for this many layers what raising them gains the picture.", rich_help_panel=_LAYERS
+        ),
+    ] = 12,
+    budget: Annotated[
+        int,
+        typer.Option(
+            "--layer-memory",
+            min=1,
+            help="MiB of tensors held at a time; less takes longer.",
+            rich_help_panel=_LAYERS,
+        ),
+    ] = 256,
+    top: Annotated[int, typer.Option(min=1, help="Show this many layers.", rich_help_panel=_LAYERS)] = 16,
+    max_ssim_drop: Annotated[
+        Optional[float],
+        typer.Option(min=0.0, max=1.0, help="Mean SSIM that B may lose.", rich_help_panel=_TOLERANCES),
+    ] = None,
+    atol: Annotated[
+        Optional[float],
+        typer.Option(min=0.0, help="Largest absolute error of any output.", rich_help_panel=_TOLERANCES),
+    ] = None,
+    save: Annotated[
+        Optional[Path],
+        typer.Option(help="New folder for inputs and outputs (and one face's layers), as `polygraphy` opens them."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
+) -> None:
+    """Compare two engines or ONNX models of one generator on faces.
+
+    Shows the error of every output and what it does to the picture.
+
+    With --layers also where it enters: what each layer adds when its inputs are exact, and what raising it gains.
+    """
+    settings = DiffSettings(
+        a=a,
+        b=b,
+        faces=faces,
+        preset=_preset(preset, inputs or []),
+        aligned=aligned,
+        embedder=embedder,
+        max_faces=max_faces,
+        stand_in=stand_in,
+        device=device,
+        layers=layers,
+        layer_faces=layer_faces,
+        raised=gains,
+        budget_bytes=budget << 20,
+        max_ssim_drop=max_ssim_drop,
+        atol=atol,
+        save=save,
+    )
+    with console.progress_bar() as (progress, note):
+        result = diff(settings, progress, note)
+    if as_json:
+        console.print_json(result.as_dict())
+    else:
+        show(result, top)
+    if not result.passed:
+        raise typer.Exit(TOLERANCE_EXCEEDED)
+
+
+def _preset(name: str | None, inputs: list[str]) -> Preset | None:
+    if name is not None and inputs:
+        raise BadInputError("both --preset and --input are given", "describe the inputs in one way")
+    if name is not None:
+        return get_preset(name)
+    return Preset.from_inputs([parse_input(text) for text in inputs]) if inputs else None
+
+
+def show(result: DiffResult, top: int) -> None:
+    """Everything that was found, the answer last."""
+    for letter, side in (("A", result.a), ("B", result.b)):
+        text = f"[bold]{letter}[/bold]  {console.plain(_called(side))}  [dim]{_RAN[side['ran']]}[/dim]"
+        console.out.print(text, highlight=False, soft_wrap=True)
+    console.out.print(_outputs(result.outputs, result.faces))
+    if result.picture is not None:
+        console.out.print(_picture(result.picture))
+    if result.layers is not None:
+        _show_layers(result.layers, result.picture, top)
+    for check in result.checks:
+        mark = "[green]kept[/green]    " if check.passed else "[bold red]exceeded[/bold red]"
+        found = "not finite" if check.value is None else f"{check.value:.3g}"
+        text = f"{check.name}: {found}, at most {check.limit:.3g} allowed"
+        console.out.print(f"{mark}  {console.plain(text)}", highlight=False, soft_wrap=True)
+    if result.saved is not None:
+        text = f"saved: polygraphy inspect data {result.saved}/b"
+        console.out.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def _called(side: dict[str, str]) -> str:
+    """An engine's name; a bare file's path, since many are called alike."""
+    return side["name"] if "/" in side["name"] else side["path"]
+
+
+def _outputs(outputs: tuple[OutputDifference, ...], faces: int) -> Table:
+    title = f"Outputs of B against A, {faces} {'face' if faces == 1 else 'faces'}"
+    table = Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=SIMPLE_HEAD)
+    table.add_column("output", overflow="fold")
+    for name in ("max error", "99 %", "mean", "median, relative", "PSNR, dB", "cosine"):
+        table.add_column(name, justify="right")
+    for output in outputs:
+        table.add_row(
+            console.plain(output.name),
+            *(_number(value) for value in (output.max_abs, output.p99_abs, output.mean_abs)),
+            _share(output.median_rel),
+            _decibel(output.psnr_db),
+            "-" if output.cosine is None else f"{output.cosine:.6f}",
+        )
+        if output.nonfinite:
+            table.add_row(f"[red]NaN or infinity on {output.nonfinite} faces[/red]", *[""] * 6)
+    return table
+
+
+def _picture(accuracy: Accuracy) -> Table:
+    table = Table(title="The picture", title_justify="left", title_style="bold", header_style="bold", box=SIMPLE_HEAD)
+    for name in ("", "mean", "worst face"):
+        table.add_column(name, justify="right" if name else "left")
+    table.add_row("SSIM drop", f"{accuracy.ssim_drop:.3%}", f"{accuracy.ssim_drop_worst:.3%}")
+    table.add_row("PSNR, dB", _decibel(accuracy.psnr_db), _decibel(accuracy.psnr_db_worst))
+    if accuracy.identity_cosine is not None and accuracy.identity_cosine_min is not None:
+        table.add_row("identity cosine", f"{accuracy.identity_cosine:.4f}", f"{accuracy.identity_cosine_min:.4f}")
+    if accuracy.perceptual is not None:
+        table.add_row("perceptual distance", f"{accuracy.perceptual:.4f}", "")
+    if accuracy.nonfinite:
+        table.add_row(f"[red]NaN or infinity on {accuracy.nonfinite} faces[/red]", "", "")
+    return table
+
+
+def _show_layers(layers: Layers, picture: Accuracy | None, top: int) -> None:
+    shown = layers.errors[:top]
+    worth = worth_raising(layers.errors, picture)
+    measured = any(error.gain is not None for error in shown)
+    table = Table(
+        title=f"Where the error enters, {layers.faces} faces",
+        title_justify="left",
+        title_style="bold",
+        header_style="bold",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    table.add_column("layer", overflow="fold")
+    table.add_column("op", overflow="fold")
+    table.add_column("in")
+    table.add_column("adds", justify="right")
+    table.add_column("", width=_BAR, no_wrap=True)
+    table.add_column("came in", justify="right")
+    table.add_column("shows", justify="right")
+    if measured:
+        table.add_column("raising it gains", justify="right")
+    largest = max((error.added or 0.0 for error in shown), default=0.0)
+    for error in shown:
+        row: list[str | Text] = [
+            *_layer(error),
+            _bar(error.added, largest),
+            _share(error.inherited),
+            _share(error.total),
+        ]
+        if measured:
+            row.append(f"{'◄ ' if error in worth else ''}{_gain(error.gain)}")
+        table.add_row(*row, style="bold yellow" if error in worth or error.nonfinite_added else "")
+    console.out.print(table, highlight=False)
+    rest = len(layers.errors) - len(shown)
+    exact = sum(error.added == 0 for error in layers.errors)
+    more = f"{rest} more tensors, " if rest else ""
+    console.out.print(f"[dim]{more}{exact} of {len(layers.errors)} add no error at all[/dim]", highlight=False)
+    console.out.print(f"[dim]{_LEGEND}[/dim]", highlight=False)
+    if layers.reshaped:
+        names = ", ".join(layers.reshaped[:3])
+        console.out.print(f"[dim]left out, of other shapes: {console.plain(names)}[/dim]", highlight=False)
+    _advise(worth, layers.errors)
+
+
+def worth_raising(errors: tuple[LayerError, ...], picture: Accuracy | None) -> list[LayerError]:
+    """Layers whose raising wins a noticeable part of what the picture lost, the best first."""
+    if picture is None:
+        return []
+    least = max(_SMALLEST_GAIN, _SHARE_WORTH_RAISING * picture.ssim_drop)
+    return sorted((e for e in errors if (e.gain or 0.0) >= least), key=lambda error: -(error.gain or 0.0))
+
+
+def _advise(worth: list[LayerError], errors: tuple[LayerError, ...]) -> None:
+    broken = [error.node.name for error in errors if error.nonfinite_added]
+    if broken:
+        text = f"Values stop being finite in {', '.join(broken[:3])}: give them fp32 in plan.yaml."
+        console.out.print(f"[bold red]{console.plain(text)}[/bold red]", highlight=False)
+    if worth:
+        names = ", ".join(f"{error.node.name} ({_gain(error.gain)} SSIM)" for error in worth)
+        text = f"Raise first: {names}. Give them more precision in plan.yaml, and build with --plan."
+        console.out.print(f"[bold yellow]{console.plain(text)}[/bold yellow]", highlight=False)
+    elif not broken and any(error.gain is not None for error in errors):
+        console.out.print("No single layer stands out: raising any of those gains the picture next to nothing.")
+
+
+def _layer(error: LayerError) -> tuple[str, str, str, str]:
+    node = error.node
+    computed = node.precision
+    if node.reference_precision not in {"fp32", node.precision}:
+        computed = f"{node.reference_precision} -> {node.precision}"
+    adds = f"[red]{error.nonfinite_added} not finite[/red]" if error.nonfinite_added else _share(error.added)
+    return console.plain(node.name), console.plain(node.op), computed, adds
+
+
+def _bar(value: float | None, largest: float) -> Text:
+    filled = round(_BAR * (value or 0.0) / largest) if largest else 0
+    return Text("█" * filled, style="yellow")
+
+
+def _gain(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return "0" if abs(value) < _SMALLEST_GAIN else f"{value:+.2%}"
+
+
+def _share(value: float | None) -> str:
+    if value is None:
+        return "-"
+    if value and value < 1e-4:
+        return "< 0.01%"
+    return f"{value:.2%}" if value < 10 else f"{value:.3g}x"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g}"
+
+
+def _decibel(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return "exact" if value >= PSNR_CAP_DB else f"{value:.1f}"

@@ -1,0 +1,110 @@
+"""`trt-ff doctor`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from trt_facefusion.backends.capability import capability
+from trt_facefusion.cli import console
+from trt_facefusion.doctor.driver import Gpu
+from trt_facefusion.doctor.examine import Examination, examine
+from trt_facefusion.doctor.findings import ADVICE, PROBLEM, WARNING, Finding
+from trt_facefusion.errors import BackendUnavailableError
+
+_MARKS = {PROBLEM: "[bold red]problem[/bold red]", WARNING: "[yellow]warning[/yellow]", ADVICE: "[cyan]advice[/cyan]"}
+
+
+def command(
+    output: Annotated[Path, typer.Option(help="Where engines are to be stored.")] = Path("engines"),
+    cache: Annotated[Path, typer.Option(help="Where calibrations are to be stored.")] = Path("calib_cache"),
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Do not try whether the engine maker takes a network.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
+) -> None:
+    """Say what this machine can build and run, what is wrong with it, and what to install.
+
+    Exits with 0 where `trt-ff build` works by default, and else with 4.
+    """
+    found = examine(output, cache, quick=quick)
+    if as_json:
+        console.print_json(found.as_dict())
+    else:
+        _show(found)
+    if not found.healthy:
+        raise typer.Exit(BackendUnavailableError.exit_code)
+
+
+def _show(found: Examination) -> None:
+    facts = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    facts.add_column(style="bold", no_wrap=True)
+    facts.add_column(overflow="fold")
+    for name, value in _facts(found):
+        facts.add_row(name, console.plain(value))
+    console.out.print(facts, highlight=False)
+    console.out.print()
+    for finding in found.findings:
+        _show_finding(finding)
+    build = found.build
+    if build.backend:
+        verdict = f"`trt-ff build` makes {build.target} engines with {build.backend} {build.version}: {build.reason}."
+    else:
+        verdict = f"`trt-ff build` does not work: {build.reason}"
+    style = "bold green" if found.healthy else "bold red"
+    if build.backend and not found.healthy:
+        verdict += " It does not work before the problems above are solved."
+    console.out.print(console.plain(verdict), style=style, highlight=False)
+
+
+def _facts(found: Examination) -> list[tuple[str, str]]:
+    driver = found.driver
+    rows = [("system", f"{found.system}, Python {found.python}")]
+    cuda = "CUDA {}.{}".format(*driver.cuda) if driver.cuda else ""
+    release = f"{driver.release or 'release unknown'}, {cuda}" if cuda else ""
+    rows.append(("driver", "; ".join(part for part in (release, driver.problem) if part)))
+    for gpu in driver.gpus:
+        rows.append((f"GPU {gpu.index}", _gpu(gpu)))
+        rows.append(("", _precisions(gpu)))
+    have = [f"{name} {version}" for name, version in found.packages.items() if version]
+    lack = [name for name, version in found.packages.items() if not version]
+    rows += [("installed", ", ".join(have)), ("not installed", ", ".join(lack) or "-")]
+    rows.append(("tools", ", ".join(f"{name}: {path or 'none'}" for name, path in found.tools.items())))
+    memory = "unknown" if found.memory_bytes is None else f"{found.memory_bytes / 2**30:.1f} GiB available"
+    rows.append(("memory", memory))
+    disk = [f"{folder}: {_gib(free)}" for folder, free in found.disk_bytes.items()]
+    rows.append(("disk", ", ".join(disk)))
+    return rows
+
+
+def _gib(free: int | None) -> str:
+    return "cannot be written to" if free is None else f"{free / 2**30:.1f} GiB free"
+
+
+def _gpu(gpu: Gpu) -> str:
+    known = capability(gpu.compute_capability)
+    kind = f", {known.architecture}" if known else ""
+    free = "?" if gpu.free_bytes is None else f"{gpu.free_bytes / 2**30:.1f}"
+    cc = "{}.{}".format(*gpu.compute_capability)
+    return f"{gpu.name}, compute capability {cc} ({gpu.target}{kind}), {free} of {gpu.total_bytes / 2**30:.1f} GiB free"
+
+
+def _precisions(gpu: Gpu) -> str:
+    known = capability(gpu.compute_capability)
+    if known is None:
+        return "its tensor cores are not known to this version"
+    return f"{known.reason}; INT8 -> FP16 -> FP32 ends at {known.best.value}"
+
+
+def _show_finding(finding: Finding) -> None:
+    row = Table.grid(padding=(0, 1))
+    row.add_column(no_wrap=True, width=8)
+    row.add_column(overflow="fold")
+    row.add_row(_MARKS[finding.level], console.plain(finding.text))
+    for command in finding.commands:
+        row.add_row("", f"[dim]$[/dim] {console.plain(command)}" if not command.startswith("#") else command[2:])
+    console.out.print(row, highlight=False)
+    console.out.print()

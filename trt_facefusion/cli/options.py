@@ -1,0 +1,108 @@
+"""Options that several commands share: which model, what its inputs are, which faces."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from trt_facefusion.calibration.thresholds import parse_rule
+from trt_facefusion.errors import BadInputError
+from trt_facefusion.export import CheckpointSource, ModelSource, OnnxSource, ReferenceSource
+from trt_facefusion.presets import Preset, get_preset, parse_input
+
+MODEL, FACES, ACCURACY = "Model", "Faces", "Accuracy"
+
+Calib = Annotated[Path, typer.Option(help="Folder of photos to calibrate on.", rich_help_panel=FACES)]
+Evaluation = Annotated[
+    Optional[Path],
+    typer.Option(
+        "--eval", help="Folder of photos to judge on (else some of --calib are held out).", rich_help_panel=FACES
+    ),
+]
+Aligned = Annotated[
+    bool, typer.Option("--aligned", help="The photos are aligned crops already.", rich_help_panel=FACES)
+]
+MaxCalib = Annotated[
+    int, typer.Option(min=0, help="Calibrate on this many faces at most (0: all).", rich_help_panel=FACES)
+]
+Onnx = Annotated[
+    Optional[Path], typer.Option(help="The generator as ONNX (else the bundled one).", rich_help_panel=MODEL)
+]
+Checkpoint = Annotated[
+    Optional[Path], typer.Option(help="The generator's weights (with --model).", rich_help_panel=MODEL)
+]
+Factory = Annotated[
+    Optional[str], typer.Option(help="module:factory that makes the checkpoint's network.", rich_help_panel=MODEL)
+]
+PresetName = Annotated[
+    Optional[str], typer.Option(help="A known generator (see `trt-ff presets`).", rich_help_panel=MODEL)
+]
+Inputs = Annotated[
+    Optional[list[str]],
+    typer.Option(
+        "--input",
+        help="One of the model's inputs: NAME=image:SIZE:MIN:MAX[:bgr], NAME=embedding or NAME=file:VALUES.npy.",
+        rich_help_panel=MODEL,
+    ),
+]
+EmbedderFile = Annotated[
+    Optional[Path], typer.Option(help="ArcFace ONNX whose embeddings the generator takes.", rich_help_panel=MODEL)
+]
+Rule = Annotated[str, typer.Option(help="auto, entropy, mse, max or percentile:VALUE.", rich_help_panel=ACCURACY)]
+Cache = Annotated[Path, typer.Option(help="Where calibrations are stored.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+
+
+def source_of(onnx: Path | None, checkpoint: Path | None, model: str | None) -> ModelSource:
+    """The model that the options name; the bundled one if they name none."""
+    if onnx is not None and checkpoint is not None:
+        raise BadInputError("both --onnx and --checkpoint are given", "name one model")
+    if onnx is not None:
+        return OnnxSource(onnx)
+    if checkpoint is not None:
+        if model is None:
+            raise BadInputError(
+                "--checkpoint needs the network it belongs to",
+                "add --model module:factory, for example nets.swap:build",
+            )
+        return CheckpointSource(checkpoint, model)
+    if model is not None:
+        raise BadInputError("--model needs the weights", "add --checkpoint FILE")
+    return ReferenceSource()
+
+
+def preset_of(source: ModelSource, name: str | None, inputs: list[str]) -> Preset:
+    """How the model is fed: a named preset, or the inputs as they are described."""
+    if name is not None and inputs:
+        raise BadInputError("both --preset and --input are given", "describe the inputs in one way")
+    if isinstance(source, ReferenceSource) and (inputs or name not in {None, source.name}):
+        raise BadInputError(
+            "--preset and --input describe a model, but none is named", "add --onnx FILE or --checkpoint FILE"
+        )
+    if name is not None:
+        return get_preset(name)
+    if inputs:
+        return Preset.from_inputs([parse_input(text) for text in inputs])
+    if isinstance(source, ReferenceSource):
+        return get_preset("reference")
+    takes = ""
+    if isinstance(source, OnnxSource):
+        from trt_facefusion.graph import input_specs
+
+        takes = f". The model takes {'; '.join(map(str, input_specs(source.model)))}"
+    raise BadInputError(
+        f"nothing says what the inputs of {source.name} are{takes}",
+        "name a --preset, or describe each input: --input NAME=image:SIZE:MIN:MAX[:bgr], NAME=embedding or "
+        "NAME=file:VALUES.npy",
+    )
+
+
+def check_numbers(rule: str, limits: dict[str, int]) -> None:
+    """Raise `BadInputError` for a rule that does not exist, or a limit of faces that leaves one."""
+    if rule != "auto":
+        parse_rule(rule)
+    for name, limit in limits.items():
+        if limit == 1:
+            raise BadInputError(f"{name} 1 leaves nobody to swap with", f"use {name} 0 for all, or 2 and more")

@@ -1,0 +1,230 @@
+"""`trt-ff profile`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+from rich.table import Table
+
+from trt_facefusion.cli import console
+from trt_facefusion.errors import BadInputError
+from trt_facefusion.files import write_atomic
+from trt_facefusion.pipeline import profile as pipeline
+from trt_facefusion.pipeline.bench import versions
+from trt_facefusion.pipeline.profile import ProfileResult, ProfileSettings
+from trt_facefusion.profiling.layers import by_precision
+from trt_facefusion.profiling.measure import Counts, Point
+from trt_facefusion.profiling.result import Profile
+
+_MEASURE, _INPUT, _RUN, _OUT = "Measuring", "Inputs", "Where it runs", "Output"
+_SHADES = " \u258f\u258e\u258d\u258c\u258b\u258a\u2589\u2588"
+_BAR = 16
+_STYLES = {"int8": "green", "fp16": "blue", "fp32": "magenta"}
+
+
+def command(
+    engine: Annotated[Path, typer.Argument(help="An engine's folder, a file in it, or an ONNX file.")],
+    against: Annotated[
+        Optional[Path], typer.Option(help="Another one, measured in turn with the first.", rich_help_panel=_MEASURE)
+    ] = None,
+    warmups: Annotated[
+        int, typer.Option(min=0, help="Calls before anything counts.", rich_help_panel=_MEASURE)
+    ] = Counts.warmups,
+    rounds: Annotated[
+        int,
+        typer.Option(
+            min=1, help="Calls that count; fewer than 100 easily show gaps that are none.", rich_help_panel=_MEASURE
+        ),
+    ] = Counts.rounds,
+    batch: Annotated[
+        Optional[int], typer.Option(min=1, help="Samples per call (else the engine's usual).", rich_help_panel=_MEASURE)
+    ] = None,
+    batches: Annotated[
+        Optional[str], typer.Option(help="Batch sizes to sweep, like 1,2,4 (else the range).", rich_help_panel=_MEASURE)
+    ] = None,
+    flights: Annotated[
+        str, typer.Option("--in-flight", help="Inferences at once to sweep.", rich_help_panel=_MEASURE)
+    ] = "1,2,4",
+    use_trtexec: Annotated[
+        bool, typer.Option("--trtexec", help="Run NVIDIA's trtexec beside it.", rich_help_panel=_MEASURE)
+    ] = False,
+    trtexec_path: Annotated[
+        Optional[Path], typer.Option(help="Where trtexec is (else on PATH).", rich_help_panel=_MEASURE)
+    ] = None,
+    faces: Annotated[
+        Optional[Path],
+        typer.Option(help="Folder of photos to feed (else random values of the right range).", rich_help_panel=_INPUT),
+    ] = None,
+    aligned: Annotated[
+        bool, typer.Option("--aligned", help="The photos are aligned crops already.", rich_help_panel=_INPUT)
+    ] = False,
+    embedder: Annotated[
+        Optional[Path],
+        typer.Option(help="ArcFace ONNX, where the generator takes its vectors.", rich_help_panel=_INPUT),
+    ] = None,
+    device: Annotated[int, typer.Option(min=0, help="Number of the GPU.", rich_help_panel=_RUN)] = 0,
+    threads: Annotated[
+        Optional[int], typer.Option(min=1, help="CPU threads (onnxruntime only).", rich_help_panel=_RUN)
+    ] = None,
+    stand_in: Annotated[
+        bool,
+        typer.Option(
+            "--stand-in",
+            help="No GPU: profile an engine's typed ONNX on the CPU. Not the engine!",
+            rich_help_panel=_RUN,
+        ),
+    ] = False,
+    plot: Annotated[
+        Optional[Path], typer.Option(help="Write a plot to this .svg or .html file.", rich_help_panel=_OUT)
+    ] = None,
+    top: Annotated[int, typer.Option(min=0, help="Layers to show.", rich_help_panel=_OUT)] = 15,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object on stdout.", rich_help_panel=_OUT)
+    ] = False,
+) -> None:
+    """Measure how fast an engine is and where its time goes; with --against, two in alternating order.
+
+    Gives latency percentiles, throughput, upload/compute/download, the host's share, memory, sweeps over batch sizes
+    and inferences in flight, and the time of every layer with its precision.
+    """
+    if plot is not None and plot.suffix not in {".svg", ".html"}:
+        raise BadInputError(f"--plot {plot} is no .svg and no .html file", "name a file with one of these endings")
+    settings = ProfileSettings(
+        engine=engine,
+        against=against,
+        faces=faces,
+        aligned=aligned,
+        embedder=embedder,
+        batch=batch,
+        batches=None if batches is None else _numbers("--batches", batches),
+        flights=_numbers("--in-flight", flights),
+        counts=Counts(warmups, rounds),
+        threads=threads,
+        device=device,
+        stand_in=stand_in,
+        trtexec=use_trtexec or trtexec_path is not None,
+        trtexec_path=trtexec_path,
+    )
+    with console.progress_bar() as (progress, note):
+        result = pipeline.profile(settings, progress, note)
+    if as_json:
+        console.print_json(result.as_dict(versions()))
+    else:
+        show(result, top)
+    if plot is not None:
+        _write_plot(result, plot)
+
+
+def _numbers(option: str, text: str) -> tuple[int, ...]:
+    parts = text.split(",")
+    if not all(part.strip().isdigit() and int(part) > 0 for part in parts):
+        raise BadInputError(f"{option} {text!r} is no list of numbers from 1 on", f"write for example {option} 1,2,4")
+    return tuple(dict.fromkeys(int(part) for part in parts))
+
+
+def _write_plot(result: ProfileResult, path: Path) -> None:
+    from trt_facefusion.report import profile_chart
+
+    text = profile_chart.page(result) if path.suffix == ".html" else profile_chart.svg(result)
+    write_atomic(path, text.encode(), option="--plot")
+    console.err.print(f"plot: {path}", highlight=False, markup=False, soft_wrap=True)
+
+
+def show(result: ProfileResult, top: int) -> None:
+    """The tables: figures, sweeps, comparison, and the slowest layers."""
+    profiles = [result.one] + ([result.other] if result.other is not None else [])
+    table = Table(title_justify="left", header_style="bold", title=console.plain(_title(result.one)))
+    table.add_column("")
+    for number, profile in enumerate(profiles):
+        name = console.plain(profile.label) + (" [red]STAND-IN[/red]" if profile.stand_in else "")
+        table.add_column(name, justify="right", overflow="fold", ratio=1 if number else None)
+    columns = [_figures(profile) for profile in profiles]
+    for name in columns[0]:
+        table.add_row(name, *(column.get(name, "-") for column in columns), end_section=name in _ENDS)
+    console.out.print(table, highlight=False)
+    _show_comparison(result)
+    _show_trtexec(result)
+    for profile in profiles:
+        _show_layers(profile, top)
+
+
+_ENDS = {"latency max", "faces per second", "download", "memory"}
+
+
+def _title(profile: Profile) -> str:
+    return f"{len(profile.times_ms)} calls, batch {profile.batch}, {profile.inputs}\n{profile.device}"
+
+
+def _figures(profile: Profile) -> dict[str, str]:
+    latency = profile.latency.as_dict()
+    rows = {f"latency {name}": f"{value:.3f} ms" for name, value in latency.items()}
+    rows["faces per second"] = f"{profile.throughput_per_s:.1f} ({profile.in_flight} in flight)"
+    if profile.split is not None:
+        rows["upload"] = f"{profile.split.upload_ms:.3f} ms"
+        rows["compute"] = f"{profile.split.compute_ms:.3f} ms"
+        rows["download"] = f"{profile.split.download_ms:.3f} ms"
+    rows["host, per call"] = f"{profile.host_overhead_us:.0f} \u00b5s"
+    rows["memory"] = console.size(profile.memory_bytes)
+    rows |= {f"batch of {point.at}": _point(point) for point in profile.batches}
+    rows |= {f"{point.at} in flight": _point(point) for point in profile.flights}
+    return rows
+
+
+def _point(point: Point) -> str:
+    latency = "" if point.latency_ms is None else f"{point.latency_ms:.3f} ms, "
+    return f"{latency}{point.throughput_per_s:.1f} faces/s"
+
+
+def _show_comparison(result: ProfileResult) -> None:
+    found = result.comparison
+    if found is None or result.other is None:
+        return
+    one, other = console.plain(result.one.label), console.plain(result.other.label)
+    verdict = "" if found.differ else " [yellow]No difference that is not chance.[/yellow]"
+    console.out.print(
+        f"{other} takes [bold]{found.ratio:.3f}[/bold] times as long as {one} "
+        f"(95 % interval {found.low:.3f} to {found.high:.3f}, {found.rounds} rounds in alternating order).{verdict}",
+        highlight=False,
+    )
+
+
+def _show_trtexec(result: ProfileResult) -> None:
+    ratio, times = result.trtexec_ratio, result.trtexec
+    if ratio is None or times is None:
+        return
+    console.out.print(
+        f"trtexec, {times.calls} calls: p50 {times.latency.p50:.3f} ms, of which compute {times.compute_ms:.3f} ms. "
+        f"This runtime takes [bold]{ratio['latency']:.3f}[/bold] times as long "
+        f"(on the GPU alone {ratio['device']:.3f}, compute {ratio['compute']:.3f}).",
+        highlight=False,
+    )
+
+
+def _show_layers(profile: Profile, top: int) -> None:
+    if not profile.layers or not top:
+        return
+    shares = ", ".join(f"{name} {share:.0%}" for name, share in by_precision(profile.layers).items())
+    shown = profile.layers[:top]
+    title = f"{console.plain(profile.label)}: the slowest {len(shown)} of {len(profile.layers)} layers ({shares})"
+    table = Table(title=title, title_justify="left", header_style="bold")
+    table.add_column("layer", overflow="fold")
+    for name in ("ms", "share"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True, min_width=_BAR)
+    for name in ("plan", "data types"):
+        table.add_column(name, overflow="fold")
+    for layer in shown:
+        plan = layer.precision or "-"
+        style = _STYLES.get(plan, "")
+        bar = _bar(layer.time_ms / (shown[0].time_ms or 1))
+        row = (f"{layer.time_ms:.3f}", f"{layer.share:.1%}", bar, plan, layer.dtypes or "-")
+        table.add_row(console.plain(f"{layer.name} ({layer.type})" if layer.type else layer.name), *row, style=style)
+    console.out.print(table, highlight=False)
+
+
+def _bar(share: float) -> str:
+    """A bar of at most ``_BAR`` characters, in eighths."""
+    eighths = round(share * _BAR * 8)
+    return "\u2588" * (eighths // 8) + (_SHADES[eighths % 8] if eighths % 8 else "")

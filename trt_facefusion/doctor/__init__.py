@@ -1,0 +1,1 @@
+"""What this machine has for building and running engines, and what is wrong with it."""

@@ -1,0 +1,182 @@
+"""The examination of one machine: everything that `trt-ff doctor` shows, as values."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from trt_facefusion.backends import registry
+from trt_facefusion.backends.capability import capability
+from trt_facefusion.doctor import packages as installed
+from trt_facefusion.doctor.advice import gpus, room, sources
+from trt_facefusion.doctor.driver import Driver, Gpu, ask_driver
+from trt_facefusion.doctor.findings import ADVICE, PROBLEM, WARNING, Finding
+from trt_facefusion.doctor.packages import Packages
+from trt_facefusion.errors import TrtFaceFusionError
+
+_RTX = (
+    "NVIDIA's support matrices for TensorRT-RTX name INT8 for weight-only matrix products, and no A10G: try such an "
+    "engine on its GPU before you rely on it"
+)
+
+
+@dataclass(frozen=True)
+class DefaultBuild:
+    """What `trt-ff build` would choose, and why; ``backend`` is empty where it would fail."""
+
+    backend: str
+    version: str
+    target: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Examination:
+    """The facts of this machine and what they mean. Sizes in bytes; None where they are not known."""
+
+    python: str
+    system: str
+    driver: Driver
+    packages: Mapping[str, str | None]
+    tools: Mapping[str, str | None]
+    memory_bytes: int | None
+    disk_bytes: Mapping[str, int | None]
+    build: DefaultBuild
+    findings: tuple[Finding, ...]
+
+    @property
+    def healthy(self) -> bool:
+        """Whether a build works by default."""
+        return not any(finding.level == PROBLEM for finding in self.findings)
+
+    def as_dict(self) -> dict[str, Any]:
+        """As ``--json`` prints it."""
+        driver = self.driver
+        return {
+            "schema": 1,
+            "ok": self.healthy,
+            "python": self.python,
+            "system": self.system,
+            "driver": {"release": driver.release, "cuda": _dotted(driver.cuda), "problem": driver.problem or None},
+            "gpus": [_gpu_dict(gpu) for gpu in driver.gpus],
+            "packages": dict(self.packages),
+            "tools": dict(self.tools),
+            "memory_bytes": self.memory_bytes,
+            "disk_bytes": dict(self.disk_bytes),
+            "build": vars(self.build),
+            "findings": [{"level": f.level, "text": f.text, "commands": list(f.commands)} for f in self.findings],
+        }
+
+
+def _gpu_dict(gpu: Gpu) -> dict[str, Any]:
+    known = capability(gpu.compute_capability)
+    return {
+        "index": gpu.index,
+        "name": gpu.name,
+        "compute_capability": _dotted(gpu.compute_capability),
+        "target": gpu.target,
+        "total_bytes": gpu.total_bytes,
+        "free_bytes": gpu.free_bytes,
+        "architecture": known.architecture if known else None,
+        "int8": known.int8 if known else None,
+        "fp16": known.fp16 if known else None,
+        "precision": known.best.value if known else None,
+        "reason": known.reason if known else None,
+    }
+
+
+def _dotted(version: tuple[int, int] | None) -> str | None:
+    return None if version is None else "{}.{}".format(*version)
+
+
+def examine(output: Path, cache: Path, *, quick: bool = False) -> Examination:
+    """Look at everything; nothing is changed, and no error of what is looked at gets out.
+
+    Args:
+        output: where engines are stored.
+        cache: where calibrations are stored.
+        quick: do not try whether the engine maker takes a network.
+    """
+    driver, packages = ask_driver(), Packages.installed().with_modules(registry.available())
+    build, problems = _default_build(quick=quick)
+    memory = _available_memory()
+    disk = {str(folder): _free_disk(folder) for folder in dict.fromkeys((output, cache))}
+    return Examination(
+        python=platform.python_version(),
+        system=platform.platform(),
+        driver=driver,
+        packages={name: packages[name] for name in installed.NAMES},
+        tools={name: shutil.which(name) for name in ("nvidia-smi", "trtexec")},
+        memory_bytes=memory,
+        disk_bytes=disk,
+        build=build,
+        findings=_sorted(
+            (
+                *problems,
+                *sources(quick=quick),
+                *installed.findings(packages, driver.cuda),
+                *gpus(driver, packages, build.backend, build.target),
+                *room(memory, disk),
+            )
+        ),
+    )
+
+
+def _sorted(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    order = (PROBLEM, WARNING, ADVICE)
+    return tuple(sorted(dict.fromkeys(findings), key=lambda finding: order.index(finding.level)))
+
+
+def _default_build(*, quick: bool) -> tuple[DefaultBuild, list[Finding]]:
+    """What `auto` chooses, and what stands in the way: a missing library, or an engine maker that takes nothing."""
+    target = registry.default_target("auto")
+    try:
+        choice = registry.choose("auto", target)
+        version = choice.backend.version()
+        if not quick:
+            choice.backend.check(_one_convolution())
+    except TrtFaceFusionError as error:
+        return DefaultBuild("", "", target, error.message), [Finding(PROBLEM, error.message, (f"# {error.remedy}",))]
+    except Exception as error:  # a library that is there and broken may raise anything
+        message = f"the engine maker does not work: {type(error).__name__}: {error}"
+        return DefaultBuild("", "", target, message), [Finding(PROBLEM, message)]
+    found = []
+    if choice.target != target:
+        found = [Finding(WARNING, choice.reason, ("pip install 'trt-facefusion[rtx]'",))]
+    if choice.backend.name == "tensorrt-rtx":
+        found = [Finding(ADVICE, _RTX)]
+    return DefaultBuild(choice.backend.name, version, choice.target, choice.reason), found
+
+
+def _one_convolution() -> bytes:
+    weights = numpy_helper.from_array(np.ones((4, 3, 3, 3), np.float32), "w")
+    node = helper.make_node("Conv", ["x", "w"], ["y"], "conv")
+    values = [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in (("x", [1, 3, 8, 8]), ("y", None))]
+    graph = helper.make_graph([node], "trial", values[:1], values[1:], [weights])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    return bytes(onnx.shape_inference.infer_shapes(model).SerializeToString())
+
+
+def _available_memory() -> int | None:
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, ValueError, StopIteration):
+        return None
+
+
+def _free_disk(folder: Path) -> int | None:
+    """Free bytes where ``folder`` is or would be; None where nothing can be written there."""
+    nearest = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        return None
+    return shutil.disk_usage(nearest).free

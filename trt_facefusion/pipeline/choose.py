@@ -1,0 +1,188 @@
+"""Which threshold rule, for the table and for single tensors: what INT8 pictures of some calibration faces say."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trt_facefusion.calibration.cache import Calibration
+from trt_facefusion.calibration.choice import Choice
+from trt_facefusion.calibration.noise import sqnr_db
+from trt_facefusion.calibration.table import CalibrationTable
+from trt_facefusion.calibration.thresholds import parse_rule
+from trt_facefusion.lowering.equalise import Exponents, equalised_name
+from trt_facefusion.pipeline.context import Context
+from trt_facefusion.pipeline.descent import Candidate, Descended, descend, distinct
+from trt_facefusion.pipeline.trials import Trials
+from trt_facefusion.precision import Plan, plan_by_rules
+from trt_facefusion.types import Precision
+
+AUTO = "auto"
+AUTO_RULES = ("entropy", "mse", "percentile:99.99", "percentile:99.999", "max")
+TENSOR_RULES = (*AUTO_RULES, "percentile:99.97", "percentile:99.9")
+"""Single tensors may clip more than a whole table should."""
+
+VALIDATION_FACES = 16
+"""Calibration faces on which `auto` compares the rules: the verification faces must not choose anything."""
+
+TRIAL_PICTURES = 256
+"""INT8 pictures that the search for single tensors' thresholds may paint, or as many as there are faces to calibrate
+on: it never costs much more than the pass."""
+
+_VERSION = 1
+"""Rises when a choice would come out otherwise: those in caches are then made anew."""
+
+
+def with_aliases(table: CalibrationTable, aliases: Mapping[str, str]) -> CalibrationTable:
+    """The table with a range for every alias, too: that of the tensor whose values it holds."""
+    return CalibrationTable({**table, **{name: table[source] for name, source in aliases.items()}}, table.header)
+
+
+def spread(count: int, limit: int) -> list[int]:
+    """At most ``limit`` of ``count`` indices, evenly spread."""
+    return sorted(set(np.linspace(0, count - 1, min(limit, count)).round().astype(int).tolist()))
+
+
+def as_arrays(by_tensor: Mapping[str, Sequence[int]]) -> Exponents:
+    """Exponents as JSON holds them, as the lowering takes them."""
+    return {name: np.array(values, np.int8) for name, values in by_tensor.items()}
+
+
+def choose(context: Context, calibration: Calibration, aliases: Mapping[str, str], amax: Mapping[str, float]) -> Choice:
+    """The rule, whether to equalise, and the tensors that fare better with another rule.
+
+    A choice that the cache holds is taken as it is, if it was asked for in the same way. A rule that the user named
+    stays the rule of every tensor.
+    """
+    plan = plan_by_rules(context.view, amax, calibration.model)
+    key = _key(context.settings.rule, plan)
+    if calibration.choice is not None and calibration.choice.key == key:
+        context.note(f"thresholds: {described(calibration.choice)}, as the cache says")
+        return calibration.choice
+    return _Chooser(context, calibration, aliases, plan, key).choose()
+
+
+def described(choice: Choice) -> str:
+    """The choice in a few words."""
+    own = f", {len(choice.tensors)} tensors by rules of their own" if choice.tensors else ""
+    return f"{_label(choice.rule, choice.equalised)}{own}"
+
+
+class _Chooser:
+    """One choice: the validation slice, and what is measured on it."""
+
+    def __init__(
+        self, context: Context, calibration: Calibration, aliases: Mapping[str, str], plan: Plan, key: str
+    ) -> None:
+        self.context, self.calibration, self.aliases, self.plan, self.key = context, calibration, aliases, plan, key
+        self.faces = spread(len(context.faces[0]), VALIDATION_FACES)
+        self.wanted = context.paint_reference(context.faces[0], "reference pictures", self.faces)
+        self.tried: dict[str, float] = {}
+
+    def choose(self) -> Choice:
+        asked = self.context.settings.rule
+        rules = AUTO_RULES if asked == AUTO else (asked,)
+        first, *others = (True, False) if self.calibration.exponents else (False,)
+        with ExitStack() as stack:
+            trials = {equalised: stack.enter_context(self._trials(equalised)) for equalised in (first, *others)}
+            rule = self._best(trials[first], rules, first, len(rules) + len(others))
+            for other in others:
+                self._best(trials[other], (rule,), other, len(rules) + len(others))
+            equalised = min(trials, key=lambda equalised: self.tried[_label(rule, equalised)])
+            self._tell(_label(rule, equalised))
+            if asked != AUTO:
+                return self._choice(trials[equalised], rule, equalised)
+            return self._by_tensor(trials[equalised], rule, equalised)
+
+    def _trials(self, equalised: bool) -> Trials:
+        exponents = as_arrays(self.calibration.exponents) if equalised else {}
+        table = self._table(AUTO_RULES[-1])
+        return Trials(self.context, self.plan, table, exponents, self.faces, self.wanted)
+
+    def _table(self, rule: str) -> CalibrationTable:
+        return with_aliases(self.calibration.with_rule(rule).table, self.aliases)
+
+    def _best(self, trials: Trials, rules: Sequence[str], equalised: bool, total: int) -> str:
+        """Measure whole tables; gives the rule of the best."""
+        for rule in rules:
+            self.tried[_label(rule, equalised)] = float(1 - trials.ssim(self._table(rule)).mean())
+            self.context.progress("rules", len(self.tried), total)
+        return min(rules, key=lambda rule: self.tried[_label(rule, equalised)])
+
+    def _tell(self, label: str) -> None:
+        shown = ", ".join(f"{name} {drop:.2%}" for name, drop in sorted(self.tried.items(), key=lambda item: item[1]))
+        self.context.note(f"calibration {label}: smallest SSIM drop on {len(self.faces)} calibration faces ({shown})")
+
+    def _by_tensor(self, trials: Trials, rule: str, equalised: bool) -> Choice:
+        candidates = self._candidates(trials, rule, equalised)
+        half = max(len(self.faces) // 2, 1)
+        budget = max(TRIAL_PICTURES, len(self.context.faces[0])) // half
+        needed = 1 + sum(len(candidate.others) + 2 for candidate in candidates)
+        self.context.note(
+            f"thresholds of {len(candidates)} tensors: at most {min(budget, needed)} trials of {half} faces"
+        )
+
+        def judge(table: Mapping[str, float], which: slice) -> NDArray[np.float64]:
+            return trials.ssim(with_aliases(CalibrationTable(table), self.aliases), which)
+
+        start = dict(self.calibration.with_rule(rule).table)
+        found = descend(start, candidates, judge, min(budget, needed), self.context.progress)
+        choice = self._choice(trials, rule, equalised, found)
+        if found.tensors:
+            drop = float(1 - judge(found.table, slice(None)).mean())
+            choice = self._choice(trials, rule, equalised, found, drop)
+            before = self.tried[_label(rule, equalised)]
+            self.context.note(
+                f"{len(found.tensors)} tensors fare better by another rule: SSIM drop {before:.3%} -> {drop:.3%}"
+            )
+        return choice
+
+    def _candidates(self, trials: Trials, rule: str, equalised: bool) -> list[Candidate]:
+        """The tensors that are quantised, the noisiest first, with the thresholds of the other rules."""
+        table = self.calibration.with_rule(rule).table
+        found: list[tuple[float, Candidate]] = []
+        for name in self._quantised(trials, equalised):
+            if name in self.calibration.pinned:
+                continue
+            histogram = self.calibration.histograms[name]
+            others = [(other, parse_rule(other)(histogram)) for other in TENSOR_RULES if other != rule]
+            kept = distinct(table[name], others)
+            if kept:
+                found.append((sqnr_db(histogram, table[name]), Candidate(name, rule, kept)))
+        return [candidate for _, candidate in sorted(found, key=lambda item: item[0])]
+
+    def _quantised(self, trials: Trials, equalised: bool) -> tuple[str, ...]:
+        """The tensors that INT8 nodes read, as the histograms call them."""
+        exponents = self.calibration.exponents if equalised else {}
+        names = (equalised_name(n) if n in exponents else self.aliases.get(n, n) for n in trials.activations)
+        return tuple(dict.fromkeys(names))
+
+    def _choice(
+        self, trials: Trials, rule: str, equalised: bool, found: Descended | None = None, drop: float | None = None
+    ) -> Choice:
+        return Choice(
+            asked=self.context.settings.rule,
+            rule=rule,
+            equalised=equalised,
+            tried=self.tried,
+            tensors=found.tensors if found is not None else {},
+            faces=len(self.faces),
+            trials=found.trials if found is not None else 0,
+            ssim_drop=self.tried[_label(rule, equalised)] if drop is None else drop,
+            quantised=self._quantised(trials, equalised),
+            key=self.key,
+        )
+
+
+def _label(rule: str, equalised: bool) -> str:
+    return f"{rule}, equalised" if equalised else rule
+
+
+def _key(asked: str, plan: Plan) -> str:
+    parts = [_VERSION, asked, AUTO_RULES, TENSOR_RULES, VALIDATION_FACES, sorted(plan.names(Precision.INT8))]
+    return hashlib.sha256(json.dumps(parts).encode("utf-8")).hexdigest()

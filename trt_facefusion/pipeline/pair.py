@@ -1,0 +1,194 @@
+"""Two subjects that are compared: fed alike, opened on this machine, and held against what they are fed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+from trt_facefusion.errors import BackendUnavailableError, BadInputError, ModelError
+from trt_facefusion.export.onnx_file import load_model
+from trt_facefusion.pipeline.context import BATCH
+from trt_facefusion.pipeline.feeds import check_inputs, projection_of
+from trt_facefusion.pipeline.subject import Subject
+from trt_facefusion.presets import Preset
+from trt_facefusion.presets.contract import PRESET_FILE, Contract
+from trt_facefusion.runtime.base import Runner
+from trt_facefusion.runtime.onnxruntime import OnnxRuntimeRunner
+from trt_facefusion.types import TensorSpec
+
+STAND_IN, GPU, CPU = "stand-in", "gpu", "onnxruntime"
+
+_INPUTS = (
+    "name a --preset, or describe each input: --input NAME=image:SIZE:MIN:MAX[:bgr], NAME=embedding or "
+    "NAME=file:VALUES.npy"
+)
+
+
+@dataclass(frozen=True)
+class Side:
+    """A subject that was opened; ``ran`` says what runs: the engine on the GPU, onnxruntime, or a stand-in."""
+
+    subject: Subject
+    runner: Runner
+    ran: str
+    missing: str = ""
+    """Why the engine itself could not be run, where a stand-in was not asked for."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """What the JSON output says of it."""
+        path = self.subject.engine if self.ran != STAND_IN else self.subject.graph
+        return {"name": self.subject.label, "path": str(path), "ran": self.ran}
+
+
+def contract_of(a: Subject, b: Subject, described: Preset | None) -> Contract:
+    """How both are fed: what their folders say, or what the user describes.
+
+    Raises:
+        BadInputError: the two are fed differently, nobody says how they are fed, or both the folder and the user do.
+        ModelError: the preset multiplies embeddings with a matrix that is in neither file.
+    """
+    known = [side for side in (a, b) if side.contract is not None]
+    if known and described is not None:
+        raise BadInputError(
+            f"{known[0].label} says itself how it is fed",
+            "leave --preset and --input out; they are for bare ONNX files",
+        )
+    if described is not None:
+        return Contract(described, _projection(described, a, b))
+    if not known:
+        with OnnxRuntimeRunner(a.graph) as runner:
+            takes = "; ".join(map(str, runner.inputs))
+        raise BadInputError(f"nothing says what the inputs of {a.label} are. It takes {takes}", _INPUTS)
+    contracts = [side.contract for side in known if side.contract is not None]
+    if len(contracts) == 2 and _comparable(contracts[0]) != _comparable(contracts[1]):
+        different = _differences(a, b, *contracts)
+        raise BadInputError(
+            f"{a.label} and {b.label} are fed differently, so their pictures cannot be compared: {different}",
+            "compare two engines of one model; build one of them again with the inputs of the other",
+        )
+    return contracts[0]
+
+
+def _projection(preset: Preset, a: Subject, b: Subject) -> Any:
+    try:
+        return projection_of(preset, load_model(a.graph))
+    except ModelError:
+        return projection_of(preset, load_model(b.graph))
+
+
+def _comparable(contract: Contract) -> dict[str, Any]:
+    """Everything that decides what is fed; the preset's name does not."""
+    files: dict[str, Any] = dict(contract.files())
+    described = json.loads(files.pop(PRESET_FILE))
+    del described["name"]
+    return {**files, **described}
+
+
+def _differences(a: Subject, b: Subject, first: Contract, second: Contract) -> str:
+    one, two = _comparable(first), _comparable(second)
+    texts = []
+    for key in sorted(one.keys() | two.keys()):
+        if one.get(key) == two.get(key):
+            continue
+        if key == "inputs":
+            texts.append(f"{_takes(one[key])} against {_takes(two[key])}")
+        elif isinstance(one.get(key), bytes) or isinstance(two.get(key), bytes):
+            texts.append(f"other values in {key}")
+        else:
+            texts.append(f"{key} {one.get(key)} against {two.get(key)}")
+    return "; ".join(texts)
+
+
+def _takes(inputs: list[Mapping[str, Any]]) -> str:
+    def one(spec: Mapping[str, Any]) -> str:
+        details = ", ".join(f"{name} {value}" for name, value in spec.items() if name not in {"name", "kind"})
+        return f"{spec['name']} = {spec['kind']}" + (f" ({details})" if details else "")
+
+    return "[" + "; ".join(one(spec) for spec in inputs) + "]"
+
+
+def open_side(subject: Subject, stack: ExitStack, *, stand_in: bool | None, device: int) -> Side:
+    """Open one side until ``stack`` ends.
+
+    ``stand_in`` True computes what a GPU would on the CPU, from the typed ONNX; None does so where there is no GPU.
+
+    Raises:
+        BackendUnavailableError: ``stand_in`` is False, and there is no GPU, no pycuda or no TensorRT.
+        TrtFaceFusionError: what opening the engine or the model raises.
+    """
+    if not subject.needs_gpu:
+        imitated = bool(stand_in) and subject.manifest is None
+        runner: Runner = OnnxRuntimeRunner(subject.graph, stand_in=True) if imitated else subject.open()
+        return Side(subject, stack.enter_context(runner), STAND_IN if imitated else CPU)
+    missing = ""
+    if not stand_in:
+        try:
+            return Side(subject, stack.enter_context(subject.open(slots=1, device=device)), GPU)
+        except BackendUnavailableError as error:
+            if stand_in is False:
+                raise
+            missing = error.message.rstrip(".")
+    return Side(subject, stack.enter_context(subject.open(stand_in=True)), STAND_IN, missing)
+
+
+def check_side(side: Side, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Hold the inputs of one side against what it will be fed (``shapes`` without batch axis).
+
+    Raises:
+        BadInputError: other names, types or sizes.
+    """
+    try:
+        check_inputs(side.runner.inputs, shapes)
+    except BadInputError as error:
+        raise BadInputError(f"{side.subject.label}: {error.message}", error.remedy) from error
+    for spec in side.runner.inputs:
+        if not _fits(spec, shapes[spec.name]):
+            wanted = ", ".join(map(str, ("N", *shapes[spec.name])))
+            raise BadInputError(
+                f"{side.subject.label} takes {spec}, but the other side and the description say [{wanted}]",
+                "compare two engines of one model, or correct --preset, --input or --embedder",
+            )
+
+
+def _fits(spec: TensorSpec, shape: tuple[int, ...]) -> bool:
+    return len(spec.shape) == len(shape) + 1 and all(
+        not isinstance(have, int) or have == want for have, want in zip(spec.shape[1:], shape, strict=True)
+    )
+
+
+@dataclass(frozen=True)
+class BatchSize:
+    """Samples that both sides take at once; ``fixed`` where fewer must be filled up."""
+
+    size: int
+    fixed: bool
+
+
+def batch_of(a: Side, b: Side) -> BatchSize:
+    """The batch size for both.
+
+    Raises:
+        BadInputError: there is none that both take.
+    """
+    ranges = [_range(side) for side in (a, b)]
+    low, high = max(r[0] for r in ranges), min(r[1] for r in ranges)
+    if low > high:
+        texts = [f"{s.subject.label} takes {r[0]} to {r[1]}" for s, r in zip((a, b), ranges, strict=True)]
+        raise BadInputError(
+            f"no batch size fits both: {', '.join(texts)} faces at once", "build both engines with the same --batch"
+        )
+    return BatchSize(max(low, min(BATCH, high)), low > 1 or low == high)
+
+
+def _range(side: Side) -> tuple[int, int]:
+    fixed = [spec.shape[0] for spec in side.runner.inputs if spec.shape and isinstance(spec.shape[0], int)]
+    if fixed:
+        return int(fixed[0]), int(fixed[0])
+    manifest = side.subject.manifest
+    if side.ran != GPU or manifest is None or not manifest.shapes:
+        return 1, 1 << 30
+    smallest, _, largest = next(iter(manifest.shapes.values()))
+    return smallest[0], largest[0]
