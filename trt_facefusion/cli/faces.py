@@ -205,21 +205,21 @@ def _show(found: Survey, covered: Coverage) -> None:
         told = ", ".join(f"{count} {KINDS[kind]}" for kind, count in kinds.items())
         console.out.print(f"skipped: {told}", highlight=False)
     console.out.print(_table({"share": covered}))
-    _show_findings("Wrong with the set", covered.problems, "red")
     _show_findings("Gaps", covered.gaps, "yellow")
+    _show_findings("Wrong with the set", covered.problems, "red")
     if not covered.problems and not covered.gaps:
         console.out.print("[green]nothing is missing[/green]")
 
 
 def _show_selection(result: Curated, output: Path) -> None:
+    before, after = result.coverage["before"], result.coverage["after"]
     chosen, everything = len(result.selection.chosen), len(result.survey)
-    console.out.print(
-        _table({f"all {everything}": result.coverage["before"], f"chosen {chosen}": result.coverage["after"]})
-    )
+    console.out.print(_table({f"all {everything}": before, f"chosen {chosen}": after}))
+    _show_findings("Still missing", after.gaps, "yellow")
+    _show_findings("Wrong with the set", result.problems, "red")
     dropped = len(result.selection.dropped)
-    text = f"chosen {chosen} of {everything} faces; {dropped} dropped as too poor or near copies"
+    text = f"chosen {chosen} of {everything} faces; {dropped} left out as too poor or near copies"
     console.out.print(text, highlight=False)
-    _show_findings("Still missing", (*result.coverage["after"].problems, *result.coverage["after"].gaps), "yellow")
     _say_files([output])
 
 
@@ -242,26 +242,28 @@ def _table(columns: dict[str, Coverage]) -> Table:
 
 
 def _share(row: Row) -> str:
-    text = f"{100 * row.share:.1f} %"
+    text = f"{row.share:.1%}"
     return f"[yellow]{text}[/yellow]" if row.gap else text
 
 
 def _aim(row: Row) -> str:
     least, most = row.target.least, row.target.most
-    parts = [f">= {least:.0%}"] * (least > 0) + [f"<= {most:.0%}"] * (most < 1)
-    return ", ".join(parts)
+    if least > 0 and most < 1:
+        return f"{100 * least:.0f} to {most:.0%}"
+    return f">= {least:.0%}" if least > 0 else f"<= {most:.0%}" if most < 1 else ""
 
 
 def _show_findings(heading: str, findings: Sequence[Finding], colour: str) -> None:
     if not findings:
         return
-    console.out.print(f"[bold]{heading}[/bold]")
-    hanging = Table.grid(padding=(0, 1))
-    hanging.add_column(no_wrap=True)
-    hanging.add_column()
+    console.out.print(f"\n[bold {colour}]{heading}[/bold {colour}]")
     for finding in findings:
-        hanging.add_row(f"[{colour}]![/{colour}]", f"{console.plain(finding.text)}: [dim]{finding.advice}[/dim]")
-    console.out.print(hanging, highlight=False)
+        hanging = Table.grid(padding=(0, 1))
+        hanging.add_column(no_wrap=True)
+        hanging.add_column()
+        hanging.add_row(f"[{colour}]![/{colour}]", console.plain(finding.text))
+        hanging.add_row("", f"[dim]{console.plain(finding.advice)}[/dim]")
+        console.out.print(hanging, highlight=False)
 
 
 def _say_files(files: Sequence[Path]) -> None:

@@ -26,8 +26,8 @@ TARGETS: Mapping[tuple[str, str], Target] = {
     ("pose", "left"): Target(0.1, advice="add faces turned to the picture's left, or mirror some turned to the right"),
     ("pose", "right"): Target(0.1, advice="add faces turned to the picture's right, or mirror some turned to the left"),
     ("pose", "profile"): Target(0.03, advice="add profiles, if the generator will see them"),
-    ("tilt", "up"): Target(0.02, advice="add faces looking up"),
-    ("tilt", "down"): Target(0.02, advice="add faces looking down"),
+    ("tilt", "up"): Target(0.02, advice="add photos taken from below"),
+    ("tilt", "down"): Target(0.02, advice="add photos taken from above"),
     ("light", "even"): Target(0.2, advice="add well-exposed photos in soft light"),
     ("light", "side"): Target(0.1, advice="add faces lit by a window or a lamp at one side"),
     ("light", "low"): Target(0.05, most=0.5, advice="mix photos taken at dusk or indoors with daylight"),
@@ -137,11 +137,11 @@ def _gap(row: Row) -> Finding:
     if row.gap == "none":
         return Finding(kind, f"no {row.words}", row.target.advice)
     limit = f"aim for {row.target.least:.0%}" if row.gap == "few" else f"at most {row.target.most:.0%} is better"
-    return Finding(kind, f"{_share(row.share)} {row.words}: {limit}", row.target.advice)
+    return Finding(kind, f"{_share(row.share)} {row.words}, {limit}", row.target.advice)
 
 
 def _share(share: float) -> str:
-    return f"{100 * share:.1f} %" if share < 0.0995 else f"{100 * share:.0f} %"
+    return f"{share:.1%}" if share < 0.0995 else f"{share:.0%}"
 
 
 def problems(survey: Survey, advised: int) -> tuple[Finding, ...]:
@@ -149,10 +149,9 @@ def problems(survey: Survey, advised: int) -> tuple[Finding, ...]:
     found = [*_unusable(survey), *_repeats(survey), *_one_sided(survey)]
     different = len(survey.best_copies())
     if different < advised:
-        text = (
-            f"{different} different usable {'photo' if different == 1 else 'photos'}: {advised} give safer INT8 ranges"
-        )
-        found.append(Finding("few", text, f"add about {advised - different} photos that fill the gaps below"))
+        photos = "photo" if different == 1 else "photos"
+        text = f"only {different} different usable {photos}, {advised} give safer INT8 ranges"
+        found.append(Finding("few", text, f"add about {advised - different} photos that fill the gaps"))
     return tuple(found)
 
 
@@ -160,7 +159,7 @@ def _unusable(survey: Survey) -> list[Finding]:
     total = len(survey) + len(survey.skipped)
     counts = Counter(skip.kind for skip in survey.skipped if skip.kind != "duplicate")
     advice = {
-        "no_face": "take them out, or check that this is the right folder: pictures without a face calibrate nothing",
+        "no_face": "take them out, or check that this is the right folder; pictures without a face calibrate nothing",
         "tiny_face": "use larger photos, or crop them so that the face is not shrunk",
         "unreadable": "save them again as JPEG or PNG, or take them out",
     }
@@ -183,13 +182,13 @@ def _repeats(survey: Survey) -> list[Finding]:
     extra = total - len(survey.best_copies()) + same_files
     if extra and extra / (total + same_files) >= 0.1:
         text = f"{extra / (total + same_files):.0%} of the faces are near copies of others"
-        text += f": {total + same_files} photos show only {total + same_files - extra} different pictures"
+        text += f"; {total + same_files} photos show only {total + same_files - extra} different pictures"
         advice = "keep one of each, and add photos of other people, places and light; frames of one video count as one"
         found.append(Finding("copies", text, advice))
     share = survey.largest_person / max(total, 1)
     if total > 1 and share > 0.3:
         text = "all photos" if share == 1 else f"{share:.0%} of the photos"
-        advice = "add other people: with one person there is nobody to swap with and nobody to verify on"
+        advice = "add other people; with one person there is nobody to swap with and nobody to verify on"
         found.append(Finding("one_person", f"{text} seem to show one person", advice))
     return found
 
@@ -206,8 +205,8 @@ def _one_sided(survey: Survey) -> list[Finding]:
         if (row.axis, row.bin) in words and row.share >= 0.8:
             who = "all faces" if row.share == 1 else f"{row.share:.0%} of the faces"
             text = f"{who} are {words[row.axis, row.bin]}"
-            advice = "add photos in other light: ranges from these clip everything else"
+            advice = "add photos in other light; ranges from these clip everything else"
             if row.axis == "focus":
-                advice = "use sharper photos: detail drives the activations' extremes"
+                advice = "use sharper photos; detail drives the activations' extremes"
             found.append(Finding(f"all_{row.bin}", text, advice))
     return found

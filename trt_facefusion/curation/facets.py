@@ -32,15 +32,15 @@ AXES: Mapping[str, Axis] = {
     "pose": Axis(
         "head turned",
         {
-            "frontal": "frontal faces (within 15 degrees)",
-            "left": "faces turned to the picture's left (15 to 45 degrees)",
-            "right": "faces turned to the picture's right (15 to 45 degrees)",
-            "profile": "profile faces (beyond 45 degrees)",
+            "frontal": "frontal faces (within 15°)",
+            "left": "faces turned left in the picture (15 to 45°)",
+            "right": "faces turned right in the picture (15 to 45°)",
+            "profile": "profile faces (beyond 45°)",
         },
     ),
     "tilt": Axis(
         "head tilted",
-        {"level": "level faces (within 10 degrees)", "up": "faces looking up", "down": "faces looking down"},
+        {"level": "level faces (within 10°)", "up": "faces looking up", "down": "faces looking down"},
     ),
     "light": Axis(
         "light",

@@ -27,18 +27,29 @@ def activation_features(prepared: PreparedModel, feeder: Feeder, progress: Progr
     Raises:
         ModelError: the model cannot be run.
     """
-    view = GraphView(prepared.model)
-    read = (name for node in view.float_nodes() if node.op_type in _READERS for name in node.input)
-    made = {name for node in view.float_nodes() for name in node.output}
-    tensors = [name for name in dict.fromkeys(read) if name in made]
+    tensors = driven_tensors(GraphView(prepared.model))
     count = len(feeder.faces)
     found = np.zeros((count, len(tensors)))
     with OnnxRuntimeRunner(_tapped(prepared.model, tensors)) as runner:
         for index in range(count):
             outputs = runner.infer(feeder([index]))
-            found[index] = [_level(outputs[name][:1]) for name in tensors]
+            found[index] = [level(_histogram(outputs[name][:1])) for name in tensors]
             progress("activations", index + 1, count)
     return found
+
+
+def driven_tensors(view: GraphView) -> list[str]:
+    """The activations that convolutions and matrix products read, in the order of the graph."""
+    read = (name for node in view.float_nodes() if node.op_type in _READERS for name in node.input)
+    made = {name for node in view.float_nodes() for name in node.output}
+    return [name for name in dict.fromkeys(read) if name in made]
+
+
+def level(histogram: Histogram) -> float:
+    """log2 of the 99.99th percentile of the magnitudes."""
+    reached = np.cumsum(histogram.counts)
+    place = int(np.searchsorted(reached, _QUANTILE * reached[-1]))
+    return math.log2(max((place + 1) * histogram.bin_width, _FLOOR))
 
 
 def _tapped(model: onnx.ModelProto, tensors: list[str]) -> onnx.ModelProto:
@@ -49,9 +60,7 @@ def _tapped(model: onnx.ModelProto, tensors: list[str]) -> onnx.ModelProto:
     return copy
 
 
-def _level(values: NDArray[np.floating]) -> float:
+def _histogram(values: NDArray[np.floating]) -> Histogram:
     histogram = Histogram()
     histogram.add(values)
-    reached = np.cumsum(histogram.counts)
-    bin_ = int(np.searchsorted(reached, _QUANTILE * reached[-1]))
-    return math.log2(max((bin_ + 1) * histogram.bin_width, _FLOOR))
+    return histogram

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from trt_facefusion.curation.chip import SIZE, TEMPLATE
-from trt_facefusion.curation.coverage import Coverage, coverage
+from trt_facefusion.curation.coverage import Coverage, Finding, coverage
 from trt_facefusion.curation.select import Selection, select
 from trt_facefusion.curation.survey import Survey, survey
 from trt_facefusion.export import ModelSource
@@ -54,6 +54,13 @@ class Curated:
     def coverage(self) -> Mapping[str, Coverage]:
         """Coverage "before" (the whole folder) and "after" (the selection)."""
         return {"before": coverage(self.survey), "after": coverage(self.chosen, advised=len(self.chosen))}
+
+    @property
+    def problems(self) -> tuple[Finding, ...]:
+        """What is wrong with the folder, and with the selection where the folder's problems do not say it already."""
+        folder, selection = self.coverage["before"].problems, self.coverage["after"].problems
+        told = {finding.kind for finding in folder}
+        return (*folder, *(finding for finding in selection if finding.kind not in told))
 
 
 def curated(
