@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from trt_facefusion.curation.survey import Photo
-from trt_facefusion.curation.tone import CLASSES
+from trt_facefusion.curation.tone import CLASSES, UNDEREXPOSED_GAIN
 
 TURNED_DEGREES, PROFILE_DEGREES, TILTED_DEGREES = 15.0, 45.0, 10.0
-LOW_LIGHTNESS, UNDEREXPOSED_GAIN, UNDEREXPOSED_LIGHTNESS = 25.0, 2.0, 45.0
+LOW_LIGHTNESS, UNDEREXPOSED_LIGHTNESS = 25.0, 45.0
 """Low light: a face below L* 25; or below L* 45 in a photo whose white lacks a stop, so that skin is not the reason."""
 BRIGHT_LIGHTNESS, BRIGHT_CLIPPED = 76.0, 0.15
 SIDE_LIGHTNESS = 15.0
