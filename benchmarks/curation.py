@@ -178,9 +178,11 @@ def main(
     judge = Judge(net, view, eval_faces, merged(histograms))
     compared = sets(found, histograms, net, count, draws)
     results: dict[str, dict[str, dict[str, list[float]]]] = {}
-    for rule in rules or ["percentile:99.99", "mse", "max"]:
-        console.print(f"{rule} ...")
-        results[rule] = {name: figures(judge, histograms, chosen, rule) for name, chosen in compared.items()}
+    for rule in rules or ["percentile:99.99", "mse"]:
+        results[rule] = {}
+        for name, chosen in compared.items():
+            results[rule][name] = figures(judge, histograms, chosen, rule)
+            console.print(f"{rule}, {name}: worst face {np.median(results[rule][name]['worst']):.3%}")
     if as_json:
         print(json.dumps(results))
     else:

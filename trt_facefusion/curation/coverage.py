@@ -181,8 +181,9 @@ def _repeats(survey: Survey) -> list[Finding]:
     same_files = sum(skip.kind == "duplicate" for skip in survey.skipped)
     extra = total - len(survey.best_copies()) + same_files
     if extra and extra / (total + same_files) >= 0.1:
+        different = total + same_files - extra
         text = f"{extra / (total + same_files):.0%} of the faces are near copies of others"
-        text += f"; {total + same_files} photos show only {total + same_files - extra} different pictures"
+        text += f"; {total + same_files} photos show only {different} different picture{'s' * (different > 1)}"
         advice = "keep one of each, and add photos of other people, places and light; frames of one video count as one"
         found.append(Finding("copies", text, advice))
     share = survey.largest_person / max(total, 1)
