@@ -15,7 +15,6 @@ from trt_facefusion.pipeline.attempt import Attempts
 from trt_facefusion.pipeline.context import Context
 from trt_facefusion.pipeline.measured import SUFFIX
 from trt_facefusion.pipeline.planning import PlanResult, make_plan
-from trt_facefusion.precision.groups import group_candidates
 from trt_facefusion.precision.search import Choice, Figures
 from trt_facefusion.types import Precision
 
@@ -44,12 +43,15 @@ def test_a_wider_budget_buys_no_less_int8(settings: Settings) -> None:
     assert shares == sorted(shares) and shares[0] < shares[2]
 
 
-def test_layers_whose_results_are_joined_move_together(settings: Settings) -> None:
-    found = planned(settings, max_ssim_drop=0.002)
-    view = Context(settings()).view
-    searched = {n.name: n.precision for n in found.plan.nodes if n.reason.startswith("searched")}
-    groups = [group for group in group_candidates(view, searched) if len(group.nodes) > 1]
-    assert groups and all(len({searched[name] for name in group.nodes}) == 1 for group in groups)
+@pytest.mark.parametrize("limit", [0.002, 0.02])
+def test_layers_whose_results_are_added_move_together(settings: Settings, tmp_path: Path, limit: float) -> None:
+    model = tiny.save(tiny.generator(branches=True), tmp_path / "branches.onnx")
+    found = planned(settings, onnx=model, max_ssim_drop=limit)
+    left, right = (found.plan.by_name()[name] for name in ("left.conv", "right.conv"))
+    assert left.precision == right.precision and "are added by branches.add" in left.reason
+    assert found.search is not None
+    for point in found.search["points"]:
+        assert ("left.conv" in point["raised"]) == ("right.conv" in point["raised"])
 
 
 def test_measurements_are_made_once(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,10 +110,12 @@ def test_a_plan_that_fails_on_the_verification_faces_is_replaced_by_the_next_of_
         return [Figures(f.ssim_drop / 8, f.ssim_drop_worst / 8) for f in real(self, choices)]
 
     monkeypatch.setattr(Meter, "__call__", kind)
-    found = planned(settings, max_ssim_drop=0.004, repairs=6)
-    assert found.repairs > 0 and found.accuracy.ssim_drop <= 0.004 and found.plan.names(Precision.INT8)
+    whole = planned(settings, max_ssim_drop=1.0).accuracy.ssim_drop
+    limit = whole / 2
+    found = planned(settings, max_ssim_drop=limit, repairs=6)
+    assert found.repairs > 0 and found.accuracy.ssim_drop <= limit and found.plan.names(Precision.INT8)
     with pytest.raises(GateError, match="SSIM drop"):
-        planned(settings, max_ssim_drop=0.004, repairs=0)
+        planned(settings, max_ssim_drop=limit, repairs=0)
 
 
 def test_nothing_is_left_where_no_layer_fits(settings: Settings) -> None:
