@@ -26,21 +26,16 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from trt_facefusion.calibration import Batches, collect, parse_rule
+from trt_facefusion.calibration import Batches, Histogram, collect, parse_rule
+from trt_facefusion.calibration.channels import channel_amax
+from trt_facefusion.graph import GraphView
+from trt_facefusion.lowering.equalise import Exponents, candidates, equalised_name, exponents, with_divisions
+from trt_facefusion.pipeline.calibrate import EQUALISING_FACES, read_by_int8, tensors_to_watch
+from trt_facefusion.pipeline.choose import spread
 from trt_facefusion.presets import Preset, get_preset, parse_input
 from trt_facefusion.types import Feeds
 
-# The operators whose activations an INT8 engine quantises.
-QUANTISED = {"Add", "Conv", "ConvTranspose", "Gemm", "MatMul"}
-
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-
-
-def activations(model: onnx.ModelProto) -> list[str]:
-    weights = {weight.name for weight in model.graph.initializer}
-    made = {name for node in model.graph.node for name in node.output} | {value.name for value in model.graph.input}
-    used = (name for node in model.graph.node if node.op_type in QUANTISED for name in node.input)
-    return [name for name in dict.fromkeys(used) if name in made - weights]
 
 
 def as_npz(faces: Path, preset: Preset, folder: Path) -> Path:
@@ -51,6 +46,7 @@ def as_npz(faces: Path, preset: Preset, folder: Path) -> Path:
     from trt_facefusion.faces.folder import read_faces
 
     found = read_faces(faces, template=preset.template, size=preset.image.size, embedder=DlibEmbedder())
+    folder.mkdir(parents=True, exist_ok=True)
     np.savez(folder / "faces.npz", crops=found.crops, embeddings=found.embeddings)
     return folder / "faces.npz"
 
@@ -93,14 +89,37 @@ def plain_without_spinning(model: onnx.ModelProto, batches: Batches) -> None:
     plain(model, batches, spinning="0")
 
 
-def histograms(model: onnx.ModelProto, batches: Batches) -> None:
-    """Our pass: histograms of every quantised activation."""
-    collect(model, activations(model), batches)
+def whole_step(
+    model: onnx.ModelProto, batches: Batches, threads: int | None = None
+) -> tuple[dict[str, Histogram], Exponents]:
+    """What a build does: the channels' peaks on some faces, then histograms of every tensor on all of them."""
+    view = GraphView(model)
+    few = spread(batches.count, EQUALISING_FACES)
+    some = Batches(lambda indices: batches.feeds([few[i] for i in indices]), len(few), batches.batch_size)
+    factors = exponents(view, channel_amax(model, list(candidates(view)), some))
+    watched, aliases = tensors_to_watch(view)
+    read = {aliases.get(name, name) for name in read_by_int8(view)} - set(factors)
+    tensors = [*watched, *map(equalised_name, factors)]
+    sparse = [name for name in watched if name not in read]
+    return collect(with_divisions(model, factors), tensors, batches, sparse=sparse, threads=threads), factors
 
 
-def histograms_and_thresholds(model: onnx.ModelProto, batches: Batches) -> None:
-    """Our pass, and every rule on every histogram."""
-    for histogram in collect(model, activations(model), batches).values():
+def pass_alone(model: onnx.ModelProto, batches: Batches) -> None:
+    """The histograms without the channels' peaks and the equalised tensors."""
+    view = GraphView(model)
+    watched, aliases = tensors_to_watch(view)
+    read = {aliases.get(name, name) for name in read_by_int8(view)}
+    collect(model, watched, batches, sparse=[name for name in watched if name not in read])
+
+
+def calibration_step(model: onnx.ModelProto, batches: Batches) -> None:
+    """The whole step, its result dropped."""
+    whole_step(model, batches)
+
+
+def step_and_thresholds(model: onnx.ModelProto, batches: Batches) -> None:
+    """The whole step, and every rule on every histogram."""
+    for histogram in whole_step(model, batches)[0].values():
         for rule in ("entropy", "mse", "percentile", "max"):
             parse_rule(rule)(histogram)
 
@@ -108,8 +127,9 @@ def histograms_and_thresholds(model: onnx.ModelProto, batches: Batches) -> None:
 RUNS: dict[str, Callable[[onnx.ModelProto, Batches], None]] = {
     "plain": plain,
     "plain, not spinning": plain_without_spinning,
-    "histograms": histograms,
-    "and all rules": histograms_and_thresholds,
+    "histograms": pass_alone,
+    "calibration step": calibration_step,
+    "step, all rules": step_and_thresholds,
 }
 
 
@@ -148,6 +168,7 @@ def main(
     repeats: Annotated[int, typer.Option(help="Runs of each kind, in turns; the median is shown.")] = 3,
     preset: Annotated[str, typer.Option(help="What the model's inputs are.")] = "reference",
     inputs: Annotated[list[str] | None, typer.Option("--input", help="Inputs of a model without a preset.")] = None,
+    run: Annotated[list[str] | None, typer.Option(help=f"Only these, of {', '.join(RUNS)}; always with plain.")] = None,
     only: Annotated[str | None, typer.Option(hidden=True)] = None,
 ) -> None:
     described = Preset.from_inputs([parse_input(text) for text in inputs]) if inputs else get_preset(preset)
@@ -160,9 +181,11 @@ def main(
     with tempfile.TemporaryDirectory() as folder:
         npz = as_npz(faces, described, Path(folder))
         for count in images or [200]:
-            figures: dict[str, list[dict[str, float]]] = {run: [] for run in RUNS}
-            for _, run in itertools.product(range(repeats), RUNS):
-                figures[run].append(in_a_process(run, count, npz))
+            figures: dict[str, list[dict[str, float]]] = {
+                kind: [] for kind in RUNS if not run or kind in ("plain", *run)
+            }
+            for _, kind in itertools.product(range(repeats), figures):
+                figures[kind].append(in_a_process(kind, count, npz))
             add_rows(table, count, figures)
     console = Console()
     console.print(table)

@@ -59,11 +59,13 @@ def quantise(
     batch: int = 4,
     python: str = sys.executable,
     lower_priority: int = 0,
+    every_type: bool = False,
 ) -> Quantised:
     """Let ``peer`` calibrate ``model`` on ``inputs`` [N,...] and quantise ``nodes`` (none: all that it would take).
 
     Activations are symmetric INT8 with one scale, weights symmetric with one scale per output channel, as TensorRT
-    takes them; everything else stays FP32. The outputs of the nodes are not quantised.
+    takes them; everything else stays FP32. The outputs of the nodes are not quantised. With ``every_type``, onnxruntime
+    calibrates the tensors of all operators that it can quantise, which is its default.
 
     Raises:
         subprocess.CalledProcessError: the tool failed; its words went to stderr.
@@ -73,7 +75,7 @@ def quantise(
         onnx.save(model, source)
         np.savez(feeds, **inputs)  # type: ignore[arg-type]
         words = [python, __file__, peer, str(source), str(feeds), str(made), "--batch", str(batch)]
-        words += [word for node in nodes for word in ("--node", node)]
+        words += [word for node in nodes for word in ("--node", node)] + ["--every-type"] * every_type
         done = subprocess.run(
             words, check=True, stdout=subprocess.PIPE, cwd=folder, preexec_fn=lambda: os.nice(lower_priority)
         )
@@ -116,7 +118,7 @@ class Reader:
         self.left = self._batches()
 
 
-def with_onnxruntime(method: str, source: Path, made: Path, reader: Reader, nodes: list[str]) -> None:
+def with_onnxruntime(method: str, source: Path, made: Path, reader: Reader, nodes: list[str], every_type: bool) -> None:
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.calibrate import CalibrationDataReader
 
@@ -127,7 +129,7 @@ def with_onnxruntime(method: str, source: Path, made: Path, reader: Reader, node
         made,
         reader,
         quant_format=QuantFormat.QDQ,
-        op_types_to_quantize=types,
+        op_types_to_quantize=None if every_type else types,
         nodes_to_quantize=nodes or None,
         per_channel=True,
         activation_type=QuantType.QInt8,
@@ -142,7 +144,7 @@ def with_onnxruntime(method: str, source: Path, made: Path, reader: Reader, node
             "WeightSymmetric": True,
             "CalibTensorRangeSymmetric": True,
             "CalibPercentile": PERCENTILE,
-            "OpTypesToExcludeOutputQuantization": types,
+            "OpTypesToExcludeOutputQuantization": [] if every_type else types,
             "QuantizeBias": False,
         },
     )
@@ -177,16 +179,19 @@ def main() -> None:
     parser.add_argument("made", type=Path)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--node", action="append", default=[])
+    parser.add_argument("--every-type", action="store_true")
     given = parser.parse_args()
     tool, _, method = given.peer.partition("-")
     with np.load(given.feeds) as packed:
         reader = Reader({name: packed[name] for name in packed.files}, given.batch)
     out = os.dup(1)
     os.dup2(2, 1)  # the tools print; stdout is for the figures
-    run = with_onnxruntime if tool == "onnxruntime" else with_modelopt
     __import__("onnxruntime.quantization" if tool == "onnxruntime" else "modelopt.onnx.quantization")
     before = resource.getrusage(resource.RUSAGE_SELF)
-    run(method, given.model, given.made, reader, given.node)
+    if tool == "onnxruntime":
+        with_onnxruntime(method, given.model, given.made, reader, given.node, given.every_type)
+    else:
+        with_modelopt(method, given.model, given.made, reader, given.node)
     after = resource.getrusage(resource.RUSAGE_SELF)
     cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     os.write(out, json.dumps({"cpu_s": cpu_s, "peak_gib": after.ru_maxrss / 2**20}).encode() + b"\n")

@@ -83,8 +83,8 @@ class Net:
 SWAPPER_SHAPES = {"target": (3, 32, 32), "source": (64,)}
 
 
-def swapper(width: int = 8, blocks: int = 2) -> onnx.ModelProto:
-    """A narrow swapper of inswapper's build, with random weights: target [N,3,32,32], source [N,64] -> [N,3,32,32]."""
+def swapper(width: int = 8, blocks: int = 2, size: int = 32, embedding: int = 64) -> onnx.ModelProto:
+    """A swapper of inswapper's build, with random weights: target [N,3,S,S], source [N,embedding] -> [N,3,S,S]."""
     net = Net()
 
     def act(x: str) -> str:
@@ -98,16 +98,15 @@ def swapper(width: int = 8, blocks: int = 2) -> onnx.ModelProto:
         for half in ("a", "b"):
             name = f"block{i}{half}"
             y = net.conv(net.reflect_pad(y, 1), 4 * width, 4 * width, name=name, pads=[0] * 4)
-            y = net.adain(y, "source", 4 * width, f"{name}/adain", 64)
+            y = net.adain(y, "source", 4 * width, f"{name}/adain", embedding)
             y = net.op("Relu", y) if half == "a" else y
         x = net.op("Add", x, y, name=f"block{i}/add")
     x = act(net.conv(net.upsample(x), 4 * width, 2 * width, name="up1"))
     x = act(net.conv(net.upsample(x), 2 * width, width, name="up2"))
     x = net.op("Tanh", net.conv(net.reflect_pad(x, 3), width, 3, 7, "to_rgb", pads=[0] * 4), name="tanh")
     x = net.op("Mul", net.op("Add", x, net.const(1.0), name="plus_one"), net.const(0.5), name="half")
-    return net.model(
-        {"target": ["N", 3, 32, 32], "source": ["N", 64]}, {net.op("Identity", x, name="output"): ["N", 3, 32, 32]}
-    )
+    inputs = {"target": ["N", 3, size, size], "source": ["N", embedding]}
+    return net.model(inputs, {net.op("Identity", x, name="output"): ["N", 3, size, size]})
 
 
 def feeds(shapes: Mapping[str, Sequence[int]], batch: int = 2, seed: int = 0) -> dict[str, np.ndarray]:

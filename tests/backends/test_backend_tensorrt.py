@@ -22,7 +22,8 @@ from trt_facefusion.backends.tensorrt import TensorRt
 from trt_facefusion.calibration import CalibrationTable, collect
 from trt_facefusion.errors import BackendUnavailableError, BadInputError, BuildError
 from trt_facefusion.lowering import lower
-from trt_facefusion.lowering.equalise import equalised, equalised_name, with_divisions
+from trt_facefusion.lowering.affine import Affine, equalised_name
+from trt_facefusion.lowering.equalise import equalised, ranges_between, with_affines
 from trt_facefusion.runtime.onnxruntime import OnnxRuntimeRunner
 from trt_facefusion.types import Precision
 
@@ -327,20 +328,30 @@ def test_other_versions_are_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
         TensorRt(lambda: A10G).version()
 
 
-def test_equalised_channels_are_built_as_they_were_verified(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("shift", [0, 1])
+def test_equalised_channels_are_built_as_they_were_verified(
+    case: Case, monkeypatch: pytest.MonkeyPatch, shift: int
+) -> None:
     install(monkeypatch)
     rng = np.random.default_rng(1)
-    factors = {name: rng.integers(-2, 3, 16).astype(np.int8) for name in ("a_relu:0", "sum:0")}
-    ranged = with_divisions(case.prepared.model, factors)
-    histograms = collect(ranged, [equalised_name(name) for name in factors], batches())
+    affines = {
+        name: Affine(
+            rng.integers(-2, 3, 16).astype(np.int8), rng.choice([-0.25, 0, 0.5], 16).astype(np.float32) * shift
+        )
+        for name in ("a_relu:0", "sum:0")
+    }
+    ranged = with_affines(case.prepared.model, affines)
+    histograms = collect(ranged, [equalised_name(name) for name in affines], batches())
     table = dict(case.table) | {name: histogram.amax for name, histogram in histograms.items()}
-    model = equalised(case.view, case.plan.names(Precision.INT8), factors)
-    np.testing.assert_allclose(pictures(model.SerializeToString()), pictures(case.model), atol=1e-6)
+    int8 = case.plan.names(Precision.INT8)
+    model = equalised(case.view, int8, affines)
+    np.testing.assert_allclose(pictures(model.SerializeToString()), pictures(case.model), atol=1e-5)
     precisions = {n.name: n.precision for n in case.plan.nodes}
     precisions |= {node.name: Precision.FP16 for node in model.graph.node if node.name not in precisions}
-    assert len(precisions) == len(case.plan.nodes) + 2
-    weak = WeakTyping(model.SerializeToString(), precisions, table)
-    typed = lower(case.view, case.plan, table, exponents=factors).SerializeToString()
+    assert len(precisions) == len(case.plan.nodes) + (2 if shift == 0 else 6)
+    added = ranges_between(case.view, int8, affines, table)
+    weak = WeakTyping(model.SerializeToString(), precisions, table | added)
+    typed = lower(case.view, case.plan, table, affines=affines).SerializeToString()
     engine = TensorRt(lambda: A10G, HostUploader).build(BuildRequest(typed, SHAPES, "sm86", weak=weak))
     header, plan = read_plan(engine.data)
     assert {name for name, kind in header["precisions"].items() if kind == "int8"} == {"a", "b", "c", "s"}

@@ -11,13 +11,14 @@ from workplace import Outcome, Workplace
 
 from trt_facefusion.calibration import Calibration, CalibrationTable, collect
 from trt_facefusion.calibration.cache import save
-from trt_facefusion.calibration.channels import channel_amax
+from trt_facefusion.calibration.channels import channel_ranges
 from trt_facefusion.calibration.histogram import Histogram
 from trt_facefusion.cli import console
 from trt_facefusion.cli.histograms import _markers, sparkline
 from trt_facefusion.export import model_digest
 from trt_facefusion.lowering import lower
-from trt_facefusion.lowering.equalise import candidates, equalised_name, exponents, with_divisions
+from trt_facefusion.lowering.affine import equalised_name
+from trt_facefusion.lowering.equalise import affines, candidates, with_affines
 from trt_facefusion.pipeline.calibrate import tensors_to_watch
 from trt_facefusion.runtime.onnxruntime import OnnxRuntimeRunner
 
@@ -121,16 +122,18 @@ def test_convert_keeps_the_equalisation_of_our_own_caches(
     command: Command, case: Case, model: Path, tmp_path: Path
 ) -> None:
     prepared, view = case.prepared.model, case.view
-    factors = exponents(view, channel_amax(prepared, list(candidates(view)), batches()))
-    watched = [*tensors_to_watch(view)[0], *map(equalised_name, factors)]
-    histograms = collect(with_divisions(prepared, factors), watched, batches())
-    kept = {name: tuple(values.tolist()) for name, values in factors.items()}
-    made = Calibration("small", model_digest(prepared), "faces", histograms, "max", exponents=kept)
+    by_tensor = affines(view, channel_ranges(prepared, list(candidates(view)), batches()))
+    watched = [*tensors_to_watch(view)[0], *map(equalised_name, by_tensor)]
+    histograms = collect(with_affines(prepared, by_tensor), watched, batches())
+    kept = {name: tuple(affine.exponents.tolist()) for name, affine in by_tensor.items()}
+    shifts = {name: tuple(affine.offsets.tolist()) for name, affine in by_tensor.items() if affine.shifts}
+    digest = model_digest(prepared)
+    made = Calibration("small", digest, "faces", histograms, "max", exponents=kept, offsets=shifts)
     cache = save(made, tmp_path / "cache")
     output = tmp_path / "typed.onnx"
     data = command(["cache", "convert", str(cache), "--onnx", str(model), "-o", str(output), "--json"]).json
     assert data["unknown"] == []
-    wanted = [lower(view, case.plan, {**case.table, **made.table}, exponents=e) for e in (factors, {})]
+    wanted = [lower(view, case.plan, {**case.table, **made.table}, affines=a) for a in (by_tensor, {})]
     pictures = []
     for found in (onnx.load(output), *wanted):
         with OnnxRuntimeRunner(found, stand_in=True) as runner:

@@ -14,7 +14,7 @@ from trt_facefusion.backends.onnxruntime import OnnxRuntime
 from trt_facefusion.errors import CalibrationCacheError
 from trt_facefusion.graph import GraphView, prepare
 from trt_facefusion.lowering import lower, lower_to_integers
-from trt_facefusion.lowering.equalise import equalised_name
+from trt_facefusion.lowering.affine import Affine, equalised_name
 from trt_facefusion.precision import Plan, plan_by_rules
 from trt_facefusion.types import Precision
 
@@ -110,10 +110,10 @@ def test_a_result_without_a_range_stays_float_and_an_input_without_one_is_an_err
 
 def test_equalised_channels_and_stored_results_have_scales_of_their_own() -> None:
     case = Case(chain(), SHAPES)
-    exponents = {"b": np.array([3, -3, 0, 0, 1, -1, 0, 0], np.int8)}
-    divided = run_tapped(case, "b") / np.exp2(exponents["b"].astype(np.float32)).reshape(1, -1, 1, 1)
-    amax = {**case.amax, equalised_name("b"): float(np.abs(divided).max())}
-    model = lower_to_integers(case.view, case.plan, amax, exponents)
+    offsets = np.array([0.5, 0, -0.25, 0, 0, 0, 0, 1], np.float32)
+    affine = Affine(np.array([3, -3, 0, 0, 1, -1, 0, 0], np.int8), offsets)
+    amax = {**case.amax, equalised_name("b"): float(np.abs(affine.apply(run_tapped(case, "b"))).max())}
+    model = lower_to_integers(case.view, case.plan, amax, {"b": affine})
     error = np.abs(run(model, case.feeds)["head"] - run(case.source, case.feeds)["head"]).max()
     assert error < 0.1 * case.amax["head"]
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from onnx import TensorProto
 
-from trt_facefusion.lowering.typed import quantise_weight, storable_scale
+from trt_facefusion.lowering.grid import quantise_weight, storable_scale
 
 KINDS = [TensorProto.FLOAT, TensorProto.FLOAT16]
 WEIGHTS = hnp.arrays(

@@ -54,6 +54,7 @@ def _settings_in(folder: Path, faces: Path, model: Path) -> Settings:
             "aligned": True,
             "backend": "onnxruntime",
             "rule": "max",
+            "planner": "rules",
             "output": folder / "engines",
             "cache": folder / "cache",
         }

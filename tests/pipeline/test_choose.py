@@ -33,16 +33,16 @@ def test_trials_see_the_pictures_of_the_model_with_constant_scales(
 
     found = context(settings)
     ranges = Ranges(found)
-    exponents = ranges.exponents if equalised else {}
+    affines = ranges.affines if equalised else {}
     plan = plan_by_rules(found.view, ranges.amax, "tiny")
     table = {**ranges.calibration.with_rule(rule).table}
     table |= {name: table[source] for name, source in ranges.aliases.items()}
     faces = [0, 3, 5]
     wanted = found.paint_reference(found.faces[0], "", faces)
-    with OnnxRuntimeRunner(lower(found.view, plan, table, Precision.FP32, exponents), stand_in=True) as runner:
+    with OnnxRuntimeRunner(lower(found.view, plan, table, Precision.FP32, affines), stand_in=True) as runner:
         pictures = found.painter(found.faces[0])(runner, faces)
     loose = {name: 2 * value for name, value in table.items()}
-    with Trials(found, plan, loose, exponents, faces, wanted) as trials:
+    with Trials(found, plan, loose, affines, faces, wanted) as trials:
         assert len(trials.activations) >= 5
         before = trials.ssim(loose)
         assert np.array_equal(trials.ssim(table), ssim(wanted.clip(0, 1), pictures.clip(0, 1)))
@@ -53,7 +53,7 @@ def test_only_activation_scales_become_inputs(settings: Settings) -> None:
     found = context(settings)
     ranges = Ranges(found)
     plan = plan_by_rules(found.view, ranges.amax, "tiny")
-    lowered = lower(found.view, plan, ranges.table, Precision.FP32, ranges.exponents)
+    lowered = lower(found.view, plan, ranges.table, Precision.FP32, ranges.affines)
     model, inputs = with_scale_inputs(lowered)
     onnx.checker.check_model(model, full_check=True)
     quantisers = {node.input[0] for node in lowered.graph.node if node.op_type == "QuantizeLinear"}

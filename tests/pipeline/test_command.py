@@ -30,6 +30,16 @@ class Stop(Exception):  # noqa: N818
         BuildSettings(ReferenceSource(), get_preset("reference"), (Precision.INT8,), Path("faces")),
         BuildSettings(OnnxSource(Path("a b.onnx")), get_preset("gpen_256"), (Precision.INT8,), Path("faces")),
         BuildSettings(
+            ReferenceSource(),
+            get_preset("reference"),
+            (Precision.INT8,),
+            Path("faces"),
+            planner="rules",
+            max_perceptual=0.5,
+            min_identity=0.9,
+            search_faces=4,
+        ),
+        BuildSettings(
             CheckpointSource(Path("w.pth"), "nets:make"),
             INPUTS,
             (Precision.FP16,),

@@ -17,11 +17,12 @@ from trt_facefusion.accuracy.metrics import ssim
 from trt_facefusion.backends import registry
 from trt_facefusion.backends.tensorrt import TensorRt
 from trt_facefusion.calibration import CalibrationTable, fit
-from trt_facefusion.calibration.cache import named_exponents
+from trt_facefusion.calibration.cache import beside
 from trt_facefusion.export import ReferenceSource
 from trt_facefusion.lowering import lower
-from trt_facefusion.lowering.equalise import equalised_name
+from trt_facefusion.lowering.affine import equalised_name
 from trt_facefusion.pipeline.build import build
+from trt_facefusion.pipeline.choose import affines_of
 from trt_facefusion.pipeline.context import Context
 from trt_facefusion.pipeline.settings import BuildSettings
 from trt_facefusion.precision import read_plan as read_yaml
@@ -76,10 +77,12 @@ def test_int8_through_tensorrt_gives_the_figures_of_onnxruntime(
     (cache,) = (path for path in (tmp_path / "cache").glob("*.cache") if not path.stem.endswith("-tensorrt"))
     foreign = CalibrationTable(dict(CalibrationTable.read(cache)), "TRT-8601-EntropyCalibration2")
     plan = read_yaml(result.folder / "plan.yaml", context.view, "", "reference")
-    factors = {name: np.array(values, np.int8) for name, values in named_exponents(cache).items()}
-    divided = {name: foreign[name] for name in map(equalised_name, factors)}
+    calibration = beside(cache)
+    assert calibration is not None
+    affines = affines_of(calibration)
+    divided = {name: foreign[name] for name in map(equalised_name, affines)}
     ranges = {**fit(foreign, context.view).amax, **divided}
-    converted = drop(lower(context.view, plan, ranges, exponents=factors))
+    converted = drop(lower(context.view, plan, ranges, affines=affines))
     on_the_cpu = build(replace(settings, backend="onnxruntime", target="cpu", recalibrate=False)).engines[0]
     own = " (own calibration)" if recalibrate else ""
     cpu = on_the_cpu.manifest.accuracy["ssim_drop"]

@@ -17,6 +17,14 @@ from trt_facefusion.report.images import amplification, difference
 from trt_facefusion.report.page import render
 from trt_facefusion.report.runs import find_run, save_run
 
+CALIBRATION = {
+    "rule": "mse",
+    "equalised": True,
+    "shifted": 3,
+    "corrections": ["scales", "bias"],
+    "corrections_ssim_drop": {"none": 0.0031, "scales + bias": 0.00256},
+}
+
 
 def _manifest(precision: str, **changes: Any) -> dict[str, Any]:
     figures = {"ssim_drop": 0.0042, "ssim_drop_worst": 0.0079, "psnr_db": 46.1, "identity_cosine": 0.9993}
@@ -27,7 +35,7 @@ def _manifest(precision: str, **changes: Any) -> dict[str, Any]:
         "macs_share": {"int8": 0.945, "fp16": 0.05, "fp32": 0.005},
         "engine_bytes": 8_000_000,
         "weights_bytes": None,
-        "inputs": {"model_sha256": "ab" * 32, "settings": {"calibration": {"rule": "mse", "equalised": True}}},
+        "inputs": {"model_sha256": "ab" * 32, "settings": {"calibration": CALIBRATION}},
         "fallback": [],
         "warnings": [],
         "verified_with": "onnxruntime 1.31.1",
@@ -92,6 +100,8 @@ def test_a_page_loads_nothing_from_outside() -> None:
 def test_a_page_shows_every_part_of_the_record() -> None:
     page = render(_record())
     for text in ("0.420 %", "0.790 %", "46.1 dB", "94.5 %", "1 of 2", "a.jpg", "cat_1", "26.3 dB", "2 without a face"):
+        assert text in page, text
+    for text in ("channels equalised, 3 tensors shifted", "corrected by scales + bias", "scales + bias 0.256 %"):
         assert text in page, text
     assert page.count("<figure>") == 3 * 5
     assert page.index("a.jpg") < page.index("b.jpg") < page.index("Ordinary faces") < page.index("c.jpg")

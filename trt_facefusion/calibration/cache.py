@@ -30,8 +30,9 @@ class Calibration:
 
     ``settings`` are all choices that the histograms depend on (plain JSON values). The rule is not one of them: another
     rule needs no other pass. ``pinned`` holds ranges that are known and not measured, such as those of image inputs.
-    ``exponents``: for channel equalisation, tensor -> log2 of each channel's factor. ``choice`` says how the rule was
-    found, and which tensors have another one; its rule is then ``rule``.
+    ``exponents`` and ``offsets``: what channels go through before they are quantised, tensor -> log2 of the divisor of
+    each channel, and what is subtracted then. ``choice`` says how the rule was found, and which tensors have another
+    one; its rule is then ``rule``.
     """
 
     model: str
@@ -42,6 +43,7 @@ class Calibration:
     pinned: Mapping[str, float] = field(default_factory=dict)
     settings: Mapping[str, Setting] = field(default_factory=dict)
     exponents: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    offsets: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     choice: Choice | None = None
 
     def __post_init__(self) -> None:
@@ -156,14 +158,6 @@ def beside(path: Path) -> Calibration | None:
     return _read(path) if _json_path(path).exists() else None
 
 
-def named_exponents(path: Path) -> Mapping[str, tuple[int, ...]]:
-    """The channel equalisation that belongs to a table that `load_named` accepted; empty for a bare table."""
-    if not _json_path(path).exists():
-        return {}
-    calibration = _read(path)
-    return {} if calibration.choice is not None and not calibration.choice.equalised else calibration.exponents
-
-
 def _json_path(path: Path) -> Path:
     return path.with_name(path.name.removesuffix(".cache") + ".json")
 
@@ -187,6 +181,7 @@ def _describe(calibration: Calibration, text: str) -> dict[str, Any]:
         "settings": dict(sorted(calibration.settings.items())),
         "pinned": dict(calibration.pinned),
         "exponents": {name: list(values) for name, values in calibration.exponents.items()},
+        "offsets": {name: list(values) for name, values in calibration.offsets.items()},
         "tensors": tensors,
     }
 
@@ -232,5 +227,6 @@ def _from_json(data: Mapping[str, Any]) -> Calibration:
         pinned={name: float(amax) for name, amax in data["pinned"].items()},
         settings=dict(data["settings"]),
         exponents={name: tuple(int(value) for value in values) for name, values in data["exponents"].items()},
+        offsets={name: tuple(float(value) for value in values) for name, values in data.get("offsets", {}).items()},
         choice=None if data["choice"] is None else Choice.from_dict(data["choice"]),
     )

@@ -1,25 +1,80 @@
-"""The largest magnitude of every channel: what channel equalisation is computed from."""
+"""The range of every channel: what scales and shifts in front of the quantiser are computed from."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
 from trt_facefusion.calibration.collect import open_session, run_batch
-from trt_facefusion.types import Feeds, Progress, silent
+from trt_facefusion.types import Array, Feeds, Progress, silent
 
 STAGE = "channels"
+TAIL = 1e-4
+"""Share of a channel's values that its range may cut off at either end."""
+
+_BINS = 512
+_PIXELS = 1024
+"""Large maps are thinned to about this many pixels: neighbours tell little more, and counting them costs as much again
+as the inference."""
+_SMALLEST = -100
 
 
-def channel_amax(
+@dataclass(frozen=True)
+class ChannelRanges:
+    """Bounds [C] of each channel's values, but for `TAIL` at either end; zero always lies inside."""
+
+    low: NDArray[np.float32]
+    high: NDArray[np.float32]
+
+
+class ChannelHistogram:
+    """Signed histograms of all channels of one tensor, each over a power-of-two range of its own.
+
+    As with `Histogram`, the state depends on the set of values only: not on their order, nor on the batches.
+    """
+
+    def __init__(self, channels: int) -> None:
+        self.counts = np.zeros((channels, 2 * _BINS), np.int64)
+        self.exponents = np.full(channels, _SMALLEST, np.int64)
+
+    def add(self, values: NDArray[np.float32]) -> None:
+        """Count ``values`` [C,n]; they are finite."""
+        peaks = np.maximum(np.abs(values).max(axis=1), 2.0 ** (_SMALLEST - 1))
+        self._widen(np.maximum(self.exponents, np.frexp(peaks)[1]))
+        scale = np.exp2(-self.exponents.astype(np.float64)).astype(np.float32) * _BINS
+        bins = np.floor(values * scale[:, None]).astype(np.int64) + _BINS
+        np.clip(bins, 0, 2 * _BINS - 1, out=bins)
+        bins += np.arange(len(values))[:, None] * 2 * _BINS
+        self.counts += np.bincount(bins.ravel(), minlength=self.counts.size).reshape(self.counts.shape)
+
+    def ranges(self, tail: float = TAIL) -> ChannelRanges:
+        """The edges of the bins between which all values lie but the share ``tail`` at either end."""
+        below = np.cumsum(self.counts, axis=1)
+        cut = (tail * below[:, -1:] * (1 + 1e-12)).astype(np.int64)
+        first = (below > cut).argmax(axis=1)
+        last = (below >= below[:, -1:] - cut).argmax(axis=1)
+        width = np.exp2(self.exponents.astype(np.float64)) / _BINS
+        low, high = (first - _BINS) * width, (last + 1 - _BINS) * width
+        empty = self.exponents == _SMALLEST
+        return ChannelRanges(
+            np.where(empty, 0, np.minimum(low, 0)).astype(np.float32),
+            np.where(empty, 0, np.maximum(high, 0)).astype(np.float32),
+        )
+
+    def _widen(self, exponents: NDArray[np.int64]) -> None:
+        for channel in np.flatnonzero(exponents > self.exponents):
+            self.counts[channel] = _widened(self.counts[channel], int(exponents[channel] - self.exponents[channel]))
+        self.exponents = exponents
+
+
+def channel_ranges(
     model: onnx.ModelProto, tensors: Sequence[str], batches: Iterable[Feeds], *, progress: Progress = silent
-) -> dict[str, NDArray[np.float32]]:
-    """Largest magnitude [C] of each channel of ``tensors`` (activations [N,C,H,W]) over all ``batches``.
-
-    A maximum does not depend on the order of the batches.
+) -> dict[str, ChannelRanges]:
+    """The range of each channel of ``tensors`` (activations [N,C,H,W]) over all ``batches``, whatever their order.
 
     Raises:
         ModelError: as `collect`.
@@ -28,10 +83,27 @@ def channel_amax(
     inputs = [value.name for value in model.graph.input if value.name in names]
     tapped = [name for name in names if name not in inputs]
     session = open_session(model, tapped, None)
-    peaks: dict[str, NDArray[np.float32]] = {}
+    found: dict[str, ChannelHistogram] = {}
     for done, feeds in enumerate(batches, 1):
         for name, value in run_batch(session, inputs, tapped, feeds).items():
-            peak = np.abs(value).max(axis=(0, 2, 3)).astype(np.float32)
-            peaks[name] = np.maximum(peaks[name], peak) if name in peaks else peak
+            found.setdefault(name, ChannelHistogram(value.shape[1])).add(_by_channel(value))
         progress(STAGE, done, 0)
-    return peaks
+    return {name: histogram.ranges() for name, histogram in found.items()}
+
+
+def _by_channel(values: Array) -> NDArray[np.float32]:
+    """Values [C,n] of a map [N,C,H,W], thinned evenly; what is not finite counts as zero (`collect` complains)."""
+    step = max(int((values.shape[2] * values.shape[3] / _PIXELS) ** 0.5), 1)
+    thinned = np.asarray(values[:, :, ::step, ::step], np.float32)
+    flat = np.ascontiguousarray(thinned.transpose(1, 0, 2, 3)).reshape(values.shape[1], -1)
+    return np.where(np.abs(flat) < 2.0**127, flat, np.float32(0))
+
+
+def _widened(counts: NDArray[np.int64], doublings: int) -> NDArray[np.int64]:
+    """Counts [2 * _BINS] over a range that is ``2**doublings`` times as wide; bins merge around zero."""
+    factor = 2 ** min(doublings, 9)
+    merged = counts.reshape(-1, factor).sum(1)
+    result = np.zeros_like(counts)
+    start = _BINS - len(merged) // 2
+    result[start : start + len(merged)] = merged
+    return result

@@ -7,7 +7,20 @@ from typing import Annotated
 import typer
 
 from trt_facefusion import __version__
-from trt_facefusion.cli import build, cache, calibrate, console, diff, doctor, engines, presets, profile, report
+from trt_facefusion.cli import (
+    build,
+    cache,
+    calibrate,
+    console,
+    diff,
+    doctor,
+    engines,
+    faces,
+    plan,
+    presets,
+    profile,
+    report,
+)
 
 app = typer.Typer(
     name="trt-ff",
@@ -22,11 +35,13 @@ app.command("calibrate", epilog=console.EXIT_CODES)(calibrate.command)
 app.command("diff", epilog=console.EXIT_CODES)(diff.command)
 app.command("engines")(engines.list_command)
 app.command("inspect")(engines.inspect_command)
+app.command("plan", epilog=console.EXIT_CODES)(plan.command)
 app.command("presets")(presets.command)
 app.command("profile", epilog=console.EXIT_CODES)(profile.command)
 app.command("report")(report.command)
 app.command("doctor")(doctor.command)
 app.add_typer(cache.app, name="cache")
+app.add_typer(faces.app, name="faces")
 
 
 @app.callback(invoke_without_command=True)

@@ -13,14 +13,14 @@ from trt_facefusion.backends.base import HARDWARE_COMPATIBILITY, BuildOptions
 from trt_facefusion.cli import console, options
 from trt_facefusion.errors import BadInputError, StoreError
 from trt_facefusion.pipeline.build import BuildResult, EngineResult, build
-from trt_facefusion.pipeline.settings import BuildSettings
+from trt_facefusion.pipeline.settings import PLANNERS, BuildSettings
 from trt_facefusion.report.runs import save_run
 from trt_facefusion.types import BatchRange, Precision
 
 GATE_FAILED = 3
 _EXACT_DB = 100.0  # where PSNR is capped
 
-_ENGINE = "Engine"
+_ENGINE = options.ENGINE
 _TENSORRT = "TensorRT"
 
 
@@ -38,26 +38,19 @@ def command(
     evaluation: options.Evaluation = None,
     aligned: options.Aligned = False,
     max_calib: options.MaxCalib = 300,
-    max_eval: Annotated[
-        int, typer.Option(min=0, help="Judge on this many faces at most (0: all).", rich_help_panel=options.FACES)
-    ] = 128,
-    target: Annotated[
-        Optional[str], typer.Option(help="sm86 (A10G) and the like, or cpu.", rich_help_panel=_ENGINE)
-    ] = None,
-    backend: Annotated[
-        str, typer.Option(help="auto, tensorrt, tensorrt-rtx or onnxruntime.", rich_help_panel=_ENGINE)
-    ] = "auto",
+    max_eval: options.MaxEval = 128,
+    target: options.Target = None,
+    backend: options.Backend = "auto",
     batch: Annotated[str, typer.Option(help="MIN:OPT:MAX batch sizes.", rich_help_panel=_ENGINE)] = "1:1:1",
-    plan: Annotated[Optional[Path], typer.Option(help="An edited plan.yaml.", rich_help_panel=options.ACCURACY)] = None,
-    rule: options.Rule = "auto",
-    table: Annotated[
-        Optional[Path],
+    plan: Annotated[
+        str,
         typer.Option(
-            "--calib-cache",
-            help="Use this calibration cache as it is (also one that TensorRT made).",
-            rich_help_panel=options.ACCURACY,
+            help="auto (searched by measurement), rules, or an edited plan.yaml.", rich_help_panel=options.ACCURACY
         ),
-    ] = None,
+    ] = "auto",
+    rule: options.Rule = "auto",
+    corrections: options.Corrections = "auto",
+    table: options.CalibCache = None,
     recalibrate: Annotated[
         bool,
         typer.Option(
@@ -66,18 +59,11 @@ def command(
             rich_help_panel=options.ACCURACY,
         ),
     ] = False,
-    max_ssim_drop: Annotated[
-        Optional[float],
-        typer.Option(
-            min=0.0, max=1.0, help="INT8's gate: mean SSIM lost at most (else 0.01).", rich_help_panel=options.ACCURACY
-        ),
-    ] = None,
-    repairs: Annotated[
-        int,
-        typer.Option(
-            min=0, max=10, help="Rounds of raising layers before falling back.", rich_help_panel=options.ACCURACY
-        ),
-    ] = 3,
+    max_ssim_drop: options.MaxSsimDrop = None,
+    max_lpips: options.MaxLpips = None,
+    min_identity: options.MinIdentity = None,
+    repairs: options.Repairs = 3,
+    search_faces: options.SearchFaces = 0,
     workspace: Annotated[
         Optional[int],
         typer.Option(min=1, help="Scratch memory in MiB (else a quarter of what is free).", rich_help_panel=_TENSORRT),
@@ -120,7 +106,7 @@ def command(
 
     Goes through export, calibration, plan, verification and gate; falls back INT8 -> FP16 -> FP32 and says why.
     """
-    options.check_numbers(rule, {"--max-calib": max_calib, "--max-eval": max_eval})
+    options.check_numbers(rule, corrections, {"--max-calib": max_calib, "--max-eval": max_eval})
     source = options.source_of(onnx, checkpoint, model)
     settings = BuildSettings(
         source=source,
@@ -133,11 +119,16 @@ def command(
         backend=backend,
         target=target,
         batch=_batch(batch),
-        plan=plan,
+        plan=None if plan in PLANNERS else Path(plan),
+        planner=plan if plan in PLANNERS else PLANNERS[0],
         rule=rule,
+        corrections=corrections,
         output=output,
         cache=cache,
         max_ssim_drop=max_ssim_drop,
+        max_perceptual=max_lpips,
+        min_identity=min_identity,
+        search_faces=search_faces,
         repairs=repairs,
         max_calib=max_calib,
         max_eval=max_eval,

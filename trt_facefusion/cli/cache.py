@@ -6,13 +6,12 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
-import numpy as np
 import typer
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from trt_facefusion.calibration import Calibration, CalibrationTable, Comparison, Fit, Histogram, beside, compare, fit
-from trt_facefusion.calibration.cache import load_named, named_exponents
+from trt_facefusion.calibration.cache import load_named
 from trt_facefusion.cli import console, histograms, options
 from trt_facefusion.cli.calibrate import compared, show_tensors
 from trt_facefusion.errors import BadInputError, CalibrationCacheError
@@ -20,8 +19,9 @@ from trt_facefusion.export import OnnxSource, model_digest
 from trt_facefusion.files import write_atomic
 from trt_facefusion.graph import GraphView, input_specs, prepare
 from trt_facefusion.lowering import lower
-from trt_facefusion.lowering.equalise import equalised_name
+from trt_facefusion.lowering.affine import equalised_name
 from trt_facefusion.pipeline.calibrate import require_int8
+from trt_facefusion.pipeline.choose import affines_of
 from trt_facefusion.precision import Plan, plan_by_rules
 from trt_facefusion.types import Precision
 
@@ -187,14 +187,15 @@ def convert_command(
     source = OnnxSource(onnx)
     view = _prepared(source)
     table = load_named(cache, model_digest=model_digest(view.model))
-    factors = {name: np.array(values, np.int8) for name, values in named_exponents(cache).items()}
-    divided = {name: table[name] for name in map(equalised_name, factors) if name in table}
+    calibration = beside(cache)
+    affines = {} if calibration is None else affines_of(calibration)
+    divided = {name: table[name] for name in map(equalised_name, affines) if name in table}
     found = fit(CalibrationTable({n: amax for n, amax in table.items() if n not in divided}, table.header), view)
     require_int8(view, found.amax, cache)
     plan: Plan | None = None
     if output.suffix == ".onnx":
         plan = plan_by_rules(view, found.amax, source.name)
-        typed = lower(view, plan, {**found.amax, **divided}, exponents=factors)
+        typed = lower(view, plan, {**found.amax, **divided}, affines=affines)
         write_atomic(output, typed.SerializeToString())
     else:
         write_atomic(output, CalibrationTable(found.amax, table.header).dumps().encode("utf-8"))

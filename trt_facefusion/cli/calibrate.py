@@ -38,6 +38,7 @@ def command(
     aligned: options.Aligned = False,
     max_calib: options.MaxCalib = 300,
     rule: options.Rule = "auto",
+    corrections: options.Corrections = "auto",
     output: Annotated[
         Optional[Path],
         typer.Option(
@@ -62,7 +63,7 @@ def command(
     rule whose INT8 pictures come nearest to FP32's; single tensors may get another where that pays.
     An interrupted pass continues where it stopped. `trt-ff build --calib-cache FILE` takes the table.
     """
-    options.check_numbers(rule, {"--max-calib": max_calib})
+    options.check_numbers(rule, corrections, {"--max-calib": max_calib})
     if every_face and evaluation is not None:
         raise BadInputError("both --all-faces and --eval are given", "with --eval every face of --calib is used anyway")
     if output is not None and output.suffix != ".cache":
@@ -78,6 +79,7 @@ def command(
         embedder=embedder,
         backend="onnxruntime",
         rule=rule,
+        corrections=corrections,
         cache=cache,
         max_calib=max_calib,
         recalibrate=recalibrate,

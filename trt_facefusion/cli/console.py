@@ -39,7 +39,7 @@ _STAGES = {
     "rules": "comparing calibration rules",
     "thresholds": "trying thresholds of single tensors",
     "compile": "building the engine",
-    "sensitivity": "measuring layers",
+    "search": "searching the plan",
     "store": "storing",
     "latency": "measuring latency",
     "layers": "timing layers",

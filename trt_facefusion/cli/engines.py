@@ -128,6 +128,8 @@ def _calibration(record: Any) -> str:
     tried = sorted(record.get("ssim_drop", {}).items(), key=lambda item: item[1])
     drops = ", ".join(f"{rule} {drop:.3%}" for rule, drop in tried)
     chosen = f"rule {record.get('rule')}" + (", channels equalised" if record.get("equalised") else "")
+    chosen += f" and {record['shifted']} tensors shifted" if record.get("shifted") else ""
+    chosen += f", layers corrected by {' + '.join(record['corrections'])}" if record.get("corrections") else ""
     return chosen + (f"; SSIM drop on calibration faces: {drops}" if drops else "")
 
 

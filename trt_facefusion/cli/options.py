@@ -10,9 +10,10 @@ import typer
 from trt_facefusion.calibration.thresholds import parse_rule
 from trt_facefusion.errors import BadInputError
 from trt_facefusion.export import CheckpointSource, ModelSource, OnnxSource, ReferenceSource
+from trt_facefusion.pipeline.settings import parse_corrections
 from trt_facefusion.presets import Preset, get_preset, parse_input
 
-MODEL, FACES, ACCURACY = "Model", "Faces", "Accuracy"
+MODEL, FACES, ENGINE, ACCURACY = "Model", "Faces", "Engine", "Accuracy"
 
 Calib = Annotated[Path, typer.Option(help="Folder of photos to calibrate on.", rich_help_panel=FACES)]
 Evaluation = Annotated[
@@ -51,6 +52,55 @@ EmbedderFile = Annotated[
     Optional[Path], typer.Option(help="ArcFace ONNX whose embeddings the generator takes.", rich_help_panel=MODEL)
 ]
 Rule = Annotated[str, typer.Option(help="auto, entropy, mse, max or percentile:VALUE.", rich_help_panel=ACCURACY)]
+Corrections = Annotated[
+    str,
+    typer.Option(help="auto, none, or some of equalise,shift,scales,rounding,bias.", rich_help_panel=ACCURACY),
+]
+MaxEval = Annotated[int, typer.Option(min=0, help="Judge on this many faces at most (0: all).", rich_help_panel=FACES)]
+CalibCache = Annotated[
+    Optional[Path],
+    typer.Option(
+        "--calib-cache",
+        help="Use this calibration cache as it is (also one that TensorRT made).",
+        rich_help_panel=ACCURACY,
+    ),
+]
+MaxSsimDrop = Annotated[
+    Optional[float],
+    typer.Option(
+        min=0.0,
+        max=1.0,
+        help="INT8: mean SSIM lost at most (else 0.01, and the search aims at 0.003 where most MACs stay in INT8).",
+        rich_help_panel=ACCURACY,
+    ),
+]
+MaxLpips = Annotated[
+    Optional[float],
+    typer.Option(
+        "--max-lpips",
+        min=0.0,
+        help="INT8: perceptual distance at most, by the bundled SqueezeNet features (uncalibrated, not LPIPS itself).",
+        rich_help_panel=ACCURACY,
+    ),
+]
+MinIdentity = Annotated[
+    Optional[float],
+    typer.Option(min=-1.0, max=1.0, help="INT8: mean identity cosine at least.", rich_help_panel=ACCURACY),
+]
+Repairs = Annotated[
+    int,
+    typer.Option(min=0, max=10, help="Rounds of raising layers before falling back.", rich_help_panel=ACCURACY),
+]
+SearchFaces = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        help="Measure plans on this many calibration faces (0: as many as take minutes).",
+        rich_help_panel=ACCURACY,
+    ),
+]
+Target = Annotated[Optional[str], typer.Option(help="sm86 (A10G) and the like, or cpu.", rich_help_panel=ENGINE)]
+Backend = Annotated[str, typer.Option(help="auto, tensorrt, tensorrt-rtx or onnxruntime.", rich_help_panel=ENGINE)]
 Cache = Annotated[Path, typer.Option(help="Where calibrations are stored.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 
@@ -99,8 +149,9 @@ def preset_of(source: ModelSource, name: str | None, inputs: list[str]) -> Prese
     )
 
 
-def check_numbers(rule: str, limits: dict[str, int]) -> None:
-    """Raise `BadInputError` for a rule that does not exist, or a limit of faces that leaves one."""
+def check_numbers(rule: str, corrections: str, limits: dict[str, int]) -> None:
+    """Raise `BadInputError` for a rule or correction that does not exist, or a limit of faces that leaves one."""
+    parse_corrections(corrections)
     if rule != "auto":
         parse_rule(rule)
     for name, limit in limits.items():

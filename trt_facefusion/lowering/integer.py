@@ -23,8 +23,10 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from trt_facefusion.graph import GraphView
-from trt_facefusion.lowering.equalise import Exponents
-from trt_facefusion.lowering.typed import INT8_MAX, Rewriter, rewritten, storable_scale
+from trt_facefusion.lowering.affine import Affines
+from trt_facefusion.lowering.corrections import Corrections
+from trt_facefusion.lowering.grid import INT8_MAX, storable_scale
+from trt_facefusion.lowering.typed import Rewriter, rewritten
 from trt_facefusion.precision import Plan
 from trt_facefusion.types import Array, Precision
 
@@ -42,18 +44,18 @@ class IntegerRewriter(Rewriter):
 
     def _quantise(self, node: onnx.NodeProto, new: onnx.NodeProto, kind: int) -> None:
         super()._quantise(node, new, kind)
-        if node.op_type != "MatMul" and len(node.input) > 2 and self.view.is_constant(node.input[2]):
+        if node.op_type != "MatMul" and len(new.input) > 2 and new.input[2] in self.constants:
             new.input[2] = self._quantised_bias(node, new)
 
     def _quantised_bias(self, node: onnx.NodeProto, new: onnx.NodeProto) -> str:
         """The bias in INT32 where it fits, else as it is: the node then stays a float one."""
         scale = (self._scale_of(new.input[0]) * self._scale_of(new.input[1])).astype(np.float32)
-        bias = self.view.constant(node.input[2])
+        bias = numpy_helper.to_array(self.constants[new.input[2]])
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
             steps = np.rint(bias.astype(np.float64) / scale)
         if bias.shape != scale.shape or not (np.abs(steps) < _LARGEST_BIAS).all():
             return str(new.input[2])
-        output = f"{node.name}__bias"
+        output = f"{node.name}__bias_dq"
         names = [
             self._add_constant(f"{output}__int32", steps.astype(np.int32)),
             self._add_constant(f"{output}__scale", scale),
@@ -103,17 +105,22 @@ class IntegerRewriter(Rewriter):
             return False
         return 0 <= self.amax.get(readers[0].output[0], math.nan) < math.inf
 
-    def _quantised_activation(self, tensor: str, source: str, kind: int) -> str:
-        if tensor in self.stored and tensor not in self.exponents:
+    def _quantised_activation(self, node: onnx.NodeProto, source: str, kind: int) -> str:
+        tensor = node.input[0]
+        if tensor in self.stored and tensor not in self.affines:
             return tensor
-        return super()._quantised_activation(tensor, source, kind)
+        return super()._quantised_activation(node, source, kind)
 
     def _zero_point(self, value: int = ZERO_POINT) -> str:
         return self._add_constant(f"zero_point__uint8_{value}", np.array(value, np.uint8))
 
 
 def lower_to_integers(
-    view: GraphView, plan: Plan, amax: Mapping[str, float], exponents: Exponents | None = None
+    view: GraphView,
+    plan: Plan,
+    amax: Mapping[str, float],
+    affines: Affines | None = None,
+    corrections: Corrections | None = None,
 ) -> onnx.ModelProto:
     """The typed ONNX of ``plan`` for ONNX Runtime on a CPU; arguments and errors are those of `lower`.
 
@@ -121,4 +128,4 @@ def lower_to_integers(
     quantised factors and computes in float.
     """
     precisions = {node.name: node.precision for node in plan.nodes}
-    return rewritten(IntegerRewriter(view, precisions, amax, TensorProto.FLOAT, exponents or {}))
+    return rewritten(IntegerRewriter(view, precisions, amax, TensorProto.FLOAT, affines or {}, corrections or {}))

@@ -9,8 +9,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from trt_facefusion.lowering.equalise import Exponents, equalised_name
-from trt_facefusion.lowering.typed import INT8_MAX, storable_scale
+from trt_facefusion.lowering.affine import Affines, equalised_name
+from trt_facefusion.lowering.grid import INT8_MAX, storable_scale
 
 _SUFFIX = "__scale"
 
@@ -31,10 +31,10 @@ def with_scale_inputs(model: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[str
 
 
 def scale_feeds(
-    inputs: Mapping[str, str], amax: Mapping[str, float], exponents: Exponents
+    inputs: Mapping[str, str], amax: Mapping[str, float], affines: Affines
 ) -> dict[str, NDArray[np.float32]]:
     """Values for the inputs that `with_scale_inputs` gave: the scales that `lower` would have written."""
-    names = {name: equalised_name(tensor) if tensor in exponents else tensor for name, tensor in inputs.items()}
+    names = {name: equalised_name(tensor) if tensor in affines else tensor for name, tensor in inputs.items()}
     return {
         name: storable_scale(np.float32(amax[ranged] / INT8_MAX), TensorProto.FLOAT) for name, ranged in names.items()
     }

@@ -22,17 +22,24 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from trt_facefusion.errors import CalibrationCacheError, ModelError
-from trt_facefusion.graph import GraphView, attribute
-from trt_facefusion.lowering.equalise import Exponents, division, equalised_name, reciprocals
+from trt_facefusion.graph import GraphView
+from trt_facefusion.lowering.affine import (
+    Affines,
+    affine_nodes,
+    equalised_name,
+    folded_bias,
+    folded_weight,
+    padded_name,
+    pads_before,
+    without_pads,
+)
+from trt_facefusion.lowering.corrections import Corrections
+from trt_facefusion.lowering.grid import INT8_MAX, output_axis, quantise_weight, storable_scale
 from trt_facefusion.precision import Plan
 from trt_facefusion.types import Array, Precision
 
-INT8_MAX = 127
-
 # Inputs that ONNX defines as float32 whatever the node computes in: scales and region of interest.
 _ALWAYS_FP32 = {("Resize", 1), ("Resize", 2), ("Upsample", 1)}
-_SMALLEST_FP16_SCALE = 2.0**-20
-"""Below this, FP16's subnormals are too coarse to hold a scale (relative step above 6 %)."""
 
 
 @dataclass
@@ -43,7 +50,8 @@ class Rewriter:
     plan: Mapping[str, Precision]
     amax: Mapping[str, float]
     half: int = TensorProto.FLOAT16
-    exponents: Exponents = field(default_factory=dict)
+    affines: Affines = field(default_factory=dict)
+    corrections: Corrections = field(default_factory=dict)
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     constants: dict[str, onnx.TensorProto] = field(default_factory=dict)
     types: dict[str, int] = field(default_factory=dict)
@@ -134,17 +142,31 @@ class Rewriter:
 
     def _quantise(self, node: onnx.NodeProto, new: onnx.NodeProto, kind: int) -> None:
         activation, weight = node.input[0], node.input[1]
-        new.input[0] = self._quantised_activation(activation, new.input[0], kind)
-        new.input[1] = self._quantised_weight(weight, kind, output_axis(node), activation)
-        for typed in (weight, f"{weight}__float16"):  # the float copy that the INT8 one replaces
-            if typed in self.constants and not any(typed in n.input for n in self.nodes):
-                del self.constants[typed]
+        new.input[0] = self._quantised_activation(node, new.input[0], kind)
+        new.input[1] = self._quantised_weight(node, kind)
+        affine = self.affines.get(activation)
+        if affine is not None and affine.shifts:
+            without_pads(new)  # the padding was done in front of the shift
+        if node.name in self.corrections:
+            self._set_bias(node, new, self.corrections[node.name].bias, kind)
+        elif affine is not None and affine.shifts:
+            bias = self.view.constant(node.input[2]) if len(node.input) > 2 else None
+            self._set_bias(node, new, folded_bias(self.view.constant(weight).astype(np.float32), bias, affine), kind)
 
-    def _quantised_activation(self, tensor: str, source: str, kind: int) -> str:
-        output = f"{tensor}__dq"
+    def _set_bias(self, node: onnx.NodeProto, new: onnx.NodeProto, bias: NDArray[np.float32], kind: int) -> None:
+        del new.input[2:]
+        dtype = helper.tensor_dtype_to_np_dtype(kind)
+        new.input.append(self._add_constant(f"{node.name}__bias", bias.astype(dtype)))
+
+    def _quantised_activation(self, node: onnx.NodeProto, source: str, kind: int) -> str:
+        tensor = node.input[0]
+        affine = self.affines.get(tensor)
+        pads = () if affine is None else pads_before(node, affine)
+        name = padded_name(tensor, pads)
+        output = f"{name}__dq"
         if output in self.made:
             return output
-        ranged = equalised_name(tensor) if tensor in self.exponents else tensor
+        ranged = tensor if affine is None else equalised_name(tensor)
         amax = self.amax.get(ranged, math.nan)
         if not 0 <= amax < math.inf:
             raise CalibrationCacheError(
@@ -152,36 +174,35 @@ class Rewriter:
                 "calibrate again (delete the cache file, or build with --recalibrate)",
             )
         self.made.add(output)
-        if tensor in self.exponents:
-            source = self._divided(tensor, source, kind)
+        if affine is not None:
+            dtype = helper.tensor_dtype_to_np_dtype(kind)
+            nodes, constants, source = affine_nodes(tensor, source, affine, pads, dtype)
+            self.nodes += nodes
+            for constant, values in constants.items():
+                self._add_constant(constant, values)
         scale = storable_scale(np.float32(amax / INT8_MAX), kind)
         scale_name = self._add_constant(f"{tensor}__scale", scale)
         zero = self._zero_point()
         self.nodes += [
-            helper.make_node(
-                "QuantizeLinear", [source, scale_name, zero], [f"{tensor}__q"], name=f"{tensor}__quantize"
-            ),
-            helper.make_node("DequantizeLinear", [f"{tensor}__q", scale_name, zero], [output], name=f"{output}__node"),
+            helper.make_node("QuantizeLinear", [source, scale_name, zero], [f"{name}__q"], name=f"{name}__quantize"),
+            helper.make_node("DequantizeLinear", [f"{name}__q", scale_name, zero], [output], name=f"{output}__node"),
         ]
         return output
 
-    def _divided(self, tensor: str, source: str, kind: int) -> str:
-        dtype = helper.tensor_dtype_to_np_dtype(kind)
-        constant = self._add_constant(f"{tensor}__reciprocals", reciprocals(self.exponents[tensor]).astype(dtype))
-        node = division(tensor, source, constant)
-        self.nodes.append(node)
-        return str(node.output[0])
-
-    def _quantised_weight(self, name: str, kind: int, axis: int, activation: str) -> str:
-        factors = self.exponents.get(activation)
-        output = f"{name}__dq{axis}" + ("" if factors is None else f"__{activation}")
+    def _quantised_weight(self, node: onnx.NodeProto, kind: int) -> str:
+        activation, name = node.input[0], node.input[1]
+        affine, correction, axis = self.affines.get(activation), self.corrections.get(node.name), output_axis(node)
+        output = f"{name}__dq{axis}" + ("" if affine is None else f"__{activation}")
+        output += "" if correction is None else f"__{node.name}"
         if output in self.made:
             return output
         self.made.add(output)
-        weight = self.view.constant(name).astype(np.float32)
-        if factors is not None:
-            weight = weight / reciprocals(factors).reshape(1, -1, *(1,) * (weight.ndim - 2))
-        quantised, scale = quantise_weight(weight, axis, kind)
+        if correction is not None:
+            quantised = correction.values
+            scale = correction.scale.astype(helper.tensor_dtype_to_np_dtype(kind))
+        else:
+            weight = self.view.constant(name).astype(np.float32)
+            quantised, scale = quantise_weight(weight if affine is None else folded_weight(weight, affine), axis, kind)
         names = [self._add_constant(f"{output}__int8", quantised), self._add_constant(f"{output}__scale", scale)]
         zeros = self._add_constant(f"{output}__zero", np.zeros(len(scale), np.int8))
         self.nodes.append(
@@ -193,48 +214,19 @@ class Rewriter:
         return self._add_constant("zero_point__int8", np.array(0, np.int8))
 
 
-def output_axis(node: onnx.NodeProto) -> int:
-    """The weight's axis that counts output channels."""
-    if node.op_type == "Conv" or (node.op_type == "Gemm" and attribute(node, "transB", 0)):
-        return 0
-    return 1
-
-
-def storable_scale(scale: NDArray[np.float32] | np.float32, kind: int) -> Array:
-    """``scale`` in the type it will be stored in, rounded up so that nothing new is clipped; never 0.
-
-    Values are quantised with the scale as stored, so this rounding costs no accuracy of its own.
-    """
-    wanted = np.asarray(scale, np.float32)
-    if kind == TensorProto.FLOAT:
-        return np.asarray(np.maximum(wanted, np.finfo(np.float32).tiny))
-    wanted = np.maximum(wanted, _SMALLEST_FP16_SCALE)
-    stored = wanted.astype(np.float16)
-    rounded_up: Array = np.where(stored < wanted, np.nextafter(stored, np.float16(np.inf)), stored)
-    return rounded_up
-
-
-def quantise_weight(weight: NDArray[np.float32], axis: int, kind: int) -> tuple[NDArray[np.int8], Array]:
-    """Symmetric INT8 values and one scale per output channel (``axis``): ``weight ~ values * scale``."""
-    others = tuple(i for i in range(weight.ndim) if i != axis)
-    scale = storable_scale(np.abs(weight).max(axis=others) / INT8_MAX, kind)
-    shape = [1] * weight.ndim
-    shape[axis] = -1
-    steps = weight / scale.astype(np.float32).reshape(shape)
-    return np.clip(np.rint(steps), -INT8_MAX, INT8_MAX).astype(np.int8), scale
-
-
 def lower(
     view: GraphView,
     plan: Plan,
     amax: Mapping[str, float],
     base: Precision = Precision.FP16,
-    exponents: Exponents | None = None,
+    affines: Affines | None = None,
+    corrections: Corrections | None = None,
 ) -> onnx.ModelProto:
     """The typed ONNX of ``plan``; ``amax`` is the calibrated range of each tensor that an INT8 node reads.
 
-    ``exponents`` equalises the channels of these tensors wherever an INT8 node reads them (see `equalise`); ``amax``
-    then holds the range of the divided tensor, under its `equalised_name`.
+    ``affines`` scales and shifts the channels of these tensors wherever an INT8 node reads them (see `affine`);
+    ``amax`` then holds the range behind that, under its `equalised_name`. ``corrections`` replace weights and biases of
+    INT8 nodes (see `corrections`); they were made with the same ranges and ``affines``.
 
     With ``base`` FP32 everything that the plan keeps in FP16 is computed in FP32: the same INT8 error, several times
     faster on a CPU, for comparing plans.
@@ -246,7 +238,9 @@ def lower(
     if all(node.precision is Precision.FP32 for node in plan.nodes):
         return view.model
     half = TensorProto.FLOAT if base is Precision.FP32 else TensorProto.FLOAT16
-    rewriter = Rewriter(view, {node.name: node.precision for node in plan.nodes}, amax, half, exponents or {})
+    rewriter = Rewriter(
+        view, {node.name: node.precision for node in plan.nodes}, amax, half, affines or {}, corrections or {}
+    )
     return rewritten(rewriter)
 
 
@@ -255,7 +249,9 @@ def rewritten(rewriter: Rewriter) -> onnx.ModelProto:
     rewriter.run()
     source = rewriter.view.model
     inputs, outputs = list(source.graph.input), list(source.graph.output)
-    graph = helper.make_graph(rewriter.nodes, source.graph.name, inputs, outputs, list(rewriter.constants.values()))
+    read = {name for node in rewriter.nodes for name in node.input}  # not the floats that INT8 weights replace
+    constants = [tensor for name, tensor in rewriter.constants.items() if name in read]
+    graph = helper.make_graph(rewriter.nodes, source.graph.name, inputs, outputs, constants)
     model = helper.make_model(graph, opset_imports=source.opset_import, ir_version=max(source.ir_version, 9))
     model.producer_name = "trt-facefusion"
     try:

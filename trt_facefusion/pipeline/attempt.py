@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import onnx
-from numpy.typing import NDArray
 
 from trt_facefusion.accuracy.gate import Verdict
 from trt_facefusion.accuracy.judge import Accuracy, judge
@@ -18,21 +17,23 @@ from trt_facefusion.backends.base import BuildRequest, BuiltEngine, ShapeRange, 
 from trt_facefusion.backends.kernels import Coverage, int8_coverage
 from trt_facefusion.calibration import Batches, compare
 from trt_facefusion.calibration.cache import cache_path, load_named
+from trt_facefusion.calibration.table import CalibrationTable
 from trt_facefusion.errors import BuildError, GateError
 from trt_facefusion.export import model_digest
 from trt_facefusion.lowering import lower, lower_to_integers
-from trt_facefusion.lowering.equalise import equalised
+from trt_facefusion.lowering.equalise import equalised, ranges_between
 from trt_facefusion.pipeline.calibrate import Ranges, require_writable
 from trt_facefusion.pipeline.context import Context
+from trt_facefusion.pipeline.correct import Correcting
 from trt_facefusion.pipeline.gallery import Gallery
-from trt_facefusion.pipeline.repair import Price, choose_raises, measure_prices, without
+from trt_facefusion.pipeline.search import PlanSearch, candidates, opened
 from trt_facefusion.precision import Plan, plan_by_rules, read_plan
 from trt_facefusion.runtime.onnxruntime import OnnxRuntimeRunner
 from trt_facefusion.types import Precision
 
-MEASURING_FACES = 8
-"""Calibration faces on which nodes are priced: one pass over them for every INT8 node."""
 _SHOWN = 5
+_MORE_PRECISION = "add calibration faces like those that it will see, or give nodes more precision in the plan (--plan)"
+_WIDEN = f"{_MORE_PRECISION}, or widen the limit (--max-ssim-drop)"
 
 
 @dataclass(frozen=True)
@@ -56,20 +57,28 @@ class Made:
     repairs: tuple[Repair, ...]
     recalibration: Mapping[str, object] | None = None
     """TensorRT's own table against ours; None where it made none."""
+    search: Mapping[str, Any] | None = None
+    """What the plan search measured, for `search.json`; None where none was made."""
 
 
 class Attempts:
-    """Makes engines of one model; what they share (ranges, prices) is computed once."""
+    """Makes engines of one model; what they share (ranges, the plan search) is computed once."""
 
     def __init__(self, context: Context) -> None:
         self.context = context
         self.gallery = Gallery()
         self._perceptual = PerceptualDistance()
+        self._repairing: PlanSearch | None = None
 
     @cached_property
     def ranges(self) -> Ranges:
         """The calibration, made when first asked for."""
         return Ranges(self.context)
+
+    @cached_property
+    def correcting(self) -> Correcting:
+        """Corrections of layers, computed when a plan first needs them."""
+        return Correcting(self.context, self.ranges.table, self.ranges.affines)
 
     def make(self, precision: Precision) -> Made:
         """An engine of ``precision`` that passed its gate.
@@ -79,12 +88,23 @@ class Attempts:
             BuildError: the engine maker refused it, or ``strict`` is on and a planned INT8 kernel is missing.
         """
         plan = self.plan(precision)
-        plan, typed, accuracy, verdict, repairs = self._until_right(plan, precision)
+        plan, typed, accuracy, verdict, repairs = self.until_right(plan, precision)
+        engine, coverage = self._compiled(plan, typed)
+        if self._searches and engine.kernels_known and _wasted(coverage, engine):
+            wasted = dict.fromkeys(coverage.missing, f"{engine.backend} built no INT8 kernel for it")
+            self.context.note(f"raising {', '.join(wasted)}: planned INT8 bought no INT8 kernel")
+            plan, typed, accuracy, verdict, again = self.until_right(plan.raised(wasted), precision)
+            repairs += again
+            engine, coverage = self._compiled(plan, typed)
+        self._complain(coverage, engine)
+        tables = self._compare_tables(engine)
+        searched = self.searched if precision is Precision.INT8 else None
+        return Made(plan, typed, accuracy, verdict, engine, coverage, repairs, tables, searched)
+
+    def _compiled(self, plan: Plan, typed: onnx.ModelProto) -> tuple[BuiltEngine, Coverage]:
         engine = self.context.choice.backend.build(self.request(plan, typed), self.context.progress)
         planned = {n.name: n.op for n in plan.nodes if n.precision is Precision.INT8}
-        coverage = int8_coverage(planned, engine.kernels)
-        self._complain(coverage, engine)
-        return Made(plan, typed, accuracy, verdict, engine, coverage, repairs, self._compare_tables(engine))
+        return engine, int8_coverage(planned, engine.kernels)
 
     def request(self, plan: Plan, typed: onnx.ModelProto) -> BuildRequest:
         """What the engine maker is asked for: the typed graph, and the plan itself for one that types weakly."""
@@ -104,15 +124,18 @@ class Attempts:
         model = context.view.model
         precisions = {node.name: node.precision for node in plan.nodes}
         int8 = plan.names(Precision.INT8)
-        if int8 and self.ranges.exponents:
-            model = equalised(context.view, int8, self.ranges.exponents)
+        table = self.ranges.table if int8 else None
+        if table is not None and (self.ranges.affines or self.correcting.of(plan)):
+            model = equalised(context.view, int8, self.ranges.affines, self.correcting.of(plan))
+            added = ranges_between(context.view, int8, self.ranges.affines, table)
+            table = CalibrationTable({**table, **added}, table.header)
             precisions |= {
                 node.name: Precision.FP16 for node in model.graph.node if node.name not in context.view.nodes
             }
         return WeakTyping(
             model=model.SerializeToString(),
             precisions=precisions,
-            table=self.ranges.table if int8 else None,
+            table=table,
             batches=self._batches() if context.settings.recalibrate else None,
             algorithm="minmax" if context.settings.rule == "max" else "entropy",
             keep=self._own_table if context.settings.recalibrate else None,
@@ -167,16 +190,64 @@ class Attempts:
             load_named(self.context.settings.table, model_digest=model_digest(self.context.prepared.model))
 
     def plan(self, precision: Precision) -> Plan:
-        """The user's plan or the one by rules, with nothing cheaper than ``precision``."""
+        """The user's plan, the searched one or that of the rules, with nothing cheaper than ``precision``."""
         s = self.context.settings
         view = self.context.view
         if s.plan is not None:
             plan = read_plan(s.plan, view, model_digest(view.model), s.source.name)
         elif precision is Precision.FP32:
             plan = plan_by_rules(view, {}, s.source.name)
+        elif precision is Precision.INT8 and self._searches:
+            plan = self.search.plan()
         else:
-            plan = plan_by_rules(view, self.ranges.amax, s.source.name)
+            plan = self.by_rules
         return plan.capped(precision)
+
+    @property
+    def _searches(self) -> bool:
+        settings = self.context.settings
+        return settings.plan is None and settings.planner == "auto"
+
+    @property
+    def searched(self) -> Mapping[str, Any] | None:
+        """What the plan search measured, for `search.json`; None where none was made."""
+        search = self.search if self._searches else self._repairing
+        return None if search is None else search.as_dict()
+
+    @cached_property
+    def by_rules(self) -> Plan:
+        """The plan by rules, with what calibration saw."""
+        return plan_by_rules(self.context.view, self.ranges.amax, self.context.settings.source.name, self.ranges.seen)
+
+    @cached_property
+    def search(self) -> PlanSearch:
+        """The search among all layers that can be INT8, but for those that would get no INT8 kernel."""
+        s = self.context.settings
+        rules = self.by_rules
+        widest = opened(rules, candidates(rules, self.context.view, self.ranges.table))
+        excluded = self._without_kernel(widest)
+        if excluded:
+            self.context.note(f"no candidates for INT8: {'; '.join(f'{n}: {why}' for n, why in excluded.items())}")
+        widest = widest.raised(excluded)
+        gate = s.gate(Precision.INT8)
+        asked = s.max_ssim_drop is not None
+        corrections = self.correcting.of(widest)
+        return PlanSearch(
+            self.context, self.ranges, widest, gate, asked=asked, excluded=excluded, corrections=corrections
+        )
+
+    def _without_kernel(self, plan: Plan) -> dict[str, str]:
+        """Layers that the engine maker runs in float, though all of ``plan`` is offered in INT8: name -> reason.
+
+        Asked where an answer takes seconds: TensorRT-RTX compiles without timing kernels.
+        """
+        backend = self.context.choice.backend
+        if backend.name != "tensorrt-rtx" or not plan.names(Precision.INT8):
+            return {}
+        engine, coverage = self._compiled(plan, self.lowered(plan))
+        if not engine.kernels_known or coverage.real == 0:
+            return {}
+        return dict.fromkeys(coverage.missing, f"{backend.name} {engine.backend_version} builds no INT8 kernel for it")
 
     def shapes(self) -> Mapping[str, ShapeRange]:
         """Smallest, usual and largest shape of every input."""
@@ -189,14 +260,19 @@ class Attempts:
             result[spec.name] = ((sizes[0], *rest), (sizes[1], *rest), (sizes[2], *rest))
         return result
 
-    def _until_right(
+    def until_right(
         self, plan: Plan, precision: Precision
     ) -> tuple[Plan, onnx.ModelProto, Accuracy, Verdict, tuple[Repair, ...]]:
-        """Verify; where that fails, raise the nodes that cost most, a bounded number of times."""
+        """Verify ``plan``; where that fails, take the next one of the search, a bounded number of times.
+
+        Raises:
+            GateError: no plan was right.
+        """
         gate = self.context.settings.gate(precision)
         repairs: list[Repair] = []
-        prices: tuple[Price, ...] | None = None
         if precision is Precision.INT8 and not plan.names(Precision.INT8):
+            if self._searches:
+                raise GateError(f"int8: {self.search.shortfall()}", _WIDEN)
             raise GateError("int8: the plan has no node in int8", "give nodes int8 in the plan (--plan)")
         while True:
             typed = self.lowered(plan)
@@ -204,34 +280,45 @@ class Attempts:
             verdict = gate.check(accuracy)
             if verdict or precision is not Precision.INT8 or len(repairs) >= self.context.settings.repairs:
                 break
-            if prices is None:
-                prices = self._prices(plan)
-            deficit = accuracy.ssim_drop - gate.max_ssim_drop
-            raised = choose_raises(prices, max(deficit, 1e-4))
-            if not raised or len(raised) == len(plan.names(Precision.INT8)):
+            stricter = self._search_of(plan).stricter(accuracy, plan)
+            if stricter is None:
                 break  # nothing helps, or nothing would be left in INT8
-            prices = without(prices, raised)
+            raised = [name for name in plan.names(Precision.INT8) if name not in stricter.names(Precision.INT8)]
             repairs.append(Repair(tuple(raised), accuracy.ssim_drop))
+            shown = ", ".join(raised[:_SHOWN]) + (f" and {len(raised) - _SHOWN} more" if len(raised) > _SHOWN else "")
             self.context.note(
                 f"{precision.value}: {'; '.join(verdict.reasons)}. Raising {len(raised)} nodes to fp16 "
-                f"({', '.join(raised)}), round {len(repairs)} of {self.context.settings.repairs}"
+                f"({shown}), round {len(repairs)} of {self.context.settings.repairs}"
             )
-            plan = plan.raised(raised)
+            plan = stricter
         if not verdict:
             raise GateError(
                 f"{precision.value}: {'; '.join(verdict.reasons)}",
-                "add calibration faces like those that it will see, or give nodes more precision in the plan (--plan)"
-                + (", or widen the limit (--max-ssim-drop)" if precision is Precision.INT8 else ""),
+                _WIDEN if precision is Precision.INT8 else _MORE_PRECISION,
             )
         return plan, typed, accuracy, verdict, tuple(repairs)
+
+    def _search_of(self, plan: Plan) -> PlanSearch:
+        """The search that made ``plan``; for a plan of another origin, one among the nodes that it has in INT8."""
+        if self._searches:
+            return self.search
+        if self._repairing is None:
+            gate = self.context.settings.gate(Precision.INT8)
+            corrections = self.correcting.of(plan)
+            self._repairing = PlanSearch(
+                self.context, self.ranges, plan, gate, asked=True, excluded={}, corrections=corrections
+            )
+        return self._repairing
 
     def lowered(self, plan: Plan, base: Precision = Precision.FP16) -> onnx.ModelProto:
         """The typed ONNX of ``plan``."""
         if not plan.names(Precision.INT8):
             return lower(self.context.view, plan, {}, base)
+        view, table, affines = self.context.view, self.ranges.table, self.ranges.affines
+        corrections = self.correcting.of(plan)
         if self.context.choice.backend.name == "onnxruntime":
-            return lower_to_integers(self.context.view, plan, self.ranges.table, self.ranges.exponents)
-        return lower(self.context.view, plan, self.ranges.table, base, self.ranges.exponents)
+            return lower_to_integers(view, plan, table, affines, corrections)
+        return lower(view, plan, table, base, affines, corrections)
 
     def verify(self, typed: onnx.ModelProto, precision: Precision) -> Accuracy:
         """The typed model's pictures of the verification faces against FP32's."""
@@ -258,20 +345,6 @@ class Attempts:
         """Runs the engine itself where it is onnxruntime's, otherwise its numerical stand-in on the CPU."""
         return OnnxRuntimeRunner(typed, stand_in=self.context.choice.backend.name != "onnxruntime")
 
-    def _prices(self, plan: Plan) -> tuple[Price, ...]:
-        context = self.context
-        faces = context.faces[0]
-        count = min(MEASURING_FACES, len(faces))
-        chosen = np.linspace(0, len(faces) - 1, count).round().astype(int).tolist()
-        painter = context.painter(faces)
-
-        def paint(candidate: Plan) -> NDArray[np.float32]:
-            with OnnxRuntimeRunner(self.lowered(candidate, base=Precision.FP32)) as runner:
-                return painter(runner, chosen)
-
-        reference = context.paint_reference(faces, "reference pictures", chosen)
-        return measure_prices(plan, paint, reference, context.progress)
-
     def _complain(self, coverage: Coverage, engine: BuiltEngine) -> None:
         for note in engine.notes:
             self.context.warn(note)
@@ -285,3 +358,8 @@ class Attempts:
         if self.context.settings.strict:
             raise BuildError(message, "give these nodes fp16 in the plan (--plan), or leave --strict out")
         self.context.warn(message, Precision.INT8)
+
+
+def _wasted(coverage: Coverage, engine: BuiltEngine) -> bool:
+    """Whether INT8 was spent on layers that run in float; onnxruntime runs most of what is placed for GPUs so."""
+    return bool(coverage.missing) and coverage.real > 0 and engine.backend != "onnxruntime"

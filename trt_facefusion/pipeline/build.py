@@ -17,7 +17,7 @@ from trt_facefusion.errors import BuildError, GateError
 from trt_facefusion.pipeline.attempt import Attempts, Made
 from trt_facefusion.pipeline.command import build_arguments
 from trt_facefusion.pipeline.context import Context, Note
-from trt_facefusion.pipeline.record import RunRecord, read_search, record_of
+from trt_facefusion.pipeline.record import SEARCH, RunRecord, read_search, record_of
 from trt_facefusion.pipeline.settings import BuildSettings, engine_key
 from trt_facefusion.precision import plan_rows
 from trt_facefusion.store.lock import build_lock
@@ -256,6 +256,7 @@ class _Builder:
             "typed.onnx": made.typed.SerializeToString(),
             "plan.yaml": plan_text,
             "build.log": "\n".join(made.engine.log_tail).encode(),
+            **({} if made.search is None else {SEARCH: (json.dumps(made.search, indent=1) + "\n").encode()}),
             **self._failed_logs(steps),
         }
         folder = self.store.save(manifest, files)
@@ -304,7 +305,7 @@ def _manifest(
             settings={
                 "preset": repr(s.preset),
                 "batch": str(s.batch),
-                "calibration": attempts.ranges.record if needs_table else {},
+                "calibration": {**attempts.ranges.record, **attempts.correcting.record} if needs_table else {},
                 "repairs": [asdict(repair) for repair in made.repairs],
                 **({} if made.recalibration is None else {"recalibration": made.recalibration}),
             },

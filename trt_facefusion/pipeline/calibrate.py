@@ -12,8 +12,8 @@ from typing import Any
 import onnx
 import onnxruntime
 
-from trt_facefusion.calibration.cache import Calibration, Stale, cache_path, load, load_named, named_exponents, save_as
-from trt_facefusion.calibration.channels import channel_amax
+from trt_facefusion.calibration.cache import Calibration, Stale, beside, cache_path, load, load_named, save_as
+from trt_facefusion.calibration.channels import channel_ranges
 from trt_facefusion.calibration.choice import Choice
 from trt_facefusion.calibration.collect import collect
 from trt_facefusion.calibration.compare import fit
@@ -24,10 +24,12 @@ from trt_facefusion.calibration.table import CalibrationTable
 from trt_facefusion.errors import CalibrationCacheError, StoreError
 from trt_facefusion.export import model_digest
 from trt_facefusion.graph import GraphView
-from trt_facefusion.lowering.equalise import Exponents, candidates, equalised_name, exponents, with_divisions
-from trt_facefusion.pipeline.choose import as_arrays, choose, spread, with_aliases
+from trt_facefusion.lowering.affine import Affines, equalised_name
+from trt_facefusion.lowering.equalise import affines, candidates, with_affines
+from trt_facefusion.pipeline.choose import affines_of, choose, spread, with_aliases
 from trt_facefusion.pipeline.context import VALUES_OF, Context
-from trt_facefusion.precision import plan_by_rules, quantisable
+from trt_facefusion.pipeline.settings import CHANNELS, parse_corrections
+from trt_facefusion.precision import Seen, plan_by_rules, quantisable
 from trt_facefusion.presets import Preset
 from trt_facefusion.types import Precision
 
@@ -121,7 +123,7 @@ class Ranges:
                 f"{path} has no range for {len(found.missing)} tensors ({', '.join(found.missing[:_SHOWN])}"
                 f"{' ...' if len(found.missing) > _SHOWN else ''}): what reads them does not run in INT8"
             )
-        divided = {name: table[name] for name in map(equalised_name, named_exponents(path)) if name in table}
+        divided = {name: table[name] for name in map(equalised_name, self._named_affines) if name in table}
         return CalibrationTable({**found.amax, **divided}, table.header)
 
     @cached_property
@@ -148,6 +150,12 @@ class Ranges:
         seen = {name: histogram.amax for name, histogram in self._calibration.histograms.items()}
         return seen | {name: seen[source] for name, source in self.aliases.items() if source in seen}
 
+    @cached_property
+    def seen(self) -> Mapping[str, Seen]:
+        """Means of every tensor: what FP16 sums and underflow are judged by. Nothing where the user named a table."""
+        seen = {name: Seen.of(histogram) for name, histogram in self.histograms.items()}
+        return seen | {name: seen[source] for name, source in self.aliases.items() if source in seen}
+
     @property
     def histograms(self) -> Mapping[str, Histogram]:
         """What calibration saw in every tensor; nothing where the user named a table."""
@@ -155,7 +163,7 @@ class Ranges:
 
     @cached_property
     def _chosen(self) -> Choice:
-        return choose(self.context, self._calibration, self.aliases, self.amax)
+        return choose(self.context, self._calibration, self.aliases, self.amax, self.seen)
 
     @property
     def calibration(self) -> Calibration:
@@ -171,12 +179,23 @@ class Ranges:
         self._save(calibration)
         return with_aliases(calibration.table, self.aliases)
 
+    @cached_property
+    def _named_affines(self) -> Affines:
+        path = self.context.settings.table
+        described = beside(path) if path is not None else None
+        return {} if described is None else affines_of(described)
+
     @property
-    def exponents(self) -> Exponents:
-        """Channel equalisation, where it was found to help."""
-        if self._named is not None and self.context.settings.table is not None:
-            return as_arrays(named_exponents(self.context.settings.table))
-        return as_arrays(self._calibration.exponents) if self._chosen.equalised else {}
+    def affines(self) -> Affines:
+        """Scale and shift of the channels, where they were found to help."""
+        if self._named is not None:
+            return self._named_affines
+        return affines_of(self._calibration) if self._chosen.equalised else {}
+
+    @property
+    def _shifted(self) -> int:
+        """Tensors whose channels are shifted."""
+        return sum(affine.shifts for affine in self.affines.values())
 
     @property
     def table_sha256(self) -> str:
@@ -188,11 +207,12 @@ class Ranges:
         """For the manifest: the rule, and each rule's mean SSIM drop where `auto` compared them."""
         if self._named is not None:
             source = f"from {self.context.settings.table}"
-            return {"rule": source, "equalised": bool(self.exponents), "ssim_drop": {}}
+            return {"rule": source, "equalised": bool(self.affines), "shifted": self._shifted, "ssim_drop": {}}
         chosen = self._chosen
         return {
             "rule": chosen.rule,
             "equalised": chosen.equalised,
+            "shifted": self._shifted,
             "ssim_drop": dict(chosen.tried),
             "tensors": {name: tensor.reason for name, tensor in chosen.tensors.items()},
             "trials": chosen.trials,
@@ -203,7 +223,11 @@ def _cached_or_collected(context: Context) -> Calibration:
     s = context.settings
     digest = model_digest(context.prepared.model)
     faces = context.faces[0]
-    settings: dict[str, str | int | float | bool | None] = {"preset": repr(s.preset), "pairs": "cross"}
+    settings: dict[str, str | int | float | bool | None] = {
+        "preset": repr(s.preset),
+        "pairs": "cross",
+        "channels": _channels(context),
+    }
     settings |= {name: digest for name, digest in context.digests.items() if name.startswith(VALUES_OF)}
     path = table_path(context)
     if not s.recalibrate:
@@ -214,15 +238,8 @@ def _cached_or_collected(context: Context) -> Calibration:
         _explain(context, found)
     watched, aliases = tensors_to_watch(context.view)
     feeder, model = context.feeder(faces), context.prepared.model
-    few = faces.subset(spread(len(faces), EQUALISING_FACES))
-    peaks = channel_amax(
-        model,
-        list(candidates(context.view)),
-        Batches(context.feeder(few), len(few), context.batch),
-        progress=context.progress,
-    )
-    by_tensor = exponents(context.view, peaks)
-    divided, tensors = with_divisions(model, by_tensor), [*watched, *map(equalised_name, by_tensor)]
+    by_tensor = _affines(context)
+    divided, tensors = with_affines(model, by_tensor), [*watched, *map(equalised_name, by_tensor)]
     read = {aliases.get(name, name) for name in read_by_int8(context.view)} - set(by_tensor)
     sparse = [name for name in watched if name not in read]
     batches = Batches(feeder, len(faces), context.batch)
@@ -234,8 +251,34 @@ def _cached_or_collected(context: Context) -> Calibration:
         progress=context.progress,
         checkpoint=_checkpoint(context, divided, [faces.digest, settings, tensors, sparse, batches.batch_size]),
     )
-    kept = {name: tuple(values.tolist()) for name, values in by_tensor.items()}
-    return Calibration(s.source.name, digest, faces.digest, histograms, "max", pinned_ranges(s.preset), settings, kept)
+    return Calibration(
+        s.source.name,
+        digest,
+        faces.digest,
+        histograms,
+        "max",
+        pinned_ranges(s.preset),
+        settings,
+        {name: tuple(affine.exponents.tolist()) for name, affine in by_tensor.items()},
+        {name: tuple(affine.offsets.tolist()) for name, affine in by_tensor.items() if affine.shifts},
+    )
+
+
+def _channels(context: Context) -> str:
+    """What channels go through before they are quantised: ``shift``, ``equalise`` or ``none``."""
+    wanted = parse_corrections(context.settings.corrections)
+    return next((kind for kind in reversed(CHANNELS) if wanted is None or kind in wanted), "none")
+
+
+def _affines(context: Context) -> Affines:
+    channels = _channels(context)
+    if channels == "none":
+        return {}
+    faces = context.faces[0]
+    few = faces.subset(spread(len(faces), EQUALISING_FACES))
+    batches = Batches(context.feeder(few), len(few), context.batch)
+    seen = channel_ranges(context.prepared.model, list(candidates(context.view)), batches, progress=context.progress)
+    return affines(context.view, seen, shift=channels == "shift")
 
 
 def _checkpoint(context: Context, model: onnx.ModelProto, parts: list[Any]) -> Checkpoint:

@@ -15,11 +15,11 @@ from trt_facefusion.calibration.choice import Choice
 from trt_facefusion.calibration.noise import sqnr_db
 from trt_facefusion.calibration.table import CalibrationTable
 from trt_facefusion.calibration.thresholds import parse_rule
-from trt_facefusion.lowering.equalise import Exponents, equalised_name
+from trt_facefusion.lowering.affine import Affine, Affines, equalised_name
 from trt_facefusion.pipeline.context import Context
 from trt_facefusion.pipeline.descent import Candidate, Descended, descend, distinct
 from trt_facefusion.pipeline.trials import Trials
-from trt_facefusion.precision import Plan, plan_by_rules
+from trt_facefusion.precision import Plan, Seen, plan_by_rules
 from trt_facefusion.types import Precision
 
 AUTO = "auto"
@@ -48,19 +48,33 @@ def spread(count: int, limit: int) -> list[int]:
     return sorted(set(np.linspace(0, count - 1, min(limit, count)).round().astype(int).tolist()))
 
 
-def as_arrays(by_tensor: Mapping[str, Sequence[int]]) -> Exponents:
-    """Exponents as JSON holds them, as the lowering takes them."""
-    return {name: np.array(values, np.int8) for name, values in by_tensor.items()}
+def affines_of(calibration: Calibration) -> Affines:
+    """The scales and shifts that a calibration was made with; none where its choice is against them."""
+    if calibration.choice is not None and not calibration.choice.equalised:
+        return {}
+    return {
+        name: Affine(
+            np.array(values, np.int8),
+            np.array(calibration.offsets.get(name, (0.0,) * len(values)), np.float32),
+        )
+        for name, values in calibration.exponents.items()
+    }
 
 
-def choose(context: Context, calibration: Calibration, aliases: Mapping[str, str], amax: Mapping[str, float]) -> Choice:
+def choose(
+    context: Context,
+    calibration: Calibration,
+    aliases: Mapping[str, str],
+    amax: Mapping[str, float],
+    seen: Mapping[str, Seen],
+) -> Choice:
     """The rule, whether to equalise, and the tensors that fare better with another rule.
 
     A choice that the cache holds is taken as it is, if it was asked for in the same way. A rule that the user named
     stays the rule of every tensor.
     """
-    plan = plan_by_rules(context.view, amax, calibration.model)
-    key = _key(context.settings.rule, plan)
+    plan = plan_by_rules(context.view, amax, calibration.model, seen)
+    key = _key(context.settings.rule, context.settings.corrections, plan)
     if calibration.choice is not None and calibration.choice.key == key:
         context.note(f"thresholds: {described(calibration.choice)}, as the cache says")
         return calibration.choice
@@ -88,6 +102,8 @@ class _Chooser:
         asked = self.context.settings.rule
         rules = AUTO_RULES if asked == AUTO else (asked,)
         first, *others = (True, False) if self.calibration.exponents else (False,)
+        if self.context.settings.corrections != AUTO:
+            others = []  # what was named is done
         with ExitStack() as stack:
             trials = {equalised: stack.enter_context(self._trials(equalised)) for equalised in (first, *others)}
             rule = self._best(trials[first], rules, first, len(rules) + len(others))
@@ -100,9 +116,9 @@ class _Chooser:
             return self._by_tensor(trials[equalised], rule, equalised)
 
     def _trials(self, equalised: bool) -> Trials:
-        exponents = as_arrays(self.calibration.exponents) if equalised else {}
+        affines = affines_of(self.calibration.with_rule(AUTO_RULES[-1])) if equalised else {}
         table = self._table(AUTO_RULES[-1])
-        return Trials(self.context, self.plan, table, exponents, self.faces, self.wanted)
+        return Trials(self.context, self.plan, table, affines, self.faces, self.wanted)
 
     def _table(self, rule: str) -> CalibrationTable:
         return with_aliases(self.calibration.with_rule(rule).table, self.aliases)
@@ -183,6 +199,7 @@ def _label(rule: str, equalised: bool) -> str:
     return f"{rule}, equalised" if equalised else rule
 
 
-def _key(asked: str, plan: Plan) -> str:
-    parts = [_VERSION, asked, AUTO_RULES, TENSOR_RULES, VALIDATION_FACES, sorted(plan.names(Precision.INT8))]
+def _key(asked: str, corrections: str, plan: Plan) -> str:
+    rules = [AUTO_RULES, TENSOR_RULES]
+    parts = [_VERSION, asked, corrections == AUTO, rules, VALIDATION_FACES, sorted(plan.names(Precision.INT8))]
     return hashlib.sha256(json.dumps(parts).encode("utf-8")).hexdigest()

@@ -18,7 +18,7 @@ from trt_facefusion.calibration.noise import clipped_share, sqnr_db
 from trt_facefusion.errors import StoreError
 from trt_facefusion.faces.folder import KINDS
 from trt_facefusion.graph import GraphView
-from trt_facefusion.lowering.equalise import equalised_name
+from trt_facefusion.lowering.affine import equalised_name
 from trt_facefusion.pipeline.calibrate import Ranges
 from trt_facefusion.pipeline.context import Context
 from trt_facefusion.pipeline.gallery import Gallery
@@ -102,7 +102,7 @@ def tensor_facts(ranges: Ranges, nodes: Sequence[str], view: GraphView) -> list[
     found: dict[str, dict[str, Any]] = {}
     for node in nodes:
         tensor = view.nodes[node].input[0]
-        name = equalised_name(tensor) if tensor in ranges.exponents else ranges.aliases.get(tensor, tensor)
+        name = equalised_name(tensor) if tensor in ranges.affines else ranges.aliases.get(tensor, tensor)
         if name in found:
             found[name]["readers"].append(node)
         elif name in histograms and name in ranges.table:

@@ -16,14 +16,22 @@ from trt_facefusion.presets import Preset
 from trt_facefusion.store.manifest import build_key
 from trt_facefusion.types import BatchRange, Precision
 
+CHANNELS = ("equalise", "shift")
+"""Corrections of channels, in front of the quantiser."""
+LAYERS = ("scales", "rounding", "bias")
+"""Corrections of a layer's weights and bias."""
+PLANNERS = ("auto", "rules")
+"""Where a plan comes from: searched by measurement, or from rules alone."""
+
 
 @dataclass(frozen=True)
 class BuildSettings:
     """Everything that ``trt-ff build`` was told.
 
-    ``max_*`` of 0 takes every face; ``table`` is a calibration cache to use instead of calibrating. ``table_file`` is
-    where the calibration is written, if not under its name in ``cache``. Without ``hold_out`` nobody is kept for
-    verification.
+    ``max_calib`` and ``max_eval`` of 0 take every face; ``table`` is a calibration cache to use instead of calibrating.
+    ``table_file`` is where the calibration is written, if not under its name in ``cache``. Without ``hold_out`` nobody
+    is kept for verification. ``planner`` is one of ``PLANNERS``, for where no ``plan`` is named; ``search_faces`` of 0
+    leaves their number to the search.
     """
 
     source: ModelSource
@@ -37,10 +45,15 @@ class BuildSettings:
     target: str | None = None
     batch: BatchRange = field(default_factory=BatchRange)
     plan: Path | None = None
+    planner: str = "auto"
     rule: str = "auto"
+    corrections: str = "auto"
     output: Path = Path("engines")
     cache: Path = Path("calib_cache")
     max_ssim_drop: float | None = None
+    max_perceptual: float | None = None
+    min_identity: float | None = None
+    search_faces: int = 0
     repairs: int = 3
     max_calib: int = 300
     max_eval: int = 128
@@ -54,10 +67,12 @@ class BuildSettings:
     workspace_bytes: int | None = None
 
     def gate(self, precision: Precision) -> Gate:
-        """The accuracy gate of one precision; ``max_ssim_drop`` replaces INT8's default only."""
-        if precision is Precision.INT8 and self.max_ssim_drop is not None:
-            return Gate(max_ssim_drop=self.max_ssim_drop)
-        return Gate.default(precision)
+        """The accuracy gate of one precision; the limits that the user named are INT8's."""
+        default = Gate.default(precision)
+        if precision is not Precision.INT8:
+            return default
+        limit = default.max_ssim_drop if self.max_ssim_drop is None else self.max_ssim_drop
+        return Gate(max_ssim_drop=limit, max_perceptual=self.max_perceptual, min_identity=self.min_identity)
 
     def open_embedder(self) -> Embedder:
         """The embedder whose vectors the generator takes (dlib's where it takes none)."""
@@ -80,6 +95,24 @@ def open_embedder(preset: Preset, embedder: Path | None) -> Embedder:
     return DlibEmbedder()
 
 
+def parse_corrections(text: str) -> frozenset[str] | None:
+    """The corrections that ``text`` names (``shift,bias`` or ``none``); None for ``auto``. A shift needs ``equalise``.
+
+    Raises:
+        BadInputError: there is no such correction.
+    """
+    if text == "auto":
+        return None
+    wanted = frozenset(part.strip() for part in text.split(",") if part.strip()) - {"none"}
+    unknown = sorted(wanted - {*CHANNELS, *LAYERS})
+    if unknown or not text.strip():
+        raise BadInputError(
+            f"there is no correction {', '.join(unknown) or text!r}",
+            f"use auto, none, or some of {', '.join((*CHANNELS, *LAYERS))}, with commas between",
+        )
+    return wanted | ({"equalise"} if "shift" in wanted else frozenset())
+
+
 def engine_key(settings: BuildSettings, digests: Mapping[str, str], precision: Precision) -> str:
     """Digest of all that decides what the engine of ``precision`` is; equal key, equal engine."""
     return build_key(
@@ -90,7 +123,9 @@ def engine_key(settings: BuildSettings, digests: Mapping[str, str], precision: P
             "batch": str(settings.batch),
             "precision": precision.value,
             "gate": repr(settings.gate(precision)),
+            "planner": _planning(settings, precision),
             "rule": settings.rule,
+            "corrections": settings.corrections,
             "repairs": settings.repairs,
             "limits": [settings.max_calib, settings.max_eval],
             "options": [repr(settings.options), settings.workspace_bytes],
@@ -99,3 +134,10 @@ def engine_key(settings: BuildSettings, digests: Mapping[str, str], precision: P
             **digests,
         }
     )
+
+
+def _planning(settings: BuildSettings, precision: Precision) -> list[object]:
+    """What decides where a plan of ``precision`` comes from."""
+    if precision is not Precision.INT8:
+        return []
+    return [settings.planner, settings.search_faces, settings.max_ssim_drop is not None]

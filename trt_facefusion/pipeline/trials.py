@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from trt_facefusion.accuracy.metrics import ssim
 from trt_facefusion.lowering import lower
-from trt_facefusion.lowering.equalise import Exponents
+from trt_facefusion.lowering.affine import Affines
 from trt_facefusion.lowering.scales import scale_feeds, with_scale_inputs
 from trt_facefusion.pipeline.context import Context
 from trt_facefusion.precision import Plan
@@ -29,12 +29,12 @@ class Trials:
         context: Context,
         plan: Plan,
         table: Mapping[str, float],
-        exponents: Exponents,
+        affines: Affines,
         indices: Sequence[int],
         wanted: NDArray[np.float32],
     ) -> None:
-        model, self._inputs = with_scale_inputs(lower(context.view, plan, table, Precision.FP32, exponents))
-        self._exponents = exponents
+        model, self._inputs = with_scale_inputs(lower(context.view, plan, table, Precision.FP32, affines))
+        self._affines = affines
         self._runner = _Scaled(OnnxRuntimeRunner(model, stand_in=True))
         self._painter = context.painter(context.faces[0])
         self._indices, self._wanted = list(indices), wanted.clip(0, 1)
@@ -46,7 +46,7 @@ class Trials:
 
     def ssim(self, table: Mapping[str, float], which: slice = slice(None)) -> NDArray[np.float64]:
         """SSIM of INT8 against FP32 pictures [N] of the faces ``which``, with the thresholds of ``table``."""
-        self._runner.scales = scale_feeds(self._inputs, table, self._exponents)
+        self._runner.scales = scale_feeds(self._inputs, table, self._affines)
         pictures = self._painter(self._runner, self._indices[which])
         return ssim(self._wanted[which], pictures.clip(0, 1))
 

@@ -12,6 +12,7 @@ import yaml
 
 from trt_facefusion.errors import PlanError
 from trt_facefusion.graph import GraphView, Role, attribute, classify, macs
+from trt_facefusion.precision.facts import no_kernel
 from trt_facefusion.types import Precision
 
 SCHEMA = 1
@@ -75,6 +76,14 @@ class Plan:
         )
         return replace(self, nodes=nodes)
 
+    def assigned(self, decisions: Mapping[str, tuple[Precision, str]]) -> Plan:
+        """The plan with other precisions for some nodes; ``decisions`` maps names to precision and reason."""
+        nodes = tuple(
+            replace(n, precision=decisions[n.name][0], reason=decisions[n.name][1]) if n.name in decisions else n
+            for n in self.nodes
+        )
+        return replace(self, nodes=nodes)
+
     def raised(self, changes: Mapping[str, str]) -> Plan:
         """The plan with INT8 nodes raised to FP16; ``changes`` maps names to reasons."""
         nodes = tuple(
@@ -102,15 +111,11 @@ class Plan:
 def quantisable(view: GraphView, name: str) -> bool:
     """Whether INT8 can be asked for: a convolution or linear layer with constant weights of a supported form.
 
-    Transposed convolutions are out: no engine maker at hand ran one in INT8.
+    What no engine maker at hand runs in INT8 is out (`facts`).
     """
     node = view.nodes[name]
     weight = view.weight(node)
-    if weight is None or node.op_type == "ConvTranspose":
-        return False
-    # ONNX counts dimensions of a weight [out, in / groups, ...]: one input channel per group is depthwise. TensorRT-RTX
-    # runs those in INT8 by padding channels, and stores more bytes than FP16 would.
-    if node.op_type == "Conv" and attribute(node, "group", 1) != 1 and (view.shape(weight) or ())[1:2] == (1,):
+    if weight is None or no_kernel(view, name) is not None:
         return False
     if node.op_type == "Gemm":
         return (

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from trt_facefusion.export import model_digest
-from trt_facefusion.graph import GraphView, Role
+from trt_facefusion.graph import GraphView, Role, attribute
 from trt_facefusion.precision.plan import Plan, PlannedNode, describe
+from trt_facefusion.precision.ranges import FP16_MAX, FP16_TINY, RANGE_MARGIN, Seen, hidden_peak
 from trt_facefusion.types import Precision
-
-FP16_MAX = 65504.0
-RANGE_MARGIN = 4.0
-"""A tensor whose largest calibrated magnitude comes within this factor of FP16's limit stays FP32."""
-FP16_TINY = 6.1e-5
-"""Smallest normal FP16 number: below it a constant such as an epsilon loses its digits, below 6e-8 it becomes 0."""
 
 SMALL_WEIGHT = 1e-3
 """A layer whose largest weight is below this keeps its digits in FP32 only: its INT8 scale would be below 2**-17."""
@@ -26,10 +22,11 @@ Decision = tuple[Precision, str]
 
 @dataclass(frozen=True)
 class Context:
-    """What rules may look at: the graph and, after calibration, the largest magnitude of each tensor."""
+    """What rules may look at: the graph and, after calibration, the largest magnitude of each tensor and its means."""
 
     view: GraphView
     amax: Mapping[str, float]
+    seen: Mapping[str, Seen] = field(default_factory=dict)
 
 
 Rule = Callable[[Context, PlannedNode], Decision | None]
@@ -42,6 +39,36 @@ def range_rule(context: Context, node: PlannedNode) -> Decision | None:
     name = max(seen, key=lambda key: seen[key], default="")
     if name and seen[name] * RANGE_MARGIN > FP16_MAX:
         return Precision.FP32, f"{name} reaches {seen[name]:.3g} on faces; FP16 ends at 65504"
+    return None
+
+
+def sum_rule(context: Context, node: PlannedNode) -> Decision | None:
+    """FP32 where a sum inside of the node might not fit into FP16, which no tensor of the graph shows."""
+    peak = hidden_peak(context.view, context.view.nodes[node.name], context.seen)
+    if peak is not None and peak[0] * RANGE_MARGIN > FP16_MAX:
+        return Precision.FP32, f"{peak[1]} reaches {peak[0]:.3g} on faces; FP16 ends at 65504"
+    return None
+
+
+def tiny_value_rule(context: Context, node: PlannedNode) -> Decision | None:
+    """FP32 where what a node gives, or the variance that it divides by, is too small for FP16's normal numbers."""
+    proto = context.view.nodes[node.name]
+    for name in proto.output:
+        values = context.seen.get(name)
+        if values is not None and 0 < math.sqrt(values.square) < FP16_TINY:
+            size = math.sqrt(values.square)
+            return Precision.FP32, f"{name} is about {size:.3g} on faces: FP16 loses digits below 6.1e-5"
+    values = context.seen.get(proto.input[0]) if proto.input else None
+    if node.role is Role.NORMALISATION and values is not None and 0 < values.square < FP16_TINY:
+        return Precision.FP32, f"its variance is at most {values.square:.3g} on faces: FP16 loses digits below 6.1e-5"
+    return None
+
+
+def tiny_epsilon_rule(context: Context, node: PlannedNode) -> Decision | None:
+    """FP32 where a normalisation's epsilon is none of FP16's normal numbers: a flat channel then divides by noise."""
+    epsilon = attribute(context.view.nodes[node.name], "epsilon")
+    if isinstance(epsilon, float) and 0 < epsilon < FP16_TINY:
+        return Precision.FP32, f"its epsilon {epsilon:.3g} loses its digits in FP16, or vanishes"
     return None
 
 
@@ -122,7 +149,10 @@ def default_rule(_: Context, node: PlannedNode) -> Decision | None:
 
 RULES: tuple[Rule, ...] = (
     range_rule,
+    sum_rule,
+    tiny_value_rule,
     tiny_constant_rule,
+    tiny_epsilon_rule,
     large_weight_rule,
     small_weight_rule,
     role_rule,
@@ -131,12 +161,15 @@ RULES: tuple[Rule, ...] = (
 )
 
 
-def plan_by_rules(view: GraphView, amax: Mapping[str, float], model: str) -> Plan:
+def plan_by_rules(
+    view: GraphView, amax: Mapping[str, float], model: str, seen: Mapping[str, Seen] | None = None
+) -> Plan:
     """The INT8 plan; `Plan.capped` turns it into the FP16 or FP32 plan with the same protections.
 
-    ``amax`` maps tensors to their largest calibrated magnitude; without it nothing is known about overflow.
+    ``amax`` maps tensors to their largest calibrated magnitude; without it nothing is known about overflow. ``seen``
+    says more of them, where there are histograms.
     """
-    context = Context(view, amax)
+    context = Context(view, amax, seen or {})
     nodes = []
     for node in describe(view):
         decision = next(d for rule in RULES if (d := rule(context, node)) is not None)

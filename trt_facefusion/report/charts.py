@@ -37,6 +37,18 @@ def pareto(points: Sequence[Mapping[str, Any]]) -> str:
     return _svg(_WIDTH, _HEIGHT, "Pareto front: SSIM drop over the share of MACs in INT8", marks)
 
 
+_STYLE = """\
+svg { background: #fff; font-family: system-ui, sans-serif; } .line { fill: none; stroke: #667; stroke-width: 1.5; }
+.point { fill: #667; } .chosen { fill: #0a7d4f; } .grid { stroke: #dde; } text { fill: #667; font-size: 12px; }
+"""
+
+
+def standalone(chart: str) -> str:
+    """A chart as an SVG file of its own, with the colours that a page would give it."""
+    head, _, rest = chart.partition(">")
+    return f'{head} xmlns="http://www.w3.org/2000/svg"><style>{_STYLE}</style>{rest}\n'
+
+
 def histogram(counts: Sequence[int], limit: float, amax: float, label: str) -> str:
     """Counts over 0..``limit`` on a logarithmic y axis; a line at ``amax``, what lies above it in another colour."""
     width, height, floor = 300, 90, 76

@@ -1,0 +1,173 @@
+"""How right INT8 is: threshold rule x plan x corrections, and other tools' quantisers, on faces that tuned nothing.
+
+    python benchmarks/quality.py --calib CALIB --eval EVAL                                   (the bundled generator)
+    python benchmarks/quality.py --onnx NET.onnx --input input=image:256:-1:1 --calib CALIB --eval EVAL
+    python benchmarks/quality.py --random-swapper --calib CALIB --eval EVAL --modelopt-python PYTHON
+
+Every row is one typed model against FP32: mean and worst SSIM drop, PSNR, and the share of MACs in INT8. What is not
+INT8 computes in FP32 here, so that a figure is the error of INT8 alone. Other tools quantise the very layers of the
+searched plan, each with its own graph and scales. Rows are written to ``--output`` as soon as they are known.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import onnx
+import peers
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from trt_facefusion.accuracy.metrics import psnr_db, ssim
+from trt_facefusion.cli import options
+from trt_facefusion.pipeline.attempt import Attempts
+from trt_facefusion.pipeline.choose import AUTO_RULES
+from trt_facefusion.pipeline.context import Context
+from trt_facefusion.pipeline.settings import BuildSettings
+from trt_facefusion.precision import Plan
+from trt_facefusion.runtime.onnxruntime import OnnxRuntimeRunner
+from trt_facefusion.types import Precision
+
+SWAPPER_INPUTS = ["target=image:128:0:1", "source=embedding"]
+COLUMNS = ("ranges", "plan", "corrections", "SSIM drop", "worst face", "PSNR dB", "INT8 MACs")
+
+console = Console(stderr=True)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+
+@dataclass
+class Bench:
+    """One generator, its faces, and the settings that all rows share."""
+
+    context: Context
+    settings: BuildSettings
+    folder: Path
+
+    def attempts(self, rule: str, planner: str, corrections: str) -> Attempts:
+        """Attempts with other settings over the faces and the reference pictures that were read once."""
+        cache = self.folder / f"cache-{corrections}"
+        self.context.settings = replace(self.settings, rule=rule, planner=planner, corrections=corrections, cache=cache)
+        return Attempts(self.context)
+
+    def figures(self, model: onnx.ModelProto) -> dict[str, float]:
+        """Mean and worst SSIM drop and mean PSNR of ``model`` on the evaluation faces."""
+        with OnnxRuntimeRunner(model, stand_in=True) as runner:
+            pictures = self.context.painter(self.context.faces[1])(runner).clip(0, 1)
+        wanted = self.context.reference.clip(0, 1)
+        drop = 1 - ssim(wanted, pictures)
+        return {
+            "ssim_drop": float(drop.mean()),
+            "ssim_drop_worst": float(drop.max()),
+            "psnr_db": float(psnr_db(wanted, pictures).mean()),
+        }
+
+    def row(self, rule: str, planner: str, corrections: str) -> tuple[dict[str, Any], Plan]:
+        attempts = self.attempts(rule, planner, corrections)
+        plan = attempts.plan(Precision.INT8)
+        found = self.figures(attempts.lowered(plan, base=Precision.FP32))
+        return named(rule, "searched" if planner == "auto" else "rules", corrections, found, plan), plan
+
+    def peer(self, peer: str, plan: Plan, images: int, python: str) -> dict[str, Any]:
+        """The model that another tool makes of the FP32 model, with the layers of ``plan`` in INT8."""
+        feeder = self.context.feeder(self.context.faces[0])
+        parts = [dict(feeder([i])) for i in range(min(images, len(self.context.faces[0])))]
+        inputs = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        nodes = list(plan.names(Precision.INT8))
+        made = peers.quantise(peer, self.context.prepared.model, inputs, nodes, batch=2, python=python)
+        return named(peer, "searched", "-", self.figures(made.model), plan) | {"images": len(parts)}
+
+
+def named(rule: str, plan: str, corrections: str, found: dict[str, float], made: Plan) -> dict[str, Any]:
+    return {"ranges": rule, "plan": plan, "corrections": corrections, **found, "int8": made.macs_share()["int8"]}
+
+
+def rows(bench: Bench, rules: list[str], peer: list[str], images: int, python: str | None) -> Iterator[dict[str, Any]]:
+    for corrections in ("none", "auto"):
+        for rule in rules:
+            yield bench.row(rule, "rules", corrections)[0]
+        found, plan = bench.row("auto", "auto", corrections)
+        yield found
+    every = "equalise,shift,scales,rounding,bias"
+    yield bench.row("auto", "auto", every)[0]
+    for tool in peer:
+        interpreter = sys.executable if tool.startswith("onnxruntime") else python
+        if interpreter is not None:
+            yield bench.peer(tool, plan, images, interpreter)
+
+
+def cells(row: dict[str, Any]) -> list[str]:
+    images = f" ({row['images']} images)" if "images" in row else ""
+    return [
+        row["ranges"] + images,
+        row["plan"],
+        row["corrections"],
+        f"{row['ssim_drop']:.3%}",
+        f"{row['ssim_drop_worst']:.3%}",
+        f"{row['psnr_db']:.1f}",
+        f"{row['int8']:.1%}",
+    ]
+
+
+def random_swapper(folder: Path) -> Path:
+    """A wide network of inswapper's build with random weights, which nothing was ever tuned on."""
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+    from nets import swapper
+
+    path = folder / "random_swapper.onnx"
+    onnx.save(swapper(width=32, blocks=6, size=128, embedding=128), path)
+    return path
+
+
+@app.command()
+def main(
+    calib: Annotated[Path, typer.Option(help="Faces to calibrate on.")],
+    evaluation: Annotated[Path, typer.Option("--eval", help="Faces to judge on; nothing is chosen by them.")],
+    model: Annotated[Path | None, typer.Option("--onnx", help="A generator; none for the bundled one.")] = None,
+    swapper: Annotated[bool, typer.Option("--random-swapper", help="A wide random network in its place.")] = False,
+    inputs: Annotated[list[str] | None, typer.Option("--input", help="Inputs of a model without a preset.")] = None,
+    rule: Annotated[list[str] | None, typer.Option(help="Rules to compare; all of them by default.")] = None,
+    max_calib: int = 200,
+    max_eval: int = 100,
+    peer: Annotated[list[str] | None, typer.Option(help=f"Of {', '.join(peers.PEERS)}; all by default.")] = None,
+    peer_images: Annotated[int, typer.Option(help="Images for other tools, which keep every activation.")] = 48,
+    modelopt_python: Annotated[str | None, typer.Option(help="An interpreter with nvidia-modelopt[onnx].")] = None,
+    output: Annotated[Path | None, typer.Option(help="Rows as JSON lines.")] = None,
+) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        source = options.source_of(random_swapper(folder) if swapper else model, None, None)
+        preset = options.preset_of(source, None, SWAPPER_INPUTS if swapper else inputs or [])
+        settings = BuildSettings(
+            source=source,
+            preset=preset,
+            precisions=(Precision.INT8,),
+            calib=calib,
+            eval=evaluation,
+            backend="tensorrt-rtx",
+            target="sm86",
+            max_calib=max_calib,
+            max_eval=max_eval,
+        )
+        context = Context(settings, note=lambda text: console.print(f"  {text}", style="dim", highlight=False))
+        bench = Bench(context, settings, folder)
+        table = Table(*COLUMNS)
+        for row in rows(bench, rule or [*AUTO_RULES, "auto"], peer or list(peers.PEERS), peer_images, modelopt_python):
+            table.add_row(*cells(row))
+            console.print(" | ".join(cells(row)), highlight=False)
+            if output is not None:
+                with output.open("a") as file:
+                    file.write(json.dumps(row) + "\n")
+        faces = f"{len(context.faces[0])} faces to calibrate, {len(context.faces[1])} to judge"
+        Console(width=140).print(f"{source.name}, {faces}", table, highlight=False)
+
+
+if __name__ == "__main__":
+    app()

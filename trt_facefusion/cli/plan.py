@@ -1,0 +1,152 @@
+"""`trt-ff plan`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from trt_facefusion.cli import console, options
+from trt_facefusion.files import write_atomic
+from trt_facefusion.pipeline.planning import PlanResult, make_plan
+from trt_facefusion.pipeline.record import SEARCH
+from trt_facefusion.pipeline.settings import BuildSettings
+from trt_facefusion.report import charts
+from trt_facefusion.types import Precision
+
+CHART = "search.svg"
+_SHOWN = 3
+
+
+def command(
+    calib: options.Calib,
+    onnx: options.Onnx = None,
+    checkpoint: options.Checkpoint = None,
+    model: options.Factory = None,
+    preset: options.PresetName = None,
+    inputs: options.Inputs = None,
+    embedder: options.EmbedderFile = None,
+    evaluation: options.Evaluation = None,
+    aligned: options.Aligned = False,
+    max_calib: options.MaxCalib = 300,
+    max_eval: options.MaxEval = 128,
+    target: options.Target = None,
+    backend: options.Backend = "auto",
+    rule: options.Rule = "auto",
+    corrections: options.Corrections = "auto",
+    table: options.CalibCache = None,
+    max_ssim_drop: options.MaxSsimDrop = None,
+    max_lpips: options.MaxLpips = None,
+    min_identity: options.MinIdentity = None,
+    repairs: options.Repairs = 3,
+    search_faces: options.SearchFaces = 0,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="plan.yaml to write, and search.json and search.svg beside it.")
+    ] = Path("plan.yaml"),
+    cache: options.Cache = Path("calib_cache"),
+    as_json: options.AsJson = False,
+) -> None:
+    """Search the INT8 plan: the most arithmetic in INT8 that the accuracy budget allows.
+
+    Every layer that can be INT8 is measured on calibration faces, by what the picture loses: alone,
+    and against all others. Plans on the way are measured whole, and the chosen one is verified on
+    faces that calibration never saw. `trt-ff build` does the same; `--plan FILE` takes the result.
+    """
+    limits = {"--max-calib": max_calib, "--max-eval": max_eval, "--search-faces": search_faces}
+    options.check_numbers(rule, corrections, limits)
+    source = options.source_of(onnx, checkpoint, model)
+    settings = BuildSettings(
+        source=source,
+        preset=options.preset_of(source, preset, inputs or []),
+        precisions=(Precision.INT8,),
+        calib=calib,
+        eval=evaluation,
+        aligned=aligned,
+        embedder=embedder,
+        backend=backend,
+        target=target,
+        rule=rule,
+        corrections=corrections,
+        cache=cache,
+        max_calib=max_calib,
+        max_eval=max_eval,
+        max_ssim_drop=max_ssim_drop,
+        max_perceptual=max_lpips,
+        min_identity=min_identity,
+        search_faces=search_faces,
+        repairs=repairs,
+        table=table,
+    )
+    with console.progress_bar() as (progress, note):
+        result = make_plan(settings, progress, note)
+    written = _write(result, output)
+    if as_json:
+        console.print_json({**result.as_dict(), "path": str(output)})
+    else:
+        show(result)
+        _line(f"written: {', '.join(map(str, written))}")
+
+
+def _write(result: PlanResult, output: Path) -> list[Path]:
+    search = result.search or {}
+    chart = charts.standalone(charts.pareto(search.get("points", [])))
+    files = {
+        output: result.plan.dumps(),
+        output.with_name(SEARCH): json.dumps(search, indent=1) + "\n",
+        output.with_name(CHART): chart,
+    }
+    for path, text in files.items():
+        write_atomic(path, text.encode())
+    return list(files)
+
+
+def show(result: PlanResult) -> None:
+    """The front, and what was chosen."""
+    if result.search:
+        console.out.print(front(result.search), highlight=False)
+        for name, why in result.search["excluded"].items():
+            _line(f"no candidate: {name}: {why}")
+    accuracy, shares = result.accuracy, result.plan.macs_share()
+    _line(
+        f"chosen: {len(result.plan.names(Precision.INT8))} layers with {shares['int8']:.1%} of the MACs in INT8; "
+        f"on {accuracy.faces} verification faces the SSIM drop is {accuracy.ssim_drop:.3%}, "
+        f"{accuracy.ssim_drop_worst:.3%} on the worst"
+        + (f", after {result.repairs} rounds of repair" if result.repairs else "")
+    )
+
+
+def front(search: Mapping[str, Any]) -> Table:
+    """The Pareto front: each row a measured plan, each with a little less in INT8."""
+    title = (
+        f"{search['plans']} plans measured on {search['faces']} calibration faces, "
+        f"{search['passes']} inferences in {search['seconds']:.0f} s"
+    )
+    points = search["points"]
+    extra = {"perceptual": "perceptual", "identity": "identity"}
+    shown = {key: name for key, name in extra.items() if all(key in point for point in points)}
+    table = Table(title=title, title_justify="left", header_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in ("", "MACs in INT8", "SSIM drop", "worst face", *shown.values()):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("layers raised", overflow="fold")
+    for point in points:
+        raised = point["raised"]
+        names = ", ".join(raised[:_SHOWN]) + (f" and {len(raised) - _SHOWN} more" if len(raised) > _SHOWN else "")
+        table.add_row(
+            "[green]>[/green]" if point["chosen"] else "",
+            f"{point['int8_macs_share']:.1%}",
+            f"{point['ssim_drop']:.3%}",
+            f"{point['ssim_drop_worst']:.3%}",
+            *(f"{point[key]:.4f}" for key in shown),
+            console.plain(names or "none"),
+            style="bold" if point["chosen"] else "",
+        )
+    return table
+
+
+def _line(text: str) -> None:
+    console.out.print(console.plain(text), highlight=False, soft_wrap=True)

@@ -1,0 +1,196 @@
+"""The corrections of a build: computed on calibration faces, tried on others of them, kept where the pictures gain."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import TensorProto
+
+from trt_facefusion.accuracy.metrics import ssim
+from trt_facefusion.calibration.collect import open_session, run_batch
+from trt_facefusion.lowering import lower
+from trt_facefusion.lowering.affine import Affines, equalised_name
+from trt_facefusion.lowering.corrections import (
+    Correction,
+    Corrections,
+    Layer,
+    Moments,
+    corrected,
+    layer_of,
+    nearest,
+    weight_scales,
+)
+from trt_facefusion.lowering.grid import fake_quantised
+from trt_facefusion.lowering.rounding import MAX_COLUMNS, Covariance, rounded
+from trt_facefusion.pipeline.choose import VALIDATION_FACES, spread
+from trt_facefusion.pipeline.context import Context
+from trt_facefusion.pipeline.settings import LAYERS, parse_corrections
+from trt_facefusion.precision import Plan
+from trt_facefusion.runtime.onnxruntime import OnnxRuntimeRunner
+from trt_facefusion.types import Array, Precision
+
+AUTO = (("bias",), ("scales", "bias"))
+"""What `auto` tries of the corrections of layers."""
+
+CORRECTING_FACES = 32
+"""Calibration faces that layers' inputs are taken from."""
+_ROUNDING_FACES, _ROUNDING_POSITIONS = 16, 256
+_ROUNDING_BYTES = 1 << 30
+"""Covariances that are held at a time; more take more passes over the faces."""
+
+Kinds = tuple[str, ...]
+
+
+@dataclass
+class Correcting:
+    """Corrections of one model's INT8 layers over one table; each layer's is computed once, whatever the plan."""
+
+    context: Context
+    table: Mapping[str, float]
+    affines: Affines
+    tried: dict[str, float] = field(default_factory=dict)
+    """What was measured: corrections -> mean SSIM drop on the validation faces."""
+    _made: dict[Kinds, dict[str, Correction | None]] = field(default_factory=dict)
+    _moments: dict[str, Moments] = field(default_factory=dict)
+    _kinds: Kinds | None = None
+
+    def of(self, plan: Plan) -> Corrections:
+        """The corrections of the INT8 nodes of ``plan``; what is corrected is decided by the first plan."""
+        if self._kinds is None:
+            self._kinds = self._decide(plan)
+        return self._correct(plan, self._kinds)
+
+    @property
+    def kinds(self) -> Kinds:
+        """What is corrected; nothing before the first plan."""
+        return self._kinds or ()
+
+    @property
+    def record(self) -> dict[str, object]:
+        """For the manifest: what is corrected, and the mean SSIM drop of all that was tried."""
+        return {"corrections": list(self.kinds), "corrections_ssim_drop": dict(self.tried)}
+
+    def _decide(self, plan: Plan) -> Kinds:
+        wanted = parse_corrections(self.context.settings.corrections)
+        candidates = AUTO if wanted is None else (tuple(kind for kind in LAYERS if kind in wanted),)
+        if candidates == ((),):
+            return ()
+        measure = self._measure(plan)
+        drops = {kinds: measure(kinds) for kinds in ((), *candidates)}
+        self.tried = {" + ".join(kinds) or "none": drop for kinds, drop in drops.items()}
+        best = min(drops, key=lambda kinds: drops[kinds]) if wanted is None else candidates[0]
+        shown = ", ".join(f"{name} {drop:.3%}" for name, drop in sorted(self.tried.items(), key=lambda item: item[1]))
+        self.context.note(f"layers corrected: {' + '.join(best) or 'none'}; SSIM drop on calibration faces: {shown}")
+        return best
+
+    def _measure(self, plan: Plan) -> Callable[[Kinds], float]:
+        context = self.context
+        faces = context.faces[0]
+        chosen = spread(len(faces), VALIDATION_FACES)
+        wanted = context.paint_reference(faces, "reference pictures", chosen).clip(0, 1)
+        painter = context.painter(faces)
+
+        def drop(kinds: Kinds) -> float:
+            corrections = self._correct(plan, kinds)
+            model = lower(context.view, plan, self.table, Precision.FP32, self.affines, corrections)
+            with OnnxRuntimeRunner(model) as runner:
+                return float(1 - ssim(wanted, painter(runner, chosen).clip(0, 1)).mean())
+
+        return drop
+
+    def _correct(self, plan: Plan, kinds: Kinds) -> Corrections:
+        if not kinds:
+            return {}
+        known = self._made.setdefault(kinds, {})
+        names = plan.names(Precision.INT8)
+        new = [name for name in names if name not in known]
+        if new:
+            known |= dict.fromkeys(new)
+            known |= self._compute({name: layer for name in new if (layer := self._layer(name)) is not None}, kinds)
+        return {name: correction for name in names if (correction := known[name]) is not None}
+
+    def _layer(self, name: str) -> Layer | None:
+        tensor = self.context.view.nodes[name].input[0]
+        affine = self.affines.get(tensor)
+        amax = self.table[tensor if affine is None else equalised_name(tensor)]
+        return layer_of(self.context.view, name, affine, amax, TensorProto.FLOAT16)
+
+    def _compute(self, layers: Mapping[str, Layer], kinds: Kinds) -> dict[str, Correction]:
+        moments = self._measured(layers)
+        scales = {
+            name: weight_scales(layer, moments[name] if "scales" in kinds else None) for name, layer in layers.items()
+        }
+        steps = self._rounded(layers, scales) if "rounding" in kinds else {}
+        return {
+            name: corrected(
+                layer,
+                steps[name] if name in steps else nearest(layer.matrix, scales[name]),
+                scales[name],
+                moments[name] if "bias" in kinds else None,
+            )
+            for name, layer in layers.items()
+        }
+
+    def _measured(self, layers: Mapping[str, Layer]) -> dict[str, Moments]:
+        new = {name: Moments(layer) for name, layer in layers.items() if name not in self._moments}
+        if new:
+            for values in self._inputs({name: layers[name] for name in new}, CORRECTING_FACES, "layers' inputs"):
+                for name, moments in new.items():
+                    moments.add(values[layers[name].node.input[0]])
+            self._moments |= new
+        return self._moments
+
+    def _rounded(self, layers: Mapping[str, Layer], scales: Mapping[str, Array]) -> dict[str, NDArray[np.float64]]:
+        steps = {}
+        for group in _groups(layers):
+            covariances = {name: Covariance(layer) for name, layer in group.items()}
+            for values in self._inputs(group, _ROUNDING_FACES, "rounding weights"):
+                for name, covariance in covariances.items():
+                    layer = group[name]
+                    exact = layer.inputs(values[layer.node.input[0]])
+                    covariance.add(fake_quantised(exact, layer.scale), _ROUNDING_POSITIONS * len(exact))
+            for name, covariance in covariances.items():
+                steps[name] = rounded(group[name], scales[name], covariance.matrix())
+        return steps
+
+    def _inputs(self, layers: Mapping[str, Layer], count: int, stage: str) -> Iterator[Mapping[str, Array]]:
+        """FP32 activations that ``layers`` read, batch by batch."""
+        context = self.context
+        faces = context.faces[0]
+        feeder, chosen = context.feeder(faces), correcting_faces(len(faces), count)
+        names = list(dict.fromkeys(layer.node.input[0] for layer in layers.values()))
+        fed = [name for name in names if name in context.view.input_names]
+        tapped = [name for name in names if name not in fed]
+        session = open_session(context.prepared.model, tapped, None)
+        for start in range(0, len(chosen), context.batch):
+            part = chosen[start : start + context.batch]
+            yield run_batch(session, fed, tapped, feeder(part))
+            context.progress(stage, start + len(part), len(chosen))
+
+
+def correcting_faces(count: int, limit: int) -> list[int]:
+    """At most ``limit`` of ``count`` faces, none of which corrections are tried on, where there are enough for that."""
+    tried = set(spread(count, VALIDATION_FACES))
+    others = [index for index in range(count) if index not in tried]
+    pool = others if len(others) >= VALIDATION_FACES else list(range(count))
+    return [pool[index] for index in spread(len(pool), limit)]
+
+
+def _groups(layers: Mapping[str, Layer]) -> Iterator[dict[str, Layer]]:
+    group: dict[str, Layer] = {}
+    held = 0
+    for name, layer in layers.items():
+        columns = layer.matrix.shape[1]
+        if columns > MAX_COLUMNS:
+            continue
+        size = columns**2 * 8
+        if group and held + size > _ROUNDING_BYTES:
+            yield group
+            group, held = {}, 0
+        group[name] = layer
+        held += size
+    if group:
+        yield group

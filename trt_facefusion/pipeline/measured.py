@@ -1,0 +1,67 @@
+"""What plan searches measured, kept beside the calibration: the same search is not made twice."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from typing import Any
+
+from trt_facefusion.calibration.cache import cache_path
+from trt_facefusion.errors import StoreError
+from trt_facefusion.export import model_digest
+from trt_facefusion.files import write_atomic
+from trt_facefusion.pipeline.context import Context
+from trt_facefusion.precision.search import Choice, Figures
+
+SCHEMA = 1
+SUFFIX = ".search.json"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Measurements of one kind of search (``section``), valid for one ``key``, and what they have cost."""
+
+    context: Context
+    path: Path
+    section: str
+    key: str
+    figures: Mapping[Choice, Figures]
+    passes: int = 0
+    seconds: float = 0.0
+
+    @classmethod
+    def beside(cls, context: Context, section: str, key: str) -> Measured:
+        """What is known of the context's model; nothing where the file is missing, damaged or has another key."""
+        table = cache_path(context.settings.cache, context.settings.source.name, model_digest(context.prepared.model))
+        path = table.with_name(table.name.removesuffix(".cache") + SUFFIX)
+        found = {} if context.settings.recalibrate else _read(path).get(section, {})
+        if isinstance(found, dict) and found.get("key") == key:
+            try:
+                figures = {frozenset(row[0]): Figures(*row[1:]) for row in found["plans"]}
+                return cls(context, path, section, key, figures, int(found["passes"]), float(found["seconds"]))
+            except (KeyError, TypeError, ValueError, IndexError):
+                context.note(f"{path} is damaged: its plans are measured again")
+        return cls(context, path, section, key, {})
+
+    def save(self, figures: Mapping[Choice, Figures], passes: int, seconds: float) -> None:
+        """Keep ``figures``; a folder that cannot be written to only costs the next build its time."""
+        named = self.context.settings.table is not None  # then nothing else is written to the cache
+        if figures == self.figures or (named and not self.path.parent.exists()):
+            return
+        rows = [[sorted(choice), *astuple(value)] for choice, value in figures.items()]
+        section = {"key": self.key, "passes": passes, "seconds": round(seconds, 2), "plans": rows}
+        document = _read(self.path) | {"schema": SCHEMA, self.section: section}
+        try:
+            write_atomic(self.path, (json.dumps(document, allow_nan=False) + "\n").encode(), "--cache")
+        except StoreError as error:
+            self.context.note(f"the search's measurements are not kept: {error.message}")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return document if isinstance(document, dict) and document.get("schema") == SCHEMA else {}
