@@ -52,6 +52,7 @@ def test_int8_through_tensorrt_gives_the_figures_of_onnxruntime(
         precisions=(Precision.INT8,),
         calib=shared_faces / "calib",
         eval=shared_faces / "eval",
+        planner="rules",
         rule=rule,
         recalibrate=recalibrate,
         max_calib=32,
