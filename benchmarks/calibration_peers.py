@@ -30,6 +30,7 @@ from trt_facefusion.calibration import parse_rule
 from trt_facefusion.graph import GraphView, prepare
 from trt_facefusion.lowering import lower
 from trt_facefusion.lowering.affine import Affine, Affines, equalised_name
+from trt_facefusion.pipeline.calibrate import tensors_to_watch
 from trt_facefusion.precision import Plan, plan_by_rules
 from trt_facefusion.presets import Preset, get_preset, parse_input
 from trt_facefusion.runtime.onnxruntime import OnnxRuntimeRunner
@@ -85,7 +86,7 @@ def ours(model: Path, faces: Path, preset: Preset, images: int) -> None:
 
 def ranges_for(view: GraphView, nodes: list[str], known: Mapping[str, float], affines: Affines) -> dict[str, float]:
     """Ranges of what ``nodes`` read: copies without a range of their own take over that of their originals."""
-    aliases = calibration.tensors_to_watch(view)[1]
+    aliases = tensors_to_watch(view)[1]
     names = {view.nodes[node].input[0] for node in nodes}
     plain = {name: known[name if name in known else aliases[name]] for name in names}
     return plain | {equalised_name(name): known[equalised_name(name)] for name in names if name in affines}
