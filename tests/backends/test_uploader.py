@@ -214,6 +214,16 @@ def test_batches_arrive_through_real_pycuda(request: pytest.FixtureRequest) -> N
     assert emulator["async_pageable"] == 0
 
 
+def test_a_calibration_that_ends_early_waits_for_the_upload_under_way(request: pytest.FixtureRequest) -> None:
+    """The fixture fails where a buffer is freed under queued work."""
+    emulator = request.getfixturevalue("emulated_cuda")
+    feed = BatchFeed(feeds(6), PycudaUploader())
+    next(feed)
+    queued = emulator["async"] - emulator["executed"]
+    feed.close()
+    assert queued > 0
+
+
 def test_a_gpu_that_fails_while_it_uploads_is_told_as_a_failed_build(request: pytest.FixtureRequest) -> None:
     emulator = request.getfixturevalue("emulated_cuda")
     emulator.inject("h2d", UNKNOWN, after=4)

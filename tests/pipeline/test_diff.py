@@ -71,14 +71,17 @@ def test_an_engine_equals_its_own_graph(engines: dict[Precision, Path], faces: P
 
 
 def test_the_original_model_is_compared_by_its_path(engines: dict[Precision, Path], model: Path, faces: Path) -> None:
-    """It bears the names of the typed graph's tensors, and takes its contract from the other side."""
+    """It bears the names of the typed graph's tensors, and takes its contract from the other side.
+
+    Beside INT8, what is made for ONNX Runtime computes in FP32.
+    """
     b = engines[Precision.INT8]
     found = diff(DiffSettings(model, b, faces, aligned=True, max_faces=4, layers=True, layer_faces=4, raised=2))
     assert found.layers is not None
     worst = found.layers.errors[0]
     assert worst.node.precision == "int8" and worst.gain is not None
     assert worst.node.name in {node.name for node in onnx.load(model).graph.node}
-    assert {error.node.precision for error in found.layers.errors} == {"int8", "fp16", "fp32"}
+    assert {error.node.precision for error in found.layers.errors} == {"int8", "fp32"}
 
 
 def test_two_bare_files_need_a_description(model: Path, faces: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -36,7 +37,7 @@ def plain(settings: Settings) -> Path:
     return build(settings(Precision.FP32, batch=BatchRange(1, 2, 3))).engines[0].folder
 
 
-def engine(plain: Path, precision: str = "int8", noise: float = 0.0, **changes: object) -> Path:
+def engine(plain: Path, precision: str = "int8", noise: float = 0.0, **changes: Any) -> Path:
     """An engine for the emulated GPU: the tiny generator, with noise in the weights of its head."""
     store = Store(plain.parent.parent)
     manifest = store.load(plain)
@@ -46,7 +47,8 @@ def engine(plain: Path, precision: str = "int8", noise: float = 0.0, **changes: 
             values = numpy_helper.to_array(tensor)
             values = values + np.random.default_rng(0).normal(0, noise, values.shape).astype(np.float32)
             tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
-    profiles = {name: [list(shape) for shape in shapes] for name, shapes in manifest.shapes.items()}
+    shapes = changes.get("shapes", manifest.shapes)
+    profiles = {name: [list(shape) for shape in kept] for name, kept in shapes.items()}
     files = {name: (plain / name).read_bytes() for name in manifest.files if not name.startswith("engine.")}
     files |= {"engine.engine": trt.make_plan(model, trt.__version__, profiles), "typed.onnx": model.SerializeToString()}
     fields = {"backend": "tensorrt", "backend_version": trt.__version__, "target": "sm86", "pins": PINS}

@@ -108,6 +108,7 @@ def gpu_engine(
     def install() -> None:
         monkeypatch.setitem(sys.modules, "tensorrt", runtime)
         monkeypatch.setattr(runtime.Runtime, "version", request.param)
+        monkeypatch.setattr(runtime, "__version__", request.param)
 
     return folder, install
 

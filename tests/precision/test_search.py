@@ -99,6 +99,10 @@ def test_the_effort_is_bounded_by_work_alone(groups: int, macs: int, faces: int)
     assert found.plans * found.faces * macs <= max(20e12, 8 * min(4, faces) * macs)
 
 
+def test_faces_that_were_asked_for_are_taken_at_any_price() -> None:
+    assert effort(500, 10**15, 64, work=float("inf")).faces == 64
+
+
 def test_two_that_hide_each_other_are_found_out_by_measuring_them_together() -> None:
     """Layer 0 costs nothing alone, but dearly beside layer 1: sums of single costs would keep both."""
     groups = tuple(Group((f"n{i}",), macs, 1) for i, macs in enumerate([50, 40, 10]))

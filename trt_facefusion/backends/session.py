@@ -33,6 +33,11 @@ def library(name: str, product: str, extra: str) -> ModuleType:
             f"{product} cannot be used: {error}.",
             f"Install it with: pip install 'trt-facefusion[{extra}]' (or use --backend onnxruntime).",
         ) from error
+    except Exception as error:  # a library that is there and broken may raise anything
+        raise BackendUnavailableError(
+            f"{product} is installed and does not load: {type(error).__name__}: {error}.",
+            f"Install it again: pip install --force-reinstall 'trt-facefusion[{extra}]'; or use --backend onnxruntime.",
+        ) from error
 
 
 @dataclass

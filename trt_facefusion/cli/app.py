@@ -7,7 +7,20 @@ from typing import Annotated
 import typer
 
 from trt_facefusion import __version__
-from trt_facefusion.cli import build, cache, calibrate, console, diff, doctor, engines, plan, presets, profile, report
+from trt_facefusion.cli import (
+    build,
+    cache,
+    calibrate,
+    console,
+    diff,
+    doctor,
+    engines,
+    faces,
+    plan,
+    presets,
+    profile,
+    report,
+)
 
 app = typer.Typer(
     name="trt-ff",
@@ -28,6 +41,7 @@ app.command("profile", epilog=console.EXIT_CODES)(profile.command)
 app.command("report")(report.command)
 app.command("doctor")(doctor.command)
 app.add_typer(cache.app, name="cache")
+app.add_typer(faces.app, name="faces")
 
 
 @app.callback(invoke_without_command=True)

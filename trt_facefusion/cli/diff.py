@@ -30,6 +30,8 @@ _INPUTS, _LAYERS, _TOLERANCES = (
 _RAN = {GPU: "on the GPU", CPU: "with onnxruntime on the CPU", STAND_IN: "typed ONNX on the CPU, standing in"}
 _LEGEND = "adds: its own error, its inputs being those of A; came in: passed on from before; shows: both, at its output"
 _BAR = 8
+_WIDE = 90
+"""Columns of a terminal in which names of layers and operators leave room for bars."""
 _SHARE_WORTH_RAISING = 0.1
 _SMALLEST_GAIN = 5e-5
 """SSIM; below it a layer's gain is noise of a few faces."""
@@ -205,6 +207,7 @@ def _show_layers(layers: Layers, picture: Accuracy | None, top: int) -> None:
     shown = layers.errors[:top]
     worth = worth_raising(layers.errors, picture)
     measured = any(error.gain is not None for error in shown)
+    bars = console.out.width >= _WIDE
     table = Table(
         title=f"Where the error enters, {layers.faces} faces",
         title_justify="left",
@@ -217,26 +220,23 @@ def _show_layers(layers: Layers, picture: Accuracy | None, top: int) -> None:
     table.add_column("op", overflow="fold")
     table.add_column("in")
     table.add_column("adds", justify="right")
-    table.add_column("", width=_BAR, no_wrap=True)
+    if bars:
+        table.add_column("", width=_BAR, no_wrap=True)
     table.add_column("came in", justify="right")
     table.add_column("shows", justify="right")
     if measured:
-        table.add_column("raising it gains", justify="right")
+        table.add_column("raising\nit gains", justify="right")
     largest = max((error.added or 0.0 for error in shown), default=0.0)
     for error in shown:
-        row: list[str | Text] = [
-            *_layer(error),
-            _bar(error.added, largest),
-            _share(error.inherited),
-            _share(error.total),
-        ]
+        bar = [_bar(error.added, largest)] if bars else []
+        row: list[str | Text] = [*_layer(error), *bar, _share(error.inherited), _share(error.total)]
         if measured:
             row.append(f"{'◄ ' if error in worth else ''}{_gain(error.gain)}")
         table.add_row(*row, style="bold yellow" if error in worth or error.nonfinite_added else "")
     console.out.print(table, highlight=False)
     rest = len(layers.errors) - len(shown)
     exact = sum(error.added == 0 for error in layers.errors)
-    more = f"{rest} more tensors, " if rest else ""
+    more = f"{rest} more {'tensor' if rest == 1 else 'tensors'}, " if rest else ""
     console.out.print(f"[dim]{more}{exact} of {len(layers.errors)} add no error at all[/dim]", highlight=False)
     console.out.print(f"[dim]{_LEGEND}[/dim]", highlight=False)
     if layers.reshaped:

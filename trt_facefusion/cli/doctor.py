@@ -51,12 +51,13 @@ def _show(found: Examination) -> None:
         _show_finding(finding)
     build = found.build
     if build.backend:
-        verdict = f"`trt-ff build` makes {build.target} engines with {build.backend} {build.version}: {build.reason}."
+        reason = build.reason.removesuffix(".")
+        verdict = f"`trt-ff build` makes {build.target} engines with {build.backend} {build.version}: {reason}."
     else:
         verdict = f"`trt-ff build` does not work: {build.reason}"
     style = "bold green" if found.healthy else "bold red"
     if build.backend and not found.healthy:
-        verdict += " It does not work before the problems above are solved."
+        verdict += " See the problems above."
     console.out.print(console.plain(verdict), style=style, highlight=False)
 
 

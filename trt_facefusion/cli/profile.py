@@ -21,6 +21,7 @@ from trt_facefusion.profiling.result import Profile
 _MEASURE, _INPUT, _RUN, _OUT = "Measuring", "Inputs", "Where it runs", "Output"
 _SHADES = " \u258f\u258e\u258d\u258c\u258b\u258a\u2589\u2588"
 _BAR = 16
+_OUTSIDE = "outside of the plan"
 _STYLES = {"int8": "green", "fp16": "blue", "fp32": "magenta"}
 
 
@@ -205,9 +206,11 @@ def _show_trtexec(result: ProfileResult) -> None:
 def _show_layers(profile: Profile, top: int) -> None:
     if not profile.layers or not top:
         return
-    shares = ", ".join(f"{name} {share:.0%}" for name, share in by_precision(profile.layers).items())
+    shares = by_precision(profile.layers)
+    told = ", ".join(f"{_OUTSIDE if name == '-' else name} {share:.0%}" for name, share in shares.items())
+    about = f" ({told})" if set(shares) != {"-"} else ""  # an ONNX file has no plan
     shown = profile.layers[:top]
-    title = f"{console.plain(profile.label)}: the slowest {len(shown)} of {len(profile.layers)} layers ({shares})"
+    title = f"{console.plain(profile.label)}: the slowest {len(shown)} of {len(profile.layers)} layers{about}"
     table = Table(title=title, title_justify="left", header_style="bold")
     table.add_column("layer", overflow="fold")
     for name in ("ms", "share"):

@@ -7,9 +7,11 @@ import importlib.util
 from collections.abc import Iterable, Mapping
 
 from trt_facefusion.backends.capability import capability
+from trt_facefusion.backends.tensorrt import TensorRt
 from trt_facefusion.doctor.driver import Driver, Gpu
 from trt_facefusion.doctor.findings import ADVICE, PROBLEM, WARNING, Finding
 from trt_facefusion.doctor.packages import Packages
+from trt_facefusion.errors import BackendUnavailableError
 
 ENOUGH_GPU_BYTES = 2 << 30
 """Free GPU memory below which a build is warned of: weights, activations and scratch memory of a small generator."""
@@ -70,6 +72,11 @@ def _missing_for_gpu(driver: Driver, packages: Packages) -> Iterable[Finding]:
             f"TensorRT is not installed, so it builds no engines for {gpu.name}",
             (f"pip install '{wheel}>=10.9,<12' pycuda polygraphy",),
         )
+    elif packages[_TENSORRT] is not None:
+        try:
+            TensorRt().version()
+        except BackendUnavailableError as error:
+            yield Finding(PROBLEM, error.message, (f"# {error.remedy}",))
     if packages["pycuda"] is None:
         yield Finding(
             WARNING,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import platform
 import shutil
@@ -150,7 +151,10 @@ def _default_build(*, quick: bool) -> tuple[DefaultBuild, list[Finding]]:
         message = f"the engine maker does not work: {type(error).__name__}: {error}"
         return DefaultBuild("", "", target, message), [Finding(PROBLEM, message)]
     found = []
-    if choice.target != target:
+    if choice.target != target and importlib.util.find_spec("tensorrt_rtx") is not None:
+        again = "pip install --force-reinstall 'trt-facefusion[rtx]'"
+        found = [Finding(PROBLEM, choice.reason, (again,))]  # installed, and broken
+    elif choice.target != target:
         found = [Finding(WARNING, choice.reason, ("pip install 'trt-facefusion[rtx]'",))]
     if choice.backend.name == "tensorrt-rtx":
         found = [Finding(ADVICE, _RTX)]

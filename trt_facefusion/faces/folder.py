@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -22,7 +23,7 @@ from trt_facefusion.faces.decode import (
     decode_image,
     read_bytes,
 )
-from trt_facefusion.faces.detector import FaceDetector
+from trt_facefusion.faces.detector import Face, FaceDetector
 from trt_facefusion.faces.embedder import Embedder
 from trt_facefusion.types import Image, Progress, silent
 
@@ -56,6 +57,20 @@ class Skipped:
     file: str
     reason: str
     kind: str
+
+
+@dataclass(frozen=True, eq=False)
+class Look:
+    """A photo whose face was taken, while its pixels are at hand: ``image`` and ``crop`` [H,W,3] uint8 RGB.
+
+    ``face`` is None, and ``faces_found`` 1, where the photos are aligned crops, in which nothing is detected.
+    """
+
+    file: str
+    image: Image
+    crop: Image
+    face: Face | None
+    faces_found: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,6 +130,8 @@ def read_faces(
     aligned: bool = False,
     min_face_px: int = MIN_FACE_PX,
     detector: FaceDetector | None = None,
+    keep_copies: bool = False,
+    inspect: Callable[[Look], None] | None = None,
     progress: Progress = silent,
 ) -> FaceSet:
     """Read every photo in ``folder`` and below, in sorted order; of several faces the largest is taken.
@@ -128,6 +145,8 @@ def read_faces(
             are taken as they are, resized to ``size``.
         min_face_px: faces (with ``aligned``, pictures) whose shorter side is below this are skipped.
         detector: default `FaceDetector()`.
+        keep_copies: take pictures that are almost the same as an earlier one, too; the same file is still taken once.
+        inspect: called for every face that is taken, in the order of the set, with the whole photo.
         progress: called with stage "faces" after every photo.
 
     Raises:
@@ -137,7 +156,7 @@ def read_faces(
     detector = detector or FaceDetector()
     spec = _Spec(template, size, embedder, aligned, min_face_px, detector)
     paths = image_files(folder)
-    reader = _Reader(spec, len(paths))
+    reader = _Reader(spec, len(paths), keep_copies, inspect)
     seen: list[str] = []
     for done, path in enumerate(paths, 1):
         name = path.relative_to(folder).as_posix()
@@ -276,6 +295,15 @@ def _digest_of(parts: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
+class _Cut(NamedTuple):
+    """The crop and the embedder's chip of a face, and what was detected."""
+
+    crop: Image
+    chip: Image
+    face: Face | None = None
+    faces_found: int = 1
+
+
 @dataclass(frozen=True)
 class _Spec:
     """How a photo becomes a crop and a chip."""
@@ -294,11 +322,11 @@ class _Spec:
             [_VERSION, self.template, str(self.size), self.embedder.digest, str(self.min_face_px), found_by]
         )
 
-    def cut(self, image: Image) -> tuple[Image, Image]:
-        """The crop and the embedder's chip of the face in ``image``."""
+    def cut(self, image: Image) -> _Cut:
+        """The face in ``image``."""
         return self._cut_aligned(image) if self.aligned else self._cut_photo(image)
 
-    def _cut_photo(self, image: Image) -> tuple[Image, Image]:
+    def _cut_photo(self, image: Image) -> _Cut:
         found = self.detector.detect(image)
         if not found:
             raise _SkipError("no_face", "no face was found")
@@ -309,11 +337,12 @@ class _Spec:
             )
         try:
             crop = align_crop(image, face.landmarks, self.template, self.size)
-            return crop, align_crop(image, face.landmarks, self.embedder.template, self.embedder.size)
+            chip = align_crop(image, face.landmarks, self.embedder.template, self.embedder.size)
+            return _Cut(crop, chip, face, len(found))
         except ValueError as error:
             raise _SkipError("no_face", f"no usable face was found: {error}") from error
 
-    def _cut_aligned(self, image: Image) -> tuple[Image, Image]:
+    def _cut_aligned(self, image: Image) -> _Cut:
         height, side = image.shape[:2]
         if height != side:
             raise _SkipError("not_square", f"{side}x{height} pixels: an aligned crop is square")
@@ -326,7 +355,7 @@ class _Spec:
             if side == self.size
             else cv2.resize(image, (self.size, self.size), interpolation=cv2.INTER_AREA if shrink else cv2.INTER_CUBIC)
         )
-        return crop, warp(image, matrix, self.embedder.size)
+        return _Cut(crop, warp(image, matrix, self.embedder.size))
 
 
 @dataclass
@@ -335,6 +364,8 @@ class _Reader:
 
     spec: _Spec
     capacity: int
+    keep_copies: bool = False
+    inspect: Callable[[Look], None] | None = None
     skipped: list[Skipped] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -359,10 +390,12 @@ class _Reader:
             raise _SkipError("too_large", error.reason) from error
         except UnreadableImageError as error:
             raise _SkipError("unreadable", error.reason) from error
-        crop, chip = self.spec.cut(image)
-        twin = self.twins.add(image, crop)
+        crop, chip, face, faces_found = self.spec.cut(image)
+        twin = None if self.keep_copies else self.twins.add(image, crop)
         if twin is not None:
             raise _SkipError("duplicate", f"almost the same picture as {self.files[twin]}")
+        if self.inspect is not None:
+            self.inspect(Look(name, image, crop, face, faces_found))
         self.crops[len(self.files)] = crop
         self.files.append(name)
         self.digests[digest] = name
@@ -391,6 +424,10 @@ class _Reader:
         )
 
 
+VIEWS = ((32, 0.97), (16, 0.96))
+"""Thumbnail side, and the correlation from which on it is a copy: whole picture, crop. See `_TwinFinder`."""
+
+
 class _TwinFinder:
     """Finds copies of a picture: saved again, resized, brightened, turned to grey, or cut out differently.
 
@@ -401,16 +438,14 @@ class _TwinFinder:
     would also take two photos of one person for copies.
     """
 
-    views = ((32, 0.97), (16, 0.96))  # thumbnail side, correlation from which on it is a copy: whole picture, crop
-
     def __init__(self, capacity: int) -> None:
-        self.thumbnails = [np.empty((capacity, side * side), np.float32) for side, _ in self.views]
+        self.thumbnails = [np.empty((capacity, side * side), np.float32) for side, _ in VIEWS]
         self.count = 0
 
     def add(self, image: Image, crop: Image) -> int | None:
         """The index of an earlier copy, or None after taking the picture in as a new one."""
-        for known, picture, (side, limit) in zip(self.thumbnails, (image, crop), self.views, strict=True):
-            known[self.count : self.count + 1] = _thumbnail(picture, side)
+        for known, picture, (side, limit) in zip(self.thumbnails, (image, crop), VIEWS, strict=True):
+            known[self.count : self.count + 1] = thumbnail(picture, side)
             likeness = known[: self.count] @ known[self.count]
             if self.count and likeness.max() > limit:
                 return int(likeness.argmax())
@@ -418,7 +453,7 @@ class _TwinFinder:
         return None
 
 
-def _thumbnail(picture: Image, side: int) -> NDArray[np.float32]:
+def thumbnail(picture: Image, side: int) -> NDArray[np.float32]:
     """Grey values [side*side] with mean 0 and length 1; all 0 for a flat picture."""
     grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
     values = cv2.resize(grey, (side, side), interpolation=cv2.INTER_AREA).astype(np.float32).ravel()

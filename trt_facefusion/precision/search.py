@@ -22,6 +22,7 @@ _BYTES_WEIGHT = 0.1
 _NOISE = 0.005
 """Gains below this share of the whole cost of INT8 are not told from noise."""
 _TRUST_ALONE = 0.3
+_UNBOUNDED = 2**40
 _LOOK_AHEAD = 3
 """Groups that are measured before each step of the path; the best of them is raised."""
 
@@ -102,10 +103,11 @@ class Effort:
 def effort(groups: int, macs: int, faces: int, work: float, fewest_faces: int = 4) -> Effort:
     """What can be measured within ``work`` MACs: all on ``faces`` faces, or on fewer, or fewer plans.
 
-    It looks at no clock, so that a plan does not depend on the speed of a machine. ``macs`` are those of one face.
+    It looks at no clock, so that a plan does not depend on the speed of a machine. ``macs`` are those of one face;
+    infinite ``work`` means that ``faces`` are wanted at any price.
     """
     plans = PLANS_A_GROUP * groups + 8
-    affordable = int(work // max(macs, 1))
+    affordable = int(min(work / max(macs, 1), _UNBOUNDED))
     fewest = min(fewest_faces, faces)
     if affordable >= plans * fewest:
         return Effort(plans, min(faces, affordable // plans), groups)

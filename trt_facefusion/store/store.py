@@ -124,7 +124,10 @@ class Store:
             ) from error
         except OSError as error:
             raise store_error(error, folder / MANIFEST, "read") from error
-        manifest = Manifest.from_json(text)
+        try:
+            manifest = Manifest.from_json(text)
+        except StoreError as error:
+            raise StoreError(f"{folder}: {error.message}", error.remedy) from error
         if not any(name.startswith("engine.") for name in manifest.files):
             raise damaged(folder / MANIFEST, manifest, "it names no engine")
         for name, file in manifest.files.items():

@@ -1,0 +1,163 @@
+"""What a plan search costs, against a naive one: the sensitivity of every layer, by one onnxruntime session for each.
+
+Both measure the same plans (each layer or group alone in INT8) on the same faces with the same metric, and must find
+the same figures. The last row is the whole search: it also raises each group from all-INT8, walks the front and
+corrects the plan, so it measures more.
+
+    python benchmarks/search.py --calib samples/faces
+    python benchmarks/search.py --onnx NET.onnx --input image=image:256:-1:1 --calib FOLDER --faces 4
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from trt_facefusion.accuracy.metrics import ssim
+from trt_facefusion.cli import options
+from trt_facefusion.lowering import lower
+from trt_facefusion.pipeline.attempt import Attempts
+from trt_facefusion.pipeline.context import Context
+from trt_facefusion.pipeline.search import PlanSearch
+from trt_facefusion.pipeline.settings import BuildSettings
+from trt_facefusion.types import Precision
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way of measuring: what it made, and what that took."""
+
+    what: str
+    plans: int
+    sessions: int
+    passes: int
+    wall_s: float
+    cpu_s: float
+    drops: dict[str, float]
+
+
+def cpu_seconds() -> float:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+
+
+def timed(work: Callable[[], tuple[int, int, int, dict[str, float]]], what: str) -> Row:
+    wall, cpu = time.perf_counter(), cpu_seconds()
+    plans, sessions, passes, drops = work()
+    return Row(what, plans, sessions, passes, time.perf_counter() - wall, cpu_seconds() - cpu, drops)
+
+
+def pictures(search: PlanSearch, model: onnx.ModelProto, plain_options: ort.SessionOptions) -> np.ndarray:
+    """A session of its own, onnxruntime's own threads, one batch after the other."""
+    session = ort.InferenceSession(model.SerializeToString(), plain_options, providers=["CPUExecutionProvider"])
+    painter, made = search.meter.painter, []
+    size = painter.feeder.fixed_batch or 1
+    for start in range(0, len(search.meter.faces), size):
+        part = search.meter.faces[start : start + size]
+        tensor = session.run([painter.output], dict(painter.feeder(part)))[0]
+        made.append(painter.feeder.preset.output.decode(tensor)[: len(part)])
+    return np.concatenate(made).clip(0, 1)
+
+
+def naive(search: PlanSearch) -> tuple[int, int, int, dict[str, float]]:
+    """Lower each plan, load it, run it, compare."""
+    plain_options = ort.SessionOptions()
+    plain_options.log_severity_level = 4
+    plain_options.add_session_config_entry("session.disable_quant_qdq", "1")
+    view, ranges = search.context.view, search.ranges
+    wanted = pictures(search, view.model, plain_options)
+    drops = {}
+    for group in search.groups:
+        others = [name for name in search.widest.names(Precision.INT8) if name not in group.nodes]
+        plan = search.widest.raised(dict.fromkeys(others, "not measured now"))
+        model = lower(view, plan, ranges.table, Precision.FP32, ranges.exponents)
+        drops[group.nodes[0]] = float(1 - ssim(wanted, pictures(search, model, plain_options)).mean())
+    sessions = len(search.groups) + 1
+    return len(search.groups), sessions, sessions * len(search.meter.faces), drops
+
+
+def ours(search: PlanSearch) -> tuple[int, int, int, dict[str, float]]:
+    """The same plans as inputs of one session."""
+    meter = search.meter
+    figures = meter([frozenset({index}) for index in range(len(search.groups))])
+    drops = {group.nodes[0]: f.ssim_drop for group, f in zip(search.groups, figures, strict=True)}
+    return len(search.groups), 1, meter.passes, drops
+
+
+def whole(search: PlanSearch) -> tuple[int, int, int, dict[str, float]]:
+    """Everything that `trt-ff plan` measures."""
+    found = search.found
+    return len(found.points) - 1, 1, search.meter.passes, {}
+
+
+def fresh(attempts: Attempts) -> PlanSearch:
+    """A search that knows no measurement yet."""
+    attempts.__dict__.pop("search", None)
+    return attempts.search
+
+
+def show(rows: list[Row]) -> Table:
+    table = Table("", "plans", "sessions", "inferences", "wall s", "CPU s", "CPU ms / inference")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for row in rows:
+        figures = f"{row.wall_s:.1f}", f"{row.cpu_s:.1f}", f"{1000 * row.cpu_s / row.passes:.0f}"
+        table.add_row(row.what, str(row.plans), str(row.sessions), str(row.passes), *figures)
+    return table
+
+
+def main(
+    calib: options.Calib,
+    onnx_file: Annotated[Path | None, typer.Option("--onnx", help="The generator (else the bundled one).")] = None,
+    preset: options.PresetName = None,
+    inputs: options.Inputs = None,
+    max_calib: options.MaxCalib = 100,
+    faces: Annotated[int, typer.Option(min=1, help="Faces that plans are measured on.")] = 8,
+    as_json: options.AsJson = False,
+) -> None:
+    """Measure single layers both ways, then search."""
+    source = options.source_of(onnx_file, None, None)
+    described = options.preset_of(source, preset, inputs or [])
+    with tempfile.TemporaryDirectory() as folder:
+        settings = BuildSettings(
+            source,
+            described,
+            (Precision.INT8,),
+            calib,
+            backend="onnxruntime",
+            rule="entropy",
+            max_calib=max_calib,
+            search_faces=faces,
+            cache=Path(folder),
+        )
+        attempts = Attempts(Context(settings, lambda *_: None, lambda _: None))
+        fresh(attempts).meter.painter.feeder([0])  # calibration and the embedding of faces are nobody's cost here
+        rows = [
+            timed(lambda: naive(fresh(attempts)), "a session for each layer"),
+            timed(lambda: ours(fresh(attempts)), "one session, plans as inputs"),
+            timed(lambda: whole(fresh(attempts)), "the whole search"),
+        ]
+    first, second = rows[0].drops, rows[1].drops
+    difference = max(abs(first[name] - second[name]) for name in first)
+    if as_json:
+        print(json.dumps({"difference": difference, "rows": [row.__dict__ for row in rows]}))
+        return
+    Console().print(show(rows))
+    print(f"largest difference between both ways, in SSIM drop of a layer: {difference:.1e}")
+
+
+if __name__ == "__main__":
+    typer.run(main)

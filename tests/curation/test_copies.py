@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import sets
+
+from trt_facefusion.curation.copies import people
+from trt_facefusion.curation.survey import Survey
+
+
+def test_different_people_are_no_copies(some: Survey) -> None:
+    assert len(set(some.copies.tolist())) == len(some)
+    assert some.copy_of == {}
+
+
+def test_copies_point_to_the_sharpest(some_faces: Path, surveyed: sets.Surveyor, tmp_path: Path) -> None:
+    first, *others = sets.photos(some_faces, 3)
+    sets.near_identical(first, sets.copies([first, *others], tmp_path), 4)
+    found = surveyed(tmp_path)
+    group = [photo for photo in found.photos if photo.file.startswith("copy_") or photo.file == first.name]
+    best = max(group, key=lambda photo: photo.sharpness)
+    assert found.copy_of == {photo.file: best.file for photo in group if photo is not best}
+    assert len(found.best_copies()) == 3
+
+
+def test_the_same_file_twice_counts_as_a_duplicate(some_faces: Path, surveyed: sets.Surveyor, tmp_path: Path) -> None:
+    first = sets.photos(some_faces, 1)[0]
+    sets.copies([first], tmp_path / "a")
+    sets.copies([first], tmp_path / "b")
+    found = surveyed(tmp_path)
+    assert len(found) == 1 and [skip.kind for skip in found.skipped] == ["duplicate"]
+
+
+def test_people_are_counted_by_distance_to_their_mean_face() -> None:
+    rng = np.random.default_rng(0)
+    centres = 3 * np.eye(4, 16)
+    faces = np.repeat(centres, [5, 1, 3, 2], 0) + rng.normal(0, 0.03, (11, 16))
+    found = people(faces.astype(np.float32), 0.6)
+    assert np.unique(found, return_counts=True)[1].tolist() == [5, 1, 3, 2]

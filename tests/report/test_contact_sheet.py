@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import io
+import re
+from dataclasses import replace
+from html import unescape
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from trt_facefusion.curation.coverage import coverage
+from trt_facefusion.curation.survey import survey
+from trt_facefusion.faces.embedder import DlibEmbedder
+from trt_facefusion.report.contact_sheet import Sheet, html, png
+
+
+@pytest.fixture(scope="module")
+def sheet(sample_faces: Path, tmp_path_factory: pytest.TempPathFactory) -> Sheet:
+    folder = tmp_path_factory.mktemp("sheet")
+    for path in sorted(sample_faces.glob("*.jpg"))[:10]:
+        (folder / path.name).write_bytes(path.read_bytes())
+    found = survey(folder, embedder=DlibEmbedder())
+    return Sheet("Faces in <b>", "ten faces", found.photos, found.chips, coverage(found))
+
+
+class Links(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found += [f"{tag} {key}={value}" for key, value in attrs if key in {"src", "href"}]
+        self.found += [tag] if tag in {"script", "link", "iframe"} else []
+
+
+def test_nothing_is_loaded_from_outside(sheet: Sheet) -> None:
+    page, links = html(sheet), Links()
+    links.feed(page)
+    assert links.found == []
+    assert all(address.startswith("data:image/") for address in re.findall(r"url\(([^)]*)\)", page))
+
+
+def test_the_page_shows_each_photo_and_each_finding(sheet: Sheet) -> None:
+    page = unescape(html(sheet))
+    for photo in sheet.photos:
+        assert photo.file in page
+    for finding in (*sheet.coverage.problems, *sheet.coverage.gaps):
+        assert finding.text in page and finding.advice in page
+
+
+def test_titles_and_file_names_are_text_not_markup(sheet: Sheet) -> None:
+    odd = replace(sheet.photos[0], file='"><script>alert(1)</script>.jpg')
+    page = html(replace(sheet, photos=(odd, *sheet.photos[1:])))
+    assert "<script" not in page and "Faces in <b>" not in page
+
+
+def test_the_picture_holds_the_faces_by_light_and_pose(sheet: Sheet) -> None:
+    picture, darker = (
+        np.array(PIL.Image.open(io.BytesIO(png(shown))).convert("RGB"))
+        for shown in (sheet, replace(sheet, chips=sheet.chips // 2))
+    )
+    assert picture.shape[1] > 1000
+    placed = sum(len(members) for members in sheet.cells().values())
+    assert placed == sum(photo.pose is not None for photo in sheet.photos)
+    assert picture.mean() > darker.mean()
+
+
+def test_the_same_photos_give_the_same_sheet(sheet: Sheet) -> None:
+    assert html(sheet) == html(sheet) and png(sheet) == png(sheet)

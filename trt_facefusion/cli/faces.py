@@ -1,0 +1,271 @@
+"""`trt-ff faces`: what a folder of photos covers, and a selection of it to calibrate on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import numpy as np
+import typer
+from rich.table import Table
+
+from trt_facefusion.cli import console
+from trt_facefusion.curation.coverage import Coverage, Finding, Row, coverage
+from trt_facefusion.curation.facets import AXES
+from trt_facefusion.curation.survey import Photo, Survey, survey
+from trt_facefusion.errors import BadInputError, FacesError
+from trt_facefusion.faces.embedder import DlibEmbedder, Embedder
+from trt_facefusion.faces.folder import KINDS, require_enough
+from trt_facefusion.files import write_atomic
+from trt_facefusion.types import Progress
+
+if TYPE_CHECKING:
+    from trt_facefusion.pipeline.curate import Curated, Generator
+
+GAPS = 2
+"""Exit code of --strict where something is missing: the photos are bad input."""
+
+app = typer.Typer(
+    help="Check and choose the photos that INT8 is calibrated on.", no_args_is_help=True, rich_markup_mode="rich"
+)
+
+Folder = Annotated[Path, typer.Argument(help="Photos; folders below are read too.", show_default=False)]
+Aligned = Annotated[bool, typer.Option("--aligned", help="The photos are aligned square crops already.")]
+SheetFile = Annotated[
+    Optional[Path],
+    typer.Option("--sheet", help="Write a contact sheet: FILE.html and FILE.png, with pictures of the faces."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+
+
+@app.command("audit")
+def audit(
+    folder: Folder,
+    aligned: Aligned = False,
+    sheet: SheetFile = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 2 if anything is missing.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say what the faces in a folder cover, what is missing for INT8 calibration, and what to add.
+
+    Measures every face: size, sharpness, exposure, head pose, skin tone (ITA), whether something covers eyes or mouth,
+    near copies, and how many people there are. Light and skin tone are estimated from single photos and serve coverage
+    only. Nobody is identified: what tells people apart stays in memory, only counts are shown, and nothing is written
+    unless you ask for a contact sheet.
+
+    Exit code 0 with warnings where something is missing; --strict makes that 2.
+    """
+    with console.progress_bar() as (progress, _):
+        found = _survey(folder, DlibEmbedder(), aligned, progress)
+    covered = coverage(found)
+    files = [] if sheet is None else _write_sheet(sheet, f"Faces in {folder.name}", _summary(found), found, covered)
+    if as_json:
+        console.print_json(_as_json(folder, found, covered) | {"sheets": [str(file) for file in files]})
+    else:
+        _show(found, covered)
+        _say_files(files)
+    if strict and (covered.problems or covered.gaps):
+        raise typer.Exit(GAPS)
+
+
+@app.command("curate")
+def curate(
+    folder: Folder,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The folder for the chosen photos.", show_default=False)
+    ],
+    count: Annotated[int, typer.Option("-n", "--count", min=2, help="How many photos to choose.")] = 300,
+    onnx: Annotated[
+        Optional[Path],
+        typer.Option(help="Your generator: also spread over its activations (then describe its inputs)."),
+    ] = None,
+    preset: Annotated[
+        Optional[str],
+        typer.Option(
+            help="The generator's inputs, see `trt-ff presets`; without --onnx, `reference` is the bundled one."
+        ),
+    ] = None,
+    inputs: Annotated[
+        Optional[list[str]], typer.Option("--input", help="One input of --onnx, as for `build`; repeat it.")
+    ] = None,
+    embedder: Annotated[
+        Optional[Path], typer.Option(help="ArcFace ONNX that the generator's embeddings come from.")
+    ] = None,
+    aligned: Aligned = False,
+    link: Annotated[bool, typer.Option("--link", help="Link to the photos instead of copying them.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an earlier selection in --output.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Choose the photos of a folder that together cover most, and copy them to another.
+
+    Blurred, burnt-out and unreadable photos go, and all but the sharpest of near copies. The rest is chosen one by one:
+    what lies farthest from all chosen before, in identity, pose, light, skin tone and sharpness, first of all what is
+    still short. With a generator also by how its activations differ. The same photos always give the same selection.
+
+    The output holds selection.csv (why each photo was chosen), selection.json (the coverage before and after) and
+    contact_sheet.html. None of them holds an embedding, or says who is whom.
+    """
+    from trt_facefusion.pipeline.curate import curated
+    from trt_facefusion.report.selection import check_output, facts, save_selection
+
+    check_output(output, folder, force)
+    generator = _generator(onnx, preset, inputs or [], embedder)
+    with console.progress_bar() as (progress, note):
+        result = curated(folder, count, generator, aligned=aligned, progress=progress)
+        if len(result.selection.chosen) < count:
+            note(f"warning: only {len(result.selection.chosen)} photos are fit, {count} were asked for")
+        save_selection(result, folder, output, link=link)
+    if as_json:
+        console.print_json(facts(result) | {"folder": str(output)})
+    else:
+        _show_selection(result, output)
+
+
+def _generator(onnx: Path | None, preset: str | None, inputs: list[str], embedder: Path | None) -> Generator | None:
+    from trt_facefusion.export import OnnxSource, ReferenceSource
+    from trt_facefusion.pipeline.curate import Generator
+    from trt_facefusion.presets import Preset, get_preset, parse_input
+
+    if preset is not None and inputs:
+        raise BadInputError("both --preset and --input are given", "describe the inputs in one way")
+    if onnx is None:
+        if preset == "reference" and embedder is None:
+            return Generator(ReferenceSource(), get_preset("reference"))
+        if preset is not None or inputs or embedder is not None:
+            raise BadInputError(
+                "--preset, --input and --embedder describe a model, but none is named", "add --onnx FILE"
+            )
+        return None
+    if preset is None and not inputs:
+        raise BadInputError(
+            f"nothing says what the inputs of {onnx.name} are",
+            "name a --preset, or describe each input: --input NAME=image:SIZE:MIN:MAX[:bgr] or NAME=embedding",
+        )
+    described = get_preset(preset) if preset else Preset.from_inputs([parse_input(text) for text in inputs])
+    if described.embedder == "arcface" and described.embedding is not None and embedder is None:
+        raise BadInputError(
+            f"the preset {described.name!r} takes ArcFace embeddings, and that embedder is not bundled",
+            "name its ONNX file with --embedder",
+        )
+    return Generator(OnnxSource(onnx), described, embedder)
+
+
+def _survey(folder: Path, embedder: Embedder, aligned: bool, progress: Progress) -> Survey:
+    found = survey(folder, embedder=embedder, aligned=aligned, progress=progress)
+    try:
+        require_enough(found.faces, 1)
+    except FacesError as error:
+        raise FacesError(f"{folder}: {error.message}", error.remedy) from error
+    return found
+
+
+def _summary(found: Survey) -> str:
+    photos = len(found) + len(found.skipped)
+    people = len(np.unique(found.persons))
+    return f"{len(found)} faces in {photos} photos, about {people} {'person' if people == 1 else 'people'}"
+
+
+def _as_json(folder: Path, found: Survey, covered: Coverage) -> dict[str, Any]:
+    copies = found.copy_of
+    return {
+        "schema": 1,
+        "folder": str(folder),
+        "photos": len(found) + len(found.skipped),
+        "faces": len(found),
+        "different_pictures": len(found.best_copies()),
+        "people_about": len(np.unique(found.persons)),
+        "photos_of_the_most_frequent_person": found.largest_person,
+        "skipped": [{"file": skip.file, "kind": skip.kind, "reason": skip.reason} for skip in found.skipped],
+        "coverage": covered.as_dict(),
+        "per_photo": [photo.as_dict() | {"near_copy_of": copies.get(photo.file)} for photo in _by_name(found)],
+    }
+
+
+def _by_name(found: Survey) -> list[Photo]:
+    return sorted(found.photos, key=lambda photo: photo.file)
+
+
+def _write_sheet(target: Path, title: str, subtitle: str, found: Survey, covered: Coverage) -> list[Path]:
+    from trt_facefusion.report.contact_sheet import Sheet, html, png
+
+    sheet = Sheet(title, subtitle, found.photos, found.chips, covered)
+    stem = target.with_suffix("") if target.suffix.lower() in {".html", ".png"} else target
+    files = [stem.with_name(stem.name + suffix) for suffix in (".html", ".png")]
+    for file, data in zip(files, (html(sheet).encode(), png(sheet)), strict=True):
+        write_atomic(file, data, "--sheet")
+    return files
+
+
+def _show(found: Survey, covered: Coverage) -> None:
+    console.out.print(_summary(found), highlight=False)
+    kinds = found.faces.summary()
+    if kinds:
+        told = ", ".join(f"{count} {KINDS[kind]}" for kind, count in kinds.items())
+        console.out.print(f"skipped: {told}", highlight=False)
+    console.out.print(_table({"share": covered}))
+    _show_findings("Gaps", covered.gaps, "yellow")
+    _show_findings("Wrong with the set", covered.problems, "red")
+    if not covered.problems and not covered.gaps:
+        console.out.print("[green]nothing is missing[/green]")
+
+
+def _show_selection(result: Curated, output: Path) -> None:
+    before, after = result.coverage["before"], result.coverage["after"]
+    chosen, everything = len(result.selection.chosen), len(result.survey)
+    console.out.print(_table({f"all {everything}": before, f"chosen {chosen}": after}))
+    _show_findings("Still missing", after.gaps, "yellow")
+    _show_findings("Wrong with the set", result.problems, "red")
+    dropped = len(result.selection.dropped)
+    text = f"chosen {chosen} of {everything} faces; {dropped} left out as too poor or near copies"
+    console.out.print(text, highlight=False)
+    _say_files([output])
+
+
+def _table(columns: dict[str, Coverage]) -> Table:
+    """Shares by axis and bin; one column for each coverage, and what is aimed at."""
+    table = Table(header_style="bold")
+    table.add_column("")
+    table.add_column("")
+    for name in columns:
+        table.add_column(name, justify="right")
+    table.add_column("aim", justify="right")
+    by_place = [{(row.axis, row.bin): row for row in covered.rows} for covered in columns.values()]
+    for axis, rows in groupby(next(iter(columns.values())).rows, key=lambda row: row.axis):
+        shown = [row for row in rows if row.bin != "other"]
+        for number, row in enumerate(shown):
+            shares = [_share(found[axis, row.bin]) for found in by_place]
+            title = AXES[axis].title if number == 0 else ""
+            table.add_row(title, row.words, *shares, _aim(row), end_section=number == len(shown) - 1)
+    return table
+
+
+def _share(row: Row) -> str:
+    text = f"{row.share:.1%}"
+    return f"[yellow]{text}[/yellow]" if row.gap else text
+
+
+def _aim(row: Row) -> str:
+    least, most = row.target.least, row.target.most
+    if least > 0 and most < 1:
+        return f"{100 * least:.0f} to {most:.0%}"
+    return f">= {least:.0%}" if least > 0 else f"<= {most:.0%}" if most < 1 else ""
+
+
+def _show_findings(heading: str, findings: Sequence[Finding], colour: str) -> None:
+    if not findings:
+        return
+    console.out.print(f"\n[bold {colour}]{heading}[/bold {colour}]")
+    for finding in findings:
+        hanging = Table.grid(padding=(0, 1))
+        hanging.add_column(no_wrap=True)
+        hanging.add_column()
+        hanging.add_row(f"[{colour}]![/{colour}]", console.plain(finding.text))
+        hanging.add_row("", f"[dim]{console.plain(finding.advice)}[/dim]")
+        console.out.print(hanging, highlight=False)
+
+
+def _say_files(files: Sequence[Path]) -> None:
+    for file in files:
+        console.out.print(f"written: {file}", highlight=False, markup=False, soft_wrap=True)

@@ -1,0 +1,165 @@
+"""A contact sheet of a set of faces: one page (HTML) or one picture (PNG) from which a person sees what is covered."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from trt_facefusion.curation.coverage import Coverage, Finding, Row
+from trt_facefusion.curation.facets import AXES, facets
+from trt_facefusion.curation.survey import Photo
+from trt_facefusion.report.images import data_uri
+
+COLUMNS = {
+    "profile left": "profile, left",
+    "left": "turned left",
+    "frontal": "frontal",
+    "right": "turned right",
+    "profile right": "profile, right",
+}
+ROWS = {"bright": "bright", "even": "even light", "side": "side light", "low": "low light"}
+
+_CELL_COLUMNS, _CELL_ROWS, _THUMB_PX = 4, 3, 64
+_CELL_FACES = _CELL_COLUMNS * _CELL_ROWS
+MOST_SHOWN = 600
+"""Photos that the page shows one by one: with more it would weigh many megabytes."""
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """What is shown: ``chips`` [N,128,128,3] uint8 of ``photos``, their coverage, a title and a line below it."""
+
+    title: str
+    subtitle: str
+    photos: Sequence[Photo]
+    chips: NDArray[np.uint8]
+    coverage: Coverage
+
+    def cells(self) -> dict[tuple[str, str], list[int]]:
+        """Photos by light and pose, each cell from dark to light skin; photos of unknown pose are in none."""
+        found: dict[tuple[str, str], list[int]] = {(row, column): [] for row in ROWS for column in COLUMNS}
+        for index, photo in enumerate(self.photos):
+            place = facets(photo)
+            if "pose" in place:
+                pose = place["pose"]
+                side = "right" if photo.pose is not None and photo.pose.yaw > 0 else "left"
+                found[place["light"], f"{pose} {side}" if pose == "profile" else pose].append(index)
+        for members in found.values():
+            members.sort(key=lambda index: (_tone(self.photos[index]), self.photos[index].digest))
+        return found
+
+
+def _tone(photo: Photo) -> float:
+    return -999.0 if photo.tone.ita is None else photo.tone.ita
+
+
+def _spread(members: Sequence[int], most: int) -> list[int]:
+    """At most ``most`` of ``members``, evenly spread."""
+    if len(members) <= most:
+        return list(members)
+    return [members[round(place)] for place in np.linspace(0, len(members) - 1, most)]
+
+
+def html(sheet: Sheet) -> str:
+    """The sheet as a page in which nothing is loaded from outside."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
+    )
+    thumbs = {index: data_uri(_thumb(sheet.chips[index])) for index in _shown(sheet)}
+    return environment.get_template("contact_sheet.html").render(
+        sheet=sheet,
+        columns=COLUMNS,
+        rows=ROWS,
+        cells={place: (len(found), _spread(found, _CELL_FACES)) for place, found in sheet.cells().items()},
+        thumbs=thumbs,
+        axes=[_bars(name, list(rows)) for name, rows in groupby(sheet.coverage.rows, key=lambda row: row.axis)],
+        groups=_groups(sheet, set(thumbs)),
+        hidden=len(sheet.photos) - len(thumbs),
+    )
+
+
+def _shown(sheet: Sheet) -> set[int]:
+    in_cells = {index for found in sheet.cells().values() for index in _spread(found, _CELL_FACES)}
+    return in_cells | set(_spread(range(len(sheet.photos)), MOST_SHOWN))
+
+
+def _bars(name: str, rows: Sequence[Row]) -> dict[str, Any]:
+    return {"title": AXES[name].title, "rows": [row for row in rows if row.bin != "other"]}
+
+
+def _groups(sheet: Sheet, shown: set[int]) -> list[dict[str, Any]]:
+    """All shown photos by pose, each group from dark to bright light."""
+    poses = {**AXES["pose"].bins, "": "faces of unknown pose"}
+    members: dict[str, list[int]] = {key: [] for key in poses}
+    for index in sorted(shown, key=lambda index: sheet.photos[index].exposure.lightness):
+        members[facets(sheet.photos[index]).get("pose", "")].append(index)
+    return [{"title": poses[key], "members": found} for key, found in members.items() if found]
+
+
+def _thumb(chip: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return np.asarray(Image.fromarray(chip).resize((96, 96), Image.Resampling.LANCZOS), np.uint8)
+
+
+_INK, _SOFT, _BACK, _CARD, _BAD = "#1c1f23", "#5d6670", "#f6f7f9", "#ffffff", "#b3261e"
+_EDGE, _LABEL, _GAP = 24, 96, 10
+_CELL_W, _CELL_H = _CELL_COLUMNS * _THUMB_PX + 8, _CELL_ROWS * _THUMB_PX + 30
+_LINES = 14
+
+
+def png(sheet: Sheet) -> bytes:
+    """The sheet as a picture: light down, pose across, up to 12 faces a cell, and the gaps in words."""
+    width = 2 * _EDGE + _LABEL + len(COLUMNS) * (_CELL_W + _GAP)
+    top = 104
+    findings = [*sheet.coverage.problems, *sheet.coverage.gaps]
+    grid_bottom = top + 24 + len(ROWS) * (_CELL_H + _GAP)
+    height = grid_bottom + 44 + 22 * (min(len(findings), _LINES) + 1) + _EDGE
+    canvas = Image.new("RGB", (width, height), _BACK)
+    draw = ImageDraw.Draw(canvas)
+    draw.text((_EDGE, 22), sheet.title, _INK, _font(26))
+    draw.text((_EDGE, 60), sheet.subtitle, _SOFT, _font(15))
+    cells = sheet.cells()
+    for column, (pose, name) in enumerate(COLUMNS.items()):
+        x = _EDGE + _LABEL + column * (_CELL_W + _GAP)
+        draw.text((x, top - 4), name, _INK, _font(16))
+        for row, light in enumerate(ROWS):
+            _cell(canvas, draw, (x, top + 24 + row * (_CELL_H + _GAP)), sheet.chips, cells[light, pose])
+    for row, name in enumerate(ROWS.values()):
+        draw.text((_EDGE, top + 32 + row * (_CELL_H + _GAP)), name, _INK, _font(16))
+    _findings(draw, grid_bottom + 16, findings)
+    buffer = io.BytesIO()
+    canvas.save(buffer, "png", optimize=True)
+    return buffer.getvalue()
+
+
+def _cell(
+    canvas: Image.Image, draw: ImageDraw.ImageDraw, at: tuple[int, int], chips: NDArray[np.uint8], members: list[int]
+) -> None:
+    x, y = at
+    draw.rounded_rectangle((x, y, x + _CELL_W, y + _CELL_H), 6, _CARD)
+    draw.text((x + 6, y + 4), str(len(members)) if members else "none", _SOFT if members else _BAD, _font(15))
+    for place, index in enumerate(_spread(members, _CELL_FACES)):
+        thumb = Image.fromarray(chips[index]).resize((_THUMB_PX, _THUMB_PX), Image.Resampling.LANCZOS)
+        row, column = divmod(place, _CELL_COLUMNS)
+        canvas.paste(thumb, (x + 4 + column * _THUMB_PX, y + 26 + row * _THUMB_PX))
+
+
+def _findings(draw: ImageDraw.ImageDraw, y: int, findings: Sequence[Finding]) -> None:
+    heading = "What is missing" if findings else "Every target is met"
+    draw.text((_EDGE, y), heading, _INK, _font(18))
+    for line, finding in enumerate(findings[:_LINES]):
+        more = len(findings) - _LINES if line == _LINES - 1 else 0
+        text = f"and {more + 1} more" if more > 0 else finding.text
+        draw.text((_EDGE, y + 28 + 22 * line), text, _SOFT, _font(15))
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size)
