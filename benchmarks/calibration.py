@@ -27,9 +27,10 @@ from rich.console import Console
 from rich.table import Table
 
 from trt_facefusion.calibration import Batches, Histogram, collect, parse_rule
-from trt_facefusion.calibration.channels import channel_amax
+from trt_facefusion.calibration.channels import channel_ranges
 from trt_facefusion.graph import GraphView
-from trt_facefusion.lowering.equalise import Exponents, candidates, equalised_name, exponents, with_divisions
+from trt_facefusion.lowering.affine import Affines, equalised_name
+from trt_facefusion.lowering.equalise import affines, candidates, with_affines
 from trt_facefusion.pipeline.calibrate import EQUALISING_FACES, read_by_int8, tensors_to_watch
 from trt_facefusion.pipeline.choose import spread
 from trt_facefusion.presets import Preset, get_preset, parse_input
@@ -91,21 +92,21 @@ def plain_without_spinning(model: onnx.ModelProto, batches: Batches) -> None:
 
 def whole_step(
     model: onnx.ModelProto, batches: Batches, threads: int | None = None
-) -> tuple[dict[str, Histogram], Exponents]:
-    """What a build does: the channels' peaks on some faces, then histograms of every tensor on all of them."""
+) -> tuple[dict[str, Histogram], Affines]:
+    """What a build does: the channels' ranges on some faces, then histograms of every tensor on all of them."""
     view = GraphView(model)
     few = spread(batches.count, EQUALISING_FACES)
     some = Batches(lambda indices: batches.feeds([few[i] for i in indices]), len(few), batches.batch_size)
-    factors = exponents(view, channel_amax(model, list(candidates(view)), some))
+    found = affines(view, channel_ranges(model, list(candidates(view)), some))
     watched, aliases = tensors_to_watch(view)
-    read = {aliases.get(name, name) for name in read_by_int8(view)} - set(factors)
-    tensors = [*watched, *map(equalised_name, factors)]
+    read = {aliases.get(name, name) for name in read_by_int8(view)} - set(found)
+    tensors = [*watched, *map(equalised_name, found)]
     sparse = [name for name in watched if name not in read]
-    return collect(with_divisions(model, factors), tensors, batches, sparse=sparse, threads=threads), factors
+    return collect(with_affines(model, found), tensors, batches, sparse=sparse, threads=threads), found
 
 
 def pass_alone(model: onnx.ModelProto, batches: Batches) -> None:
-    """The histograms without the channels' peaks and the equalised tensors."""
+    """The histograms without the channels' ranges and the equalised tensors."""
     view = GraphView(model)
     watched, aliases = tensors_to_watch(view)
     read = {aliases.get(name, name) for name in read_by_int8(view)}

@@ -43,9 +43,10 @@ def shuffled(batches: Batches, seed: int) -> Batches:
 
 def calibrated(model: onnx.ModelProto, batches: Batches, threads: int | None = None) -> Calibration:
     """The calibration step of a build, by the rule of the first of `RULES`."""
-    histograms, exponents = calibration.whole_step(model, batches, threads)
-    kept = {name: tuple(values.tolist()) for name, values in exponents.items()}
-    return Calibration("model", "", "", histograms, RULES[0], exponents=kept)
+    histograms, affines = calibration.whole_step(model, batches, threads)
+    exponents = {name: tuple(affine.exponents.tolist()) for name, affine in affines.items()}
+    offsets = {name: tuple(affine.offsets.tolist()) for name, affine in affines.items()}
+    return Calibration("model", "", "", histograms, RULES[0], exponents=exponents, offsets=offsets)
 
 
 def digest_of(found: Calibration) -> str:

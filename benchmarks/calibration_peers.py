@@ -29,7 +29,8 @@ from trt_facefusion.accuracy.metrics import psnr_db, ssim
 from trt_facefusion.calibration import parse_rule
 from trt_facefusion.graph import GraphView, prepare
 from trt_facefusion.lowering import lower
-from trt_facefusion.lowering.equalise import Exponents, equalised_name
+from trt_facefusion.lowering.affine import Affine, Affines, equalised_name
+from trt_facefusion.pipeline.calibrate import tensors_to_watch
 from trt_facefusion.precision import Plan, plan_by_rules
 from trt_facefusion.presets import Preset, get_preset, parse_input
 from trt_facefusion.runtime.onnxruntime import OnnxRuntimeRunner
@@ -72,23 +73,23 @@ def plan_of(view: GraphView, nodes: list[str]) -> Plan:
 
 
 def ours(model: Path, faces: Path, preset: Preset, images: int) -> None:
-    """Run in a process of its own: our calibration step; prints figures, ranges by rule, and exponents."""
+    """Run in a process of its own: our calibration step; prints figures, ranges by rule, and affines."""
     loaded = onnx.load(model)
     batches = calibration.batches_of(faces, preset, images, 4)
     cpu = calibration.cpu_seconds()
-    histograms, exponents = calibration.whole_step(loaded, batches)
+    histograms, affines = calibration.whole_step(loaded, batches)
     ranges = {rule: {name: parse_rule(rule)(h) for name, h in histograms.items()} for rule in RULES}
     figures = {"cpu_s": calibration.cpu_seconds() - cpu, "peak_gib": calibration.peak_gib()}
-    kept = {name: values.tolist() for name, values in exponents.items()}
-    sys.stdout.write(json.dumps({**figures, "ranges": ranges, "exponents": kept}))
+    kept = {name: (affine.exponents.tolist(), affine.offsets.tolist()) for name, affine in affines.items()}
+    sys.stdout.write(json.dumps({**figures, "ranges": ranges, "affines": kept}))
 
 
-def ranges_for(view: GraphView, nodes: list[str], known: Mapping[str, float], exponents: Exponents) -> dict[str, float]:
+def ranges_for(view: GraphView, nodes: list[str], known: Mapping[str, float], affines: Affines) -> dict[str, float]:
     """Ranges of what ``nodes`` read: copies without a range of their own take over that of their originals."""
-    aliases = calibration.tensors_to_watch(view)[1]
+    aliases = tensors_to_watch(view)[1]
     names = {view.nodes[node].input[0] for node in nodes}
     plain = {name: known[name if name in known else aliases[name]] for name in names}
-    return plain | {equalised_name(name): known[equalised_name(name)] for name in names if name in exponents}
+    return plain | {equalised_name(name): known[equalised_name(name)] for name in names if name in affines}
 
 
 @app.command()
@@ -143,13 +144,16 @@ def add_ours(table: Table, view: GraphView, nodes: list[str], judge: Judge, word
     """One pass, and a row for every rule that is computed from it, with and without equalised channels."""
     done = subprocess.run([sys.executable, __file__, *words], check=True, stdout=subprocess.PIPE)
     found = json.loads(done.stdout)
-    exponents = {name: np.array(values, np.int8) for name, values in found["exponents"].items()}
+    affines = {
+        name: Affine(np.array(exponents, np.int8), np.array(offsets, np.float32))
+        for name, (exponents, offsets) in found["affines"].items()
+    }
     cost = [f"{found['cpu_s']:.1f}", f"{found['peak_gib']:.2f}"]
     for rule, known in found["ranges"].items():
-        for factors in ({}, exponents):
-            ranges = ranges_for(view, nodes, known, factors)
-            model = lower(view, plan_of(view, nodes), ranges, Precision.FP32, factors)
-            label = f"ours, {rule}{', equalised' if factors else ''}"
+        for used in ({}, affines):
+            ranges = ranges_for(view, nodes, known, used)
+            model = lower(view, plan_of(view, nodes), ranges, Precision.FP32, used)
+            label = f"ours, {rule}{', equalised' if used else ''}"
             table.add_row(label, *cost, *judge(model))
             cost = ["(same pass)", ""]
 

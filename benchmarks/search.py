@@ -83,7 +83,7 @@ def naive(search: PlanSearch) -> tuple[int, int, int, dict[str, float]]:
     for group in search.groups:
         others = [name for name in search.widest.names(Precision.INT8) if name not in group.nodes]
         plan = search.widest.raised(dict.fromkeys(others, "not measured now"))
-        model = lower(view, plan, ranges.table, Precision.FP32, ranges.exponents)
+        model = lower(view, plan, ranges.table, Precision.FP32, ranges.affines, search.corrections)
         drops[group.nodes[0]] = float(1 - ssim(wanted, pictures(search, model, plain_options)).mean())
     sessions = len(search.groups) + 1
     return len(search.groups), sessions, sessions * len(search.meter.faces), drops

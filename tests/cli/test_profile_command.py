@@ -7,17 +7,24 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import tiny
 from workplace import Outcome, Workplace
+
+from trt_facefusion.cli.main import run
+from trt_facefusion.pipeline import settings as settings_module
 
 Command = Callable[[list[str]], Outcome]
 QUICK = ["--warmups", "1", "--rounds", "4", "--in-flight", "1,2", "--threads", "1"]
 
 
-@pytest.fixture
-def engines(command: Command, place: Workplace) -> list[Path]:
-    """An INT8 and an FP32 engine."""
-    built = command(place.options(fp32=True, batch="1:1:2", json=True)).json["engines"]
-    return [Path(engine["path"]) for engine in built]
+@pytest.fixture(scope="module")
+def engines(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, tiny_faces: Path) -> list[Path]:
+    """An INT8 and an FP32 engine, which no test changes."""
+    place = Workplace(tmp_path_factory.mktemp("built"), tiny_model, tiny_faces)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(settings_module, "DlibEmbedder", tiny.Glance)
+        assert run(place.options(fp32=True, batch="1:1:2")) == 0
+    return [next(place.output.glob(f"*/{precision}-*")) for precision in ("int8", "fp32")]
 
 
 def test_one_object_of_json_with_the_figures(command: Command, engines: list[Path]) -> None:

@@ -23,7 +23,7 @@ from trt_facefusion.store.store import Store
 Command = Callable[[list[str]], Outcome]
 Start = Callable[..., "subprocess.Popen[str]"]
 
-STAGES = ("model", "calibration faces", "calibrate", "rules", "verify int8", "judge int8", "compile", "store")
+STAGES = ("model", "calibration faces", "calibrate", "rules", "search", "verify int8", "judge int8", "compile", "store")
 
 
 def leftovers(place: Workplace) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,18 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def settings(tmp_path: Path, faces: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """Makes settings for the tiny model; what is named replaces the default."""
     monkeypatch.setattr(settings_module, "DlibEmbedder", tiny.Glance)
+    return _settings_in(tmp_path, faces, model)
 
+
+@pytest.fixture(scope="module")
+def module_settings(tmp_path_factory: pytest.TempPathFactory, faces: Path, model: Path) -> Iterator[Settings]:
+    """Like `settings`, for engines that all tests of a module share and none changes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(settings_module, "DlibEmbedder", tiny.Glance)
+        yield _settings_in(tmp_path_factory.mktemp("shared"), faces, model)
+
+
+def _settings_in(folder: Path, faces: Path, model: Path) -> Settings:
     def make(*precisions: Precision, onnx: Path = model, inputs: tuple[str, ...] = (IMAGE,), **changes: Any) -> Any:
         plain = {
             "source": OnnxSource(onnx),
@@ -43,8 +55,8 @@ def settings(tmp_path: Path, faces: Path, model: Path, monkeypatch: pytest.Monke
             "backend": "onnxruntime",
             "rule": "max",
             "planner": "rules",
-            "output": tmp_path / "engines",
-            "cache": tmp_path / "cache",
+            "output": folder / "engines",
+            "cache": folder / "cache",
         }
         return BuildSettings(**{**plain, **changes})
 

@@ -38,6 +38,7 @@ class Stop(Exception):  # noqa: N818
             max_perceptual=0.5,
             min_identity=0.9,
             search_faces=4,
+            corrections="shift,bias",
         ),
         BuildSettings(
             CheckpointSource(Path("w.pth"), "nets:make"),

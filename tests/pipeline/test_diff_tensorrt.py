@@ -31,10 +31,10 @@ def gpu(emulated_cuda: EmulatedDriver, monkeypatch: pytest.MonkeyPatch) -> Emula
     return emulated_cuda
 
 
-@pytest.fixture
-def plain(settings: Settings) -> Path:
+@pytest.fixture(scope="module")
+def plain(module_settings: Settings) -> Path:
     """The FP32 engine of onnxruntime, which holds the graph and the contract of the others."""
-    return build(settings(Precision.FP32, batch=BatchRange(1, 2, 3))).engines[0].folder
+    return build(module_settings(Precision.FP32, batch=BatchRange(1, 2, 3))).engines[0].folder
 
 
 def engine(plain: Path, precision: str = "int8", noise: float = 0.0, **changes: Any) -> Path:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import onnx
@@ -33,9 +34,9 @@ def settings_of(engine: Path, **changes: Any) -> ProfileSettings:
     return replace(ProfileSettings(engine, counts=FEW, threads=1), **changes)
 
 
-@pytest.fixture
-def engine(settings: Settings) -> Path:
-    return build(settings(Precision.INT8, batch=BatchRange(1, 2, 3))).engines[0].folder
+@pytest.fixture(scope="module")
+def engine(module_settings: Settings) -> Path:
+    return build(module_settings(Precision.INT8, batch=BatchRange(1, 2, 3))).engines[0].folder
 
 
 def test_an_onnxruntime_engine(engine: Path) -> None:
@@ -94,21 +95,29 @@ def test_what_cannot_be_measured_is_refused(engine: Path, model: Path, faces: Pa
 # -- on a GPU, emulated
 
 
-@pytest.fixture(params=[VERSION_10, VERSION_11])
+@pytest.fixture(scope="module", params=[VERSION_10, VERSION_11])
+def twins_engine(request: pytest.FixtureRequest, module_settings: Settings) -> tuple[Path, ModuleType]:
+    """An engine that the twin of one version built, and the twin."""
+    module, _ = make_twin(request.param)
+    wanted = module_settings(Precision.INT8, backend="tensorrt", target="sm86", batch=BatchRange(1, 2, 4))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "tensorrt", module)
+        patch.setattr(registry, "TensorRt", lambda: TensorRt(lambda: A10G, HostUploader))
+        return build(wanted).engines[0].folder, module
+
+
+@pytest.fixture
 def gpu_engine(
-    request: pytest.FixtureRequest, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    twins_engine: tuple[Path, ModuleType], monkeypatch: pytest.MonkeyPatch
 ) -> tuple[Path, Callable[[], None]]:
     """An engine that the twin built, and what makes the twin's runtime the installed one."""
-    module, _ = make_twin(request.param)
+    folder, module = twins_engine
     monkeypatch.setitem(sys.modules, "tensorrt", module)
-    monkeypatch.setattr(registry, "TensorRt", lambda: TensorRt(lambda: A10G, HostUploader))
-    wanted = settings(Precision.INT8, backend="tensorrt", target="sm86", batch=BatchRange(1, 2, 4))
-    folder = build(wanted).engines[0].folder
 
     def install() -> None:
         monkeypatch.setitem(sys.modules, "tensorrt", runtime)
-        monkeypatch.setattr(runtime.Runtime, "version", request.param)
-        monkeypatch.setattr(runtime, "__version__", request.param)
+        monkeypatch.setattr(runtime.Runtime, "version", module.__version__)
+        monkeypatch.setattr(runtime, "__version__", module.__version__)
 
     return folder, install
 

@@ -61,11 +61,13 @@ def generator(
     blocks: int = 2,
     extra: str | None = None,
     two_outputs: bool = False,
+    branches: bool = False,
     seed: int = 0,
 ) -> onnx.ModelProto:
     """A face generator in miniature: ``image`` (and ``identity``) -> ``picture`` in 0..1.
 
-    ``extra`` is an operator of one input that is put before the head; ``batch`` a number makes it fixed.
+    ``extra`` is an operator of one input that is put before the head; ``batch`` a number makes it fixed; ``branches``
+    adds two convolutions to each other.
     """
     graph = _Graph(seed)
     inputs = [helper.make_tensor_value_info("image", TensorProto.FLOAT, [batch, 3, size, size])]
@@ -80,6 +82,9 @@ def generator(
         x = graph.block(x, f"block{index}")
     x = graph.node("Concat", [x, first], "skip", axis=1)
     x = graph.node("Relu", [graph.conv(x, "merge", 2 * _CHANNELS, _CHANNELS)], "merge.relu")
+    if branches:
+        sides = [graph.conv(x, f"{side}.conv", _CHANNELS, _CHANNELS) for side in ("left", "right")]
+        x = graph.node("Add", sides, "branches.add")
     if extra is not None:
         x = graph.node(extra, [x], "extra")
     head = graph.conv(x, "head", _CHANNELS, 3)

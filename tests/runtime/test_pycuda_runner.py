@@ -394,6 +394,20 @@ def test_a_lost_device_fails_what_is_in_flight_and_all_that_comes(
         assert is_swap_of(1, runner.infer(face(1)))
 
 
+def test_a_lost_device_is_left_in_silence(emulated_cuda: EmulatedDriver, capfd: pytest.CaptureFixture[str]) -> None:
+    """A broken context refuses to free anything: it is left first, and its destruction frees the rest."""
+    emulated_cuda.loses_context = True
+    with PycudaRunner(engine(), slots=2) as runner:
+        emulated_cuda.inject("stream", ILLEGAL_ADDRESS)
+        with pytest.raises(DeviceLostError):
+            runner.infer(face(1))
+    del runner
+    assert emulated_cuda.held()["contexts"] == 0
+    assert capfd.readouterr().err == ""
+    with PycudaRunner(engine(), slots=2) as runner:
+        assert is_swap_of(1, runner.infer(face(1)))
+
+
 @pytest.mark.parametrize("call", CALLS)
 def test_a_context_that_another_part_of_the_process_broke_is_told(
     runner: PycudaRunner, emulated_cuda: EmulatedDriver, call: Callable[[PycudaRunner], dict[str, Face]]

@@ -60,7 +60,8 @@ def audit(
     with console.progress_bar() as (progress, _):
         found = _survey(folder, DlibEmbedder(), aligned, progress)
     covered = coverage(found)
-    files = [] if sheet is None else _write_sheet(sheet, f"Faces in {folder.name}", _summary(found), found, covered)
+    title = f"Photos in {folder.resolve().name}"
+    files = [] if sheet is None else _write_sheet(sheet, title, _summary(found), found, covered)
     if as_json:
         console.print_json(_as_json(folder, found, covered) | {"sheets": [str(file) for file in files]})
     else:

@@ -15,7 +15,7 @@ BRIGHT_LIGHTNESS, BRIGHT_CLIPPED = 76.0, 0.15
 SIDE_LIGHTNESS = 15.0
 SMALL_PX, LARGE_PX = 112.0, 200.0
 SOFT_SHARPNESS = 0.45
-"""About the softest twentieth of 749 portraits; JPEG quality 6 and fourfold enlargement fall below it."""
+"""2.3 % of 749 portraits are softer, and most faces that were enlarged fourfold; coarse JPEG is not noticed."""
 
 DARK_SKIN = frozenset({"dark", "brown"})
 

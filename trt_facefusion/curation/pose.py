@@ -15,7 +15,7 @@ from trt_facefusion.types import Image
 
 # Millimetres; x to the right of the picture, y down, z away from the camera. Widths and heights are the median of what
 # the detector gives on 161 portraits, for eyes 63 mm apart (the adult mean). The depths are rounded anthropometric
-# means, such that portraits have a median pitch of 0.
+# means, such that portraits have a median pitch near 0 (-1).
 MODEL_MM = np.array([(-31.5, 0, 0), (31.5, 0, 0), (0, 36.7, -28), (-28, 63, -3), (28, 63, -3)], np.float64)
 DISTANCE_MM = 600.0
 """Assumed distance of the camera: no photo tells it, and it hardly matters beyond arm's length."""

@@ -17,6 +17,7 @@ _PLAIN = {
     "plan": "--plan",
     "planner": "--plan",
     "rule": "--rule",
+    "corrections": "--corrections",
     "table": "--calib-cache",
     "max_ssim_drop": "--max-ssim-drop",
     "max_perceptual": "--max-lpips",

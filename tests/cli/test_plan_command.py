@@ -1,0 +1,83 @@
+"""`trt-ff plan`: the front in a terminal and as JSON, the files that it leaves, and what happens when it is stopped."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from workplace import Outcome, Workplace
+
+from trt_facefusion.cli import plan as plan_command
+from trt_facefusion.pipeline.measured import SUFFIX
+from trt_facefusion.pipeline.planning import PlanResult
+from trt_facefusion.pipeline.planning import make_plan as real_make_plan
+
+Command = Callable[[list[str]], Outcome]
+
+
+def words(place: Workplace, *more: str) -> list[str]:
+    plain = place.options(int8=None, output=place.root / "plan.yaml", reports=None, corrections="none")
+    return ["plan", *plain[1:], "--search-faces", "4", "--max-calib", "12", *more]
+
+
+def test_the_front_is_shown_and_the_plan_builds(command: Command, place: Workplace) -> None:
+    outcome = command(words(place))
+    assert outcome.code == 0, outcome.err
+    for text in ("plans measured on 4 calibration faces", "MACs in INT8", "worst face", "layers raised", "\n > "):
+        assert text in outcome.out
+    assert "verification faces the SSIM drop is" in outcome.out
+    assert "plan search: 7 layers in" in outcome.err and "inferences:" in outcome.err
+    search = json.loads((place.root / "search.json").read_text())
+    assert sum(point["chosen"] for point in search["points"]) == 1
+    assert (place.root / "search.svg").read_text().startswith("<svg")
+    built = command(place.options(plan=place.root / "plan.yaml", json=True))
+    assert built.code == 0 and built.json["engines"][0]["precision"] == "int8"
+
+
+def test_json_is_one_object_and_asking_again_costs_no_inference(command: Command, place: Workplace) -> None:
+    first, again = (command(words(place, "--json")) for _ in range(2))
+    assert first.json["search"] == again.json["search"]
+    assert first.json["search"]["passes"] > 0 and "plans were measured before" in again.err
+    assert first.json["macs_share"]["int8"] > 0.9
+    assert (first.json["schema"], first.json["path"]) == (1, str(place.root / "plan.yaml"))
+
+
+def test_limits_of_perception_and_identity_are_measured_and_shown(command: Command, place: Workplace) -> None:
+    outcome = command(words(place, "--max-lpips", "0.5", "--min-identity", "-1"))
+    assert outcome.code == 0, outcome.err
+    head = next(line for line in outcome.out.splitlines() if "MACs in INT8" in line)
+    assert "perceptual" in head and "identity" in head
+
+
+def test_what_no_plan_can_keep_is_told(command: Command, place: Workplace) -> None:
+    outcome = command(words(place, "--max-ssim-drop", "0"))
+    assert outcome.code == 3
+    assert "error: int8: not one layer fits into the budget" in outcome.err and "what to do: " in outcome.err
+    assert not (place.root / "plan.yaml").exists()
+
+
+@pytest.mark.parametrize("stage", ["search", "verify int8"])
+def test_ctrl_c_leaves_nothing_half_written_and_keeps_what_was_measured(
+    command: Command, place: Workplace, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    def interrupted(settings: Any, progress: Any, note: Any) -> PlanResult:
+        def report(name: str, done: int, total: int) -> None:
+            progress(name, done, total)
+            if name == stage:
+                signal.raise_signal(signal.SIGINT)
+
+        return real_make_plan(settings, report, note)
+
+    monkeypatch.setattr(plan_command, "make_plan", interrupted)
+    assert command(words(place)).code == 130
+    left = [Path(name) for name in place.left_behind()]
+    assert not [name for name in left if name.name.startswith(".")] and not (place.root / "plan.yaml").exists()
+    (kept,) = [name for name in left if name.name.endswith(SUFFIX)]
+    assert json.loads((place.root / kept).read_text())["int8"]["plans"]
+    monkeypatch.setattr(plan_command, "make_plan", real_make_plan)
+    again = command(words(place))
+    assert again.code == 0 and "were measured before" in again.err
