@@ -106,7 +106,8 @@ def curate(
     still short. With a generator also by how its activations differ. The same photos always give the same selection.
 
     The output holds selection.csv (why each photo was chosen), selection.json (the coverage before and after) and
-    contact_sheet.html. None of them holds an embedding, or says who is whom.
+    contact_sheet.html. None of them holds an embedding, or says who is whom. `trt-ff faces audit OUT --sheet NAME`
+    gives the sheet as a PNG, too; in the folder itself a picture would count as a photo.
     """
     from trt_facefusion.pipeline.curate import curated
     from trt_facefusion.report.selection import check_output, facts, save_selection
