@@ -37,10 +37,21 @@ from trt_facefusion.runtime.onnxruntime import OnnxRuntimeRunner
 from trt_facefusion.types import Precision
 
 SWAPPER_INPUTS = ["target=image:128:0:1", "source=embedding"]
+PARTS = ["rules", "searched", "rounding", "peers"]
+EVERY = "equalise,shift,scales,rounding,bias"
 COLUMNS = ("ranges", "plan", "corrections", "SSIM drop", "worst face", "PSNR dB", "INT8 MACs")
 
 console = Console(stderr=True)
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+
+@dataclass(frozen=True)
+class Other:
+    """Another tool, the interpreter that has it, and how many images it gets."""
+
+    name: str
+    python: str
+    images: int
 
 
 @dataclass
@@ -75,32 +86,33 @@ class Bench:
         found = self.figures(attempts.lowered(plan, base=Precision.FP32))
         return named(rule, "searched" if planner == "auto" else "rules", corrections, found, plan), plan
 
-    def peer(self, peer: str, plan: Plan, images: int, python: str) -> dict[str, Any]:
+    def peer(self, other: Other, plan: Plan) -> dict[str, Any]:
         """The model that another tool makes of the FP32 model, with the layers of ``plan`` in INT8."""
         feeder = self.context.feeder(self.context.faces[0])
-        parts = [dict(feeder([i])) for i in range(min(images, len(self.context.faces[0])))]
+        parts = [dict(feeder([i])) for i in range(min(other.images, len(self.context.faces[0])))]
         inputs = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         nodes = list(plan.names(Precision.INT8))
-        made = peers.quantise(peer, self.context.prepared.model, inputs, nodes, batch=2, python=python)
-        return named(peer, "searched", "-", self.figures(made.model), plan) | {"images": len(parts)}
+        made = peers.quantise(other.name, self.context.prepared.model, inputs, nodes, batch=2, python=other.python)
+        return named(other.name, "searched", "-", self.figures(made.model), plan) | {"images": len(parts)}
 
 
 def named(rule: str, plan: str, corrections: str, found: dict[str, float], made: Plan) -> dict[str, Any]:
     return {"ranges": rule, "plan": plan, "corrections": corrections, **found, "int8": made.macs_share()["int8"]}
 
 
-def rows(bench: Bench, rules: list[str], peer: list[str], images: int, python: str | None) -> Iterator[dict[str, Any]]:
+def rows(bench: Bench, parts: list[str], rules: list[str], others: list[Other]) -> Iterator[dict[str, Any]]:
     for corrections in ("none", "auto"):
-        for rule in rules:
-            yield bench.row(rule, "rules", corrections)[0]
-        found, plan = bench.row("auto", "auto", corrections)
-        yield found
-    every = "equalise,shift,scales,rounding,bias"
-    yield bench.row("auto", "auto", every)[0]
-    for tool in peer:
-        interpreter = sys.executable if tool.startswith("onnxruntime") else python
-        if interpreter is not None:
-            yield bench.peer(tool, plan, images, interpreter)
+        if "rules" in parts:
+            for rule in rules:
+                yield bench.row(rule, "rules", corrections)[0]
+        if "searched" in parts:
+            yield bench.row("auto", "auto", corrections)[0]
+    if "rounding" in parts:
+        yield bench.row("auto", "auto", EVERY)[0]
+    if "peers" in parts:
+        plan = bench.row("auto", "auto", "auto")[1]
+        for other in others:
+            yield bench.peer(other, plan)
 
 
 def cells(row: dict[str, Any]) -> list[str]:
@@ -134,6 +146,8 @@ def main(
     swapper: Annotated[bool, typer.Option("--random-swapper", help="A wide random network in its place.")] = False,
     inputs: Annotated[list[str] | None, typer.Option("--input", help="Inputs of a model without a preset.")] = None,
     rule: Annotated[list[str] | None, typer.Option(help="Rules to compare; all of them by default.")] = None,
+    part: Annotated[list[str] | None, typer.Option(help=f"Of {', '.join(PARTS)}; all by default.")] = None,
+    search_faces: Annotated[int, typer.Option(help="Faces that the search measures on; 0 for its own choice.")] = 0,
     max_calib: int = 200,
     max_eval: int = 100,
     peer: Annotated[list[str] | None, typer.Option(help=f"Of {', '.join(peers.PEERS)}; all by default.")] = None,
@@ -155,11 +169,14 @@ def main(
             target="sm86",
             max_calib=max_calib,
             max_eval=max_eval,
+            search_faces=search_faces,
         )
         context = Context(settings, note=lambda text: console.print(f"  {text}", style="dim", highlight=False))
         bench = Bench(context, settings, folder)
         table = Table(*COLUMNS)
-        for row in rows(bench, rule or [*AUTO_RULES, "auto"], peer or list(peers.PEERS), peer_images, modelopt_python):
+        pythons = {tool: sys.executable if tool.startswith("onnxruntime") else modelopt_python for tool in peers.PEERS}
+        others = [Other(tool, python, peer_images) for tool in peer or peers.PEERS if (python := pythons[tool])]
+        for row in rows(bench, part or PARTS, rule or [*AUTO_RULES, "auto"], others):
             table.add_row(*cells(row))
             console.print(" | ".join(cells(row)), highlight=False)
             if output is not None:

@@ -138,6 +138,19 @@ def test_rounding_in_order_beats_rounding_to_the_nearest_and_stays_on_the_grid(s
     assert error(steps) < error(nearest(layer.matrix, scale))
 
 
+def test_inputs_that_vary_little_beside_a_large_mean_are_rounded_as_well() -> None:
+    layer, _, values = measured(view_of(), "linear")
+    covariance = Covariance(layer)
+    near = 100 + 1e-4 * values
+    covariance.add(near[:3].astype(np.float32), 10_000)
+    covariance.add(near[3:].astype(np.float32), 10_000)
+    seen = columns_of(layer, near.astype(np.float32))
+    np.testing.assert_allclose(covariance.matrix(), np.cov(seen, bias=True), rtol=1e-6, atol=1e-15)
+    scale = weight_scales(layer, None)
+    steps = rounded(layer, scale, covariance.matrix())
+    assert np.abs(steps - nearest(layer.matrix, scale)).max() <= 2
+
+
 def test_a_dead_channel_is_rounded_to_the_nearest() -> None:
     layer, _, values = measured(view_of(), "conv")
     values = values.copy()

@@ -29,19 +29,24 @@ class Covariance:
         self.layer = layer
         self._products = np.zeros((columns, columns))
         self._sums = np.zeros(columns)
+        self._origin = np.zeros(columns)
         self._count = 0
 
     def add(self, quantised: NDArray[np.float32], positions: int) -> None:
         """Take quantised inputs at ``positions`` of their output positions at most, drawn with a fixed seed."""
-        rows, chosen = np.empty((0, 0), np.float32), np.empty(0, np.int64)
+        rows, chosen = np.empty((0, 0)), np.empty(0, np.int64)
         for columns, values in self.layer.columns(quantised):
             if not len(chosen):
                 found = values.shape[1]
                 chosen = np.sort(np.random.default_rng(0).permutation(found)[:positions])
-                rows = np.empty((len(self._sums), len(chosen)), np.float32)
+                rows = np.empty((len(self._sums), len(chosen)))
             rows[columns] = values[:, chosen]
+        if not self._count:
+            self._origin = rows.mean(1)
+        # About a point near the mean, where what varies little beside a large mean loses no digits.
+        rows -= self._origin[:, None]
         self._products += rows @ rows.T
-        self._sums += rows.sum(1, dtype=np.float64)
+        self._sums += rows.sum(1)
         self._count += rows.shape[1]
 
     def matrix(self) -> _Floats:
