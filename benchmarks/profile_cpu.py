@@ -33,6 +33,7 @@ from trt_facefusion.profiling.statistics import Latency, compare
 from trt_facefusion.runtime.onnxruntime import OnnxRuntimeRunner
 
 MATH = ["Conv", "Gemm", "MatMul"]
+_WIDTH = 130
 
 
 class Reader:
@@ -119,7 +120,8 @@ def show(
         ratio = f"{found.ratio:.3f} ({found.low:.3f}-{found.high:.3f})"
         drop = [f"{value:.3%}" for value in (lost[label].mean(), lost[label].max())]
         table.add_row(label, f"{latency.p50:.1f}", f"{latency.p95:.1f}", ratio, f"{sizes[label] / 1e6:.2f}", *drop)
-    Console().print(table)
+    console = Console()
+    console.print(table, width=max(_WIDTH, console.width))
 
 
 if __name__ == "__main__":
