@@ -29,7 +29,10 @@ def test_skin_tone_is_the_individual_typology_angle(red: int, green: int, blue: 
     assume(red > green + 8 and green > blue + 8)
     lightness, _, yellow = rgb2lab(np.array([red, green, blue]) / 255)
     found = tone(flat((red, green, blue)), GREY_RAMP)
-    assert found.ita == pytest.approx(math.degrees(math.atan2(lightness - 50, yellow)), abs=0.7)
+    assert found.ita is not None
+    # Two libraries' Lab agree to half a step; what that is in degrees depends on how colourful the skin is.
+    difference = math.radians(found.ita) - math.atan2(lightness - 50, yellow)
+    assert abs(difference) * math.hypot(lightness - 50, yellow) < 0.5
 
 
 @pytest.mark.parametrize(

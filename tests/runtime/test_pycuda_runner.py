@@ -222,7 +222,8 @@ def test_eight_clients_get_their_own_faces_in_their_own_order(
             thread.join(300)
         assert wrong == []
         assert len(done) == 8 * turns
-        assert emulated_cuda["graphs"] <= 4  # at most one for each slot, whose last faces had one size
+        # At most one for each slot, whose last faces had one size; lost contexts of earlier tests may have left some.
+        assert emulated_cuda["graphs"] - held["graphs"] <= 4
         assert {**emulated_cuda.held(), "graphs": 0} == {**held, "graphs": 0}
 
 
