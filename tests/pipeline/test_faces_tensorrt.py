@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 from pathlib import Path
@@ -83,8 +84,12 @@ def test_int8_through_tensorrt_gives_the_figures_of_onnxruntime(
     divided = {name: foreign[name] for name in map(equalised_name, affines)}
     ranges = {**fit(foreign, context.view).amax, **divided}
     converted = drop(lower(context.view, plan, ranges, affines=affines))
+    on_cpu = dataclasses.replace(
+        settings, backend="onnxruntime", target="cpu", output=tmp_path / "cpu", recalibrate=False
+    )
+    integers = build(on_cpu).engines[0].manifest.accuracy["ssim_drop"]
     own = " (own calibration)" if recalibrate else ""
     figures = f"typed {typed:.6f}, TensorRT {version}{own} {through_tensorrt:.6f}, converted {converted:.6f}"
-    print(f"SSIM drop on {len(reference)} faces: {figures}")  # noqa: T201
-    np.testing.assert_allclose([through_tensorrt, converted], typed, atol=1e-3)
+    print(f"SSIM drop on {len(reference)} faces: {figures}, onnxruntime's engine {integers:.6f}")  # noqa: T201
+    np.testing.assert_allclose([through_tensorrt, converted, integers], typed, atol=1e-3)
     assert result.manifest.accuracy["ssim_drop"] == pytest.approx(typed, abs=1e-3)

@@ -110,7 +110,9 @@ def test_a_damaged_engine_never_reaches_tensorrt(tmp_path: Path, damage: Any) ->
     with pytest.raises(StoreError, match="cannot be used") as error:
         subject(folder)
     assert error.value.remedy.endswith(COMMAND)
+    assert error.value.exit_code == 6
     assert Watched.given == []
+    assert works(subject(stored(tmp_path)))
 
 
 def test_an_engine_that_is_swapped_under_its_manifest_never_reaches_tensorrt(tmp_path: Path) -> None:
@@ -121,6 +123,7 @@ def test_an_engine_that_is_swapped_under_its_manifest_never_reaches_tensorrt(tmp
     with pytest.raises(StoreError, match="not what was stored") as error:
         found.open()
     assert error.value.remedy.endswith(COMMAND)
+    assert error.value.exit_code == 6
     with pytest.raises(StoreError, match="cannot be used"):
         subject(folder)
     assert Watched.given == []
@@ -183,6 +186,8 @@ def test_a_manifest_of_another_version_of_this_tool_is_told(tmp_path: Path) -> N
     with pytest.raises(StoreError, match="schema 1") as error:
         subject(folder)
     assert "--force" in error.value.remedy
+    assert error.value.exit_code == 6
+    assert works(subject(stored(tmp_path)))
 
 
 def test_a_manifest_that_was_fitted_to_another_engine_still_has_its_shapes(tmp_path: Path) -> None:

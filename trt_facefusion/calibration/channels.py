@@ -14,7 +14,7 @@ from trt_facefusion.types import Array, Feeds, Progress, silent
 
 STAGE = "channels"
 TAIL = 1e-4
-"""Share of a channel's values that its range may cut off at either end."""
+"""Share of a channel's values that its range usually cuts off at either end."""
 
 _BINS = 512
 _PIXELS = 1024
@@ -25,7 +25,7 @@ _SMALLEST = -100
 
 @dataclass(frozen=True)
 class ChannelRanges:
-    """Bounds [C] of each channel's values, but for `TAIL` at either end; zero always lies inside."""
+    """Bounds [C] of each channel's values, perhaps but for a tail at either end; zero always lies inside."""
 
     low: NDArray[np.float32]
     high: NDArray[np.float32]
@@ -72,9 +72,16 @@ class ChannelHistogram:
 
 
 def channel_ranges(
-    model: onnx.ModelProto, tensors: Sequence[str], batches: Iterable[Feeds], *, progress: Progress = silent
+    model: onnx.ModelProto,
+    tensors: Sequence[str],
+    batches: Iterable[Feeds],
+    *,
+    tail: float = TAIL,
+    progress: Progress = silent,
 ) -> dict[str, ChannelRanges]:
     """The range of each channel of ``tensors`` (activations [N,C,H,W]) over all ``batches``, whatever their order.
+
+    ``tail`` is the share of values that is cut off at either end.
 
     Raises:
         ModelError: as `collect`.
@@ -88,7 +95,7 @@ def channel_ranges(
         for name, value in run_batch(session, inputs, tapped, feeds).items():
             found.setdefault(name, ChannelHistogram(value.shape[1])).add(_by_channel(value))
         progress(STAGE, done, 0)
-    return {name: histogram.ranges() for name, histogram in found.items()}
+    return {name: histogram.ranges(tail) for name, histogram in found.items()}
 
 
 def _by_channel(values: Array) -> NDArray[np.float32]:

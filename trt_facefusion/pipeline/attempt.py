@@ -20,13 +20,14 @@ from trt_facefusion.calibration.cache import cache_path, load_named
 from trt_facefusion.calibration.table import CalibrationTable
 from trt_facefusion.errors import BuildError, GateError
 from trt_facefusion.export import model_digest
-from trt_facefusion.lowering import lower, lower_to_integers
+from trt_facefusion.lowering import lower
 from trt_facefusion.lowering.equalise import equalised, ranges_between
 from trt_facefusion.pipeline.calibrate import Ranges, require_writable
 from trt_facefusion.pipeline.context import Context
 from trt_facefusion.pipeline.correct import Correcting
 from trt_facefusion.pipeline.gallery import Gallery
 from trt_facefusion.pipeline.search import PlanSearch, candidates, opened
+from trt_facefusion.pipeline.storing import Storing
 from trt_facefusion.precision import Plan, plan_by_rules, read_plan
 from trt_facefusion.runtime.onnxruntime import OnnxRuntimeRunner
 from trt_facefusion.types import Precision
@@ -79,6 +80,11 @@ class Attempts:
     def correcting(self) -> Correcting:
         """Corrections of layers, computed when a plan first needs them."""
         return Correcting(self.context, self.ranges.table, self.ranges.affines)
+
+    @cached_property
+    def storing(self) -> Storing:
+        """Integer operators for a CPU."""
+        return Storing(self.context, self.ranges, self.correcting)
 
     def make(self, precision: Precision) -> Made:
         """An engine of ``precision`` that passed its gate.
@@ -314,11 +320,10 @@ class Attempts:
         """The typed ONNX of ``plan``."""
         if not plan.names(Precision.INT8):
             return lower(self.context.view, plan, {}, base)
-        view, table, affines = self.context.view, self.ranges.table, self.ranges.affines
-        corrections = self.correcting.of(plan)
         if self.context.choice.backend.name == "onnxruntime":
-            return lower_to_integers(view, plan, table, affines, corrections)
-        return lower(view, plan, table, base, affines, corrections)
+            return self.storing.lowered(plan)
+        corrections = self.correcting.of(plan)
+        return lower(self.context.view, plan, self.ranges.table, base, self.ranges.affines, corrections)
 
     def verify(self, typed: onnx.ModelProto, precision: Precision) -> Accuracy:
         """The typed model's pictures of the verification faces against FP32's."""

@@ -13,7 +13,7 @@ import onnx
 import onnxruntime
 
 from trt_facefusion.calibration.cache import Calibration, Stale, beside, cache_path, load, load_named, save_as
-from trt_facefusion.calibration.channels import channel_ranges
+from trt_facefusion.calibration.channels import TAIL, ChannelRanges, channel_ranges
 from trt_facefusion.calibration.choice import Choice
 from trt_facefusion.calibration.collect import collect
 from trt_facefusion.calibration.compare import fit
@@ -274,11 +274,16 @@ def _affines(context: Context) -> Affines:
     channels = _channels(context)
     if channels == "none":
         return {}
-    faces = context.faces[0]
-    few = faces.subset(spread(len(faces), EQUALISING_FACES))
-    batches = Batches(context.feeder(few), len(few), context.batch)
-    seen = channel_ranges(context.prepared.model, list(candidates(context.view)), batches, progress=context.progress)
+    seen = seen_channels(context, list(candidates(context.view)), EQUALISING_FACES)
     return affines(context.view, seen, shift=channels == "shift")
+
+
+def seen_channels(context: Context, tensors: list[str], count: int, tail: float = TAIL) -> dict[str, ChannelRanges]:
+    """The range of each channel of ``tensors`` on ``count`` calibration faces, but for ``tail`` at either end."""
+    faces = context.faces[0]
+    few = faces.subset(spread(len(faces), count))
+    batches = Batches(context.feeder(few), len(few), context.batch)
+    return channel_ranges(context.prepared.model, tensors, batches, tail=tail, progress=context.progress)
 
 
 def _checkpoint(context: Context, model: onnx.ModelProto, parts: list[Any]) -> Checkpoint:

@@ -1,0 +1,105 @@
+"""Integer operators for a CPU: which results have to be kept finer than in 8 bits, measured on calibration faces."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import onnx
+
+from trt_facefusion.accuracy.metrics import ssim
+from trt_facefusion.calibration.channels import ChannelRanges
+from trt_facefusion.graph import GraphView
+from trt_facefusion.lowering import lower, lower_to_integers, results
+from trt_facefusion.pipeline.calibrate import Ranges, seen_channels
+from trt_facefusion.pipeline.choose import spread
+from trt_facefusion.pipeline.context import Context
+from trt_facefusion.pipeline.correct import Correcting
+from trt_facefusion.precision import Plan
+from trt_facefusion.runtime.onnxruntime import OnnxRuntimeRunner
+from trt_facefusion.types import Precision
+
+ALLOWED = 8e-4
+"""SSIM that storing results may cost on top of what the plan costs a GPU."""
+_RANGE_FACES = 32
+_FACES = 8
+"""Calibration faces that channels' ranges are taken from, and those that the cost is measured on."""
+
+
+@dataclass
+class Storing:
+    """Lowers one model's plans to integer operators; what is stored finer is decided by the first plan."""
+
+    context: Context
+    ranges: Ranges
+    correcting: Correcting
+    tried: dict[int, float] = field(default_factory=dict)
+    """What was measured: number of results kept finer -> SSIM that storing costs."""
+    _finer: tuple[str, ...] | None = None
+
+    def lowered(self, plan: Plan) -> onnx.ModelProto:
+        """The engine of ``plan``."""
+        if self._finer is None:
+            self._finer = self._decide(plan)
+        return self._lowered(plan, self._finer)
+
+    def _lowered(self, plan: Plan, finer: tuple[str, ...]) -> onnx.ModelProto:
+        table, affines, corrections = self.ranges.table, self.ranges.affines, self.correcting.of(plan)
+        return lower_to_integers(self.context.view, plan, table, affines, corrections, self._channels, finer)
+
+    @cached_property
+    def _channels(self) -> dict[str, ChannelRanges]:
+        return seen_channels(self.context, results(self.context.view), _RANGE_FACES, tail=0)
+
+    def _decide(self, plan: Plan) -> tuple[str, ...]:
+        """As few as will do, those with the most pixels first, of these the ones nearest to the picture."""
+        order = by_pixels(self.context.view, plan)
+        lost = self._measure(plan)
+        for count in _counts(len(order)):
+            self.tried[count] = lost(tuple(order[:count]))
+            if self.tried[count] <= ALLOWED:
+                break
+        best = min(self.tried, key=self.tried.__getitem__)
+        shown = ", ".join(f"{count} {cost:+.3%}" for count, cost in self.tried.items())
+        self.context.note(f"results kept in 9 bits instead of 8: {best}; SSIM that storing costs: {shown}")
+        return tuple(order[:best])
+
+    def _measure(self, plan: Plan) -> Callable[[tuple[str, ...]], float]:
+        context = self.context
+        faces = context.faces[0]
+        chosen = spread(len(faces), _FACES)
+        wanted = context.paint_reference(faces, "reference pictures", chosen).clip(0, 1)
+        painter = context.painter(faces)
+
+        def drop(model: onnx.ModelProto) -> float:
+            with OnnxRuntimeRunner(model) as runner:
+                pictures = painter(runner, chosen, context.progress, "storing results")
+            return float(1 - ssim(wanted, pictures.clip(0, 1)).mean())
+
+        table, affines, corrections = self.ranges.table, self.ranges.affines, self.correcting.of(plan)
+        floats = drop(lower(context.view, plan, table, Precision.FP32, affines, corrections))
+        return lambda finer: drop(self._lowered(plan, finer)) - floats
+
+
+def by_pixels(view: GraphView, plan: Plan) -> list[str]:
+    """The results of convolutions in INT8, those with the most pixels first, and of these the last ones first."""
+    int8 = set(plan.names(Precision.INT8))
+    made = [name for name in results(view) if view.producer[name].name in int8]
+    made.reverse()
+    return sorted(made, key=lambda name: _pixels(view, name), reverse=True)
+
+
+def _pixels(view: GraphView, name: str) -> int:
+    height, width = (view.shape(name) or (0, 0))[-2:]
+    return height * width if isinstance(height, int) and isinstance(width, int) else 0
+
+
+def _counts(total: int) -> Iterator[int]:
+    yield 0
+    count = 1
+    while count < total:
+        yield count
+        count *= 2
+    if total:
+        yield total
