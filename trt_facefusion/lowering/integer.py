@@ -10,7 +10,7 @@ ONNX Runtime fuses a convolution or linear layer into one integer operator only 
 
 TensorRT keeps results in floats: storing them in uint8 is an error that it does not make. It stays small because every
 channel has a scale and a zero point of its own. The operator knows but one of each, so the scales of its weights and
-its bias bring all channels to one grid, and the DequantizeLinear behind it takes each back to its own range. Only what
+its bias bring all channels to one grid, and an elementwise product and sum take each back to its own range. Only what
 an INT8 convolution reads as it is keeps one scale, that convolution's. Where 255 steps are too few, a second operator
 gives the 255 above them.
 
@@ -147,45 +147,52 @@ class IntegerRewriter(Rewriter):
             super()._outputs(node, new, kind)
             return
         result = node.output[0]
-        if store.parts == 1:
-            self._keep(new, store, result, result, store.zeros)
+        if store.by_channel:
+            self._to_channels(result, self._in_parts(node, new, store), store)
         else:
-            sum_of = [f"{result}__part{index}" for index in range(store.parts)]
-            self._keep_in_parts(node, new, store, sum_of)
-            self.nodes.append(helper.make_node("Sum", sum_of, [result], name=f"{result}__sum"))
+            self._keep(new, store, result)
         self.types[result] = kind
         self.stored.add(result)
 
-    def _keep_in_parts(self, node: onnx.NodeProto, new: onnx.NodeProto, store: Store, names: list[str]) -> None:
-        """Have one operator store the lowest 255 steps, the next one those above: a sum of more than 8 bits."""
-        bias = numpy_helper.to_array(self.constants[f"{node.name}__bias"])
-        zeros = store.zeros
-        for index, name in enumerate(names):
+    def _in_parts(self, node: onnx.NodeProto, new: onnx.NodeProto, store: Store) -> str:
+        """Have one operator store the lowest 255 steps, the next one those above; gives the sum's name."""
+        result = node.output[0]
+        names = [f"{result}__part{index}" for index in range(store.parts)]
+        self._keep(new, store, names[0])
+        for index, name in enumerate(names[1:], 1):
             part = onnx.NodeProto()
             part.CopyFrom(new)
-            if index:
-                part.name = f"{node.name}__part{index}"
-                below = index * _UINT8_MAX * float(store.step)
-                self._set_bias(part, part, (bias - below).astype(np.float32), TensorProto.FLOAT)
-                part.input[2] = self._quantised_bias(part, part)
-            own = np.minimum(zeros, _UINT8_MAX)
-            self._keep(part, store, name, f"{node.output[0]}", own)
-            zeros = zeros - own
+            part.name = f"{node.name}__part{index}"
+            bias = numpy_helper.to_array(self.constants[f"{node.name}__bias"])
+            below = index * _UINT8_MAX * float(store.step)
+            self._set_bias(part, part, (bias - below).astype(np.float32), TensorProto.FLOAT)
+            part.input[2] = self._quantised_bias(part, part)
+            self._keep(part, store, name)
+        if len(names) == 1:
+            return names[0]
+        self.nodes.append(helper.make_node("Sum", names, [f"{result}__sum"], name=f"{result}__add_up"))
+        return f"{result}__sum"
 
-    def _keep(self, new: onnx.NodeProto, store: Store, result: str, grid: str, zeros: NDArray[np.int64]) -> None:
+    def _to_channels(self, result: str, source: str, store: Store) -> None:
+        """Undo ``_bring_to_one_grid``. Not by scales in a DequantizeLinear: ONNX Runtime may fuse that with what reads
+        it into an operator that knows one scale only, and then refuses it."""
+        steps = store.steps.astype(np.float64).reshape(1, -1, 1, 1)
+        zeros = store.zeros.reshape(steps.shape) * steps
+        scaled = f"{result}__scaled" if store.zeros.any() else result
+        factors = self._add_constant(f"{result}__factors", (steps / store.step).astype(np.float32))
+        self.nodes.append(helper.make_node("Mul", [source, factors], [scaled], name=f"{result}__scale"))
+        if scaled != result:
+            offsets = self._add_constant(f"{result}__zeros", zeros.astype(np.float32))
+            self.nodes.append(helper.make_node("Sub", [scaled, offsets], [result], name=f"{result}__shift"))
+
+    def _keep(self, new: onnx.NodeProto, store: Store, result: str) -> None:
         """Add ``new``, the quantiser of what it gives, and the DequantizeLinear that gives ``result``."""
         new.output[0], integers = f"{result}__exact", f"{result}__stored"
-        one = [self._add_constant(f"{grid}__stored_scale", store.step), self._zero_point(store.zero)]
-        own = one
-        if store.by_channel:
-            own = [
-                self._add_constant(f"{grid}__stored_scales", store.steps),
-                self._add_constant(f"{result}__stored_zeros", zeros.astype(np.uint8)),
-            ]
+        grid = [self._add_constant(f"{integers}__scale", store.step), self._zero_point(store.zero)]
         self.nodes += [
             new,
-            helper.make_node("QuantizeLinear", [new.output[0], *one], [integers], name=f"{integers}__quantize"),
-            helper.make_node("DequantizeLinear", [integers, *own], [result], name=f"{integers}__dequantize", axis=1),
+            helper.make_node("QuantizeLinear", [new.output[0], *grid], [integers], name=f"{integers}__quantize"),
+            helper.make_node("DequantizeLinear", [integers, *grid], [result], name=f"{integers}__dequantize"),
         ]
 
     def _store(self, node: onnx.NodeProto) -> Store | None:
@@ -202,6 +209,11 @@ class IntegerRewriter(Rewriter):
             return Store.of_channels(self.channels[result], parts)
         amax = self.amax.get(result, math.nan)
         return Store.whole(amax, positive=node.op_type == "Relu") if 0 <= amax < math.inf else None
+
+    def by_channel(self, node: onnx.NodeProto) -> bool:
+        """Whether the result of ``node`` is stored on a grid for each channel."""
+        store = self._store(node)
+        return store is not None and store.by_channel
 
     def _is_int8_convolution(self, node: onnx.NodeProto) -> bool:
         return node.op_type == "Conv" and self.plan.get(node.name) is Precision.INT8
@@ -238,6 +250,15 @@ def results(view: GraphView) -> list[str]:
             readers = view.consumers[node.output[0]]
             wanted += [node.output[0], *(reader.output[0] for reader in readers if reader.op_type == "Relu")]
     return wanted
+
+
+def may_be_finer(
+    view: GraphView, plan: Plan, amax: Mapping[str, float], affines: Affines, channels: Mapping[str, ChannelRanges]
+) -> list[str]:
+    """The results, in graph order, that `lower_to_integers` stores by channel and could store in 9 bits."""
+    precisions = {node.name: node.precision for node in plan.nodes}
+    rewriter = IntegerRewriter(view, precisions, amax, TensorProto.FLOAT, affines, channels=channels)
+    return [node.output[0] for node in view.float_nodes() if node.op_type == "Conv" and rewriter.by_channel(node)]
 
 
 def lower_to_integers(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -11,7 +11,7 @@ import onnx
 from trt_facefusion.accuracy.metrics import ssim
 from trt_facefusion.calibration.channels import ChannelRanges
 from trt_facefusion.graph import GraphView
-from trt_facefusion.lowering import lower, lower_to_integers, results
+from trt_facefusion.lowering import lower, lower_to_integers, may_be_finer, results
 from trt_facefusion.pipeline.calibrate import Ranges, seen_channels
 from trt_facefusion.pipeline.choose import spread
 from trt_facefusion.pipeline.context import Context
@@ -54,7 +54,7 @@ class Storing:
 
     def _decide(self, plan: Plan) -> tuple[str, ...]:
         """As few as will do, those with the most pixels first, of these the ones nearest to the picture."""
-        order = by_pixels(self.context.view, plan)
+        order = self.order(plan)
         lost = self._measure(plan)
         for count in _counts(len(order)):
             self.tried[count] = lost(tuple(order[:count]))
@@ -64,6 +64,11 @@ class Storing:
         shown = ", ".join(f"{count} {cost:+.3%}" for count, cost in self.tried.items())
         self.context.note(f"results kept in 9 bits instead of 8: {best}; SSIM that storing costs: {shown}")
         return tuple(order[:best])
+
+    def order(self, plan: Plan) -> list[str]:
+        """The results that can be stored finer, in the order in which they are."""
+        view = self.context.view
+        return by_pixels(view, may_be_finer(view, plan, self.ranges.table, self.ranges.affines, self._channels))
 
     def _measure(self, plan: Plan) -> Callable[[tuple[str, ...]], float]:
         context = self.context
@@ -82,12 +87,10 @@ class Storing:
         return lambda finer: drop(self._lowered(plan, finer)) - floats
 
 
-def by_pixels(view: GraphView, plan: Plan) -> list[str]:
-    """The results of convolutions in INT8, those with the most pixels first, and of these the last ones first."""
-    int8 = set(plan.names(Precision.INT8))
-    made = [name for name in results(view) if view.producer[name].name in int8]
-    made.reverse()
-    return sorted(made, key=lambda name: _pixels(view, name), reverse=True)
+def by_pixels(view: GraphView, names: Sequence[str]) -> list[str]:
+    """``names`` (in graph order), those with the most pixels first, and of these the last ones first."""
+    places = {name: place for place, name in enumerate(names)}
+    return sorted(names, key=lambda name: (_pixels(view, name), places[name]), reverse=True)
 
 
 def _pixels(view: GraphView, name: str) -> int:

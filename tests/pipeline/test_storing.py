@@ -1,0 +1,83 @@
+"""An engine for a CPU stores results finer where calibration faces say so, and no finer than they ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from nets import Net
+from tiny import Settings
+
+from trt_facefusion.accuracy.metrics import ssim
+from trt_facefusion.graph import GraphView, prepare
+from trt_facefusion.lowering import lower, results
+from trt_facefusion.pipeline.calibrate import Ranges
+from trt_facefusion.pipeline.context import Context
+from trt_facefusion.pipeline.correct import Correcting
+from trt_facefusion.pipeline.settings import BuildSettings
+from trt_facefusion.pipeline.storing import ALLOWED, Storing, by_pixels
+from trt_facefusion.precision import Plan, plan_by_rules
+from trt_facefusion.runtime.onnxruntime import OnnxRuntimeRunner
+from trt_facefusion.types import Precision
+
+
+def made(settings: BuildSettings) -> tuple[Storing, Plan]:
+    found = Context(settings)
+    ranges = Ranges(found)
+    correcting = Correcting(found, ranges.table, ranges.affines)
+    return Storing(found, ranges, correcting), plan_by_rules(found.view, ranges.amax, "tiny")
+
+
+def stored_finer(storing: Storing, plan: Plan) -> list[str]:
+    names = {tensor.name for tensor in storing.lowered(plan).graph.initializer}
+    return [name for name in storing.order(plan) if f"{name}__part1__stored__scale" in names]
+
+
+def test_the_engine_loses_little_more_than_float_qdq(settings: Settings) -> None:
+    storing, plan = made(settings(hold_out=False))
+    context = storing.context
+    engine = storing.lowered(plan)
+    table, affines = storing.ranges.table, storing.ranges.affines
+    floats = lower(context.view, plan, table, Precision.FP32, affines, storing.correcting.of(plan))
+    faces = context.faces[0]
+    wanted = context.paint_reference(faces, "reference pictures").clip(0, 1)
+    drops = []
+    for model in (floats, engine):
+        with OnnxRuntimeRunner(model) as runner:
+            drops.append(float(1 - ssim(wanted, context.painter(faces)(runner).clip(0, 1)).mean()))
+    assert drops[1] - drops[0] < 2 * ALLOWED
+    assert min(storing.tried.values()) == pytest.approx(drops[1] - drops[0], abs=ALLOWED)
+
+
+@pytest.mark.parametrize(
+    ("costs", "kept"), [({0: 0.0}, 0), ({0: 0.01, 1: 0.0001}, 1), ({0: 0.01, 1: 0.004, 2: 0.005}, 1)]
+)
+def test_as_few_results_as_will_do_are_stored_finer(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, costs: dict[int, float], kept: int
+) -> None:
+    storing, plan = made(settings(hold_out=False))
+
+    def measure(self: Storing, plan: Plan) -> Callable[[tuple[str, ...]], float]:
+        return lambda finer: costs.get(len(finer), 0.02)
+
+    monkeypatch.setattr(Storing, "_measure", measure)
+    assert stored_finer(storing, plan) == storing.order(plan)[:kept]
+    assert storing.tried.items() >= costs.items()
+
+
+def test_a_repaired_plan_keeps_what_the_first_one_measured(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    storing, plan = made(settings(hold_out=False))
+    storing.lowered(plan)
+    monkeypatch.setattr(Storing, "_measure", None)
+    fewer = plan.raised({plan.names(Precision.INT8)[0]: "test"})
+    assert set(stored_finer(storing, fewer)) <= set(storing.order(fewer))
+
+
+def test_large_maps_come_first_and_late_ones_before_early_ones() -> None:
+    net = Net()
+    first = net.conv("x", 3, 8, name="first")
+    small = net.conv(net.conv(first, 8, 8, name="small", strides=[2, 2]), 8, 8, name="inner")
+    net.conv(net.conv(net.upsample(small), 8, 8, name="last"), 8, 3, name="head")
+    model = net.model({"x": ["N", 3, 16, 16]}, {"head": ["N", 3, 16, 16]})
+    view = GraphView(prepare(model, {"x": (3, 16, 16)}).model)
+    assert by_pixels(view, results(view)) == ["head", "last", "first", "inner", "small"]
