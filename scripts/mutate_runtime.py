@@ -21,7 +21,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 COPIED = ("trt_facefusion", "tests", "benchmarks", "scripts", "docs", "pyproject.toml")
 TIMEOUT_S, HARD_TIMEOUT_S = 60, 240
-"""For one test, and for all of a mutation's: pytest's own timeout cannot end a test that hangs with Python's lock held."""
+"""For one test, and for all of a mutation's: pytest cannot end a test that hangs with Python's lock held."""
 PASSED, FAILED = 0, 1
 
 RUNNER = "tests/runtime/test_pycuda_runner.py"
