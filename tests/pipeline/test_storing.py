@@ -63,6 +63,7 @@ def test_as_few_results_as_will_do_are_stored_finer(
     monkeypatch.setattr(Storing, "_measure", measure)
     assert stored_finer(storing, plan) == storing.order(plan)[:kept]
     assert storing.tried.items() >= costs.items()
+    assert storing.record["stored_finer"] == storing.order(plan)[:kept]
 
 
 def test_a_repaired_plan_keeps_what_the_first_one_measured(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

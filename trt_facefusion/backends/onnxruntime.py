@@ -31,8 +31,9 @@ _TYPE_GIVEN_BY = {
     "QGemm": (8, 1),
     "MatMulIntegerToFloat": (2,),
 }
-# What ONNX Runtime adds to the names of nodes and tensors that it moves, casts or changes the layout of.
-_ADDED = re.compile(r"^InsertedPrecisionFreeCast_|(_token_\d+|_nchwc)+$")
+# What ONNX Runtime adds to the names of nodes and tensors that it moves, casts or changes the layout of, and what the
+# lowering adds to those that store a node's result in parts.
+_ADDED = re.compile(r"^InsertedPrecisionFreeCast_|(_token_\d+|_nchwc|__part\d+)+$")
 
 
 class OnnxRuntime:

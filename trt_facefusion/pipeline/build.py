@@ -279,6 +279,10 @@ def _chain_for(manifest: Manifest, requested: Precision, key: str) -> tuple[Fall
     return manifest.fallback[starts[0] :] if starts else ()
 
 
+def _calibration(attempts: Attempts) -> dict[str, object]:
+    return {**attempts.ranges.record, **attempts.correcting.record, **attempts.storing.record}
+
+
 def _manifest(
     attempts: Attempts, made: Made, precision: Precision, requested: Precision, key: str, plan_text: bytes
 ) -> Manifest:
@@ -305,7 +309,7 @@ def _manifest(
             settings={
                 "preset": repr(s.preset),
                 "batch": str(s.batch),
-                "calibration": {**attempts.ranges.record, **attempts.correcting.record} if needs_table else {},
+                "calibration": _calibration(attempts) if needs_table else {},
                 "repairs": [asdict(repair) for repair in made.repairs],
                 **({} if made.recalibration is None else {"recalibration": made.recalibration}),
             },

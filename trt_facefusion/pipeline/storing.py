@@ -44,6 +44,13 @@ class Storing:
             self._finer = self._decide(plan)
         return self._lowered(plan, self._finer)
 
+    @property
+    def record(self) -> dict[str, object]:
+        """For the manifest: the results that are kept finer, and what storing costs for all numbers tried."""
+        if self._finer is None:
+            return {}
+        return {"stored_finer": list(self._finer), "stored_ssim_cost": {str(n): cost for n, cost in self.tried.items()}}
+
     def _lowered(self, plan: Plan, finer: tuple[str, ...]) -> onnx.ModelProto:
         table, affines, corrections = self.ranges.table, self.ranges.affines, self.correcting.of(plan)
         return lower_to_integers(self.context.view, plan, table, affines, corrections, self._channels, finer)
