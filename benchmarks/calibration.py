@@ -8,6 +8,7 @@ a shared machine CPU seconds are the steadier column.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import os
@@ -27,14 +28,14 @@ from rich.console import Console
 from rich.table import Table
 
 from trt_facefusion.calibration import Batches, Histogram, collect, parse_rule
-from trt_facefusion.calibration.channels import channel_ranges
 from trt_facefusion.graph import GraphView
-from trt_facefusion.lowering.affine import Affines, equalised_name
-from trt_facefusion.lowering.equalise import affines, candidates, with_affines
-from trt_facefusion.pipeline.calibrate import EQUALISING_FACES, read_by_int8, tensors_to_watch
+from trt_facefusion.lowering.affine import Affines
+from trt_facefusion.pipeline.calibrate import GLANCE_FACES, counted, read_by_int8, tensors_to_watch
 from trt_facefusion.pipeline.choose import spread
 from trt_facefusion.presets import Preset, get_preset, parse_input
 from trt_facefusion.types import Feeds
+
+PLAIN_BATCH = 4
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -75,8 +76,10 @@ def batches_of(faces: Path, preset: Preset, images: int, batch: int) -> Batches:
 
 
 def plain(model: onnx.ModelProto, batches: Batches, spinning: str = "1") -> None:
-    """FP32 inference with nothing looked at, onnxruntime's defaults."""
+    """FP32 inference with nothing looked at, onnxruntime's defaults, in the batches that it is fastest with."""
     import onnxruntime as ort
+
+    batches = dataclasses.replace(batches, batch_size=PLAIN_BATCH)
 
     options = ort.SessionOptions()
     options.add_session_config_entry("session.intra_op.allow_spinning", spinning)
@@ -93,24 +96,18 @@ def plain_without_spinning(model: onnx.ModelProto, batches: Batches) -> None:
 def whole_step(
     model: onnx.ModelProto, batches: Batches, threads: int | None = None
 ) -> tuple[dict[str, Histogram], Affines]:
-    """What a build does: the channels' ranges on some faces, then histograms of every tensor on all of them."""
-    view = GraphView(model)
-    few = spread(batches.count, EQUALISING_FACES)
-    some = Batches(lambda indices: batches.feeds([few[i] for i in indices]), len(few), batches.batch_size)
-    found = affines(view, channel_ranges(model, list(candidates(view)), some))
-    watched, aliases = tensors_to_watch(view)
-    read = {aliases.get(name, name) for name in read_by_int8(view)} - set(found)
-    tensors = [*watched, *map(equalised_name, found)]
-    sparse = [name for name in watched if name not in read]
-    return collect(with_affines(model, found), tensors, batches, sparse=sparse, threads=threads), found
+    """What a build does: a look at some faces, then histograms on all of them."""
+    chosen = spread(batches.count, GLANCE_FACES)
+    few = Batches(lambda indices: batches.feeds([chosen[i] for i in indices]), len(chosen), 1)
+    return counted(GraphView(model), few, batches, threads=threads)
 
 
 def pass_alone(model: onnx.ModelProto, batches: Batches) -> None:
-    """The histograms without the channels' ranges and the equalised tensors."""
+    """The histograms of what INT8 may quantise, without the look at some faces and without scaled channels."""
     view = GraphView(model)
     watched, aliases = tensors_to_watch(view)
     read = {aliases.get(name, name) for name in read_by_int8(view)}
-    collect(model, watched, batches, sparse=[name for name in watched if name not in read])
+    collect(model, [name for name in watched if name in read], batches)
 
 
 def calibration_step(model: onnx.ModelProto, batches: Batches) -> None:
@@ -165,7 +162,7 @@ def main(
     model: Path,
     faces: Annotated[Path, typer.Option(help="A folder of photos, or an .npz with crops and embeddings.")],
     images: Annotated[list[int] | None, typer.Option(help="How many images; may be given several times.")] = None,
-    batch: Annotated[int, typer.Option(help="Images per batch.")] = 4,
+    batch: Annotated[int, typer.Option(help="Images per batch of our pass.")] = 1,
     repeats: Annotated[int, typer.Option(help="Runs of each kind, in turns; the median is shown.")] = 3,
     preset: Annotated[str, typer.Option(help="What the model's inputs are.")] = "reference",
     inputs: Annotated[list[str] | None, typer.Option("--input", help="Inputs of a model without a preset.")] = None,

@@ -75,7 +75,7 @@ def plan_of(view: GraphView, nodes: list[str]) -> Plan:
 def ours(model: Path, faces: Path, preset: Preset, images: int) -> None:
     """Run in a process of its own: our calibration step; prints figures, ranges by rule, and affines."""
     loaded = onnx.load(model)
-    batches = calibration.batches_of(faces, preset, images, 4)
+    batches = calibration.batches_of(faces, preset, images, 1)
     cpu = calibration.cpu_seconds()
     histograms, affines = calibration.whole_step(loaded, batches)
     ranges = {rule: {name: parse_rule(rule)(h) for name, h in histograms.items()} for rule in RULES}

@@ -22,8 +22,8 @@ from trt_facefusion.backends.tensorrt import TensorRt
 from trt_facefusion.calibration import CalibrationTable, collect
 from trt_facefusion.errors import BackendUnavailableError, BadInputError, BuildError
 from trt_facefusion.lowering import lower
-from trt_facefusion.lowering.affine import Affine, equalised_name
-from trt_facefusion.lowering.equalise import equalised, ranges_between, with_affines
+from trt_facefusion.lowering.affine import Affine
+from trt_facefusion.lowering.equalise import equalised, ranges_between, scaled_by
 from trt_facefusion.runtime.onnxruntime import OnnxRuntimeRunner
 from trt_facefusion.types import Precision
 
@@ -340,8 +340,7 @@ def test_equalised_channels_are_built_as_they_were_verified(
         )
         for name in ("a_relu:0", "sum:0")
     }
-    ranged = with_affines(case.prepared.model, affines)
-    histograms = collect(ranged, [equalised_name(name) for name in affines], batches())
+    histograms = collect(case.prepared.model, list(affines), batches(), scaled=scaled_by(affines))
     table = dict(case.table) | {name: histogram.amax for name, histogram in histograms.items()}
     int8 = case.plan.names(Precision.INT8)
     model = equalised(case.view, int8, affines)

@@ -17,8 +17,7 @@ from trt_facefusion.cli import console
 from trt_facefusion.cli.histograms import _markers, sparkline
 from trt_facefusion.export import model_digest
 from trt_facefusion.lowering import lower
-from trt_facefusion.lowering.affine import equalised_name
-from trt_facefusion.lowering.equalise import affines, candidates, with_affines
+from trt_facefusion.lowering.equalise import affines, candidates, scaled_by
 from trt_facefusion.pipeline.calibrate import tensors_to_watch
 from trt_facefusion.runtime.onnxruntime import OnnxRuntimeRunner
 
@@ -123,8 +122,7 @@ def test_convert_keeps_the_equalisation_of_our_own_caches(
 ) -> None:
     prepared, view = case.prepared.model, case.view
     by_tensor = affines(view, channel_ranges(prepared, list(candidates(view)), batches()))
-    watched = [*tensors_to_watch(view)[0], *map(equalised_name, by_tensor)]
-    histograms = collect(with_affines(prepared, by_tensor), watched, batches())
+    histograms = collect(prepared, tensors_to_watch(view)[0], batches(), scaled=scaled_by(by_tensor))
     kept = {name: tuple(affine.exponents.tolist()) for name, affine in by_tensor.items()}
     shifts = {name: tuple(affine.offsets.tolist()) for name, affine in by_tensor.items() if affine.shifts}
     digest = model_digest(prepared)

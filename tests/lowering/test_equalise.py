@@ -9,11 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nets import SWAPPER_SHAPES, Net, feeds, ranges, run, swapper
 
+from trt_facefusion.calibration import collect
 from trt_facefusion.calibration.channels import ChannelRanges, channel_ranges
 from trt_facefusion.graph import GraphView, prepare
 from trt_facefusion.lowering import lower
 from trt_facefusion.lowering.affine import Affine, equalised_name
-from trt_facefusion.lowering.equalise import affines, candidates, equalised, with_affines
+from trt_facefusion.lowering.equalise import affines, candidates, equalised, scaled_by
 from trt_facefusion.precision import plan_by_rules
 from trt_facefusion.types import Precision
 
@@ -38,7 +39,8 @@ def equalised_pair(source: onnx.ModelProto, shapes: dict[str, tuple[int, ...]], 
     model = prepare(source, shapes).model
     view, inputs = GraphView(model), feeds(shapes, batch=4)
     found = affines(view, channel_ranges(model, list(candidates(view)), [inputs]), shift=shift)
-    amax = ranges(onnx.shape_inference.infer_shapes(with_affines(model, found)), inputs)
+    behind = collect(model, list(found), [inputs], scaled=scaled_by(found))
+    amax = ranges(model, inputs) | {name: histogram.amax for name, histogram in behind.items()}
     return view, inputs, found, amax
 
 
@@ -52,12 +54,6 @@ def rectified(strides: int = 1) -> onnx.ModelProto:
     y = net.op("LeakyRelu", net.op("Add", wide, narrow), alpha=0.2)
     out = net.op("Sigmoid", net.conv(y, 8, 3, name="head"), name="y")
     return net.model({"x": ["N", 3, 16, 16]}, {out: ["N", 3, 16 // strides, 16 // strides]})
-
-
-def test_the_tensors_beside_change_no_output() -> None:
-    view, inputs, found, _ = equalised_pair(uneven(), {"x": (3, 16, 16)})
-    before, after = run(view.model, inputs), run(with_affines(view.model, found), inputs)
-    np.testing.assert_array_equal(before["y"], after["y"])
 
 
 @pytest.mark.parametrize("strides", [1, 2])

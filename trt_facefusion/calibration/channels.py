@@ -1,15 +1,17 @@
-"""The range of every channel: what scales and shifts in front of the quantiser are computed from."""
+"""A look at a few samples: the range of every channel, from which scales and shifts are computed, and much else."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from operator import length_hint
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from trt_facefusion.calibration.collect import open_session, run_batch
+from trt_facefusion.calibration.collect import find, open_session, require_finite, run_batch
+from trt_facefusion.calibration.histogram import Histogram
 from trt_facefusion.types import Array, Feeds, Progress, silent
 
 STAGE = "channels"
@@ -86,16 +88,37 @@ def channel_ranges(
     Raises:
         ModelError: as `collect`.
     """
-    names = list(dict.fromkeys(tensors))
-    inputs = [value.name for value in model.graph.input if value.name in names]
-    tapped = [name for name in names if name not in inputs]
+    return glance(model, (), tensors, batches, tail=tail, progress=progress)[1]
+
+
+def glance(
+    model: onnx.ModelProto,
+    counted: Sequence[str],
+    channels: Sequence[str],
+    batches: Iterable[Feeds],
+    *,
+    tail: float = TAIL,
+    progress: Progress = silent,
+) -> tuple[dict[str, Histogram], dict[str, ChannelRanges]]:
+    """A look at a few samples: histograms of ``counted`` (`Histogram.add_sparsely`), and `channel_ranges`.
+
+    Raises:
+        BadInputError, ModelError: as `collect`.
+    """
+    fed, tapped = find(model.graph, [*counted, *channels])
     session = open_session(model, tapped, None)
+    wanted, by_channel = set(counted), set(channels)
+    histograms = {name: Histogram() for name in (*fed, *tapped) if name in wanted}
     found: dict[str, ChannelHistogram] = {}
-    for done, feeds in enumerate(batches, 1):
-        for name, value in run_batch(session, inputs, tapped, feeds).items():
-            found.setdefault(name, ChannelHistogram(value.shape[1])).add(_by_channel(value))
-        progress(STAGE, done, 0)
-    return {name: histogram.ranges(tail) for name, histogram in found.items()}
+    for done, feeds in enumerate(batches):
+        for name, value in run_batch(session, fed, tapped, feeds).items():
+            if name in wanted:
+                histograms[name].add_sparsely(value)
+            if name in by_channel:
+                found.setdefault(name, ChannelHistogram(value.shape[1])).add(_by_channel(value))
+        require_finite(histograms, fed, done)
+        progress(STAGE, done + 1, length_hint(batches))
+    return histograms, {name: histogram.ranges(tail) for name, histogram in found.items()}
 
 
 def _by_channel(values: Array) -> NDArray[np.float32]:

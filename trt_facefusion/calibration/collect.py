@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from operator import length_hint
 from pathlib import Path
@@ -16,6 +16,7 @@ import onnx
 from trt_facefusion.calibration.histogram import Histogram
 from trt_facefusion.calibration.reader import Batches
 from trt_facefusion.calibration.resume import Checkpoint
+from trt_facefusion.calibration.taps import Scaled, Tap, taps
 from trt_facefusion.errors import BadInputError, ModelError
 from trt_facefusion.types import Array, Feeds, Progress, silent
 
@@ -28,20 +29,22 @@ def collect(
     tensors: Sequence[str],
     batches: Iterable[Feeds],
     *,
-    sparse: Collection[str] = (),
+    scaled: Mapping[str, Scaled] | None = None,
     progress: Progress = silent,
     threads: int | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> dict[str, Histogram]:
     """Histograms of ``tensors`` (inputs of the graph or outputs of its nodes, floating point) over all ``batches``.
 
-    They come in the order of the graph, whatever the order of ``tensors``.
+    They come in the order of the graph, whatever the order of ``tensors``; behind them those of ``scaled``: tensors of
+    them whose channels are scaled and shifted. Of large maps only a part of the values is counted, and the largest
+    magnitude of each sample (`taps`).
 
     While onnxruntime runs one batch, the activations of the one before are counted, then dropped: memory does not grow
     with the number of batches. ``model`` is not changed. ``progress`` counts batches. ``threads`` limits onnxruntime.
 
-    Of the tensors ``sparse`` only a part of the values is counted (`Histogram.add_sparsely`). With a ``checkpoint``,
-    for which ``batches`` must be `Batches`, the pass continues one that was interrupted, and gives the same bits.
+    With a ``checkpoint``, for which ``batches`` must be `Batches`, the pass continues one that was interrupted, and
+    gives the same bits.
 
     Raises:
         BadInputError: no batches, or an input that holds NaN or infinite values.
@@ -50,9 +53,13 @@ def collect(
     """
     if not tensors:
         return {}
-    fed, tapped = _find(model.graph, tensors)
-    session = open_session(model, tapped, threads)
-    histograms = {name: Histogram() for name in (*fed, *tapped)}
+    fed, tapped = find(model.graph, tensors)
+    beside = scaled or {}
+    thinned, inner = taps(model, tapped, beside)
+    outputs = [name for tap in inner for name in tap.outputs]
+    session = open_session(thinned, outputs, threads)
+    every = [*(Tap(name, (name,), scaled=beside.get(name)) for name in fed), *inner]
+    histograms = {name: Histogram() for name in (*fed, *tapped, *(found.name for found in beside.values()))}
     total = length_hint(batches)
     done = 0
     if checkpoint is not None and isinstance(batches, Batches):
@@ -62,12 +69,12 @@ def collect(
     with ThreadPoolExecutor(_workers(threads), "histogram") as pool:
         counting: list[Future[None]] = []
         for feeds in batches:
-            values = run_batch(session, fed, tapped, feeds)
+            values = run_batch(session, fed, outputs, feeds)
             if counting:
                 done += _finish(counting, histograms, fed, done)
                 if checkpoint is not None:
                     checkpoint.save(done, histograms)
-            counting = [pool.submit(_add, histograms[name], value, name in sparse) for name, value in values.items()]
+            counting = [pool.submit(tap.count, [values[name] for name in tap.outputs], histograms) for tap in every]
             del feeds, values
             progress(STAGE, done, total)
         done += _finish(counting, histograms, fed, done)
@@ -79,14 +86,7 @@ def collect(
     return histograms
 
 
-def _add(histogram: Histogram, values: Array, sparsely: bool) -> None:
-    if sparsely:
-        histogram.add_sparsely(values)
-    else:
-        histogram.add(values)
-
-
-def _find(graph: onnx.GraphProto, tensors: Sequence[str]) -> tuple[list[str], list[str]]:
+def find(graph: onnx.GraphProto, tensors: Sequence[str]) -> tuple[list[str], list[str]]:
     """Which of ``tensors`` are fed and which are made by nodes, both in the order of the graph."""
     wanted = set(tensors)
     weights = {weight.name for weight in graph.initializer}
@@ -108,6 +108,17 @@ def _finish(counting: list[Future[None]], histograms: Mapping[str, Histogram], f
     """Wait until a batch is counted and check it; the number of batches finished (0 or 1)."""
     for future in counting:
         future.result()
+    require_finite(histograms, fed, batch)
+    return 1 if counting else 0
+
+
+def require_finite(histograms: Mapping[str, Histogram], fed: Sequence[str], batch: int) -> None:
+    """Hold what was counted up to ``batch`` against NaN and infinity.
+
+    Raises:
+        BadInputError: one of ``fed`` held such a value.
+        ModelError: another tensor did.
+    """
     for name, histogram in histograms.items():
         if histogram.non_finite and name in fed:
             raise BadInputError(
@@ -119,7 +130,6 @@ def _finish(counting: list[Future[None]], histograms: Mapping[str, Histogram], f
                 f"the activation {name!r} has {histogram.non_finite} values that are NaN or infinite in batch {batch}",
                 "the model is broken in FP32 already: check its weights, and that its inputs have the range it expects",
             )
-    return 1 if counting else 0
 
 
 def open_session(model: onnx.ModelProto, tapped: Sequence[str], threads: int | None) -> Any:

@@ -78,9 +78,21 @@ class Histogram:
             self.add(values)
             return
         samples = np.asarray(values, np.float32).reshape(len(values), -1)
-        self.add(np.maximum(samples.max(1), -samples.min(1)))
         rows = samples.reshape(len(values), -1, values.shape[-1])
-        self.add(rows[:, every // 2 :: every])  # not from 0: that would favour the first row of every plane
+        # Not from row 0: that would favour the first row of every plane.
+        self.add_part(samples.max(1, keepdims=True), samples.min(1, keepdims=True), rows[:, every // 2 :: every])
+
+    def add_part(self, highest: Array, lowest: Array, part: Array) -> None:
+        """Count ``part`` of some samples' values, and the largest magnitude of each of them.
+
+        Args:
+            highest: the samples' largest values [N,...].
+            lowest: their smallest.
+            part: the values [N,...] that are counted.
+        """
+        highest, lowest = (np.asarray(bound, np.float32).reshape(len(bound), -1) for bound in (highest, lowest))
+        self.add(np.maximum(highest.max(1), -lowest.min(1)))
+        self.add(part)
 
     def merge(self, other: Histogram) -> None:
         """Add all that ``other`` has counted."""

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from trt_facefusion.calibration.channels import ChannelRanges
+from trt_facefusion.calibration.taps import Scaled
 from trt_facefusion.graph import GraphView, attribute
 from trt_facefusion.lowering.affine import (
     Affine,
@@ -101,20 +102,10 @@ def _exponents(
     return np.clip(np.rint(log_factor), -_LARGEST, _LARGEST).astype(np.int8)
 
 
-def with_affines(model: onnx.ModelProto, affines: Affines) -> onnx.ModelProto:
-    """``model`` with the scaled and shifted tensors beside the others, so that their ranges can be calibrated."""
-    result = onnx.ModelProto()
-    result.CopyFrom(model)
-    produced = {value.name for value in model.graph.input}
-    nodes: list[onnx.NodeProto] = []
-    for node in _after(model.graph.node, affines, produced):
-        if isinstance(node, str):
-            _insert(result, nodes, node, affines[node], ())
-        else:
-            nodes.append(node)
-    del result.graph.node[:]
-    result.graph.node.extend(nodes)
-    return result
+def scaled_by(affines: Affines) -> dict[str, Scaled]:
+    """The tensors behind scale and shift as the calibration pass is to count them."""
+    one = np.float32(1)
+    return {name: Scaled(equalised_name(name), one / made.factors, made.offsets) for name, made in affines.items()}
 
 
 def equalised(
@@ -212,11 +203,3 @@ def _correct(model: onnx.ModelProto, node: onnx.NodeProto, correction: Correctio
     tensor = node.input[0]
     del node.input[:]
     node.input.extend([tensor, weight, bias])
-
-
-def _after(nodes: Iterable[onnx.NodeProto], wanted: Affines, produced: set[str]) -> Iterable[onnx.NodeProto | str]:
-    """The nodes in order, and after the one that makes a wanted tensor that tensor's name."""
-    yield from (name for name in wanted if name in produced)
-    for node in nodes:
-        yield node
-        yield from (name for name in node.output if name in wanted)

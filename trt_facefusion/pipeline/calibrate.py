@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import onnx
 import onnxruntime
 
 from trt_facefusion.calibration.cache import Calibration, Stale, beside, cache_path, load, load_named, save_as
-from trt_facefusion.calibration.channels import TAIL, ChannelRanges, channel_ranges
+from trt_facefusion.calibration.channels import TAIL, ChannelRanges, channel_ranges, glance
 from trt_facefusion.calibration.choice import Choice
 from trt_facefusion.calibration.collect import collect
 from trt_facefusion.calibration.compare import fit
@@ -25,18 +24,18 @@ from trt_facefusion.errors import CalibrationCacheError, StoreError
 from trt_facefusion.export import model_digest
 from trt_facefusion.graph import GraphView
 from trt_facefusion.lowering.affine import Affines, equalised_name
-from trt_facefusion.lowering.equalise import affines, candidates, with_affines
+from trt_facefusion.lowering.equalise import affines, candidates, scaled_by
 from trt_facefusion.pipeline.choose import affines_of, choose, spread, with_aliases
 from trt_facefusion.pipeline.context import VALUES_OF, Context
 from trt_facefusion.pipeline.settings import CHANNELS, parse_corrections
 from trt_facefusion.precision import Seen, plan_by_rules, quantisable
 from trt_facefusion.presets import Preset
-from trt_facefusion.types import Precision
+from trt_facefusion.types import Precision, Progress, silent
 
 _SHOWN = 5
 
-EQUALISING_FACES = 64
-"""Calibration faces that the channels' magnitudes are taken from."""
+GLANCE_FACES = 64
+"""Calibration faces that are looked at for the ranges of channels, and of what INT8 does not read."""
 
 # Nodes that only move values: their output has the histogram of their input.
 _MOVES = frozenset({"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Identity"})
@@ -226,6 +225,7 @@ def _cached_or_collected(context: Context) -> Calibration:
     settings: dict[str, str | int | float | bool | None] = {
         "preset": repr(s.preset),
         "pairs": "cross",
+        "taken": "rows",
         "channels": _channels(context),
     }
     settings |= {name: digest for name, digest in context.digests.items() if name.startswith(VALUES_OF)}
@@ -236,20 +236,15 @@ def _cached_or_collected(context: Context) -> Calibration:
             context.note(f"calibration: taken from {path}")
             return found
         _explain(context, found)
-    watched, aliases = tensors_to_watch(context.view)
-    feeder, model = context.feeder(faces), context.prepared.model
-    by_tensor = _affines(context)
-    divided, tensors = with_affines(model, by_tensor), [*watched, *map(equalised_name, by_tensor)]
-    read = {aliases.get(name, name) for name in read_by_int8(context.view)} - set(by_tensor)
-    sparse = [name for name in watched if name not in read]
-    batches = Batches(feeder, len(faces), context.batch)
-    histograms = collect(
-        divided,
-        tensors,
+    batches = Batches(context.feeder(faces), len(faces), context.smallest_batch)
+    few = faces.subset(spread(len(faces), GLANCE_FACES))
+    histograms, by_tensor = counted(
+        context.view,
+        Batches(context.feeder(few), len(few), context.smallest_batch),
         batches,
-        sparse=sparse,
+        _channels(context),
         progress=context.progress,
-        checkpoint=_checkpoint(context, divided, [faces.digest, settings, tensors, sparse, batches.batch_size]),
+        checkpoint=lambda *parts: _checkpoint(context, [faces.digest, settings, batches.batch_size, *parts]),
     )
     return Calibration(
         s.source.name,
@@ -264,35 +259,71 @@ def _cached_or_collected(context: Context) -> Calibration:
     )
 
 
+def counted(
+    view: GraphView,
+    few: Batches,
+    every: Batches,
+    channels: str = "shift",
+    *,
+    threads: int | None = None,
+    progress: Progress = silent,
+    checkpoint: Callable[..., Checkpoint] | None = None,
+) -> tuple[dict[str, Histogram], Affines]:
+    """Histograms of every float tensor, in the order of the graph, and what channels go through.
+
+    What INT8 may quantise, and the outputs, are counted on ``every`` sample. A look at ``few`` of them is enough for
+    scales and shifts of channels (``channels``: ``shift``, ``equalise`` or ``none``), and for what FP16 needs to know.
+
+    Args:
+        view: the model.
+        few: some of the samples; how many a batch costs memory, since every activation is kept.
+        every: all samples.
+        channels: what channels go through before they are quantised.
+        threads: limits onnxruntime.
+        progress: counts batches.
+        checkpoint: makes the state of the pass over ``every``, from JSON values that it depends on.
+
+    Raises:
+        BadInputError, ModelError: as `collect`.
+    """
+    watched, aliases = tensors_to_watch(view)
+    wanted = list(candidates(view)) if channels != "none" else []
+    read = {aliases.get(name, name) for name in read_by_int8(view)} | set(view.output_names)
+    looked, ranges = glance(view.model, [name for name in watched if name not in read], wanted, few, progress=progress)
+    found = affines(view, ranges, shift=channels == "shift")
+    scaled = scaled_by(found)
+    tensors = [*(name for name in watched if name in read), *(name for name in found if name not in watched)]
+    parts = [tensors, [[name, made.factors.tolist(), made.offsets.tolist()] for name, made in scaled.items()]]
+    state = None if checkpoint is None else checkpoint(*parts)
+    made = collect(view.model, tensors, every, scaled=scaled, threads=threads, progress=progress, checkpoint=state)
+    histograms = looked | made
+    return {name: histograms[name] for name in dict.fromkeys([*watched, *histograms])}, found
+
+
 def _channels(context: Context) -> str:
     """What channels go through before they are quantised: ``shift``, ``equalise`` or ``none``."""
     wanted = parse_corrections(context.settings.corrections)
     return next((kind for kind in reversed(CHANNELS) if wanted is None or kind in wanted), "none")
 
 
-def _affines(context: Context) -> Affines:
-    channels = _channels(context)
-    if channels == "none":
-        return {}
-    seen = seen_channels(context, list(candidates(context.view)), EQUALISING_FACES)
-    return affines(context.view, seen, shift=channels == "shift")
-
-
 def seen_channels(context: Context, tensors: list[str], count: int, tail: float = TAIL) -> dict[str, ChannelRanges]:
     """The range of each channel of ``tensors`` on ``count`` calibration faces, but for ``tail`` at either end."""
     faces = context.faces[0]
     few = faces.subset(spread(len(faces), count))
-    batches = Batches(context.feeder(few), len(few), context.batch)
+    batches = Batches(context.feeder(few), len(few), context.smallest_batch)
     return channel_ranges(context.prepared.model, tensors, batches, tail=tail, progress=context.progress)
 
 
-def _checkpoint(context: Context, model: onnx.ModelProto, parts: list[Any]) -> Checkpoint:
+def _checkpoint(context: Context, parts: list[Any]) -> Checkpoint:
     """The state of this very pass: the same numbers come only from the same library on as many cores."""
-    known = {"model": model_digest(model), "parts": parts, "runs": f"{onnxruntime.__version__} on {os.cpu_count()}"}
+    digest = model_digest(context.prepared.model)
+    known = {"model": digest, "parts": parts, "runs": f"{onnxruntime.__version__} on {os.cpu_count()}"}
     checkpoint = Checkpoint(partial_path(table_path(context)), known)
     done, _ = checkpoint.load()
     if done:
-        context.note(f"calibration: continuing a pass that was interrupted, {done * context.batch} faces are done")
+        context.note(
+            f"calibration: continuing a pass that was interrupted, {done * context.smallest_batch} faces are done"
+        )
     return checkpoint
 
 

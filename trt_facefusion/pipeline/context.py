@@ -208,6 +208,11 @@ class Context:
         """Samples per inference."""
         return BATCH if self.prepared.dynamic_batch else self.prepared.fixed_batch
 
+    @property
+    def smallest_batch(self) -> int:
+        """Samples per inference where every activation is kept, since that is what memory goes to."""
+        return 1 if self.prepared.dynamic_batch else self.prepared.fixed_batch
+
     def painter(self, faces: FaceSet) -> Painter:
         """Runs models on ``faces``."""
         output = picture_output(self.settings.preset, self.prepared.outputs)

@@ -165,8 +165,9 @@ class Correcting:
         fed = [name for name in names if name in context.view.input_names]
         tapped = [name for name in names if name not in fed]
         session = open_session(context.prepared.model, tapped, None)
-        for start in range(0, len(chosen), context.batch):
-            part = chosen[start : start + context.batch]
+        size = context.smallest_batch
+        for start in range(0, len(chosen), size):
+            part = chosen[start : start + size]
             yield run_batch(session, fed, tapped, feeder(part))
             context.progress(stage, start + len(part), len(chosen))
 

@@ -1,0 +1,80 @@
+"""Large maps are thinned inside of the graph, and what is counted is what counting outside of it would give."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from nets import Net, run, tapped
+
+from trt_facefusion.calibration import Batches, Histogram, collect
+from trt_facefusion.calibration.taps import Scaled, taps
+from trt_facefusion.errors import ModelError
+from trt_facefusion.graph import prepare
+
+SIDE, CHANNELS = 128, 16
+IMAGES = np.random.default_rng(0).normal(size=(4, 3, SIDE, SIDE)).astype(np.float32)
+
+
+def large() -> onnx.ModelProto:
+    """Maps of four times `SPARSE_VALUES`, and a small one behind them."""
+    net = Net()
+    wide = net.op("Tanh", net.conv("x", 3, CHANNELS, name="wide"), name="bent")
+    net.conv(wide, CHANNELS, 8, name="small", strides=[4, 4])
+    return prepare(net.model({"x": ["N", 3, SIDE, SIDE]}, {"small": ["N", 8, 32, 32]}), {"x": (3, SIDE, SIDE)}).model
+
+
+def batches(size: int, images: np.ndarray = IMAGES) -> Batches:
+    return Batches(lambda indices: {"x": images[list(indices)]}, len(images), size)
+
+
+def behind(channels: int = CHANNELS) -> Scaled:
+    rng = np.random.default_rng(1)
+    factors = np.exp2(rng.integers(-3, 4, channels)).astype(np.float32)
+    return Scaled("behind", factors, rng.choice([-0.5, 0.25, 2.0], channels).astype(np.float32))
+
+
+def test_only_extremes_and_some_rows_of_large_maps_leave_the_graph() -> None:
+    model, made = taps(large(), ["wide", "small"], {})
+    wide, small = made
+    assert small.outputs == ("small",)
+    values = run(tapped(model, wide.outputs), {"x": IMAGES})
+    highest, lowest, rows = (values[name] for name in wide.outputs)
+    assert highest.shape == lowest.shape == (4, CHANNELS)
+    assert rows.shape == (4, CHANNELS * SIDE // 4, SIDE)
+    assert rows.shape[1] == len(wide.rows)
+
+
+def test_it_is_what_counting_outside_of_the_graph_gives() -> None:
+    model, scaled = large(), behind()
+    values = run(tapped(model, ["wide"]), {"x": IMAGES})["wide"]
+    found = collect(model, ["wide", "small"], batches(4), scaled={"wide": scaled}, threads=1)
+    assert list(found) == ["wide", "small", "behind"]
+    outside, moved = Histogram(), Histogram()
+    outside.add_sparsely(values)
+    moved.add_sparsely(values * scaled.factors.reshape(-1, 1, 1) - scaled.offsets.reshape(-1, 1, 1))
+    assert found["wide"] == outside and found["behind"] == moved
+    assert found["wide"].amax == np.abs(values).max()
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_neither_batches_nor_the_order_change_what_is_counted(size: int) -> None:
+    expected = collect(large(), ["wide", "small"], batches(4), scaled={"wide": behind()}, threads=1)
+    again = collect(large(), ["wide", "small"], batches(size, IMAGES[::-1]), scaled={"wide": behind()}, threads=1)
+    assert again == expected
+
+
+def test_small_maps_are_scaled_whole() -> None:
+    scaled = behind(8)
+    values = run(large(), {"x": IMAGES})["small"]
+    found = collect(large(), ["small"], batches(4), scaled={"small": scaled}, threads=1)["behind"]
+    whole = Histogram()
+    whole.add(values * scaled.factors.reshape(-1, 1, 1) - scaled.offsets.reshape(-1, 1, 1))
+    assert found == whole
+
+
+def test_an_infinite_value_anywhere_is_told() -> None:
+    images = IMAGES.copy()
+    images[2, :, 77, 33] = 3e38
+    with pytest.raises(ModelError, match=r"activation 'wide' .* in batch 2"):
+        collect(large(), ["wide"], batches(1, images))
