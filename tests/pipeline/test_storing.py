@@ -50,20 +50,23 @@ def test_the_engine_loses_little_more_than_float_qdq(settings: Settings) -> None
 
 
 @pytest.mark.parametrize(
-    ("costs", "kept"), [({0: 0.0}, 0), ({0: 0.01, 1: 0.0001}, 1), ({0: 0.01, 1: 0.004, 2: 0.005}, 1)]
+    ("all_eight_bits", "wins", "kept"),
+    [(0.0, [0.01, 0.01], []), (0.01, [0.0099, 0.01], [0]), (0.01, [0.0, 0.0099], [1]), (0.01, [1e-5, 1e-5], [])],
 )
 def test_as_few_results_as_will_do_are_stored_finer(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch, costs: dict[int, float], kept: int
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, all_eight_bits: float, wins: list[float], kept: list[int]
 ) -> None:
     storing, plan = made(settings(hold_out=False))
+    order = storing.order(plan)
+    assert len(order) >= 2
+    won = dict(zip(order, wins, strict=False))
 
     def measure(self: Storing, plan: Plan) -> Callable[[tuple[str, ...]], float]:
-        return lambda finer: costs.get(len(finer), 0.02)
+        return lambda finer: all_eight_bits - sum(won.get(name, 0.0) for name in finer)
 
     monkeypatch.setattr(Storing, "_measure", measure)
-    assert stored_finer(storing, plan) == storing.order(plan)[:kept]
-    assert storing.tried.items() >= costs.items()
-    assert storing.record["stored_finer"] == storing.order(plan)[:kept]
+    assert stored_finer(storing, plan) == [order[index] for index in kept]
+    assert storing.record["stored_finer"] == [order[index] for index in kept]
 
 
 def test_a_repaired_plan_keeps_what_the_first_one_measured(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -22,6 +22,9 @@ from trt_facefusion.types import Precision
 
 ALLOWED = 8e-4
 """SSIM that storing results may cost on top of what the plan costs a GPU."""
+_WORTHWHILE = ALLOWED / 10
+"""What a second operator has to win: it takes as long as the first."""
+_TRIALS = 8
 _RANGE_FACES = 32
 _FACES = 8
 """Calibration faces that channels' ranges are taken from, and those that the cost is measured on."""
@@ -34,8 +37,8 @@ class Storing:
     context: Context
     ranges: Ranges
     correcting: Correcting
-    tried: dict[int, float] = field(default_factory=dict)
-    """What was measured: number of results kept finer -> SSIM that storing costs."""
+    tried: dict[tuple[str, ...], float] = field(default_factory=dict)
+    """What was measured: results kept finer -> SSIM that storing costs."""
     _finer: tuple[str, ...] | None = None
 
     def lowered(self, plan: Plan) -> onnx.ModelProto:
@@ -46,10 +49,11 @@ class Storing:
 
     @property
     def record(self) -> dict[str, object]:
-        """For the manifest: the results that are kept finer, and what storing costs for all numbers tried."""
+        """For the manifest: the results that are kept finer, and what storing costs with all that was tried."""
         if self._finer is None:
             return {}
-        return {"stored_finer": list(self._finer), "stored_ssim_cost": {str(n): cost for n, cost in self.tried.items()}}
+        tried = [{"finer": list(names), "ssim": cost} for names, cost in self.tried.items()]
+        return {"stored_finer": list(self._finer), "stored_ssim_cost": tried}
 
     def _lowered(self, plan: Plan, finer: tuple[str, ...]) -> onnx.ModelProto:
         table, affines, corrections = self.ranges.table, self.ranges.affines, self.correcting.of(plan)
@@ -60,17 +64,20 @@ class Storing:
         return seen_channels(self.context, results(self.context.view), _RANGE_FACES, tail=0)
 
     def _decide(self, plan: Plan) -> tuple[str, ...]:
-        """As few as will do, those with the most pixels first, of these the ones nearest to the picture."""
-        order = self.order(plan)
+        """As few as will do: one after the other, those kept that measurably help."""
         lost = self._measure(plan)
-        for count in _counts(len(order)):
-            self.tried[count] = lost(tuple(order[:count]))
-            if self.tried[count] <= ALLOWED:
+        self.tried = {(): lost(())}
+        best: tuple[str, ...] = ()
+        for name in self.order(plan)[:_TRIALS]:
+            if self.tried[best] <= ALLOWED:
                 break
-        best = min(self.tried, key=self.tried.__getitem__)
-        shown = ", ".join(f"{count} {cost:+.3%}" for count, cost in self.tried.items())
-        self.context.note(f"results kept in 9 bits instead of 8: {best}; SSIM that storing costs: {shown}")
-        return tuple(order[:best])
+            more = (*best, name)
+            self.tried[more] = lost(more)
+            if self.tried[more] <= self.tried[best] - _WORTHWHILE:
+                best = more
+        shown = ", ".join(f"{len(names)} {cost:+.3%}" for names, cost in self.tried.items())
+        self.context.note(f"results kept in 9 bits instead of 8: {len(best)}; SSIM that storing costs: {shown}")
+        return best
 
     def order(self, plan: Plan) -> list[str]:
         """The results that can be stored finer, in the order in which they are."""
@@ -103,13 +110,3 @@ def by_pixels(view: GraphView, names: Sequence[str]) -> list[str]:
 def _pixels(view: GraphView, name: str) -> int:
     height, width = (view.shape(name) or (0, 0))[-2:]
     return height * width if isinstance(height, int) and isinstance(width, int) else 0
-
-
-def _counts(total: int) -> Iterator[int]:
-    yield 0
-    count = 1
-    while count < total:
-        yield count
-        count *= 2
-    if total:
-        yield total
