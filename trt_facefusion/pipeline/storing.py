@@ -65,10 +65,13 @@ class Storing:
 
     def _decide(self, plan: Plan) -> tuple[str, ...]:
         """As few as will do: one after the other, those kept that measurably help."""
+        candidates = self.order(plan)[:_TRIALS]
+        best: tuple[str, ...] = ()
+        if not candidates:
+            return best
         lost = self._measure(plan)
         self.tried = {(): lost(())}
-        best: tuple[str, ...] = ()
-        for name in self.order(plan)[:_TRIALS]:
+        for name in candidates:
             if self.tried[best] <= ALLOWED:
                 break
             more = (*best, name)
