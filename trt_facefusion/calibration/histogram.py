@@ -61,17 +61,18 @@ class Histogram:
         """Width of a bin, a power of two."""
         return math.ldexp(1.0, self.exponent) / BINS
 
-    def add(self, values: Array) -> None:
-        """Count ``values``: floating point, any shape; counted as float32."""
+    def add(self, values: Array, weight: int = 1) -> None:
+        """Count ``values``, each ``weight`` times: floating point, any shape; counted as float32."""
         flat = np.asarray(values, np.float32).ravel()
         for start in range(0, flat.size, _CHUNK):
-            self._add_chunk(flat[start : start + _CHUNK])
+            self._add_chunk(flat[start : start + _CHUNK], weight)
 
     def add_sparsely(self, values: Array) -> None:
         """Count a part of ``values`` [N,...]: each sample's largest magnitude, and evenly spread rows (last axis).
 
-        `amax` and the range are exactly those of all values, at a third of the cost. Which rows count depends on the
-        shape of a sample only, so the order of samples and their batches change nothing here either.
+        Each of these rows stands for all rows as far as the next one, and counts so many times. `amax` and the range
+        are exactly those of all values, at a third of the cost. Which rows count depends on the shape of a sample only,
+        so the order of samples and their batches change nothing here either.
         """
         every = values[0].size // SPARSE_VALUES if values.ndim > 2 and len(values) else 1
         if every <= 1:
@@ -80,19 +81,20 @@ class Histogram:
         samples = np.asarray(values, np.float32).reshape(len(values), -1)
         rows = samples.reshape(len(values), -1, values.shape[-1])
         # Not from row 0: that would favour the first row of every plane.
-        self.add_part(samples.max(1, keepdims=True), samples.min(1, keepdims=True), rows[:, every // 2 :: every])
+        self.add_part(samples.max(1, keepdims=True), samples.min(1, keepdims=True), rows[:, every // 2 :: every], every)
 
-    def add_part(self, highest: Array, lowest: Array, part: Array) -> None:
+    def add_part(self, highest: Array, lowest: Array, part: Array, weight: int) -> None:
         """Count ``part`` of some samples' values, and the largest magnitude of each of them.
 
         Args:
             highest: the samples' largest values [N,...].
             lowest: their smallest.
             part: the values [N,...] that are counted.
+            weight: how many values each of them stands for.
         """
         highest, lowest = (np.asarray(bound, np.float32).reshape(len(bound), -1) for bound in (highest, lowest))
         self.add(np.maximum(highest.max(1), -lowest.min(1)))
-        self.add(part)
+        self.add(part, weight)
 
     def merge(self, other: Histogram) -> None:
         """Add all that ``other`` has counted."""
@@ -147,17 +149,17 @@ class Histogram:
         filled = np.flatnonzero(self.counts)
         return bool(filled[-1] == int(self.amax / self.bin_width)) if filled.size else self.amax == 0
 
-    def _add_chunk(self, chunk: NDArray[np.float32]) -> None:
+    def _add_chunk(self, chunk: NDArray[np.float32], weight: int) -> None:
         amax = max(float(chunk.max()), -float(chunk.min()))
         if not amax < 2.0**MAX_EXPONENT:  # NaN too, which max() and min() pass on
             finite = chunk[np.abs(chunk) < 2.0**MAX_EXPONENT]
             self.non_finite += chunk.size - finite.size
             if finite.size:
-                self._add_chunk(finite)
+                self._add_chunk(finite, weight)
             return
         self.amax = max(self.amax, amax)
         self._widen(_exponent_of(amax))
-        self.counts += _count(chunk, self.exponent)
+        self.counts += weight * _count(chunk, self.exponent)
 
     def _widen(self, exponent: int) -> None:
         if exponent > self.exponent:

@@ -46,6 +46,8 @@ class Tap:
     """The tensor itself; or of a large map the extremes of its channels, [N,C] each, and its rows [N,R,W]."""
     rows: Array = field(default_factory=lambda: np.zeros(0, np.int64))
     """The channel that each of the rows belongs to."""
+    every: int = 1
+    """How many rows each of them stands for."""
     scaled: Scaled | None = None
 
     def count(self, values: Sequence[Array], histograms: Mapping[str, Histogram]) -> None:
@@ -58,11 +60,11 @@ class Tap:
                 histograms[scaled.name].add_sparsely(scaled.apply(values[0], channels))
             return
         highest, lowest, rows = values
-        own.add_part(highest, lowest, rows)
+        own.add_part(highest, lowest, rows, self.every)
         if scaled is not None:
             channels = np.arange(highest.shape[1])
             high, low = (scaled.apply(bound, channels) for bound in (highest, lowest))
-            histograms[scaled.name].add_part(high, low, scaled.apply(rows, self.rows))
+            histograms[scaled.name].add_part(high, low, scaled.apply(rows, self.rows), self.every)
 
 
 def taps(
@@ -103,7 +105,8 @@ def _thinned(graph: onnx.GraphProto, name: str, shape: tuple[int, ...], every: i
     flat = node("Reshape", [name, constant("flat", 0, channels * height, width)], "flattened")
     bounds = [constant("first", first), constant("last", _LAST), constant("axis", 1), constant("every", every)]
     rows = node("Slice", [flat, *bounds], "rows")
-    return Tap(name, (highest, lowest, rows), np.arange(first, channels * height, every) // height, scaled)
+    owners = np.arange(first, channels * height, every) // height
+    return Tap(name, (highest, lowest, rows), owners, every, scaled)
 
 
 def _shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
