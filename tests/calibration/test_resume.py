@@ -90,7 +90,7 @@ def test_sparse_counting_knows_the_exact_range_and_depends_on_no_order():
     assert whole == one_by_one
     assert whole.amax == full.amax
     assert whole.count == pytest.approx(full.count, rel=1e-4)
-    assert np.count_nonzero(whole.counts % 4) <= 6  # of every sample the largest magnitude, and one row of four
+    assert np.count_nonzero(whole.counts % 4) <= 6  # of every sample the largest magnitude, and one value of four
     tail = [float(h.counts[512:].sum() / h.count) for h in (whole, full)]
     assert tail[0] == pytest.approx(tail[1], rel=0.05)
     for share in ("99.9", "99.99"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import cv2
@@ -68,20 +68,20 @@ class Histogram:
             self._add_chunk(flat[start : start + _CHUNK], weight)
 
     def add_sparsely(self, values: Array) -> None:
-        """Count a part of ``values`` [N,...]: each sample's largest magnitude, and evenly spread rows (last axis).
+        """Count a part of ``values`` [N,...]: each sample's largest magnitude, and evenly spread values (`thinning`).
 
-        Each of these rows stands for all rows as far as the next one, and counts so many times. `amax` and the range
-        are exactly those of all values, at a third of the cost. Which rows count depends on the shape of a sample only,
-        so the order of samples and their batches change nothing here either.
+        Each of these stands for those around it, and counts so many times. `amax` and the range are exactly those of
+        all values, at a third of the cost. Which values count depends on the shape of a sample only, so the order of
+        samples and their batches change nothing here either.
         """
-        every = values[0].size // SPARSE_VALUES if values.ndim > 2 and len(values) else 1
-        if every <= 1:
+        steps = thinning(values.shape[1:]) if len(values) else ()
+        if math.prod(steps) == 1:
             self.add(values)
             return
-        samples = np.asarray(values, np.float32).reshape(len(values), -1)
-        rows = samples.reshape(len(values), -1, values.shape[-1])
-        # Not from row 0: that would favour the first row of every plane.
-        self.add_part(samples.max(1, keepdims=True), samples.min(1, keepdims=True), rows[:, every // 2 :: every], every)
+        samples = np.asarray(values, np.float32)
+        flat = samples.reshape(len(values), -1)
+        part = samples[tuple(slice(step // 2, None, step) for step in (1, *steps))]
+        self.add_part(flat.max(1, keepdims=True), flat.min(1, keepdims=True), part, math.prod(steps))
 
     def add_part(self, highest: Array, lowest: Array, part: Array, weight: int) -> None:
         """Count ``part`` of some samples' values, and the largest magnitude of each of them.
@@ -165,6 +165,21 @@ class Histogram:
         if exponent > self.exponent:
             self.counts = _widened(self.counts, exponent - self.exponent)
             self.exponent = exponent
+
+
+def thinning(shape: Sequence[int]) -> tuple[int, ...]:
+    """The step along each axis of a sample of ``shape``; 1 along all where it has no more than `SPARSE_VALUES`.
+
+    Maps [C,H,W] are thinned in both directions, since neighbours are alike: counting starts in the middle of a step,
+    not at the edge of every plane. Of other shapes the first axis is thinned, or nothing.
+    """
+    every = math.prod(shape) // SPARSE_VALUES
+    if every <= 1 or len(shape) < 2:
+        return (1,) * len(shape)
+    if len(shape) != 3:
+        return (every, *(1,) * (len(shape) - 1))
+    rows = min(math.isqrt(every), shape[1])
+    return (1, rows, min(every // rows, shape[2]))
 
 
 def _exponent_of(amax: float) -> int:

@@ -1,22 +1,22 @@
-"""What a pass takes of the activations: all values of small maps; extremes and some rows of large ones.
+"""What a pass takes of the activations: all values of small maps; extremes and evenly spread values of large ones.
 
 Copying every map of a large network out of the graph, and counting all of its values, costs more than the inference.
-A map's largest magnitude has to be exact; the shape of its distribution is known as well from evenly spread rows.
-What is infinite is noticed wherever it is, NaN where it reaches one of these rows or an output of the graph.
+A map's largest magnitude has to be exact; the shape of its distribution is known as well from some of its values.
+What is infinite is noticed wherever it is, NaN where it reaches one of these values or an output of the graph.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from trt_facefusion.calibration.histogram import SPARSE_VALUES, Histogram
+from trt_facefusion.calibration.histogram import Histogram, thinning
 from trt_facefusion.types import Array
 
 _LAST = 2**31 - 1
@@ -30,11 +30,10 @@ class Scaled:
     factors: NDArray[np.float32]
     offsets: NDArray[np.float32]
 
-    def apply(self, values: Array, channels: Array) -> NDArray[np.float32]:
-        """``values`` [N,K,...], of which row k belongs to channel ``channels[k]``."""
+    def apply(self, values: Array) -> NDArray[np.float32]:
+        """``values`` [N,C,...] behind scale and shift."""
         shape = (1, -1, *(1,) * (values.ndim - 2))
-        factors, offsets = self.factors[channels].reshape(shape), self.offsets[channels].reshape(shape)
-        return np.asarray(values * factors - offsets, np.float32)
+        return np.asarray(values * self.factors.reshape(shape) - self.offsets.reshape(shape), np.float32)
 
 
 @dataclass(frozen=True)
@@ -43,28 +42,23 @@ class Tap:
 
     tensor: str
     outputs: tuple[str, ...]
-    """The tensor itself; or of a large map the extremes of its channels, [N,C] each, and its rows [N,R,W]."""
-    rows: Array = field(default_factory=lambda: np.zeros(0, np.int64))
-    """The channel that each of the rows belongs to."""
+    """The tensor itself; or of a large map the extremes of its channels, [N,C] each, and some values [N,C,h,w]."""
     every: int = 1
-    """How many rows each of them stands for."""
+    """How many values each of those stands for."""
     scaled: Scaled | None = None
 
     def count(self, values: Sequence[Array], histograms: Mapping[str, Histogram]) -> None:
         """Count ``values``, one array for each of ``outputs``."""
-        own, scaled = histograms[self.tensor], self.scaled
+        self._count(values, histograms[self.tensor])
+        if self.scaled is not None:
+            self._count([self.scaled.apply(array) for array in values], histograms[self.scaled.name])
+
+    def _count(self, values: Sequence[Array], histogram: Histogram) -> None:
         if len(values) == 1:
-            own.add_sparsely(values[0])
-            if scaled is not None:
-                channels = np.arange(values[0].shape[1])
-                histograms[scaled.name].add_sparsely(scaled.apply(values[0], channels))
-            return
-        highest, lowest, rows = values
-        own.add_part(highest, lowest, rows, self.every)
-        if scaled is not None:
-            channels = np.arange(highest.shape[1])
-            high, low = (scaled.apply(bound, channels) for bound in (highest, lowest))
-            histograms[scaled.name].add_part(high, low, scaled.apply(rows, self.rows), self.every)
+            histogram.add_sparsely(values[0])
+        else:
+            highest, lowest, part = values
+            histogram.add_part(highest, lowest, part, self.every)
 
 
 def taps(
@@ -77,36 +71,31 @@ def taps(
     made = []
     for name in tensors:
         shape = shapes.get(name, ())
-        every = math.prod(shape) // SPARSE_VALUES if len(shape) == 3 else 1
-        if every > 1:
-            made.append(_thinned(result.graph, name, shape, every, scaled.get(name)))
+        steps = thinning(shape) if len(shape) == 3 else ()
+        if math.prod(steps) > 1:
+            made.append(_thinned(result.graph, name, steps, scaled.get(name)))
         else:
             made.append(Tap(name, (name,), scaled=scaled.get(name)))
     return result, made
 
 
-def _thinned(graph: onnx.GraphProto, name: str, shape: tuple[int, ...], every: int, scaled: Scaled | None) -> Tap:
-    channels, height, width = shape
-
+def _thinned(graph: onnx.GraphProto, name: str, steps: tuple[int, ...], scaled: Scaled | None) -> Tap:
     def constant(what: str, *values: int) -> str:
         graph.initializer.append(numpy_helper.from_array(np.array(values, np.int64), f"{name}__{what}"))
         return f"{name}__{what}"
 
     def node(kind: str, inputs: Sequence[str], output: str) -> str:
         made = helper.make_node(kind, list(inputs), [f"{name}__{output}"])
-        if kind.startswith("Reduce"):
+        if kind != "Slice":
             made.attribute.append(helper.make_attribute("keepdims", 0))
         graph.node.append(made)
         return f"{name}__{output}"
 
-    plane, first = constant("plane", 2, 3), every // 2  # not row 0: that would favour the edge of every plane
-    highest = node("ReduceMax", [name, plane], "highest")
-    lowest = node("ReduceMin", [name, plane], "lowest")
-    flat = node("Reshape", [name, constant("flat", 0, channels * height, width)], "flattened")
-    bounds = [constant("first", first), constant("last", _LAST), constant("axis", 1), constant("every", every)]
-    rows = node("Slice", [flat, *bounds], "rows")
-    owners = np.arange(first, channels * height, every) // height
-    return Tap(name, (highest, lowest, rows), owners, every, scaled)
+    plane = constant("plane", 2, 3)
+    extremes = [node("ReduceMax", [name, plane], "highest"), node("ReduceMin", [name, plane], "lowest")]
+    bounds = [constant("first", *(step // 2 for step in steps[1:])), constant("last", _LAST, _LAST)]
+    part = node("Slice", [name, *bounds, plane, constant("steps", *steps[1:])], "part")
+    return Tap(name, (*extremes, part), math.prod(steps), scaled)
 
 
 def _shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:

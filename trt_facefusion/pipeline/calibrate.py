@@ -225,7 +225,7 @@ def _cached_or_collected(context: Context) -> Calibration:
     settings: dict[str, str | int | float | bool | None] = {
         "preset": repr(s.preset),
         "pairs": "cross",
-        "taken": "weighted rows",
+        "taken": "some values",
         "channels": _channels(context),
     }
     settings |= {name: digest for name, digest in context.digests.items() if name.startswith(VALUES_OF)}
