@@ -104,7 +104,8 @@ def test_identity_survives_small_errors_and_not_another_person(shared_faces: Pat
     for path in sorted((shared_faces / "eval").glob("*.jpg"))[:6]:
         (tmp_path / path.name).symlink_to(path)
     embedder = DlibEmbedder()
-    faces = read_faces(tmp_path, template="arcface_128", size=128, embedder=embedder).crops.astype(np.float32) / 255
+    crops = read_faces(tmp_path, template="arcface_128", size=128, embedder=embedder).crops
+    faces = np.asarray(crops, np.float32) / 255
     noisy = (faces + np.random.default_rng(0).normal(0, 0.02, faces.shape).astype(np.float32)).clip(0, 1)
     same = identity_cosine(faces, noisy, "arcface_128", embedder)
     other = identity_cosine(faces, np.roll(faces, 1, axis=0), "arcface_128", embedder)

@@ -98,7 +98,7 @@ def bomb(width: int, height: int) -> bytes:
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("side", [10_001, 13_000, 60_000])
+@pytest.mark.parametrize("side", [11_400, 13_000, 60_000])
 def test_a_decompression_bomb_is_refused_by_its_header(side: int) -> None:
     with pytest.raises(ImageTooLargeError, match="megapixels"):
         decode_image(bomb(side, side), "bomb.png")
@@ -112,7 +112,7 @@ def test_damaged_files_say_what_is_wrong(tmp_path: Path) -> None:
         (whole[: len(whole) // 2], "truncated"),
         (encoded(picture(), "PNG")[:60], "truncated"),
         (encoded(picture().convert("F"), "TIFF"), "floating-point"),
-        (encoded(picture(), "GIF"), "not a JPEG"),
+        (encoded(picture(), "GIF"), "GIF pictures are not read"),
     ):
         (tmp_path / "photo.jpg").write_bytes(data)
         with pytest.raises(UnreadableImageError, match=reason) as caught:

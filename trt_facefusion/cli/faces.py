@@ -206,6 +206,8 @@ def _show(found: Survey, covered: Coverage) -> None:
     if kinds:
         told = ", ".join(f"{count} {KINDS[kind]}" for kind, count in kinds.items())
         console.out.print(f"skipped: {told}", highlight=False)
+    if found.faces.note:
+        console.out.print(found.faces.note, highlight=False, markup=False)
     console.out.print(_table({"share": covered}))
     _show_findings("Gaps", covered.gaps, "yellow")
     _show_findings("Wrong with the set", covered.problems, "red")

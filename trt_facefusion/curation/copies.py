@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from trt_facefusion.faces.folder import VIEWS
 from trt_facefusion.faces.split import distances
+from trt_facefusion.faces.twins import VIEWS
 
 # Frames of one video move more than copies do. Two photos of one person taken on other days reach neither limit.
 _FRAME_LIKENESS, _FRAME_DISTANCE = 0.9, 0.5

@@ -20,7 +20,8 @@ from trt_facefusion.curation.pose import Pose, estimate
 from trt_facefusion.curation.tone import Tone, tone
 from trt_facefusion.faces.detector import FaceDetector
 from trt_facefusion.faces.embedder import Embedder
-from trt_facefusion.faces.folder import MIN_FACE_PX, VIEWS, FaceSet, Look, Skipped, read_faces, thumbnail
+from trt_facefusion.faces.folder import MIN_FACE_PX, FaceSet, Look, Skipped, read_faces
+from trt_facefusion.faces.twins import VIEWS, thumbnail
 from trt_facefusion.types import Image, Progress, silent
 
 COVERING_YAW = 40.0

@@ -166,6 +166,8 @@ class Context:
             kinds = ", ".join(f"{count} {KINDS[kind]}" for kind, count in faces.summary().items())
             total = len(faces) + len(faces.skipped)
             self.note(f"and {more} more; skipped {len(faces.skipped)} of {total} photos in {folder}: {kinds}")
+        if faces.note:
+            self.note(f"{folder}: {faces.note}")
 
     @cached_property
     def prepared(self) -> PreparedModel:

@@ -254,6 +254,8 @@ class _Run:
             raise FacesError(f"{folder}: {error.message}", error.remedy) from error
         if faces.skipped:
             self.note(f"skipped {len(faces.skipped)} of {len(faces) + len(faces.skipped)} photos in {folder}")
+        if faces.note:
+            self.note(f"{folder}: {faces.note}")
         return thinned(faces, self.settings.max_faces)
 
     def _feeder(self, faces: FaceSet, fixed: bool) -> Feeder:

@@ -1,0 +1,201 @@
+"""Takes the face of one photo after another; of copies of one picture, the largest."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trt_facefusion.faces.align import align_crop, template_to_template, warp
+from trt_facefusion.faces.crops import Crops, Origin
+from trt_facefusion.faces.decode import ImageTooLargeError, UnreadableImageError, decode_image
+from trt_facefusion.faces.detector import Face, FaceDetector
+from trt_facefusion.faces.embedder import Embedder
+from trt_facefusion.faces.twins import CLEARLY_LARGER, Twins
+from trt_facefusion.types import Image
+
+# Changes whenever the same photos would give other crops or embeddings, so that no older result passes for current.
+_VERSION = "faces-1"
+_EMBED_EVERY = 16
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A photo that was left out: its name relative to the folder, the reason as a sentence, and its kind (`KINDS`)."""
+
+    file: str
+    reason: str
+    kind: str
+
+
+@dataclass(frozen=True, eq=False)
+class Look:
+    """A photo whose face was taken, while its pixels are at hand: ``image`` and ``crop`` [H,W,3] uint8 RGB.
+
+    ``face`` is None, and ``faces_found`` 1, where the photos are aligned crops, in which nothing is detected.
+    """
+
+    file: str
+    image: Image
+    crop: Image
+    face: Face | None
+    faces_found: int
+
+
+class SkipError(Exception):
+    """Leave this photo out."""
+
+    def __init__(self, kind: str, reason: str) -> None:
+        super().__init__(reason)
+        self.kind, self.reason = kind, reason
+
+
+def digest_of(parts: Iterable[str]) -> str:
+    """sha256 of ``parts``, one a line."""
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+class _Cut(NamedTuple):
+    """The crop and the embedder's chip of a face, what was detected, and the face's size in pixels of the photo."""
+
+    crop: Image
+    chip: Image
+    side_px: float
+    face: Face | None = None
+    faces_found: int = 1
+
+
+@dataclass(frozen=True)
+class Spec:
+    """How a photo becomes a crop and a chip."""
+
+    template: str
+    size: int
+    embedder: Embedder
+    aligned: bool
+    min_face_px: int
+    detector: FaceDetector
+
+    @property
+    def digest(self) -> str:
+        """Of all that turns a photo into a crop and an embedding."""
+        found_by = "aligned" if self.aligned else self.detector.digest
+        return digest_of(
+            [_VERSION, self.template, str(self.size), self.embedder.digest, str(self.min_face_px), found_by]
+        )
+
+    def origin(self, path: Path, digest: str, face: Face | None) -> Origin:
+        """What the crop of the photo at ``path`` is cut from."""
+        return Origin(path, digest, None if face is None else face.landmarks, self.template)
+
+    def cut(self, image: Image) -> _Cut:
+        """The face in ``image``; raises `SkipError`."""
+        return self._cut_aligned(image) if self.aligned else self._cut_photo(image)
+
+    def _cut_photo(self, image: Image) -> _Cut:
+        found = self.detector.detect(image)
+        if not found:
+            raise SkipError("no_face", "no face was found")
+        face = found[0]
+        if face.side_px < self.min_face_px:
+            raise SkipError(
+                "tiny_face", f"the face is {face.side_px:.0f} px wide, at least {self.min_face_px} px are needed"
+            )
+        try:
+            crop = align_crop(image, face.landmarks, self.template, self.size)
+            chip = align_crop(image, face.landmarks, self.embedder.template, self.embedder.size)
+            return _Cut(crop, chip, face.side_px, face, len(found))
+        except ValueError as error:
+            raise SkipError("no_face", f"no usable face was found: {error}") from error
+
+    def _cut_aligned(self, image: Image) -> _Cut:
+        height, side = image.shape[:2]
+        if height != side:
+            raise SkipError("not_square", f"{side}x{height} pixels: an aligned crop is square")
+        if side < self.min_face_px:
+            raise SkipError("tiny_face", f"{side}x{side} pixels, at least {self.min_face_px} px are needed")
+        matrix = template_to_template(self.template, side, self.embedder.template, self.embedder.size)
+        crop = Origin(Path(), "", None, self.template).cut(image, self.template, self.size)
+        return _Cut(crop, warp(image, matrix, self.embedder.size), side)
+
+
+@dataclass
+class Reader:
+    """Collects faces; chips are embedded in small batches, so that no photo's pixels are held for long.
+
+    Faces are numbered as they come. One that a larger copy replaces keeps its number: `kept` leaves it out.
+    """
+
+    spec: Spec
+    capacity: int
+    keep_copies: bool = False
+    inspect: Callable[[Look], None] | None = None
+    skipped: list[Skipped] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.crops = Crops([], self.spec.template, self.spec.size)
+        self.twins = Twins(0 if self.keep_copies else self.capacity)
+        self.files: list[str] = []
+        self.sides: list[float] = []
+        self.digests: dict[str, str] = {}
+        self._stands_for: list[int] = []  # of each face, the one that is kept instead: mostly itself
+        self._chips: list[Image] = []
+        self._embeddings: list[NDArray[np.float32]] = []
+
+    def add(self, name: str, path: Path, digest: str, data: bytes) -> None:
+        """Take the face of one photo, or raise `SkipError`."""
+        if digest in self.digests:
+            raise SkipError("duplicate", f"the same file as {self.digests[digest]}")
+        try:
+            image = decode_image(data, name)
+        except ImageTooLargeError as error:
+            raise SkipError("too_large", error.reason) from error
+        except UnreadableImageError as error:
+            raise SkipError("unreadable", error.reason) from error
+        cut = self.spec.cut(image)
+        if not self.keep_copies:
+            self._settle_copies(name, image, cut)
+        else:
+            self._stands_for.append(len(self.files))
+        if self.inspect is not None:
+            self.inspect(Look(name, image, cut.crop, cut.face, cut.faces_found))
+        self.crops.add(self.spec.origin(path, digest, cut.face), cut.crop)
+        self.files.append(name)
+        self.sides.append(cut.side_px)
+        self.digests[digest] = name
+        self._chips.append(cut.chip)
+        if len(self._chips) == _EMBED_EVERY:
+            self._embed()
+
+    def _settle_copies(self, name: str, image: Image, cut: _Cut) -> None:
+        """Raise `SkipError` for a copy of a picture that is there already, unless this one is clearly larger."""
+        number, twin = len(self.files), self.twins.find(image, cut.crop)
+        if twin is not None:
+            best = self._stands_for[twin]
+            if cut.side_px < CLEARLY_LARGER * self.sides[best]:
+                raise SkipError("duplicate", f"almost the same picture as {self.files[best]}")
+            self._stands_for = [number if kept == best else kept for kept in self._stands_for]
+            reason = f"almost the same picture as {name}, which is larger"
+            self.skipped.append(Skipped(self.files[best], reason, "duplicate"))
+        self.twins.add(image, cut.crop)
+        self._stands_for.append(number)
+
+    def _embed(self) -> None:
+        if self._chips:
+            self._embeddings.append(self.spec.embedder.embed(np.stack(self._chips)))
+            self._chips.clear()
+
+    @property
+    def kept(self) -> list[int]:
+        """The numbers of the faces that no larger copy replaced, in the order of the photos."""
+        return [number for number, kept in enumerate(self._stands_for) if number == kept]
+
+    def embeddings(self) -> NDArray[np.float32]:
+        """Of all faces by number [N,dim]."""
+        self._embed()
+        return np.concatenate([np.zeros((0, self.spec.embedder.dim), np.float32), *self._embeddings])
