@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import cv2
 import numpy as np
@@ -82,10 +82,10 @@ class Crops:
 
     def __getitem__(self, key: Any) -> NDArray[np.uint8]:
         if isinstance(key, tuple):
-            return cast("NDArray[np.uint8]", self[:][key])
+            return self[:][key]
         chosen = np.arange(len(self))[np.asarray(key, np.int64) if isinstance(key, list) and not key else key]
         if not chosen.ndim:
-            return self._crop(int(chosen)).copy()
+            return np.array(self._crop(int(chosen)))
         found = np.empty((*chosen.shape, *self.shape[1:]), np.uint8)
         for place, index in np.ndenumerate(chosen):
             found[place] = self._crop(int(index))
