@@ -127,10 +127,10 @@ def decode_image(data: bytes, name: str = "image") -> Image:
     if found.excess is not None:
         raise UnreadableImageError(name, found.excess, _CONVERT)
     try:
-        with _open(found.data, ("HEIF",) if kind == "HEIC" else FORMATS) as picture:
-            _check_size(name, *picture.size)
-            picture.load()
-            image = _to_rgb8(picture)
+        if found.endless:
+            image = _without_end(found.data, name)
+        else:
+            image = _pixels(found.data, name, ("HEIF",) if kind == "HEIC" else FORMATS)
     except UnreadableImageError:
         raise
     except PIL.UnidentifiedImageError as error:
@@ -142,6 +142,22 @@ def decode_image(data: bytes, name: str = "image") -> Image:
     except Exception as error:  # Pillow's decoders raise almost any type on a damaged file
         raise UnreadableImageError(name, f"damaged or truncated ({error})", _CONVERT) from error
     return upright(image, found.orientation)
+
+
+def _pixels(data: bytes, name: str, formats: tuple[str, ...] = FORMATS) -> Image:
+    with _open(data, formats) as picture:
+        _check_size(name, *picture.size)
+        picture.load()
+        return _to_rgb8(picture)
+
+
+def _without_end(jpeg: bytes, name: str) -> Image:
+    """A JPEG that lost its end marker: whole, if no bytes that could follow would change a pixel."""
+    image = _pixels(jpeg + b"\xff\xd9", name)
+    for guess in (b"\x55", b"\xaa"):
+        if not np.array_equal(image, _pixels(jpeg + guess * 512 + b"\xff\xd9", name)):
+            raise ValueError("the file ends before the picture does")
+    return image
 
 
 def _check_size(name: str, width: int, height: int) -> None:

@@ -31,13 +31,14 @@ class Bare(NamedTuple):
     """A picture without its metadata.
 
     ``orientation`` is 1 to 8 as EXIF numbers them. ``excess`` says why it must not be decoded, or is None. ``size`` is
-    width and height where the header was read.
+    width and height where the header was read. ``endless`` is a JPEG whose end marker is missing.
     """
 
     data: bytes
     orientation: int = 1
     excess: str | None = None
     size: tuple[int, int] | None = None
+    endless: bool = False
 
 
 def bare(data: bytes, kind: str | None) -> Bare:
@@ -58,7 +59,8 @@ _JFIF = b"\xff\xe0\x00\x10JFIF\x00\x01\x01\x00\x00\x01\x00\x01\x00\x00"
 
 def _jpeg(data: bytes) -> Bare:
     kept, exif, xmp = [data[:2]], b"", b""
-    scans, parts, size, arithmetic, at = 0, 0, (0, 0), False, 2
+    scans, parts, size, frame, at = 0, 0, (0, 0), 0, 2
+    endless = False
     while match := _MARKER.search(data, at):
         start, marker, parts = match.start(), data[match.start() + 1], parts + 1
         kept.append(data[at:start])
@@ -79,18 +81,19 @@ def _jpeg(data: bytes) -> Bare:
             kept.append(data[start:at])
         scans += marker == 0xDA
         if 0xC0 <= marker <= 0xCF and marker not in {0xC4, 0xC8, 0xCC} and len(body) >= 5:
-            size, arithmetic = (int.from_bytes(body[3:5], "big"), int.from_bytes(body[1:3], "big")), marker > 0xC8
+            size, frame = (int.from_bytes(body[3:5], "big"), int.from_bytes(body[1:3], "big")), marker
         if parts > _MAX_PARTS:
             return Bare(b"", excess=f"more than {_MAX_PARTS:,} segments")
     else:
-        kept.append(data[at:])
+        kept.append(data[at:].rstrip(b"\xff"))
+        endless = scans > 0 and frame in {0xC0, 0xC1}
     pixels = size[0] * size[1]
     excess = None
     if scans > MAX_SCANS or scans * pixels > MAX_SCANNED_PIXELS:
         excess = f"{scans:,} scans of {size[0]}x{size[1]} pixels would take too long: save it again as an ordinary JPEG"
-    elif pixels > len(data) * _PIXELS_PER_BYTE and not arithmetic:
+    elif pixels > len(data) * _PIXELS_PER_BYTE and frame < 0xC8:
         excess = _too_short(len(data), *size)
-    return Bare(b"".join(kept), from_exif(exif) or from_xmp(xmp) or 1, excess, size)
+    return Bare(b"".join(kept), from_exif(exif) or from_xmp(xmp) or 1, excess, size, endless)
 
 
 def _colour_segment(segment: bytes, marker: int, body: bytes) -> bytes:
