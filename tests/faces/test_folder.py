@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import PIL.Image
 import pytest
 
 from trt_facefusion.errors import FacesError
-from trt_facefusion.faces.decode import MAX_FILE_BYTES
+from trt_facefusion.faces.decode import MAX_FILE_BYTES, read_image, reads_heic
 from trt_facefusion.faces.detector import FaceDetector
 from trt_facefusion.faces.embedder import DlibEmbedder
 from trt_facefusion.faces.folder import FaceSet, folder_digest, image_files, read_faces, require_enough
@@ -92,6 +93,101 @@ def test_every_photo_left_out_has_its_reason(crops: Path) -> None:
     assert faces.summary() == {"unreadable": 3, "too_large": 1, "tiny_face": 1, "duplicate": 2, "not_square": 1}
     assert "b.png" in next(skip.reason for skip in faces.skipped if skip.file == "copy.png")
     assert faces.folder_digest == digest(crops, aligned=True)
+
+
+def test_photos_are_known_by_their_content_whatever_they_are_called(crops: Path) -> None:
+    for index, name in enumerate(["bare", "x.jfif", "x.JPG_large", "x.pjpeg", "really a webp.jpg", "jpeg.heic"]):
+        pixels = np.random.default_rng(50 + index).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+        kind = "WEBP" if "webp" in name else "JPEG"
+        PIL.Image.fromarray(pixels).resize((80, 80)).save(crops / name, kind)
+    (crops / "Thumbs.db").write_bytes(b"\xd0\xcf\x11\xe0" + bytes(600))
+    (crops / "a.txt").write_text("BM is no bitmap")
+    (crops / "phone.bin").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    (crops / "D.NEF").write_bytes(b"II*\0")
+    (crops / "alone.cr2").write_bytes(b"II*\0")
+    faces = read(crops, aligned=True)
+    assert len(faces) == 4 + 6
+    reasons = {skip.file: skip.reason for skip in faces.skipped}
+    assert set(reasons) == {"phone.bin", "alone.cr2"}, "D.NEF lies beside D.PNG"
+    assert "pip install pillow-heif" in reasons["phone.bin"] or reads_heic()
+    assert faces.folder_digest == digest(crops, aligned=True)
+
+
+def test_hidden_and_system_folders_are_left_out_and_said(crops: Path) -> None:
+    before = read(crops, aligned=True)
+    assert before.note is None
+    for name in ("@eaDir", ".thumbnails", "__MACOSX", "$RECYCLE.BIN", "#recycle", "more/@eaDir"):
+        (crops / name).mkdir()
+        shutil.copy(crops / "b.png", crops / name / "other.png")
+    (crops / "._b.png").write_bytes(b"resource fork")
+    (crops / "circle").symlink_to(crops, target_is_directory=True)
+    faces = read(crops, aligned=True)
+    assert (faces.files, faces.skipped, faces.folder_digest) == (before.files, (), before.folder_digest)
+    assert faces.note == (
+        "not looked at: 6 hidden or system folders (#recycle, $RECYCLE.BIN, .thumbnails, ...), 1 hidden file, "
+        "1 link to folders"
+    )
+    assert len(read(crops / "@eaDir", aligned=True)) == 1, "named by itself it is read"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
+def test_what_is_no_file_is_told_and_not_opened(crops: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.mkfifo(crops / "pipe.jpg")
+    os.mkfifo(crops / "pipe without a suffix")
+    (crops / "zero.jpg").symlink_to("/dev/zero")
+    (crops / "self.jpg").symlink_to("self.jpg")
+    with socket.socket(socket.AF_UNIX) as listener:
+        monkeypatch.chdir(crops)  # a socket's path is short
+        listener.bind("socket.jpg")
+        faces = read(crops, aligned=True)
+    reasons = {skip.file: skip.reason for skip in faces.skipped}
+    assert len(faces) == 4
+    assert set(reasons) == {"pipe.jpg", "zero.jpg", "self.jpg", "socket.jpg"}
+    assert "a pipe, a device or a socket" in reasons["pipe.jpg"]
+    assert "a link that leads to no file" in reasons["self.jpg"]
+    for path in (crops / "pipe.jpg", crops / "self.jpg", Path("/dev/zero"), tmp_path / ("x" * 300), Path("a\0b")):
+        with pytest.raises(FacesError):
+            read(path)
+        with pytest.raises(FacesError):
+            read_image(path)
+
+
+def test_names_that_are_not_utf8_come_back_as_they_are(crops: Path) -> None:
+    name = os.fsdecode(b"caf\xe9\n.png")
+    try:
+        (crops / "b.png").rename(crops / name)
+    except OSError:
+        pytest.skip("this file system has UTF-8 names only")
+    shutil.copy(crops / name, crops / "zz.png")
+    faces = read(crops, aligned=True)
+    assert name in faces.files
+    assert (crops / name).samefile(crops / faces.files[faces.files.index(name)])
+    assert faces.skipped[0].reason == f"the same file as {name}"
+    assert faces.folder_digest == digest(crops, aligned=True)
+
+
+@pytest.mark.parametrize("names", [("a_small.jpg", "b_large.png", "c_middle.webp"), ("c.jpg", "a.png", "b.webp")])
+def test_of_copies_in_several_sizes_the_largest_is_taken(
+    sample_faces: Path, tmp_path: Path, names: tuple[str, ...]
+) -> None:
+    for photo in (1, 2):
+        whole = PIL.Image.open(sample_faces / f"sample_00{photo}.jpg")
+        for name, side in zip(names, (100, 256, 160), strict=True):
+            whole.resize((side, side)).save(tmp_path / f"{photo}{name}")
+    faces = read(tmp_path)
+    assert set(faces.files) == {f"1{names[1]}", f"2{names[1]}"}
+    assert faces.summary() == {"duplicate": 4}
+    assert len(faces.crops) == len(faces.embeddings) == len(faces.digests) == 2
+    replaced = any("which is larger" in skip.reason for skip in faces.skipped)
+    assert replaced == (names[0] < names[1])
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    for file in faces.files:
+        shutil.move(tmp_path / file, alone / file)
+    again = read(alone)
+    assert again.digest == faces.digest
+    assert np.array_equal(again.crops, faces.crops)
+    assert np.array_equal(again.embeddings, faces.embeddings)
 
 
 def test_the_folder_digest_follows_contents_and_settings_only(crops: Path, tmp_path: Path) -> None:

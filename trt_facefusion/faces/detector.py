@@ -30,6 +30,14 @@ RESCALE = 1.4
 SURE_SCORE = 0.85
 SCORE_MARGIN = 0.05
 
+# A face of 48 px is 19 px at this scale. Photos that the first look shrinks below it are looked at in tiles where
+# nothing was found, each level twice as close as the one before: faces larger than the overlap were found at that one.
+CLOSE_SCALE = 0.4
+TILE_PX, OVERLAP_PX = 1024, 160
+SAME_FACE = 0.3
+"""Share of two boxes that overlaps, of both together, from which on they are one face."""
+_TURNS = {1: cv2.ROTATE_90_COUNTERCLOCKWISE, 2: cv2.ROTATE_180, 3: cv2.ROTATE_90_CLOCKWISE}
+
 
 @dataclass(frozen=True, eq=False)
 class Face:
@@ -76,18 +84,19 @@ class FaceDetector:
         """Faces in ``image_rgb`` ([H,W,3] uint8 RGB), the largest first; an empty list where none is found.
 
         A picture without a sure face is also tried turned, for photos that lost their orientation. That rights pictures
-        on their side; upside down, YuNet is too sure of itself to tell.
+        on their side; upside down, YuNet is too sure of itself to tell. A large photo in which nothing is found is
+        searched once more from closer by, for small faces that are sure and upright.
         """
         faces = self._detect_upright(image_rgb)
         best = faces[0].score if faces else 0.0
         if best >= SURE_SCORE:
             return faces
         for turns in (1, 2, 3):
-            turned = self._detect_upright(np.ascontiguousarray(np.rot90(image_rgb, turns)))
+            turned = self._detect_upright(cv2.rotate(image_rgb, _TURNS[turns]))
             if turned and turned[0].score > max(best + SCORE_MARGIN, SURE_SCORE):
                 height, width = image_rgb.shape[:2]
                 faces, best = [_turn_back(face, turns, width, height) for face in turned], turned[0].score
-        return faces
+        return faces or self._detect_closely(image_rgb)
 
     def _detect_upright(self, image_rgb: Image) -> list[Face]:
         long_side = max(image_rgb.shape[:2])
@@ -98,6 +107,28 @@ class FaceDetector:
                 faces = [self._look_again(image_rgb, face, scale) for face in faces]
                 return sorted(faces, key=lambda face: -face.area)
         return []
+
+    def _detect_closely(self, image_rgb: Image) -> list[Face]:
+        """Faces too small to be found at the scale of the first look; the coarsest level that has any counts."""
+        scale = LONG_SIDES_PX[0] / max(image_rgb.shape[:2])
+        while scale < CLOSE_SCALE:
+            scale = min(2 * scale, CLOSE_SCALE)
+            found = [self._look_again(image_rgb, face, scale) for face in self._detect_in_tiles(image_rgb, scale)]
+            sure = _distinct([face for face in found if face.score >= SURE_SCORE])
+            if sure:
+                return sorted(sure, key=lambda face: -face.area)
+        return []
+
+    def _detect_in_tiles(self, image_rgb: Image, scale: float) -> list[Face]:
+        size = [max(1, round(side * scale)) for side in image_rgb.shape[:2]]
+        small = cv2.resize(image_rgb, (size[1], size[0]), interpolation=cv2.INTER_AREA)
+        zoom = np.array([image_rgb.shape[1] / size[1], image_rgb.shape[0] / size[0]], np.float32)
+        found = []
+        for top in range(0, max(size[0] - OVERLAP_PX, 1), TILE_PX - OVERLAP_PX):
+            for left in range(0, max(size[1] - OVERLAP_PX, 1), TILE_PX - OVERLAP_PX):
+                tile = np.ascontiguousarray(small[top : top + TILE_PX, left : left + TILE_PX])
+                found += [_moved(face, left, top, zoom) for face in self._detect_at(tile, 1.0)]
+        return _distinct(found)
 
     def _look_again(self, image_rgb: Image, face: Face, scale: float) -> Face:
         """``face``, found at ``scale``, with landmarks from the scale that suits them best, as far as pixels allow."""
@@ -134,6 +165,31 @@ class FaceDetector:
 def _face(row: NDArray[np.float32], zoom: NDArray[np.float32]) -> Face:
     x, y, width, height = (float(v) for v in row[:4] * np.tile(zoom, 2))
     return Face((x, y, width, height), (row[4:14].reshape(5, 2) * zoom).astype(np.float32), float(row[14]))
+
+
+def _moved(face: Face, left: int, top: int, zoom: NDArray[np.float32]) -> Face:
+    """``face`` of a tile at ``left``, ``top`` of a shrunken photo, in pixels of the whole photo."""
+    shift = np.array([left, top], np.float32)
+    x, y = ((np.array(face.box[:2], np.float32) + shift) * zoom).tolist()
+    width, height = (np.array(face.box[2:], np.float32) * zoom).tolist()
+    return Face((x, y, width, height), (face.landmarks + shift) * zoom, face.score)
+
+
+def _distinct(faces: list[Face]) -> list[Face]:
+    """Of boxes that lie on one face, the one with the best score."""
+    kept: list[Face] = []
+    for face in sorted(faces, key=lambda face: (-face.score, face.box)):
+        if all(_overlap(face.box, other.box) < SAME_FACE for other in kept):
+            kept.append(face)
+    return kept
+
+
+def _overlap(one: tuple[float, float, float, float], other: tuple[float, float, float, float]) -> float:
+    """Intersection over union of two boxes x, y, width, height."""
+    width = min(one[0] + one[2], other[0] + other[2]) - max(one[0], other[0])
+    height = min(one[1] + one[3], other[1] + other[3]) - max(one[1], other[1])
+    shared = max(width, 0.0) * max(height, 0.0)
+    return shared / max(one[2] * one[3] + other[2] * other[3] - shared, 1e-6)
 
 
 def _turn_back(face: Face, turns: int, width: int, height: int) -> Face:
