@@ -2,7 +2,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
+import pytest
 import sets
 
 from trt_facefusion.curation.copies import people
@@ -38,3 +40,28 @@ def test_people_are_counted_by_distance_to_their_mean_face() -> None:
     faces = np.repeat(centres, [5, 1, 3, 2], 0) + rng.normal(0, 0.03, (11, 16))
     found = people(faces.astype(np.float32), 0.6)
     assert np.unique(found, return_counts=True)[1].tolist() == [5, 1, 3, 2]
+
+
+def test_of_copies_in_several_sizes_the_largest_is_the_best(
+    some_faces: Path, surveyed: sets.Surveyor, tmp_path: Path
+) -> None:
+    first, *others = sets.photos(some_faces, 3)
+    sets.copies([first, *others], tmp_path)
+    image = sets.load(first)
+    for side in (96, 128, 160):
+        small = cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA)
+        sets.save(
+            np.clip(1.5 * small - 0.5 * cv2.GaussianBlur(small, (0, 0), 1), 0, 255).astype(np.uint8),
+            tmp_path / f"{side}.jpg",
+        )
+    found = surveyed(tmp_path)
+    assert found.copy_of == dict.fromkeys(["96.jpg", "128.jpg", "160.jpg"], first.name)
+
+
+def test_chips_cut_again_are_those_that_were_measured(
+    some_faces: Path, surveyed: sets.Surveyor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = sets.copies(sets.photos(some_faces, 3), tmp_path)
+    measured = np.asarray(surveyed(folder).chips)
+    monkeypatch.setattr("trt_facefusion.faces.crops.CACHE_BYTES", 0)
+    assert np.array_equal(surveyed(folder).chips, measured)

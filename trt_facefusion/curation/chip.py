@@ -32,9 +32,14 @@ MOUTH: tuple[Region, Region, Region] = (
 
 def cut(image: Image, landmarks: Landmarks | None) -> Image:
     """The chip [128,128,3] of the face with ``landmarks`` in ``image``; None: ``image`` is one face that fills it."""
-    if landmarks is None:
-        landmarks = TEMPLATES[TEMPLATE] * np.array(image.shape[1::-1], np.float32)
-    return align_crop(image, landmarks, TEMPLATE, SIZE)
+    return align_crop(image, points(image, landmarks), TEMPLATE, SIZE)
+
+
+def points(image: Image, landmarks: Landmarks | None) -> Landmarks:
+    """``landmarks``, or where they are expected in an ``image`` that one face fills."""
+    if landmarks is not None:
+        return landmarks
+    return np.asarray(TEMPLATES[TEMPLATE] * np.array(image.shape[1::-1], np.float32), np.float32)
 
 
 def grey(chip: Image) -> NDArray[np.float32]:

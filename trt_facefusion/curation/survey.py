@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,14 +18,18 @@ from trt_facefusion.curation.covering import covered
 from trt_facefusion.curation.light import Exposure, exposure, sharpness
 from trt_facefusion.curation.pose import Pose, estimate
 from trt_facefusion.curation.tone import Tone, tone
+from trt_facefusion.faces.crops import Crops
 from trt_facefusion.faces.detector import FaceDetector
 from trt_facefusion.faces.embedder import Embedder
 from trt_facefusion.faces.folder import MIN_FACE_PX, FaceSet, Look, Skipped, read_faces
 from trt_facefusion.faces.twins import VIEWS, thumbnail
-from trt_facefusion.types import Image, Progress, silent
+from trt_facefusion.types import Progress, silent
 
 COVERING_YAW = 40.0
 """Degrees: a face that is turned farther hides an eye by itself, so no hint of a cover is given."""
+
+SMALLER_COPY = 0.8
+"""Of the largest face among near copies: up to here a copy is a smaller one, above it a frame or one saved again."""
 
 
 @dataclass(frozen=True)
@@ -66,13 +70,13 @@ class Photo:
 class Survey:
     """The photos of a folder that show a face, in the order of their content's digest: names and order do not matter.
 
-    ``chips`` [N,128,128,3] uint8 are for showing, ``faces`` for feeding a network; ``copies`` [N] numbers groups of
-    near copies, ``persons`` [N] people; both exist in memory only.
+    ``chips`` [N,128,128,3] uint8, read like an array, are for showing, ``faces`` for feeding a network; ``copies`` [N]
+    numbers groups of near copies, ``persons`` [N] people; both exist in memory only.
     """
 
     faces: FaceSet
     photos: tuple[Photo, ...]
-    chips: NDArray[np.uint8]
+    chips: Crops
     embeddings: NDArray[np.float32]
     copies: NDArray[np.int64]
     persons: NDArray[np.int64]
@@ -87,7 +91,7 @@ class Survey:
 
     @cached_property
     def copy_of(self) -> dict[str, str]:
-        """Each photo that is a near copy -> the best one of its group (sharpest, then by digest)."""
+        """Each photo that is a near copy -> the best one of its group, see `best_copies`."""
         best = self.best_copies()
         names = {int(self.copies[index]): self.photos[index].file for index in best}
         kept = set(best)
@@ -96,14 +100,20 @@ class Survey:
         }
 
     def best_copies(self, among: NDArray[np.int64] | None = None) -> list[int]:
-        """Of each group of near copies the sharpest photo, of ``among`` (default: all); singles are their own best."""
-        best: dict[int, int] = {}
+        """Of each group of near copies the best photo, of ``among`` (default: all); singles are their own best.
+
+        Best is the sharpest of those whose face is about as large as the largest: on the chip, which is always of one
+        size, a thumbnail looks as sharp as the photo that it was made of.
+        """
+        groups: dict[int, list[int]] = {}
         for index in range(len(self)) if among is None else among.tolist():
-            group = int(self.copies[index])
-            known = best.get(group)
-            if known is None or self.photos[index].sharpness > self.photos[known].sharpness:
-                best[group] = index
-        return sorted(best.values())
+            groups.setdefault(int(self.copies[index]), []).append(index)
+        return sorted(self._best(members) for members in groups.values())
+
+    def _best(self, members: list[int]) -> int:
+        largest = max(self.photos[index].face_px for index in members)
+        large = [index for index in members if self.photos[index].face_px > SMALLER_COPY * largest]
+        return max(large, key=lambda index: (self.photos[index].sharpness, -index))
 
     def subset(self, indices: Sequence[int]) -> Survey:
         """The photos at ``indices``, in that order."""
@@ -111,7 +121,7 @@ class Survey:
         return Survey(
             faces=self.faces.subset(chosen),
             photos=tuple(self.photos[index] for index in chosen),
-            chips=self.chips[chosen],
+            chips=self.chips.subset(chosen),
             embeddings=self.embeddings[chosen],
             copies=self.copies[chosen],
             persons=self.persons[chosen],
@@ -163,7 +173,7 @@ def survey(
     return Survey(
         faces=faces,
         photos=photos,
-        chips=np.stack([notes.chips[index] for index in order]) if len(order) else np.zeros((0, 128, 128, 3), np.uint8),
+        chips=notes.chips.subset(order),
         embeddings=comparable,
         copies=groups_of_copies((thumbnails[0], thumbnails[1]), comparable, embedder.same_person),
         persons=people(comparable, embedder.same_person),
@@ -181,7 +191,7 @@ class _Notes:
     detector: FaceDetector
     template: str
     measured: list[dict[str, Any]] = field(default_factory=list)
-    chips: list[Image] = field(default_factory=list)
+    chips: Crops = field(default_factory=lambda: Crops([], chips.TEMPLATE, chips.SIZE))
     thumbnails: list[tuple[NDArray[np.float32], NDArray[np.float32]]] = field(default_factory=list)
 
     def take(self, look: Look) -> None:
@@ -205,6 +215,6 @@ class _Notes:
                 "covered": () if turned else covered(chip),
             }
         )
-        self.chips.append(chip)
+        self.chips.add(replace(look.origin, landmarks=chips.points(look.image, landmarks)), chip)
         # The measures of copies were made for crops: the chip serves as one, whatever the generator's template.
         self.thumbnails.append((thumbnail(look.image, VIEWS[0][0]), thumbnail(chip, VIEWS[1][0])))

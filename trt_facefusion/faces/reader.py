@@ -38,6 +38,7 @@ class Look:
     """A photo whose face was taken, while its pixels are at hand: ``image`` and ``crop`` [H,W,3] uint8 RGB.
 
     ``face`` is None, and ``faces_found`` 1, where the photos are aligned crops, in which nothing is detected.
+    ``origin`` is what further crops of it can be cut from.
     """
 
     file: str
@@ -45,6 +46,7 @@ class Look:
     crop: Image
     face: Face | None
     faces_found: int
+    origin: Origin
 
 
 class SkipError(Exception):
@@ -162,9 +164,10 @@ class Reader:
             self._settle_copies(name, image, cut)
         else:
             self._stands_for.append(len(self.files))
+        origin = self.spec.origin(path, digest, cut.face)
         if self.inspect is not None:
-            self.inspect(Look(name, image, cut.crop, cut.face, cut.faces_found))
-        self.crops.add(self.spec.origin(path, digest, cut.face), cut.crop)
+            self.inspect(Look(name, image, cut.crop, cut.face, cut.faces_found, origin))
+        self.crops.add(origin, cut.crop)
         self.files.append(name)
         self.sides.append(cut.side_px)
         self.digests[digest] = name

@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 from trt_facefusion.curation.coverage import Coverage, Finding, Row
 from trt_facefusion.curation.facets import AXES, facets
 from trt_facefusion.curation.survey import Photo
+from trt_facefusion.faces.crops import Crops
 from trt_facefusion.report.images import data_uri
 
 COLUMNS = {
@@ -41,7 +42,7 @@ class Sheet:
     title: str
     subtitle: str
     photos: Sequence[Photo]
-    chips: NDArray[np.uint8]
+    chips: NDArray[np.uint8] | Crops
     coverage: Coverage
 
     def cells(self) -> dict[tuple[str, str], list[int]]:
@@ -141,7 +142,11 @@ def png(sheet: Sheet) -> bytes:
 
 
 def _cell(
-    canvas: Image.Image, draw: ImageDraw.ImageDraw, at: tuple[int, int], chips: NDArray[np.uint8], members: list[int]
+    canvas: Image.Image,
+    draw: ImageDraw.ImageDraw,
+    at: tuple[int, int],
+    chips: NDArray[np.uint8] | Crops,
+    members: list[int],
 ) -> None:
     x, y = at
     draw.rounded_rectangle((x, y, x + _CELL_W, y + _CELL_H), 6, _CARD)

@@ -51,10 +51,16 @@ def save_selection(curated: Curated, folder: Path, output: Path, *, link: bool =
     """
     with commit_folder(output) as temporary:
         for photo in curated.chosen.photos:
-            _put(folder / photo.file, temporary / photo.file, photo.digest, link)
-        write_synced(temporary / REASONS, reasons(curated).encode())
+            _put(folder / photo.file, temporary / _name_of(photo.file), photo.digest, link)
+        # Names that are not UTF-8 are written as the file system holds them.
+        write_synced(temporary / REASONS, reasons(curated).encode(errors="surrogateescape"))
         write_synced(temporary / FACTS, (json.dumps(facts(curated), indent=2) + "\n").encode())
-        write_synced(temporary / SHEET, html(sheet(curated, folder)).encode())
+        write_synced(temporary / SHEET, html(sheet(curated, folder)).encode(errors="backslashreplace"))
+
+
+def _name_of(file: str) -> str:
+    """Where a photo goes: a photo called like a document must not be overwritten by it, least of all through a link."""
+    return f"photo-{file}" if file in {REASONS, FACTS, SHEET} else file
 
 
 def _put(source: Path, target: Path, digest: str, link: bool) -> None:
