@@ -14,10 +14,10 @@ from typing import NamedTuple
 
 from trt_facefusion.faces.orientation import from_exif, from_ifd_entry, from_xmp
 
-MAX_SCANS = 100
-"""Of a JPEG; encoders write 1 to 20. Every scan goes over the whole picture: thousands hold the reader for minutes."""
 MAX_SCANNED_PIXELS = 2_000_000_000
-"""Scans times pixels: 20 scans of 100 megapixels."""
+"""Scans times pixels of a JPEG. Encoders write 1 to 20 scans, each of which goes over the whole picture: thousands hold
+the reader for minutes, and so would 100 of 100 megapixels."""
+_LEAST_PIXELS = 500_000
 _MAX_PARTS = 100_000
 """Segments or chunks; ordinary files have some hundred."""
 _MAX_TEXT = 1 << 20
@@ -73,7 +73,7 @@ def _jpeg(data: bytes) -> Bare:
             kept.append(data[start:])
             break
         body = data[start + 4 : at]
-        if 0xE0 <= marker <= 0xEF or marker == 0xFE:
+        if not scans and (0xE0 <= marker <= 0xEF or marker == 0xFE):
             exif = exif or (body if body.startswith(b"Exif\0") and marker == 0xE1 else b"")
             xmp = xmp or (body if body.startswith(b"http://ns.adobe.com/xap/1.0/") else b"")
             kept.append(_colour_segment(data[start:at], marker, body))
@@ -89,7 +89,7 @@ def _jpeg(data: bytes) -> Bare:
         endless = scans > 0 and frame in {0xC0, 0xC1}
     pixels = size[0] * size[1]
     excess = None
-    if scans > MAX_SCANS or scans * pixels > MAX_SCANNED_PIXELS:
+    if scans * max(pixels, _LEAST_PIXELS) > MAX_SCANNED_PIXELS and scans > 1:
         excess = f"{scans:,} scans of {size[0]}x{size[1]} pixels would take too long: save it again as an ordinary JPEG"
     elif pixels > len(data) * _PIXELS_PER_BYTE and frame < 0xC8:
         excess = _too_short(len(data), *size)
