@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from onnx import numpy_helper
 from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
 from trt_facefusion.errors import ModelError
+from trt_facefusion.messages import hash_model
 
 
 def load_model(path: Path) -> onnx.ModelProto:
@@ -47,7 +47,7 @@ def _parse(path: Path) -> onnx.ModelProto:
 
 def model_digest(model: onnx.ModelProto) -> str:
     """SHA-256 of the model's serialised form (weights included)."""
-    return hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest()
+    return hash_model(model).hexdigest()
 
 
 def external_files(path: Path) -> list[Path]:
