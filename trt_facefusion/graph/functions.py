@@ -8,7 +8,7 @@ import onnx
 from onnx import inliner
 
 from trt_facefusion.errors import ModelError
-from trt_facefusion.graph.refuse import MOST_NODES
+from trt_facefusion.export.structure import MOST_NODES
 from trt_facefusion.graph.work import Work, first_line
 
 _Key = tuple[str, str]

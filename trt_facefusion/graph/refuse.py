@@ -8,10 +8,9 @@ from collections.abc import Iterator
 import onnx
 
 from trt_facefusion.errors import ModelError
+from trt_facefusion.export.structure import MOST_NODES
 from trt_facefusion.messages import element_bits
 
-MOST_NODES = 50_000
-"""Nodes of a graph, those in branches and loops included; large generators have some thousands."""
 MOST_BYTES = 8 << 30
 """Bytes of one tensor, for one face."""
 
