@@ -22,6 +22,7 @@ from trt_facefusion.errors import BuildError, GateError
 from trt_facefusion.export import model_digest
 from trt_facefusion.lowering import lower
 from trt_facefusion.lowering.equalise import equalised, ranges_between
+from trt_facefusion.messages import serialised
 from trt_facefusion.pipeline.calibrate import Ranges, require_writable
 from trt_facefusion.pipeline.context import Context
 from trt_facefusion.pipeline.correct import Correcting
@@ -117,7 +118,7 @@ class Attempts:
         context = self.context
         weak = self._weak(plan) if context.choice.backend.name == "tensorrt" else None
         return BuildRequest(
-            typed.SerializeToString(),
+            serialised(typed),
             self.shapes(),
             context.choice.target,
             workspace_bytes=context.settings.workspace_bytes,
@@ -139,7 +140,7 @@ class Attempts:
                 node.name: Precision.FP16 for node in model.graph.node if node.name not in context.view.nodes
             }
         return WeakTyping(
-            model=model.SerializeToString(),
+            model=serialised(model),
             precisions=precisions,
             table=table,
             batches=self._batches() if context.settings.recalibrate else None,
