@@ -15,13 +15,13 @@ from onnx import inliner, numpy_helper, shape_inference, version_converter
 from onnx.reference import ReferenceEvaluator
 
 from trt_facefusion.errors import ModelError
+from trt_facefusion.graph.border import BATCH_AXIS, fix_shape, forget_output_shapes, input_specs, output_specs
 from trt_facefusion.graph.group_norm import expand_group_norms
 from trt_facefusion.types import Array, TensorSpec
 
 OPSET = 20
 """The oldest opset we lower to: FP16 scales of Q/DQ need 19, GELU 20."""
 
-BATCH_AXIS = "batch"
 _FOLD_LIMIT_BYTES = 64 << 20
 _CONTROL_FLOW = {"If", "Loop", "Scan"}
 _NOT_FOLDABLE = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", *_CONTROL_FLOW}
@@ -48,12 +48,6 @@ class PreparedModel:
         return next((int(s.shape[0]) for s in self.inputs if s.shape and isinstance(s.shape[0], int)), 1)
 
 
-def input_specs(model: onnx.ModelProto) -> tuple[TensorSpec, ...]:
-    """The inputs that must be fed (initializers that are also listed as inputs are left out)."""
-    constants = {tensor.name for tensor in model.graph.initializer}
-    return tuple(_spec(value) for value in model.graph.input if value.name not in constants)
-
-
 def prepare(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> PreparedModel:
     """Prepare ``model``; ``shapes`` gives each input's shape *without* the batch axis.
 
@@ -67,7 +61,7 @@ def prepare(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> Pr
     del work.graph.input[:]
     work.graph.input.extend(fed)
     for value in work.graph.input:
-        _fix_shape(value, shapes.get(value.name))
+        fix_shape(value, shapes.get(value.name))
     _drop_unused(work.graph)
     _refuse_control_flow(work.graph)
     expand_group_norms(work.graph, _opset(work))
@@ -78,11 +72,11 @@ def prepare(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> Pr
     _fold(work.graph, _opset(work))
     _drop_unused(work.graph)
     _name_nodes(work.graph)
-    _forget_output_shapes(work.graph)
+    forget_output_shapes(work.graph)
     del work.graph.value_info[:]
     work = _infer(work)
     _require_shapes(work.graph)
-    return PreparedModel(work, input_specs(work), tuple(_spec(value) for value in work.graph.output))
+    return PreparedModel(work, input_specs(work), output_specs(work))
 
 
 def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -98,35 +92,6 @@ def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
         raise ModelError(
             f"the model's local functions cannot be inlined: {str(error).strip()}", "export the model without functions"
         ) from error
-
-
-def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
-    tensor = value.type.tensor_type
-    shape = tuple(d.dim_value if d.HasField("dim_value") else (d.dim_param or "?") for d in tensor.shape.dim)
-    return TensorSpec(value.name, shape, np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)).name)
-
-
-def _fix_shape(value: onnx.ValueInfoProto, shape: tuple[int, ...] | None) -> None:
-    spec = _spec(value)
-    if shape is None:
-        raise ModelError(f"the model's input {spec} is not described", "describe it with --input")
-    fits = len(spec.shape) == len(shape) + 1 and all(
-        not isinstance(have, int) or have == want for have, want in zip(spec.shape[1:], shape, strict=True)
-    )
-    if not fits:
-        wanted = ", ".join(map(str, ("N", *shape)))
-        raise ModelError(
-            f"the input {value.name!r} is described as [{wanted}], but the model takes {spec}",
-            "correct the --input that describes it (SIZE for an image, the embedder for an embedding, the array's "
-            "shape without batch axis for a file)",
-        )
-    dims = value.type.tensor_type.shape.dim
-    if not isinstance(spec.shape[0], int) or spec.shape[0] == 0:
-        dims[0].Clear()
-        dims[0].dim_param = BATCH_AXIS
-    for dim, size in zip(list(dims)[1:], shape, strict=True):
-        dim.Clear()
-        dim.dim_value = size
 
 
 def _opset(model: onnx.ModelProto) -> int:
@@ -265,11 +230,3 @@ def _name_nodes(graph: onnx.GraphProto) -> None:
             while node.name in seen:
                 node.name += "_"
         seen.add(node.name)
-
-
-def _forget_output_shapes(graph: onnx.GraphProto) -> None:
-    """Let inference say the outputs' sizes anew: the file's may hold names that are fixed by now."""
-    for value in graph.output:
-        kind = value.type.tensor_type.elem_type
-        value.type.tensor_type.Clear()
-        value.type.tensor_type.elem_type = kind
