@@ -6,7 +6,7 @@ folded into initializers, every node named uniquely, shapes and types of all ten
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,14 @@ from onnx import inliner, numpy_helper, shape_inference, version_converter
 from onnx.reference import ReferenceEvaluator
 
 from trt_facefusion.errors import ModelError
-from trt_facefusion.graph.border import BATCH_AXIS, fix_shape, forget_output_shapes, input_specs, output_specs
+from trt_facefusion.graph.border import (
+    BATCH_AXIS,
+    fix_inputs,
+    forget_output_shapes,
+    input_specs,
+    keep_outputs,
+    output_specs,
+)
 from trt_facefusion.graph.group_norm import expand_group_norms
 from trt_facefusion.types import Array, TensorSpec
 
@@ -31,25 +38,41 @@ _OLDEST_IR = 8
 
 @dataclass(frozen=True)
 class PreparedModel:
-    """A prepared model and what it takes and gives. Axis 0 of ``inputs`` is `batch` or a fixed number."""
+    """A prepared model and what it takes and gives.
+
+    Axis 0 of ``inputs`` is `batch` or a fixed number, but for those of ``unbatched``, which have no batch axis.
+    """
 
     model: onnx.ModelProto
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    unbatched: frozenset[str] = frozenset()
 
     @property
     def dynamic_batch(self) -> bool:
         """Whether the batch size can be chosen."""
-        return all(spec.shape[:1] == (BATCH_AXIS,) for spec in self.inputs)
+        return all(spec.shape[:1] == (BATCH_AXIS,) for spec in self._batched)
 
     @property
     def fixed_batch(self) -> int:
         """The batch size of a model that cannot choose (1 where it can)."""
-        return next((int(s.shape[0]) for s in self.inputs if s.shape and isinstance(s.shape[0], int)), 1)
+        return next((int(s.shape[0]) for s in self._batched if isinstance(s.shape[0], int)), 1)
+
+    @property
+    def _batched(self) -> tuple[TensorSpec, ...]:
+        return tuple(spec for spec in self.inputs if spec.name not in self.unbatched)
 
 
-def prepare(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> PreparedModel:
+def prepare(
+    model: onnx.ModelProto,
+    shapes: Mapping[str, tuple[int, ...]],
+    *,
+    batch: int | None = None,
+    outputs: Collection[str] | None = None,
+) -> PreparedModel:
     """Prepare ``model``; ``shapes`` gives each input's shape *without* the batch axis.
+
+    ``batch`` fixes a batch axis that is dynamic; of the outputs only ``outputs`` are kept (None: all).
 
     Raises:
         ModelError: ``shapes`` does not fit the inputs, an operator is unknown, the model cannot be upgraded, its shapes
@@ -60,8 +83,9 @@ def prepare(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> Pr
     fed = [value for value in work.graph.input if value.name not in constants]
     del work.graph.input[:]
     work.graph.input.extend(fed)
-    for value in work.graph.input:
-        fix_shape(value, shapes.get(value.name))
+    unbatched = fix_inputs(work.graph, shapes, batch)
+    if outputs is not None:
+        keep_outputs(work.graph, outputs)
     _drop_unused(work.graph)
     _refuse_control_flow(work.graph)
     expand_group_norms(work.graph, _opset(work))
@@ -76,7 +100,7 @@ def prepare(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> Pr
     del work.graph.value_info[:]
     work = _infer(work)
     _require_shapes(work.graph)
-    return PreparedModel(work, input_specs(work), output_specs(work))
+    return PreparedModel(work, input_specs(work), output_specs(work), unbatched)
 
 
 def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
