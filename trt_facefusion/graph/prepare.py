@@ -51,7 +51,7 @@ class PreparedModel:
     @property
     def dynamic_batch(self) -> bool:
         """Whether the batch size can be chosen."""
-        return all(spec.shape[:1] == (BATCH_AXIS,) for spec in self._batched)
+        return bool(self._batched) and all(spec.shape[:1] == (BATCH_AXIS,) for spec in self._batched)
 
     @property
     def fixed_batch(self) -> int:
