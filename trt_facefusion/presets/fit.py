@@ -183,7 +183,7 @@ def _suggestion(spec: TensorSpec) -> str:
     for axis, layout in ((-3, ""), (-1, ":nhwc")):
         if len(shape) in {3, 4} and shape[axis] in {1, 3, 6}:
             height, width = (s for i, s in zip((-3, -2, -1), shape[-3:], strict=True) if i != axis)
-            order = {1: ":gray", 3: "", 6: ":stack=target/lower+source"}[int(shape[axis])]
+            order = {1: ":gray", 3: "", 6: ":stack=target/lower+target"}[int(shape[axis])]
             sides = [s if isinstance(s, int) else _DEFAULT_SIDE for s in (height, width)]
             size = str(sides[0]) if sides[0] == sides[1] else "x".join(map(str, sides))
             return f"image:{size}:{span}{order}{layout}"

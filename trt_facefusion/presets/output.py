@@ -94,10 +94,15 @@ def _choose(pictures: dict[str, TensorSpec]) -> str:
 
 
 def kept_outputs(picture: ImageOutput, outputs: Sequence[TensorSpec]) -> list[str]:
-    """The picture and its masks (one channel, of the picture's size), in the network's order."""
+    """The picture and its masks (one channel of floats or pixels, of the picture's size), in the network's order."""
     spec = next(spec for spec in outputs if spec.name == picture.name)
     size = _sides(spec, 3)
-    return [other.name for other in outputs if other.name == spec.name or (size and _sides(other, 1) == size)]
+    masks = {other.name for other in outputs if _is_mask(other) and _sides(other, 1) == size}
+    return [other.name for other in outputs if other.name in {spec.name, *masks}]
+
+
+def _is_mask(spec: TensorSpec) -> bool:
+    return spec.dtype in {"uint8", "bool"} or np.dtype(spec.dtype).kind == "f"
 
 
 def _channels_last(spec: TensorSpec, channels: int) -> bool:

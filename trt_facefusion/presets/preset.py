@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from trt_facefusion.errors import BadInputError
-from trt_facefusion.presets.inputs import SOURCE, TARGET, EmbeddingInput, FileInput, ImageInput, InputSpec
+from trt_facefusion.presets.inputs import SOURCE, TARGET, EmbeddingInput, FileInput, ImageInput, InputSpec, ValueInput
 from trt_facefusion.presets.output import ImageOutput
 from trt_facefusion.presets.syntax import parse_picture
 
@@ -144,6 +144,30 @@ PRESETS: dict[str, Preset] = {
         Preset("gfpgan_512", (ImageInput("input", 512, _HALF, _HALF),), ImageOutput(None, _HALF, _HALF), "ffhq_512"),
         Preset("gpen_256", (ImageInput("input", 256, _HALF, _HALF),), ImageOutput(None, _HALF, _HALF)),
         Preset("gpen_512", (ImageInput("input", 512, _HALF, _HALF),), ImageOutput(None, _HALF, _HALF), "ffhq_512"),
+        Preset(
+            "codeformer",
+            (ImageInput("input", 512, _HALF, _HALF), ValueInput("weight", 0.5)),
+            ImageOutput(None, _HALF, _HALF),
+            "ffhq_512",
+        ),
+        Preset(
+            "restoreformer_plus_plus",
+            (ImageInput("input", 512, _HALF, _HALF),),
+            ImageOutput(None, _HALF, _HALF),
+            "ffhq_512",
+        ),
+        Preset(
+            "uniface_256",
+            (ImageInput("source", 256, person=SOURCE), ImageInput("target", 256, _HALF, _HALF)),
+            ImageOutput("output", _HALF, _HALF),
+            "ffhq_512",
+        ),
+        Preset(
+            "blendswap_256",
+            (ImageInput("source", 112, template="arcface_112_v2", person=SOURCE), ImageInput("target", 256)),
+            ImageOutput("output"),
+            "ffhq_512",
+        ),
     )
 }
 

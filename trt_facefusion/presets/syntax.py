@@ -44,7 +44,7 @@ NAME=image:SIZE:MIN:MAX[:OPTION...]   an aligned crop whose pixels 0..255 become
                      the input called target, else the first; further images show the source
     template=NAME    how the crop is aligned: TEMPLATES; else arcface_128
     stack=A+B        pictures stacked along the channels, each target or source, where /lower, /upper, /left or
-                     /right paints that half black (/lower0.4: that share), for example stack=target/lower+source
+                     /right paints that half black (/lower0.4: that share), for example stack=target/lower+target
 NAME=embedding[:raw][:projection=INITIALIZER]   the source's identity; raw: not normalised; projection: multiplied
                      with that matrix of the file
 NAME=file:VALUES.npy   fixed values of any type and rank, with or without a batch axis
@@ -59,7 +59,7 @@ Examples
     --input in_face=image:224:0:1:bgr:nhwc
     --input target=image:256:-1:1 --input source=image:112:0:1:source:template=arcface_112_v2
     --input x=image:512:-1:1:template=ffhq_512 --input w=value:0.7
-    --input mel=file:mel.npy --input face=image:96:0:1:bgr:stack=target/lower+source
+    --input mel=file:mel.npy --input face=image:96:0:1:bgr:stack=target/lower+target
 """
 
 
