@@ -13,6 +13,7 @@ import onnx
 from onnx import helper, numpy_helper, shape_inference
 
 from trt_facefusion.errors import ModelError
+from trt_facefusion.graph.border import forget_output_shapes
 from trt_facefusion.messages import tensor_bytes, without_weights
 from trt_facefusion.types import Array
 
@@ -137,14 +138,6 @@ def captured(node: onnx.NodeProto) -> set[str]:
                 names.update(inner.input)
                 names.update(captured(inner))
     return names
-
-
-def forget_output_shapes(graph: onnx.GraphProto) -> None:
-    """Let inference say the outputs' sizes anew: the file's may hold names that are fixed by now, or be stale."""
-    for value in graph.output:
-        kind = value.type.tensor_type.elem_type
-        value.type.tensor_type.Clear()
-        value.type.tensor_type.elem_type = kind
 
 
 def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:
