@@ -16,6 +16,7 @@ from onnx.reference import ReferenceEvaluator
 
 from trt_facefusion.errors import ModelError
 from trt_facefusion.graph.group_norm import expand_group_norms
+from trt_facefusion.graph.modulated import rewrite_modulated
 from trt_facefusion.types import Array, TensorSpec
 
 OPSET = 20
@@ -81,6 +82,9 @@ def prepare(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> Pr
     _forget_output_shapes(work.graph)
     del work.graph.value_info[:]
     work = _infer(work)
+    if rewrite_modulated(work):
+        _drop_unused(work.graph)
+        work = _infer(work)
     _require_shapes(work.graph)
     return PreparedModel(work, input_specs(work), tuple(_spec(value) for value in work.graph.output))
 
