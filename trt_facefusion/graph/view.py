@@ -8,6 +8,7 @@ from functools import cached_property
 import onnx
 from onnx import TensorProto, numpy_helper
 
+from trt_facefusion.graph.masks import masked_tensors
 from trt_facefusion.graph.sizes import ONLY_THE_SHAPE, size_nodes
 from trt_facefusion.types import Array
 
@@ -41,6 +42,11 @@ class GraphView:
     @cached_property
     def _size_nodes(self) -> set[str]:
         return size_nodes(self.model.graph)
+
+    @cached_property
+    def masked(self) -> set[str]:
+        """Tensors that hold the minus infinity of a mask (`masks`)."""
+        return masked_tensors(self.model.graph)
 
     def is_constant(self, name: str) -> bool:
         """Whether the tensor is an initializer."""

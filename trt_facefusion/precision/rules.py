@@ -46,6 +46,14 @@ def index_rule(context: Context, node: PlannedNode) -> Decision | None:
     return None
 
 
+def mask_rule(context: Context, node: PlannedNode) -> Decision | None:
+    """FP32 where the minus infinity of a mask runs through."""
+    proto = context.view.nodes[node.name]
+    if not context.view.masked.isdisjoint((*proto.input, *proto.output)):
+        return Precision.FP32, "a mask of -inf or the lowest float runs through it, which FP16 cannot tell apart"
+    return None
+
+
 def range_rule(context: Context, node: PlannedNode) -> Decision | None:
     """FP32 where calibration saw magnitudes that FP16 might not hold."""
     proto = context.view.nodes[node.name]
@@ -164,6 +172,7 @@ def default_rule(_: Context, node: PlannedNode) -> Decision | None:
 RULES: tuple[Rule, ...] = (
     operator_rule,
     index_rule,
+    mask_rule,
     range_rule,
     sum_rule,
     tiny_value_rule,
