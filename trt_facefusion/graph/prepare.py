@@ -15,6 +15,7 @@ from trt_facefusion.graph.border import BATCH_AXIS, fix_inputs, input_specs, kee
 from trt_facefusion.graph.control import refuse_control_flow
 from trt_facefusion.graph.functions import inline_functions
 from trt_facefusion.graph.group_norm import expand_group_norms
+from trt_facefusion.graph.modulated import rewrite_modulated
 from trt_facefusion.graph.opset import expand_mean_variance, upgrade
 from trt_facefusion.graph.refuse import refuse_operators, refuse_values, require_shapes
 from trt_facefusion.graph.settle import constants_to_initializers, settle
@@ -83,8 +84,13 @@ def prepare(
     if outputs is not None:
         keep_outputs(graph, outputs)
     _normalise(work)
-    require_shapes(work.graph)
     prepared = work.whole()
+    if rewrite_modulated(prepared):
+        work = Work(prepared)
+        work.drop_unused()
+        work.infer()
+        prepared = work.whole()
+    require_shapes(prepared.graph)
     return PreparedModel(prepared, input_specs(prepared), output_specs(prepared), unbatched)
 
 

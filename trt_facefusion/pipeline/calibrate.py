@@ -47,7 +47,7 @@ def tensors_to_watch(view: GraphView) -> tuple[list[str], dict[str, str]]:
     aliases: dict[str, str] = {}
     for node in view.float_nodes():
         for name in node.output:
-            if not name or not view.is_float(name):
+            if not name or not view.is_float(name) or name in view.masked:
                 continue
             source = node.input[0] if node.op_type in _MOVES else None
             if source is not None and (source in aliases or source in watched):
