@@ -68,6 +68,7 @@ class Crops:
     template: str
     size: int
     _cached: dict[int, Image] = field(default_factory=dict)
+    _others: dict[tuple[str, int], Crops] = field(default_factory=dict)
 
     dtype = np.dtype(np.uint8)
     ndim = 4
@@ -114,7 +115,7 @@ class Crops:
         """The same faces, aligned with another ``template`` [N,size,size,3]."""
         if (template, size) == (self.template, self.size):
             return self
-        return Crops(self.origins, template, size)
+        return self._others.setdefault((template, size), Crops(self.origins, template, size))
 
     def _crop(self, index: int) -> Image:
         crop = self._cached.get(index)
