@@ -142,3 +142,19 @@ def test_hard_photos_are_read_upright_and_broken_ones_are_not(shared_faces: Path
             assert image.dtype == np.uint8
             assert image.ndim == 3
             assert image.shape[2] == 3
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "LA", "P", "RGBA", "CMYK", "1", "I;16", "I;16B"])
+def test_strips_of_a_large_picture_give_what_the_whole_gives(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    kind, options = ("TIFF" if mode in {"CMYK", "I;16B"} else "PNG"), {"transparency": 7} if mode == "P" else {}
+    if mode.startswith("I;16"):
+        grey = np.asarray(picture().convert("L")).astype(np.uint16) * 257
+        data = encoded(PIL.Image.fromarray(grey), kind)
+        if mode == "I;16B":
+            values = grey.astype(">u2")
+            data = encoded(PIL.Image.frombytes("I;16B", (40, 24), values.tobytes()), kind)
+    else:
+        data = encoded(picture().convert(mode), kind, **options)
+    whole = decode_image(data)
+    monkeypatch.setattr("trt_facefusion.faces.decode._STRIP_PIXELS", 7 * 40)
+    assert np.array_equal(decode_image(data), whole)
