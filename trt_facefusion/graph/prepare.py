@@ -17,6 +17,7 @@ from onnx.reference import ReferenceEvaluator
 from trt_facefusion.errors import ModelError
 from trt_facefusion.graph.group_norm import expand_group_norms
 from trt_facefusion.graph.modulated import rewrite_modulated
+from trt_facefusion.graph.subpixel import rewrite_transposed
 from trt_facefusion.types import Array, TensorSpec
 
 OPSET = 20
@@ -82,7 +83,7 @@ def prepare(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> Pr
     _forget_output_shapes(work.graph)
     del work.graph.value_info[:]
     work = _infer(work)
-    if rewrite_modulated(work):
+    if any([rewrite_modulated(work), rewrite_transposed(work)]):
         _drop_unused(work.graph)
         work = _infer(work)
     _require_shapes(work.graph)
