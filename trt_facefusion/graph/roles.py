@@ -64,6 +64,8 @@ _POOLS = frozenset({"MaxPool", "AveragePool"})
 _REDUCTIONS = frozenset({"ReduceMean", "ReduceSum", "ReduceSumSquare", "ReduceL2", "GlobalAveragePool"})
 _PRODUCTS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 
+_FEW_CHANNELS = frozenset({1, 3, 4, 6})
+
 _BY_OP: dict[str, Role] = {
     "Conv": Role.CONV,
     "ConvTranspose": Role.CONV_TRANSPOSE,
@@ -131,6 +133,13 @@ def _vector_tensors(view: GraphView) -> set[str]:
 
 def _is_vector(shape: tuple[int | str, ...] | None) -> bool:
     return shape is not None and len(shape) >= 1 and all(size == 1 for size in shape[2:])
+
+
+def _holds_pixels(shape: tuple[int | str, ...] | None) -> bool:
+    """Whether a tensor at the border may be an image: a batch of them, or a single one of few channels."""
+    if shape is None or len(shape) not in {3, 4}:
+        return False
+    return len(shape) == 4 or not {shape[0], shape[2]}.isdisjoint(_FEW_CHANNELS)
 
 
 def _statistics(view: GraphView) -> set[str]:
@@ -220,7 +229,7 @@ def _heads(view: GraphView) -> tuple[set[str], set[str]]:
     """The last convolutions or linears before each image output, and what lies between them and the output."""
     heads: set[str] = set()
     behind: set[str] = set()
-    frontier = [name for name in view.output_names if len(view.shape(name) or ()) == 4]
+    frontier = [name for name in view.output_names if _holds_pixels(view.shape(name))]
     while frontier:
         node = view.producer.get(frontier.pop())
         if node is None or node.name in heads | behind:
@@ -236,9 +245,11 @@ def _heads(view: GraphView) -> tuple[set[str], set[str]]:
 def _first_convolutions(view: GraphView) -> set[str]:
     """Convolutions that read nothing but image inputs, scaled, resized or joined."""
     found: set[str] = set()
-    raw = {name for name in view.input_names if len(view.shape(name) or ()) == 4}
+    raw = {name for name in view.input_names if _holds_pixels(view.shape(name))}
     for node in view.model.graph.node:
         inputs = view.activations(node)
+        if node.op_type == "Cast" and node.input[0] in raw:  # pixels come as integers, too
+            inputs = [node.input[0]]
         if inputs and raw.issuperset(inputs):
             if node.op_type == "Conv":
                 found.add(node.name)

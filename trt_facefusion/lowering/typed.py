@@ -7,7 +7,7 @@ What is placed where, and why:
   Its output is not quantised: the next quantised node brings its own Q, and every float consumer sees the float tensor.
 * Zero points are 0 and weights use -127..127, so that both signs are treated alike.
 * A node's precision is its compute type. A tensor is stored in the type of the node that produced it, and one Cast per
-  wanted type serves all consumers. Graph inputs and outputs stay FP32.
+  wanted type serves all consumers. Graph inputs and outputs keep the types that they have in the file.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class Rewriter:
         return self._cast(name, kind)
 
     def _outputs(self, node: onnx.NodeProto, new: onnx.NodeProto, kind: int) -> None:
-        """Give the outputs their type; a graph output is written in FP32 through a Cast of its own."""
+        """Give the outputs their type; a graph output keeps its own through a Cast."""
         floats = [name for name in node.output if name and self.view.is_float(name)]
         if node.op_type == "Cast" and floats:
             for candidate in new.attribute:
@@ -119,11 +119,12 @@ class Rewriter:
                 self.types[name] = self.view.element_type(name)
                 continue
             self.types[name] = kind
-            if name in self.view.output_names and kind != TensorProto.FLOAT:
+            own = self.view.element_type(name)
+            if name in self.view.output_names and kind != own:
                 inner = f"{name}__fp16"
                 new.output[index] = inner
-                casts.append(helper.make_node("Cast", [inner], [name], name=f"{name}__cast", to=TensorProto.FLOAT))
-                self.types[name] = TensorProto.FLOAT
+                casts.append(helper.make_node("Cast", [inner], [name], name=f"{name}__cast", to=own))
+                self.types[name] = own
         self.nodes += [new, *casts]
 
     def _made_of(self, new: onnx.NodeProto, kind: int) -> None:

@@ -73,9 +73,10 @@ def partial_path(table: Path) -> Path:
     return table.with_name(table.name.removesuffix(".cache") + ".partial")
 
 
-def pinned_ranges(preset: Preset) -> dict[str, float]:
-    """amax of image inputs: known from the preset, so that no face decides it."""
-    return {preset.image.name: max(abs(limit) for limit in preset.image.limits)}
+def pinned_ranges(preset: Preset, view: GraphView) -> dict[str, float]:
+    """amax of image inputs of floats: known from the preset, so that no face decides it."""
+    images = [image for image in preset.images if view.is_float(image.name)]
+    return {image.name: max(abs(limit) for limit in image.limits) for image in images}
 
 
 def require_writable(folder: Path) -> None:
@@ -257,7 +258,7 @@ def _cached_or_collected(context: Context) -> Calibration:
         faces.digest,
         histograms,
         "max",
-        pinned_ranges(s.preset),
+        pinned_ranges(s.preset, context.view),
         settings,
         {name: tuple(affine.exponents.tolist()) for name, affine in by_tensor.items()},
         {name: tuple(affine.offsets.tolist()) for name, affine in by_tensor.items() if affine.shifts},
