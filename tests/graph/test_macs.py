@@ -68,7 +68,7 @@ def test_an_exported_network_has_the_macs_that_torch_counts() -> None:
     net = torch.nn.Sequential(
         torch.nn.Conv2d(3, 8, 3, stride=2, padding=1),
         torch.nn.Conv2d(8, 8, 3, padding=1, groups=4),
-        torch.nn.ConvTranspose2d(8, 4, 4, stride=2, padding=1),
+        torch.nn.ConvTranspose2d(8, 4, 3, stride=2, padding=1, output_padding=1),
         torch.nn.Flatten(2),
         torch.nn.Linear(256, 10),
     ).eval()

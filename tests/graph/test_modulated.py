@@ -8,17 +8,17 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import onnx
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nets import Net, run
 from onnx import helper
-from torch import nn
-from torch.nn import functional
 
 from trt_facefusion.graph import GraphView, Role, classify, prepare
 from trt_facefusion.graph.subpixel import as_subpixel
 from trt_facefusion.types import Array
+
+torch = pytest.importorskip("torch", reason="pip install 'trt-facefusion[torch]'")
+nn, functional = torch.nn, torch.nn.functional
 
 SIZE = 12
 NORMS = {
@@ -186,6 +186,30 @@ def test_phases_give_what_a_transposed_convolution_gives(
     made = as_subpixel(node, "x", weight, (size[0], size[1]))
     assert made is not None
     np.testing.assert_allclose(run_nodes(made.nodes, made.result, {"x": x, **made.constants}), wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "attributes", "op"),
+    [
+        (4, {"strides": [2, 2], "pads": [1] * 4}, "Conv"),
+        (2, {"strides": [2, 2]}, "Conv"),
+        (6, {"strides": [3, 3], "pads": [2, 1, 1, 2], "output_padding": [1, 0]}, "Conv"),
+        (3, {"strides": [2, 2], "pads": [1] * 4, "output_padding": [1, 1]}, "ConvTranspose"),
+        (4, {"strides": [2, 2], "group": 3}, "ConvTranspose"),
+        (4, {"strides": [2, 2], "auto_pad": "SAME_UPPER"}, "ConvTranspose"),
+    ],
+)
+@pytest.mark.parametrize("biased", [True, False])
+def test_only_what_costs_no_more_becomes_a_convolution(
+    kernel: int, attributes: dict[str, object], op: str, biased: bool
+) -> None:
+    net = Net()
+    outputs = 5 * int(attributes.get("group", 1))
+    bias = [net.const(net.rng.normal(size=outputs))] if biased else []
+    net.op("ConvTranspose", "x", net.const(net.rng.normal(size=(3, 5, kernel, kernel))), *bias, name="y", **attributes)
+    model = net.model({"x": ["N", 3, SIZE, SIZE]}, {"y": ["N", outputs, "H", "W"]})
+    view = assert_rewritten(model, picture(2))
+    assert view.nodes["y"].op_type == op
 
 
 def run_nodes(nodes: Iterable[onnx.NodeProto], result: str, values: Mapping[str, Array]) -> Array:

@@ -19,6 +19,7 @@ from trt_facefusion.graph.modulated import rewrite_modulated
 from trt_facefusion.graph.opset import expand_mean_variance, upgrade
 from trt_facefusion.graph.refuse import refuse_operators, refuse_values, require_shapes
 from trt_facefusion.graph.settle import constants_to_initializers, settle
+from trt_facefusion.graph.subpixel import rewrite_transposed
 from trt_facefusion.graph.widen import widen
 from trt_facefusion.graph.work import Work
 from trt_facefusion.types import TensorSpec
@@ -85,7 +86,7 @@ def prepare(
         keep_outputs(graph, outputs)
     _normalise(work)
     prepared = work.whole()
-    if rewrite_modulated(prepared):
+    if any([rewrite_modulated(prepared), rewrite_transposed(prepared)]):
         work = Work(prepared)
         work.drop_unused()
         work.infer()

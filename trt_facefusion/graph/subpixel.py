@@ -1,9 +1,9 @@
 """Transposed convolutions as convolutions that compute all phases of the finer grid at once.
 
 A transposed convolution of stride s is s*s convolutions, one for each position within a step, whose results are
-interleaved: one convolution with s*s times the channels, and a DepthToSpace. Where s does not divide the kernel, the
-smaller phases are filled up with zeros (3x3 at stride 2: 16 products instead of 9). In return the layer is one that
-every engine maker runs in INT8, which is true of no transposed convolution.
+interleaved: one convolution with s*s times the channels, and a DepthToSpace. That one runs in INT8 with every engine
+maker, which is true of no transposed convolution. Where s divides the kernel it costs no more; where it does not, the
+smaller phases are filled up with zeros (3x3 at stride 2: 16 products instead of 9), which eats up what INT8 saves.
 
 Source: W. Shi et al., "Is the deconvolution layer the same as a convolutional layer?", arXiv 1609.07009.
 """
@@ -15,9 +15,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
-from onnx import helper
+from onnx import helper, numpy_helper
 
-from trt_facefusion.graph.view import attribute
+from trt_facefusion.graph.view import GraphView, attribute
 from trt_facefusion.types import Array
 
 
@@ -30,8 +30,48 @@ class Subpixel:
     result: str
 
 
-def as_subpixel(node: onnx.NodeProto, source: str, weight: Array, size: tuple[int, int]) -> Subpixel | None:
-    """``node`` (ConvTranspose) of ``source`` with the constant ``weight`` [Cin,Cout,kh,kw], without its bias.
+def rewrite_transposed(model: onnx.ModelProto) -> bool:
+    """Write the transposed convolutions of ``model`` whose stride divides their kernel as convolutions, in place.
+
+    Gives whether there were any. Weights and biases must be constants, sizes known. New tensors have no ``value_info``.
+    """
+    view = GraphView(model)
+    nodes: list[onnx.NodeProto] = []
+    for node in model.graph.node:
+        made = _of_constants(view, node) if node.op_type == "ConvTranspose" else None
+        if made is None:
+            nodes.append(node)
+            continue
+        made.nodes[-1].output[0] = node.output[0]
+        nodes += made.nodes
+        model.graph.initializer.extend(numpy_helper.from_array(v, name) for name, v in made.constants.items())
+    changed = len(nodes) > len(model.graph.node)
+    if changed:
+        del model.graph.node[:]
+        model.graph.node.extend(nodes)
+    return changed
+
+
+def _of_constants(view: GraphView, node: onnx.NodeProto) -> Subpixel | None:
+    size, weight = view.shape(node.output[0]), view.weight(node)
+    if weight is None or size is None or len(size) != 4 or view.computes_bias(node):
+        return None
+    height, width = size[2:]
+    strides = _integers(node, "strides", (1, 1))
+    exact = len(strides) == 2 and all(
+        k % s == 0 for k, s in zip(view.constant(weight).shape[2:], strides, strict=False)
+    )
+    if not exact or not isinstance(height, int) or not isinstance(width, int):
+        return None
+    bias = view.bias(node)
+    values = None if bias is None else view.constant(bias)
+    return as_subpixel(node, node.input[0], view.constant(weight), (height, width), values)
+
+
+def as_subpixel(
+    node: onnx.NodeProto, source: str, weight: Array, size: tuple[int, int], bias: Array | None = None
+) -> Subpixel | None:
+    """``node`` (ConvTranspose) of ``source`` with the constant ``weight`` [Cin,Cout,kh,kw] and ``bias`` [Cout].
 
     ``size`` is the height and width of its output. The convolution keeps the node's name. None for groups, dilations,
     strides that differ between the axes or are 1, and automatic padding.
@@ -61,8 +101,12 @@ def as_subpixel(node: onnx.NodeProto, source: str, weight: Array, size: tuple[in
     beyond = [max(0, -(-(ends[axis] - whole[axis]) // stride)) for axis in (0, 1)]
     around = [*before, before[0] + beyond[0], before[1] + beyond[1]]
     out = f"{node.name}/subpixel"
+    reads = [source, f"{node.name}/phases"]
+    if bias is not None:
+        constants[f"{out}/bias"] = np.repeat(bias, stride**2)
+        reads.append(f"{out}/bias")
     nodes = [
-        helper.make_node("Conv", [source, f"{node.name}/phases"], [f"{out}/packed"], node.name, pads=around),
+        helper.make_node("Conv", reads, [f"{out}/packed"], node.name, pads=around),
         helper.make_node("DepthToSpace", [f"{out}/packed"], [f"{out}/whole"], out, blocksize=stride, mode="CRD"),
     ]
     if pads[:2] == (0, 0) and [w + b * stride for w, b in zip(whole, beyond, strict=True)] == list(size):
