@@ -63,7 +63,7 @@ def cast(values: Array, dtype: str, name: str) -> Array:
     low, high = (
         (np.iinfo(kind).min, np.iinfo(kind).max) if kind.kind in "iu" else (0, 1) if kind.kind == "b" else _float(kind)
     )
-    if values.size and not (low <= values.min() and values.max() <= high):
+    if values.size and not (low <= values.min().item() and values.max().item() <= high):
         raise BadInputError(
             f"the input {name!r} takes {dtype}, which cannot hold values from {values.min():g} to {values.max():g}",
             "correct the values, or the range MIN:MAX, in its --input",
@@ -117,9 +117,18 @@ def fit_input(spec: InputSpec, takes: TensorSpec, embedding: int | None) -> Fit:
     if takes.dtype == "bool" or np.dtype(takes.dtype).kind not in "fiu":
         raise ValueError(f"{spec.name!r} is described as {what}, but takes {takes.dtype}")
     batched = len(takes.shape) == len(shape) + 1
+    if isinstance(spec, ImageInput) and batched and _is_turned(spec, takes.shape):
+        raise ValueError(f"{spec.name!r} is [{', '.join(map(str, takes.shape))}]: its batch axis is not in front")
     if not _matches(shape, takes.shape[1:] if batched else takes.shape) or not all(isinstance(s, int) for s in shape):
-        raise ValueError(f"{spec.name!r} is described as {what}, but is [{', '.join(map(str, takes.shape))}]")
+        other = ": is it another --embedder's?" if isinstance(spec, EmbeddingInput) else ""
+        raise ValueError(f"{spec.name!r} is described as {what}, but is [{', '.join(map(str, takes.shape))}]{other}")
     return Fit(spec.name, batched, tuple(int(size) for size in shape), takes.dtype)
+
+
+def _is_turned(image: ImageInput, want: Shape) -> bool:
+    """Whether the channels are in front, where the batch axis should be."""
+    channels = -1 if image.nhwc else -3
+    return want[0] == image.shape[channels] and not isinstance(want[channels], int)
 
 
 def _matches(have: Iterable[int | str], want: Shape) -> bool:
