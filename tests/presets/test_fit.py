@@ -87,6 +87,8 @@ def test_one_number_fills_the_input() -> None:
         ("x=value:0.5", (1,), "int64", "whole numbers"),
         ("x=value:300", (1,), "uint8", "cannot hold"),
         ("x=value:1", ("N", "k"), "float32", "sizes are not known"),
+        ("x=image:64:0:1", ("N", 3, 64, 64), "uint8", "0 to 1: say 0:255"),
+        ("x=image:64:-1:255", ("N", 3, 64, 64), "uint8", "-1 to 255: say 0:255"),
     ],
 )
 def test_what_does_not_fit_is_told_with_an_example(text: str, shape: tuple, dtype: str, said: str) -> None:

@@ -17,6 +17,8 @@ Shape = tuple[int | str, ...]
 
 _PLAUSIBLE_EMBEDDING = 64
 _DEFAULT_SIDE = 256
+_STEPS = 16
+"""A picture of fewer whole numbers is a slip of the pen."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,10 @@ def fit_input(spec: InputSpec, takes: TensorSpec, embedding: int | None) -> Fit:
     """How one input is fed. Raises ValueError: the text says why it does not fit."""
     if isinstance(spec, FileInput | ValueInput):
         batched, fixed = _fixed(spec, takes)
-        cast(spec.values(), takes.dtype, spec.name)
+        try:
+            cast(spec.values(), takes.dtype, spec.name)
+        except BadInputError as error:
+            raise ValueError(error.message) from error
         if takes.dtype != "bool" and np.dtype(takes.dtype).kind in "iu" and (spec.values() % 1 != 0).any():
             raise ValueError(f"{spec.name!r} takes {takes.dtype}, and its values are no whole numbers")
         return Fit(spec.name, batched, fixed, takes.dtype)
@@ -116,6 +121,8 @@ def fit_input(spec: InputSpec, takes: TensorSpec, embedding: int | None) -> Fit:
         shape, what = spec.shape, f"an image [{', '.join(map(str, spec.shape))}]"
     if takes.dtype == "bool" or np.dtype(takes.dtype).kind not in "fiu":
         raise ValueError(f"{spec.name!r} is described as {what}, but takes {takes.dtype}")
+    if isinstance(spec, ImageInput) and np.dtype(takes.dtype).kind in "iu":
+        _require_whole(spec, takes)
     batched = len(takes.shape) == len(shape) + 1
     if isinstance(spec, ImageInput) and batched and _is_turned(spec, takes.shape):
         raise ValueError(f"{spec.name!r} is [{', '.join(map(str, takes.shape))}]: its batch axis is not in front")
@@ -123,6 +130,14 @@ def fit_input(spec: InputSpec, takes: TensorSpec, embedding: int | None) -> Fit:
         other = ": is it another --embedder's?" if isinstance(spec, EmbeddingInput) else ""
         raise ValueError(f"{spec.name!r} is described as {what}, but is [{', '.join(map(str, takes.shape))}]{other}")
     return Fit(spec.name, batched, tuple(int(size) for size in shape), takes.dtype)
+
+
+def _require_whole(image: ImageInput, takes: TensorSpec) -> None:
+    """Raise ValueError if a picture of ``image`` would be lost in the integers that the network takes."""
+    low, high = image.limits
+    limits = np.iinfo(takes.dtype)
+    if not limits.min <= low < high <= limits.max or high - low < _STEPS:
+        raise ValueError(f"{image.name!r} takes {takes.dtype}, but is described with {low:g} to {high:g}: say 0:255")
 
 
 def _is_turned(image: ImageInput, want: Shape) -> bool:
