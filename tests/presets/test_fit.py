@@ -40,6 +40,8 @@ def test_a_batch_axis_is_found_by_the_rank() -> None:
     assert fitted("x=image:64x32:0:1:nhwc", "N", "h", "w", 3) == (True, (64, 32, 3))
     assert fitted("x=embedding", 128) == (False, (128,))
     assert fitted("x=embedding", 1, 128) == (True, (128,))
+    assert fitted("x=embedding", "N", 128, 1, 1) == (True, (128, 1, 1))
+    assert fitted("x=embedding", "N", 1, "values") == (True, (1, 128))
 
 
 @pytest.mark.parametrize(
@@ -84,6 +86,9 @@ def test_one_number_fills_the_input() -> None:
         ("x=image:64:0:1", ("N", 3, 128, 128), "float32", r"but is \[N, 3, 128, 128\]"),
         ("x=image:64:0:1", ("N", 3, 64, 64), "bool", "but takes bool"),
         ("x=embedding", ("N", 512), "float32", "embedding of 128 values, but is .*embedder"),
+        ("x=embedding", (128, "N"), "float32", "its batch axis is not in front"),
+        ("x=embedding", ("N", 2, 128), "float32", "embedding of 128 values"),
+        ("x=embedding", ("N", 128), "int32", "but takes int32"),
         ("x=value:0.5", (1,), "int64", "whole numbers"),
         ("x=value:300", (1,), "uint8", "cannot hold"),
         ("x=value:1", ("N", "k"), "float32", "sizes are not known"),

@@ -41,7 +41,8 @@ class Fit:
                 f"the input {self.name!r} has no batch axis, so the model takes one face at a time, not {len(values)}",
                 "use a batch of 1, or export the model with a batch axis at every input",
             )
-        return cast(values if self.batched else values[0], self.dtype, self.name)
+        shaped = values.reshape(len(values), *self.shape) if self.batched else values[0]
+        return cast(shaped, self.dtype, self.name)
 
     def fixed(self, values: Array, count: int) -> Array:
         """Fixed ``values`` for ``count`` samples, which get all the same."""
@@ -115,16 +116,17 @@ def fit_input(spec: InputSpec, takes: TensorSpec, embedding: int | None) -> Fit:
         return Fit(spec.name, batched, fixed, takes.dtype)
     shape: Shape
     if isinstance(spec, EmbeddingInput):
-        size = embedding if embedding is not None else takes.shape[-1] if takes.shape else "?"
-        shape, what = (size,), f"an embedding of {size} values"
+        sizes = [size for size in takes.shape[len(takes.shape) > 1 :] if isinstance(size, int)]
+        size = embedding if embedding is not None else max(sizes, default="?")
+        shape, what = _around(size, takes.shape), f"an embedding of {size} values"
     else:
         shape, what = spec.shape, f"an image [{', '.join(map(str, spec.shape))}]"
-    if takes.dtype == "bool" or np.dtype(takes.dtype).kind not in "fiu":
+    if np.dtype(takes.dtype).kind not in ("f" if isinstance(spec, EmbeddingInput) else "fiu"):
         raise ValueError(f"{spec.name!r} is described as {what}, but takes {takes.dtype}")
     if isinstance(spec, ImageInput) and np.dtype(takes.dtype).kind in "iu":
         _require_whole(spec, takes)
     batched = len(takes.shape) == len(shape) + 1
-    if isinstance(spec, ImageInput) and batched and _is_turned(spec, takes.shape):
+    if batched and _is_turned(spec, shape, takes.shape):
         raise ValueError(f"{spec.name!r} is [{', '.join(map(str, takes.shape))}]: its batch axis is not in front")
     if not _matches(shape, takes.shape[1:] if batched else takes.shape) or not all(isinstance(s, int) for s in shape):
         other = ": is it another --embedder's?" if isinstance(spec, EmbeddingInput) else ""
@@ -140,10 +142,18 @@ def _require_whole(image: ImageInput, takes: TensorSpec) -> None:
         raise ValueError(f"{image.name!r} takes {takes.dtype}, but is described with {low:g} to {high:g}: say 0:255")
 
 
-def _is_turned(image: ImageInput, want: Shape) -> bool:
-    """Whether the channels are in front, where the batch axis should be."""
-    channels = -1 if image.nhwc else -3
-    return want[0] == image.shape[channels] and not isinstance(want[channels], int)
+def _around(size: int | str, want: Shape) -> Shape:
+    """The shape of one embedding: ``size`` values, and axes of one wherever a network with a batch axis has them."""
+    ones = [axis for axis, length in enumerate(want) if axis and length == 1]
+    if len(want) < 3 or len(ones) != len(want) - 2:
+        return (size,)
+    return tuple(1 if axis in ones else size for axis in range(1, len(want)))
+
+
+def _is_turned(spec: ImageInput | EmbeddingInput, shape: Shape, want: Shape) -> bool:
+    """Whether the channels, or the values, are in front, where the batch axis should be."""
+    channels = -3 if isinstance(spec, ImageInput) and not spec.nhwc else -1
+    return want[0] == shape[channels] != 1 and not isinstance(want[channels], int)
 
 
 def _matches(have: Iterable[int | str], want: Shape) -> bool:
