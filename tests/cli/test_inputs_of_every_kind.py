@@ -139,3 +139,11 @@ def test_tensorrt_rtx_takes_them_too(
     told = "tensorrt-rtx has no float64: weight is float32 here"
     assert (told in outcome.err) == (name == "numbers")
     assert (told in (Path(engine["path"]) / "manifest.json").read_text()) == (name == "numbers")
+
+
+def test_the_syntax_of_inputs_is_explained(command: Run) -> None:
+    outcome = command(["presets", "--syntax"])
+    assert outcome.code == 0
+    assert "stack=target/lower+target" in outcome.out and "ffhq_512" in outcome.out
+    listed = command(["presets"])
+    assert listed.code == 0 and "blendswap_256" in listed.out

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trt_facefusion.errors import BadInputError
-from trt_facefusion.presets import PRESETS, EmbeddingInput, ImageInput, ImageOutput, Part, Preset, ValueInput
+from trt_facefusion.presets import PRESETS, EmbeddingInput, FileInput, ImageInput, ImageOutput, Part, Preset, ValueInput
 from trt_facefusion.presets.inputs import SIDES, SOURCE, TARGET
-from trt_facefusion.presets.syntax import parse_input, parse_picture, written_input, written_picture
+from trt_facefusion.presets.syntax import INPUT_HELP, parse_input, parse_picture, written_input, written_picture
 
 CROPS = np.arange(2 * 16 * 16 * 3, dtype=np.uint32).reshape(2, 16, 16, 3).astype(np.uint8)
 
@@ -171,3 +171,10 @@ def test_the_text_of_what_could_be_said_before_is_what_it_was() -> None:
         "bgr=True), EmbeddingInput(name='identity', normalise=True, projection=None)), output=ImageOutput(name=None, "
         "mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), bgr=True), template='arcface_128', embedder='dlib')"
     )
+
+
+def test_the_examples_of_the_help_are_understood() -> None:
+    examples = INPUT_HELP.partition("Examples")[2].split("--input ")[1:]
+    assert len(examples) >= 5
+    specs = [parse_input(example.strip()) for example in examples]
+    assert {type(spec) for spec in specs} >= {ImageInput, ValueInput, FileInput}
