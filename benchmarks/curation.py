@@ -106,7 +106,7 @@ class Judge:
     """The SSIM drop of INT8 on the same faces under any thresholds: one session for all sets."""
 
     def __init__(self, net: Net, view: GraphView, faces: FaceSet, everything: dict[str, Histogram]) -> None:
-        self.pinned = pinned_ranges(net.preset)
+        self.pinned = pinned_ranges(net.preset, view)
         plan = plan_by_rules(view, {name: found.amax for name, found in everything.items()}, "")
         table = self.table(everything, "max")
         model, self.scales = with_scale_inputs(lower(view, plan, table, Precision.FP32, {}))

@@ -172,31 +172,33 @@ def test_wrong_input_names(refused: Refused) -> None:
         2,
         "not described: image; not in the model: photo",
         "The model takes image: float32 [N, 3, 32, 32]",
-        "--input NAME=image:SIZE:MIN:MAX",
+        "--input image=image:32:0:1",
         input="photo=image:32:0:1",
     )
 
 
 def test_a_wrong_size(refused: Refused) -> None:
-    described = "'image' is described as [N, 3, 64, 64]"
-    refused("model", 2, described, "image: float32 [N, 3, 32, 32]", input="image=image:64:0:1")
+    described = "'image' is described as an image [3, 64, 64], but is [N, 3, 32, 32]"
+    refused("bad_input", 2, described, "image: float32 [N, 3, 32, 32]", input="image=image:64:0:1")
 
 
 def test_a_missing_description_shows_the_inputs(refused: Refused, tmp_path: Path) -> None:
     model = tiny.save(tiny.generator(embedding=128), tmp_path / "m.onnx")
     shown = "The model takes image: float32 [N, 3, 32, 32]; identity: float32 [N, 128]"
-    refused("bad_input", 2, shown, "NAME=embedding", "--preset", onnx=model, input=None)
+    example = "--input image=image:32:0:1 --input identity=embedding"
+    refused("bad_input", 2, shown, example, "--preset", onnx=model, input=None)
 
 
 def test_an_input_that_is_not_described(refused: Refused, tmp_path: Path) -> None:
     model = tiny.save(tiny.generator(embedding=128), tmp_path / "m.onnx")
-    refused("bad_input", 2, "not described: identity", "NAME=embedding", onnx=model)
+    refused("bad_input", 2, "not described: identity", "--input identity=embedding", onnx=model)
 
 
 def test_an_embedding_of_another_length(refused: Refused, tmp_path: Path) -> None:
     model = tiny.save(tiny.generator(embedding=512), tmp_path / "m.onnx")
     inputs = ("image=image:32:0:1", "identity=embedding")
-    refused("model", 2, "'identity' is described as [N, 128]", "identity: float32 [N, 512]", onnx=model, input=inputs)
+    said = "'identity' is described as an embedding of 128 values"
+    refused("bad_input", 2, said, "--embedder", "identity: float32 [N, 512]", onnx=model, input=inputs)
 
 
 def test_values_that_cannot_be_read(refused: Refused, tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def _model(source: ModelSource, preset: Preset) -> Iterator[str]:
         yield from ("--preset", preset.name)
         return
     for spec in preset.inputs:
-        yield from ("--input", written_input(spec))
+        yield from ("--input", written_input(spec, among_images=len(preset.images) > 1))
     if preset.output != ImageOutput.like(preset.image):
         yield from ("--picture", written_picture(preset.output))
 

@@ -37,11 +37,9 @@ def fitted(model: onnx.ModelProto, preset: Preset, embedding: int) -> Fitted:
         BadInputError: an input is not what its description says, or nothing says which output is the picture.
         ModelError: as `prepare`, or no output is a picture.
     """
-    require_templates(preset)
     takes = input_specs(model)
-    fits = fit_inputs(preset, takes, embedding)
-    shapes = {name: fit.shape for name, fit in fits.items()}
-    batch = batch_of(preset, takes, fits)
+    shapes = described_shapes(model, preset, embedding)
+    batch = batch_of(preset, takes, fit_inputs(preset, takes, embedding))
     known = known_outputs(model, shapes, batch) if len(model.graph.output) > 1 else None
     wanted = None
     if known is not None:
@@ -53,6 +51,16 @@ def fitted(model: onnx.ModelProto, preset: Preset, embedding: int) -> Fitted:
         prepared = prepare(model, shapes, batch=batch, outputs=kept)
     dropped = tuple(value.name for value in model.graph.output if value.name not in kept)
     return Fitted(prepared, replace(preset, output=picture), dropped)
+
+
+def described_shapes(model: onnx.ModelProto, preset: Preset, embedding: int) -> dict[str, tuple[int, ...]]:
+    """The shape of every input: of one sample where it has a batch axis, else of the whole.
+
+    Raises:
+        BadInputError: an input is not what its description says.
+    """
+    require_templates(preset)
+    return {name: fit.shape for name, fit in fit_inputs(preset, input_specs(model), embedding).items()}
 
 
 def require_templates(preset: Preset) -> None:

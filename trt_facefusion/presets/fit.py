@@ -17,6 +17,8 @@ Shape = tuple[int | str, ...]
 
 _PLAUSIBLE_EMBEDDING = 64
 _DEFAULT_SIDE = 256
+_STEPS = 16
+"""A picture of fewer whole numbers is a slip of the pen."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,8 @@ class Fit:
                 f"the input {self.name!r} has no batch axis, so the model takes one face at a time, not {len(values)}",
                 "use a batch of 1, or export the model with a batch axis at every input",
             )
-        return cast(values if self.batched else values[0], self.dtype, self.name)
+        shaped = values.reshape(len(values), *self.shape) if self.batched else values[0]
+        return cast(shaped, self.dtype, self.name)
 
     def fixed(self, values: Array, count: int) -> Array:
         """Fixed ``values`` for ``count`` samples, which get all the same."""
@@ -63,7 +66,7 @@ def cast(values: Array, dtype: str, name: str) -> Array:
     low, high = (
         (np.iinfo(kind).min, np.iinfo(kind).max) if kind.kind in "iu" else (0, 1) if kind.kind == "b" else _float(kind)
     )
-    if values.size and not (low <= values.min() and values.max() <= high):
+    if values.size and not (low <= values.min().item() and values.max().item() <= high):
         raise BadInputError(
             f"the input {name!r} takes {dtype}, which cannot hold values from {values.min():g} to {values.max():g}",
             "correct the values, or the range MIN:MAX, in its --input",
@@ -104,22 +107,53 @@ def fit_input(spec: InputSpec, takes: TensorSpec, embedding: int | None) -> Fit:
     """How one input is fed. Raises ValueError: the text says why it does not fit."""
     if isinstance(spec, FileInput | ValueInput):
         batched, fixed = _fixed(spec, takes)
-        cast(spec.values(), takes.dtype, spec.name)
+        try:
+            cast(spec.values(), takes.dtype, spec.name)
+        except BadInputError as error:
+            raise ValueError(error.message) from error
         if takes.dtype != "bool" and np.dtype(takes.dtype).kind in "iu" and (spec.values() % 1 != 0).any():
             raise ValueError(f"{spec.name!r} takes {takes.dtype}, and its values are no whole numbers")
         return Fit(spec.name, batched, fixed, takes.dtype)
     shape: Shape
     if isinstance(spec, EmbeddingInput):
-        size = embedding if embedding is not None else takes.shape[-1] if takes.shape else "?"
-        shape, what = (size,), f"an embedding of {size} values"
+        sizes = [size for size in takes.shape[len(takes.shape) > 1 :] if isinstance(size, int)]
+        size = embedding if embedding is not None else max(sizes, default="?")
+        shape, what = _around(size, takes.shape), f"an embedding of {size} values"
     else:
         shape, what = spec.shape, f"an image [{', '.join(map(str, spec.shape))}]"
-    if takes.dtype == "bool" or np.dtype(takes.dtype).kind not in "fiu":
+    if np.dtype(takes.dtype).kind not in ("f" if isinstance(spec, EmbeddingInput) else "fiu"):
         raise ValueError(f"{spec.name!r} is described as {what}, but takes {takes.dtype}")
+    if isinstance(spec, ImageInput) and np.dtype(takes.dtype).kind in "iu":
+        _require_whole(spec, takes)
     batched = len(takes.shape) == len(shape) + 1
+    if batched and _is_turned(spec, shape, takes.shape):
+        raise ValueError(f"{spec.name!r} is [{', '.join(map(str, takes.shape))}]: its batch axis is not in front")
     if not _matches(shape, takes.shape[1:] if batched else takes.shape) or not all(isinstance(s, int) for s in shape):
-        raise ValueError(f"{spec.name!r} is described as {what}, but is [{', '.join(map(str, takes.shape))}]")
+        other = ": is it another --embedder's?" if isinstance(spec, EmbeddingInput) else ""
+        raise ValueError(f"{spec.name!r} is described as {what}, but is [{', '.join(map(str, takes.shape))}]{other}")
     return Fit(spec.name, batched, tuple(int(size) for size in shape), takes.dtype)
+
+
+def _require_whole(image: ImageInput, takes: TensorSpec) -> None:
+    """Raise ValueError if a picture of ``image`` would be lost in the integers that the network takes."""
+    low, high = image.limits
+    limits = np.iinfo(takes.dtype)
+    if not limits.min <= low < high <= limits.max or high - low < _STEPS:
+        raise ValueError(f"{image.name!r} takes {takes.dtype}, but is described with {low:g} to {high:g}: say 0:255")
+
+
+def _around(size: int | str, want: Shape) -> Shape:
+    """The shape of one embedding: ``size`` values, and axes of one wherever a network with a batch axis has them."""
+    ones = [axis for axis, length in enumerate(want) if axis and length == 1]
+    if len(want) < 3 or len(ones) != len(want) - 2:
+        return (size,)
+    return tuple(1 if axis in ones else size for axis in range(1, len(want)))
+
+
+def _is_turned(spec: ImageInput | EmbeddingInput, shape: Shape, want: Shape) -> bool:
+    """Whether the channels, or the values, are in front, where the batch axis should be."""
+    channels = -3 if isinstance(spec, ImageInput) and not spec.nhwc else -1
+    return want[0] == shape[channels] != 1 and not isinstance(want[channels], int)
 
 
 def _matches(have: Iterable[int | str], want: Shape) -> bool:

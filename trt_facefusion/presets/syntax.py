@@ -220,10 +220,11 @@ def parse_picture(text: str, like: ImageOutput) -> ImageOutput:
         ) from error
 
 
-def written_input(spec: InputSpec) -> str:
-    """The ``--input`` that `parse_input` reads as ``spec``."""
+def written_input(spec: InputSpec, *, among_images: bool = False) -> str:
+    """The ``--input`` that `parse_input` reads as ``spec``; ``among_images``: there are others, so say whose it is."""
     if isinstance(spec, ImageInput):
-        return f"{spec.name}=image:{':'.join(_image_words(spec))}"
+        person = [TARGET] if among_images and not spec.parts and spec.person == TARGET else []
+        return f"{spec.name}=image:{':'.join([*_image_words(spec), *person])}"
     if isinstance(spec, FileInput):
         return f"{spec.name}=file:{spec.path}"
     if isinstance(spec, ValueInput):
