@@ -20,7 +20,7 @@ from trt_facefusion.faces.twins import CLEARLY_LARGER, Twins
 from trt_facefusion.types import Image
 
 # Changes whenever the same photos would give other crops or embeddings, so that no older result passes for current.
-_VERSION = "faces-1"
+_VERSION = "faces-2"
 _EMBED_EVERY = 16
 
 
