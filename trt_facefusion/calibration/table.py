@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from trt_facefusion.errors import CalibrationCacheError
+from trt_facefusion.files import require_regular_file
 
 HEADER = "TRT-101601-EntropyCalibration2"
 QMAX = 127
@@ -76,6 +77,7 @@ class CalibrationTable(Mapping[str, float]):
         Raises:
             CalibrationCacheError: the file cannot be read, or is damaged.
         """
+        require_regular_file(path, "calibration cache", CalibrationCacheError)
         try:
             return cls.loads(path.read_bytes().decode("utf-8"), str(path))
         except OSError as error:

@@ -13,6 +13,7 @@ from onnx import numpy_helper
 from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
 from trt_facefusion.errors import ModelError
+from trt_facefusion.files import require_regular_file
 
 
 def load_model(path: Path) -> onnx.ModelProto:
@@ -29,9 +30,7 @@ def load_model(path: Path) -> onnx.ModelProto:
 
 
 def _parse(path: Path) -> onnx.ModelProto:
-    if not path.is_file():
-        what = "is a folder" if path.is_dir() else "does not exist"
-        raise ModelError(f"the model {path} {what}", "name an ONNX file")
+    require_regular_file(path, "model", ModelError)
     try:
         model = onnx.load(path, format="protobuf", load_external_data=False)
     except (DecodeError, ValueError) as error:

@@ -18,6 +18,7 @@ import onnx
 from trt_facefusion.errors import ModelError
 from trt_facefusion.export.onnx_file import external_files, load_model
 from trt_facefusion.export.torch_export import TOLERANCE, export_onnx, largest_difference
+from trt_facefusion.files import read_regular
 from trt_facefusion.generators import REFERENCE_WEIGHTS, build_from_factory, load_reference, load_weights, read_state
 from trt_facefusion.generators.checkpoint import require_torch
 from trt_facefusion.types import Array, Feeds
@@ -51,10 +52,7 @@ def _sha256(*parts: bytes) -> str:
 
 
 def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ModelError(f"cannot read {path}: {error.strerror}", "check the path and the file's rights") from error
+    return read_regular(path, "model", ModelError)
 
 
 @dataclass(frozen=True)
