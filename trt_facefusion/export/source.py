@@ -6,7 +6,7 @@ A source tells its digest without loading the network, so that an engine that is
 from __future__ import annotations
 
 import hashlib
-import re
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -153,6 +153,10 @@ class ReferenceSource(_TorchSource):
         return _sha256(_read(self.weights), _read(Path(__file__).parents[1] / "generators" / "reference.py"))
 
 
-def safe_name(text: str) -> str:
-    """``text`` reduced to letters, digits, dot, dash and underscore; never empty, never starting with a dot."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "_", text).strip("._") or "model"
+def origin_of(source: ModelSource) -> str:
+    """Tells where a model was read from, as a digest: a file that is exported again keeps it, namesakes differ."""
+    if not isinstance(source, OnnxSource | CheckpointSource):
+        return "bundled"
+    network = source.factory if isinstance(source, CheckpointSource) else ""
+    place = source.path.parent.resolve() / source.path.name  # not the file's own link: a hub's leads to another version
+    return _sha256(os.fsencode(place), network.encode())[:16]

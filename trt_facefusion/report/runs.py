@@ -21,7 +21,7 @@ def save_run(record: RunRecord, root: Path) -> Path:
         StoreError: the folder cannot be written.
     """
     time = str(record.facts["created"]).partition("+")[0].replace(":", "").replace("T", "-")
-    wanted = root / safe_name(str(record.facts["model"])) / time
+    wanted = root / _model(record) / time
     final, number = wanted, 2
     while final.exists():
         final, number = wanted.with_name(f"{wanted.name}-{number}"), number + 1
@@ -30,6 +30,13 @@ def save_run(record: RunRecord, root: Path) -> Path:
         for name, data in {**record.files(), PAGE: page}.items():
             write_synced(folder / name, data)
     return final / PAGE
+
+
+def _model(record: RunRecord) -> str:
+    """The folder of a model's reports: called as the folder of its engines, which tells models of one name apart."""
+    engines = [Path(str(engine["folder"])).resolve().parent.name for engine in record.facts["engines"]]
+    name = safe_name(str(record.facts["model"]))
+    return next((folder for folder in engines if folder.startswith(name)), name)
 
 
 def find_run(path: Path) -> Path:
