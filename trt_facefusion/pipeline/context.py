@@ -172,6 +172,8 @@ class Context:
         self.progress("model", 0, 0)
         shapes = input_shapes(s.preset, self.embedder.dim)
         model = s.source.load(shapes)
+        for note in s.source.notes:
+            self.note(note)
         check_inputs(input_specs(model), shapes)
         self._projection = projection_of(s.preset, model)
         prepared = prepare(model, shapes)
