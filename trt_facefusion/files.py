@@ -11,9 +11,20 @@ import os
 import stat
 from contextlib import suppress
 from pathlib import Path
-from secrets import token_hex
 
 from trt_facefusion.errors import BadInputError, StoreError, TrtFaceFusionError
+from trt_facefusion.leftovers import PROCESS, owned, sibling, sweep_once, tell_weaker
+
+__all__ = [
+    "PROCESS",
+    "read_regular",
+    "require_regular_file",
+    "sibling",
+    "store_error",
+    "sync",
+    "write_atomic",
+    "write_synced",
+]
 
 _REMEDIES = {
     errno.ENOSPC: "Free some disk space, or write elsewhere with --output DIR.",
@@ -25,8 +36,6 @@ _REMEDIES = {
     errno.EEXIST: "A file is in the way: remove it, or name another folder with --output DIR.",
     errno.ENAMETOOLONG: "Take a shorter folder or model name.",
 }
-PROCESS = token_hex(4)
-"""Tells this process's own temporary files; process ids repeat, above all in containers."""
 
 
 def store_error(error: OSError, path: Path, doing: str = "write", option: str = "--output") -> StoreError:
@@ -120,8 +129,10 @@ def write_atomic(path: Path, data: bytes, option: str = "--output") -> None:
     temporary = sibling(path, "tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_synced(temporary, data)
-        temporary.replace(path)
+        sweep_once(path.parent)
+        with owned(temporary, _touch):
+            write_synced(temporary, data)
+            _replace(temporary, path)
         sync(path.parent)
     except BaseException as error:
         with suppress(OSError):
@@ -132,24 +143,57 @@ def write_atomic(path: Path, data: bytes, option: str = "--output") -> None:
 
 
 def write_synced(path: Path, data: bytes) -> None:
-    """Write a new file and force it to the disk. Raises OSError."""
+    """Write a file and force it to the disk. Raises OSError."""
     with path.open("wb") as file:
         file.write(data)
         file.flush()
-        os.fsync(file.fileno())
-
-
-def sibling(path: Path, kind: str) -> Path:
-    """A temporary name beside ``path``; ``kind`` is ``tmp`` or ``old``."""
-    return path.with_name(f".{kind}-{PROCESS}-{token_hex(4)}-{path.name}")
+        _fsync(file.fileno(), path.parent)
 
 
 def sync(path: Path) -> None:
-    """Force a file or a folder's entries to the disk."""
+    """Force a file or a folder's entries to the disk, where the file system can."""
     if os.name == "nt" and path.is_dir():
         return  # Windows opens no folders
-    handle = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(handle)
+        handle = os.open(path, os.O_RDONLY)
+    except PermissionError:  # a folder that may be written to, but not read
+        tell_weaker(_UNSYNCED.format(path))
+        return
+    try:
+        _fsync(handle, path)
     finally:
         os.close(handle)
+
+
+_UNSYNCED = "{} cannot be forced to the disk: after a power cut, what was written last may be missing"
+_CANNOT = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EISDIR, errno.EBADF}
+
+
+def _fsync(handle: int, path: Path) -> None:
+    try:
+        os.fsync(handle)
+    except OSError as error:  # folders on SMB and FUSE
+        if error.errno not in _CANNOT:
+            raise
+        tell_weaker(_UNSYNCED.format(path))
+
+
+def _touch(path: Path) -> None:
+    path.touch(exist_ok=False)
+
+
+def _replace(temporary: Path, path: Path) -> None:
+    """Rename over what is there; where the file system does not, with a moment in which neither has the name."""
+    try:
+        temporary.replace(path)
+    except OSError as error:
+        if error.errno not in {errno.EEXIST, errno.EPERM, errno.EACCES, *_CANNOT} or not path.is_file():
+            raise
+        old = sibling(path, "old")
+        path.rename(old)
+        try:
+            temporary.rename(path)
+        except BaseException:
+            old.rename(path)
+            raise
+        old.unlink()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from operator import length_hint
@@ -18,6 +17,7 @@ from trt_facefusion.calibration.reader import Batches
 from trt_facefusion.calibration.resume import Checkpoint
 from trt_facefusion.calibration.taps import Scaled, Tap, taps
 from trt_facefusion.errors import BadInputError, ModelError
+from trt_facefusion.leftovers import scratch_folder
 from trt_facefusion.types import Array, Feeds, Progress, silent
 
 STAGE = "calibrate"
@@ -163,7 +163,7 @@ def _load(model: onnx.ModelProto, options: Any) -> Any:
     try:
         data = model.SerializeToString()
     except Exception:  # protobuf refuses above 2 GiB, with an error that differs from version to version
-        with tempfile.TemporaryDirectory() as folder:
+        with scratch_folder() as folder:
             path = Path(folder) / "model.onnx"
             onnx.save_model(model, path, save_as_external_data=True)
             return ort.InferenceSession(path, options, providers=providers)

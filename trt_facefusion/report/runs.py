@@ -6,6 +6,7 @@ from pathlib import Path
 
 from trt_facefusion.errors import BadInputError
 from trt_facefusion.files import write_synced
+from trt_facefusion.leftovers import sweep_once
 from trt_facefusion.pipeline.record import FACTS, RunRecord
 from trt_facefusion.report.page import render
 from trt_facefusion.store.atomic import commit_folder
@@ -26,6 +27,8 @@ def save_run(record: RunRecord, root: Path) -> Path:
     while final.exists():
         final, number = wanted.with_name(f"{wanted.name}-{number}"), number + 1
     page = render(record).encode()
+    for folder in (root, *(path for path in root.glob("*") if path.is_dir())):
+        sweep_once(folder)  # what a killed build left holds pictures of people
     with commit_folder(final) as folder:
         for name, data in {**record.files(), PAGE: page}.items():
             write_synced(folder / name, data)
