@@ -117,6 +117,11 @@ class Ranges:
         table = load_named(path, model_digest=model_digest(self.context.prepared.model))
         found = fit(table, self.context.view)
         require_int8(self.context.view, found.amax, path)
+        if table.zeros:
+            self.context.note(
+                f"{path}: {len(table.zeros)} tensors were always zero, and have no range "
+                f"({', '.join(table.zeros[:_SHOWN])}{' ...' if len(table.zeros) > _SHOWN else ''})"
+            )
         if found.missing:
             self.context.warn(
                 f"{path} has no range for {len(found.missing)} tensors ({', '.join(found.missing[:_SHOWN])}"
