@@ -298,7 +298,7 @@ def test_a_damaged_stored_calibration_is_made_anew_and_says_so(command: Command,
 
 def test_a_missing_engine_maker(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
-    refused("backend_unavailable", 4, "tensorrt-rtx", "pip install 'trt-facefusion[rtx]'", backend="tensorrt-rtx")
+    refused("backend_unavailable", 4, "tensorrt-rtx", "pip install 'tensorrt-rtx", backend="tensorrt-rtx")
     refused("backend_unavailable", 4, "sm86", "--target cpu", backend=None, target="sm86")
 
 

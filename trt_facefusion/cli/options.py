@@ -57,7 +57,12 @@ Inputs = Annotated[
     ),
 ]
 EmbedderFile = Annotated[
-    Optional[Path], typer.Option(help="ArcFace ONNX whose embeddings the generator takes.", rich_help_panel=MODEL)
+    Optional[Path],
+    typer.Option(
+        help="ONNX of the ArcFace network whose vectors the generator takes (512 values: inswapper, SimSwap, ...). "
+        "Not needed where it takes the bundled embedder's (dlib, 128 values), or takes no identity.",
+        rich_help_panel=MODEL,
+    ),
 ]
 Rule = Annotated[str, typer.Option(help="auto, entropy, mse, max or percentile:VALUE.", rich_help_panel=ACCURACY)]
 Corrections = Annotated[

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from trt_facefusion.errors import BackendUnavailableError
+from trt_facefusion.hints import pip_install
 
 
 def require_torch() -> None:
@@ -15,5 +16,5 @@ def require_torch() -> None:
     except ImportError as error:
         raise BackendUnavailableError(
             f"exporting a torch network needs torch and onnxscript ({error})",
-            "pip install 'trt-facefusion[torch]', or give the model as ONNX with --onnx",
+            f"{pip_install('torch')} (or give the model as ONNX with --onnx)",
         ) from error

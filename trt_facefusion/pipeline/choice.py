@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,7 +113,8 @@ def _none_fits(
         detail = f" {' '.join(passed_over)}" if passed_over else ""
         return StoreError(
             f"{folder} holds no engine that can be used.{detail}",
-            f"Build one with `trt-ff build`, or list what is there: trt-ff engines --output {folder.parent}",
+            "Build one with `trt-ff build`, or list what is there: "
+            f"trt-ff engines --output {shlex.quote(str(folder.parent))}",
         )
     closest = min((m for _, m, _ in unfit), key=lambda m: order.index(m.precision))
     reasons = [f"{path.name}: {'; '.join(why)}" for path, _, why in unfit]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -113,7 +114,7 @@ class Store:
         except FileNotFoundError as error:
             raise StoreError(
                 f"{folder} holds no engine: {MANIFEST} is missing.",
-                f"List the engines with: trt-ff engines --output {self.root}",
+                f"List the engines with: trt-ff engines --output {shlex.quote(str(self.root))}",
             ) from error
         except OSError as error:
             raise store_error(error, folder / MANIFEST, "read") from error
