@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from trt_facefusion.errors import ModelError
 from trt_facefusion.files import require_regular_file
 from trt_facefusion.generators.torch_here import require_torch
-from trt_facefusion.generators.user_code import cause, user_code
+from trt_facefusion.generators.user_code import cause, lines_of, user_code
 from trt_facefusion.generators.weight_sets import WeightSet, choose_weights, prefixes_of
 
 if TYPE_CHECKING:
@@ -190,8 +190,8 @@ def load_weights(net: nn.Module, state: Mapping[str, Tensor], path: Path) -> Non
         with user_code(f"loading {path} into the network", remedy, ModelError):
             net.load_state_dict(dict(state), strict=True, assign=from_nothing)
     except ModelError as error:
-        lines = [line.strip() for line in str(error.__cause__).splitlines()[1:3]]
-        if not isinstance(error.__cause__, RuntimeError) or not lines:
+        lines = lines_of(error.__cause__)[1:3] if isinstance(error.__cause__, RuntimeError) else []
+        if not lines:
             raise
         told = " ".join(lines)
         told = told if len(told) <= _SHOWN_CHARACTERS else told[:_SHOWN_CHARACTERS] + "..."

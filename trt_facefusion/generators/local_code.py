@@ -72,7 +72,7 @@ def unseen_modules(known: dict[str, bytes], folder: Path) -> list[str]:
         path = getattr(module, "__file__", None)
         if not isinstance(path, str) or Path(path).suffix != ".py" or name.partition(".")[0] in {_OURS, "__main__"}:
             continue
-        if Path(path).is_relative_to(folder) and not _is_installed(Path(path)) and not _counted(name, known):
+        if Path(path).is_relative_to(folder) and not is_installed(Path(path)) and not _counted(name, known):
             missed.append(name)
     return sorted(missed)
 
@@ -93,18 +93,18 @@ def _base(top: str, folder: Path) -> tuple[Path | None, bool]:
         return None, False
     if spec is None or spec.origin in {None, "built-in", "frozen"}:
         locations = list(spec.submodule_search_locations or ()) if spec is not None else []
-        return (Path(locations[0]).parent, not _is_installed(Path(locations[0]))) if locations else (None, False)
+        return (Path(locations[0]).parent, not is_installed(Path(locations[0]))) if locations else (None, False)
     origin = Path(str(spec.origin))
     place = origin.parent.parent if origin.name.startswith("__init__.") else origin.parent
-    return place, not _is_installed(origin)
+    return place, not is_installed(origin)
 
 
 def _local_places() -> list[Path]:
     places = [Path(entry) for entry in sys.path if entry]
-    return [place for place in places if place.is_dir() and not _is_installed(place)]
+    return [place for place in places if place.is_dir() and not is_installed(place)]
 
 
-def _is_installed(path: Path) -> bool:
+def is_installed(path: Path) -> bool:
     """Whether a path belongs to Python itself or to what was installed into it."""
     roots = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
     parts = set(path.parts)

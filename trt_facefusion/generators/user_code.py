@@ -12,11 +12,12 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout, suppress
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from trt_facefusion.errors import BadInputError, TrtFaceFusionError
+from trt_facefusion.generators.local_code import is_installed
 
 _SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 _LONGEST = 300
@@ -48,8 +49,6 @@ def user_code(what: str, remedy: str, kind: type[TrtFaceFusionError] = BadInputE
                 if came:
                     raise
                 raise kind(f"{what} raised KeyboardInterrupt{_place(error)}", remedy) from error
-            except GeneratorExit:
-                raise
             except BaseException as error:
                 raise kind(f"{what}: {cause(error)}{_place(error)}", remedy) from error
     finally:
@@ -61,12 +60,17 @@ def cause(error: BaseException) -> str:
     """One line that says what an exception of anybody's says, also where its own text fails or has no end."""
     if isinstance(error, SystemExit):
         return f"it tried to end the program (exit code {error.code!r:.40})"
-    try:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    except Exception:
-        lines = []
+    lines = lines_of(error)
     text = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
     return text if len(text) <= _LONGEST else text[:_LONGEST] + "..."
+
+
+def lines_of(error: BaseException) -> list[str]:
+    """The lines of an exception's text that are not empty; none where the text itself fails."""
+    try:
+        return [line.strip() for line in str(error).splitlines() if line.strip()]
+    except Exception:
+        return []
 
 
 def _place(error: BaseException) -> str:
@@ -74,7 +78,7 @@ def _place(error: BaseException) -> str:
     here, found, trace = Path(__file__).parents[1], "", error.__traceback__
     while trace is not None:
         path = Path(trace.tb_frame.f_code.co_filename)
-        if path.suffix == ".py" and "site-packages" not in path.parts and not path.is_relative_to(here):
+        if path.suffix == ".py" and not is_installed(path) and not path.is_relative_to(here):
             found = f" ({path.name}, line {trace.tb_lineno})"
         trace = trace.tb_next
     return found
@@ -82,23 +86,44 @@ def _place(error: BaseException) -> str:
 
 @contextmanager
 def _stdout_on_stderr() -> Iterator[None]:
-    """Let what is written to stdout go to stderr, also by libraries written in C."""
+    """Let what is written to stdout go to stderr, also by libraries written in C.
+
+    The block gets streams of its own, which it may close or replace.
+    """
     _flush()
+    kept = _duplicate(1)
+    with _stream_to(2) as said, _stream_to(2) as complained:
+        try:
+            if kept is not None:
+                with suppress(OSError):
+                    os.dup2(2, 1)
+            with redirect_stdout(said), redirect_stderr(complained):
+                yield
+        finally:
+            _flush()
+            if kept is not None:
+                os.dup2(kept, 1)
+                os.close(kept)
+
+
+def _duplicate(handle: int) -> int | None:
     try:
-        kept = os.dup(1)
-    except OSError:  # there is no stdout
-        kept = None
+        return os.dup(handle)
+    except OSError:  # there is no such stream
+        return None
+
+
+@contextmanager
+def _stream_to(handle: int) -> Iterator[TextIO]:
+    """A text stream to where ``handle`` leads."""
+    target = _duplicate(handle)
+    where = os.open(os.devnull, os.O_WRONLY) if target is None else target
+    stream = os.fdopen(where, "w", encoding="utf-8", errors="backslashreplace", buffering=1)
     try:
-        if kept is not None:
-            with suppress(OSError):
-                os.dup2(2, 1)
-        with redirect_stdout(sys.stderr):
-            yield
+        yield stream
     finally:
-        _flush()
-        if kept is not None:
-            os.dup2(kept, 1)
-            os.close(kept)
+        with suppress(Exception):
+            stream.close()
 
 
 def _flush() -> None:
