@@ -26,6 +26,7 @@ def command(
     weights_key: options.WeightsKey = None,
     preset: options.PresetName = None,
     inputs: options.Inputs = None,
+    picture: options.Picture = None,
     embedder: options.EmbedderFile = None,
     evaluation: options.Evaluation = None,
     every_face: Annotated[
@@ -72,7 +73,7 @@ def command(
     source = options.source_of(onnx, checkpoint, model, weights_key)
     settings = BuildSettings(
         source=source,
-        preset=options.preset_of(source, preset, inputs or []),
+        preset=options.preset_of(source, preset, inputs or [], picture),
         precisions=(),
         calib=calib,
         eval=evaluation,

@@ -31,6 +31,7 @@ def command(
     weights_key: options.WeightsKey = None,
     preset: options.PresetName = None,
     inputs: options.Inputs = None,
+    picture: options.Picture = None,
     embedder: options.EmbedderFile = None,
     evaluation: options.Evaluation = None,
     aligned: options.Aligned = False,
@@ -63,7 +64,7 @@ def command(
     source = options.source_of(onnx, checkpoint, model, weights_key)
     settings = BuildSettings(
         source=source,
-        preset=options.preset_of(source, preset, inputs or []),
+        preset=options.preset_of(source, preset, inputs or [], picture),
         precisions=(Precision.INT8,),
         calib=calib,
         eval=evaluation,
