@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import onnx
 
 from trt_facefusion.errors import StoreError
+from trt_facefusion.leftovers import scratch_folder
 from trt_facefusion.messages import is_one_piece, write_with_data
 
 
@@ -45,7 +45,7 @@ def open_session(model: bytes | Path | onnx.ModelProto, options: Any | None = No
         return _open(model, options)
     if is_one_piece(model):
         return _open(model.SerializeToString(), options)
-    with TemporaryDirectory(prefix="trt-ff-") as folder:
+    with scratch_folder() as folder:
         try:
             path = write_with_data(model, Path(folder))
         except OSError as error:

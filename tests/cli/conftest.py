@@ -57,10 +57,14 @@ def start() -> Any:
     """Starts a command line in a process of its own, ``before`` run first; what still runs at the end is killed."""
     started: list[subprocess.Popen[str]] = []
 
-    def launch(words: list[str], before: str = "pass") -> subprocess.Popen[str]:
+    def launch(words: list[str], before: str = "pass", **options: Any) -> subprocess.Popen[str]:
         code = f"{_QUICK}; {before}; sys.argv[0] = 'trt-ff'; from trt_facefusion.cli.main import main; main()"
         process = subprocess.Popen(
-            [sys.executable, "-c", code, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            [sys.executable, "-c", code, *words],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            **options,
         )
         started.append(process)
         return process

@@ -77,8 +77,8 @@ def bomb(path: Path) -> Path:
         ({"calib": None}, ("--calib", "trt-ff build --help")),
         ({"max_ssim_drop": 7}, ("--max-ssim-drop", "trt-ff build --help")),
         ({"target": "sm999", "backend": None}, ("'sm999' is not known", "sm86")),
-        ({"plan": "nowhere.yaml"}, ("cannot read nowhere.yaml: No such file",)),
-        ({"calib_cache": "nowhere.cache"}, ("cannot read nowhere.cache: No such file",)),
+        ({"plan": "nowhere.yaml"}, ("the file nowhere.yaml does not exist",)),
+        ({"calib_cache": "nowhere.cache"}, ("the file nowhere.cache does not exist",)),
     ],
 )
 def test_options_that_make_no_sense(refused: Refused, changes: dict[str, Any], texts: tuple[str, ...]) -> None:
@@ -208,7 +208,7 @@ def test_values_that_cannot_be_read(refused: Refused, tmp_path: Path) -> None:
     inputs = ("image=image:32:0:1", f"identity=file:{values}")
     refused("bad_input", 2, "identity", "numpy.save", onnx=model, input=inputs)
     values.unlink()
-    refused("bad_input", 2, f"cannot read {values}", onnx=model, input=inputs)
+    refused("bad_input", 2, f"{values} does not exist", onnx=model, input=inputs)
 
 
 def test_nan_weights(refused: Refused, tmp_path: Path) -> None:
@@ -300,7 +300,7 @@ def test_a_damaged_stored_calibration_is_made_anew_and_says_so(command: Command,
 
 def test_a_missing_engine_maker(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
-    refused("backend_unavailable", 4, "tensorrt-rtx", "pip install 'trt-facefusion[rtx]'", backend="tensorrt-rtx")
+    refused("backend_unavailable", 4, "tensorrt-rtx", "pip install 'tensorrt-rtx", backend="tensorrt-rtx")
     refused("backend_unavailable", 4, "sm86", "--target cpu", backend=None, target="sm86")
 
 

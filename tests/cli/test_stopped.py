@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import signal
 import subprocess
@@ -65,14 +66,19 @@ def test_ctrl_c_at_every_stage(
 
 @pytest.mark.parametrize(
     ("line", "signum"),
-    [("reading the model", signal.SIGINT), ("calibration faces", signal.SIGTERM), ("judge int8", signal.SIGINT)],
+    [
+        ("reading the model", signal.SIGINT),
+        ("calibration faces", signal.SIGTERM),
+        ("judge int8", signal.SIGINT),
+        ("judge int8", signal.SIGHUP),
+    ],
 )
 def test_a_signal_from_outside(start: Start, place: Workplace, line: str, signum: signal.Signals) -> None:
     process = start(place.options())
     assert read_until(process, line)
     process.send_signal(signum)
     out, err = process.communicate(timeout=60)
-    assert process.returncode == 130 and out == ""
+    assert process.returncode == (129 if signum == signal.SIGHUP else 130) and out == ""
     assert err.splitlines()[-2].startswith("error: interrupted") and "Traceback" not in err
     assert not Store(place.output).list() and leftovers(place) == []
 
@@ -138,3 +144,24 @@ def test_an_interrupt_in_the_progress_bar_leaves_the_terminal_usable(capsys: pyt
         progress("calibrate", 1, 2)
         raise KeyboardInterrupt
     assert "calibrating" in capsys.readouterr().err
+
+
+def test_a_terminal_that_goes_away_ends_a_build_cleanly(start: Start, place: Workplace) -> None:
+    ours, theirs = os.openpty()
+    process = start(place.options(), f"import os; os.dup2({theirs}, 1); os.dup2({theirs}, 2)", pass_fds=(theirs,))
+    os.close(theirs)
+    shown = b""
+    while b"judge int8" not in shown:
+        shown += os.read(ours, 4096)
+    os.close(ours)  # as a terminal's window that is closed
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(timeout=60) == 129
+    assert not Store(place.output).list() and leftovers(place) == []
+
+
+def test_nohup_is_heeded(start: Start, place: Workplace) -> None:
+    process = start(place.options(), "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)")
+    assert read_until(process, "calibration faces")
+    process.send_signal(signal.SIGHUP)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err

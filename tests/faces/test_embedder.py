@@ -82,7 +82,7 @@ def test_another_input_is_a_clear_error(tmp_path: Path, shape: list[object]) -> 
 def test_another_output_or_no_model_is_a_clear_error(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="first output"):
         ArcFaceEmbedder(mean_colour_model(tmp_path / "flat.onnx", ["N", 3, 112, 112], rank=4))
-    with pytest.raises(ModelError, match="cannot be read"):
+    with pytest.raises(ModelError, match="does not exist"):
         ArcFaceEmbedder(tmp_path / "absent.onnx")
     (tmp_path / "text.onnx").write_text("not a model")
     with pytest.raises(ModelError, match="cannot be opened"):

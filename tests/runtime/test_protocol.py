@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import gc
+import os
+import signal
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import Future
 from typing import Any
@@ -136,3 +140,77 @@ def test_an_engine_of_fp16_or_int8_is_fed_and_read_in_it(
             np.testing.assert_array_equal(found, value)
         with pytest.raises(BadInputError, match="float32"):
             runner.infer({"x": np.zeros((1, 3, 4, 4), np.float32)})
+
+
+def test_what_is_in_flight_cannot_be_cancelled_and_keeps_no_slot(runner: Runner) -> None:
+    futures = [runner.infer_async(face(value)) for value in range(2)]
+    assert not any(future.cancel() for future in futures)
+    more = [runner.infer_async(face(value)) for value in range(2, 6)]  # none of them waits for ever
+    assert all(is_swap_of(value, future.result(10)) for value, future in enumerate(futures + more))
+
+
+@pytest.mark.parametrize("slots", [0, -1])
+def test_no_slots_are_refused(slots: int, request: pytest.FixtureRequest) -> None:
+    with pytest.raises(BadInputError, match="slots cannot run anything"):
+        OnnxRuntimeRunner(swap(), slots=slots)
+    request.getfixturevalue("emulated_cuda")
+    with pytest.raises(BadInputError, match="slots cannot run anything"):
+        PycudaRunner(engine(), slots=slots)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_process_is_refused_in_place_of_waiting_for_ever(runner: Runner) -> None:
+    runner.infer_async(face(0)).result(10)
+    child = os.fork()
+    if child == 0:
+        refused = 0
+        for call in (runner.infer, runner.infer_async):
+            try:
+                call(face(1))
+            except RuntimeError as error:
+                refused += "another process" in str(error)
+        runner.close()  # nothing of the parent's is touched, and nothing waits
+        os._exit(refused)
+    deadline = time.monotonic() + 30
+    while (done := os.waitpid(child, os.WNOHANG)) == (0, 0) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    if done == (0, 0):
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(done[1]) == 2
+    assert is_swap_of(2, runner.infer_async(face(2)).result(10))
+
+
+@pytest.mark.parametrize("kind", ["pycuda", "onnxruntime"])
+def test_a_runner_that_is_dropped_leaves_no_thread(kind: str, request: pytest.FixtureRequest) -> None:
+    if kind == "pycuda":
+        request.getfixturevalue("emulated_cuda")
+    before = threading.active_count()
+    for value in range(4):
+        made: Runner = PycudaRunner(engine()) if kind == "pycuda" else OnnxRuntimeRunner(swap(), threads=1)
+        assert is_swap_of(value, made.infer_async(face(value)).result(10))
+        del made
+    gc.collect()
+    deadline = time.monotonic() + 10
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert threading.active_count() == before
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda x: x.astype(">f4"), "byte order"),
+        (lambda x: x.byteswap().view(x.dtype.newbyteorder()), "byte order"),
+        (np.ma.masked_array, "MaskedArray"),
+        (lambda x: x.tolist(), "list"),
+        (lambda x: x.astype(np.float64), "float64"),
+    ],
+    ids=["big-endian", "swapped", "masked", "list", "float64"],
+)
+def test_what_is_no_plain_array_of_this_machine_is_refused(runner: Runner, change: Any, told: str) -> None:
+    feeds = face(3)
+    feeds["target"] = change(feeds["target"])
+    for call in (runner.infer, runner.infer_async):
+        with pytest.raises(BadInputError, match=told):
+            call(feeds)

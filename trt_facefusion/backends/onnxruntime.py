@@ -7,7 +7,6 @@ import re
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import onnx
 import onnxruntime as ort
@@ -15,6 +14,7 @@ import onnxruntime as ort
 from trt_facefusion.backends.base import BuildRequest, BuiltEngine, Kernel, TensorFormat
 from trt_facefusion.backends.checks import checked
 from trt_facefusion.errors import BackendUnavailableError, BuildError
+from trt_facefusion.leftovers import scratch_folder
 from trt_facefusion.sessions import open_session, session_options
 from trt_facefusion.types import Progress, silent
 
@@ -105,7 +105,7 @@ def _tensor_bytes(tensor: onnx.TensorProto) -> int:
 
 def _optimised(model: bytes) -> onnx.ModelProto:
     """The graph that ONNX Runtime really runs. Raises BuildError when it refuses the model."""
-    with TemporaryDirectory(prefix="trt-ff-") as folder:
+    with scratch_folder() as folder:
         path = Path(folder) / "optimised.onnx"
         options = session_options()
         options.optimized_model_filepath = str(path)

@@ -15,6 +15,7 @@ from trt_facefusion.backends.checks import checked
 from trt_facefusion.backends.interrupts import deferred_interrupts
 from trt_facefusion.backends.rtx_log import LogBuffer, without_noise
 from trt_facefusion.errors import BackendUnavailableError, BuildError
+from trt_facefusion.hints import pip_install
 from trt_facefusion.types import Progress
 
 if TYPE_CHECKING:
@@ -31,12 +32,12 @@ def library(name: str, product: str, extra: str) -> ModuleType:
     except (ImportError, OSError) as error:
         raise BackendUnavailableError(
             f"{product} cannot be used: {error}.",
-            f"Install it with: pip install 'trt-facefusion[{extra}]' (or use --backend onnxruntime).",
+            f"Install it with: {pip_install(extra)} (or use --backend onnxruntime).",
         ) from error
     except Exception as error:  # a library that is there and broken may raise anything
         raise BackendUnavailableError(
             f"{product} is installed and does not load: {type(error).__name__}: {error}.",
-            f"Install it again: pip install --force-reinstall 'trt-facefusion[{extra}]'; or use --backend onnxruntime.",
+            f"Install it again: {pip_install(extra, '--force-reinstall')} (or use --backend onnxruntime).",
         ) from error
 
 

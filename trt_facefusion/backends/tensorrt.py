@@ -17,6 +17,7 @@ from trt_facefusion.backends.tensorrt_typed import build_typed
 from trt_facefusion.backends.tensorrt_weak import WeakBuild, build_weak
 from trt_facefusion.backends.uploader import PycudaUploader, Uploader
 from trt_facefusion.errors import BackendUnavailableError
+from trt_facefusion.hints import pip_install
 from trt_facefusion.types import Progress, silent
 
 MAJORS = (10, 11)
@@ -46,7 +47,7 @@ class TensorRt:
         if _major(version) not in MAJORS:
             raise BackendUnavailableError(
                 f"TensorRT {version} is installed; this version builds with TensorRT 10 and 11.",
-                "Install one of those: pip install 'trt-facefusion[gpu]'.",
+                f"Install one of those: {pip_install('gpu')}",
             )
         return version
 

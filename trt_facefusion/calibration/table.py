@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from trt_facefusion.errors import CalibrationCacheError
+from trt_facefusion.files import require_regular_file
 
 HEADER = "TRT-101601-EntropyCalibration2"
 QMAX = 127
@@ -81,6 +82,7 @@ class CalibrationTable(Mapping[str, float]):
         Raises:
             CalibrationCacheError: the file cannot be read, or is damaged.
         """
+        require_regular_file(path, "calibration cache", CalibrationCacheError)
         try:
             data = path.read_bytes()
             utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # as PowerShell redirects

@@ -32,6 +32,7 @@ def command(
     onnx: options.Onnx = None,
     checkpoint: options.Checkpoint = None,
     model: options.Factory = None,
+    weights_key: options.WeightsKey = None,
     preset: options.PresetName = None,
     inputs: options.Inputs = None,
     picture: options.Picture = None,
@@ -108,7 +109,7 @@ def command(
     Goes through export, calibration, plan, verification and gate; falls back INT8 -> FP16 -> FP32 and says why.
     """
     options.check_numbers(rule, corrections, {"--max-calib": max_calib, "--max-eval": max_eval})
-    source = options.source_of(onnx, checkpoint, model)
+    source = options.source_of(onnx, checkpoint, model, weights_key)
     settings = BuildSettings(
         source=source,
         preset=options.preset_of(source, preset, inputs or [], picture),

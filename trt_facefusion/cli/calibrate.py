@@ -23,6 +23,7 @@ def command(
     onnx: options.Onnx = None,
     checkpoint: options.Checkpoint = None,
     model: options.Factory = None,
+    weights_key: options.WeightsKey = None,
     preset: options.PresetName = None,
     inputs: options.Inputs = None,
     picture: options.Picture = None,
@@ -69,7 +70,7 @@ def command(
         raise BadInputError("both --all-faces and --eval are given", "with --eval every face of --calib is used anyway")
     if output is not None and output.suffix != ".cache":
         raise BadInputError(f"the output {output} is not FILE.cache", "name a file that ends with .cache")
-    source = options.source_of(onnx, checkpoint, model)
+    source = options.source_of(onnx, checkpoint, model, weights_key)
     settings = BuildSettings(
         source=source,
         preset=options.preset_of(source, preset, inputs or [], picture),

@@ -95,6 +95,11 @@ def print_error(error: TrtFaceFusionError, as_json: bool) -> None:
     _say("[bold]what to do:[/bold]", error.remedy)
 
 
+def warn(message: str) -> None:
+    """A warning on stderr."""
+    _say("[yellow]![/yellow]", f"warning: {message}")
+
+
 def size(count: int | None) -> str:
     """Bytes for a person."""
     if count is None:

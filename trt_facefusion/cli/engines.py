@@ -16,6 +16,7 @@ from trt_facefusion.backends.pins import LIBRARIES, cuda_version
 from trt_facefusion.cli import console
 from trt_facefusion.errors import StoreError
 from trt_facefusion.precision import plan_rows
+from trt_facefusion.store.identity import folder_label
 from trt_facefusion.store.manifest import Manifest
 from trt_facefusion.store.store import Store
 
@@ -46,7 +47,7 @@ def list_command(
         drop, share = found.accuracy.get("ssim_drop", 0.0), found.macs_share.get("int8", 0.0)
         made = found.created.partition("T")[0]
         table.add_row(
-            console.plain(found.model),
+            console.plain(folder_label(path, found)),
             engine,
             console.size(found.engine_bytes),
             f"{drop:.2%}",
@@ -73,7 +74,8 @@ def _entry(path: Path, found: Manifest | StoreError) -> dict[str, Any]:
         "engine_bytes",
         "created",
     )
-    return {"path": str(path), **{key: getattr(found, key) for key in keys}, "accuracy": dict(found.accuracy)}
+    facts = {key: getattr(found, key) for key in keys} | {"model_sha256": found.inputs.model_sha256}
+    return {"path": str(path), **facts, "accuracy": dict(found.accuracy)}
 
 
 def inspect_command(

@@ -9,23 +9,54 @@ import os
 import signal
 import sys
 import traceback
+from contextlib import suppress
 
 from trt_facefusion.errors import BadInputError, TrtFaceFusionError
+from trt_facefusion.leftovers import listen
 
 INTERNAL = 1
 INTERRUPTED = 130
+HUNG_UP = 129
+"""128 + SIGHUP: the terminal that the command was started from has gone."""
 
 
 def main() -> None:
     """Run the command line that the process was started with, and exit with its code."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # containers and CI stop a build with it
+    hung_up = _end_when_hung_up()
     code = run(sys.argv[1:])
+    code = HUNG_UP if hung_up else code
     try:
         sys.stdout.flush()
     except BrokenPipeError:  # whoever read the output has gone; Python would complain about it when it ends
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = code or INTERNAL
     sys.exit(code)
+
+
+def _end_when_hung_up() -> list[int]:
+    """Let SIGHUP end a command as Ctrl-C does, unless it is ignored (nohup); the list is no longer empty if it came."""
+    came: list[int] = []
+    terminals = [stream for stream in (1, 2) if _is_terminal(stream)]
+
+    def hang_up(number: int, frame: object) -> None:
+        came.append(number)
+        with suppress(OSError):  # what is said from now on has nowhere to go: a terminal that has gone gives EIO
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            for stream in terminals:
+                os.dup2(nowhere, stream)
+        raise KeyboardInterrupt
+
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, hang_up)
+    return came
+
+
+def _is_terminal(stream: int) -> bool:
+    try:
+        return os.isatty(stream)
+    except OSError:
+        return False
 
 
 def run(arguments: list[str]) -> int:
@@ -50,8 +81,10 @@ def _run(arguments: list[str]) -> int:
     import typer
     from typer.exceptions import TyperException
 
+    from trt_facefusion.cli import console
     from trt_facefusion.cli.app import app
 
+    listen(console.warn)
     try:
         code = app(arguments, standalone_mode=False)
     except typer.Abort as error:

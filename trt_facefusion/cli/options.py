@@ -39,6 +39,14 @@ Checkpoint = Annotated[
 Factory = Annotated[
     Optional[str], typer.Option(help="module:factory that makes the checkpoint's network.", rich_help_panel=MODEL)
 ]
+WeightsKey = Annotated[
+    Optional[str],
+    typer.Option(
+        help="Which weights of the checkpoint: a key (params_ema, state_dict/netG) or how their names begin (netG.); "
+        "else averaged weights (EMA) where there are any.",
+        rich_help_panel=MODEL,
+    ),
+]
 PresetName = Annotated[
     Optional[str], typer.Option(help="A known generator (see `trt-ff presets`).", rich_help_panel=MODEL)
 ]
@@ -56,7 +64,12 @@ Picture = Annotated[
     typer.Option("--picture", help="The output that is the picture: NAME[:MIN:MAX][:bgr|rgb].", rich_help_panel=MODEL),
 ]
 EmbedderFile = Annotated[
-    Optional[Path], typer.Option(help="ArcFace ONNX whose embeddings the generator takes.", rich_help_panel=MODEL)
+    Optional[Path],
+    typer.Option(
+        help="ONNX of the ArcFace network whose vectors the generator takes (512 values: inswapper, SimSwap, ...). "
+        "Not needed where it takes the bundled embedder's (dlib, 128 values), or takes no identity.",
+        rich_help_panel=MODEL,
+    ),
 ]
 Rule = Annotated[str, typer.Option(help="auto, entropy, mse, max or percentile:VALUE.", rich_help_panel=ACCURACY)]
 Corrections = Annotated[
@@ -112,10 +125,14 @@ Cache = Annotated[Path, typer.Option(help="Where calibrations are stored.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 
 
-def source_of(onnx: Path | None, checkpoint: Path | None, model: str | None) -> ModelSource:
+def source_of(
+    onnx: Path | None, checkpoint: Path | None, model: str | None, weights_key: str | None = None
+) -> ModelSource:
     """The model that the options name; the bundled one if they name none."""
     if onnx is not None and checkpoint is not None:
         raise BadInputError("both --onnx and --checkpoint are given", "name one model")
+    if weights_key is not None and checkpoint is None:
+        raise BadInputError("--weights-key chooses from a checkpoint, and none is named", "add --checkpoint FILE")
     if onnx is not None:
         return OnnxSource(onnx)
     if checkpoint is not None:
@@ -124,7 +141,7 @@ def source_of(onnx: Path | None, checkpoint: Path | None, model: str | None) -> 
                 "--checkpoint needs the network it belongs to",
                 "add --model module:factory, for example nets.swap:build",
             )
-        return CheckpointSource(checkpoint, model)
+        return CheckpointSource(checkpoint, model, weights_key)
     if model is not None:
         raise BadInputError("--model needs the weights", "add --checkpoint FILE")
     return ReferenceSource()

@@ -28,6 +28,7 @@ def command(
     onnx: options.Onnx = None,
     checkpoint: options.Checkpoint = None,
     model: options.Factory = None,
+    weights_key: options.WeightsKey = None,
     preset: options.PresetName = None,
     inputs: options.Inputs = None,
     picture: options.Picture = None,
@@ -60,7 +61,7 @@ def command(
     """
     limits = {"--max-calib": max_calib, "--max-eval": max_eval, "--search-faces": search_faces}
     options.check_numbers(rule, corrections, limits)
-    source = options.source_of(onnx, checkpoint, model)
+    source = options.source_of(onnx, checkpoint, model, weights_key)
     settings = BuildSettings(
         source=source,
         preset=options.preset_of(source, preset, inputs or [], picture),

@@ -12,6 +12,7 @@ from trt_facefusion.doctor.driver import Driver, Gpu
 from trt_facefusion.doctor.findings import ADVICE, PROBLEM, WARNING, Finding
 from trt_facefusion.doctor.packages import Packages
 from trt_facefusion.errors import BackendUnavailableError
+from trt_facefusion.hints import pip_install
 
 ENOUGH_GPU_BYTES = 2 << 30
 """Free GPU memory below which a build is warned of: weights, activations and scratch memory of a small generator."""
@@ -36,7 +37,7 @@ def sources(*, quick: bool) -> Iterable[Finding]:
             yield Finding(
                 PROBLEM,
                 f"{name} cannot be loaded ({error}): only models that are ONNX already can be built (--onnx)",
-                ("pip install 'trt-facefusion[torch]'",),
+                (pip_install("torch"),),
             )
 
 
@@ -102,7 +103,7 @@ def _too_old(gpu: Gpu, backend: str, target: str) -> Iterable[Finding]:
             PROBLEM if backend == _TENSORRT else WARNING,
             f"the last TensorRT for {gpu.name} ({known.architecture}) was {last}, older than those that this version "
             "builds with: engines are made for other GPUs, or for the CPU",
-            ("trt-ff build --backend onnxruntime ...",),
+            ("# add to your build: --backend onnxruntime",),
         )
     elif target not in {gpu.target, ""}:
         yield Finding(WARNING, f"by default engines are built for {target}, and not for {gpu.name} ({gpu.target})")

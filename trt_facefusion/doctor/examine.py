@@ -23,6 +23,7 @@ from trt_facefusion.doctor.driver import Driver, Gpu, ask_driver
 from trt_facefusion.doctor.findings import ADVICE, PROBLEM, WARNING, Finding
 from trt_facefusion.doctor.packages import Packages
 from trt_facefusion.errors import TrtFaceFusionError
+from trt_facefusion.hints import pip_install
 
 _RTX = (
     "NVIDIA's support matrices for TensorRT-RTX name INT8 for weight-only matrix products, and no A10G: try such an "
@@ -152,10 +153,10 @@ def _default_build(*, quick: bool) -> tuple[DefaultBuild, list[Finding]]:
         return DefaultBuild("", "", target, message), [Finding(PROBLEM, message)]
     found = []
     if choice.target != target and importlib.util.find_spec("tensorrt_rtx") is not None:
-        again = "pip install --force-reinstall 'trt-facefusion[rtx]'"
+        again = pip_install("rtx", "--force-reinstall")
         found = [Finding(PROBLEM, choice.reason, (again,))]  # installed, and broken
     elif choice.target != target:
-        found = [Finding(WARNING, choice.reason, ("pip install 'trt-facefusion[rtx]'",))]
+        found = [Finding(WARNING, choice.reason, (pip_install("rtx"),))]
     if choice.backend.name == "tensorrt-rtx":
         found = [Finding(ADVICE, _RTX)]
     return DefaultBuild(choice.backend.name, version, choice.target, choice.reason), found

@@ -6,7 +6,7 @@ A source tells its digest without loading the network, so that an engine that is
 from __future__ import annotations
 
 import hashlib
-import re
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,13 +17,20 @@ import onnx
 
 from trt_facefusion.errors import ModelError
 from trt_facefusion.export.onnx_file import external_files, load_model
-from trt_facefusion.export.torch_export import TOLERANCE, export_onnx, largest_difference
-from trt_facefusion.generators import REFERENCE_WEIGHTS, build_from_factory, load_reference, load_weights, read_state
-from trt_facefusion.generators.checkpoint import require_torch
+from trt_facefusion.export.torch_export import TOLERANCE, check_forward, export_onnx, largest_difference
+from trt_facefusion.files import read_regular
+from trt_facefusion.generators import REFERENCE_WEIGHTS, build_from_factory, load_reference, load_weights, read_weights
+from trt_facefusion.generators.local_code import local_code, unseen_modules
+from trt_facefusion.generators.torch_here import require_torch
+from trt_facefusion.generators.user_code import user_code
+from trt_facefusion.generators.weight_sets import WeightSet
 from trt_facefusion.types import Array, Feeds
 
 if TYPE_CHECKING:
     from torch import nn
+
+
+_EXPORT_IT = "mend the network's code, or export it yourself and pass --onnx"
 
 
 class ModelSource(Protocol):
@@ -35,6 +42,10 @@ class ModelSource(Protocol):
 
     def digest(self) -> str:
         """SHA-256 of everything that decides what the model is."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What people should know of how it was loaded; asked for after ``load``."""
 
     def load(self, shapes: Mapping[str, tuple[int, ...]]) -> onnx.ModelProto:
         """The model as ONNX; ``shapes`` of the inputs without batch axis."""
@@ -51,10 +62,7 @@ def _sha256(*parts: bytes) -> str:
 
 
 def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ModelError(f"cannot read {path}: {error.strerror}", "check the path and the file's rights") from error
+    return read_regular(path, "model", ModelError)
 
 
 @dataclass(frozen=True)
@@ -62,6 +70,7 @@ class OnnxSource:
     """A user's ONNX file."""
 
     path: Path
+    notes: ClassVar[tuple[str, ...]] = ()
 
     @property
     def name(self) -> str:
@@ -95,11 +104,15 @@ class _TorchSource:
     def load(self, shapes: Mapping[str, tuple[int, ...]]) -> onnx.ModelProto:
         """The exported network."""
         require_torch()
-        return export_onnx(self.net, shapes, self.outputs)
+        with user_code("the network", _EXPORT_IT, ModelError):
+            check_forward(self.net, shapes)
+            return export_onnx(self.net, shapes, self.outputs)
+        raise AssertionError  # user_code swallows nothing
 
     def check(self, outputs: Mapping[str, Array], feeds: Feeds) -> None:
         """Compare torch with the exported graph on real inputs."""
-        difference = largest_difference(self.net, outputs, feeds)
+        with user_code("the network", _EXPORT_IT, ModelError):
+            difference = largest_difference(self.net, outputs, feeds)
         if not difference <= TOLERANCE:
             raise ModelError(
                 f"the exported graph differs from torch by {difference:.2g} of the largest output (limit {TOLERANCE})",
@@ -113,6 +126,8 @@ class CheckpointSource(_TorchSource):
 
     path: Path
     factory: str
+    weights_key: str | None = None
+    """Which of several sets of weights in the file (see `choose_weights`)."""
 
     @property
     def name(self) -> str:
@@ -120,17 +135,45 @@ class CheckpointSource(_TorchSource):
         return self.path.stem
 
     @cached_property
+    def _weights(self) -> WeightSet:
+        return read_weights(self.path, self.weights_key)
+
+    @cached_property
     def net(self) -> nn.Module:  # type: ignore[override]
         """The network with the checkpoint's weights."""
+        weights = self._weights  # first: it takes no code to tell that a file cannot be used
         net = build_from_factory(self.factory)
-        load_weights(net, read_state(self.path), self.path)
+        load_weights(net, weights.tensors, self.path)
         return net
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Which weights were loaded, and what of the factory's code counts for no digest; loads the network."""
+        self.net  # noqa: B018
+        w = self._weights
+        what = f"{len(w.tensors)} tensors" + (f" of {w.where}" if w.where else "") + (" (EMA)" if w.averaged else "")
+        others = f"; there are also {', '.join(w.others)} (--weights-key)" if w.others else ""
+        missed = unseen_modules(self._code, Path.cwd())
+        told = f"weights: {what} from {self.path}{others}"
+        if not missed:
+            return (told,)
+        return told, (
+            f"warning: {', '.join(missed)} was loaded in a way that cannot be seen in the code of {self.factory}: "
+            "after a change there, build with --force"
+        )
+
+    @cached_property
+    def _code(self) -> dict[str, bytes]:
+        return local_code(self.factory.partition(":")[0], Path.cwd())
+
     def digest(self) -> str:
-        """Digest of the checkpoint, of the factory's name and, where it can be found, of its source file."""
-        relative = Path(*self.factory.partition(":")[0].split(".")).with_suffix(".py")
-        code = _read(relative) if relative.is_file() else b""
-        return _sha256(_read(self.path), self.factory.encode(), code)
+        """Digest of the checkpoint, the weights' key, the factory's name and all code that its import brings in."""
+        module = self.factory.partition(":")[0]
+        code = local_code(module, Path.cwd())  # anew: it may have changed during the build
+        first = code.pop(f"{module.replace('.', '/')}.py", b"")
+        more = [part for label in sorted(code) for part in (label.encode(), code[label])]
+        key = [] if self.weights_key is None else [b"weights key", self.weights_key.encode()]
+        return _sha256(_read(self.path), self.factory.encode(), first, *more, *key)
 
 
 @dataclass(frozen=True)
@@ -138,6 +181,7 @@ class ReferenceSource(_TorchSource):
     """The bundled reference generator."""
 
     weights: Path = REFERENCE_WEIGHTS
+    notes: ClassVar[tuple[str, ...]] = ()
     outputs: ClassVar[tuple[str, ...]] = ("output",)
 
     @property
@@ -155,6 +199,10 @@ class ReferenceSource(_TorchSource):
         return _sha256(_read(self.weights), _read(Path(__file__).parents[1] / "generators" / "reference.py"))
 
 
-def safe_name(text: str) -> str:
-    """``text`` reduced to letters, digits, dot, dash and underscore; never empty, never starting with a dot."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "_", text).strip("._") or "model"
+def origin_of(source: ModelSource) -> str:
+    """Tells where a model was read from, as a digest: a file that is exported again keeps it, namesakes differ."""
+    if not isinstance(source, OnnxSource | CheckpointSource):
+        return "bundled"
+    network = f"{source.factory} {source.weights_key or ''}" if isinstance(source, CheckpointSource) else ""
+    place = source.path.parent.resolve() / source.path.name  # not the file's own link: a hub's leads to another version
+    return _sha256(os.fsencode(place), network.encode())[:16]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import warnings
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,7 @@ import numpy as np
 import onnx
 
 from trt_facefusion.errors import ModelError
+from trt_facefusion.generators.user_code import cause
 from trt_facefusion.types import Array, Feeds
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ TOLERANCE = 1e-3
 """Largest allowed difference between torch and the exported graph, relative to the output's largest magnitude."""
 
 _MAX_BATCH = 1024
+_SHOWN = 120
 
 
 def export_onnx(net: nn.Module, shapes: Mapping[str, tuple[int, ...]], outputs: Sequence[str] = ()) -> onnx.ModelProto:
@@ -58,6 +61,76 @@ def export_onnx(net: nn.Module, shapes: Mapping[str, tuple[int, ...]], outputs: 
             ) from error
     assert program is not None
     return _without_traces(program.model_proto)
+
+
+def check_forward(net: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Run ``net`` once on random inputs, so that inputs that do not fit are told with the layer that refused them.
+
+    Raises:
+        ModelError: ``forward`` has no such arguments, needs others, or refuses the shapes.
+    """
+    import torch
+
+    _check_names(net, shapes)
+    generator = torch.Generator().manual_seed(0)
+    example = {name: torch.rand((2, *shape), generator=generator) for name, shape in shapes.items()}
+    inside: list[tuple[str, nn.Module, tuple[object, ...]]] = []
+    names = {id(module): name for name, module in net.named_modules()}
+
+    def enter(module: nn.Module, inputs: tuple[object, ...]) -> None:
+        inside.append((names.get(id(module), ""), module, inputs))
+
+    def leave(module: nn.Module, inputs: object, outputs: object) -> None:
+        del module, inputs, outputs
+        inside.pop()
+
+    modules = list(net.modules())
+    hooks = [m.register_forward_pre_hook(enter) for m in modules] + [m.register_forward_hook(leave) for m in modules]
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            net(**example)
+    except Exception as error:
+        given = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
+        raise ModelError(
+            f"the network does not take {given}: {_refusal(inside, error)}",
+            "give the sizes that it was trained with (--input NAME=image:SIZE:MIN:MAX); the length of an embedding is "
+            "that of the embedder (--embedder)",
+        ) from error
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _check_names(net: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    try:
+        parameters = inspect.signature(net.forward).parameters
+    except (TypeError, ValueError):  # a scripted network: running it tells
+        return
+    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
+        return
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    takes = {name: p for name, p in parameters.items() if p.kind in kinds}
+    needed = [name for name, p in takes.items() if p.default is inspect.Parameter.empty]
+    unknown, missing = shapes.keys() - takes.keys(), [name for name in needed if name not in shapes]
+    if unknown or missing:
+        what = [f"has no input {name!r}" for name in sorted(unknown)] + [f"needs the input {n!r}" for n in missing]
+        raise ModelError(
+            f"the network {' and '.join(what)}",
+            f"describe each input of forward() by its name ({', '.join(takes)}) with --input",
+        )
+
+
+def _refusal(inside: list[tuple[str, nn.Module, tuple[object, ...]]], error: Exception) -> str:
+    """What refused, in one line: the innermost layer with what it got, and its reason."""
+    reason = cause(error)
+    if not inside or not inside[-1][0]:
+        return reason
+    name, module, inputs = inside[-1]
+    got = ", ".join(str(list(value.shape)) for value in inputs if hasattr(value, "shape"))
+    described = " ".join(str(module).split())
+    described = described if len(described) <= _SHOWN else f"{described[:_SHOWN]}..."
+    return f"the layer {name!r}, {described}, got {got}: {reason}"
 
 
 def _without_traces(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from trt_facefusion import sessions
 from trt_facefusion.errors import ModelError
+from trt_facefusion.files import read_regular
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -75,13 +76,7 @@ class _OnnxEmbedder:
         Raises:
             ModelError: the file cannot be read.
         """
-        try:
-            return hashlib.sha256(self.path.read_bytes()).hexdigest()
-        except OSError as error:
-            raise ModelError(
-                f"the embedder {self.path} cannot be read: {error.strerror or error}",
-                "Name an ONNX file that exists and that you may read.",
-            ) from error
+        return hashlib.sha256(read_regular(self.path, "embedder", ModelError)).hexdigest()
 
     @cached_property
     def _session(self) -> onnxruntime.InferenceSession:

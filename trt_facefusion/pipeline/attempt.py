@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -174,7 +175,7 @@ class Attempts:
         shown = ", ".join(f"{change.name} x{change.ratio:.3g}" for change in found.changes[:_SHOWN])
         self.context.note(
             f"TensorRT calibrated {len(engine.calibration)} tensors itself; it differs most from our table in {shown}. "
-            f"All of them: trt-ff cache diff {self._our_table} {self._own_table}"
+            f"All of them: {shlex.join(('trt-ff', 'cache', 'diff', str(self._our_table), str(self._own_table)))}"
         )
         return {
             "table": str(self._own_table),

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any
 
@@ -19,6 +18,7 @@ from trt_facefusion.backends.base import Kernel
 from trt_facefusion.backends.device import Device, current_device
 from trt_facefusion.backends.onnxruntime import kernels_of
 from trt_facefusion.errors import BadInputError
+from trt_facefusion.leftovers import scratch_folder
 from trt_facefusion.pipeline.rings import Source
 from trt_facefusion.pipeline.subject import Subject
 from trt_facefusion.precision import plan_rows
@@ -185,7 +185,7 @@ class CpuBench(Bench):
     def inside(self, progress: Progress) -> Inside:
         """Runs the same graph once more under ONNX Runtime's profiler."""
         progress("layers", 0, 0)
-        with TemporaryDirectory(prefix="trt-ff-") as name:
+        with scratch_folder() as name:
             folder = Path(name)
             calls_ms: list[float] = []
             with OnnxRuntimeRunner(self.found.graph, threads=self.threads, trace=folder) as runner:

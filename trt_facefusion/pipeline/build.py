@@ -14,14 +14,16 @@ import onnxruntime
 
 from trt_facefusion import __version__
 from trt_facefusion.errors import BuildError, GateError
+from trt_facefusion.export import origin_of
 from trt_facefusion.messages import serialised
 from trt_facefusion.pipeline.attempt import Attempts, Made
 from trt_facefusion.pipeline.command import build_arguments
 from trt_facefusion.pipeline.context import Context, Note
+from trt_facefusion.pipeline.namesakes import lock_model, tell_replaced, tell_stale
 from trt_facefusion.pipeline.record import SEARCH, RunRecord, read_search, record_of
 from trt_facefusion.pipeline.settings import BuildSettings, engine_key
 from trt_facefusion.precision import plan_rows
-from trt_facefusion.store.lock import build_lock
+from trt_facefusion.store.identity import ORIGIN
 from trt_facefusion.store.manifest import Fallback, Gate, Inputs, Int8Kernels, Manifest
 from trt_facefusion.store.store import Store
 from trt_facefusion.types import Precision, Progress, silent
@@ -102,10 +104,10 @@ def build(settings: BuildSettings, progress: Progress = silent, note: Note | Non
     order = list(dict.fromkeys(settings.precisions))
     choice = context.choice  # fails before any work if the engine maker is missing
     keys = {precision: engine_key(settings, context.digests, precision) for precision in Precision}
-    model_folder = Store(settings.output).folder_for(settings.source.name, "", "", "", "").parent
-    with build_lock(model_folder, waiting=context.note):
+    with lock_model(context):
         builder = _Builder(context, Store(settings.output), keys, choice.backend.version())
         engines = tuple(builder.deliver(precision) for precision in order)
+        tell_stale(context, builder.store)
         seconds = time.perf_counter() - started
         record = _record(builder, engines, seconds) if builder.fresh else None
     return BuildResult(settings.source.name, seconds, engines, record)
@@ -260,6 +262,7 @@ class _Builder:
             **({} if made.search is None else {SEARCH: (json.dumps(made.search, indent=1) + "\n").encode()}),
             **self._failed_logs(steps),
         }
+        tell_replaced(context, self.store, manifest)
         folder = self.store.save(manifest, files)
         self.made[precision] = folder, self.store.load(folder)
         self.fresh.add(precision)
@@ -308,6 +311,7 @@ def _manifest(
             evaluation_faces_sha256=held_out.digest,
             calibration_sha256=attempts.ranges.table_sha256 if needs_table else None,
             settings={
+                ORIGIN: origin_of(s.source),
                 "preset": repr(s.preset),
                 "batch": str(s.batch),
                 "calibration": _calibration(attempts) if needs_table else {},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,7 +37,8 @@ def choose(folder: Path, machine: Machine, wanted: Precision | None = None) -> C
     store = Store(folder.parent)
     entries = [(path, found) for path, found in store.list() if path.parent == folder]
     passed_over = [f"{path.name}: {found.message}" for path, found in entries if isinstance(found, StoreError)]
-    known = [(path, found) for path, found in entries if isinstance(found, Manifest)]
+    known, others = _of_one_model([(path, found) for path, found in entries if isinstance(found, Manifest)])
+    passed_over += others
     unfit = [(path, m, why) for path, m in known if (why := misfits(m, machine))]
     order = _order(wanted)
     fitting = sorted(
@@ -53,6 +55,21 @@ def choose(folder: Path, machine: Machine, wanted: Precision | None = None) -> C
         notes = (*_why(manifest, path, wanted, unfit), *passed_over)
         return Choice(path, manifest, (*notes, *(f"{path.name}: {note}" for note in differences(manifest, machine))))
     raise _none_fits(folder, machine, unfit, passed_over, order)
+
+
+def _of_one_model(known: list[tuple[Path, Manifest]]) -> tuple[list[tuple[Path, Manifest]], list[str]]:
+    """The engines of the model that was built last, and why the others were passed over.
+
+    A folder holds engines of several models where a file was exported again and not every precision rebuilt, or where
+    an earlier version put namesakes together.
+    """
+    newest = max((m.created, m.inputs.model_sha256) for _, m in known)[1] if known else ""
+    others = [
+        f"{path.name}: it was made from another model file (sha256 {m.inputs.model_sha256[:8]}) than the newest engine"
+        for path, m in known
+        if m.inputs.model_sha256 != newest
+    ]
+    return [(path, m) for path, m in known if m.inputs.model_sha256 == newest], others
 
 
 def _order(wanted: Precision | None) -> tuple[str, ...]:
@@ -96,7 +113,8 @@ def _none_fits(
         detail = f" {' '.join(passed_over)}" if passed_over else ""
         return StoreError(
             f"{folder} holds no engine that can be used.{detail}",
-            f"Build one with `trt-ff build`, or list what is there: trt-ff engines --output {folder.parent}",
+            "Build one with `trt-ff build`, or list what is there: "
+            f"trt-ff engines --output {shlex.quote(str(folder.parent))}",
         )
     closest = min((m for _, m, _ in unfit), key=lambda m: order.index(m.precision))
     reasons = [f"{path.name}: {'; '.join(why)}" for path, _, why in unfit]

@@ -57,6 +57,8 @@ def _model(source: ModelSource, preset: Preset) -> Iterator[str]:
         yield from ("--onnx", str(source.path))
     elif isinstance(source, CheckpointSource):
         yield from ("--checkpoint", str(source.path), "--model", source.factory)
+        if source.weights_key is not None:
+            yield from ("--weights-key", source.weights_key)
     if PRESETS.get(preset.name) == preset:
         yield from ("--preset", preset.name)
         return

@@ -17,6 +17,7 @@ from trt_facefusion.errors import BackendUnavailableError, BadInputError, FacesE
 from trt_facefusion.faces.embedder import Embedder
 from trt_facefusion.faces.folder import KINDS, MIN_FACES, FaceSet, folder_digest, read_faces, require_enough
 from trt_facefusion.faces.split import MIN_VERIFICATION, split_by_identity
+from trt_facefusion.files import read_regular
 from trt_facefusion.graph import GraphView, PreparedModel
 from trt_facefusion.pipeline.feeds import Feeder, Painter, input_shapes, projection_of
 from trt_facefusion.pipeline.fitted import Fitted, fitted, require_batch
@@ -97,10 +98,7 @@ class Context:
         files += [(f"{VALUES_OF}{spec.name}", spec.path) for spec in s.preset.files]
         for name, path in files:
             if path is not None:
-                try:
-                    found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
-                except OSError as error:
-                    raise BadInputError(f"cannot read {path}: {error.strerror}", "check the path") from error
+                found[name] = hashlib.sha256(read_regular(path)).hexdigest()
         return found
 
     def require_unchanged(self) -> None:
@@ -177,6 +175,8 @@ class Context:
         s = self.settings
         self.progress("model", 0, 0)
         model = s.source.load(input_shapes(s.preset, self.embedder.dim))
+        for note in s.source.notes:
+            self.note(note)
         found = fitted(model, s.preset, self.embedder.dim)
         self._projection = projection_of(s.preset, model)
         require_batch(found, s.batch)

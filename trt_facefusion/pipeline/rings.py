@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 
 from trt_facefusion.errors import BadInputError, FacesError
 from trt_facefusion.faces.folder import image_files, read_faces
+from trt_facefusion.leftovers import scratch_folder
 from trt_facefusion.pipeline.choose import spread
 from trt_facefusion.pipeline.feeds import Feeder
 from trt_facefusion.pipeline.settings import open_embedder
@@ -84,9 +85,9 @@ def feeder_for(found: Subject, inputs: Inputs, photos: int, note: Callable[[str]
     preset = found.contract.preset
     embedder = open_embedder(preset, inputs.embedder)
     files = image_files(inputs.faces)
-    with TemporaryDirectory(prefix="trt-ff-") as folder:
+    with scratch_folder() as folder:
         for number, index in enumerate(spread(len(files), photos)):
-            (Path(folder) / f"{number:05}{files[index].suffix}").symlink_to(files[index].absolute())
+            _link(files[index], folder / f"{number:05}{files[index].suffix}")
         faces = read_faces(
             Path(folder),
             template=preset.crops[0][0],
@@ -99,3 +100,11 @@ def feeder_for(found: Subject, inputs: Inputs, photos: int, note: Callable[[str]
     if faces.skipped:
         note(f"skipped {len(faces.skipped)} photos without a usable face")
     return Feeder(preset, faces, embedder, found.contract.projection)
+
+
+def _link(photo: Path, link: Path) -> None:
+    """Let ``link`` stand for ``photo``; where the file system has no links, it is a copy."""
+    try:
+        link.symlink_to(photo.absolute())
+    except (OSError, NotImplementedError):
+        shutil.copyfile(photo, link)

@@ -15,6 +15,7 @@ from trt_facefusion.runtime.base import Runner
 from trt_facefusion.runtime.machine import machine_as_far_as_known, this_machine
 from trt_facefusion.runtime.onnxruntime import OnnxRuntimeRunner
 from trt_facefusion.store.fit import require_fit
+from trt_facefusion.store.identity import folder_label
 from trt_facefusion.store.manifest import Manifest
 from trt_facefusion.store.store import MANIFEST, Store, damaged
 from trt_facefusion.types import Precision
@@ -127,5 +128,5 @@ def subject(path: Path, precision: Precision | None = None, device: int = 0) -> 
 def _stored(folder: Path) -> Subject:
     manifest = Store(folder.parent.parent).load(folder)
     engine = next(folder / name for name in manifest.files if name.startswith("engine."))
-    label = f"{manifest.model}/{folder.name}"
+    label = f"{folder_label(folder, manifest)}/{folder.name}"
     return Subject(label, engine, folder / TYPED, manifest, Contract.load(folder))

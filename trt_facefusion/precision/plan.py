@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from trt_facefusion.errors import PlanError
+from trt_facefusion.files import require_regular_file
 from trt_facefusion.graph import GraphView, Role, attribute, classify, macs
 from trt_facefusion.precision.facts import no_kernel
 from trt_facefusion.types import Precision
@@ -169,6 +170,7 @@ def loads(text: str, view: GraphView, digest: str, model: str) -> Plan:
 
 def read_plan(path: Path, view: GraphView, digest: str, model: str) -> Plan:
     """`loads` of a file."""
+    require_regular_file(path, "plan", PlanError)
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trt_facefusion.errors import BadInputError, ModelError
+from trt_facefusion.files import require_regular_file
 from trt_facefusion.presets.terse import Terse
 from trt_facefusion.types import Array
 
@@ -171,6 +172,7 @@ class FileInput:
         Raises:
             BadInputError: the file is missing, not a plain .npy array, or holds values that are not finite.
         """
+        require_regular_file(self.path, f"file of the input {self.name!r}")
         try:
             values: Array = np.load(self.path, allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 
+from trt_facefusion.leftovers import scratch_folder
 from trt_facefusion.types import Feeds
 
 _RUNS = 3
@@ -35,7 +35,7 @@ def resident_bytes(model: Path, feeds: Feeds, threads: int | None) -> int | None
     """Resident memory that loading ``model`` and running ``feeds`` added; None where the system does not say."""
     if not Path("/proc/self/statm").exists():
         return None
-    with TemporaryDirectory(prefix="trt-ff-") as folder:
+    with scratch_folder() as folder:
         stored = Path(folder) / "feeds.npz"
         np.savez(stored, **dict(feeds))  # type: ignore[arg-type]
         command = [sys.executable, "-c", _SCRIPT % _RUNS, str(model), str(stored), str(threads or 0)]

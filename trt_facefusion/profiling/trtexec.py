@@ -8,11 +8,11 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 
 from trt_facefusion.errors import BackendUnavailableError, DeviceError
+from trt_facefusion.leftovers import scratch_folder
 from trt_facefusion.profiling.statistics import Latency
 
 WARMUP_MS = 500
@@ -56,7 +56,7 @@ def run(program: Path, engine: Path, shapes: Mapping[str, Sequence[int]], calls:
     Raises:
         DeviceError: it failed, or its times cannot be read; the message holds the end of its log.
     """
-    with TemporaryDirectory(prefix="trt-ff-") as folder:
+    with scratch_folder() as folder:
         times = Path(folder) / "times.json"
         command = [
             str(program),

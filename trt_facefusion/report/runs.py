@@ -6,6 +6,7 @@ from pathlib import Path
 
 from trt_facefusion.errors import BadInputError
 from trt_facefusion.files import write_synced
+from trt_facefusion.leftovers import sweep_once
 from trt_facefusion.pipeline.record import FACTS, RunRecord
 from trt_facefusion.report.page import render
 from trt_facefusion.store.atomic import commit_folder
@@ -21,15 +22,24 @@ def save_run(record: RunRecord, root: Path) -> Path:
         StoreError: the folder cannot be written.
     """
     time = str(record.facts["created"]).partition("+")[0].replace(":", "").replace("T", "-")
-    wanted = root / safe_name(str(record.facts["model"])) / time
+    wanted = root / _model(record) / time
     final, number = wanted, 2
     while final.exists():
         final, number = wanted.with_name(f"{wanted.name}-{number}"), number + 1
     page = render(record).encode()
+    for folder in (root, *(path for path in root.glob("*") if path.is_dir())):
+        sweep_once(folder)  # what a killed build left holds pictures of people
     with commit_folder(final) as folder:
         for name, data in {**record.files(), PAGE: page}.items():
             write_synced(folder / name, data)
     return final / PAGE
+
+
+def _model(record: RunRecord) -> str:
+    """The folder of a model's reports: called as the folder of its engines, which tells models of one name apart."""
+    engines = [Path(str(engine["folder"])).resolve().parent.name for engine in record.facts["engines"]]
+    name = safe_name(str(record.facts["model"]))
+    return next((folder for folder in engines if folder.startswith(name)), name)
 
 
 def find_run(path: Path) -> Path:

@@ -7,6 +7,8 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import Protocol
 
+import numpy as np
+
 from trt_facefusion.errors import BadInputError
 from trt_facefusion.types import Array, Feeds, TensorSpec
 
@@ -62,8 +64,11 @@ def check_feeds(feeds: Feeds, inputs: Sequence[TensorSpec]) -> None:
     axes: dict[str, int] = {}
     for spec in inputs:
         value = feeds[spec.name]
-        if value.dtype.name != spec.dtype:
-            raise BadInputError(f"The input {spec.name!r} is {value.dtype.name}, not {spec.dtype}.", takes)
+        if not isinstance(value, np.ndarray) or isinstance(value, np.ma.MaskedArray):
+            raise BadInputError(f"The input {spec.name!r} is a {type(value).__name__}, not a plain numpy array.", takes)
+        if value.dtype.name != spec.dtype or not value.dtype.isnative:
+            order = "" if value.dtype.isnative else " in another machine's byte order"
+            raise BadInputError(f"The input {spec.name!r} is {value.dtype.name}{order}, not {spec.dtype}.", takes)
         if not _fits(value.shape, spec.shape, axes):
             known = f" with {_named(axes)}" if axes else ""
             raise BadInputError(f"The input {spec.name!r} has the shape {list(value.shape)}{known}.", takes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from trt_facefusion.errors import BackendUnavailableError, DeviceError, DeviceLostError, DeviceMemoryError
+from trt_facefusion.hints import pip_install
 
 LOST_REMEDY = (
     "Start the process again. If it comes back: `nvidia-smi` and the kernel's log (Xid errors) say whether the GPU is "
@@ -23,7 +24,7 @@ def cuda_driver() -> Any:
     except ImportError as error:  # also a missing libcuda.so.1
         raise BackendUnavailableError(
             f"pycuda cannot be loaded: {error}",
-            "Install NVIDIA's driver and `pip install trt-facefusion[gpu]`, or run the engine's ONNX with onnxruntime.",
+            f"Install NVIDIA's driver, and `{pip_install('gpu')}`, or run the engine's ONNX with onnxruntime.",
         ) from error
     try:
         driver.init()

@@ -6,6 +6,7 @@ import importlib
 from typing import Any
 
 from trt_facefusion.errors import BackendUnavailableError, DeviceError
+from trt_facefusion.hints import pip_install
 
 
 def load_engine(plan: bytes, library: str = "tensorrt", host_code: bool = False) -> Any:
@@ -26,8 +27,8 @@ def load_engine(plan: bytes, library: str = "tensorrt", host_code: bool = False)
     except (ImportError, OSError) as error:
         raise BackendUnavailableError(
             f"TensorRT cannot be loaded: {error}",
-            f"Install it with `pip install trt-facefusion[{'gpu' if library == 'tensorrt' else 'rtx'}]`, or run the "
-            "engine's ONNX with onnxruntime.",
+            f"Install it with `{pip_install('gpu' if library == 'tensorrt' else 'rtx')}`, "
+            "or run the engine's ONNX with onnxruntime.",
         ) from error
 
     class Complaints(trt.ILogger):  # type: ignore[misc, name-defined]

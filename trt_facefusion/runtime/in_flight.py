@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import queue
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 
+from trt_facefusion.errors import BadInputError
 from trt_facefusion.types import Array, Feeds
 
 Outputs = dict[str, Array]
@@ -31,38 +35,103 @@ def _results(pending: deque[Future[Outputs]]) -> Iterator[Outputs]:
         yield pending.popleft().result()
 
 
+def require_slots(slots: int) -> None:
+    """Raise BadInputError where ``slots`` inferences in flight could run nothing."""
+    if slots < 1:
+        raise BadInputError(f"{slots} slots cannot run anything.", "Take at least one slot.")
+
+
+class Owner:
+    """The process that opened a runner: neither threads nor a GPU's context come along into a forked one."""
+
+    def __init__(self) -> None:
+        self._process = os.getpid()
+
+    @property
+    def is_here(self) -> bool:
+        """Whether this is the process."""
+        return os.getpid() == self._process
+
+    def require(self) -> None:
+        """Raise RuntimeError in another process, where a call would wait for ever."""
+        if not self.is_here:
+            raise RuntimeError("the runner was opened in another process: open one in each process, after the fork")
+
+
 class Queue:
-    """Runs calls one after the other in a thread of its own, which starts with the first."""
+    """Runs calls one after the other in a thread of its own, which starts with the first.
+
+    The thread ends with `close`, and also when the queue is collected or the interpreter ends.
+    """
 
     def __init__(self, slots: int) -> None:
+        require_slots(slots)
         self.slots = slots
-        self._free = threading.Semaphore(slots)
-        self._worker = ThreadPoolExecutor(1, "trt-ff-runner", initializer=self._enter)
-        self._thread: int | None = None
+        self.owner = Owner()
+        self._worker = _Worker(slots, self.owner)
+        self._finalizer = weakref.finalize(self, self._worker.end)
 
     def submit(self, call: Callable[[], Outputs]) -> Future[Outputs]:
-        """The call's future; waits while ``slots`` are in flight.
+        """The call's future, which cannot be cancelled; waits while ``slots`` are in flight.
 
         Raises:
-            RuntimeError: it is closed, or the caller is the callback of a future and would wait for ever.
+            RuntimeError: it is closed, was opened in another process, or the caller is the callback of a future and
+                would wait for ever.
         """
-        if not self._free.acquire(blocking=threading.get_ident() != self._thread):
-            raise RuntimeError("all slots are in flight: a callback of a future must not wait for another one")
-        try:
-            return self._worker.submit(self._run, call)
-        except BaseException:
-            self._free.release()
-            raise
+        self.owner.require()
+        return self._worker.submit(call)
 
     def close(self) -> None:
         """Let what is in flight finish; closing twice does nothing."""
-        self._worker.shutdown(wait=threading.get_ident() != self._thread)
+        self._finalizer()
 
-    def _enter(self) -> None:
-        self._thread = threading.get_ident()
 
-    def _run(self, call: Callable[[], Outputs]) -> Outputs:
-        try:
-            return call()
-        finally:
-            self._free.release()
+class _Worker:
+    """The thread and what it shares with those who submit. It knows nothing of the queue, which can be dropped."""
+
+    def __init__(self, slots: int, owner: Owner) -> None:
+        self._owner = owner
+        self._free = threading.Semaphore(slots)
+        self._calls: queue.SimpleQueue[tuple[Future[Outputs], Callable[[], Outputs]] | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._ended = False
+
+    def submit(self, call: Callable[[], Outputs]) -> Future[Outputs]:
+        if not self._free.acquire(blocking=threading.current_thread() is not self._thread):
+            raise RuntimeError("all slots are in flight: a callback of a future must not wait for another one")
+        future: Future[Outputs] = Future()
+        future.set_running_or_notify_cancel()  # a cancelled one would keep its slot
+        with self._lock:
+            if self._ended:
+                self._free.release()
+                raise RuntimeError("the runner is closed")
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._work, name="trt-ff-runner", daemon=True)
+                self._thread.start()
+            self._calls.put((future, call))
+        return future
+
+    def end(self) -> None:
+        if not self._owner.is_here:
+            return
+        with self._lock:
+            self._ended = True
+            self._calls.put(None)
+        if self._thread is not None and threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    def _work(self) -> None:
+        while (item := self._calls.get()) is not None:
+            future, call = item
+            outputs, told = {}, None
+            try:
+                outputs = call()
+            except BaseException as error:
+                told = error
+            self._free.release()  # before the future's callbacks run
+            if told is None:
+                future.set_result(outputs)
+            else:
+                future.set_exception(told)
+            del item, future, call, outputs, told  # they would keep the runner until the next call

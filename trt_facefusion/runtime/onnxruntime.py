@@ -15,7 +15,7 @@ import onnxruntime as ort
 from trt_facefusion.errors import ModelError, TrtFaceFusionError
 from trt_facefusion.runtime.base import check_feeds
 from trt_facefusion.runtime.half import with_fp16_rounding
-from trt_facefusion.runtime.in_flight import Outputs, Queue, in_order
+from trt_facefusion.runtime.in_flight import Outputs, Queue, in_order, require_slots
 from trt_facefusion.sessions import open_session, session_options
 from trt_facefusion.types import Feeds, TensorSpec
 
@@ -33,11 +33,12 @@ class OnnxRuntimeRunner:
         optimise: let ONNX Runtime fuse operators.
         stand_in: compute what a GPU engine of this typed model computes: FP16 is rounded (see ``half``), and Q/DQ is
             not fused into integer operators (some CPUs saturate in those). Slower than a plain run.
-        slots: inferences that ``infer_async`` and ``map`` take at once; they run one after the other.
+        slots: inferences that ``infer_async`` and ``map`` take at once, at least one; they run one after the other.
         trace: a folder for ONNX Runtime's own profile of every run, and for the graph that it made of the model
             (``OPTIMISED``); see `end_trace`. Slower than a plain run, too.
 
     Raises:
+        BadInputError: ``slots`` is below 1.
         ModelError: ONNX Runtime cannot load the model.
     """
 
@@ -50,6 +51,7 @@ class OnnxRuntimeRunner:
         slots: int = 2,
         trace: Path | None = None,
     ) -> None:
+        require_slots(slots)
         options = session_options(threads)
         level = ort.GraphOptimizationLevel
         options.graph_optimization_level = level.ORT_ENABLE_ALL if optimise else level.ORT_DISABLE_ALL
@@ -92,7 +94,7 @@ class OnnxRuntimeRunner:
 
         Raises:
             BadInputError: as ``infer``; a ModelError comes out of the future.
-            RuntimeError: the runner is closed.
+            RuntimeError: the runner is closed, or was opened in another process.
         """
         self._check(feeds)
         copied = {name: np.array(value) for name, value in feeds.items()}
@@ -103,6 +105,7 @@ class OnnxRuntimeRunner:
         return in_order(self.infer_async, self._queue.slots, batches)
 
     def _check(self, feeds: Feeds) -> None:
+        self._queue.owner.require()
         if self._session is None:
             raise RuntimeError("the runner is closed")
         check_feeds(feeds, self._inputs)

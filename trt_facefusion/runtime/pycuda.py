@@ -23,7 +23,7 @@ from trt_facefusion.runtime.device import cuda_driver, failed, lost, out_of_memo
 from trt_facefusion.runtime.engine_file import load_engine
 from trt_facefusion.runtime.engine_io import EngineIO, Shape, describe
 from trt_facefusion.runtime.graphs import GraphUse, total
-from trt_facefusion.runtime.in_flight import Outputs, in_order
+from trt_facefusion.runtime.in_flight import Outputs, Owner, in_order, require_slots
 from trt_facefusion.runtime.slots import Slot, SlotPool, StageTimes
 from trt_facefusion.types import Feeds, TensorSpec
 
@@ -60,8 +60,7 @@ class PycudaRunner:
         host_code: bool = False,
         graphs: bool = True,
     ) -> None:
-        if slots < 1:
-            raise BadInputError(f"{slots} slots cannot run anything.", "Take at least one slot.")
+        require_slots(slots)
         self._core = _Core(engine, slots, profile, device, lambda plan: load_engine(plan, library, host_code), graphs)
         self._core.start()
         self._finalizer = weakref.finalize(self, self._core.close)
@@ -98,7 +97,7 @@ class PycudaRunner:
         Raises:
             BadInputError: ``feeds`` are not what the engine takes; nothing is converted.
             DeviceError: this inference failed; after DeviceLostError all further ones will.
-            RuntimeError: the runner is closed.
+            RuntimeError: the runner is closed, or was opened in another process.
         """
         return self._core.infer(feeds, timed=False)[0]
 
@@ -168,6 +167,7 @@ class _Core:
         self._context: Any = None
         self._pool = SlotPool()
         self._lost = False
+        self._process = Owner()
         # What infer_async submitted, in order; None is the end.
         self._in_flight: queue.SimpleQueue[tuple[Slot, Future[Outputs]] | None] = queue.SimpleQueue()
         self._owner = threading.Thread(target=self._own, name="trt-ff-owner", daemon=True)
@@ -219,11 +219,14 @@ class _Core:
         return total(slot.graph_use for slot in self._all)
 
     def close(self) -> None:
+        if not self._process.is_here:
+            return
         self._pool.shut(lambda: RuntimeError("the runner is closed"), lambda: self._in_flight.put(None))
         if threading.current_thread() is not self._owner:
             self._owner.join()
 
     def _take(self) -> Slot:
+        self._process.require()
         return self._pool.take(may_wait=threading.current_thread() is not self._owner)
 
     @contextmanager

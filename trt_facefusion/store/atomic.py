@@ -6,7 +6,6 @@ process leaves behind has a name that starts with ``.tmp-`` or ``.old-`` and is 
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -14,10 +13,9 @@ from pathlib import Path
 
 from trt_facefusion.errors import StoreError
 from trt_facefusion.files import PROCESS, sibling, store_error, sync, write_atomic, write_synced
+from trt_facefusion.leftovers import is_leftover, owned, sweep_leftover, sweep_once
 
-_LEFTOVER = re.compile(r"\.(?P<kind>tmp|old)-(?P<process>[0-9a-f]{8})-[0-9a-f]{8}-(?P<name>.+)")
-
-__all__ = ["Lock", "commit_folder", "store_error", "sweep", "write_atomic", "write_synced"]
+__all__ = ["PROCESS", "Lock", "commit_folder", "store_error", "sweep", "write_atomic", "write_synced"]
 
 Lock = Callable[[Path], AbstractContextManager[bool]]
 """Takes the lock of a folder if it is free; gives whether it was."""
@@ -36,10 +34,12 @@ def commit_folder(final: Path) -> Iterator[Path]:
     made_parents = _missing_parents(final)
     temporary = sibling(final, "tmp")
     try:
-        temporary.mkdir(parents=True)
-        yield temporary
-        _sync_tree(temporary)
-        _swap(temporary, final)
+        final.parent.mkdir(parents=True, exist_ok=True)
+        sweep_once(final.parent)
+        with owned(temporary, Path.mkdir):
+            yield temporary
+            _sync_tree(temporary)
+            _swap(temporary, final)
     except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
         for parent in made_parents:
@@ -56,14 +56,15 @@ def _swap(temporary: Path, final: Path) -> None:
         sync(final.parent)
         return
     old = sibling(final, "old")
-    final.rename(old)
-    try:
-        temporary.rename(final)
-    except BaseException:
-        old.rename(final)
-        raise
-    sync(final.parent)
-    shutil.rmtree(old, ignore_errors=True)
+    with owned(final):  # as it will be called in the moment when nothing is called ``final``
+        final.rename(old)
+        try:
+            temporary.rename(final)
+        except BaseException:
+            old.rename(final)
+            raise
+        sync(final.parent)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def sweep(root: Path, lock: Lock) -> None:
@@ -73,19 +74,12 @@ def sweep(root: Path, lock: Lock) -> None:
     whose replacement never arrived is put back. A store that cannot be written to is left as it is.
     """
     for leftover in [*root.glob(".*-*"), *root.glob("*/.*-*")]:
-        found = _LEFTOVER.fullmatch(leftover.name)
-        if found is None or found["process"] == PROCESS:
+        final = is_leftover(leftover)
+        if final is None:
             continue
-        final = leftover.with_name(found["name"])
         with suppress(OSError, StoreError), lock(final) as free:
-            if not free or not leftover.exists():
-                continue
-            if found["kind"] == "old" and not final.exists():
-                leftover.rename(final)
-            elif leftover.is_dir():
-                shutil.rmtree(leftover, ignore_errors=True)
-            else:
-                leftover.unlink(missing_ok=True)
+            if free and leftover.exists():
+                sweep_leftover(leftover)
 
 
 def _missing_parents(path: Path) -> list[Path]:

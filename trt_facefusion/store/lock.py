@@ -16,7 +16,10 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from trt_facefusion.errors import StoreError
+from trt_facefusion.leftovers import locks_work, tell_weaker
 from trt_facefusion.store.atomic import store_error
+
+_LOCKS: dict[Path, bool] = {}
 
 
 @contextmanager
@@ -59,7 +62,7 @@ def try_lock(folder: Path) -> Iterator[bool]:
 
 
 @contextmanager
-def _held(lock: FileLock, folder: Path) -> Iterator[None]:
+def _held(lock: FileLock | _NoLock, folder: Path) -> Iterator[None]:
     holder = _holder_file(folder)
     try:
         with suppress(OSError):  # it only makes the message of others better
@@ -72,10 +75,25 @@ def _held(lock: FileLock, folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def _take(folder: Path, timeout_s: float) -> FileLock | None:
+class _NoLock:
+    """In place of a lock where the file system has none: nobody is kept out."""
+
+    lock_counter = 1
+
+    def release(self) -> None:
+        """Nothing to release."""
+
+
+def _take(folder: Path, timeout_s: float) -> FileLock | _NoLock | None:
     path = folder.with_name(f".lock-{folder.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if not _has_locks(path.parent):
+            tell_weaker(
+                f"{path.parent} lies on a file system without locks: of two builds of one model at once, each does all "
+                "the work, and the later one stays"
+            )
+            return _NoLock()
         lock = FileLock(path, thread_local=False, is_singleton=True)
         lock.acquire(timeout=timeout_s, poll_interval=0.1)
     except Timeout:
@@ -83,6 +101,17 @@ def _take(folder: Path, timeout_s: float) -> FileLock | None:
     except OSError as error:
         raise store_error(error, path) from error
     return lock
+
+
+def _has_locks(folder: Path) -> bool:
+    """Asked once of each folder; one that cannot be written to is told by the lock itself."""
+    known = _LOCKS.get(folder)
+    if known is None:
+        try:
+            known = _LOCKS[folder] = locks_work(folder)
+        except OSError:
+            return True
+    return known
 
 
 def _holder_file(folder: Path) -> Path:

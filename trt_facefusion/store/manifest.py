@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import re
 import shlex
 import types
 import typing
@@ -18,6 +19,7 @@ from trt_facefusion.backends.pins import Pins
 from trt_facefusion.errors import StoreError
 
 SCHEMA = 2
+_NAME_LIMIT = 64
 JsonValue = Any
 """What JSON can hold. Numbers that are not finite are written as null."""
 
@@ -145,6 +147,15 @@ class Manifest:
         except _WrongManifestError as error:
             raise StoreError(f"The manifest is damaged: {error}.", _REBUILD) from error
         return manifest
+
+
+def safe_name(text: str) -> str:
+    """``text`` as one part of a path: letters, digits, ``._-``; other names get a digest, so that none meet."""
+    safe = re.sub(r"[^A-Za-z0-9._-]+", "_", text).lstrip(".-")
+    if safe == text and 0 < len(safe) <= _NAME_LIMIT:
+        return safe
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    return f"{safe[:_NAME_LIMIT] or 'model'}-{digest}"
 
 
 def build_key(parts: Mapping[str, JsonValue]) -> str:

@@ -4,26 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import re
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
 from trt_facefusion.errors import StoreError
 from trt_facefusion.store.atomic import commit_folder, store_error, sweep, write_synced
+from trt_facefusion.store.identity import ORIGIN, model_folder
 from trt_facefusion.store.lock import build_lock, try_lock
-from trt_facefusion.store.manifest import Manifest, StoredFile
+from trt_facefusion.store.manifest import Manifest, StoredFile, safe_name
 
 MANIFEST = "manifest.json"
-_NAME_LIMIT = 64
-
-
-def safe_name(text: str) -> str:
-    """``text`` as one part of a path: letters, digits, ``._-``; other names get a digest, so that none meet."""
-    safe = re.sub(r"[^A-Za-z0-9._-]+", "_", text).lstrip(".-")
-    if safe == text and 0 < len(safe) <= _NAME_LIMIT:
-        return safe
-    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
-    return f"{safe[:_NAME_LIMIT] or 'model'}-{digest}"
+__all__ = ["MANIFEST", "Store", "damaged", "safe_name", "sha256_of"]
 
 
 def sha256_of(path: Path) -> str:
@@ -46,15 +38,17 @@ class Store:
         if root.is_dir():
             sweep(root, try_lock)
 
-    def folder_for(self, model: str, precision: str, target: str, backend: str, backend_version: str) -> Path:
-        """The folder of an engine, whether it exists or not."""
-        parts = (precision, target, backend, backend_version)
-        return self.root / safe_name(model) / "-".join(safe_name(part) for part in parts)
+    def model_folder(self, name: str, digest: str, origin: str | None = None) -> Path:
+        """The folder of a model's engines, whether it exists or not (see `identity.model_folder`)."""
+        entries = [(path, found if isinstance(found, Manifest) else None) for path, found in self.list()]
+        return model_folder(self.root, name, digest, origin, entries)
 
     def folder_of(self, manifest: Manifest) -> Path:
-        """The folder of the engine that ``manifest`` describes."""
+        """The folder of the engine that ``manifest`` describes, whether it exists or not."""
         m = manifest
-        return self.folder_for(m.model, m.precision, m.target, m.backend, m.backend_version)
+        origin = m.inputs.settings.get(ORIGIN)
+        folder = self.model_folder(m.model, m.inputs.model_sha256, origin if isinstance(origin, str) else None)
+        return folder / "-".join(safe_name(part) for part in (m.precision, m.target, m.backend, m.backend_version))
 
     def save(self, manifest: Manifest, files: Mapping[str, bytes]) -> Path:
         """Write an engine folder whole, replacing the one that was there, and give its path.
@@ -120,7 +114,7 @@ class Store:
         except FileNotFoundError as error:
             raise StoreError(
                 f"{folder} holds no engine: {MANIFEST} is missing.",
-                f"List the engines with: trt-ff engines --output {self.root}",
+                f"List the engines with: trt-ff engines --output {shlex.quote(str(self.root))}",
             ) from error
         except OSError as error:
             raise store_error(error, folder / MANIFEST, "read") from error
