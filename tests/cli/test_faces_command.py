@@ -165,7 +165,7 @@ def test_what_fails_half_way_leaves_the_earlier_selection(
     [
         (["--preset", "reference", "--input", "image=image:32:0:1"], "--preset and --input"),
         (["--input", "image=image:32:0:1"], "--onnx"),
-        (["--onnx", "model.onnx"], "--preset"),
+        (["--onnx", "model.onnx"], "model.onnx does not exist"),
     ],
 )
 def test_a_generator_must_be_named_and_described_once(
@@ -173,3 +173,10 @@ def test_a_generator_must_be_named_and_described_once(
 ) -> None:
     outcome = command(["faces", "curate", str(faces), "-o", str(tmp_path / "out"), *options])
     assert outcome.code == 2 and told in outcome.err
+
+
+def test_a_generator_that_nobody_describes_is_told_with_an_example(
+    command: Command, faces: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    outcome = command(["faces", "curate", str(faces), "-o", str(tmp_path / "out"), "--onnx", str(tiny_model)])
+    assert outcome.code == 2 and "--input image=image:32:0:1" in outcome.err.replace("\n", " ")
