@@ -85,6 +85,8 @@ def spandrel(path: str, **settings: object) -> Callable[[], Any]:
         _without_torchvision()
         module, _, name = path.rpartition(".")
         inner = getattr(import_module(module), name)(**settings)
+        if "CodeFormer" in path:
+            _keyed_by_numbers(inner)
         fixed = {"randomize_noise": False} if "GFPGAN" in path else {}
 
         class Picture(nn.Module):
@@ -101,6 +103,17 @@ def spandrel(path: str, **settings: object) -> Callable[[], Any]:
         return Picture()
 
     return make
+
+
+def _keyed_by_numbers(codeformer: Any) -> None:
+    """Let CodeFormer's convolutions be found by sizes that the older exporter traces: their text is ``tensor(32)``."""
+    found = codeformer.fuse_convs_dict
+
+    class Keyed(type(found)):  # type: ignore[misc]
+        def __getitem__(self, key: str) -> Any:
+            return super().__getitem__(re.sub(r"\D", "", key))
+
+    found.__class__ = Keyed
 
 
 def _without_torchvision() -> None:

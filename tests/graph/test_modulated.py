@@ -15,6 +15,7 @@ from onnx import helper
 
 from trt_facefusion.graph import GraphView, Role, classify, prepare
 from trt_facefusion.graph.subpixel import as_subpixel
+from trt_facefusion.precision import plan_by_rules
 from trt_facefusion.types import Array
 
 torch = pytest.importorskip("torch", reason="pip install 'trt-facefusion[torch]'")
@@ -151,6 +152,14 @@ def test_the_norms_stay_exact_and_the_picture_does_not() -> None:
         for n in view.nodes.values()
         if roles[n.name] is Role.STATISTICS
     )
+
+
+def test_modulated_convolutions_are_planned_for_int8() -> None:
+    torch.manual_seed(0)
+    view = GraphView(prepare(exported(Generator("rsqrt of powers"), 1, 17), {"x": (3, SIZE, SIZE)}).model)
+    plan = plan_by_rules(view, {}, "net")
+    assert {node.precision.value for node in plan.nodes if "layers" in node.name and node.op == "Conv"} >= {"int8"}
+    assert plan.macs_share()["int8"] > 0.8  # what remains is the first convolution and the head
 
 
 def test_weights_that_are_no_product_stay_as_they_are() -> None:

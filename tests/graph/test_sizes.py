@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from nets import Net
+from nets import Net, feeds, run
 from onnx import TensorProto, shape_inference
 
 from trt_facefusion.graph import GraphView, holds_half, makes_indices, prepare, takes_half
@@ -59,6 +59,18 @@ def test_onnx_says_what_takes_fp16() -> None:
     view = GraphView(shape_inference.infer_shapes(net.model({"x": ["N", 3, 8, 8]}, {"y": ["L"]})))
     assert [takes_half(view, view.nodes["resize"], index) for index in (0, 1, 2)] == [True, False, False]
     assert not holds_half(view, view.nodes["range"]) and holds_half(view, view.nodes["resize"])
+
+
+def test_pads_of_some_axes_are_written_for_all() -> None:
+    net = Net()
+    axes = net.const([-1, 2], np.int64)
+    y = net.op("Pad", "x", net.const([1, 2, 3, -4], np.int64), "", axes, name="pad", mode="reflect")
+    model = net.model({"x": ["N", 3, 8, 8]}, {y: ["N", "C", "H", "W"]})
+    view = GraphView(prepare(model, PICTURE).model)
+    assert view.constant(view.nodes["pad"].input[1]).tolist() == [0, 0, 2, 1, 0, 0, -4, 3]
+    assert len(view.nodes["pad"].input) == 2
+    inputs = feeds(PICTURE)
+    np.testing.assert_array_equal(run(view.model, inputs)[y], run(model, inputs)[y])
 
 
 @pytest.mark.parametrize("value", [-np.inf, np.finfo(np.float32).min, -1e35])

@@ -12,9 +12,11 @@ from snippets import SHAPE, SNIPPETS
 
 from trt_facefusion.graph import GraphView, prepare
 from trt_facefusion.lowering import lower, lower_to_integers
-from trt_facefusion.precision.rules import plan_by_rules
+from trt_facefusion.lowering.scales import scale_feeds, with_scale_inputs
+from trt_facefusion.lowering.switch import SWITCHES, switched
+from trt_facefusion.precision import Plan, plan_by_rules
 from trt_facefusion.runtime.half import with_fp16_rounding
-from trt_facefusion.types import Precision
+from trt_facefusion.types import Array, Precision
 
 FED = {"x": np.random.default_rng(0).uniform(-1, 1, SHAPE).astype(np.float32)}
 _JUMPS = {"Ceil", "Floor", "Hardmax", "Round", "Sign", "casts", "codebook", "one_hot", "elementwise", "ThresholdedRelu"}
@@ -47,7 +49,26 @@ def assert_lowered(names: Sequence[str], tolerance: float) -> None:
             if precision is not Precision.INT8 and not _JUMPS.intersection(names):
                 np.testing.assert_allclose(result, wanted, atol=tolerance)
     ranges = {name: 4.0 for node in view.model.graph.node for name in (*node.input, *node.output)}
-    run(lower_to_integers(view, plan_by_rules(view, ranges, "net"), ranges), FED)
+    plan = plan_by_rules(view, ranges, "net")
+    run(lower_to_integers(view, plan, ranges), FED)
+    assert_measured(view, plan, ranges, wanted)
+
+
+def assert_measured(view: GraphView, plan: Plan, ranges: dict[str, float], wanted: Array) -> None:
+    """The models that try plans and scales in one session run as well; with nothing in INT8 they are the model."""
+    exact = lower(view, plan, ranges, Precision.FP32)
+    scaled, inputs = with_scale_inputs(exact)
+    np.testing.assert_array_equal(
+        *(next(iter(run(m, FED | f).values())) for m, f in ((exact, {}), (scaled, scale_feeds(inputs, ranges, {}))))
+    )
+    groups = [[name] for name in plan.names(Precision.INT8)]
+    if not groups:
+        return
+    model = switched(view, exact, groups)
+    for on in (False, True):
+        (result,) = run(model, FED | {SWITCHES: np.full(len(groups), on)}).values()
+        if not on:
+            np.testing.assert_allclose(result, wanted, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", SNIPPETS)

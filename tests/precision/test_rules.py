@@ -93,3 +93,17 @@ def test_only_layers_with_constant_weights_of_a_supported_form_are_quantisable()
     view = view_of(net, net.op("Add", x, net.op("Reshape", linear, net.const([-1, 4, 1, 1], np.int64), name="y")))
     found = {name for name in view.nodes if quantisable(view, name)}
     assert found == {"stem", "plain", "grouped", "linear"}
+
+
+def test_a_layer_that_stays_float_says_why() -> None:
+    net = Net()
+    stem = net.conv("x", 4, 4, name="stem")
+    scaled = net.op("Gemm", "s", net.const(np.ones((6, 4))), name="scaled", alpha=0.5)
+    weight = net.op(
+        "Add", net.const(np.ones((4, 4, 1, 1))), net.op("Reshape", scaled, net.const([-1, 4, 1, 1], np.int64))
+    )
+    x = net.op("Conv", net.conv(stem, 4, 4, name="depthwise", group=4), weight, name="computed")
+    reasons = {node.name: node.reason for node in plan_by_rules(view_of(net, net.conv(x, 4, 3)), {}, "net").nodes}
+    assert "depthwise" in reasons["depthwise"]
+    assert "computed from what is fed" in reasons["computed"]
+    assert "scaled" in reasons["scaled"]

@@ -22,7 +22,9 @@ _PASSES_ON = frozenset(
 
 def masked_tensors(graph: onnx.GraphProto) -> set[str]:
     """Names of the constants and activations that hold such values."""
-    found = {tensor.name for tensor in graph.initializer if tensor.data_type in _KINDS and _is_huge(tensor)}
+    read = {name for node in graph.node if node.op_type in _PASSES_ON for name in node.input}  # weights are none
+    floats = [tensor for tensor in graph.initializer if tensor.name in read and tensor.data_type in _KINDS]
+    found = {tensor.name for tensor in floats if _is_huge(tensor)}
     for node in graph.node:
         fills = node.op_type == "ConstantOfShape" and any(a.HasField("t") and _is_huge(a.t) for a in node.attribute)
         if fills or (node.op_type in _PASSES_ON and not found.isdisjoint(node.input)):
@@ -35,4 +37,4 @@ def _is_huge(tensor: onnx.TensorProto) -> bool:
     if values.dtype.kind != "f" or not values.size:
         return False
     limit = _HUGE if values.dtype != np.float16 else float(np.finfo(np.float16).max)
-    return bool(np.abs(values).max() >= limit)
+    return bool(max(values.max(), -values.min()) >= limit)

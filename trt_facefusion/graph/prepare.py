@@ -17,6 +17,7 @@ from trt_facefusion.graph.functions import inline_functions
 from trt_facefusion.graph.group_norm import expand_group_norms
 from trt_facefusion.graph.modulated import rewrite_modulated
 from trt_facefusion.graph.opset import expand_mean_variance, upgrade
+from trt_facefusion.graph.pads import write_all_pads
 from trt_facefusion.graph.pixels import move_pixels_as_floats
 from trt_facefusion.graph.refuse import refuse_operators, refuse_values, require_shapes
 from trt_facefusion.graph.settle import constants_to_initializers, settle
@@ -88,7 +89,7 @@ def prepare(
     move_pixels_as_floats(graph)
     _normalise(work)
     prepared = work.whole()
-    if any([rewrite_modulated(prepared), rewrite_transposed(prepared)]):
+    if any([rewrite_modulated(prepared), rewrite_transposed(prepared), write_all_pads(prepared)]):
         work = Work(prepared)
         work.drop_unused()
         work.infer()

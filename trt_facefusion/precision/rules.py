@@ -10,6 +10,7 @@ import numpy as np
 
 from trt_facefusion.export import model_digest
 from trt_facefusion.graph import GraphView, Role, attribute, holds_half, makes_indices
+from trt_facefusion.precision.facts import no_kernel
 from trt_facefusion.precision.plan import Plan, PlannedNode, describe
 from trt_facefusion.precision.ranges import FP16_MAX, FP16_TINY, RANGE_MARGIN, Seen, hidden_peak
 from trt_facefusion.types import Precision
@@ -164,6 +165,19 @@ def int8_rule(context: Context, node: PlannedNode) -> Decision | None:
     return Precision.INT8, f"{node.role.value} with constant weights"
 
 
+def product_rule(context: Context, node: PlannedNode) -> Decision | None:
+    """FP16, and why, for layers with work to do that INT8 could not be asked for."""
+    proto = context.view.nodes[node.name]
+    if not node.macs or node.quantisable:
+        return None
+    fact = no_kernel(context.view, node.name)
+    if fact is not None:
+        return Precision.FP16, fact.reason
+    if context.view.weight(proto) is None:
+        return Precision.FP16, f"{node.role.value}: its weights are computed from what is fed, and INT8 needs constants"
+    return Precision.FP16, f"{node.role.value}: scaled, transposed or of more axes than INT8's matrix products have"
+
+
 def default_rule(_: Context, node: PlannedNode) -> Decision | None:
     """FP16 for the rest."""
     return Precision.FP16, f"{node.role.value}: no matrix product, FP16 halves its traffic"
@@ -182,6 +196,7 @@ RULES: tuple[Rule, ...] = (
     small_weight_rule,
     role_rule,
     int8_rule,
+    product_rule,
     default_rule,
 )
 
