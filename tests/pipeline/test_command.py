@@ -41,7 +41,7 @@ class Stop(Exception):  # noqa: N818
             corrections="shift,bias",
         ),
         BuildSettings(
-            CheckpointSource(Path("w.pth"), "nets:make"),
+            CheckpointSource(Path("w.pth"), "nets:make", "netG."),
             INPUTS,
             (Precision.FP16,),
             Path("my faces"),

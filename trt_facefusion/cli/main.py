@@ -85,6 +85,7 @@ def _run(arguments: list[str]) -> int:
     from trt_facefusion.cli.app import app
 
     listen(console.warn)
+    _require_words(arguments)
     try:
         code = app(arguments, standalone_mode=False)
     except typer.Abort as error:
@@ -96,6 +97,15 @@ def _run(arguments: list[str]) -> int:
     if code == INTERRUPTED:  # what typer makes of Ctrl-C, without a word
         raise KeyboardInterrupt
     return code if isinstance(code, int) else 0
+
+
+def _require_words(arguments: list[str]) -> None:
+    """Refuse an empty value: as a folder it would mean the current one, and it comes from an unset variable."""
+    for number, word in enumerate(arguments):
+        if word == "" or (word.startswith("--") and word.endswith("=")):
+            before = arguments[number - 1] if number and word == "" else word.rstrip("=")
+            name = before if before.startswith("-") else "an argument"
+            raise BadInputError(f"{name} is empty", "give it a value, or leave it out (is a variable not set?)")
 
 
 def _fail(error: TrtFaceFusionError, arguments: list[str]) -> int:
