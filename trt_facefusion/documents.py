@@ -23,16 +23,14 @@ LARGEST_BYTES = 48 << 20
 """More than any document of ours; Python needs up to 25 times as much for one that is made of empty lists."""
 _DEEPEST = 40
 _LARGEST_INTEGER = 2**63
-_LATER = "later"
 
 
 class DocumentError(ValueError):
     """What is wrong with a document; behind its name and a colon it is a sentence."""
 
 
-def later(default: Any) -> Any:
-    """A field of a dataclass that documents of earlier versions lack: there it is ``default``."""
-    return dataclasses.field(default=default, metadata={_LATER: True})
+LATER: Mapping[str, bool] = {"later": True}
+"""Metadata of a field that documents may lack, such as those of earlier versions; it has its default then."""
 
 
 def read_bytes(path: Path, largest: int = LARGEST_BYTES) -> bytes:
@@ -76,7 +74,7 @@ def decode(kind: type[T], value: Any, where: str, *, lenient: bool = False) -> T
     """``value`` from JSON or YAML as the type ``kind``: a dataclass, made of str, int, float, bool, tuples, mappings.
 
     Args:
-        kind: what is wanted. Fields that are made with `later` may be missing.
+        kind: what is wanted. Fields with the metadata `LATER` may be missing.
         value: what was read.
         where: what ``value`` is called in messages.
         lenient: take no offence at unknown fields, and at missing ones that have a default.
@@ -142,7 +140,7 @@ def _decode_fields(kind: Any, value: Any, where: str, lenient: bool) -> Any:
 
 def _may_lack(field: Any, lenient: bool) -> bool:
     has_default = field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
-    return bool(field.metadata.get(_LATER)) or (lenient and has_default)
+    return ("later" in field.metadata) or (lenient and has_default)
 
 
 def _decode_tuple(arguments: tuple[Any, ...], value: list[Any], where: str, lenient: bool) -> tuple[Any, ...]:

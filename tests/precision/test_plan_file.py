@@ -56,7 +56,7 @@ def test_a_person_finds_one_line_for_each_node() -> None:
 
 def test_an_edited_plan_is_accepted(tmp_path: Path) -> None:
     (tmp_path / "plan.yaml").write_text(edited(down1="fp32", tanh="fp16"))
-    plan = read_plan(tmp_path / "plan.yaml", VIEW, "digest", "name").by_name()
+    plan = read_plan(tmp_path / "plan.yaml", VIEW, PLAN.model_digest, "name").by_name()
     assert plan["down1"].precision is Precision.FP32
     assert plan["tanh"].precision is Precision.FP16
     assert plan["down2"] == PLAN.by_name()["down2"]

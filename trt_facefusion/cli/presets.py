@@ -24,5 +24,5 @@ def command() -> None:
             elif isinstance(spec, FileInput):
                 inputs.append(f"{spec.name}: {spec.path}")
         embedder = preset.embedder if preset.embedding else "-"
-        table.add_row(preset.name, "\n".join(inputs), preset.template, embedder)
-    console.out.print(table)
+        table.add_row(preset.name, console.lines(*inputs), preset.template, embedder)
+    console.show(table)
