@@ -40,18 +40,7 @@ Exit codes:
 
 SUBSTITUTES = "trt_facefusion.substitutes"
 """How a stream is told to write what its encoding lacks: signs of ours by simpler ones, letters by their number."""
-_SIMPLER = {
-    "█": "#",
-    "◄": "<",
-    "·": "-",
-    "…": "...",
-    "│": "|",
-    "─": "-",
-    "└": "+",
-    "µ": "u",
-    "\u00d7": "x",
-    "\u2212": "-",
-}
+_SIMPLER = {"█": "#", "◄": "<", "·": "-", "…": "...", "│": "|", "─": "-", "└": "+", "µ": "u"}
 _SIMPLER |= dict(zip("▁▂▃▄▅▆▇", "..::==#", strict=True)) | dict.fromkeys("▏▎▍▌▋▊▉", "|")
 
 
