@@ -18,7 +18,7 @@ LARGEST_BYTES = 1 << 30
 
 
 def read_npy(path: Path, largest: int = LARGEST_BYTES) -> NDArray[Any]:
-    """The array of a .npy file.
+    """The array of a .npy file; it cannot be written to.
 
     Raises:
         OSError: it is not there, or cannot be read.
@@ -29,7 +29,7 @@ def read_npy(path: Path, largest: int = LARGEST_BYTES) -> NDArray[Any]:
 
 
 def read_npz(path: Path, largest: int = LARGEST_BYTES) -> dict[str, NDArray[Any]]:
-    """The arrays of a .npz file by name; together they take at most ``largest`` bytes.
+    """The arrays of a .npz file by name, which cannot be written to; together they take at most ``largest`` bytes.
 
     Raises:
         OSError: it is not there, or cannot be read.
@@ -71,5 +71,5 @@ def _array(file: IO[bytes], size: int, name: str) -> NDArray[Any]:
         raise DocumentError(f"{name} is no array: {error or type(error).__name__}") from error
     if len(data) < count:
         raise DocumentError(f"{name} ends too early")
-    flat = np.frombuffer(bytearray(data), dtype) if dtype.itemsize else np.empty(math.prod(shape), dtype)
+    flat = np.frombuffer(data, dtype) if dtype.itemsize else np.empty(math.prod(shape), dtype)
     return flat.reshape(shape, order="F" if columns_first else "C")

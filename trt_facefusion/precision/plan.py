@@ -15,6 +15,7 @@ from trt_facefusion.errors import PlanError
 from trt_facefusion.graph import GraphView, Role, attribute, classify, macs
 from trt_facefusion.plain_yaml import LARGEST_BYTES, parse_yaml
 from trt_facefusion.precision.facts import no_kernel
+from trt_facefusion.text import printable
 from trt_facefusion.types import Precision
 
 SCHEMA = 1
@@ -105,7 +106,7 @@ class Plan:
             | ({"quantisable": True} if n.quantisable else {})
             for n in self.nodes
         ]
-        head = yaml.safe_dump({"schema": SCHEMA, "model": self.model, "model_digest": self.model_digest})
+        head = yaml.safe_dump({"schema": SCHEMA, "model": printable(self.model), "model_digest": self.model_digest})
         # One flow-style line a node: a person compares and edits lines, not blocks.
         lines = [yaml.safe_dump(row, default_flow_style=True, sort_keys=False, width=10_000).strip() for row in rows]
         return _HEADER + head + "nodes:\n" + "".join(f"- {line}\n" for line in lines)

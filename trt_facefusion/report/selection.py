@@ -52,7 +52,7 @@ def save_selection(curated: Curated, folder: Path, output: Path, *, link: bool =
     with commit_folder(output) as temporary:
         for photo in curated.chosen.photos:
             _put(folder / photo.file, temporary / photo.file, photo.digest, link)
-        write_synced(temporary / REASONS, reasons(curated).encode())
+        write_synced(temporary / REASONS, reasons(curated).encode("utf-8", "surrogateescape"))
         write_synced(temporary / FACTS, (json.dumps(facts(curated), indent=2) + "\n").encode())
         write_synced(temporary / SHEET, html(sheet(curated, folder)).encode())
 
