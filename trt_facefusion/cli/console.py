@@ -75,7 +75,7 @@ class Screen(Console):
         return super().render_str(printable(text), **{**options, "markup": False, "emoji": False})
 
     def print(self, *objects: Any, **options: Any) -> None:
-        """As rich prints. Raises BrokenPipeError where the reader has gone, `OutputError` where nothing more fits."""
+        """As rich prints. Raises `OutputError` where the reader has gone or nothing more fits."""
         with _writing():
             super().print(*objects, **options)
 
@@ -88,9 +88,7 @@ class Screen(Console):
 def _writing() -> Iterator[None]:
     try:
         yield
-    except BrokenPipeError:
-        raise
-    except OSError as error:
+    except OSError as error:  # typer would take it, and exit with a code of its own
         raise OutputError(error) from error
 
 
@@ -187,10 +185,12 @@ def print_json(value: Any) -> None:
 
 def print_error(error: TrtFaceFusionError, as_json: bool) -> None:
     """The error with its remedy: on stderr, and as JSON on stdout where that was asked for."""
-    if as_json:
-        print_json({"error": error.as_dict()})
-    _say(styled("error:", "bold red"), error.message)
-    _say(styled("what to do:", "bold"), error.remedy)
+    try:
+        if as_json:
+            print_json({"error": error.as_dict()})
+    finally:  # a stdout that takes nothing is told on stderr
+        _say(styled("error:", "bold red"), error.message)
+        _say(styled("what to do:", "bold"), error.remedy)
 
 
 def size(count: int | None) -> str:

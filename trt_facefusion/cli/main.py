@@ -98,6 +98,8 @@ def _run(arguments: list[str]) -> int:
             return BadInputError.exit_code
         raise BadInputError(error.format_message(), f"see {_help_of(arguments)}") from error
     except console.OutputError as error:
+        if isinstance(error.cause, BrokenPipeError):
+            raise error.cause from error
         raise _output_error(error.cause) from error
     if code == INTERRUPTED:  # what typer makes of Ctrl-C, without a word
         raise KeyboardInterrupt
