@@ -76,8 +76,8 @@ def test_what_is_wrong_is_told_with_its_field(changes: dict[str, Any], told: str
 @pytest.mark.parametrize(
     "text",
     [
-        b"", b"{", b"\xff\xfe", b'{"a": 1, "a": 2}', b'{"a": NaN}', b"[-Infinity]", b"[" * 100_000, b"[" * 60 + b"]" * 60,
-        b'{"a":' * 5000, b"1" * 5000, b'"\\ud800', b"{} {}",
+        b"", b"{", b"\xff\xfe", b'{"a": 1, "a": 2}', b'{"a": NaN}', b"[-Infinity]", b"[" * 100_000,
+        b"[" * 60 + b"]" * 60, b'{"a":' * 5000, b"1" * 5000, b'"\\ud800', b"{} {}",
     ],
 )  # fmt: skip
 def test_what_is_no_json_by_the_letter_is_refused(text: bytes) -> None:

@@ -14,13 +14,12 @@ from typing import Any
 
 import pytest
 from manifests import FILES, manifest
-from workplace import Outcome, Workplace
+from workplace import Workplace
 
 from trt_facefusion.cli import app, console
 from trt_facefusion.cli.main import run
 from trt_facefusion.store.store import Store
 
-Command = Callable[[list[str]], Outcome]
 CODE = "import sys; sys.argv[0] = 'trt-ff'; from trt_facefusion.cli.main import main; main()"
 
 
@@ -43,32 +42,35 @@ def test_a_reader_that_goes_away_ends_the_command_quietly(engines: list[str], mo
 @pytest.mark.parametrize("more", [[], ["--json"]])
 def test_a_full_disk_under_stdout_is_told(engines: list[str], more: list[str]) -> None:
     with Path("/dev/full").open("w") as full:
-        done = subprocess.run([*engines, *more], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+        done = subprocess.run(
+            [*engines, *more], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False
+        )
         assert done.returncode == 6
         assert "the output cannot be written: No space left on device" in done.stderr and "bug" not in done.stderr
         for stdout in (full, subprocess.PIPE):  # the messages have no place either
-            done = subprocess.run([*engines, "--nonsense"], stdout=stdout, stderr=full, timeout=60)
+            done = subprocess.run([*engines, "--nonsense"], stdout=stdout, stderr=full, timeout=60, check=False)
             assert done.returncode == 2
 
 
 def test_closed_streams_are_no_crash(engines: list[str]) -> None:
     for closing in (">&-", "2>&-", ">&- 2>&-"):
-        done = subprocess.run(["sh", "-c", f'"$@" {closing}', "sh", *engines], capture_output=True, timeout=60)
+        done = subprocess.run(
+            ["sh", "-c", f'"$@" {closing}', "sh", *engines], capture_output=True, timeout=60, check=False
+        )
         assert done.returncode == 0 and b"Traceback" not in done.stderr
 
 
 @pytest.fixture
-def raising(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[BaseException], Command]]:
-    """A command line whose command raises what it is given."""
+def raising(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], None]:
+    """Makes every command raise what it is given."""
 
-    def prepare(error: BaseException) -> Any:
+    def prepare(error: BaseException) -> None:
         def broken(arguments: list[str], standalone_mode: bool) -> int:
             raise error
 
-        monkeypatch.setattr(app.app, "__call__", broken, raising=False)
-        monkeypatch.setattr(type(app.app), "__call__", lambda self, *given, **named: broken(*given, **named))
+        monkeypatch.setattr(app, "app", broken)
 
-    yield prepare
+    return prepare
 
 
 @pytest.mark.parametrize(
@@ -102,16 +104,16 @@ def test_json_is_one_object_whatever_else_prints(place: Workplace) -> None:
     noise = "import os, trt_facefusion.cli.engines as e; real = e.Store; "
     noise += "e.Store = lambda root: (print('python'), os.write(1, b'C'), os.system('echo child'), real(root))[-1]; "
     words = [sys.executable, "-c", noise + CODE, "engines", "--json", "--output", str(place.root)]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0 and json.loads(done.stdout) == {"schema": 1, "engines": []}
     assert "python" in done.stderr and "C" in done.stderr and "child" in done.stderr
 
 
 def test_json_in_this_process_is_one_object_too(capsys: pytest.CaptureFixture[str]) -> None:
     with console.json_only():
-        print("noise")
+        sys.stdout.write("noise\n")
         console.print_json({"a": 1})
-    print("after")
+    sys.stdout.write("after\n")
     out, err = capsys.readouterr()
     assert out == '{\n  "a": 1\n}\nafter\n' and err == "noise\n"
 

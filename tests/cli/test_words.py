@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -77,14 +79,17 @@ def test_an_error_shows_names_as_they_are(name: str, capsys: pytest.CaptureFixtu
     assert err == f"error: there is {printable(name)} here\nwhat to do: remove {printable(name)}\n"
 
 
+def _run(words: list[Any], environment: dict[str, str]) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(words, capture_output=True, env=os.environ | environment, timeout=60, check=False)
+
+
 ENGINES = ["engines", "--output"]
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii", "cp1252", "latin-1", "utf-16"])
 @pytest.mark.parametrize("columns", ["40", "200"])
 def test_engines_are_listed_in_any_encoding_and_width(store: Path, encoding: str, columns: str) -> None:
-    environment = os.environ | {"PYTHONIOENCODING": encoding, "COLUMNS": columns}
-    done = subprocess.run([*MAIN, *ENGINES, str(store)], capture_output=True, env=environment, timeout=60)
+    done = _run([*MAIN, *ENGINES, str(store)], {"PYTHONIOENCODING": encoding, "COLUMNS": columns})
     shown = done.stdout.decode(encoding)
     assert done.returncode == 0 and done.stderr == b"" and "\x1b" not in shown and "\u202e" not in shown
     flat = "".join(shown.split())
@@ -99,7 +104,7 @@ def test_a_locale_without_letters_and_a_path_that_is_not_utf8(store: Path, envir
     odd = os.fsencode(store.parent) + b"/caf\xe9\n"
     words = [*map(os.fsencode, [*MAIN, *ENGINES]), odd]
     for more in ([], [b"--json"]):
-        done = subprocess.run([*words, *more], capture_output=True, env=os.environ | environment, timeout=60)
+        done = _run([*words, *more], environment)
         assert done.returncode == 6 and b"Traceback" not in done.stderr
         assert rb"caf\xe9\n" in done.stderr and len(done.stderr.splitlines()) == 2
         assert not more or json.loads(done.stdout)["error"]["kind"] == "store"
@@ -131,12 +136,10 @@ def test_narrow_terminals_lose_nothing(
 
 
 def test_a_build_of_odd_names_is_shown_as_it_is(command: Command, place: Workplace, tiny_model: Path) -> None:
-    import shutil
-
-    name = "n[/x]:key:\x1b[31m"
+    name = "n[x]:key:\x1b[31m"
     model = shutil.copy(tiny_model, place.root / f"{name}.onnx")
     outcome = command(place.options(onnx=model))
-    assert outcome.code == 0 and r"n[/x]:key:\x1b[31m on cpu" in outcome.out and "\x1b" not in outcome.out + outcome.err
+    assert outcome.code == 0 and r"n[x]:key:\x1b[31m on cpu" in outcome.out and "\x1b" not in outcome.out + outcome.err
 
 
 @pytest.mark.parametrize("words", [["--output", ""], ["--output="], ["--output", "  "], [""]])

@@ -15,7 +15,6 @@ from contextlib import contextmanager, redirect_stdout
 from typing import IO, Any
 
 from rich.console import Console
-from rich.measure import Measurement
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.style import StyleType
 from rich.table import Table
@@ -122,8 +121,9 @@ _json_out: IO[str] | None = None
 out = Screen()
 err = Screen(stderr=True)
 
-_NARROWEST = 8
-"""Columns of a terminal below which a name that is broken into lines cannot be read any more."""
+_WIDE, _PAIR = 70, 2
+_READABLE = 16
+"""Columns that a long name needs so that it can be read, being broken into lines."""
 _STAGES = {
     "model": "reading the model",
     "channels": "comparing channels",
@@ -229,7 +229,12 @@ def line(*parts: str | Text) -> None:
 
 def show(table: Table) -> None:
     """A table; where the terminal is too narrow for it, each row becomes a list, so that nothing is cut off."""
-    if Measurement.get(out, out.options, _unbroken(table)).minimum <= out.width:
+    if out.width >= _WIDE:
+        out.print(table)
+        return
+    for column in table.columns:
+        column.overflow, column.no_wrap = "fold", False
+    if len(table.columns) <= _PAIR or _needed(table) <= out.width:
         out.print(table)
         return
     if table.title:
@@ -240,21 +245,22 @@ def show(table: Table) -> None:
         block.add_column(style="dim", overflow="fold")
         block.add_column(overflow="fold")
         for title, cell in zip(titles, row, strict=True):
-            if not (isinstance(cell, str | Text) and not str(cell).strip()):
+            if str(cell).strip():
                 block.add_row(title, cell)
         out.print(block)
         out.print()
 
 
-def _unbroken(table: Table) -> Table:
-    """A table that is as narrow as its columns' headers and numbers allow."""
-    model = Table(box=table.box, padding=table.padding, show_edge=table.show_edge)
+def _needed(table: Table) -> int:
+    """The width at which names can still be read and no number is broken."""
+    total = 0
     for column in table.columns:
-        model.add_column(column.header, no_wrap=column.justify == "right" or column.no_wrap, overflow="fold")
-        model.columns[-1].min_width = _NARROWEST if column.overflow == "fold" else None
-    for row in zip(*(column.cells for column in table.columns), strict=True):
-        model.add_row(*row)
-    return model
+        cells = [str(cell) for cell in column.cells]
+        figures = column.justify == "right"
+        words = " ".join([str(column.header), *(cells if figures else [])]).split()
+        names = [] if figures else [min(len(text), _READABLE) for text in cells]
+        total += max([*map(len, words), *names], default=0) + 3
+    return total
 
 
 def _say(mark: Text, text: str) -> None:

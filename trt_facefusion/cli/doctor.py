@@ -49,7 +49,7 @@ def _show(found: Examination) -> None:
     facts.add_column(overflow="fold")
     for name, value in _facts(found):
         facts.add_row(name, console.plain(value))
-    console.out.print(facts)
+    console.show(facts)
     console.out.print()
     for finding in found.findings:
         _show_finding(finding)
@@ -106,7 +106,7 @@ def _precisions(gpu: Gpu) -> str:
 
 def _show_finding(finding: Finding) -> None:
     row = Table.grid(padding=(0, 1))
-    row.add_column(no_wrap=True, width=8)
+    row.add_column(no_wrap=True, width=len("problem") + 1)
     row.add_column(overflow="fold")
     row.add_row(_MARKS[finding.level], console.plain(finding.text))
     for command in finding.commands:

@@ -127,7 +127,7 @@ def _show_summary(folder: Path, m: Manifest) -> None:
         table.add_row("fell back", console.plain(f"{step.from_} -> {step.to}: {step.reason}"))
     for warning in m.warnings:
         table.add_row("warning", console.plain(warning))
-    console.out.print(table)
+    console.show(table)
 
 
 def _figure(value: float | None, form: str) -> str:
