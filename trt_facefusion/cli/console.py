@@ -32,9 +32,10 @@ Exit codes:
   3  accuracy gate: a requested precision was not right; see its fall-back
   4  the engine maker is not available
   5  the engine maker refused the network, or --strict missed an INT8 kernel
-  6  the store cannot be read or written
+  6  the store, another file or the output cannot be read or written
   7  the GPU, its driver or TensorRT failed
 130  interrupted; nothing half-written is left
+141  whoever read the output has gone
 """
 
 SUBSTITUTES = "trt_facefusion.substitutes"
