@@ -25,6 +25,7 @@ def command(
     model: options.Factory = None,
     preset: options.PresetName = None,
     inputs: options.Inputs = None,
+    picture: options.Picture = None,
     embedder: options.EmbedderFile = None,
     evaluation: options.Evaluation = None,
     every_face: Annotated[
@@ -71,7 +72,7 @@ def command(
     source = options.source_of(onnx, checkpoint, model)
     settings = BuildSettings(
         source=source,
-        preset=options.preset_of(source, preset, inputs or []),
+        preset=options.preset_of(source, preset, inputs or [], picture),
         precisions=(),
         calib=calib,
         eval=evaluation,

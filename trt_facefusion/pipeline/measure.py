@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -21,8 +20,10 @@ from trt_facefusion.accuracy.perceptual import PerceptualDistance
 from trt_facefusion.errors import ModelError
 from trt_facefusion.faces.embedder import Embedder
 from trt_facefusion.lowering.switch import SWITCHES
+from trt_facefusion.messages import hash_model
 from trt_facefusion.pipeline.feeds import Painter
 from trt_facefusion.precision.search import Choice, Figures
+from trt_facefusion.sessions import open_session, session_options
 from trt_facefusion.types import Array, Progress, silent
 
 _MAX_WORKERS = 8
@@ -88,7 +89,7 @@ class Meter:
     @property
     def key(self) -> str:
         """Digest of everything that decides a measurement: model, scales, weights, groups, faces, metrics, versions."""
-        digest = hashlib.sha256(self._model.SerializeToString(deterministic=True))
+        digest = hash_model(self._model)
         feeds = self.painter.feeder(self.faces)
         for name in sorted(feeds):
             digest.update(np.ascontiguousarray(feeds[name]).tobytes())
@@ -140,13 +141,9 @@ class Meter:
     def _open(self) -> None:
         """Load the model and make the reference pictures, once."""
         if self._session is None:
-            options = ort.SessionOptions()
-            options.log_severity_level = 4
-            options.intra_op_num_threads = max((os.cpu_count() or 1) // _workers(), 1)
+            options = session_options(max((os.cpu_count() or 1) // _workers(), 1), spin=False)
             options.add_session_config_entry("session.disable_quant_qdq", "1")
-            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-            data = self._model.SerializeToString()
-            self._session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+            self._session = open_session(self._model, options)
             size = self.painter.feeder.fixed_batch or 1
             self._batches = [self.faces[i : i + size] for i in range(0, len(self.faces), size)]
             self._feeds = [self.painter.feeder(batch) for batch in self._batches]
