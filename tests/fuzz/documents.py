@@ -36,6 +36,8 @@ from trt_facefusion.errors import PlanError, StoreError
 from trt_facefusion.graph import GraphView, prepare
 from trt_facefusion.pipeline.record import read_search
 from trt_facefusion.precision import loads, plan_by_rules, plan_rows
+from trt_facefusion.presets import get_preset
+from trt_facefusion.presets.contract import Contract
 from trt_facefusion.report.runs import save_run
 from trt_facefusion.store.store import Store
 
@@ -138,6 +140,8 @@ class Documents:
         self.report = save_run(_record(), root / "reports").parent
         self.cache = save_as(_calibration(), root / "c.cache")
         (root / "search.json").write_text(json.dumps(_record().facts["engines"][0]["search"]))
+        for name, data in Contract(get_preset("inswapper_128"), np.eye(4, dtype=np.float32)).files().items():
+            (root / name).write_bytes(data)
         engines = ["engines", "--output", str(root / "engines")]
         inspected = ["inspect", str(self.engine), "--kernels"]
         page = ["report", str(self.report), "--output", str(root / "page.html")]
@@ -156,15 +160,10 @@ class Documents:
                 lambda: run(["cache", "show", str(self.cache), "--json"]),
             ),
             "table": (self.cache, lambda: run(["cache", "show", str(self.cache)])),
-            "search": (root / "search.json", self._search),
+            "search": (root / "search.json", lambda: _code(lambda: read_search(self.root))),
+            "preset": (root / "preset.json", lambda: _code(lambda: Contract.load(self.root))),
+            "projection": (root / "projection.npy", lambda: _code(lambda: Contract.load(self.root))),
         }
-
-    def _search(self) -> int:
-        try:
-            read_search(self.root)
-        except StoreError as error:
-            return error.exit_code
-        return 0
 
     def tried(self, seed: int) -> Outcome:
         """The outcome of one mutated document; afterwards all files are as they were."""
@@ -185,6 +184,16 @@ class Documents:
         finally:
             path.write_bytes(whole)
         return Outcome(kind, seed, code, said.getvalue(), time.perf_counter() - started)
+
+
+def _code(read: Callable[[], object]) -> int:
+    """The exit code of a command that reads no more than this."""
+    try:
+        read()
+    except StoreError as error:
+        assert error.message and error.remedy
+        return error.exit_code
+    return 0
 
 
 _VIEW = GraphView(prepare(swapper(blocks=1), SWAPPER_SHAPES).model)

@@ -100,6 +100,28 @@ def test_a_node_named_twice_is_refused() -> None:
     assert "down1" in refused(f"schema: 1\nnodes:\n{rows}")
 
 
+def test_a_plan_of_another_model_is_refused_by_name() -> None:
+    text = PLAN.dumps().replace(PLAN.model_digest, "ab" * 32)
+    message = refused(text)
+    assert "made for another model (swapper, sha256 abababab...)" in message and PLAN.model_digest[:8] in message
+    without = "".join(line for line in text.splitlines(keepends=True) if not line.startswith("model_digest"))
+    assert load(without) == PLAN  # as the remedy says
+
+
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        ("{name: down1, precision: int8, macs: many}", "nodes[0].macs is 'many', not int"),
+        ("{name: down1, precision: int8, macs: -1}", "nodes[0].macs is below 0"),
+        ("{name: down1, precision: int8, precisoin: fp16}", "nodes[0].precisoin is unknown"),
+        ("{name: down1, precision: int8, op: [Conv]}", "nodes[0].op is a list of 1, not str"),
+        ("{name: down1, precision: &x int8, reason: *x}", "alias"),
+    ],
+)
+def test_a_field_that_does_not_fit_is_named(row: str, told: str) -> None:
+    assert told in refused(f"schema: 1\nnodes:\n- {row}\n")
+
+
 def test_unreadable_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00\x80")
     for path in (tmp_path, tmp_path / "missing.yaml", tmp_path / "binary.yaml"):
