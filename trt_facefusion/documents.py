@@ -23,6 +23,8 @@ LARGEST_BYTES = 48 << 20
 """More than any document of ours; Python needs up to 25 times as much for one that is made of empty lists."""
 _DEEPEST = 40
 _LARGEST_INTEGER = 2**63
+_MOST_DIGITS = 300
+"""Of an integer: with more of them it could not even become a float."""
 
 
 class DocumentError(ValueError):
@@ -57,7 +59,7 @@ def parse_json(text: str | bytes) -> Any:
     """
     try:
         text = text.decode("utf-8") if isinstance(text, bytes) else text
-        value = json.loads(text, object_pairs_hook=_pairs, parse_constant=_constant)
+        value = json.loads(text, object_pairs_hook=_pairs, parse_constant=_constant, parse_int=_integer)
     except DocumentError:
         raise
     except UnicodeDecodeError as error:
@@ -92,6 +94,12 @@ def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
         raise DocumentError(f"it has {twice!r:.60} twice")
     return found
+
+
+def _integer(text: str) -> int:
+    if len(text) > _MOST_DIGITS:
+        raise DocumentError(f"it holds a number of {len(text)} digits")
+    return int(text)
 
 
 def _constant(text: str) -> Any:

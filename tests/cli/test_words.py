@@ -135,11 +135,24 @@ def test_narrow_terminals_lose_nothing(
     assert "attn:key:0" in listed and listed.count("2026-01-02") == len(folders)
 
 
-def test_a_build_of_odd_names_is_shown_as_it_is(command: Command, place: Workplace, tiny_model: Path) -> None:
-    name = "n[x]:key:\x1b[31m"
+@pytest.mark.parametrize(("name", "shown"), [("n[x]:key:\x1b[31m", r"n[x]:key:\x1b[31m"), ("caf\udce9", r"caf\xe9")])
+def test_a_build_of_odd_names_is_shown_as_it_is(
+    command: Command, place: Workplace, tiny_model: Path, tiny_faces: Path, name: str, shown: str
+) -> None:
     model = shutil.copy(tiny_model, place.root / f"{name}.onnx")
-    outcome = command(place.options(onnx=model))
-    assert outcome.code == 0 and r"n[x]:key:\x1b[31m on cpu" in outcome.out and "\x1b" not in outcome.out + outcome.err
+    faces = Path(shutil.copytree(tiny_faces, place.root / f"{name} faces"))
+    for number, photo in enumerate(sorted(faces.iterdir())):
+        photo.rename(faces / f"{name} {number}{photo.suffix}")
+    outcome = command(place.options(onnx=model, calib=faces))
+    assert outcome.code == 0, outcome.err
+    assert f"{shown} on cpu" in outcome.out and "\x1b" not in outcome.out + outcome.err
+    (engine,) = place.output.glob("*/*/engine.onnx")
+    assert f"{shown}, sha256" in command(["inspect", str(engine)]).out
+    assert command(["report", str(place.root / "reports"), "--json"]).code == 0
+    (page,) = place.root.glob("reports/*/*/report.html")
+    assert f"{shown} " in page.read_text("utf-8")
+    again = command(place.options(onnx=model, calib=faces, json=True))
+    assert again.json["engines"][0]["up_to_date"] and again.out.isascii()
 
 
 @pytest.mark.parametrize("words", [["--output", ""], ["--output="], ["--output", "  "], [""]])

@@ -13,6 +13,7 @@ import resource
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
@@ -181,6 +182,9 @@ class Documents:
         try:
             with redirect_stdout(said), redirect_stderr(said):
                 code = read()
+        except Exception:
+            code = 1
+            said.write(traceback.format_exc())
         finally:
             path.write_bytes(whole)
         return Outcome(kind, seed, code, said.getvalue(), time.perf_counter() - started)
