@@ -68,7 +68,7 @@ def _array(file: IO[bytes], size: int, name: str) -> NDArray[Any]:
     except DocumentError:
         raise
     except Exception as error:  # as above: the header is a Python literal, and fails in as many ways
-        raise DocumentError(f"{name} is no array: {error or type(error).__name__}") from error
+        raise DocumentError(f"{name} is not one array: {error or type(error).__name__}") from error
     if len(data) < count:
         raise DocumentError(f"{name} ends too early")
     flat = np.frombuffer(data, dtype) if dtype.itemsize else np.empty(math.prod(shape), dtype)
