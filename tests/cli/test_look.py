@@ -44,7 +44,7 @@ def test_engines_says_what_an_engine_stands_in_for(command: Command, place: Work
 def test_engines_names_a_damaged_one_and_how_to_mend_it(command: Command, place: Workplace, engine: Path) -> None:
     (engine / "engine.onnx").write_bytes(b"short")
     outcome = command(["engines", "--output", str(place.output)])
-    assert outcome.code == 0 and "damaged" in outcome.out
+    assert outcome.code == 6 and "damaged" in outcome.out
     assert f"{engine / 'engine.onnx'} cannot be used" in outcome.out and "--force" in outcome.out
     assert "error" in command(["engines", "--output", str(place.output), "--json"]).json["engines"][0]
 
@@ -114,7 +114,7 @@ def test_help_documents_options_and_exit_codes(command: Command) -> None:
     assert outcome.code == 0
     for text in ("--int8", "--calib", "--json", "else the bundled one", "else 0.01", "NAME=image:SIZE:MIN:MAX[:bgr]"):
         assert text in " ".join(outcome.out.replace("│", " ").split())
-    for code in ("0  all right", "2  bad input", "3  accuracy gate", "6  the store", "130  interrupted"):
+    for code in ("0  all right", "2  bad input", "3  accuracy gate", "6  the store", "141  whoever", "130  inter"):
         assert code in outcome.out
 
 
@@ -129,7 +129,7 @@ def test_a_reader_that_went_away_is_no_crash(engine: Path, place: Workplace) -> 
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None and process.stderr is not None
     process.stdout.close()
-    assert process.stderr.read() == "" and process.wait(60) == 1
+    assert process.stderr.read() == "" and process.wait(60) == 141
 
 
 @pytest.mark.parametrize("width", [80, 120])

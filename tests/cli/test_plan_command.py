@@ -46,6 +46,21 @@ def test_json_is_one_object_and_asking_again_costs_no_inference(command: Command
     assert (first.json["schema"], first.json["path"]) == (1, str(place.root / "plan.yaml"))
 
 
+def test_an_edited_plan_is_replaced_only_with_force(command: Command, place: Workplace) -> None:
+    assert command(words(place)).code == 0 == command(words(place)).code  # as it was left, it may be replaced
+    plan = place.root / "plan.yaml"
+    written = plan.read_text()
+    edited = written.replace("precision: int8", "precision: fp16", 1)
+    for text, search in ((edited, True), (written, False)):
+        plan.write_text(text)
+        if not search:
+            (place.root / "search.json").unlink()
+        outcome = command(words(place, "--json"))
+        assert outcome.code == 2 and "may have been edited" in outcome.json["error"]["message"]
+        assert "--force" in outcome.json["error"]["remedy"] and plan.read_text() == text
+    assert command(words(place, "--force")).code == 0 and plan.read_text() == written
+
+
 def test_limits_of_perception_and_identity_are_measured_and_shown(command: Command, place: Workplace) -> None:
     outcome = command(words(place, "--max-lpips", "0.5", "--min-identity", "-1"))
     assert outcome.code == 0, outcome.err

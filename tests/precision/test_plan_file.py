@@ -56,7 +56,7 @@ def test_a_person_finds_one_line_for_each_node() -> None:
 
 def test_an_edited_plan_is_accepted(tmp_path: Path) -> None:
     (tmp_path / "plan.yaml").write_text(edited(down1="fp32", tanh="fp16"))
-    plan = read_plan(tmp_path / "plan.yaml", VIEW, "digest", "name").by_name()
+    plan = read_plan(tmp_path / "plan.yaml", VIEW, PLAN.model_digest, "name").by_name()
     assert plan["down1"].precision is Precision.FP32
     assert plan["tanh"].precision is Precision.FP16
     assert plan["down2"] == PLAN.by_name()["down2"]
@@ -98,6 +98,28 @@ def test_what_is_no_plan_is_refused(text: str) -> None:
 def test_a_node_named_twice_is_refused() -> None:
     rows = "- {name: down1, precision: int8}\n- {name: down1, precision: fp32}\n"
     assert "down1" in refused(f"schema: 1\nnodes:\n{rows}")
+
+
+def test_a_plan_of_another_model_is_refused_by_name() -> None:
+    text = PLAN.dumps().replace(PLAN.model_digest, "ab" * 32)
+    message = refused(text)
+    assert "made for another model (swapper, sha256 abababab...)" in message and PLAN.model_digest[:8] in message
+    without = "".join(line for line in text.splitlines(keepends=True) if not line.startswith("model_digest"))
+    assert load(without) == PLAN  # as the remedy says
+
+
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        ("{name: down1, precision: int8, macs: many}", "nodes[0].macs is 'many', not int"),
+        ("{name: down1, precision: int8, macs: -1}", "nodes[0].macs is below 0"),
+        ("{name: down1, precision: int8, precisoin: fp16}", "nodes[0].precisoin is unknown"),
+        ("{name: down1, precision: int8, op: [Conv]}", "nodes[0].op is a list of 1, not str"),
+        ("{name: down1, precision: &x int8, reason: *x}", "alias"),
+    ],
+)
+def test_a_field_that_does_not_fit_is_named(row: str, told: str) -> None:
+    assert told in refused(f"schema: 1\nnodes:\n- {row}\n")
 
 
 def test_unreadable_files_are_refused(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from trt_facefusion.report.charts import histogram, pareto
 from trt_facefusion.report.images import amplification, difference
 from trt_facefusion.report.page import render
 from trt_facefusion.report.runs import find_run, save_run
+from trt_facefusion.report.svg import dumps
 
 CALIBRATION = {
     "rule": "mse",
@@ -131,8 +132,21 @@ def test_a_damaged_or_missing_record_is_refused(tmp_path: Path) -> None:
         find_run(tmp_path)
     folder = save_run(_record(), tmp_path).parent
     (folder / "pictures.npz").write_bytes(b"PK")
-    with pytest.raises(StoreError, match="no readable record"):
+    with pytest.raises(StoreError, match=r"pictures\.npz: it is no \.npz file"):
         RunRecord.load(folder)
+
+
+def test_the_limits_behind_a_verdict_are_shown() -> None:
+    limits = {"int8": {"max_ssim_drop": 0.005, "min_identity": 0.98}, "fp16": {"max_ssim_drop": 0.003}}
+    page = render(_record(limits=limits))
+    assert "(at most 0.5 %)" in page and "(at least 0.9800)" in page and "0.3 %" not in page
+    assert "at most" not in render(_record())
+
+
+def test_a_restorer_has_no_identity_pictures() -> None:
+    assert "<figcaption>identity" in render(_record())
+    page = render(_record(swaps=False))
+    assert "<figcaption>identity" not in page and "takes the identity" not in page and page.count("<figure>") == 3 * 4
 
 
 def test_differences_are_amplified_alike_and_saturate() -> None:
@@ -146,6 +160,6 @@ def test_differences_are_amplified_alike_and_saturate() -> None:
 
 def test_charts_mark_the_chosen_plan_and_what_is_clipped() -> None:
     points = [{"int8_macs_share": x, "ssim_drop": x / 100, "chosen": x == 0.5} for x in (0.0, 0.5, 1.0)]
-    assert pareto(points).count('class="chosen"') == 1
-    drawn = histogram([5, 3, 1, 1], 8.0, 4.0, "h")
+    assert dumps(pareto(points)).count('class="chosen"') == 1
+    drawn = dumps(histogram([5, 3, 1, 1], 8.0, 4.0, "h"))
     assert drawn.count('class="clipped"') == 2 and drawn.count('class="bar"') == 2

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,16 @@ from trt_facefusion.calibration.choice import Choice
 from trt_facefusion.calibration.histogram import Histogram
 from trt_facefusion.calibration.table import CalibrationTable
 from trt_facefusion.calibration.thresholds import RULES, parse_rule
+from trt_facefusion.documents import LATER, DocumentError, decode, parse_json, read_bytes
 from trt_facefusion.errors import BadInputError, CalibrationCacheError
 from trt_facefusion.files import write_atomic
 
 SCHEMA = 2
 """Rises when the JSON changes, and when a rule's arithmetic does: a table must follow from its histograms."""
+
+_LARGEST_EXPONENT = 127
+_LARGEST_COUNT = 2**50
+_MOST_TENSORS = 20_000
 
 Setting = str | int | float | bool | None
 
@@ -103,7 +108,7 @@ def save_as(calibration: Calibration, path: Path, option: str = "--cache") -> Pa
         StoreError: the folder cannot be written to.
     """
     text = calibration.table.dumps()
-    description = json.dumps(_describe(calibration, text), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    description = json.dumps(_describe(calibration, text), indent=1, allow_nan=False) + "\n"
     write_atomic(path, text.encode("utf-8"), option)
     write_atomic(_json_path(path), description.encode("utf-8"), option)
     return path
@@ -206,27 +211,85 @@ def _read_json(path: Path) -> tuple[Calibration, str]:
     """The calibration that the JSON ``path`` describes, and the SHA-256 of its table's text."""
     remedy = f"delete {path}, or calibrate again"
     try:
-        data = json.loads(path.read_bytes())
-        schema = data["schema"]
-        if schema == SCHEMA:
-            return _from_json(data), str(data["table_sha256"])
+        data = parse_json(read_bytes(path))
+        schema = data.get("schema") if isinstance(data, dict) else None
+        if schema == SCHEMA and schema is not True:
+            stored = decode(_Stored, {key: value for key, value in data.items() if key != "schema"}, "cache")
+            return stored.calibration(), stored.table_sha256
     except OSError as error:
         raise CalibrationCacheError(f"cannot read {path}: {error.strerror}", remedy) from error
-    except (ValueError, TypeError, KeyError, AttributeError, BadInputError) as error:
+    except (DocumentError, BadInputError) as error:
         raise CalibrationCacheError(f"{path} is damaged: {error}", remedy) from error
-    raise CalibrationCacheError(f"{path} has schema {schema!r}; this version reads schema {SCHEMA}", remedy)
+    raise CalibrationCacheError(f"{path} has schema {schema!r:.40}; this version reads schema {SCHEMA}", remedy)
 
 
-def _from_json(data: Mapping[str, Any]) -> Calibration:
-    return Calibration(
-        model=str(data["model"]),
-        model_digest=str(data["model_digest"]),
-        faces_digest=str(data["faces_digest"]),
-        histograms={name: Histogram.from_dict(entry["histogram"]) for name, entry in data["tensors"].items()},
-        rule=str(data["rule"]),
-        pinned={name: float(amax) for name, amax in data["pinned"].items()},
-        settings=dict(data["settings"]),
-        exponents={name: tuple(int(value) for value in values) for name, values in data["exponents"].items()},
-        offsets={name: tuple(float(value) for value in values) for name, values in data.get("offsets", {}).items()},
-        choice=None if data["choice"] is None else Choice.from_dict(data["choice"]),
-    )
+@dataclass(frozen=True)
+class _StoredHistogram:
+    """See `Histogram.as_dict`."""
+
+    exponent: int
+    amax: float
+    non_finite: int
+    counts: str
+
+
+@dataclass(frozen=True)
+class _StoredTensor:
+    """One tensor of the JSON; ``amax`` by every rule is written for people."""
+
+    histogram: _StoredHistogram
+    amax: Any = field(default=None, metadata=LATER)
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """The JSON as it stands in the file, without its schema."""
+
+    model: str
+    model_digest: str
+    faces_digest: str
+    table_sha256: str
+    rule: str
+    choice: Mapping[str, Any] | None
+    settings: Mapping[str, Any]
+    pinned: Mapping[str, float]
+    exponents: Mapping[str, tuple[int, ...]]
+    tensors: Mapping[str, _StoredTensor]
+    offsets: Mapping[str, tuple[float, ...]] = field(default_factory=dict, metadata=LATER)
+
+    def calibration(self) -> Calibration:
+        """What the JSON describes. Raises DocumentError or BadInputError where its parts contradict one another."""
+        if len(self.tensors) > _MOST_TENSORS:  # each takes 16 KiB, also one that was written in 100 bytes
+            raise DocumentError(f"cache.tensors has {len(self.tensors)} entries, more than any network")
+        for name, value in self.settings.items():
+            if not isinstance(value, str | int | float | None):
+                raise DocumentError(f"cache.settings.{name} is no plain value")
+        for name, amax in self.pinned.items():
+            if amax < 0:
+                raise DocumentError(f"cache.pinned.{name} is below 0")
+        for name, exponents in self.exponents.items():
+            if any(abs(exponent) > _LARGEST_EXPONENT for exponent in exponents):
+                raise DocumentError(f"cache.exponents.{name} is no power of two that a channel can be divided by")
+        return Calibration(
+            model=self.model,
+            model_digest=self.model_digest,
+            faces_digest=self.faces_digest,
+            histograms={name: _histogram(name, entry.histogram) for name, entry in self.tensors.items()},
+            rule=self.rule,
+            pinned=self.pinned,
+            settings=self.settings,
+            exponents=self.exponents,
+            offsets=self.offsets,
+            choice=None if self.choice is None else Choice.from_dict(self.choice),
+        )
+
+
+def _histogram(name: str, state: _StoredHistogram) -> Histogram:
+    where = f"cache.tensors.{name}.histogram"
+    try:
+        histogram = Histogram.from_dict(asdict(state))
+    except (ValueError, OverflowError) as error:
+        raise DocumentError(f"{where}: {error}") from error
+    if int(histogram.counts.max()) >= _LARGEST_COUNT or state.non_finite < 0:
+        raise DocumentError(f"{where} counts more values than anybody could, or fewer than none")
+    return histogram

@@ -6,6 +6,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from trt_facefusion.calibration.thresholds import parse_rule
+from trt_facefusion.documents import DocumentError, decode
+from trt_facefusion.errors import BadInputError
+
 
 @dataclass(frozen=True)
 class TensorChoice:
@@ -56,23 +60,14 @@ class Choice:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Choice:
-        """The choice that `as_dict` described. Raises KeyError or TypeError where it is damaged."""
-        tensors = {
-            str(name): TensorChoice(
-                str(entry["rule"]), str(entry["instead_of"]), float(entry["gain"]), float(entry["confirmed"])
-            )
-            for name, entry in data["tensors"].items()
-        }
-        tried = {str(label): float(drop) for label, drop in data["tried"].items()}
-        return cls(
-            asked=str(data["asked"]),
-            rule=str(data["rule"]),
-            equalised=bool(data["equalised"]),
-            tried=tried,
-            tensors=tensors,
-            faces=int(data["faces"]),
-            trials=int(data["trials"]),
-            ssim_drop=float(data["ssim_drop"]),
-            quantised=tuple(str(name) for name in data["quantised"]),
-            key=str(data["key"]),
-        )
+        """The choice that `as_dict` described. Raises DocumentError where it is damaged."""
+        found = decode(cls, data, "choice", lenient=True)
+        for name, rule in [
+            ("choice", found.rule),
+            *((f"choice.tensors.{n}", t.rule) for n, t in found.tensors.items()),
+        ]:
+            try:
+                parse_rule(rule)
+            except BadInputError as error:
+                raise DocumentError(f"{name}.rule: {error}") from error
+        return found

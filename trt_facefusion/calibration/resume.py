@@ -6,13 +6,13 @@ import hashlib
 import io
 import json
 import time
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from trt_facefusion.arrays import read_npz
 from trt_facefusion.calibration.histogram import Histogram
 from trt_facefusion.files import write_atomic
 
@@ -39,14 +39,14 @@ class Checkpoint:
     def load(self) -> tuple[int, dict[str, Histogram]]:
         """Batches done, and their histograms; nothing done where there is no file of this pass."""
         try:
-            with np.load(self.path, allow_pickle=False) as state:
-                if str(state["key"]) != self.key:
-                    return 0, {}
-                names = [str(name) for name in state["names"]]
-                columns = (state["counts"], state["exponents"], state["amax"])
-                found = {name: _histogram(*values) for name, *values in zip(names, *columns, strict=True)}
-                return int(state["done"]), found
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            state = read_npz(self.path)
+            if str(state["key"]) != self.key:
+                return 0, {}
+            names = [str(name) for name in state["names"]]
+            columns = (state["counts"], state["exponents"], state["amax"])
+            found = {name: _histogram(*values) for name, *values in zip(names, *columns, strict=True)}
+            return int(state["done"]), found
+        except (OSError, ValueError, TypeError, KeyError):
             return 0, {}  # a damaged file costs the pass from the start, no more
 
     def save(self, done: int, histograms: Mapping[str, Histogram], now: bool = False) -> None:

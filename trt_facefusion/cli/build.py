@@ -8,6 +8,7 @@ from typing import Annotated, Optional
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from trt_facefusion.backends.base import HARDWARE_COMPATIBILITY, BuildOptions
 from trt_facefusion.cli import console, options
@@ -149,7 +150,7 @@ def command(
     else:
         show(result)
     if page is not None:
-        console.err.print(f"report: {page}", highlight=False, markup=False, soft_wrap=True)
+        console.err.print(f"report: {page}", soft_wrap=True)
     if not all(engine.as_asked for engine in result.engines):
         raise typer.Exit(GATE_FAILED)
 
@@ -201,13 +202,11 @@ def show(result: BuildResult) -> None:
     columns = [_figures(engine) for engine in result.engines]
     for row, name in enumerate(_ROWS):
         table.add_row(name, *(column[row] for column in columns), end_section=name in _SECTION_ENDS)
-    console.out.print(table)
+    console.show(table)
     for engine in result.engines:
-        text = f"{_name(engine)}: {engine.folder}"
-        console.out.print(text, highlight=False, markup=False, soft_wrap=True)
+        console.line(f"{_name(engine)}: {engine.folder}")
         for step in engine.fallback:
-            text = f"  fell back {step.from_} -> {step.to}: {step.reason}"
-            console.out.print(text, highlight=False, markup=False, soft_wrap=True)
+            console.line(f"  fell back {step.from_} -> {step.to}: {step.reason}")
 
 
 def _name(engine: EngineResult) -> str:
@@ -234,7 +233,7 @@ _ROWS = (
 _SECTION_ENDS = {"weights", "int8 kernels, real of planned", "identity cosine"}
 
 
-def _figures(engine: EngineResult) -> list[str]:
+def _figures(engine: EngineResult) -> list[str | Text]:
     m, a = engine.manifest, engine.manifest.accuracy
     kernels = m.int8_kernels
     return [
@@ -249,5 +248,5 @@ def _figures(engine: EngineResult) -> list[str]:
         f"{a['perceptual']:.4f}",
         f"{a['identity_cosine']:.4f}",
         "up to date" if engine.up_to_date else f"{m.seconds:.1f}",
-        "[green]passed[/green]" if engine.as_asked else "[yellow]fell back[/yellow]",
+        console.styled("passed", "green") if engine.as_asked else console.styled("fell back", "yellow"),
     ]

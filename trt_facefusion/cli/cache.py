@@ -51,14 +51,15 @@ def show_command(
     if not tensors:
         rule = f", rule {calibration.rule}, model {calibration.model}" if calibration is not None else ""
         _lines(f"{cache}: {table.header}{rule}, {len(table)} tensors")
-        console.out.print(_ranges(table, calibration), highlight=False)
+        console.show(_ranges(table, calibration))
         if calibration is not None and calibration.choice is not None:
-            console.out.print(compared(calibration.choice), highlight=False)
+            console.show(compared(calibration.choice))
             show_tensors(calibration.choice)
     if calibration is None:
         return
     for name in drawn:
-        console.out.print(f"\n[bold]{console.plain(name)}[/bold]", highlight=False, soft_wrap=True)
+        console.line()
+        console.line(console.styled(name, "bold"))
         _lines(*histograms.draw(calibration, name, console.out.width))
 
 
@@ -149,7 +150,7 @@ def diff_command(
         shown.add_column(name, justify="right")
     for change in found.changes[: limit or None]:
         shown.add_row(console.plain(change.name), f"{change.first:.5g}", f"{change.second:.5g}", f"{change.ratio:.4f}")
-    console.out.print(shown, highlight=False)
+    console.show(shown)
     equal = sum(abs(change.ratio - 1) < 1e-6 for change in found.changes)
     summary = f"{len(found.changes)} tensors in both, {equal} of them equal"
     if limit and len(found.changes) > limit:
@@ -254,4 +255,4 @@ def _named(what: str, names: tuple[str, ...] | list[str]) -> str:
 def _lines(*lines: str) -> None:
     for line in lines:
         if line:
-            console.out.print(console.plain(line), highlight=False, soft_wrap=True)
+            console.line(line)

@@ -101,7 +101,7 @@ def show(result: CalibrationResult) -> None:
     """Where the table is, what was compared, and which tensors have a rule of their own."""
     held_out = f", {result.held_out} more are left to judge builds on" if result.held_out else ""
     _line(f"{result.path}: {len(result.calibration.table)} tensors from {result.faces} faces{held_out}")
-    console.out.print(compared(result.choice), highlight=False)
+    console.show(compared(result.choice))
     show_tensors(result.choice)
 
 
@@ -125,4 +125,4 @@ def show_tensors(choice: Choice) -> None:
 
 
 def _line(text: str) -> None:
-    console.out.print(console.plain(text), highlight=False, soft_wrap=True)
+    console.line(text)

@@ -155,21 +155,20 @@ def _preset(name: str | None, inputs: list[str], picture: str | None) -> Preset 
 def show(result: DiffResult, top: int) -> None:
     """Everything that was found, the answer last."""
     for letter, side in (("A", result.a), ("B", result.b)):
-        text = f"[bold]{letter}[/bold]  {console.plain(_called(side))}  [dim]{_RAN[side['ran']]}[/dim]"
-        console.out.print(text, highlight=False, soft_wrap=True)
-    console.out.print(_outputs(result.outputs, result.faces))
+        name, ran = console.styled(letter, "bold"), console.styled(_RAN[side["ran"]], "dim")
+        console.line(name, f"  {_called(side)}  ", ran)
+    console.show(_outputs(result.outputs, result.faces))
     if result.picture is not None:
-        console.out.print(_picture(result.picture))
+        console.show(_picture(result.picture))
     if result.layers is not None:
         _show_layers(result.layers, result.picture, top)
     for check in result.checks:
-        mark = "[green]kept[/green]    " if check.passed else "[bold red]exceeded[/bold red]"
+        mark = console.styled("kept    ", "green") if check.passed else console.styled("exceeded", "bold red")
         found = "not finite" if check.value is None else f"{check.value:.3g}"
         text = f"{check.name}: {found}, at most {check.limit:.3g} allowed"
-        console.out.print(f"{mark}  {console.plain(text)}", highlight=False, soft_wrap=True)
+        console.line(mark, f"  {text}")
     if result.saved is not None:
-        text = f"saved: polygraphy inspect data {result.saved}/b"
-        console.out.print(text, highlight=False, markup=False, soft_wrap=True)
+        console.line(f"saved: polygraphy inspect data {result.saved}/b")
 
 
 def _called(side: dict[str, str]) -> str:
@@ -192,7 +191,7 @@ def _outputs(outputs: tuple[OutputDifference, ...], faces: int) -> Table:
             "-" if output.cosine is None else f"{output.cosine:.6f}",
         )
         if output.nonfinite:
-            table.add_row(f"[red]NaN or infinity on {output.nonfinite} faces[/red]", *[""] * 6)
+            table.add_row(console.styled(f"NaN or infinity on {output.nonfinite} faces", "red"), *[""] * 6)
     return table
 
 
@@ -207,7 +206,7 @@ def _picture(accuracy: Accuracy) -> Table:
     if accuracy.perceptual is not None:
         table.add_row("perceptual distance", f"{accuracy.perceptual:.4f}", "")
     if accuracy.nonfinite:
-        table.add_row(f"[red]NaN or infinity on {accuracy.nonfinite} faces[/red]", "", "")
+        table.add_row(console.styled(f"NaN or infinity on {accuracy.nonfinite} faces", "red"), "", "")
     return table
 
 
@@ -233,7 +232,7 @@ def _show_layers(layers: Layers, picture: Accuracy | None, top: int) -> None:
     table.add_column("came in", justify="right")
     table.add_column("shows", justify="right")
     if measured:
-        table.add_column("raising\nit gains", justify="right")
+        table.add_column(console.lines("raising", "it gains"), justify="right")
     largest = max((error.added or 0.0 for error in shown), default=0.0)
     for error in shown:
         bar = [_bar(error.added, largest)] if bars else []
@@ -241,15 +240,15 @@ def _show_layers(layers: Layers, picture: Accuracy | None, top: int) -> None:
         if measured:
             row.append(f"{'◄ ' if error in worth else ''}{_gain(error.gain)}")
         table.add_row(*row, style="bold yellow" if error in worth or error.nonfinite_added else "")
-    console.out.print(table, highlight=False)
+    console.show(table)
     rest = len(layers.errors) - len(shown)
     exact = sum(error.added == 0 for error in layers.errors)
     more = f"{rest} more {'tensor' if rest == 1 else 'tensors'}, " if rest else ""
-    console.out.print(f"[dim]{more}{exact} of {len(layers.errors)} add no error at all[/dim]", highlight=False)
-    console.out.print(f"[dim]{_LEGEND}[/dim]", highlight=False)
+    console.out.print(console.styled(f"{more}{exact} of {len(layers.errors)} add no error at all", "dim"))
+    console.out.print(console.styled(_LEGEND, "dim"))
     if layers.reshaped:
         names = ", ".join(layers.reshaped[:3])
-        console.out.print(f"[dim]left out, of other shapes: {console.plain(names)}[/dim]", highlight=False)
+        console.out.print(console.styled(f"left out, of other shapes: {names}", "dim"))
     _advise(worth, layers.errors)
 
 
@@ -265,21 +264,22 @@ def _advise(worth: list[LayerError], errors: tuple[LayerError, ...]) -> None:
     broken = [error.node.name for error in errors if error.nonfinite_added]
     if broken:
         text = f"Values stop being finite in {', '.join(broken[:3])}: give them fp32 in plan.yaml."
-        console.out.print(f"[bold red]{console.plain(text)}[/bold red]", highlight=False)
+        console.out.print(console.styled(text, "bold red"))
     if worth:
         names = ", ".join(f"{error.node.name} ({_gain(error.gain)} SSIM)" for error in worth)
         text = f"Raise first: {names}. Give them more precision in plan.yaml, and build with --plan."
-        console.out.print(f"[bold yellow]{console.plain(text)}[/bold yellow]", highlight=False)
+        console.out.print(console.styled(text, "bold yellow"))
     elif not broken and any(error.gain is not None for error in errors):
         console.out.print("No single layer stands out: raising any of those gains the picture next to nothing.")
 
 
-def _layer(error: LayerError) -> tuple[str, str, str, str]:
+def _layer(error: LayerError) -> tuple[str, str, str, str | Text]:
     node = error.node
     computed = node.precision
     if node.reference_precision not in {"fp32", node.precision}:
         computed = f"{node.reference_precision} -> {node.precision}"
-    adds = f"[red]{error.nonfinite_added} not finite[/red]" if error.nonfinite_added else _share(error.added)
+    broken = console.styled(f"{error.nonfinite_added} not finite", "red")
+    adds = broken if error.nonfinite_added else _share(error.added)
     return console.plain(node.name), console.plain(node.op), computed, adds
 
 

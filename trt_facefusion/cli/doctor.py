@@ -15,7 +15,11 @@ from trt_facefusion.doctor.examine import Examination, examine
 from trt_facefusion.doctor.findings import ADVICE, PROBLEM, WARNING, Finding
 from trt_facefusion.errors import BackendUnavailableError
 
-_MARKS = {PROBLEM: "[bold red]problem[/bold red]", WARNING: "[yellow]warning[/yellow]", ADVICE: "[cyan]advice[/cyan]"}
+_MARKS = {
+    PROBLEM: console.styled("problem", "bold red"),
+    WARNING: console.styled("warning", "yellow"),
+    ADVICE: console.styled("advice", "cyan"),
+}
 
 
 def command(
@@ -45,7 +49,7 @@ def _show(found: Examination) -> None:
     facts.add_column(overflow="fold")
     for name, value in _facts(found):
         facts.add_row(name, console.plain(value))
-    console.out.print(facts, highlight=False)
+    console.show(facts)
     console.out.print()
     for finding in found.findings:
         _show_finding(finding)
@@ -58,7 +62,7 @@ def _show(found: Examination) -> None:
     style = "bold green" if found.healthy else "bold red"
     if build.backend and not found.healthy:
         verdict += " See the problems above."
-    console.out.print(console.plain(verdict), style=style, highlight=False)
+    console.out.print(verdict, style=style)
 
 
 def _facts(found: Examination) -> list[tuple[str, str]]:
@@ -102,10 +106,11 @@ def _precisions(gpu: Gpu) -> str:
 
 def _show_finding(finding: Finding) -> None:
     row = Table.grid(padding=(0, 1))
-    row.add_column(no_wrap=True, width=8)
+    row.add_column(no_wrap=True, width=len("problem") + 1)
     row.add_column(overflow="fold")
     row.add_row(_MARKS[finding.level], console.plain(finding.text))
     for command in finding.commands:
-        row.add_row("", f"[dim]$[/dim] {console.plain(command)}" if not command.startswith("#") else command[2:])
-    console.out.print(row, highlight=False)
+        advice = command[2:] if command.startswith("#") else console.joined(console.styled("$", "dim"), f" {command}")
+        row.add_row("", advice)
+    console.out.print(row)
     console.out.print()

@@ -15,9 +15,9 @@ from trt_facefusion.backends.kernels import int8_coverage
 from trt_facefusion.backends.pins import LIBRARIES, cuda_version
 from trt_facefusion.cli import console
 from trt_facefusion.errors import StoreError
-from trt_facefusion.precision import plan_rows
+from trt_facefusion.precision import read_rows
 from trt_facefusion.store.identity import folder_label
-from trt_facefusion.store.manifest import Manifest
+from trt_facefusion.store.manifest import CalibrationRecord, Manifest
 from trt_facefusion.store.store import Store
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
@@ -26,12 +26,14 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on s
 def list_command(
     output: Annotated[Path, typer.Option(help="Where engines are stored.")] = Path("engines"), as_json: AsJson = False
 ) -> None:
-    """List the stored engines."""
+    """List the stored engines. Exits with 6 where one of them is damaged, having listed them all."""
     if not output.is_dir():
         raise StoreError(f"there is no folder {output}", "build an engine first, or name the store with --output")
     entries = Store(output).list()
     if as_json:
         console.print_json({"schema": 1, "engines": [_entry(path, found) for path, found in entries]})
+        if any(isinstance(found, StoreError) for _, found in entries):
+            raise typer.Exit(StoreError.exit_code)
         return
     table = Table(header_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name in ("model", "engine", "size", "SSIM drop", "int8 MACs", "made", ""):
@@ -41,24 +43,29 @@ def list_command(
     for path, found in entries:
         model, engine = console.plain(path.parent.name), console.plain(path.name)
         if isinstance(found, StoreError):
-            table.add_row(model, engine, "-", "-", "-", "-", "[red]damaged[/red]")
+            table.add_row(model, engine, "-", "-", "-", "-", console.styled("damaged", "red"))
             continue
         state = f"in place of {found.fallback[0].from_}" if found.fallback else ""
-        drop, share = found.accuracy.get("ssim_drop", 0.0), found.macs_share.get("int8", 0.0)
+        drop, share = found.figures.ssim_drop, found.macs_share.get("int8", 0.0)
         made = found.created.partition("T")[0]
         table.add_row(
             console.plain(folder_label(path, found)),
             engine,
             console.size(found.engine_bytes),
-            f"{drop:.2%}",
+            _figure(drop, ".2%"),
             f"{share:.0%}",
             made,
             state,
         )
-    console.out.print(table if entries else f"no engines in {output}")
-    for _, found in entries:
-        if isinstance(found, StoreError):
-            console.out.print(f"{found.message} {found.remedy}", markup=False, highlight=False, soft_wrap=True)
+    if entries:
+        console.show(table)
+    else:
+        console.line(f"no engines in {output}")
+    damaged = [found for _, found in entries if isinstance(found, StoreError)]
+    for error in damaged:
+        console.line(f"{error.message} {error.remedy}")
+    if damaged:
+        raise typer.Exit(StoreError.exit_code)
 
 
 def _entry(path: Path, found: Manifest | StoreError) -> dict[str, Any]:
@@ -90,7 +97,7 @@ def inspect_command(
         console.print_json(json.loads(manifest.to_json()))
         return
     _show_summary(folder, manifest)
-    _show_layers(plan_rows((folder / "plan.yaml").read_text(encoding="utf-8")), manifest)
+    _show_layers(read_rows(folder / "plan.yaml"), manifest)
     if kernels:
         _show_kernels(manifest)
 
@@ -99,20 +106,21 @@ def _show_summary(folder: Path, m: Manifest) -> None:
     table = Table(show_header=False, title=console.plain(str(folder)), title_justify="left", box=None)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
-    a = m.accuracy
-    drop = f"SSIM drop {a['ssim_drop']:.3%} (worst face {a['ssim_drop_worst']:.3%}), PSNR {a['psnr_db']:.1f} dB"
+    a = m.figures
+    drop = f"SSIM drop {_figure(a.ssim_drop, '.3%')} (worst face {_figure(a.ssim_drop_worst, '.3%')})"
+    drop += f", PSNR {_figure(a.psnr_db, '.1f')} dB"
     rows = {
         "model": f"{m.model}, sha256 {m.inputs.model_sha256[:16]}",
         "engine": f"{m.precision} for {m.target} by {m.backend} {m.backend_version}, {console.size(m.engine_bytes)}",
         "runs on": _machine(m),
         "shapes": "; ".join(f"{name}: {_range(shapes)}" for name, shapes in m.shapes.items()),
-        "accuracy": f"{drop}, identity {a['identity_cosine']:.4f}, on {a['faces']} faces",
+        "accuracy": f"{drop}, identity {_figure(a.identity_cosine, '.4f')}, on {_figure(a.faces, 'd')} faces",
         "verified with": m.verified_with,
         "gate": "passed" if m.gate.passed else "; ".join(m.gate.reasons),
         "MACs": ", ".join(f"{name} {share:.1%}" for name, share in m.macs_share.items()),
         "int8 kernels": f"{m.int8_kernels.real} of {m.int8_kernels.planned} planned"
         + (f"; missing: {', '.join(m.int8_kernels.missing)}" if m.int8_kernels.missing else ""),
-        "calibration": _calibration(m.inputs.settings.get("calibration")),
+        "calibration": _calibration(m.calibration),
         "made": f"{m.created} by trt-facefusion {m.tool_version} in {m.seconds:.1f} s",
     }
     for name, value in rows.items():
@@ -121,17 +129,21 @@ def _show_summary(folder: Path, m: Manifest) -> None:
         table.add_row("fell back", console.plain(f"{step.from_} -> {step.to}: {step.reason}"))
     for warning in m.warnings:
         table.add_row("warning", console.plain(warning))
-    console.out.print(table, highlight=False)
+    console.show(table)
 
 
-def _calibration(record: Any) -> str:
-    if not isinstance(record, dict) or not record:
+def _figure(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def _calibration(record: CalibrationRecord | None) -> str:
+    if record is None:
         return "none needed"
-    tried = sorted(record.get("ssim_drop", {}).items(), key=lambda item: item[1])
-    drops = ", ".join(f"{rule} {drop:.3%}" for rule, drop in tried)
-    chosen = f"rule {record.get('rule')}" + (", channels equalised" if record.get("equalised") else "")
-    chosen += f" and {record['shifted']} tensors shifted" if record.get("shifted") else ""
-    chosen += f", layers corrected by {' + '.join(record['corrections'])}" if record.get("corrections") else ""
+    measured = [(rule, drop) for rule, drop in record.ssim_drop.items() if drop is not None]
+    drops = ", ".join(f"{rule} {drop:.3%}" for rule, drop in sorted(measured, key=lambda item: item[1]))
+    chosen = f"rule {record.rule}" + (", channels equalised" if record.equalised else "")
+    chosen += f" and {record.shifted} tensors shifted" if record.shifted else ""
+    chosen += f", layers corrected by {' + '.join(record.corrections)}" if record.corrections else ""
     return chosen + (f"; SSIM drop on calibration faces: {drops}" if drops else "")
 
 
@@ -175,7 +187,7 @@ def _show_layers(rows: list[dict[str, Any]], m: Manifest) -> None:
         table.add_row(
             console.plain(row["name"]), share, row["precision"], got.dtypes or "-", row["reason"], style=style
         )
-    console.out.print(table, highlight=False)
+    console.show(table)
 
 
 def _show_kernels(m: Manifest) -> None:
@@ -185,7 +197,7 @@ def _show_kernels(m: Manifest) -> None:
     for kernel in m.kernels:
         style = "green" if kernel.is_int8_math else ""
         table.add_row(kernel.type, kernel.dtypes, console.plain(_nodes(kernel)), style=style)
-    console.out.print(table, highlight=False)
+    console.show(table)
 
 
 def _nodes(kernel: Kernel) -> str:

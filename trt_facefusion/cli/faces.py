@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import numpy as np
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from trt_facefusion.cli import console
 from trt_facefusion.curation.coverage import Coverage, Finding, Row, coverage
@@ -212,29 +213,29 @@ def _write_sheet(target: Path, title: str, subtitle: str, found: Survey, covered
 
 
 def _show(found: Survey, covered: Coverage) -> None:
-    console.out.print(_summary(found), highlight=False)
+    console.out.print(_summary(found))
     kinds = found.faces.summary()
     if kinds:
         told = ", ".join(f"{count} {KINDS[kind]}" for kind, count in kinds.items())
-        console.out.print(f"skipped: {told}", highlight=False)
+        console.out.print(f"skipped: {told}")
     if found.faces.note:
-        console.out.print(found.faces.note, highlight=False, markup=False)
-    console.out.print(_table({"share": covered}))
+        console.out.print(console.plain(found.faces.note))
+    console.show(_table({"share": covered}))
     _show_findings("Gaps", covered.gaps, "yellow")
     _show_findings("Wrong with the set", covered.problems, "red")
     if not covered.problems and not covered.gaps:
-        console.out.print("[green]nothing is missing[/green]")
+        console.out.print(console.styled("nothing is missing", "green"))
 
 
 def _show_selection(result: Curated, output: Path) -> None:
     before, after = result.coverage["before"], result.coverage["after"]
     chosen, everything = len(result.selection.chosen), len(result.survey)
-    console.out.print(_table({f"all {everything}": before, f"chosen {chosen}": after}))
+    console.show(_table({f"all {everything}": before, f"chosen {chosen}": after}))
     _show_findings("Still missing", after.gaps, "yellow")
     _show_findings("Wrong with the set", result.problems, "red")
     dropped = len(result.selection.dropped)
     text = f"chosen {chosen} of {everything} faces; {dropped} left out as too poor or near copies"
-    console.out.print(text, highlight=False)
+    console.out.print(text)
     _say_files([output])
 
 
@@ -256,9 +257,9 @@ def _table(columns: dict[str, Coverage]) -> Table:
     return table
 
 
-def _share(row: Row) -> str:
+def _share(row: Row) -> str | Text:
     text = f"{row.share:.1%}"
-    return f"[yellow]{text}[/yellow]" if row.gap else text
+    return console.styled(text, "yellow") if row.gap else text
 
 
 def _aim(row: Row) -> str:
@@ -271,16 +272,17 @@ def _aim(row: Row) -> str:
 def _show_findings(heading: str, findings: Sequence[Finding], colour: str) -> None:
     if not findings:
         return
-    console.out.print(f"\n[bold {colour}]{heading}[/bold {colour}]")
+    console.line()
+    console.line(console.styled(heading, f"bold {colour}"))
     for finding in findings:
         hanging = Table.grid(padding=(0, 1))
         hanging.add_column(no_wrap=True)
-        hanging.add_column()
-        hanging.add_row(f"[{colour}]![/{colour}]", console.plain(finding.text))
-        hanging.add_row("", f"[dim]{console.plain(finding.advice)}[/dim]")
-        console.out.print(hanging, highlight=False)
+        hanging.add_column(overflow="fold")
+        hanging.add_row(console.styled("!", colour), console.plain(finding.text))
+        hanging.add_row("", console.styled(finding.advice, "dim"))
+        console.out.print(hanging)
 
 
 def _say_files(files: Sequence[Path]) -> None:
     for file in files:
-        console.out.print(f"written: {file}", highlight=False, markup=False, soft_wrap=True)
+        console.line(f"written: {file}")

@@ -5,32 +5,44 @@ The commands are imported inside of `run`: it takes a second, and Ctrl-C may com
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
 import traceback
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 
-from trt_facefusion.errors import BadInputError, TrtFaceFusionError
+from trt_facefusion.errors import BadInputError, StoreError, TrtFaceFusionError
 from trt_facefusion.leftovers import listen
 
 INTERNAL = 1
 INTERRUPTED = 130
 HUNG_UP = 129
 """128 + SIGHUP: the terminal that the command was started from has gone."""
+READER_GONE = 141
+"""What a shell reports of a program that SIGPIPE ended: whoever read the output has gone."""
 
 
 def main() -> None:
     """Run the command line that the process was started with, and exit with its code."""
+    _prepare_streams()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # containers and CI stop a build with it
     hung_up = _end_when_hung_up()
-    code = run(sys.argv[1:])
+    arguments = sys.argv[1:]
+    code = run(arguments)
     code = HUNG_UP if hung_up else code
     try:
         sys.stdout.flush()
-    except BrokenPipeError:  # whoever read the output has gone; Python would complain about it when it ends
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = code or INTERNAL
+    except BrokenPipeError:
+        code = code or READER_GONE
+    except OSError as error:
+        code = code or _fail(_output_error(error), arguments)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:  # Python would try again when it ends, and complain
+            with suppress(OSError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     sys.exit(code)
 
 
@@ -61,20 +73,39 @@ def _is_terminal(stream: int) -> bool:
 
 def run(arguments: list[str]) -> int:
     """Run one command line and turn every error into a message, a remedy and an exit code, which it gives."""
+    from trt_facefusion.cli import console
+
+    with console.json_only() if "--json" in arguments else nullcontext():
+        return _guarded(arguments)
+
+
+def _guarded(arguments: list[str]) -> int:
     try:
         return _run(arguments)
-    except KeyboardInterrupt:
-        message = "interrupted: nothing half-written is left, engines that were stored before are as they were"
-        return _fail(_InterruptedError(message, "run the same command again"), arguments)
-    except TrtFaceFusionError as error:
-        return _fail(error, arguments)
     except BrokenPipeError:
-        return INTERNAL
-    except Exception as error:
-        traceback.print_exc()
-        return _fail(
-            _InternalError(f"{type(error).__name__}: {error}", "this is a bug of trt-ff: report it"), arguments
+        return READER_GONE
+    except (Exception, KeyboardInterrupt, SystemExit) as error:
+        return _fail(_told(error), arguments)
+
+
+def _told(error: BaseException) -> TrtFaceFusionError:
+    """Any error as one with a cause and a remedy."""
+    if isinstance(error, TrtFaceFusionError):
+        return error
+    if isinstance(error, KeyboardInterrupt):
+        message = "interrupted: nothing half-written is left, engines that were stored before are as they were"
+        return _InterruptedError(message, "run the same command again")
+    if isinstance(error, MemoryError):
+        error = OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+    if isinstance(error, OSError):
+        return _system_error(error)
+    if isinstance(error, SystemExit):  # from code that is not ours: the factory of --model
+        return BadInputError(
+            f"code that was loaded ended the program, by sys.exit({error.code!r:.40})", "take that out of it"
         )
+    with suppress(OSError):
+        traceback.print_exception(error)
+    return _InternalError(f"{type(error).__name__}: {error}", "this is a bug of trt-ff: report it")
 
 
 def _run(arguments: list[str]) -> int:
@@ -85,7 +116,7 @@ def _run(arguments: list[str]) -> int:
     from trt_facefusion.cli.app import app
 
     listen(console.warn)
-    _require_words(arguments)
+    _require_values(arguments)
     try:
         code = app(arguments, standalone_mode=False)
     except typer.Abort as error:
@@ -94,25 +125,63 @@ def _run(arguments: list[str]) -> int:
         if not error.format_message():  # no command at all: the help was shown
             return BadInputError.exit_code
         raise BadInputError(error.format_message(), f"see {_help_of(arguments)}") from error
+    except console.OutputError as error:
+        if isinstance(error.cause, BrokenPipeError):
+            raise error.cause from error
+        raise _output_error(error.cause) from error
     if code == INTERRUPTED:  # what typer makes of Ctrl-C, without a word
         raise KeyboardInterrupt
     return code if isinstance(code, int) else 0
 
 
-def _require_words(arguments: list[str]) -> None:
-    """Refuse an empty value: as a folder it would mean the current one, and it comes from an unset variable."""
-    for number, word in enumerate(arguments):
-        if word == "" or (word.startswith("--") and word.endswith("=")):
-            before = arguments[number - 1] if number and word == "" else word.rstrip("=")
-            name = before if before.startswith("-") else "an argument"
-            raise BadInputError(f"{name} is empty", "give it a value, or leave it out (is a variable not set?)")
+def _prepare_streams() -> None:
+    """Nothing ends in a traceback because a terminal or a pipe cannot hold a letter, or because there is none."""
+    from trt_facefusion.cli import console
+
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by whoever started the process
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115  # a name, open for the process's life
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors=console.SUBSTITUTES)
+
+
+def _require_values(arguments: list[str]) -> None:
+    """Raise `BadInputError` for a value that is empty: as a path it would silently be the current folder."""
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        option, equals, value = argument.partition("=")
+        if not argument.strip() or (option.startswith("--") and equals and not value.strip()):
+            name = option if equals else before if before.startswith("-") else "an argument"
+            raise BadInputError(f"{name} is empty", f"give it a value; see {_help_of(arguments)}")
 
 
 def _fail(error: TrtFaceFusionError, arguments: list[str]) -> int:
     from trt_facefusion.cli import console
 
-    console.print_error(error, "--json" in arguments)
+    with suppress(OSError, console.OutputError):  # the terminal may have gone, too
+        console.print_error(error, "--json" in arguments)
     return error.exit_code
+
+
+def _output_error(error: OSError) -> StoreError:
+    return StoreError(
+        f"the output cannot be written: {error.strerror or error}", "write it to a place with room, or read it all"
+    )
+
+
+def _system_error(error: OSError) -> StoreError:
+    """An error of the operating system that nobody foresaw: its cause as it gives it, and the file if it is known."""
+    temporary = error.errno in _FULL or (error.errno == errno.ENOENT and "temporary directory" in str(error))
+    where = f": {error.filename}" if error.filename else ""
+    remedy = "check that file or folder, its rights and its disk"
+    if temporary:
+        remedy = "free some space, also in the temporary folder, or name another one with TMPDIR"
+    if error.errno == errno.ENOMEM:
+        remedy = "close other programs, or take a machine with more memory"
+    return StoreError(f"the operating system refused: {error.strerror or error}{where}", remedy)
+
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def _help_of(arguments: list[str]) -> str:

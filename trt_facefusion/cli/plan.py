@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +14,8 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from trt_facefusion.cli import console, options
+from trt_facefusion.documents import DocumentError, parse_json, read_bytes
+from trt_facefusion.errors import BadInputError
 from trt_facefusion.files import write_atomic
 from trt_facefusion.pipeline.planning import PlanResult, make_plan
 from trt_facefusion.pipeline.record import SEARCH
@@ -21,6 +25,7 @@ from trt_facefusion.types import Precision
 
 CHART = "search.svg"
 _SHOWN = 3
+_WRITTEN = "plan_sha256"
 
 
 def command(
@@ -51,6 +56,7 @@ def command(
         Path, typer.Option("--output", "-o", help="plan.yaml to write, and search.json and search.svg beside it.")
     ] = Path("plan.yaml"),
     cache: options.Cache = Path("calib_cache"),
+    force: Annotated[bool, typer.Option("--force", help="Replace a plan that was edited.")] = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Search the INT8 plan: the most arithmetic in INT8 that the accuracy budget allows.
@@ -59,6 +65,8 @@ def command(
     and against all others. Plans on the way are measured whole, and the chosen one is verified on
     faces that calibration never saw. `trt-ff build` does the same; `--plan FILE` takes the result.
     """
+    if not force:
+        _require_unedited(output)
     limits = {"--max-calib": max_calib, "--max-eval": max_eval, "--search-faces": search_faces}
     options.check_numbers(rule, corrections, limits)
     source = options.source_of(onnx, checkpoint, model, weights_key)
@@ -97,8 +105,10 @@ def command(
 def _write(result: PlanResult, output: Path) -> list[Path]:
     search = result.search or {}
     chart = charts.standalone(charts.pareto(search.get("points", [])))
+    text = result.plan.dumps()
+    search = {**search, _WRITTEN: hashlib.sha256(text.encode()).hexdigest()}
     files = {
-        output: result.plan.dumps(),
+        output: text,
         output.with_name(SEARCH): json.dumps(search, indent=1) + "\n",
         output.with_name(CHART): chart,
     }
@@ -107,10 +117,24 @@ def _write(result: PlanResult, output: Path) -> list[Path]:
     return list(files)
 
 
+def _require_unedited(output: Path) -> None:
+    """Raise `BadInputError` if a file stands at ``output`` that this command did not leave there as it is."""
+    if not output.exists():
+        return
+    with suppress(OSError, DocumentError):
+        written = parse_json(read_bytes(output.with_name(SEARCH)))
+        if isinstance(written, dict) and written.get(_WRITTEN) == hashlib.sha256(read_bytes(output)).hexdigest():
+            return
+    raise BadInputError(
+        f"{output} exists, and is not as `trt-ff plan` left it: it may have been edited",
+        "name another file with --output, or replace it with --force",
+    )
+
+
 def show(result: PlanResult) -> None:
     """The front, and what was chosen."""
     if result.search:
-        console.out.print(front(result.search), highlight=False)
+        console.show(front(result.search))
         for name, why in result.search["excluded"].items():
             _line(f"no candidate: {name}: {why}")
     accuracy, shares = result.accuracy, result.plan.macs_share()
@@ -139,7 +163,7 @@ def front(search: Mapping[str, Any]) -> Table:
         raised = point["raised"]
         names = ", ".join(raised[:_SHOWN]) + (f" and {len(raised) - _SHOWN} more" if len(raised) > _SHOWN else "")
         table.add_row(
-            "[green]>[/green]" if point["chosen"] else "",
+            console.styled(">", "green") if point["chosen"] else "",
             f"{point['int8_macs_share']:.1%}",
             f"{point['ssim_drop']:.3%}",
             f"{point['ssim_drop_worst']:.3%}",
@@ -151,4 +175,4 @@ def front(search: Mapping[str, Any]) -> Table:
 
 
 def _line(text: str) -> None:
-    console.out.print(console.plain(text), highlight=False, soft_wrap=True)
+    console.line(text)

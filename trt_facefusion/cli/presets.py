@@ -20,7 +20,7 @@ def command(
     """List the known generators and what each expects."""
     if syntax:
         text = INPUT_HELP.replace("TEMPLATES", ", ".join(TEMPLATES))
-        console.out.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)
+        console.out.print(console.lines(*text.splitlines()), soft_wrap=True)
         return
     table = Table(header_style="bold")
     for name in ("preset", "inputs", "crop template", "embedder"):
@@ -42,5 +42,5 @@ def command(
             else:
                 inputs.append(f"{spec.name}: {spec.path if isinstance(spec, FileInput) else spec.value}")
         embedder = preset.embedder if preset.embedding else "-"
-        table.add_row(preset.name, "\n".join(inputs), preset.template, embedder)
-    console.out.print(table)
+        table.add_row(preset.name, console.lines(*inputs), preset.template, embedder)
+    console.show(table)

@@ -7,6 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from trt_facefusion.cli import console
 from trt_facefusion.errors import BadInputError
@@ -130,21 +131,21 @@ def _write_plot(result: ProfileResult, path: Path) -> None:
 
     text = profile_chart.page(result) if path.suffix == ".html" else profile_chart.svg(result)
     write_atomic(path, text.encode(), option="--plot")
-    console.err.print(f"plot: {path}", highlight=False, markup=False, soft_wrap=True)
+    console.err.print(f"plot: {path}", soft_wrap=True)
 
 
 def show(result: ProfileResult, top: int) -> None:
     """The tables: figures, sweeps, comparison, and the slowest layers."""
     profiles = [result.one] + ([result.other] if result.other is not None else [])
-    table = Table(title_justify="left", header_style="bold", title=console.plain(_title(result.one)))
+    table = Table(title_justify="left", header_style="bold", title=_title(result.one))
     table.add_column("")
     for number, profile in enumerate(profiles):
-        name = console.plain(profile.label) + (" [red]STAND-IN[/red]" if profile.stand_in else "")
+        name = console.joined(profile.label, *([console.styled(" STAND-IN", "red")] if profile.stand_in else []))
         table.add_column(name, justify="right", overflow="fold", ratio=1 if number else None)
     columns = [_figures(profile) for profile in profiles]
-    for name in columns[0]:
-        table.add_row(name, *(column.get(name, "-") for column in columns), end_section=name in _ENDS)
-    console.out.print(table, highlight=False)
+    for row in columns[0]:
+        table.add_row(row, *(column.get(row, "-") for column in columns), end_section=row in _ENDS)
+    console.show(table)
     _show_comparison(result)
     _show_trtexec(result)
     for profile in profiles:
@@ -154,8 +155,8 @@ def show(result: ProfileResult, top: int) -> None:
 _ENDS = {"latency max", "faces per second", "download", "memory"}
 
 
-def _title(profile: Profile) -> str:
-    return f"{len(profile.times_ms)} calls, batch {profile.batch}, {profile.inputs}\n{profile.device}"
+def _title(profile: Profile) -> Text:
+    return console.lines(f"{len(profile.times_ms)} calls, batch {profile.batch}, {profile.inputs}", profile.device)
 
 
 def _figures(profile: Profile) -> dict[str, str]:
@@ -182,25 +183,28 @@ def _show_comparison(result: ProfileResult) -> None:
     found = result.comparison
     if found is None or result.other is None:
         return
-    one, other = console.plain(result.one.label), console.plain(result.other.label)
-    verdict = "" if found.differ else " [yellow]No difference that is not chance.[/yellow]"
-    console.out.print(
-        f"{other} takes [bold]{found.ratio:.3f}[/bold] times as long as {one} "
-        f"(95 % interval {found.low:.3f} to {found.high:.3f}, {found.rounds} rounds in alternating order).{verdict}",
-        highlight=False,
+    verdict = "" if found.differ else " No difference that is not chance."
+    text = console.joined(
+        f"{result.other.label} takes ",
+        console.styled(f"{found.ratio:.3f}", "bold"),
+        f" times as long as {result.one.label} "
+        f"(95 % interval {found.low:.3f} to {found.high:.3f}, {found.rounds} rounds in alternating order).",
+        console.styled(verdict, "yellow"),
     )
+    console.out.print(text)
 
 
 def _show_trtexec(result: ProfileResult) -> None:
     ratio, times = result.trtexec_ratio, result.trtexec
     if ratio is None or times is None:
         return
-    console.out.print(
+    text = console.joined(
         f"trtexec, {times.calls} calls: p50 {times.latency.p50:.3f} ms, of which compute {times.compute_ms:.3f} ms. "
-        f"This runtime takes [bold]{ratio['latency']:.3f}[/bold] times as long "
-        f"(on the GPU alone {ratio['device']:.3f}, compute {ratio['compute']:.3f}).",
-        highlight=False,
+        "This runtime takes ",
+        console.styled(f"{ratio['latency']:.3f}", "bold"),
+        f" times as long (on the GPU alone {ratio['device']:.3f}, compute {ratio['compute']:.3f}).",
     )
+    console.out.print(text)
 
 
 def _show_layers(profile: Profile, top: int) -> None:
@@ -210,7 +214,7 @@ def _show_layers(profile: Profile, top: int) -> None:
     told = ", ".join(f"{_OUTSIDE if name == '-' else name} {share:.0%}" for name, share in shares.items())
     about = f" ({told})" if set(shares) != {"-"} else ""  # an ONNX file has no plan
     shown = profile.layers[:top]
-    title = f"{console.plain(profile.label)}: the slowest {len(shown)} of {len(profile.layers)} layers{about}"
+    title = f"{profile.label}: the slowest {len(shown)} of {len(profile.layers)} layers{about}"
     table = Table(title=title, title_justify="left", header_style="bold")
     table.add_column("layer", overflow="fold")
     for name in ("ms", "share"):
@@ -224,7 +228,7 @@ def _show_layers(profile: Profile, top: int) -> None:
         bar = _bar(layer.time_ms / (shown[0].time_ms or 1))
         row = (f"{layer.time_ms:.3f}", f"{layer.share:.1%}", bar, plan, layer.dtypes or "-")
         table.add_row(console.plain(f"{layer.name} ({layer.type})" if layer.type else layer.name), *row, style=style)
-    console.out.print(table, highlight=False)
+    console.show(table)
 
 
 def _bar(share: float) -> str:

@@ -35,4 +35,4 @@ def command(
     if as_json:
         console.print_json({"schema": 1, "run": str(folder), "report": str(page), "size_bytes": len(text)})
     else:
-        console.out.print(f"report: {page}", highlight=False, markup=False, soft_wrap=True)
+        console.line(f"report: {page}")

@@ -21,7 +21,7 @@ from trt_facefusion.errors import BadInputError
 from trt_facefusion.leftovers import scratch_folder
 from trt_facefusion.pipeline.rings import Source
 from trt_facefusion.pipeline.subject import Subject
-from trt_facefusion.precision import plan_rows
+from trt_facefusion.precision import read_rows
 from trt_facefusion.presets.fit import batch_of, fit_inputs
 from trt_facefusion.profiling.layers import Layer, layers
 from trt_facefusion.profiling.measure import Counts, Point, Ring, batch_point, powers_between, throughput
@@ -156,7 +156,7 @@ class Bench:
         """The rows of the plan, where there is one."""
         path = self.found.graph.parent / "plan.yaml"
         known = self.found.contract is not None and path.is_file()
-        return plan_rows(path.read_text(encoding="utf-8")) if known else []
+        return read_rows(path) if known else []
 
     def opened(self, in_flight: int) -> Runner:
         """A runner for so many inferences at once."""

@@ -22,7 +22,7 @@ from trt_facefusion.pipeline.context import Context, Note
 from trt_facefusion.pipeline.namesakes import lock_model, tell_replaced, tell_stale
 from trt_facefusion.pipeline.record import SEARCH, RunRecord, read_search, record_of
 from trt_facefusion.pipeline.settings import BuildSettings, engine_key
-from trt_facefusion.precision import plan_rows
+from trt_facefusion.precision import read_rows
 from trt_facefusion.store.identity import ORIGIN
 from trt_facefusion.store.manifest import Fallback, Gate, Inputs, Int8Kernels, Manifest
 from trt_facefusion.store.store import Store
@@ -120,7 +120,7 @@ def _record(builder: _Builder, engines: tuple[EngineResult, ...], seconds: float
             "up_to_date": engine.up_to_date,
             "folder": str(engine.folder),
             "manifest": json.loads(engine.manifest.to_json()),
-            "plan": plan_rows((engine.folder / "plan.yaml").read_text(encoding="utf-8")),
+            "plan": read_rows(engine.folder / "plan.yaml"),
             "search": read_search(engine.folder),
         }
         for engine in engines

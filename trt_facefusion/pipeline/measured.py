@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from trt_facefusion.calibration.cache import cache_path
+from trt_facefusion.documents import DocumentError, decode, parse_json, read_bytes
 from trt_facefusion.errors import StoreError
 from trt_facefusion.export import model_digest
 from trt_facefusion.files import write_atomic
@@ -39,10 +40,11 @@ class Measured:
         found = {} if context.settings.recalibrate else _read(path).get(section, {})
         if isinstance(found, dict) and found.get("key") == key:
             try:
-                figures = {frozenset(row[0]): Figures(*row[1:]) for row in found["plans"]}
-                return cls(context, path, section, key, figures, int(found["passes"]), float(found["seconds"]))
-            except (KeyError, TypeError, ValueError, IndexError):
-                context.note(f"{path} is damaged: its plans are measured again")
+                stored = decode(_Section, found, section)
+                figures = dict(_plan(row, f"{section}.plans[{number}]") for number, row in enumerate(stored.plans))
+                return cls(context, path, section, key, figures, stored.passes, stored.seconds)
+            except DocumentError as error:
+                context.note(f"{path} is damaged ({error}): its plans are measured again")
         return cls(context, path, section, key, {})
 
     def save(self, figures: Mapping[Choice, Figures], passes: int, seconds: float) -> None:
@@ -59,9 +61,32 @@ class Measured:
             self.context.note(f"the search's measurements are not kept: {error.message}")
 
 
+@dataclass(frozen=True)
+class _Section:
+    """What is kept of one kind of search; a row of ``plans`` is the groups in INT8 and the figures."""
+
+    key: str
+    passes: int
+    seconds: float
+    plans: tuple[Any, ...]
+
+
+def _plan(row: Any, where: str) -> tuple[Choice, Figures]:
+    if not isinstance(row, list) or not 3 <= len(row) <= 1 + len(fields(Figures)):
+        raise DocumentError(f"{where} is no plan with its figures")
+    named = dict(zip((field.name for field in fields(Figures)), row[1:], strict=False))
+    groups = decode(_Groups, {"groups": row[0]}, where).groups
+    return frozenset(groups), decode(Figures, named, where, lenient=True)
+
+
+@dataclass(frozen=True)
+class _Groups:
+    groups: tuple[int, ...]
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
-        document = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+        document = parse_json(read_bytes(path))
+    except (OSError, DocumentError):
         return {}
     return document if isinstance(document, dict) and document.get("schema") == SCHEMA else {}

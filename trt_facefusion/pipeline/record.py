@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +15,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trt_facefusion import __version__
+from trt_facefusion.arrays import read_npz
 from trt_facefusion.calibration.noise import clipped_share, sqnr_db
+from trt_facefusion.documents import DocumentError, decode, parse_json, read_bytes
 from trt_facefusion.errors import StoreError
 from trt_facefusion.faces.folder import KINDS
+from trt_facefusion.files import store_error
 from trt_facefusion.graph import GraphView
 from trt_facefusion.lowering.affine import equalised_name
 from trt_facefusion.pipeline.calibrate import Ranges
 from trt_facefusion.pipeline.context import Context
 from trt_facefusion.pipeline.gallery import Gallery
+from trt_facefusion.pipeline.record_facts import RunFacts, SearchFacts, check_pictures, read_facts
+from trt_facefusion.presets import ImageInput, Preset
+from trt_facefusion.presets.inputs import SOURCE
 from trt_facefusion.types import Precision
 
 SCHEMA = 1
 FACTS, PICTURES, SEARCH = "run.json", "pictures.npz", "search.json"
 SHOWN_TENSORS = 12
 _SHOWN_BINS = 128
+_LARGEST_PICTURES = 768 << 20
+_REMEDY = "Name a folder that a build wrote (reports/MODEL/TIME), or build again with --force."
 
 
 @dataclass(frozen=True)
@@ -44,6 +53,11 @@ class RunRecord:
         text = json.dumps({"schema": SCHEMA, **self.facts}, indent=1, allow_nan=False) + "\n"
         return {FACTS: text.encode(), PICTURES: packed.getvalue()}
 
+    @cached_property
+    def shown(self) -> RunFacts:
+        """The facts as a reader of the record's files finds them."""
+        return read_facts(json.loads(json.dumps(self.facts)))
+
     @classmethod
     def load(cls, folder: Path) -> RunRecord:
         """Read what `files` wrote into ``folder``.
@@ -51,15 +65,19 @@ class RunRecord:
         Raises:
             StoreError: no record there, a damaged one, or one of another schema.
         """
-        remedy = "Name a folder that a build wrote (reports/MODEL/TIME), or build again with --force."
+        file = folder / FACTS
         try:
-            facts = json.loads((folder / FACTS).read_bytes())
-            with np.load(folder / PICTURES, allow_pickle=False) as packed:
-                pictures = {name: packed[name] for name in packed.files}
-        except (OSError, ValueError, EOFError, KeyError) as error:
-            raise StoreError(f"{folder} holds no readable record of a build: {error}.", remedy) from error
-        if not isinstance(facts, dict) or facts.pop("schema", None) != SCHEMA:
-            raise StoreError(f"{folder} holds a record of another version of this tool.", remedy)
+            facts = parse_json(read_bytes(file))
+            if not isinstance(facts, dict) or facts.pop("schema", None) != SCHEMA:
+                raise StoreError(f"{file}: it is a record of another version of this tool.", _REMEDY)
+            known = read_facts(facts)
+            file = folder / PICTURES
+            pictures = read_npz(file, _LARGEST_PICTURES)
+            check_pictures(known, pictures)
+        except DocumentError as error:
+            raise StoreError(f"{file}: {error}.", _REMEDY) from error
+        except OSError as error:
+            raise StoreError(f"{file} cannot be read: {error.strerror or error}.", _REMEDY) from error
         return cls(facts, pictures)
 
 
@@ -82,15 +100,43 @@ def record_of(
         "skipped": {KINDS[kind]: count for kind, count in calib.summary().items()},
         "engines": engines,
         "tensors": tensor_facts(ranges, list(dict.fromkeys(int8)), context.view) if int8 else [],
+        "limits": {p.value: _limits(context, p) for p in Precision},
+        "swaps": _swaps(context.settings.preset),
         "gallery": {"faces": gallery.faces, "worst": gallery.worst, "ssim_drop": gallery.ssim_drop},
     }
     return RunRecord(facts, gallery.pictures)
 
 
+def _limits(context: Context, precision: Precision) -> dict[str, float | None]:
+    gate = context.settings.gate(precision)
+    names = ("max_ssim_drop", "max_ssim_drop_worst", "max_perceptual", "min_identity")
+    return {name: getattr(gate, name) for name in names}
+
+
+def _swaps(preset: Preset) -> bool:
+    """Whether a generator takes another person's identity, as an embedding or as a picture."""
+    return preset.embedding is not None or any(
+        isinstance(spec, ImageInput) and spec.shows(SOURCE) for spec in preset.inputs
+    )
+
+
 def read_search(folder: Path) -> dict[str, Any] | None:
-    """What the plan search left in an engine's folder; None where the plan was not searched for."""
+    """What the plan search left in an engine's folder; None where the plan was not searched for.
+
+    Raises:
+        StoreError: the file is damaged.
+    """
     path = folder / SEARCH
-    return json.loads(path.read_bytes()) if path.is_file() else None
+    if not path.exists():
+        return None
+    try:
+        found: dict[str, Any] = parse_json(read_bytes(path))
+        decode(SearchFacts, found, "search", lenient=True)
+    except DocumentError as error:
+        raise StoreError(f"{path}: {error}.", "Build the engine again with --force.") from error
+    except OSError as error:
+        raise store_error(error, path, "read") from error
+    return found
 
 
 def tensor_facts(ranges: Ranges, nodes: Sequence[str], view: GraphView) -> list[dict[str, Any]]:

@@ -1,7 +1,17 @@
 """The plan (node -> precision, with a reason), the rules that make one, and the repair of one that failed."""
 
-from trt_facefusion.precision.plan import Plan, PlannedNode, loads, plan_rows, quantisable, read_plan
+from trt_facefusion.precision.plan import Plan, PlannedNode, loads, plan_rows, quantisable, read_plan, read_rows
 from trt_facefusion.precision.ranges import Seen
 from trt_facefusion.precision.rules import plan_by_rules
 
-__all__ = ["Plan", "PlannedNode", "Seen", "loads", "plan_by_rules", "plan_rows", "quantisable", "read_plan"]
+__all__ = [
+    "Plan",
+    "PlannedNode",
+    "Seen",
+    "loads",
+    "plan_by_rules",
+    "plan_rows",
+    "quantisable",
+    "read_plan",
+    "read_rows",
+]

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from trt_facefusion.documents import LATER, DocumentError, decode, read_bytes
 from trt_facefusion.errors import PlanError
-from trt_facefusion.files import require_regular_file
 from trt_facefusion.graph import GraphView, Role, attribute, classify, macs
+from trt_facefusion.plain_yaml import LARGEST_BYTES, parse_yaml
 from trt_facefusion.precision.facts import no_kernel
+from trt_facefusion.text import printable
 from trt_facefusion.types import Precision
 
 SCHEMA = 1
+_REMEDY = "start from a plan.yaml that a build wrote, and change only `precision` and `reason`"
 
 _HEADER = """\
 # Precision plan: every node of the network, its precision and the reason.
@@ -103,7 +106,7 @@ class Plan:
             | ({"quantisable": True} if n.quantisable else {})
             for n in self.nodes
         ]
-        head = yaml.safe_dump({"schema": SCHEMA, "model": self.model, "model_digest": self.model_digest})
+        head = yaml.safe_dump({"schema": SCHEMA, "model": printable(self.model), "model_digest": self.model_digest})
         # One flow-style line a node: a person compares and edits lines, not blocks.
         lines = [yaml.safe_dump(row, default_flow_style=True, sort_keys=False, width=10_000).strip() for row in rows]
         return _HEADER + head + "nodes:\n" + "".join(f"- {line}\n" for line in lines)
@@ -149,10 +152,11 @@ def loads(text: str, view: GraphView, digest: str, model: str) -> Plan:
     """The plan in ``text``, checked against the model it is for. Nodes it leaves out stay as ``FP32``.
 
     Raises:
-        PlanError: not YAML, not a plan, another schema, unknown or repeated nodes, unknown precisions, INT8 where it is
-            impossible.
+        PlanError: not YAML, not a plan, another schema or model, unknown or repeated nodes, unknown precisions, INT8
+            where it is impossible.
     """
-    rows = plan_rows(text)
+    document = _document(text)
+    rows = _rows(document)
     known = {node.name: node for node in describe(view)}
     unknown = [str(row["name"]) for row in rows if row["name"] not in known]
     if unknown:
@@ -165,46 +169,112 @@ def loads(text: str, view: GraphView, digest: str, model: str) -> Plan:
         raise PlanError(f"the plan names {', '.join(twice[:5])} more than once", "keep one line for each node")
     for row in rows:
         known[row["name"]] = _apply(known[row["name"]], row)
+    _check_model(document, digest, model)  # last: a node that does not fit says more
     return Plan(model, digest, tuple(known.values()))
 
 
 def read_plan(path: Path, view: GraphView, digest: str, model: str) -> Plan:
     """`loads` of a file."""
-    require_regular_file(path, "plan", PlanError)
+    text = _text(path)
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise PlanError(f"cannot read the plan {path}: {error}", "name a plan.yaml that a build wrote") from error
-    return loads(text, view, digest, model)
+        return loads(text, view, digest, model)
+    except PlanError as error:
+        raise PlanError(f"{path}: {error.message}", error.remedy) from error
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """`plan_rows` of a file."""
+    text = _text(path)
+    try:
+        return plan_rows(text)
+    except PlanError as error:
+        raise PlanError(f"{path}: {error.message}", error.remedy) from error
+
+
+def _text(path: Path) -> str:
+    remedy = "name a plan.yaml that a build wrote"
+    try:
+        return read_bytes(path, LARGEST_BYTES).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise PlanError(f"{path}: it is not UTF-8", remedy) from error
+    except DocumentError as error:
+        raise PlanError(f"{path}: {error}", remedy) from error
+    except OSError as error:
+        raise PlanError(f"cannot read the plan {path}: {error.strerror or error}", remedy) from error
 
 
 def plan_rows(text: str) -> list[dict[str, Any]]:
     """The entries of a plan's YAML, for showing it without its model.
 
     Raises:
-        PlanError: not YAML, not a plan, another schema.
+        PlanError: not YAML, not a plan, another schema, a field of a wrong type.
     """
-    remedy = "start from a plan.yaml that a build wrote, and change only `precision` and `reason`"
+    rows = _rows(_document(text))
+    for row in rows:
+        _precision(row["name"], row)
+    return [{**row, "reason": str(row.get("reason") or "")} for row in rows]
+
+
+@dataclass(frozen=True)
+class _Row:
+    """What an entry of a plan file may hold; ``precision`` and ``reason`` are what people edit, and are read later."""
+
+    name: str
+    op: str = field(default="", metadata=LATER)
+    role: str = field(default="", metadata=LATER)
+    precision: Any = field(default=None, metadata=LATER)
+    reason: Any = field(default=None, metadata=LATER)
+    macs: int = field(default=0, metadata=LATER)
+    quantisable: bool = field(default=False, metadata=LATER)
+
+
+def _document(text: str) -> dict[str, Any]:
     try:
-        document = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise PlanError(f"the plan is not YAML: {' '.join(str(error).split())}", remedy) from error
-    if not isinstance(document, dict) or document.get("schema") != SCHEMA:
+        document = parse_yaml(text)
+    except DocumentError as error:
+        raise PlanError(f"the plan {str(error).removeprefix('it ')}", _REMEDY) from error
+    if not isinstance(document, dict) or document.get("schema") != SCHEMA or document["schema"] is True:
         found = document.get("schema") if isinstance(document, dict) else type(document).__name__
-        raise PlanError(f"the plan has schema {found!r}, this version reads {SCHEMA}", remedy)
-    rows = document.get("nodes")
+        raise PlanError(f"the plan has schema {found!r:.40}, this version reads {SCHEMA}", _REMEDY)
+    return document
+
+
+def _rows(document: Mapping[str, Any]) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] | None = document.get("nodes")
     if not isinstance(rows, list) or not all(isinstance(r, dict) and isinstance(r.get("name"), str) for r in rows):
-        raise PlanError("the plan has no list `nodes` whose entries have a `name`", remedy)
-    return rows
+        raise PlanError("the plan has no list `nodes` whose entries have a `name`", _REMEDY)
+    try:
+        for number, row in enumerate(rows):
+            if decode(_Row, row, f"nodes[{number}]").macs < 0:
+                raise DocumentError(f"nodes[{number}].macs is below 0")
+    except DocumentError as error:
+        raise PlanError(f"the plan is damaged: {error}", _REMEDY) from error
+    return [{"op": "", "macs": 0, **row} for row in rows]
 
 
-def _apply(node: PlannedNode, row: Mapping[str, Any]) -> PlannedNode:
+def _check_model(document: Mapping[str, Any], digest: str, model: str) -> None:
+    """Raise `PlanError` where the plan says that it was made for another model; one that says nothing is taken."""
+    made_for = document.get("model_digest")
+    if made_for is not None and made_for != digest:
+        raise PlanError(
+            f"the plan was made for another model ({document.get('model')!s:.60}, sha256 {made_for!s:.8}...), not for "
+            f"this one ({model}, {digest:.8}...)",
+            "make a plan for this model with `trt-ff plan`; or, if its nodes are these, take the line `model_digest` "
+            "out of the file",
+        )
+
+
+def _precision(name: str, row: Mapping[str, Any]) -> Precision:
     values = [p.value for p in Precision]
     if row.get("precision") not in values:
         raise PlanError(
-            f"the plan gives {node.name} the precision {row.get('precision')!r}", f"use one of {', '.join(values)}"
+            f"the plan gives {name} the precision {row.get('precision')!r:.40}", f"use one of {', '.join(values)}"
         )
-    precision = Precision(row["precision"])
+    return Precision(row["precision"])
+
+
+def _apply(node: PlannedNode, row: Mapping[str, Any]) -> PlannedNode:
+    precision = _precision(node.name, row)
     if precision is Precision.INT8 and not node.quantisable:
         raise PlanError(
             f"the plan puts {node.name} ({node.op}) into int8, which is not possible for this node",

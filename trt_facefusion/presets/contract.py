@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trt_facefusion.arrays import read_npy
+from trt_facefusion.documents import parse_json, read_bytes
 from trt_facefusion.errors import StoreError, TrtFaceFusionError
 from trt_facefusion.presets.inputs import (
     SIDES,
@@ -69,7 +71,7 @@ class Contract:
             StoreError: a file is missing or damaged; the message names the field.
         """
         try:
-            described = json.loads((folder / PRESET_FILE).read_bytes())
+            described = parse_json(read_bytes(folder / PRESET_FILE))
             preset = _preset(described, folder)
             for spec in preset.files:
                 spec.values()
@@ -83,7 +85,7 @@ class Contract:
 
 
 def _matrix(path: Path) -> NDArray[np.float32]:
-    matrix = np.load(path, allow_pickle=False)
+    matrix = read_npy(path)
     if not isinstance(matrix, np.ndarray) or matrix.ndim != 2 or matrix.dtype.kind != "f":
         raise ValueError(f"{path.name} is no matrix of floats")
     return matrix.astype(np.float32)

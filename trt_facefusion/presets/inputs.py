@@ -10,6 +10,7 @@ from typing import ClassVar, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from trt_facefusion.arrays import read_npy
 from trt_facefusion.errors import BadInputError, ModelError
 from trt_facefusion.files import require_regular_file
 from trt_facefusion.presets.terse import Terse
@@ -174,7 +175,7 @@ class FileInput:
         """
         require_regular_file(self.path, f"file of the input {self.name!r}")
         try:
-            values: Array = np.load(self.path, allow_pickle=False)
+            values: Array = read_npy(self.path)
         except (OSError, ValueError, EOFError) as error:
             raise BadInputError(
                 f"cannot read the values of input {self.name!r} from {self.path}: {error}",

@@ -6,11 +6,9 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
@@ -19,6 +17,8 @@ from trt_facefusion.curation.facets import AXES, facets
 from trt_facefusion.curation.survey import Photo
 from trt_facefusion.faces.crops import Crops
 from trt_facefusion.report.images import data_uri
+from trt_facefusion.report.pages import templates
+from trt_facefusion.text import printable
 
 COLUMNS = {
     "profile left": "profile, left",
@@ -72,19 +72,20 @@ def _spread(members: Sequence[int], most: int) -> list[int]:
 
 def html(sheet: Sheet) -> str:
     """The sheet as a page in which nothing is loaded from outside."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
-    )
     thumbs = {index: data_uri(_thumb(sheet.chips[index])) for index in _shown(sheet)}
-    return environment.get_template("contact_sheet.html").render(
-        sheet=sheet,
-        columns=COLUMNS,
-        rows=ROWS,
-        cells={place: (len(found), _spread(found, _CELL_FACES)) for place, found in sheet.cells().items()},
-        thumbs=thumbs,
-        axes=[_bars(name, list(rows)) for name, rows in groupby(sheet.coverage.rows, key=lambda row: row.axis)],
-        groups=_groups(sheet, set(thumbs)),
-        hidden=len(sheet.photos) - len(thumbs),
+    return (
+        templates()
+        .get_template("contact_sheet.html")
+        .render(
+            sheet=sheet,
+            columns=COLUMNS,
+            rows=ROWS,
+            cells={place: (len(found), _spread(found, _CELL_FACES)) for place, found in sheet.cells().items()},
+            thumbs=thumbs,
+            axes=[_bars(name, list(rows)) for name, rows in groupby(sheet.coverage.rows, key=lambda row: row.axis)],
+            groups=_groups(sheet, set(thumbs)),
+            hidden=len(sheet.photos) - len(thumbs),
+        )
     )
 
 
@@ -125,8 +126,8 @@ def png(sheet: Sheet) -> bytes:
     height = grid_bottom + 44 + 22 * (min(len(findings), _LINES) + 1) + _EDGE
     canvas = Image.new("RGB", (width, height), _BACK)
     draw = ImageDraw.Draw(canvas)
-    draw.text((_EDGE, 22), sheet.title, _INK, _font(26))
-    draw.text((_EDGE, 60), sheet.subtitle, _SOFT, _font(15))
+    draw.text((_EDGE, 22), printable(sheet.title), _INK, _font(26))
+    draw.text((_EDGE, 60), printable(sheet.subtitle), _SOFT, _font(15))
     cells = sheet.cells()
     for column, (pose, name) in enumerate(COLUMNS.items()):
         x = _EDGE + _LABEL + column * (_CELL_W + _GAP)

@@ -2,109 +2,117 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
-
 from trt_facefusion.pipeline.record import RunRecord
+from trt_facefusion.pipeline.record_facts import EngineFacts, Limits, RunFacts, TensorFacts
 from trt_facefusion.report import charts
 from trt_facefusion.report.images import amplification, data_uri, difference
+from trt_facefusion.report.pages import templates
+from trt_facefusion.report.svg import dumps
+from trt_facefusion.store.manifest import CalibrationRecord, Fallback
 
-_FOLDER = Path(__file__).parent
 _COLUMNS = {"reference": "FP32", "fp16": "FP16", "int8": "INT8"}
 _EXACT_DB = 100.0
 
 
 def render(record: RunRecord) -> str:
     """The page as HTML; pictures, charts and styles are inside of it."""
-    facts = record.facts
-    environment = Environment(loader=FileSystemLoader(_FOLDER), autoescape=True, undefined=StrictUndefined)
+    facts = record.shown
+    environment = templates()
     environment.filters |= {"size": _size, "percent": _percent, "number": _number}
-    searches = [engine["search"] for engine in facts["engines"] if engine["search"]]
+    searches = [engine.search for engine in facts.engines if engine.search is not None]
+    search = searches[0] if searches else None
+    front = dumps(charts.pareto([asdict(p) for p in search.points])) if search is not None and search.points else None
     return environment.get_template("page.html").render(
         run=facts,
-        engines=[_engine(engine) for engine in facts["engines"]],
-        fallbacks=_fallbacks(facts["engines"]),
-        warnings=_warnings(facts["engines"]),
-        front=Markup(charts.pareto(searches[0]["points"])) if searches and searches[0]["points"] else None,
-        search=searches[0] if searches else None,
-        plan=_plan(facts["engines"]),
-        tensors=[_tensor(tensor) for tensor in facts["tensors"]],
-        gallery=_gallery(record),
+        engines=[_engine(engine, facts) for engine in facts.engines],
+        fallbacks=_fallbacks(facts.engines),
+        warnings=list(dict.fromkeys(text for engine in facts.engines for text in engine.manifest.warnings)),
+        front=front,
+        search=search,
+        plan=_plan(facts.engines),
+        tensors=[_tensor(tensor) for tensor in facts.tensors],
+        gallery=_gallery(record, facts),
     )
 
 
-def _engine(engine: Mapping[str, Any]) -> dict[str, Any]:
-    m = engine["manifest"]
-    accuracy, kernels = m["accuracy"], m["int8_kernels"]
-    psnr = accuracy["psnr_db"]
+def _engine(engine: EngineFacts, facts: RunFacts) -> dict[str, Any]:
+    m = engine.manifest
+    psnr, kernels = m.accuracy.psnr_db, m.int8_kernels
     return {
-        "asked": engine["requested"],
-        "name": m["precision"],
-        "fell_back": engine["requested"] != m["precision"],
-        "up_to_date": engine["up_to_date"],
-        "folder": engine["folder"],
+        "asked": engine.requested,
+        "name": m.precision,
+        "fell_back": engine.requested != m.precision,
+        "up_to_date": engine.up_to_date,
+        "folder": engine.folder,
         "manifest": m,
-        "psnr": "exact" if psnr >= _EXACT_DB else f"{psnr:.1f} dB",
-        "kernels": f"{kernels['real']} of {kernels['planned']}" if kernels["planned"] else "none planned",
-        "missing": kernels["missing"],
-        "calibration": m["inputs"]["settings"].get("calibration") or {},
+        "limits": _allowed(facts.limits.get(m.precision)),
+        "psnr": "not measured" if psnr is None else "exact" if psnr >= _EXACT_DB else f"{psnr:.1f} dB",
+        "kernels": f"{kernels.real} of {kernels.planned}" if kernels.planned else "none planned",
+        "missing": kernels.missing,
+        "calibration": m.inputs.settings.calibration or CalibrationRecord(),
     }
 
 
-def _fallbacks(engines: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    steps: list[Mapping[str, Any]] = []
-    for engine in engines:
-        steps += [step for step in engine["manifest"]["fallback"] if step not in steps]
-    return steps
+def _allowed(limits: Limits | None) -> dict[str, str]:
+    """The limits behind a verdict, by the name of their figure; nothing where none was set or they are not known."""
+    if limits is None:
+        return {}
+    found = {
+        "ssim_drop": (limits.max_ssim_drop, _percent, "at most"),
+        "ssim_drop_worst": (limits.max_ssim_drop_worst, _percent, "at most"),
+        "perceptual": (limits.max_perceptual, _number, "at most"),
+        "identity_cosine": (limits.min_identity, _number, "at least"),
+    }
+    return {name: f"{word} {write(value)}" for name, (value, write, word) in found.items() if value is not None}
 
 
-def _warnings(engines: list[Mapping[str, Any]]) -> list[str]:
-    return list(dict.fromkeys(text for engine in engines for text in engine["manifest"]["warnings"]))
+def _fallbacks(engines: Sequence[EngineFacts]) -> list[Fallback]:
+    return list(dict.fromkeys(step for engine in engines for step in engine.manifest.fallback))
 
 
-def _plan(engines: list[Mapping[str, Any]]) -> dict[str, Any] | None:
+def _plan(engines: Sequence[EngineFacts]) -> dict[str, Any] | None:
     """The plan of the cheapest engine: its layers that multiply, and how often each reason occurs among the others."""
-    planned = [engine for engine in engines if engine["plan"]]
+    planned = [engine for engine in engines if engine.plan]
     if not planned:
         return None
-    rows = planned[0]["plan"]
-    total = sum(row.get("macs", 0) for row in rows) or 1
-    layers = [row | {"share": row["macs"] / total} for row in rows if row.get("macs")]
+    rows = [asdict(row) for row in planned[0].plan]
+    total = sum(row["macs"] for row in rows) or 1
+    layers = [row | {"share": row["macs"] / total} for row in rows if row["macs"]]
     return {
-        "precision": planned[0]["manifest"]["precision"],
-        "strip": Markup(charts.strip(rows)),
+        "precision": planned[0].manifest.precision,
+        "strip": dumps(charts.strip(rows)),
         "layers": layers,
         "others": len(rows) - len(layers),
     }
 
 
-def _tensor(tensor: Mapping[str, Any]) -> dict[str, Any]:
-    label = f"Histogram of {tensor['name']}: amax {tensor['amax']:.4g} of {tensor['limit']:.4g}"
-    chart = charts.histogram(tensor["counts"], tensor["limit"], tensor["amax"], label)
-    return {**tensor, "chart": Markup(chart)}
+def _tensor(tensor: TensorFacts) -> dict[str, Any]:
+    label = f"Histogram of {tensor.name}: amax {tensor.amax:.4g} of {tensor.limit:.4g}"
+    return {**asdict(tensor), "chart": dumps(charts.histogram(tensor.counts, tensor.limit, tensor.amax, label))}
 
 
-def _gallery(record: RunRecord) -> dict[str, Any] | None:
-    described, pictures = record.facts["gallery"], record.pictures
-    if not described["faces"]:
+def _gallery(record: RunRecord, facts: RunFacts) -> dict[str, Any] | None:
+    described, pictures = facts.gallery, record.pictures
+    if not described.faces:
         return None
     columns = {name: title for name, title in _COLUMNS.items() if name in pictures}
     apart = [name for name in ("fp16", "int8") if name in pictures]
     factor = amplification(pictures["reference"], [pictures[name] for name in apart]) if apart else 1
+    given = {"identity": "source", "target": "target"} if facts.swaps else {"target": "target"}
     faces = []
-    for index, file in enumerate(described["faces"]):
-        shown = [("identity", data_uri(pictures["source"][index])), ("target", data_uri(pictures["target"][index]))]
+    for index, file in enumerate(described.faces):
+        shown = [(title, data_uri(pictures[name][index])) for title, name in given.items()]
         shown += [(title, data_uri(pictures[name][index])) for name, title in columns.items()]
         for name in apart:
             map_ = difference(pictures["reference"][index], pictures[name][index], factor)
             shown.append((f"FP32 \u2212 {_COLUMNS[name]}, \u00d7{factor}", data_uri(map_)))
-        drops = {_COLUMNS[name]: described["ssim_drop"][name][index] for name in apart}
+        drops = {_COLUMNS[name]: described.ssim_drop[name][index] for name in apart}
         faces.append({"file": file, "pictures": shown, "drops": drops})
-    return {"worst": faces[: described["worst"]], "ordinary": faces[described["worst"] :], "factor": factor}
+    return {"worst": faces[: described.worst], "ordinary": faces[described.worst :], "factor": factor}
 
 
 def _size(count: int | None) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from html import escape
 
 import numpy as np
 
@@ -11,6 +10,8 @@ from trt_facefusion.pipeline.profile import ProfileResult
 from trt_facefusion.profiling.layers import Layer
 from trt_facefusion.profiling.measure import Point
 from trt_facefusion.profiling.result import Profile
+from trt_facefusion.report.pages import templates
+from trt_facefusion.report.svg import NAMESPACE, Element, dumps, element, picture
 
 LAYERS = 20
 _WIDTH, _LEFT, _RIGHT = 880, 60, 20
@@ -27,8 +28,18 @@ Scale = Callable[[float], float]
 
 def svg(result: ProfileResult) -> str:
     """Latency by percentile, throughput of the sweeps, and the slowest layers of the first engine."""
+    return f"{dumps(_chart(result))}\n"
+
+
+def page(result: ProfileResult) -> str:
+    """The plot as an HTML page."""
+    template = templates().get_template("profile.html")
+    return template.render(title=f"Profile of {result.one.label}", chart=dumps(_chart(result))) + "\n"
+
+
+def _chart(result: ProfileResult) -> Element:
     profiles = [result.one] + ([result.other] if result.other is not None else [])
-    parts: list[str] = []
+    parts: list[Element] = []
     y = 26.0
     parts += _legend(profiles, y)
     y += 20 * len(profiles) + 14
@@ -44,34 +55,25 @@ def svg(result: ProfileResult) -> str:
         if shown:
             parts += _bars(profile, shown, y)
             y += 44 + _ROW * len(shown) + 12
-    head = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {y + 10:.0f}" width="{_WIDTH}" '
-        f'height="{y + 10:.0f}" role="img" aria-label="Profile of {escape(result.one.label)}">'
-    )
-    return f'{head}<style>{_STYLE}</style><rect width="100%" height="100%" fill="#fff"/>{"".join(parts)}</svg>\n'
+    style, ground = element("style"), element("rect", width="100%", height="100%", fill="#fff")
+    style.text = _STYLE
+    height = round(y + 10)
+    size = {"xmlns": NAMESPACE, "width": _WIDTH, "height": height}
+    return picture(_WIDTH, height, f"Profile of {result.one.label}", style, ground, *parts, **size)
 
 
-def page(result: ProfileResult) -> str:
-    """The plot as an HTML page."""
-    title = escape(f"Profile of {result.one.label}")
-    return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title></head>'
-        f'<body style="margin:2rem;max-width:60rem">{svg(result)}</body></html>\n'
-    )
-
-
-def _legend(profiles: Sequence[Profile], y: float) -> list[str]:
+def _legend(profiles: Sequence[Profile], y: float) -> list[Element]:
     rows = []
     for number, profile in enumerate(profiles):
         at = y + 20 * number
         stand_in = " (typed ONNX on the CPU, NOT the engine)" if profile.stand_in else ""
         text = f"{profile.label}{stand_in}: batch {profile.batch}, {profile.device}"
-        rows.append(f'<rect x="{_LEFT}" y="{at - 10:.0f}" width="12" height="12" fill="{_COLOURS[number]}"/>')
+        rows.append(element("rect", x=_LEFT, y=f"{at - 10:.0f}", width=12, height=12, fill=_COLOURS[number]))
         rows.append(_text(_LEFT + 18, at, text))
     return rows
 
 
-def _latencies(profiles: Sequence[Profile], y: float) -> list[str]:
+def _latencies(profiles: Sequence[Profile], y: float) -> list[Element]:
     """Every call, sorted: how long the calls of each percentile took."""
     low = min(min(p.times_ms) for p in profiles)
     high = max(max(p.times_ms) for p in profiles)
@@ -85,11 +87,11 @@ def _latencies(profiles: Sequence[Profile], y: float) -> list[str]:
     for number, profile in enumerate(profiles):
         points = zip(np.linspace(0, 100, len(profile.times_ms)), sorted(profile.times_ms), strict=True)
         line = " ".join(f"{x_of(float(q)):.1f},{y_of(value):.1f}" for q, value in points)
-        parts.append(f'<polyline points="{line}" fill="none" stroke="{_COLOURS[number]}" stroke-width="2"/>')
+        parts.append(_line(line, number))
     return parts
 
 
-def _sweep(title: str, sweeps: Sequence[Sequence[Point]], y: float, left: float, width: float) -> list[str]:
+def _sweep(title: str, sweeps: Sequence[Sequence[Point]], y: float, left: float, width: float) -> list[Element]:
     points = [point for sweep in sweeps for point in sweep]
     if not points:
         return []
@@ -102,16 +104,16 @@ def _sweep(title: str, sweeps: Sequence[Sequence[Point]], y: float, left: float,
     for number, sweep in enumerate(sweeps):
         at = [(x_of(places.index(point.at)), y_of(point.throughput_per_s)) for point in sweep]
         line = " ".join(f"{x:.1f},{y:.1f}" for x, y in at)
-        parts.append(f'<polyline points="{line}" fill="none" stroke="{_COLOURS[number]}" stroke-width="2"/>')
-        parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{_COLOURS[number]}"/>' for x, y in at]
+        parts.append(_line(line, number))
+        parts += [element("circle", cx=f"{x:.1f}", cy=f"{y:.1f}", r=3.5, fill=_COLOURS[number]) for x, y in at]
     return parts
 
 
-def _bars(profile: Profile, shown: Sequence[Layer], y: float) -> list[str]:
+def _bars(profile: Profile, shown: Sequence[Layer], y: float) -> list[Element]:
     parts = [_text(_LEFT, y, f"slowest layers of {profile.label}, ms and planned precision", "head")]
     for place, precision in enumerate(("int8", "fp16", "fp32", None)):
         x = _LEFT + 80 * place
-        parts.append(f'<rect x="{x}" y="{y + 8:.0f}" width="10" height="10" fill="{_OF[precision]}"/>')
+        parts.append(element("rect", x=x, y=f"{y + 8:.0f}", width=10, height=10, fill=_OF[precision]))
         parts.append(_text(x + 15, y + 17, precision or "not planned", "tick"))
     x_of = _scale(0, shown[0].time_ms or 1, 0, _WIDTH - _RIGHT - 380 - 90)
     for number, layer in enumerate(shown):
@@ -119,26 +121,29 @@ def _bars(profile: Profile, shown: Sequence[Layer], y: float) -> list[str]:
         wide = max(x_of(layer.time_ms), 0.5)
         name = layer.name if len(layer.name) <= 44 else f"{layer.name[:43]}\u2026"
         parts.append(_text(_LEFT - 40, top + 11, f"{name}  {layer.dtypes}"[:56], "tick"))
-        bar = (
-            f'<rect x="380" y="{top:.0f}" width="{wide:.1f}" height="13" fill="{_OF.get(layer.precision, _OF[None])}">'
-        )
         title = f"{layer.name}: {layer.type}, {layer.time_ms:.4f} ms, {layer.share:.1%}; {', '.join(layer.nodes)}"
-        parts.append(f"{bar}<title>{escape(title)}</title></rect>")
+        bar = {"width": f"{wide:.1f}", "height": 13, "fill": _OF.get(layer.precision, _OF[None])}
+        parts.append(element("rect", element("title", title), x=380, y=f"{top:.0f}", **bar))
         parts.append(_text(380 + wide + 6, top + 11, f"{layer.time_ms:.3f}  {layer.share:.1%}", "tick"))
     return parts
 
 
-def _y_axis(y_of: Scale, low: float, high: float, left: float, right: float) -> list[str]:
+def _y_axis(y_of: Scale, low: float, high: float, left: float, right: float) -> list[Element]:
     parts = []
     for value in np.linspace(low, high, 5):
         at = y_of(float(value))
-        parts.append(f'<line class="axis" x1="{left:.1f}" x2="{right:.1f}" y1="{at:.1f}" y2="{at:.1f}"/>')
+        line = {"x1": f"{left:.1f}", "x2": f"{right:.1f}", "y1": f"{at:.1f}", "y2": f"{at:.1f}"}
+        parts.append(element("line", class_="axis", **line))
         parts.append(_text(left - 6, at + 4, f"{value:.3g}", "tick end"))
     return parts
 
 
-def _text(x: float, y: float, text: str, kind: str = "") -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" class="{kind}">{escape(text)}</text>'
+def _text(x: float, y: float, text: str, kind: str = "") -> Element:
+    return element("text", text, x=f"{x:.1f}", y=f"{y:.1f}", class_=kind)
+
+
+def _line(points: str, number: int) -> Element:
+    return element("polyline", points=points, fill="none", stroke=_COLOURS[number], stroke_width=2)
 
 
 def _scale(low: float, high: float, start: float, end: float) -> Scale:

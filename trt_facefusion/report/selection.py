@@ -53,7 +53,7 @@ def save_selection(curated: Curated, folder: Path, output: Path, *, link: bool =
         for photo in curated.chosen.photos:
             _put(folder / photo.file, temporary / _name_of(photo.file), photo.digest, link)
         # Names that are not UTF-8 are written as the file system holds them.
-        write_synced(temporary / REASONS, reasons(curated).encode(errors="surrogateescape"))
+        write_synced(temporary / REASONS, reasons(curated).encode("utf-8", "surrogateescape"))
         write_synced(temporary / FACTS, (json.dumps(facts(curated), indent=2) + "\n").encode())
         write_synced(temporary / SHEET, html(sheet(curated, folder)).encode(errors="backslashreplace"))
 

@@ -8,14 +8,13 @@ import json
 import math
 import re
 import shlex
-import types
-import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar, Union
+from typing import Any
 
 from trt_facefusion.backends.base import Kernel, ShapeRange
 from trt_facefusion.backends.pins import Pins
+from trt_facefusion.documents import DocumentError, decode, parse_json
 from trt_facefusion.errors import StoreError
 
 SCHEMA = 2
@@ -24,7 +23,6 @@ JsonValue = Any
 """What JSON can hold. Numbers that are not finite are written as null."""
 
 _REBUILD = "Build the engine again with --force; an engine of another version of this tool cannot be read."
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -78,6 +76,30 @@ class Fallback:
 
 
 @dataclass(frozen=True)
+class Figures:
+    """The figures of an `Accuracy` that people are shown; None for what was not measured."""
+
+    faces: int | None = None
+    ssim_drop: float | None = None
+    ssim_drop_worst: float | None = None
+    psnr_db: float | None = None
+    perceptual: float | None = None
+    identity_cosine: float | None = None
+
+
+@dataclass(frozen=True)
+class CalibrationRecord:
+    """What a manifest says of the calibration: its rule, what was corrected, and SSIM drops on calibration faces."""
+
+    rule: str = ""
+    equalised: bool = False
+    shifted: int = 0
+    corrections: tuple[str, ...] = ()
+    ssim_drop: Mapping[str, float | None] = field(default_factory=dict)
+    corrections_ssim_drop: Mapping[str, float | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Manifest:
     """What is known of one stored engine.
 
@@ -127,6 +149,19 @@ class Manifest:
         chosen = (f"--{self.requested_precision}", "--target", target, "--backend", backend, "--force")
         return shlex.join(("trt-ff", "build", *self.command, *chosen))
 
+    @property
+    def figures(self) -> Figures:
+        """The figures of ``accuracy`` that people are shown."""
+        return decode(Figures, dict(self.accuracy), "manifest.accuracy", lenient=True)
+
+    @property
+    def calibration(self) -> CalibrationRecord | None:
+        """What the engine was calibrated by; None where its precision needs no calibration."""
+        record = self.inputs.settings.get("calibration")
+        if record is None or record == {}:
+            return None
+        return decode(CalibrationRecord, record, "manifest.inputs.settings.calibration", lenient=True)
+
     @classmethod
     def from_json(cls, text: str | bytes) -> Manifest:
         """Read a manifest.
@@ -135,16 +170,14 @@ class Manifest:
             StoreError: not JSON, of another schema version, or with a key missing, unknown or of the wrong type.
         """
         try:
-            raw = json.loads(text)
-        except ValueError as error:
-            raise StoreError(f"The manifest is not JSON: {error}.", _REBUILD) from error
-        if not isinstance(raw, dict) or raw.get("schema") != SCHEMA:
-            schema = raw.get("schema") if isinstance(raw, dict) else None
-            raise StoreError(f"The manifest has the schema {schema!r}, this version reads {SCHEMA}.", _REBUILD)
-        raw.pop("schema")
-        try:
-            manifest: Manifest = _decode(cls, raw, "manifest")
-        except _WrongManifestError as error:
+            raw = parse_json(text)
+            if not isinstance(raw, dict) or raw.get("schema") != SCHEMA or isinstance(raw["schema"], bool):
+                schema = raw.get("schema") if isinstance(raw, dict) else None
+                raise StoreError(f"The manifest has the schema {schema!r:.40}, this version reads {SCHEMA}.", _REBUILD)
+            manifest = decode(cls, {key: value for key, value in raw.items() if key != "schema"}, "manifest")
+            decode(Figures, manifest.accuracy, "manifest.accuracy", lenient=True)
+            manifest.calibration  # noqa: B018  # refused here rather than where it is shown
+        except DocumentError as error:
             raise StoreError(f"The manifest is damaged: {error}.", _REBUILD) from error
         return manifest
 
@@ -164,10 +197,6 @@ def build_key(parts: Mapping[str, JsonValue]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-class _WrongManifestError(ValueError):
-    pass
-
-
 def _encode(value: Any) -> Any:
     if dataclasses.is_dataclass(value):
         return {f.name.rstrip("_"): _encode(getattr(value, f.name)) for f in dataclasses.fields(value)}
@@ -177,45 +206,4 @@ def _encode(value: Any) -> Any:
         return [_encode(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
-    return value
-
-
-def _decode(kind: Any, value: Any, where: str) -> Any:
-    """``value`` from JSON as the type ``kind``, strictly: nothing missing, nothing unknown, no other type."""
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin in (Union, types.UnionType):  # only X | None occurs
-        kind = Any if value is None else next(a for a in arguments if a is not type(None))
-        return _decode(kind, value, where)
-    if origin is tuple:
-        return _decode_tuple(arguments, _expect(list, value, where), where)
-    if origin is not None:  # a Mapping
-        items = _expect(dict, value, where).items()
-        return {key: _decode(arguments[1], item, f"{where}.{key}") for key, item in items}
-    if dataclasses.is_dataclass(kind):
-        return _decode_fields(kind, value, where)
-    if kind is float and type(value) is int:
-        return float(value)
-    return value if kind is Any else _expect(kind, value, where)
-
-
-def _decode_fields(kind: Any, value: Any, where: str) -> Any:
-    raw = _expect(dict, value, where)
-    hints = typing.get_type_hints(kind)
-    names = {f.name.rstrip("_"): f.name for f in dataclasses.fields(kind)}
-    for wrong, what in ((names.keys() - raw.keys(), "is missing"), (raw.keys() - names.keys(), "is unknown")):
-        if wrong:
-            raise _WrongManifestError(f"{where}.{min(wrong)} {what}")
-    return kind(**{names[key]: _decode(hints[names[key]], item, f"{where}.{key}") for key, item in raw.items()})
-
-
-def _decode_tuple(arguments: tuple[Any, ...], value: list[Any], where: str) -> tuple[Any, ...]:
-    kinds = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else list(arguments)
-    if len(kinds) != len(value):
-        raise _WrongManifestError(f"{where} has {len(value)} items, not {len(kinds)}")
-    return tuple(_decode(kind, item, f"{where}[{i}]") for i, (kind, item) in enumerate(zip(kinds, value, strict=True)))
-
-
-def _expect(kind: type[T], value: Any, where: str) -> T:
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise _WrongManifestError(f"{where} is {value!r:.40}, not {kind.__name__}")
     return value

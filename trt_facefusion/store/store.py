@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
+from trt_facefusion.documents import DocumentError, read_bytes
 from trt_facefusion.errors import StoreError
 from trt_facefusion.store.atomic import commit_folder, store_error, sweep, write_synced
 from trt_facefusion.store.identity import ORIGIN, model_folder
@@ -97,20 +98,28 @@ class Store:
         return None
 
     def list(self) -> list[tuple[Path, Manifest | StoreError]]:
-        """All engine folders in order, each with its manifest or with what is wrong; sizes are checked, not digests."""
+        """All engine folders in order, each with its manifest or with what is wrong; sizes are checked, not digests.
+
+        Raises:
+            StoreError: the root cannot be read. A model's folder that cannot be read is in the list.
+        """
         entries: list[tuple[Path, Manifest | StoreError]] = []
-        for folder in sorted(self.root.glob("*/*")):
-            if folder.name.startswith(".") or folder.parent.name.startswith(".") or not folder.is_dir():
-                continue
+        for model in _folders(self.root) if self.root.exists() else []:
             try:
-                entries.append((folder, self._read(folder)))
+                folders = _folders(model)
             except StoreError as error:
-                entries.append((folder, error))
+                entries.append((model, error))
+                continue
+            for folder in folders:
+                try:
+                    entries.append((folder, self._read(folder)))
+                except StoreError as error:
+                    entries.append((folder, error))
         return entries
 
     def _read(self, folder: Path) -> Manifest:
         try:
-            text = (folder / MANIFEST).read_bytes()
+            text = read_bytes(folder / MANIFEST)
         except FileNotFoundError as error:
             raise StoreError(
                 f"{folder} holds no engine: {MANIFEST} is missing.",
@@ -118,10 +127,12 @@ class Store:
             ) from error
         except OSError as error:
             raise store_error(error, folder / MANIFEST, "read") from error
+        except DocumentError as error:
+            raise StoreError(f"{folder / MANIFEST}: {error}.", "Build the engine again with --force.") from error
         try:
             manifest = Manifest.from_json(text)
         except StoreError as error:
-            raise StoreError(f"{folder}: {error.message}", error.remedy) from error
+            raise StoreError(f"{folder / MANIFEST}: {error.message}", error.remedy) from error
         if not any(name.startswith("engine.") for name in manifest.files):
             raise damaged(folder / MANIFEST, manifest, "it names no engine")
         for name, file in manifest.files.items():
@@ -131,6 +142,14 @@ class Store:
             if path.stat().st_size != file.size_bytes:
                 raise damaged(path, manifest, f"it has {path.stat().st_size} bytes, not {file.size_bytes}")
         return manifest
+
+
+def _folders(path: Path) -> list[Path]:
+    """The folders in ``path`` that are not hidden, in order. Raises StoreError where it cannot be read."""
+    try:
+        return sorted(found for found in path.iterdir() if not found.name.startswith(".") and found.is_dir())
+    except OSError as error:
+        raise store_error(error, path, "read") from error
 
 
 def damaged(path: Path, manifest: Manifest, why: str) -> StoreError:

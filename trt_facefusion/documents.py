@@ -1,0 +1,188 @@
+"""Reading documents of our own: strictly, and within bounds, whoever wrote them.
+
+What does not fit is refused with the field and what is wrong with it. The reader is our own because it must say three
+things at once that no library does: unknown fields of plain dataclasses are refused, keys of mappings are named, and
+texts may hold bytes of file names that are no UTF-8.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import stat
+import types
+import typing
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar, Union
+
+T = TypeVar("T")
+LARGEST_BYTES = 48 << 20
+"""More than any document of ours; Python needs up to 25 times as much for one that is made of empty lists."""
+_DEEPEST = 40
+_LARGEST_INTEGER = 2**63
+_MOST_DIGITS = 300
+"""Of an integer: with more of them it could not even become a float."""
+
+
+class DocumentError(ValueError):
+    """What is wrong with a document; behind its name and a colon it is a sentence."""
+
+
+LATER: Mapping[str, bool] = {"later": True}
+"""Metadata of a field that documents may lack, such as those of earlier versions; it has its default then."""
+
+
+def read_bytes(path: Path, largest: int = LARGEST_BYTES) -> bytes:
+    """The content of an ordinary file.
+
+    Raises:
+        OSError: it is not there, or cannot be read.
+        DocumentError: it is a folder, a pipe or a device, or larger than ``largest`` bytes.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):  # reading a pipe would wait for ever, a device has no end
+        raise DocumentError("it is no ordinary file")
+    with path.open("rb") as file:
+        data = file.read(largest + 1)
+    if len(data) > largest:
+        raise DocumentError(f"it is larger than {largest >> 20} MiB, no document of ours is")
+    return data
+
+
+def parse_json(text: str | bytes) -> Any:
+    """A JSON document, by the letter: UTF-8, no key twice, no number that is not finite, not nested without end.
+
+    Raises:
+        DocumentError: it is no such thing.
+    """
+    try:
+        text = text.decode("utf-8") if isinstance(text, bytes) else text
+        value = json.loads(text, object_pairs_hook=_pairs, parse_constant=_constant, parse_int=_integer)
+    except DocumentError:
+        raise
+    except UnicodeDecodeError as error:
+        raise DocumentError("it is not UTF-8") from error
+    except RecursionError as error:
+        raise DocumentError("it is nested without end") from error
+    except ValueError as error:
+        raise DocumentError(f"it is not JSON: {error}") from error
+    _check_depth(value)
+    return value
+
+
+def decode(kind: type[T], value: Any, where: str, *, lenient: bool = False) -> T:
+    """``value`` from JSON or YAML as the type ``kind``: a dataclass, made of str, int, float, bool, tuples, mappings.
+
+    Args:
+        kind: what is wanted. Fields with the metadata `LATER` may be missing.
+        value: what was read.
+        where: what ``value`` is called in messages.
+        lenient: take no offence at unknown fields, and at missing ones that have a default.
+
+    Raises:
+        DocumentError: a field is missing, unknown or of another type, a number too large or not finite.
+    """
+    decoded: T = _decode(kind, value, where, lenient)
+    return decoded
+
+
+def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise DocumentError(f"it has {twice!r:.60} twice")
+    return found
+
+
+def _integer(text: str) -> int:
+    if len(text) > _MOST_DIGITS:
+        raise DocumentError(f"it holds a number of {len(text)} digits")
+    return int(text)
+
+
+def _constant(text: str) -> Any:
+    raise DocumentError(f"it holds {text}, which is no number in JSON")
+
+
+def _check_depth(value: Any) -> None:
+    level = [value]
+    for _ in range(_DEEPEST):
+        nested = [part for part in level if isinstance(part, dict | list)]
+        if not nested:
+            return
+        level = [item for part in nested for item in (part.values() if isinstance(part, dict) else part)]
+    raise DocumentError(f"it is nested more than {_DEEPEST} deep")
+
+
+def _decode(kind: Any, value: Any, where: str, lenient: bool) -> Any:
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (Union, types.UnionType):  # only X | None occurs
+        kind = Any if value is None else next(a for a in arguments if a is not type(None))
+        return _decode(kind, value, where, lenient)
+    if origin is tuple:
+        return _decode_tuple(arguments, _expect(list, value, where), where, lenient)
+    if origin is not None:  # a Mapping
+        items = _expect(dict, value, where).items()
+        return {key: _decode(arguments[1], item, f"{where}.{key}", lenient) for key, item in items}
+    if dataclasses.is_dataclass(kind):
+        return _decode_fields(kind, value, where, lenient)
+    if kind is float:
+        return _decode_float(value, where)
+    return value if kind is Any else _expect(kind, value, where)
+
+
+def _decode_fields(kind: Any, value: Any, where: str, lenient: bool) -> Any:
+    raw = _expect(dict, value, where)
+    hints = typing.get_type_hints(kind)
+    fields = {f.name.rstrip("_"): f for f in dataclasses.fields(kind)}
+    missing = {name for name, f in fields.items() if name not in raw and not _may_lack(f, lenient)}
+    unknown = set() if lenient else raw.keys() - fields.keys()
+    for wrong, what in ((missing, "is missing"), (unknown, "is unknown")):
+        if wrong:
+            raise DocumentError(f"{where}.{min(wrong)} {what}")
+    known = {fields[key].name: (key, item) for key, item in raw.items() if key in fields}
+    return kind(**{name: _decode(hints[name], item, f"{where}.{key}", lenient) for name, (key, item) in known.items()})
+
+
+def _may_lack(field: Any, lenient: bool) -> bool:
+    has_default = field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
+    return ("later" in field.metadata) or (lenient and has_default)
+
+
+def _decode_tuple(arguments: tuple[Any, ...], value: list[Any], where: str, lenient: bool) -> tuple[Any, ...]:
+    kinds = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else list(arguments)
+    if len(kinds) != len(value):
+        raise DocumentError(f"{where} has {len(value)} items, not {len(kinds)}")
+    pairs = enumerate(zip(kinds, value, strict=True))
+    return tuple(_decode(kind, item, f"{where}[{i}]", lenient) for i, (kind, item) in pairs)
+
+
+def _decode_float(value: Any, where: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise DocumentError(f"{where} is {value!r:.40}, not a number")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise DocumentError(f"{where} is not finite")
+    return number
+
+
+def _expect(kind: type[T], value: Any, where: str) -> T:
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise DocumentError(f"{where} is {_brief(value)}, not {kind.__name__}")
+    if isinstance(value, int) and abs(value) >= _LARGEST_INTEGER:
+        raise DocumentError(f"{where} is too large a number")
+    return value
+
+
+def _brief(value: Any) -> str:
+    """A value in few words; the text of a number may have thousands of digits, and then Python refuses to write it."""
+    if isinstance(value, int) and abs(value) >= _LARGEST_INTEGER:
+        return "a huge number"
+    if isinstance(value, Mapping | list):
+        return f"{'an object' if isinstance(value, Mapping) else 'a list'} of {len(value)}"
+    return f"{value!r:.40}"

@@ -1,0 +1,27 @@
+"""How pages are made from templates: everything is escaped, nothing is loaded and nothing runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from trt_facefusion.text import printable
+
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+"""What a browser is told beforehand: no scripts, nothing from outside, pictures only from inside of the page."""
+
+
+def templates() -> Environment:
+    """The templates of this folder. Values are shown letter for letter; ``policy`` is what a browser is told."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, finalize=_shown
+    )
+    environment.globals["policy"] = POLICY
+    return environment
+
+
+def _shown(value: Any) -> Any:
+    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
