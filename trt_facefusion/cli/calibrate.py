@@ -26,6 +26,7 @@ def command(
     preset: options.PresetName = None,
     inputs: options.Inputs = None,
     embedder: options.EmbedderFile = None,
+    noise: options.Noise = None,
     evaluation: options.Evaluation = None,
     every_face: Annotated[
         bool,
@@ -77,6 +78,7 @@ def command(
         eval=evaluation,
         aligned=aligned,
         embedder=embedder,
+        noise=noise,
         backend="onnxruntime",
         rule=rule,
         corrections=corrections,

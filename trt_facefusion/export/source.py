@@ -7,23 +7,27 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol, TypeAlias
 
 import onnx
 
 from trt_facefusion.errors import ModelError
 from trt_facefusion.export.onnx_file import external_files, load_model
-from trt_facefusion.export.torch_export import TOLERANCE, export_onnx, largest_difference
+from trt_facefusion.export.torch_export import TOLERANCE, export_onnx, largest_difference, run_torch
 from trt_facefusion.generators import REFERENCE_WEIGHTS, build_from_factory, load_reference, load_weights, read_state
 from trt_facefusion.generators.checkpoint import require_torch
 from trt_facefusion.types import Array, Feeds
 
 if TYPE_CHECKING:
     from torch import nn
+
+
+Original: TypeAlias = Path | Callable[[Feeds], Sequence[Array]]
+"""What was handed in, as it runs untouched: a file for onnxruntime, or a function that gives the outputs in order."""
 
 
 class ModelSource(Protocol):
@@ -38,6 +42,9 @@ class ModelSource(Protocol):
 
     def load(self, shapes: Mapping[str, tuple[int, ...]]) -> onnx.ModelProto:
         """The model as ONNX; ``shapes`` of the inputs without batch axis."""
+
+    def original(self) -> Original:
+        """What was handed in, for reference pictures; a file only after ``load`` has checked it."""
 
     def check(self, outputs: Mapping[str, Array], feeds: Feeds) -> None:
         """Raise `ModelError` if the ONNX ``outputs`` for real ``feeds`` differ from the original network's."""
@@ -82,6 +89,10 @@ class OnnxSource:
         del shapes
         return self.model
 
+    def original(self) -> Original:
+        """The file itself: by its path, so that external weights of any size work."""
+        return self.path
+
     def check(self, outputs: Mapping[str, Array], feeds: Feeds) -> None:
         """Nothing to compare with: the file is the original."""
 
@@ -96,6 +107,10 @@ class _TorchSource:
         """The exported network."""
         require_torch()
         return export_onnx(self.net, shapes, self.outputs)
+
+    def original(self) -> Original:
+        """The network, run by torch."""
+        return lambda feeds: run_torch(self.net, feeds)
 
     def check(self, outputs: Mapping[str, Array], feeds: Feeds) -> None:
         """Compare torch with the exported graph on real inputs."""

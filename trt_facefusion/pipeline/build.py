@@ -17,6 +17,7 @@ from trt_facefusion.errors import BuildError, GateError
 from trt_facefusion.pipeline.attempt import Attempts, Made
 from trt_facefusion.pipeline.command import build_arguments
 from trt_facefusion.pipeline.context import Context, Note
+from trt_facefusion.pipeline.proof import Proof
 from trt_facefusion.pipeline.record import SEARCH, RunRecord, read_search, record_of
 from trt_facefusion.pipeline.settings import BuildSettings, engine_key
 from trt_facefusion.precision import plan_rows
@@ -283,6 +284,17 @@ def _calibration(attempts: Attempts) -> dict[str, object]:
     return {**attempts.ranges.record, **attempts.correcting.record, **attempts.storing.record}
 
 
+def _accuracy(context: Context, made: Made) -> dict[str, Any]:
+    """The engine against what was handed in, what that was, and what preparing it changed."""
+    prepared = {**context.agreement.as_dict(), "limits": asdict(Proof(context).limits)}
+    return {
+        **made.accuracy.as_dict(),
+        "reference": context.original.label,
+        "batch": context.judged_batch,
+        "prepared": prepared,
+    }
+
+
 def _manifest(
     attempts: Attempts, made: Made, precision: Precision, requested: Precision, key: str, plan_text: bytes
 ) -> Manifest:
@@ -310,6 +322,9 @@ def _manifest(
                 "preset": repr(s.preset),
                 "batch": str(s.batch),
                 "calibration": _calibration(attempts) if needs_table else {},
+                "limits": asdict(attempts.gate(precision)),
+                "looks": context.look.as_dict(),
+                **({} if s.noise is None else {"noise": {"fixed": s.noise, "nodes": list(context.original.fixed)}}),
                 "repairs": [asdict(repair) for repair in made.repairs],
                 **({} if made.recalibration is None else {"recalibration": made.recalibration}),
             },
@@ -323,7 +338,7 @@ def _manifest(
         activations_bytes=engine.activations_bytes,
         macs_share=made.plan.macs_share(),
         int8_kernels=Int8Kernels(coverage.planned, coverage.real, coverage.missing, engine.kernels_known),
-        accuracy=made.accuracy.as_dict(),
+        accuracy=_accuracy(context, made),
         gate=Gate(made.verdict.passed, made.verdict.reasons),
         verified_with=f"onnxruntime {onnxruntime.__version__}{stand_in}",
         kernels=engine.kernels,

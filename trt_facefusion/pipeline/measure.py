@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from trt_facefusion.accuracy.identity import identity_cosine
 from trt_facefusion.accuracy.metrics import finite, ssim
 from trt_facefusion.accuracy.perceptual import PerceptualDistance
-from trt_facefusion.errors import ModelError
 from trt_facefusion.faces.embedder import Embedder
 from trt_facefusion.lowering.switch import SWITCHES
 from trt_facefusion.pipeline.feeds import Painter
 from trt_facefusion.precision.search import Choice, Figures
+from trt_facefusion.runtime.onnxruntime import own_fault
 from trt_facefusion.types import Array, Progress, silent
 
 _MAX_WORKERS = 8
@@ -132,9 +132,7 @@ class Meter:
         try:
             tensor = self._session.run([self.painter.output], {**self._feeds[index], SWITCHES: switches})[0]
         except Exception as error:  # onnxruntime's classes have no common base
-            raise ModelError(
-                f"onnxruntime failed inside the model: {' '.join(str(error).split())}", "export the model again"
-            ) from error
+            raise own_fault("the graph that plans are tried in", error) from error
         return self.painter.feeder.preset.output.decode(tensor)[: len(self._batches[index])]
 
     def _open(self) -> None:
@@ -146,7 +144,10 @@ class Meter:
             options.add_session_config_entry("session.disable_quant_qdq", "1")
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")
             data = self._model.SerializeToString()
-            self._session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+            try:
+                self._session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+            except Exception as error:  # the same
+                raise own_fault("the graph that plans are tried in", error) from error
             size = self.painter.feeder.fixed_batch or 1
             self._batches = [self.faces[i : i + size] for i in range(0, len(self.faces), size)]
             self._feeds = [self.painter.feeder(batch) for batch in self._batches]
