@@ -17,8 +17,8 @@ FLAT = 0.01
 """Standard deviation within a picture whose values are 0..1; a crop of a face has 0.15 to 0.3."""
 RESEMBLES = 0.8
 """Resemblance above which no other description is tried."""
-FAR_BETTER = 0.15
-LEAST_BETTER = 0.5
+FAR_BETTER = 0.2
+LEAST_BETTER = 0.7
 """What another description must gain, and what it must reach, to be worth a word."""
 
 _END = 0.5 / 255

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 from rich.table import Table
@@ -228,10 +228,18 @@ _ROWS = (
     "SSIM drop, worst face",
     "perceptual distance",
     "identity cosine",
+    "prepared network, SSIM drop",
     "build, s",
     "verdict",
 )
-_SECTION_ENDS = {"weights", "int8 kernels, real of planned", "identity cosine"}
+_SECTION_ENDS = {"weights", "int8 kernels, real of planned", "prepared network, SSIM drop"}
+
+
+def _prepared(accuracy: Mapping[str, Any]) -> str:
+    """What preparing the network changed; engines of earlier versions do not know."""
+    found = accuracy.get("prepared")
+    drop = found.get("ssim_drop") if isinstance(found, Mapping) else None
+    return f"{drop:.3%}" if isinstance(drop, int | float) else "-"
 
 
 def _figures(engine: EngineResult) -> list[str]:
@@ -248,6 +256,7 @@ def _figures(engine: EngineResult) -> list[str]:
         f"{a['ssim_drop_worst']:.3%}",
         f"{a['perceptual']:.4f}",
         f"{a['identity_cosine']:.4f}",
+        _prepared(a),
         "up to date" if engine.up_to_date else f"{m.seconds:.1f}",
         "[green]passed[/green]" if engine.as_asked else "[yellow]fell back[/yellow]",
     ]

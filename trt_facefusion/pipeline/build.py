@@ -68,6 +68,7 @@ class BuildResult:
 def _engine_dict(result: EngineResult) -> dict[str, Any]:
     m = result.manifest
     keys = ("faces", "ssim", "ssim_drop", "ssim_drop_worst", "psnr_db", "perceptual", "identity_cosine")
+    against = ("reference", "batch", "prepared")
     return {
         "precision": m.precision,
         "requested": result.requested.value,
@@ -83,7 +84,7 @@ def _engine_dict(result: EngineResult) -> dict[str, Any]:
             "real": m.int8_kernels.real,
             "missing": list(m.int8_kernels.missing),
         },
-        "accuracy": {key: m.accuracy.get(key) for key in keys},
+        "accuracy": {key: m.accuracy.get(key) for key in (*keys, *against)},
         "passed": m.gate.passed,
         "fallback": [{"from": f.from_, "to": f.to, "reason": f.reason} for f in result.fallback],
         "up_to_date": result.up_to_date,

@@ -168,7 +168,7 @@ class BatchSize:
 
 
 def batch_of(a: Side, b: Side) -> BatchSize:
-    """The batch size for both.
+    """The batch size for both: that which the engines were built for (B's, since it is judged, else A's).
 
     Raises:
         BadInputError: there is none that both take.
@@ -180,7 +180,14 @@ def batch_of(a: Side, b: Side) -> BatchSize:
         raise BadInputError(
             f"no batch size fits both: {', '.join(texts)} faces at once", "build both engines with the same --batch"
         )
-    return BatchSize(max(low, min(BATCH, high)), low > 1 or low == high)
+    built = next((usual for usual in map(_usual, (b, a)) if usual is not None), None)
+    size = max(low, min(built or BATCH, high))
+    return BatchSize(size, low > 1 or low == high or (built or 1) > 1)
+
+
+def _usual(side: Side) -> int | None:
+    manifest = side.subject.manifest
+    return None if manifest is None or not manifest.shapes else next(iter(manifest.shapes.values()))[1][0]
 
 
 def _range(side: Side) -> tuple[int, int]:

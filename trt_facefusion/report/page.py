@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ def render(record: RunRecord) -> str:
     searches = [engine["search"] for engine in facts["engines"] if engine["search"]]
     return environment.get_template("page.html").render(
         run=facts,
-        engines=[_engine(engine) for engine in facts["engines"]],
+        engines=[_engine(engine, facts.get("identity", True)) for engine in facts["engines"]],
         fallbacks=_fallbacks(facts["engines"]),
         warnings=_warnings(facts["engines"]),
         front=Markup(charts.pareto(searches[0]["points"])) if searches and searches[0]["points"] else None,
@@ -37,7 +37,11 @@ def render(record: RunRecord) -> str:
     )
 
 
-def _engine(engine: Mapping[str, Any]) -> dict[str, Any]:
+def _percent_of(digits: int) -> Callable[[float], str]:
+    return lambda share: f"{100 * share:.{digits}f} %"
+
+
+def _engine(engine: Mapping[str, Any], identity: bool) -> dict[str, Any]:
     m = engine["manifest"]
     accuracy, kernels = m["accuracy"], m["int8_kernels"]
     psnr = accuracy["psnr_db"]
@@ -51,8 +55,27 @@ def _engine(engine: Mapping[str, Any]) -> dict[str, Any]:
         "psnr": "exact" if psnr >= _EXACT_DB else f"{psnr:.1f} dB",
         "kernels": f"{kernels['real']} of {kernels['planned']}" if kernels["planned"] else "none planned",
         "missing": kernels["missing"],
+        "limits": (limits := _limits(m["inputs"]["settings"].get("limits"))),
+        "identity": identity or any("identity" in limit for limit in limits),
+        "prepared": accuracy.get("prepared"),
         "calibration": m["inputs"]["settings"].get("calibration") or {},
     }
+
+
+_LIMITS = {
+    "max_ssim_drop": ("SSIM drop, mean", "at most", _percent_of(3)),
+    "max_ssim_drop_worst": ("SSIM drop, worst face", "at most", _percent_of(3)),
+    "max_perceptual": ("perceptual distance", "at most", "{:.4g}".format),
+    "min_identity": ("identity cosine", "at least", "{:.4g}".format),
+}
+
+
+def _limits(limits: Any) -> list[str]:
+    """What "passed" means: each limit of the gate as words; none in records of earlier versions."""
+    if not isinstance(limits, Mapping):
+        return []
+    found = [(what, how, shown, limits.get(name)) for name, (what, how, shown) in _LIMITS.items()]
+    return [f"{what} {how} {shown(value)}" for what, how, shown, value in found if isinstance(value, int | float)]
 
 
 def _fallbacks(engines: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -97,7 +120,8 @@ def _gallery(record: RunRecord) -> dict[str, Any] | None:
     factor = amplification(pictures["reference"], [pictures[name] for name in apart]) if apart else 1
     faces = []
     for index, file in enumerate(described["faces"]):
-        shown = [("identity", data_uri(pictures["source"][index])), ("target", data_uri(pictures["target"][index]))]
+        shown = [("identity", data_uri(pictures["source"][index]))] if record.facts.get("identity", True) else []
+        shown.append(("target", data_uri(pictures["target"][index])))
         shown += [(title, data_uri(pictures[name][index])) for name, title in columns.items()]
         for name in apart:
             map_ = difference(pictures["reference"][index], pictures[name][index], factor)
