@@ -265,12 +265,12 @@ class Context:
             BadInputError: with ``strict``, the pictures are not what the description of the inputs would give.
         """
         model = self.prepared.model  # a model that does not fit is told before photos are read
+        Proof(self).samples()
         if self.settings.noise is None:
             few = self.faces[0]
             feeds = self.feeder(few)(range(min(self.batch, _CHECKED_FACES, len(few))))
             with OnnxRuntimeRunner(model, ours="the prepared graph") as runner:
                 self.settings.source.check(runner.infer(feeds), feeds)
-        Proof(self).samples()
         self.agreement  # noqa: B018  # raises where preparing changed the picture
         self.look  # noqa: B018  # tells, or raises, where the pictures are no faces
 

@@ -195,9 +195,28 @@ def first_difference(original: Original, prepared: onnx.ModelProto, feeds: Feeds
         for name in group:
             share = _share(was[name], now[name])
             if share is None or not share <= _DIFFERENT:
-                node = nodes[name]
+                node = _changed(original.loaded.graph, nodes[name], set(nodes))
                 return Difference(node.name or name, node.op_type, name, share)
     return None
+
+
+def _changed(graph: onnx.GraphProto, node: onnx.NodeProto, common: set[str]) -> onnx.NodeProto:
+    """``node``, or what stands in front of it and that preparing has replaced: the first whose result has gone."""
+    maker = {name: made for made in graph.node for name in made.output if name}
+    gone: list[onnx.NodeProto] = []
+    waiting = [node]
+    while waiting:
+        for name in waiting.pop().input:
+            before = maker.get(name)
+            if before is not None and name not in common and before not in gone and before.op_type != "Constant":
+                gone.append(before)
+                waiting.append(before)
+    return next((made for made in graph.node if made in gone and not common.isdisjoint(_reads(made, maker))), node)
+
+
+def _reads(node: onnx.NodeProto, maker: Mapping[str, onnx.NodeProto]) -> list[str]:
+    """What ``node`` reads that other nodes made."""
+    return [name for name in node.input if name in maker]
 
 
 def first_mixing(original: Original, alone: Feeds, among: Feeds, sizes: Mapping[str, Sequence[int]]) -> str | None:

@@ -22,7 +22,7 @@ from trt_facefusion.types import Feeds, TensorSpec
 _DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64"}
 
 OPTIMISED = "optimised.onnx"
-_NODE_IN_ERROR = (r"Name:'([^']+)'", r"Node \(([^()]+)\) Op", r"[Nn]ode:\s*'?([^'\s]+)'?", r"node with name '([^']+)'")
+_NODE_IN_ERROR = (r"Name:'([^']+)'", r"[Nn]ode \(([^()]+)\)", r"[Nn]ode:\s*'?([^'\s]+)'?", r"node with name '([^']+)'")
 """How onnxruntime names a node, when it runs and when it loads a model."""
 
 
