@@ -40,6 +40,7 @@ MIXING = {
     "batch norm in training": norm(outputs=3, training_mode=1),
     "batch norm in training of old": norm(outputs=3, opset=9),
     "batch norm in a fixed batch": norm(batch=4, outputs=3, training_mode=1),
+    "batch norm that keeps a state": norm(batch=1, outputs=3, training_mode=1),
     "mean over the batch": one("ReduceMean", "axes", constants=AXES),
     "mean over all axes": one("ReduceMean"),
     "mean over an axis from the end": one("ReduceMean", opset=11, axes=[-4]),
@@ -82,7 +83,7 @@ def shape_arithmetic() -> onnx.ModelProto:
 
 APART = {
     "batch norm at rest": norm(),
-    "a fixed batch of one": norm(batch=1, outputs=3, training_mode=1),
+    "a fixed batch of one": model(helper.make_node("ReduceMean", ["x"], ["y"], "all"), batch=1),
     "instance mean": one("ReduceMean", "axes", constants={"axes": np.array([2, 3])}),
     "nothing to reduce": one("ReduceMean", noop_with_empty_axes=1),
     "softmax over channels": one("Softmax", axis=1),

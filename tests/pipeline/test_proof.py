@@ -69,12 +69,12 @@ def resized(path: Path, op: str, opset: int) -> Path:
     return network(path, middle, {"scales": np.array([1, 1, 2, 2], np.float32)}, opset=opset)
 
 
-def training_norm(path: Path, batch: int | str = "N") -> Path:
+def training_norm(path: Path) -> Path:
     """Case 02."""
     names = {"scale": np.ones, "bias": np.zeros, "mean": np.zeros, "var": np.ones}
     constants = {name: make(CHANNELS, np.float32) for name, make in names.items()}
     node = helper.make_node("BatchNormalization", ["x", *names], ["y", "rm", "rv"], "bn", training_mode=1)
-    return network(path, [node], constants, batch=batch)
+    return network(path, [node], constants)
 
 
 def noisy(path: Path) -> Path:
@@ -188,8 +188,15 @@ def test_batch_statistics_are_told_before_any_photo_is_read(
         built(settings(INT8, onnx=training_norm(tmp_path / "bn.onnx")))
 
 
-def test_with_a_batch_fixed_at_one_the_same_network_is_built(settings: Settings, tmp_path: Path) -> None:
-    assert built(settings(FP32, onnx=training_norm(tmp_path / "bn.onnx", batch=1))).as_asked
+def test_what_mixes_samples_is_built_where_there_is_one_only(settings: Settings, tmp_path: Path) -> None:
+    middle = [
+        helper.make_node("ReduceMean", ["x", "axes"], ["m"], "mean", keepdims=1),
+        helper.make_node("Sub", ["x", "m"], ["y"], "centre"),
+    ]
+    paths = {b: network(tmp_path / f"{b}.onnx", middle, {"axes": np.array([0, 2, 3])}, batch=b) for b in (1, "N")}
+    assert built(settings(FP32, onnx=paths[1])).as_asked
+    with pytest.raises(ModelError, match=r"mean \(ReduceMean\) reduces over the batch"):
+        built(settings(FP32, onnx=paths["N"]))
 
 
 def test_what_mixes_samples_unseen_is_found_by_running_and_named(settings: Settings, tmp_path: Path) -> None:

@@ -31,7 +31,9 @@ def types_that_do_not_fit() -> onnx.ModelProto:
 def test_a_failing_run_of_ours_names_the_node() -> None:
     with (
         OnnxRuntimeRunner(shapes_that_do_not_fit(), ours="the lowered int8 graph") as runner,
-        pytest.raises(BuildError, match="the lowered int8 graph fails in ONNX Runtime at the node 'block3/add'") as caught,
+        pytest.raises(
+            BuildError, match="the lowered int8 graph fails in ONNX Runtime at the node 'block3/add'"
+        ) as caught,
     ):
         runner.infer({"x": np.ones((1, 3), np.float32)})
     assert "export" not in caught.value.remedy.lower() and "block3/add" in caught.value.remedy

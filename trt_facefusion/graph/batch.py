@@ -15,6 +15,8 @@ _SMALL = 64
 """Elements of constants whose values shapes may follow from."""
 _CHOOSES = {"ArgMax", "ArgMin", "TopK"}
 _NORMALISES = {"Softmax", "LogSoftmax", "Hardmax", "LpNormalization"}
+_EVALUATION = "export the network in evaluation mode (net.eval()), so that only the sample decides"
+_FIXED = "or with a batch that is fixed at 1, if it will only ever run one face at a time"
 _DEFAULT_AXIS = {"ArgMax": 0, "ArgMin": 0}
 
 
@@ -35,26 +37,26 @@ def require_samples_apart(model: onnx.ModelProto, shapes: Mapping[str, Sequence[
     ``shapes`` are the inputs' without batch axis. What no rule here knows is left to a check by running. A batch that
     is fixed at 1 has no others.
     """
-    fixed = fixed_batch(model)
-    if fixed == 1:
-        return
-    found = _batch_statistics(model)
-    if not found and fixed is None:
-        found = _over_the_batch(model, shapes)
+    trained = _batch_statistics(model)
+    if trained:
+        raise _mixes(trained[0], "normalises", _EVALUATION)
+    found = _over_the_batch(model, shapes) if fixed_batch(model) is None else []
     if found:
-        node, verb = found[0]
-        name = node.name or node.output[0]
-        raise ModelError(
-            f"{name} ({node.op_type}) {verb} over the batch: a face's picture depends on those that run beside it",
-            "export the network in evaluation mode (net.eval()), so that only the sample decides; or with a batch that "
-            "is fixed at 1, if it will only ever run one face at a time",
-        )
+        raise _mixes(*found[0], f"{_EVALUATION}; {_FIXED}")
 
 
-def _batch_statistics(model: onnx.ModelProto) -> list[tuple[onnx.NodeProto, str]]:
+def _mixes(node: onnx.NodeProto, verb: str, remedy: str) -> ModelError:
+    name = node.name or node.output[0]
+    return ModelError(
+        f"{name} ({node.op_type}) {verb} over the batch: a face's picture depends on those that run beside it", remedy
+    )
+
+
+def _batch_statistics(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+    """Batch normalisations in training mode; also in a batch of one onnxruntime keeps a state in them."""
     opset = next((o.version for o in model.opset_import if o.domain in {"", "ai.onnx"}), 1)
     nodes = [*model.graph.node, *(node for function in model.functions for node in function.node)]
-    return [(n, "normalises") for n in nodes if n.op_type == "BatchNormalization" and _is_training(n, opset)]
+    return [n for n in nodes if n.op_type == "BatchNormalization" and _is_training(n, opset)]
 
 
 def _is_training(node: onnx.NodeProto, opset: int) -> bool:

@@ -159,7 +159,11 @@ def fix_noise(model: onnx.ModelProto, noise: Noise) -> onnx.ModelProto:
     fixed = onnx.ModelProto()
     fixed.CopyFrom(model)
     nested = [inner for node in fixed.graph.node for inner in _nested(node)]
-    graphs: list[onnx.GraphProto | onnx.FunctionProto] = [*reversed(nested), *fixed.functions, fixed.graph]  # inner first
+    graphs: list[onnx.GraphProto | onnx.FunctionProto] = [
+        *reversed(nested),
+        *fixed.functions,
+        fixed.graph,
+    ]  # inner first
     for graph in graphs:
         nodes = [made for node in graph.node for made in (_fixed(node, noise) if _fixable(node) else [node])]
         rest = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
