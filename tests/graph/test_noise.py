@@ -38,7 +38,7 @@ X = np.random.default_rng(0).standard_normal((3, 2, 3, 3)).astype(np.float32)
 
 
 def test_a_noise_node_is_told_by_name_with_the_option_that_fixes_it() -> None:
-    with pytest.raises(ModelError, match="inject_noise .* is random, no verdict is possible") as caught:
+    with pytest.raises(ModelError, match=r"inject_noise .* is random, no verdict is possible") as caught:
         require_no_noise(noisy())
     assert "--noise zero" in caught.value.remedy
 

@@ -31,11 +31,15 @@ class Look:
 
     ``saturated`` is the share of values at 0 or 1 (or beyond) less that of the crops, ``spread`` the standard deviation
     within a picture, ``resemblance`` the SSIM with the target crop where both are 32 px wide: colour and coarse form.
+    For a network that takes an identity, ``like_source`` and ``like_target`` are the cosines of the pictures' identity
+    with that of the source and of the target.
     """
 
     saturated: float
     spread: float
     resemblance: float
+    like_source: float | None = None
+    like_target: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""

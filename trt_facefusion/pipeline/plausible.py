@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from trt_facefusion.accuracy.identity import identity_cosine
 from trt_facefusion.accuracy.plausible import Look, look
 from trt_facefusion.errors import BadInputError, ModelError
 from trt_facefusion.pipeline.feeds import Painter
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from trt_facefusion.pipeline.context import Context
 
 _FACES = 4
+_ALIKE = 0.03
+"""Resemblance by which descriptions are not told apart: a swapper looks right in either order of the channels."""
 _RANGES = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0))
 
 
@@ -36,27 +39,46 @@ def check_looks(context: Context) -> Look:
     preset = context.settings.preset
     painter = context.painter(faces)
     with context.original.opened() as runner:
-        found = look(painter(runner, chosen), crops)
+        pictures = painter(runner, chosen)
+        found = _with_identity(look(pictures, crops), context, pictures)
         if not found.suspicious:
             return found
         others = [(other, _look(painter, runner, other, crops)) for other in _others(preset)]
-    best, better = max(((p, seen) for p, seen in others if seen is not None), key=lambda o: o[1].resemblance)
+    seen = [(preset, other) for preset, other in others if other is not None]
+    best = max((other for _, other in seen), key=lambda other: other.resemblance, default=found)
     words = list(found.wrong)
-    remedy = (
-        "look at the reference pictures in the report; the range and channel order are said with --input or --preset"
-    )
-    if better.far_better_than(found):
+    remedy = "the range and the channel order are said with --input or --preset: look at the pictures in the report."
+    if best.far_better_than(found):
+        alike = [p.image for p, other in seen if other.resemblance >= best.resemblance - _ALIKE]
         words.append(
-            f"they resemble their targets by {found.resemblance:.2f}, and would by {better.resemblance:.2f} if the "
-            f"images were described as {_called(best.image)}"
+            f"they resemble their targets by {found.resemblance:.2f}, and would by {best.resemblance:.2f} if the "
+            f"images were described as {' or '.join(map(_called, alike))}"
         )
-        remedy = f"did you mean {_option(best.image)} ? Otherwise leave --strict out"
+        remedy = f"did you mean {' or '.join(map(_option, alike))} ?"
+    if words and found.like_source is not None and found.like_target is not None:
+        words.append(
+            f"their identity is the source's by {found.like_source:.2f} and the target's by {found.like_target:.2f}"
+        )
     if words:
         message = f"the network's own pictures look wrong: {'; '.join(words)}"
         if context.settings.strict:
-            raise BadInputError(message, remedy)
-        context.warn(f"{message}; {remedy.replace(' Otherwise leave --strict out', '')}")
+            raise BadInputError(message, f"{remedy} Otherwise leave --strict out")
+        context.warn(f"{message}; {remedy}")
     return found
+
+
+def _with_identity(found: Look, context: Context, pictures: NDArray[np.float32]) -> Look:
+    """The look with whose identity the pictures show, for a swapper; nothing that a limit is set to."""
+    preset, faces, embedder = context.settings.preset, context.faces[0], context.embedder
+    if preset.embedding is None or pictures.shape[1] != pictures.shape[2] or not np.isfinite(pictures).all():
+        return found
+    numbers = np.arange(len(pictures))
+    people = (faces.crops[context.feeder(faces).sources[numbers]], faces.crops[numbers])
+    source, target = (
+        float(identity_cosine(crops.astype(np.float32) / 255, pictures.clip(0, 1), preset.template, embedder).mean())
+        for crops in people
+    )
+    return replace(found, like_source=source, like_target=target)
 
 
 def _look(painter: Painter, runner: Infers, preset: Preset, crops: NDArray[np.uint8]) -> Look | None:
