@@ -16,6 +16,7 @@ from tiny import Settings
 
 from trt_facefusion.accuracy.metrics import ssim
 from trt_facefusion.errors import BadInputError, BuildError, ModelError, PreparationError
+from trt_facefusion.export import CheckpointSource
 from trt_facefusion.pipeline import attempt as attempt_module
 from trt_facefusion.pipeline import context as context_module
 from trt_facefusion.pipeline.build import EngineResult, build
@@ -216,6 +217,38 @@ def test_noise_is_told_by_name_and_can_be_fixed(settings: Settings, tmp_path: Pa
         assert engine.manifest.inputs.settings["noise"]["nodes"] == ["inject_noise"]
         assert any("noise is fixed" in warning and "inject_noise" in warning for warning in engine.manifest.warnings)
         assert ("--noise", noise) in zip(engine.manifest.command, engine.manifest.command[1:], strict=False)
+
+
+def test_noise_is_fixed_where_the_weights_lie_beside_the_file(settings: Settings, tmp_path: Path) -> None:
+    path = noisy(tmp_path / "noisy.onnx")
+    onnx.save_model(onnx.load(path), path, save_as_external_data=True, location="weights.bin", size_threshold=0)
+    assert built(settings(FP16, onnx=path, noise="seed:3")).as_asked
+
+
+def test_the_reference_of_a_torch_network_is_torch(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch = pytest.importorskip("torch")
+    (tmp_path / "nets_of_proof.py").write_text(
+        "import torch\n"
+        "class Net(torch.nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.c = torch.nn.Conv2d(3, 3, 3, padding=1)\n"
+        "    def forward(self, image):\n"
+        "        return torch.sigmoid(self.c(image))\n"
+        "def build():\n"
+        "    return Net()\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    import importlib
+
+    net = importlib.import_module("nets_of_proof").build()
+    torch.save(net.state_dict(), tmp_path / "net.pth")
+    source = CheckpointSource(tmp_path / "net.pth", "nets_of_proof:build")
+    manifest = built(settings(FP16, source=source)).manifest
+    assert manifest.accuracy["reference"].startswith("the torch network, run by torch ")
+    assert 0 < manifest.accuracy["prepared"]["max_difference"] < 1e-5
 
 
 def test_noise_that_is_not_there_cannot_be_fixed(settings: Settings) -> None:

@@ -17,6 +17,7 @@ from trt_facefusion.errors import BuildError, GateError
 from trt_facefusion.pipeline.attempt import Attempts, Made
 from trt_facefusion.pipeline.command import build_arguments
 from trt_facefusion.pipeline.context import Context, Note
+from trt_facefusion.pipeline.plausible import LOOKS_WRONG
 from trt_facefusion.pipeline.proof import Proof
 from trt_facefusion.pipeline.record import SEARCH, RunRecord, read_search, record_of
 from trt_facefusion.pipeline.settings import BuildSettings, engine_key
@@ -267,8 +268,10 @@ class _Builder:
 
 
 def _proven(manifest: Manifest) -> bool:
-    """Whether no planned INT8 kernel is missing."""
+    """Whether no planned INT8 kernel is missing, and nothing was wrong with the network's own pictures."""
     kernels = manifest.int8_kernels
+    if any(warning.startswith(LOOKS_WRONG) for warning in manifest.warnings):
+        return False
     return not kernels.planned or (kernels.known and not kernels.missing)
 
 

@@ -256,8 +256,10 @@ class Context:
         size = self.judged_batch
         return Painter(replace(self.feeder(faces), fixed_batch=size), output, size)
 
-    def check_source(self) -> None:
+    def check_source(self, few: bool = False) -> None:
         """Hold the prepared graph against what was handed in, on the faces that engines are judged on.
+
+        With ``few`` some faces have to do, where nothing is judged.
 
         Raises:
             ModelError: its pictures do not depend on the sample alone, or the exported graph is not the torch network.
@@ -267,11 +269,14 @@ class Context:
         model = self.prepared.model  # a model that does not fit is told before photos are read
         Proof(self).samples()
         if self.settings.noise is None:
-            few = self.faces[0]
-            feeds = self.feeder(few)(range(min(self.batch, _CHECKED_FACES, len(few))))
+            faces = self.faces[0]
+            feeds = self.feeder(faces)(range(min(self.batch, _CHECKED_FACES, len(faces))))
             with OnnxRuntimeRunner(model, ours="the prepared graph") as runner:
                 self.settings.source.check(runner.infer(feeds), feeds)
-        self.agreement  # noqa: B018  # raises where preparing changed the picture
+        if few:
+            Proof(self).hold(few=True)
+        else:
+            self.agreement  # noqa: B018  # raises where preparing changed the picture
         self.look  # noqa: B018  # tells, or raises, where the pictures are no faces
 
     @cached_property

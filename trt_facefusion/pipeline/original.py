@@ -85,7 +85,7 @@ class Original:
                 if self.noise is not None:
                     small = fix_noise(small, self.noise)
                 data = _with_outputs(small, tapped).SerializeToString()
-                return OnnxRuntimeRunner(data, optimise=optimise, weights=path.resolve().parent)
+                return OnnxRuntimeRunner(data, optimise=optimise, weights=path.absolute().parent)
             except ModelError:  # weights behind links, which onnxruntime does not follow: they are loaded by now
                 pass
         return OnnxRuntimeRunner(_with_outputs(self.loaded, tapped), optimise=optimise)

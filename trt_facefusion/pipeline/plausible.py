@@ -19,6 +19,8 @@ from trt_facefusion.runtime.base import Infers
 if TYPE_CHECKING:
     from trt_facefusion.pipeline.context import Context
 
+LOOKS_WRONG = "the network's own pictures look wrong"
+"""How the warning begins: a strict build takes no stored engine that bears it."""
 _FACES = 4
 _ALIKE = 0.03
 """Resemblance by which descriptions are not told apart: a swapper looks right in either order of the channels."""
@@ -60,7 +62,7 @@ def check_looks(context: Context) -> Look:
             f"their identity is the source's by {found.like_source:.2f} and the target's by {found.like_target:.2f}"
         )
     if words:
-        message = f"the network's own pictures look wrong: {'; '.join(words)}"
+        message = f"{LOOKS_WRONG}: {'; '.join(words)}"
         if context.settings.strict:
             raise BadInputError(message, f"{remedy} Otherwise leave --strict out")
         context.warn(f"{message}; {remedy}")

@@ -121,16 +121,17 @@ class Proof:
         shapes = {name: value.shape for name, value in feeds.items()}
         return activations(GraphView(with_shapes(self.context.prepared.model, shapes)))
 
-    def hold(self) -> Agreement:
-        """The prepared FP32 graph against what was handed in, on all faces that are judged (a few, where none are).
+    def hold(self, few: bool = False) -> Agreement:
+        """The prepared FP32 graph against what was handed in, on all faces that are judged (or a ``few``).
 
         Raises:
             PreparationError: the pictures differ by more than rounding; names the node.
         """
         context = self.context
         held_out = context.faces[1]
-        faces = held_out if len(held_out) else context.faces[0].subset(range(min(_FEW, len(context.faces[0]))))
-        wanted = context.reference if len(held_out) else self._original(faces)
+        few = few or not len(held_out)
+        faces = context.faces[0].subset(range(min(_FEW, len(context.faces[0])))) if few else held_out
+        wanted = self._original(faces) if few else context.reference
         found, worst = self._compared(faces, wanted)
         limits = self.limits
         if not found.within(limits):
@@ -140,8 +141,8 @@ class Proof:
         context.note(f"the prepared network against {context.original.label}: {found}")
         return found
 
-    def _original(self, faces: FaceSet, optimise: bool = True) -> Pictures:
-        with self.context.original.opened(optimise) as runner:
+    def _original(self, faces: FaceSet) -> Pictures:
+        with self.context.original.opened() as runner:
             return require_sound(self.context.judge_painter(faces)(runner, None, self.context.progress, "reference"))
 
     def _compared(self, faces: FaceSet, wanted: Pictures) -> tuple[Agreement, int]:

@@ -120,6 +120,7 @@ def engine_key(settings: BuildSettings, digests: Mapping[str, str], precision: P
     return build_key(
         {
             "tool": __version__,
+            "judged": "against what was handed in, in the batch that is built",
             "name": settings.source.name,
             "preset": repr(settings.preset),
             "batch": str(settings.batch),

@@ -67,7 +67,6 @@ class OnnxRuntimeRunner:
             options.intra_op_num_threads = threads
         if stand_in:
             options.add_session_config_entry("session.disable_quant_qdq", "1")
-            model = with_fp16_rounding(_loaded(model))
         if weights is not None:
             options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(weights))
         if trace is not None:
@@ -75,7 +74,8 @@ class OnnxRuntimeRunner:
             options.profile_file_prefix = str(trace / "trace")
             options.optimized_model_filepath = str(trace / OPTIMISED)
         try:
-            self._session: Any = _session(model, options)
+            rounded = with_fp16_rounding(_loaded(model)) if stand_in else model
+            self._session: Any = _session(rounded, options)
         except ModelError as error:
             if ours:
                 raise own_fault(ours, error.__cause__ or error) from error
