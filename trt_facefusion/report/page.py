@@ -75,7 +75,11 @@ def _limits(limits: Any) -> list[str]:
     if not isinstance(limits, Mapping):
         return []
     found = [(what, how, shown, limits.get(name)) for name, (what, how, shown) in _LIMITS.items()]
-    return [f"{what} {how} {shown(value)}" for what, how, shown, value in found if isinstance(value, int | float)]
+    words = [f"{what} {how} {shown(value)}" for what, how, shown, value in found if isinstance(value, int | float)]
+    spread = limits.get("spread_range")
+    if isinstance(spread, list | tuple) and len(spread) == 2:
+        words.append(f"each face spread {spread[0]} to {spread[1]} times as far as the reference")
+    return words
 
 
 def _fallbacks(engines: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
