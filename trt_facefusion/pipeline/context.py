@@ -252,9 +252,8 @@ class Context:
 
     def judge_painter(self, faces: FaceSet) -> Painter:
         """Runs what is judged on ``faces``: always whole batches of the size that is built, filled up with repeats."""
-        output = picture_output(self.settings.preset, self.prepared.outputs)
-        size = self.judged_batch
-        return Painter(replace(self.feeder(faces), fixed_batch=size), output, size)
+        painter, size = self.painter(faces), self.judged_batch
+        return replace(painter, feeder=replace(painter.feeder, fixed_batch=size), batch=size)
 
     def check_source(self, few: bool = False) -> None:
         """Hold the prepared graph against what was handed in, on the faces that engines are judged on.

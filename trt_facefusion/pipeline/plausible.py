@@ -38,8 +38,8 @@ def check_looks(context: Context) -> Look:
     faces = context.faces[0]
     chosen = range(min(_FACES, len(faces)))
     crops = faces.crops[list(chosen)]
-    preset = context.settings.preset
     painter = context.painter(faces)
+    preset = painter.feeder.preset
     with context.original.opened() as runner:
         pictures = painter(runner, chosen)
         found = _with_identity(look(pictures, crops), context, pictures)

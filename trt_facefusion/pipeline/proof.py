@@ -18,7 +18,7 @@ from trt_facefusion.accuracy.agreement import (
     measured,
     pooled,
 )
-from trt_facefusion.errors import ModelError, PreparationError
+from trt_facefusion.errors import ModelError, PreparationError, TrtFaceFusionError
 from trt_facefusion.faces.folder import FaceSet
 from trt_facefusion.graph import GraphView
 from trt_facefusion.graph.segments import activations, with_shapes
@@ -101,9 +101,8 @@ class Proof:
             )
 
     def _first(self, runner: Infers, feeds: Feeds) -> Pictures:
-        context = self.context
-        output = context.painter(context.faces[0]).output
-        decoded: Pictures = context.settings.preset.output.decode(runner.infer(feeds)[output])
+        painter = self.context.painter(self.context.faces[0])
+        decoded: Pictures = painter.feeder.preset.output.decode(runner.infer(feeds)[painter.output])
         return decoded[:1]
 
     def _only_one_at_a_time(self, error: ModelError) -> None:
@@ -167,7 +166,10 @@ class Proof:
     def _changed(self, found: Agreement, limits: Limits, faces: FaceSet, worst: int) -> PreparationError:
         context = self.context
         feeds = context.judge_painter(faces).feeder([worst])
-        where = first_difference(context.original, context.prepared.model, feeds)
+        try:
+            where = first_difference(context.original, context.prepared.model, feeds)
+        except TrtFaceFusionError:  # the graph is too large to be taken apart: the fault is told all the same
+            where = None
         node = "no single node that both know differs" if where is None else str(where)
         return PreparationError(
             f"preparing the network changed the picture by {found.ssim_drop:.4%} SSIM, and by {_levels(found)} of 255 "
