@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from onnx import helper, numpy_helper
 
 from trt_facefusion.errors import ModelError
 from trt_facefusion.export import OnnxSource, load_model
+from trt_facefusion.graph import prepare
 
 
 def tiny() -> onnx.ModelProto:
@@ -87,6 +89,79 @@ def test_a_link_out_of_the_folder_is_not_followed(tmp_path: Path) -> None:
     assert "outside" in refused(path).message
 
 
+def hub(folder: Path) -> Path:
+    """A model as Hugging Face's cache lays it: links into `blobs`, named by their content."""
+    snapshot = folder / "models--me--net" / "snapshots" / "0123abc"
+    blobs = folder / "models--me--net" / "blobs"
+    snapshot.mkdir(parents=True)
+    blobs.mkdir()
+    with_external_data(snapshot)
+    for index, name in enumerate(("net.onnx", "net.bin")):
+        (snapshot / name).rename(blobs / f"{index}f00")
+        (snapshot / name).symlink_to(Path("../../blobs") / f"{index}f00")
+    return snapshot / "net.onnx"
+
+
+@pytest.mark.parametrize("plain", ["", "net.onnx"])
+def test_the_links_of_a_hub_are_followed(tmp_path: Path, plain: str) -> None:
+    path = hub(tmp_path)
+    if plain:  # some file systems know no links, and hubs copy small files
+        content = path.read_bytes()
+        path.unlink()
+        path.write_bytes(content)
+    inputs = feeds(SWAPPER_SHAPES)
+    np.testing.assert_array_equal(run(load_model(path), inputs)["output"], run(swapper(), inputs)["output"])
+
+
+def test_a_model_that_is_a_link_finds_the_weights_beside_the_real_file(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    path = with_external_data(tmp_path / "real")
+    (tmp_path / "link.onnx").symlink_to(path)
+    assert load_model(tmp_path / "link.onnx") == load_model(path)
+
+
+def test_a_link_that_leaves_the_hub_is_refused_as_a_link(tmp_path: Path) -> None:
+    path = hub(tmp_path)
+    secret = tmp_path / "secret.bin"
+    secret.write_bytes(bytes(1 << 20))
+    (path.parent / "net.bin").unlink()
+    (path.parent / "net.bin").symlink_to(secret)
+    message = refused(path).message
+    assert "a link to" in message
+    assert str(secret) in message
+
+
+def test_a_link_to_nothing_is_said_to_be_one(tmp_path: Path) -> None:
+    path = with_external_data(tmp_path)
+    (tmp_path / "net.bin").unlink()
+    (tmp_path / "net.bin").symlink_to("elsewhere.bin")
+    assert "leads to nothing" in refused(path).message
+
+
+@pytest.mark.parametrize("who", ["model", "weights"])
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path, who: str) -> None:
+    path = with_external_data(tmp_path)
+    pipe = path if who == "model" else tmp_path / "net.bin"
+    pipe.unlink()
+    os.mkfifo(pipe)
+    assert "no regular file" in refused(path).message
+
+
+def test_a_device_is_refused() -> None:
+    assert "no regular file" in refused(Path("/dev/zero")).message
+
+
+def test_weights_that_are_asked_for_many_times_over_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "net.bin").write_bytes(bytes(1 << 20))
+    model = tiny()
+    for index in range(300):
+        tensor = model.graph.initializer.add(name=f"w{index}", data_type=1, dims=[1 << 18])
+        tensor.data_location = onnx.TensorProto.EXTERNAL
+        tensor.external_data.add(key="location", value="net.bin")
+    (tmp_path / "net.onnx").write_bytes(model.SerializeToString())
+    assert "asks for" in refused(tmp_path / "net.onnx").message
+
+
 def test_external_weights_of_nested_attributes_are_confined_too(tmp_path: Path) -> None:
     model = tiny()
     tensor = numpy_helper.from_array(np.ones(4, np.float32), "c")
@@ -129,17 +204,34 @@ def test_a_folder_or_a_missing_file_is_refused(tmp_path: Path) -> None:
         OnnxSource(tmp_path / "none.onnx").digest()
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf])
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
-def test_broken_weights_are_named_and_counted(tmp_path: Path, value: float, dtype: type) -> None:
+def test_broken_weights_are_named_and_counted(tmp_path: Path, dtype: type) -> None:
     model = tiny()
     weights = np.zeros(5, dtype)
-    weights[:2] = value
+    weights[:2] = np.nan
     model.graph.initializer.append(numpy_helper.from_array(weights, "broken"))
     (tmp_path / "net.onnx").write_bytes(model.SerializeToString())
     message = refused(tmp_path / "net.onnx").message
     assert "'broken'" in message
     assert "2 values" in message
+
+
+@pytest.mark.parametrize("value", [-np.inf, np.inf, -3.4028235e38])
+def test_masks_are_no_broken_weights(tmp_path: Path, value: float) -> None:
+    model = tiny()
+    model.graph.initializer.append(numpy_helper.from_array(np.array([0, value], np.float32), "mask"))
+    (tmp_path / "net.onnx").write_bytes(model.SerializeToString())
+    assert load_model(tmp_path / "net.onnx") == model
+
+
+def test_stale_hints_of_sizes_are_ignored(tmp_path: Path) -> None:
+    net = Net()
+    net.op("Relu", net.conv("x", 3, 3, name="c"), name="y")
+    model = net.model({"x": ["N", 3, 8, 8]}, {"y": ["N", 3, 9, 9]})
+    model.graph.value_info.append(helper.make_tensor_value_info("c", 1, ["N", 5, 16, 16]))
+    (tmp_path / "net.onnx").write_bytes(model.SerializeToString())
+    prepared = prepare(load_model(tmp_path / "net.onnx"), {"x": (3, 8, 8)})
+    assert prepared.outputs[0].shape == ("batch", 3, 8, 8)
 
 
 def test_broken_weights_inside_constant_nodes_are_found_too(tmp_path: Path) -> None:

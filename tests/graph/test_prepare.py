@@ -198,7 +198,10 @@ def branch(net: Net) -> str:
     return net.op("If", net.op("Greater", net.op("ReduceMean", "x", keepdims=0), net.const(0.0)), **graphs)
 
 
-def loop(net: Net) -> str:
+def loop(net: Net, count: str = "") -> str:
+    """``count`` passes over a Relu; as many as the picture says where none is given."""
+    if not count:
+        count = net.op("Cast", net.op("ReduceMax", "x", keepdims=0), to=TensorProto.INT64)
     info = helper.make_tensor_value_info
     body = helper.make_graph(
         [helper.make_node("Identity", ["go"], ["go2"]), helper.make_node("Relu", ["v"], ["v2"])],
@@ -206,7 +209,7 @@ def loop(net: Net) -> str:
         [info("i", TensorProto.INT64, []), info("go", TensorProto.BOOL, []), info("v", TensorProto.FLOAT, None)],
         [info("go2", TensorProto.BOOL, []), info("v2", TensorProto.FLOAT, None)],
     )
-    return net.op("Loop", net.const(3, np.int64), net.const(True, bool), "x", body=body)
+    return net.op("Loop", count, net.const(True, bool), "x", body=body)
 
 
 def scan(net: Net) -> str:

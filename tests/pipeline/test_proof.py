@@ -19,6 +19,7 @@ from trt_facefusion.errors import BadInputError, BuildError, ModelError, Prepara
 from trt_facefusion.export import CheckpointSource
 from trt_facefusion.pipeline import attempt as attempt_module
 from trt_facefusion.pipeline import context as context_module
+from trt_facefusion.pipeline import fitted as fitted_module
 from trt_facefusion.pipeline.build import EngineResult, build
 from trt_facefusion.pipeline.context import Context
 from trt_facefusion.pipeline.diff import DiffSettings, diff
@@ -127,10 +128,10 @@ def test_an_engine_never_silently_differs_from_the_users_own_file(
 
 
 def broken_prepare(change: Callable[[onnx.ModelProto], None]) -> Callable[..., object]:
-    real = context_module.prepare
+    real = fitted_module.prepare
 
-    def prepare(model, shapes):
-        prepared = real(model, shapes)
+    def prepare(*args, **kwargs):
+        prepared = real(*args, **kwargs)
         change(prepared.model)
         return prepared
 
@@ -145,7 +146,7 @@ def test_a_preparation_that_changes_the_picture_names_its_node(
         pads = next(a for a in kept.attribute if a.name == "pads")
         pads.ints[:] = [2, 2, 0, 0]
 
-    monkeypatch.setattr(context_module, "prepare", broken_prepare(change))
+    monkeypatch.setattr(fitted_module, "prepare", broken_prepare(change))
     with pytest.raises(PreparationError, match=r"changed the picture by .* SSIM.*node 'block1\.conv1' \(Conv\)"):
         built(settings(INT8))
 

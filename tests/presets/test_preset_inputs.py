@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +36,7 @@ def test_image_inputs_map_black_and_white_to_their_range(size: int, low: int, sp
 @pytest.mark.parametrize("name", ["input", "serving_default_x:0", "a=b", "/net/in.1", "ein bild"])
 def test_names_may_hold_colons_and_equals_signs(name: str) -> None:
     assert parse_input(f"{name}=embedding") == EmbeddingInput(name)
-    assert parse_input(f"{name}=image:64:0:1") == ImageInput.with_range(name, 64, 0, 1)
+    assert parse_input(f"{name}=image:64:0:1") == replace(ImageInput.with_range(name, 64, 0, 1), person="")
     assert parse_input(f"{name}=file:/some:odd/a=b.npy") == FileInput(name, Path("/some:odd/a=b.npy"))
 
 
@@ -51,7 +52,7 @@ def test_names_may_hold_colons_and_equals_signs(name: str) -> None:
         "x=image",
         "x=image:64",
         "x=image:64:0",
-        "x=image:64:0:1:rgb",
+        "x=image:64:0:1:rgb:bgr",
         "x=image:64:0:1:bgr:2",
         "x=image:64.5:0:1",
         "x=image:8:0:1",

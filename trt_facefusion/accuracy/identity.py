@@ -11,9 +11,15 @@ from trt_facefusion.faces.embedder import Embedder, Embeddings, unit
 
 
 def embed_crops(pictures: Pictures, template: str, embedder: Embedder) -> Embeddings:
-    """Raw embeddings [N,dim] of crops [N,S,S,3] in [0,1] that are aligned with ``template``."""
-    if pictures.ndim != 4 or pictures.shape[1] != pictures.shape[2]:
-        raise ValueError(f"crops must be square, not {pictures.shape}")
+    """Raw embeddings [N,dim] of crops [N,H,W,3] in [0,1] that are aligned with ``template``.
+
+    Those that are not square were cut from the middle of a square: what is missing of it is filled from their edges.
+    """
+    height, width = pictures.shape[1:3]
+    if height != width:
+        rows, columns = (max(height, width) - height, max(height, width) - width)
+        around = ((0, 0), (rows // 2, rows - rows // 2), (columns // 2, columns - columns // 2), (0, 0))
+        pictures = np.pad(pictures, around, mode="edge")
     matrix = template_to_template(template, pictures.shape[1], embedder.template, embedder.size)
     chips = np.empty((len(pictures), embedder.size, embedder.size, 3), np.uint8)
     for index, picture in enumerate(pictures):

@@ -15,6 +15,7 @@ import onnxruntime as ort
 from trt_facefusion.backends.base import BuildRequest, BuiltEngine, Kernel, TensorFormat
 from trt_facefusion.backends.checks import checked
 from trt_facefusion.errors import BackendUnavailableError, BuildError
+from trt_facefusion.sessions import open_session, session_options
 from trt_facefusion.types import Progress, silent
 
 _DTYPES = {"FLOAT": "fp32", "FLOAT16": "fp16", "BFLOAT16": "bf16"}
@@ -106,11 +107,10 @@ def _optimised(model: bytes) -> onnx.ModelProto:
     """The graph that ONNX Runtime really runs. Raises BuildError when it refuses the model."""
     with TemporaryDirectory(prefix="trt-ff-") as folder:
         path = Path(folder) / "optimised.onnx"
-        options = ort.SessionOptions()
+        options = session_options()
         options.optimized_model_filepath = str(path)
-        options.log_severity_level = 4
         try:
-            ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+            open_session(model, options)
             return onnx.load(path)
         except Exception as error:  # onnxruntime has a class of its own for each status code, with no common base
             raise BuildError(

@@ -115,7 +115,7 @@ class BatchFeed:
             if first is None:
                 raise BadInputError("there is not one batch to calibrate on", "give a folder with faces")
             self.shapes: dict[str, tuple[int, ...]] = {name: values.shape for name, values in first.items()}
-            self.batch_size = next(iter(self.shapes.values()))[0]
+            self.batch_size = next((shape[0] for shape in self.shapes.values() if shape), 1)
             self._pending = self._start(first)
         except BaseException:
             uploader.close()
@@ -147,4 +147,4 @@ class BatchFeed:
 
     def _filled(self, name: str, values: Array) -> Array:
         values = np.ascontiguousarray(values)
-        return values if len(values) == self.batch_size else np.resize(values, self.shapes[name])
+        return values if values.shape == self.shapes[name] else np.resize(values, self.shapes[name])

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from operator import length_hint
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 
+from trt_facefusion import sessions
 from trt_facefusion.calibration.histogram import Histogram
 from trt_facefusion.calibration.reader import Batches
 from trt_facefusion.calibration.resume import Checkpoint
 from trt_facefusion.calibration.taps import Scaled, Tap, taps
-from trt_facefusion.errors import BadInputError, ModelError
+from trt_facefusion.errors import BadInputError, ModelError, TrtFaceFusionError
 from trt_facefusion.types import Array, Feeds, Progress, silent
 
 STAGE = "calibrate"
@@ -134,40 +133,22 @@ def require_finite(histograms: Mapping[str, Histogram], fed: Sequence[str], batc
 
 def open_session(model: onnx.ModelProto, tapped: Sequence[str], threads: int | None) -> Any:
     """A session of ``model`` whose outputs are ``tapped``: an output survives every graph optimisation."""
-    import onnxruntime as ort
-
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     if tapped:
         del copy.graph.output[:]
         # onnxruntime infers the types of outputs that have none: more operators than onnx's own inference knows.
         copy.graph.output.extend(onnx.ValueInfoProto(name=name) for name in tapped)
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = threads or 0
-    # Threads that spin while they wait take the cores from the counting: 1.33 instead of 1.1 times a plain pass.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        return _load(copy, options)
+        # Threads that spin while they wait take the cores from the counting: 1.33 instead of 1.1 times a plain pass.
+        return sessions.open_session(copy, sessions.session_options(threads, spin=False))
+    except TrtFaceFusionError:
+        raise
     except Exception as error:
         raise ModelError(
             f"onnxruntime cannot load the model: {_first_line(error)}",
             "calibration runs the FP32 model in onnxruntime: export it with operators that onnxruntime has",
         ) from error
-
-
-def _load(model: onnx.ModelProto, options: Any) -> Any:
-    import onnxruntime as ort
-
-    providers = ["CPUExecutionProvider"]
-    try:
-        data = model.SerializeToString()
-    except Exception:  # protobuf refuses above 2 GiB, with an error that differs from version to version
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "model.onnx"
-            onnx.save_model(model, path, save_as_external_data=True)
-            return ort.InferenceSession(path, options, providers=providers)
-    return ort.InferenceSession(data, options, providers=providers)
 
 
 def run_batch(session: Any, fed: Sequence[str], tapped: Sequence[str], feeds: Feeds) -> dict[str, Array]:

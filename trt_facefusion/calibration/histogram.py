@@ -74,6 +74,7 @@ class Histogram:
         all values, at a third of the cost. Which values count depends on the shape of a sample only, so the order of
         samples and their batches change nothing here either.
         """
+        values = np.atleast_1d(values)
         steps = thinning(values.shape[1:]) if len(values) else ()
         if math.prod(steps) == 1:
             self.add(values)

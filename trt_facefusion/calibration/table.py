@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import math
 import re
 import struct
@@ -15,8 +16,9 @@ HEADER = "TRT-101601-EntropyCalibration2"
 QMAX = 127
 """The INT8 value that amax maps to: scale = amax / 127."""
 
-_HEADER = re.compile(r"TRT-\d+-[A-Za-z]\w*")
-_HEX = re.compile(r"[0-9a-fA-F]{8}")
+_HEADER = re.compile(r"TRT-\d\w*-[A-Za-z]\w*")
+_HEX = re.compile(r"[0-9a-fA-F]{1,8}")
+_SMALLEST_NORMAL = 2.0**-126
 _REMEDY = "restore the file, or delete it and calibrate again"
 
 
@@ -25,11 +27,13 @@ class CalibrationTable(Mapping[str, float]):
     """A mapping from tensor names to amax (positive, finite); the order is kept.
 
     The text form is what ``IInt8EntropyCalibrator2.read_calibration_cache`` takes: ``header``, then a line
-    ``name: hex`` for each tensor, where hex is the big-endian float32 of ``amax / 127``.
+    ``name: hex`` for each tensor, where hex is the big-endian float32 of ``amax / 127``. ``zeros`` are tensors that the
+    text gives a scale of 0: calibration saw nothing else in them, so that they have no range. They are not written.
     """
 
     amax: Mapping[str, float] = field(default_factory=dict)
     header: str = HEADER
+    zeros: tuple[str, ...] = ()
 
     def __getitem__(self, name: str) -> float:
         return self.amax[name]
@@ -50,24 +54,25 @@ class CalibrationTable(Mapping[str, float]):
 
     @classmethod
     def loads(cls, text: str, source: str = "the calibration cache") -> CalibrationTable:
-        """Read the text form, from any TensorRT version and calibrator.
+        """Read the text form, from any TensorRT version and calibrator, with what editors do to it: blanks at the ends
+        of lines, carriage returns, a byte order mark.
 
         Raises:
-            CalibrationCacheError: a missing header, a damaged line, a scale that is not positive and finite, or a name
-                that occurs twice; the message begins with ``source`` and the line's number.
+            CalibrationCacheError: a missing header, a damaged line, a scale that is negative or not finite, or a name
+                that occurs twice with two scales; the message begins with ``source`` and the line's number.
         """
-        header, *lines = (line.removesuffix("\r") for line in text.split("\n"))
-        if not _HEADER.fullmatch(header):
+        header, *lines = (line.rstrip() for line in text.removeprefix("\ufeff").split("\n"))
+        if not _HEADER.fullmatch(header.lstrip()):
             raise _damaged(source, 1, f"a header such as {HEADER} is missing (found {header[:60]!r})")
-        amax: dict[str, float] = {}
+        scales: dict[str, float] = {}
         for number, line in enumerate(lines, start=2):
             if not line:
                 continue
-            name, value = _parse_line(line, source, number)
-            if name in amax:
-                raise _damaged(source, number, f"{name!r} occurs twice")
-            amax[name] = value
-        return cls(amax, header)
+            name, scale = _parse_line(line, source, number, cut_off=number > len(lines))
+            if scales.setdefault(name, scale) != scale:
+                raise _damaged(source, number, f"{name!r} occurs twice, with two scales")
+        amax = {name: scale * QMAX for name, scale in scales.items() if scale}
+        return cls(amax, header.lstrip(), tuple(name for name, scale in scales.items() if not scale))
 
     @classmethod
     def read(cls, path: Path) -> CalibrationTable:
@@ -77,13 +82,15 @@ class CalibrationTable(Mapping[str, float]):
             CalibrationCacheError: the file cannot be read, or is damaged.
         """
         try:
-            return cls.loads(path.read_bytes().decode("utf-8"), str(path))
+            data = path.read_bytes()
+            utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # as PowerShell redirects
+            return cls.loads(data.decode("utf-16" if utf16 else "utf-8"), str(path))
         except OSError as error:
             raise CalibrationCacheError(
                 f"cannot read the calibration cache {path}: {error.strerror}", "name a cache file, or calibrate again"
             ) from error
         except UnicodeDecodeError as error:
-            raise CalibrationCacheError(f"{path} is not a calibration cache: it is not UTF-8 text", _REMEDY) from error
+            raise CalibrationCacheError(f"{path} is not a calibration cache: it is not text", _REMEDY) from error
 
 
 def _format_line(name: str, amax: float) -> str:
@@ -103,19 +110,25 @@ def _format_line(name: str, amax: float) -> str:
     return f"{name}: {packed.hex()}"
 
 
-def _parse_line(line: str, source: str, number: int) -> tuple[str, float]:
+def _parse_line(line: str, source: str, number: int, cut_off: bool) -> tuple[str, float]:
+    """Name and scale. ``cut_off``: the file's last line, where no line end shows that all digits are there.
+
+    TensorRT writes no leading zeros: a scale of 0 is the digit ``0``, and a normal number has six digits at least.
+    """
     name, _, digits = line.rpartition(": ")
     if not name:
         raise _damaged(source, number, f"expected 'name: hex', found {line[:60]!r}")
-    if not _HEX.fullmatch(digits):
+    if not _HEX.fullmatch(digits) or (cut_off and len(digits) < 8):
         raise _damaged(source, number, f"the scale of {name!r} is not eight hex digits but {digits[:20]!r}")
-    scale: float = struct.unpack(">f", bytes.fromhex(digits))[0]
-    if not 0 < scale < math.inf:
+    scale: float = struct.unpack(">f", bytes.fromhex(digits.zfill(8)))[0]
+    if 0 < scale < _SMALLEST_NORMAL and len(digits) < 8:
+        raise _damaged(source, number, f"the scale of {name!r} is not eight hex digits but {digits[:20]!r}")
+    if not 0 <= scale < math.inf:
         raise CalibrationCacheError(
             f"{source}, line {number}: the scale {scale} of {name!r} is not positive and finite",
             "delete the line (the tensor is then not quantised), or calibrate again",
         )
-    return name, scale * QMAX
+    return name, scale
 
 
 def _damaged(source: str, number: int, what: str) -> CalibrationCacheError:

@@ -34,6 +34,7 @@ def command(
     model: options.Factory = None,
     preset: options.PresetName = None,
     inputs: options.Inputs = None,
+    picture: options.Picture = None,
     embedder: options.EmbedderFile = None,
     noise: options.Noise = None,
     evaluation: options.Evaluation = None,
@@ -111,7 +112,7 @@ def command(
     source = options.source_of(onnx, checkpoint, model)
     settings = BuildSettings(
         source=source,
-        preset=options.preset_of(source, preset, inputs or []),
+        preset=options.preset_of(source, preset, inputs or [], picture),
         precisions=_precisions(int8, fp16, fp32),
         calib=calib,
         eval=evaluation,

@@ -20,6 +20,7 @@ from trt_facefusion.files import write_atomic
 from trt_facefusion.graph import GraphView, input_specs, prepare
 from trt_facefusion.lowering import lower
 from trt_facefusion.lowering.affine import equalised_name
+from trt_facefusion.messages import serialised
 from trt_facefusion.pipeline.calibrate import require_int8
 from trt_facefusion.pipeline.choose import affines_of
 from trt_facefusion.precision import Plan, plan_by_rules
@@ -196,7 +197,7 @@ def convert_command(
     if output.suffix == ".onnx":
         plan = plan_by_rules(view, found.amax, source.name)
         typed = lower(view, plan, {**found.amax, **divided}, affines=affines)
-        write_atomic(output, typed.SerializeToString())
+        write_atomic(output, serialised(typed))
     else:
         write_atomic(output, CalibrationTable(found.amax, table.header).dumps().encode("utf-8"))
     _report(output, found, plan, as_json=as_json)

@@ -59,8 +59,14 @@ def command(
         Optional[list[str]],
         typer.Option(
             "--input",
-            help="One input: NAME=image:SIZE:MIN:MAX[:bgr], NAME=embedding or NAME=file:VALUES.npy.",
+            help="One input of bare ONNX files, as for `build` (`trt-ff presets --syntax`); repeat it.",
             rich_help_panel=_INPUTS,
+        ),
+    ] = None,
+    picture: Annotated[
+        Optional[str],
+        typer.Option(
+            "--picture", help="The output that is the picture: NAME[:MIN:MAX][:bgr|rgb].", rich_help_panel=_INPUTS
         ),
     ] = None,
     embedder: Annotated[
@@ -113,7 +119,7 @@ def command(
         a=a,
         b=b,
         faces=faces,
-        preset=_preset(preset, inputs or []),
+        preset=_preset(preset, inputs or [], picture),
         aligned=aligned,
         embedder=embedder,
         max_faces=max_faces,
@@ -137,12 +143,14 @@ def command(
         raise typer.Exit(TOLERANCE_EXCEEDED)
 
 
-def _preset(name: str | None, inputs: list[str]) -> Preset | None:
+def _preset(name: str | None, inputs: list[str], picture: str | None) -> Preset | None:
     if name is not None and inputs:
         raise BadInputError("both --preset and --input are given", "describe the inputs in one way")
     if name is not None:
-        return get_preset(name)
-    return Preset.from_inputs([parse_input(text) for text in inputs]) if inputs else None
+        return get_preset(name).with_picture(picture)
+    if picture is not None and not inputs:
+        raise BadInputError("--picture is for bare ONNX files", "describe their inputs, too, with --preset or --input")
+    return Preset.from_inputs([parse_input(text) for text in inputs], picture) if inputs else None
 
 
 def show(result: DiffResult, top: int) -> None:

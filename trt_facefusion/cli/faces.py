@@ -91,6 +91,9 @@ def curate(
     inputs: Annotated[
         Optional[list[str]], typer.Option("--input", help="One input of --onnx, as for `build`; repeat it.")
     ] = None,
+    picture: Annotated[
+        Optional[str], typer.Option("--picture", help="The output of --onnx that is the picture.")
+    ] = None,
     embedder: Annotated[
         Optional[Path], typer.Option(help="ArcFace ONNX that the generator's embeddings come from.")
     ] = None,
@@ -113,7 +116,7 @@ def curate(
     from trt_facefusion.report.selection import check_output, facts, save_selection
 
     check_output(output, folder, force)
-    generator = _generator(onnx, preset, inputs or [], embedder)
+    generator = _generator(onnx, preset, inputs or [], embedder, picture)
     with console.progress_bar() as (progress, note):
         result = curated(folder, count, generator, aligned=aligned, progress=progress)
         if len(result.selection.chosen) < count:
@@ -125,17 +128,21 @@ def curate(
         _show_selection(result, output)
 
 
-def _generator(onnx: Path | None, preset: str | None, inputs: list[str], embedder: Path | None) -> Generator | None:
+def _generator(
+    onnx: Path | None, preset: str | None, inputs: list[str], embedder: Path | None, picture: str | None
+) -> Generator | None:
     from trt_facefusion.export import OnnxSource, ReferenceSource
+    from trt_facefusion.graph import input_specs
     from trt_facefusion.pipeline.curate import Generator
     from trt_facefusion.presets import Preset, get_preset, parse_input
+    from trt_facefusion.presets.fit import suggestions
 
     if preset is not None and inputs:
         raise BadInputError("both --preset and --input are given", "describe the inputs in one way")
     if onnx is None:
         if preset == "reference" and embedder is None:
             return Generator(ReferenceSource(), get_preset("reference"))
-        if preset is not None or inputs or embedder is not None:
+        if preset is not None or inputs or embedder is not None or picture is not None:
             raise BadInputError(
                 "--preset, --input and --embedder describe a model, but none is named", "add --onnx FILE"
             )
@@ -143,9 +150,13 @@ def _generator(onnx: Path | None, preset: str | None, inputs: list[str], embedde
     if preset is None and not inputs:
         raise BadInputError(
             f"nothing says what the inputs of {onnx.name} are",
-            "name a --preset, or describe each input: --input NAME=image:SIZE:MIN:MAX[:bgr] or NAME=embedding",
+            f"name a --preset, or describe each input, perhaps with {suggestions(input_specs(OnnxSource(onnx).model))}",
         )
-    described = get_preset(preset) if preset else Preset.from_inputs([parse_input(text) for text in inputs])
+    described = (
+        get_preset(preset).with_picture(picture)
+        if preset
+        else Preset.from_inputs([parse_input(text) for text in inputs], picture)
+    )
     if described.embedder == "arcface" and described.embedding is not None and embedder is None:
         raise BadInputError(
             f"the preset {described.name!r} takes ArcFace embeddings, and that embedder is not bundled",

@@ -12,6 +12,8 @@ from trt_facefusion.errors import BadInputError
 from trt_facefusion.export import CheckpointSource, ModelSource, OnnxSource, ReferenceSource
 from trt_facefusion.pipeline.settings import parse_corrections
 from trt_facefusion.presets import Preset, get_preset, parse_input
+from trt_facefusion.presets.fit import suggestions
+from trt_facefusion.presets.syntax import INPUT_SYNTAX
 
 MODEL, FACES, ENGINE, ACCURACY = "Model", "Faces", "Engine", "Accuracy"
 
@@ -44,9 +46,14 @@ Inputs = Annotated[
     Optional[list[str]],
     typer.Option(
         "--input",
-        help="One of the model's inputs: NAME=image:SIZE:MIN:MAX[:bgr], NAME=embedding or NAME=file:VALUES.npy.",
+        help="One of the model's inputs: NAME=image:SIZE:MIN:MAX[:OPTION...], NAME=embedding, NAME=file:VALUES.npy or "
+        "NAME=value:NUMBER (`trt-ff presets --syntax` explains all).",
         rich_help_panel=MODEL,
     ),
+]
+Picture = Annotated[
+    Optional[str],
+    typer.Option("--picture", help="The output that is the picture: NAME[:MIN:MAX][:bgr|rgb].", rich_help_panel=MODEL),
 ]
 EmbedderFile = Annotated[
     Optional[Path], typer.Option(help="ArcFace ONNX whose embeddings the generator takes.", rich_help_panel=MODEL)
@@ -130,29 +137,30 @@ def source_of(onnx: Path | None, checkpoint: Path | None, model: str | None) -> 
     return ReferenceSource()
 
 
-def preset_of(source: ModelSource, name: str | None, inputs: list[str]) -> Preset:
-    """How the model is fed: a named preset, or the inputs as they are described."""
+def preset_of(source: ModelSource, name: str | None, inputs: list[str], picture: str | None = None) -> Preset:
+    """How the model is fed: a named preset, or the inputs as they are described; and which output is the picture."""
     if name is not None and inputs:
         raise BadInputError("both --preset and --input are given", "describe the inputs in one way")
-    if isinstance(source, ReferenceSource) and (inputs or name not in {None, source.name}):
+    if isinstance(source, ReferenceSource) and (inputs or picture or name not in {None, source.name}):
         raise BadInputError(
-            "--preset and --input describe a model, but none is named", "add --onnx FILE or --checkpoint FILE"
+            "--preset, --input and --picture describe a model, but none is named",
+            "add --onnx FILE or --checkpoint FILE",
         )
     if name is not None:
-        return get_preset(name)
+        return get_preset(name).with_picture(picture)
     if inputs:
-        return Preset.from_inputs([parse_input(text) for text in inputs])
+        return Preset.from_inputs([parse_input(text) for text in inputs], picture)
     if isinstance(source, ReferenceSource):
         return get_preset("reference")
-    takes = ""
+    takes, example = "", INPUT_SYNTAX
     if isinstance(source, OnnxSource):
         from trt_facefusion.graph import input_specs
 
-        takes = f". The model takes {'; '.join(map(str, input_specs(source.model)))}"
+        specs = input_specs(source.model)
+        takes, example = f". The model takes {'; '.join(map(str, specs))}", suggestions(specs)
     raise BadInputError(
         f"nothing says what the inputs of {source.name} are{takes}",
-        "name a --preset, or describe each input: --input NAME=image:SIZE:MIN:MAX[:bgr], NAME=embedding or "
-        "NAME=file:VALUES.npy",
+        f"name a --preset, or describe each input, perhaps with {example}",
     )
 
 

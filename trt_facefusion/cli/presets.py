@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+import typer
 from rich.table import Table
 
 from trt_facefusion.cli import console
+from trt_facefusion.faces.align import TEMPLATES
 from trt_facefusion.presets import PRESETS, EmbeddingInput, FileInput, ImageInput
+from trt_facefusion.presets.inputs import TARGET
+from trt_facefusion.presets.syntax import INPUT_HELP
 
 
-def command() -> None:
+def command(
+    syntax: Annotated[bool, typer.Option("--syntax", help="Explain --input and --picture instead.")] = False,
+) -> None:
     """List the known generators and what each expects."""
+    if syntax:
+        text = INPUT_HELP.replace("TEMPLATES", ", ".join(TEMPLATES))
+        console.out.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)
+        return
     table = Table(header_style="bold")
     for name in ("preset", "inputs", "crop template", "embedder"):
         table.add_column(name)
@@ -18,11 +30,17 @@ def command() -> None:
         for spec in preset.inputs:
             if isinstance(spec, ImageInput):
                 low, high = spec.limits
-                inputs.append(f"{spec.name}: {spec.size} px, {low:g}..{high:g}")
+                words = [
+                    f"{spec.size} px",
+                    f"{low:g}..{high:g}",
+                    *(w for w in ("bgr", "gray", "nhwc") if getattr(spec, w)),
+                ]
+                words += ["source"] if not spec.shows(TARGET) else []
+                inputs.append(f"{spec.name}: {', '.join(words)}")
             elif isinstance(spec, EmbeddingInput):
                 inputs.append(f"{spec.name}: embedding" + (f" x {spec.projection}" if spec.projection else ""))
-            elif isinstance(spec, FileInput):
-                inputs.append(f"{spec.name}: {spec.path}")
+            else:
+                inputs.append(f"{spec.name}: {spec.path if isinstance(spec, FileInput) else spec.value}")
         embedder = preset.embedder if preset.embedding else "-"
         table.add_row(preset.name, "\n".join(inputs), preset.template, embedder)
     console.out.print(table)

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator
+import os
+import stat
 from pathlib import Path
 
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
-from onnx import numpy_helper
-from onnx.external_data_helper import ExternalDataInfo, uses_external_data
+from onnx import TensorProto, numpy_helper
 
 from trt_facefusion.errors import ModelError
+from trt_facefusion.export.external import data_files, load_external_data
+from trt_facefusion.export.structure import check_structure, graphs, tensors
+from trt_facefusion.messages import hash_model, without_weights
+
+_FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE})
+_CHECKED_WITHOUT = 1 << 16
+"""Constants of this many bytes are declared, not copied, to onnx's checker."""
 
 
 def load_model(path: Path) -> onnx.ModelProto:
@@ -20,101 +26,110 @@ def load_model(path: Path) -> onnx.ModelProto:
 
     Raises:
         ModelError: no such file, not an ONNX file, truncated, refused by ``onnx.checker``, external data outside the
-            model's folder, weights that are not finite.
+            model's folder, weights that are NaN.
     """
     model = _parse(path)
-    _load_external_data(model, path)
-    _check(model, path)
+    load_external_data(tensors(model), path)
+    check_model(model, str(path))
     return model
 
 
-def _parse(path: Path) -> onnx.ModelProto:
-    if not path.is_file():
-        what = "is a folder" if path.is_dir() else "does not exist"
-        raise ModelError(f"the model {path} {what}", "name an ONNX file")
+def check_model(model: onnx.ModelProto, name: str) -> None:
+    """Every check of a whole model that needs no inputs; ``name`` is what errors call it.
+
+    Raises:
+        ModelError: onnx's checker refuses it, or a constant holds NaN.
+    """
     try:
-        model = onnx.load(path, format="protobuf", load_external_data=False)
+        lean = _to_check(model)
+        onnx.checker.check_model(lean)
+        for value in lean.graph.output:
+            if value.type.WhichOneof("value") == "tensor_type":
+                value.type.tensor_type.ClearField("shape")
+        onnx.shape_inference.infer_shapes(lean, check_type=True, strict_mode=True)
+    except Exception as error:
+        line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(f"{name} is not a valid ONNX model: {line}", "export the model again") from error
+    for tensor in tensors(model):
+        if tensor.data_type in _FLOATS:
+            bad = int(np.isnan(numpy_helper.to_array(tensor)).sum())
+            if bad:
+                raise ModelError(
+                    f"{name}: the constant {tensor.name!r} holds {bad} values that are NaN",
+                    "the checkpoint is broken (training diverged?): use another one",
+                )
+
+
+def _to_check(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model as the checker should see it: large weights as inputs, and no hints that may be stale.
+
+    ``value_info`` and the sizes of outputs are what an exporter or a tool once noted; nothing depends on them.
+    """
+    lean = without_weights(model, _CHECKED_WITHOUT)
+    declared = {value.name for value in lean.graph.input}
+    kept = []
+    for tensor, whole in zip(lean.graph.initializer, model.graph.initializer, strict=True):
+        if tensor == whole:
+            kept.append(tensor)
+        elif tensor.name not in declared:
+            lean.graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+    del lean.graph.initializer[:]
+    lean.graph.initializer.extend(kept)
+    for graph in graphs(lean.graph):
+        del graph.value_info[:]
+    for value in lean.graph.output:
+        if value.type.WhichOneof("value") == "tensor_type":
+            value.type.tensor_type.ClearField("shape")
+            value.type.tensor_type.shape.SetInParent()  # the checker wants one
+    return lean
+
+
+def _parse(path: Path) -> onnx.ModelProto:
+    data = _read(path)
+    model = onnx.ModelProto()
+    try:
+        model.ParseFromString(data)
     except (DecodeError, ValueError) as error:
         raise ModelError(
             f"{path} is not an ONNX file, or was cut off ({error})", "export or download the file again"
         ) from error
-    except OSError as error:
-        raise ModelError(f"cannot read {path}: {error.strerror}", "check the file's rights") from error
+    check_structure(model, path)
     if not model.graph.node:
         raise ModelError(f"{path} holds no network: it is not an ONNX file, or empty", "export the model again")
     return model
 
 
+def _read(path: Path) -> bytes:
+    """The file's content, if it is a regular file: a pipe would be waited for, and a device has no end."""
+    try:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            what = "is a folder" if stat.S_ISDIR(found.st_mode) else "is no regular file, but a pipe or a device"
+            raise ModelError(f"the model {path} {what}", "name an ONNX file")
+        if found.st_size >= 2 << 30:
+            raise ModelError(
+                f"{path} is larger than 2 GiB, where ONNX files end",
+                "export the model with its weights in a file of their own (external data)",
+            )
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        with os.fdopen(handle, "rb") as file:
+            return file.read()
+    except FileNotFoundError as error:
+        raise ModelError(f"the model {path} does not exist", "name an ONNX file") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ModelError(f"cannot read {path}: {reason}", "check the path and the file's rights") from error
+
+
 def model_digest(model: onnx.ModelProto) -> str:
     """SHA-256 of the model's serialised form (weights included)."""
-    return hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest()
+    return hash_model(model).hexdigest()
 
 
 def external_files(path: Path) -> list[Path]:
     """The files that hold weights of the model in ``path``, sorted.
 
     Raises:
-        ModelError: as `load_model`; above all, a file outside the model's own folder.
+        ModelError: as `load_model`; above all, a file or link that leads out of the model's own folder.
     """
-    return _external_files(_parse(path), path)
-
-
-def _external_files(model: onnx.ModelProto, path: Path) -> list[Path]:
-    folder = path.resolve().parent
-    files = set()
-    for location in {ExternalDataInfo(tensor).location for tensor in _tensors(model) if uses_external_data(tensor)}:
-        data = (folder / location).resolve()
-        if Path(location).is_absolute() or not data.is_relative_to(folder):
-            raise ModelError(
-                f"{path} wants weights from {location!r}, outside its own folder",
-                "put the weights beside the model; a file that points elsewhere is not read",
-            )
-        if not data.is_file():
-            raise ModelError(f"{path} needs the weights file {location!r}, which is missing", "put it beside the model")
-        files.add(data)
-    return sorted(files)
-
-
-def _load_external_data(model: onnx.ModelProto, path: Path) -> None:
-    _external_files(model, path)
-    try:
-        onnx.load_external_data_for_model(model, str(path.resolve().parent))
-    except Exception as error:
-        raise ModelError(f"cannot read the external weights of {path}: {error}", "export the model again") from error
-
-
-def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    """Every constant: initializers, and what `Constant` and other nodes hold as attributes."""
-    graphs = list(_graphs(model.graph))
-    for graph in graphs:
-        yield from graph.initializer
-    for nodes in (*(graph.node for graph in graphs), *(function.node for function in model.functions)):
-        for node in nodes:
-            for attribute in node.attribute:
-                yield from (t for t in (attribute.t, *attribute.tensors) if t.data_type)
-
-
-def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """The graph and all graphs nested in its If, Loop and Scan nodes."""
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            for inner in (attribute.g, *attribute.graphs):
-                yield from _graphs(inner)
-
-
-def _check(model: onnx.ModelProto, path: Path) -> None:
-    try:
-        onnx.checker.check_model(model, full_check=True)
-    except Exception as error:
-        line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(f"{path} is not a valid ONNX model: {line}", "export the model again") from error
-    for tensor in _tensors(model):
-        if tensor.data_type in {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE}:
-            values = numpy_helper.to_array(tensor)
-            if not np.isfinite(values).all():
-                bad = int(values.size - np.isfinite(values).sum())
-                raise ModelError(
-                    f"{path}: the constant {tensor.name!r} holds {bad} values that are NaN or infinite",
-                    "the checkpoint is broken (training diverged?): use another one",
-                )
+    return sorted(set(data_files(tensors(_parse(path)), path).values()))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from trt_facefusion import sessions
 from trt_facefusion.errors import ModelError
 
 if TYPE_CHECKING:
@@ -202,13 +203,8 @@ def open_session(path: Path) -> onnxruntime.InferenceSession:
     Raises:
         ModelError: the file is missing or is not an ONNX that onnxruntime can run.
     """
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = THREADS
-    options.log_severity_level = 3
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return sessions.open_session(path, sessions.session_options(THREADS))
     except Exception as error:  # onnxruntime has one exception type per failure and no common base
         raise ModelError(
             f"{path.name} cannot be opened as an ONNX model: {error}",

@@ -115,6 +115,11 @@ class FaceSet:
             skipped=self.skipped,
         )
 
+    def crops_for(self, template: str, size: int) -> NDArray[np.uint8]:
+        """The same faces in the same order, cut with another ``template`` [N,size,size,3] uint8 RGB."""
+        matrix = template_to_template(self.template, self.size, template, size)
+        return np.stack([warp(crop, matrix, size) for crop in self.crops])
+
     def summary(self) -> dict[str, int]:
         """How many photos were skipped, by kind; kinds that did not occur are left out."""
         counts = Counter(skip.kind for skip in self.skipped)

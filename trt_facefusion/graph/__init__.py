@@ -1,7 +1,9 @@
 """Reading an ONNX graph: preparation, roles of nodes, multiply-accumulates."""
 
+from trt_facefusion.graph.border import input_specs
+from trt_facefusion.graph.halves import holds_half, makes_indices, takes_half
 from trt_facefusion.graph.macs import macs, node_macs
-from trt_facefusion.graph.prepare import PreparedModel, input_specs, prepare
+from trt_facefusion.graph.prepare import PreparedModel, prepare
 from trt_facefusion.graph.roles import Role, classify
 from trt_facefusion.graph.view import GraphView, attribute
 
@@ -11,8 +13,11 @@ __all__ = [
     "Role",
     "attribute",
     "classify",
+    "holds_half",
     "input_specs",
     "macs",
+    "makes_indices",
     "node_macs",
     "prepare",
+    "takes_half",
 ]

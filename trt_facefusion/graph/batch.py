@@ -31,16 +31,16 @@ def fixed_batch(model: onnx.ModelProto) -> int | None:
     return min(sizes) if sizes else None
 
 
-def require_samples_apart(model: onnx.ModelProto, shapes: Mapping[str, Sequence[int]]) -> None:
+def require_samples_apart(model: onnx.ModelProto, shapes: Mapping[str, Sequence[int]], *, single: bool = False) -> None:
     """Raise `ModelError`, naming the node, if a sample's picture depends on the others of its batch.
 
     ``shapes`` are the inputs' without batch axis. What no rule here knows is left to a check by running. A batch that
-    is fixed at 1 has no others.
+    is fixed at 1, by the file or (``single``) by how it is fed, has no others.
     """
     trained = _batch_statistics(model)
     if trained:
         raise _mixes(trained[0], "normalises", _EVALUATION)
-    found = _over_the_batch(model, shapes) if fixed_batch(model) is None else []
+    found = [] if single or fixed_batch(model) is not None else _over_the_batch(model, shapes)
     if found:
         raise _mixes(*found[0], f"{_EVALUATION}; {_FIXED}")
 

@@ -64,6 +64,8 @@ _POOLS = frozenset({"MaxPool", "AveragePool"})
 _REDUCTIONS = frozenset({"ReduceMean", "ReduceSum", "ReduceSumSquare", "ReduceL2", "GlobalAveragePool"})
 _PRODUCTS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 
+_FEW_CHANNELS = frozenset({1, 3, 4, 6})
+
 _BY_OP: dict[str, Role] = {
     "Conv": Role.CONV,
     "ConvTranspose": Role.CONV_TRANSPOSE,
@@ -133,6 +135,13 @@ def _is_vector(shape: tuple[int | str, ...] | None) -> bool:
     return shape is not None and len(shape) >= 1 and all(size == 1 for size in shape[2:])
 
 
+def _holds_pixels(shape: tuple[int | str, ...] | None) -> bool:
+    """Whether a tensor at the border may be an image: a batch of them, or a single one of few channels."""
+    if shape is None or len(shape) not in {3, 4}:
+        return False
+    return len(shape) == 4 or not {shape[0], shape[2]}.isdisjoint(_FEW_CHANNELS)
+
+
 def _statistics(view: GraphView) -> set[str]:
     """Nodes of hand-written normalisations, from the first reduction of a tensor to the division by its deviation.
 
@@ -148,18 +157,34 @@ def _statistics(view: GraphView) -> set[str]:
     return chain
 
 
-def _reduced_tensors(view: GraphView) -> set[str]:
-    """Outputs of reductions, and what is computed from nothing but those."""
-    reduced: set[str] = set()
+def _reduced_tensors(view: GraphView) -> dict[str, bool]:
+    """Outputs of reductions, and what is computed from nothing but those.
+
+    False for the norms of modulated weights: they scale what is no larger than its input, as a style does.
+    """
+    reduced: dict[str, bool] = {}
     for node in view.model.graph.node:
         inputs = view.activations(node)
-        follows = node.op_type in _ELEMENTWISE | _LAYOUT | {"Clip"} and inputs and reduced.issuperset(inputs)
-        if node.op_type in _REDUCTIONS or follows:
-            reduced.update(node.output)
+        follows = node.op_type in _ELEMENTWISE | _LAYOUT | {"Clip"} and inputs and all(n in reduced for n in inputs)
+        if node.op_type in _REDUCTIONS:
+            reduced.update(dict.fromkeys(node.output, True))
+        elif _sums_squares(view, node):
+            reduced.update(dict.fromkeys(node.output, False))
+        elif follows:
+            reduced.update(dict.fromkeys(node.output, any(reduced[name] for name in inputs)))
     return reduced
 
 
-def _climb(view: GraphView, node: onnx.NodeProto, reduced: set[str], chain: set[str]) -> None:
+def _sums_squares(view: GraphView, node: onnx.NodeProto) -> bool:
+    """Whether the node multiplies squares with constants that are nowhere negative (`modulated`)."""
+    weight = view.weight(node) if node.op_type == "MatMul" else None
+    square = view.producer.get(node.input[0])
+    if weight is None or square is None or not _is_square(view, square):
+        return False
+    return bool((view.constant(weight) >= 0).all())
+
+
+def _climb(view: GraphView, node: onnx.NodeProto, reduced: dict[str, bool], chain: set[str]) -> None:
     """Add ``node``, all of its ancestors that are reduced, and the square and centring that a reduction reads."""
     if node.name in chain:
         return
@@ -170,7 +195,7 @@ def _climb(view: GraphView, node: onnx.NodeProto, reduced: set[str], chain: set[
             _climb(view, parent, reduced, chain)
 
 
-def _descend(view: GraphView, node: onnx.NodeProto, reduced: set[str], chain: set[str]) -> None:
+def _descend(view: GraphView, node: onnx.NodeProto, reduced: dict[str, bool], chain: set[str]) -> None:
     """Add what divides by the root ``node``, however it is written, and the centring of what is divided."""
     for consumer in view.consumers[node.output[0]]:
         if consumer.op_type not in _ELEMENTWISE | _LAYOUT | {"Clip"}:
@@ -178,7 +203,7 @@ def _descend(view: GraphView, node: onnx.NodeProto, reduced: set[str], chain: se
         if consumer.output[0] in reduced:
             chain.add(consumer.name)
             _descend(view, consumer, reduced, chain)
-        elif consumer.op_type in {"Div", "Mul"}:
+        elif consumer.op_type in {"Div", "Mul"} and reduced[node.output[0]]:
             _climb(view, consumer, reduced, chain)
 
 
@@ -190,7 +215,7 @@ def _is_square(view: GraphView, node: onnx.NodeProto) -> bool:
     return (node.op_type == "Mul" and node.input[0] == node.input[1]) or _exponent(view, node) == 2
 
 
-def _is_centring(view: GraphView, node: onnx.NodeProto, reduced: set[str]) -> bool:
+def _is_centring(view: GraphView, node: onnx.NodeProto, reduced: dict[str, bool]) -> bool:
     return node.op_type == "Sub" and (node.input[0] in reduced) != (node.input[1] in reduced)
 
 
@@ -204,7 +229,7 @@ def _heads(view: GraphView) -> tuple[set[str], set[str]]:
     """The last convolutions or linears before each image output, and what lies between them and the output."""
     heads: set[str] = set()
     behind: set[str] = set()
-    frontier = [name for name in view.output_names if len(view.shape(name) or ()) == 4]
+    frontier = [name for name in view.output_names if _holds_pixels(view.shape(name))]
     while frontier:
         node = view.producer.get(frontier.pop())
         if node is None or node.name in heads | behind:
@@ -220,9 +245,11 @@ def _heads(view: GraphView) -> tuple[set[str], set[str]]:
 def _first_convolutions(view: GraphView) -> set[str]:
     """Convolutions that read nothing but image inputs, scaled, resized or joined."""
     found: set[str] = set()
-    raw = {name for name in view.input_names if len(view.shape(name) or ()) == 4}
+    raw = {name for name in view.input_names if _holds_pixels(view.shape(name))}
     for node in view.model.graph.node:
         inputs = view.activations(node)
+        if node.op_type == "Cast" and node.input[0] in raw:  # pixels come as integers, too
+            inputs = [node.input[0]]
         if inputs and raw.issuperset(inputs):
             if node.op_type == "Conv":
                 found.add(node.name)

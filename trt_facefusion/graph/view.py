@@ -8,9 +8,10 @@ from functools import cached_property
 import onnx
 from onnx import TensorProto, numpy_helper
 
+from trt_facefusion.graph.masks import masked_tensors
+from trt_facefusion.graph.sizes import ONLY_THE_SHAPE, size_nodes
 from trt_facefusion.types import Array
 
-_READS_ONLY_THE_SHAPE = frozenset({"Shape", "Size"})
 FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16})
 
 
@@ -37,6 +38,15 @@ class GraphView:
     def _values(self) -> dict[str, onnx.ValueInfoProto]:
         graph = self.model.graph
         return {value.name: value for value in (*graph.value_info, *graph.input, *graph.output)}
+
+    @cached_property
+    def _size_nodes(self) -> set[str]:
+        return size_nodes(self.model.graph)
+
+    @cached_property
+    def masked(self) -> set[str]:
+        """Tensors that hold the minus infinity of a mask (`masks`)."""
+        return masked_tensors(self.model.graph)
 
     def is_constant(self, name: str) -> bool:
         """Whether the tensor is an initializer."""
@@ -93,12 +103,26 @@ class GraphView:
             return node.input[1]
         return None
 
+    def bias(self, node: onnx.NodeProto) -> str | None:
+        """The bias of a convolution or linear node, constant or computed, if it has one."""
+        return node.input[2] if len(node.input) > 2 and node.input[2] else None
+
+    def computes_bias(self, node: onnx.NodeProto) -> bool:
+        """Whether the bias depends on what is fed."""
+        bias = self.bias(node)
+        return bias is not None and not self.is_constant(bias)
+
     def float_nodes(self) -> list[onnx.NodeProto]:
-        """Nodes that compute on float tensors, in graph order: those that a plan speaks of."""
+        """Nodes that compute on float tensors, in graph order: those that a plan speaks of.
+
+        Left out is arithmetic that ends as sizes (`sizes`): it is never lowered.
+        """
         return [
             n
             for n in self.model.graph.node
-            if n.op_type not in _READS_ONLY_THE_SHAPE and any(self.is_float(t) for t in (*n.input, *n.output) if t)
+            if n.op_type not in ONLY_THE_SHAPE
+            and n.name not in self._size_nodes
+            and any(self.is_float(t) for t in (*n.input, *n.output) if t)
         ]
 
 

@@ -84,11 +84,15 @@ class Layer:
 def layer_of(view: GraphView, name: str, affine: Affine | None, amax: float, element_type: int) -> Layer | None:
     """The node ``name`` as a layer whose input is quantised over ``amax``; None where it cannot be corrected.
 
-    Left alone are matrix products without a bias to correct, grouped convolutions and padding that is not written out.
+    Left alone are matrix products without a bias to correct, biases that are computed, grouped convolutions and
+    padding that is not written out.
     """
     node = view.nodes[name]
     weight = view.constant(node.input[1]).astype(np.float32)
-    bias = view.constant(node.input[2]) if len(node.input) > 2 and view.is_constant(node.input[2]) else None
+    if view.computes_bias(node):
+        return None
+    written = view.bias(node)
+    bias = None if written is None else view.constant(written)
     if node.op_type == "Conv":
         if attribute(node, "group", 1) != 1 or weight.ndim != 4 or not may_shift(node):
             return None
@@ -97,7 +101,7 @@ def layer_of(view: GraphView, name: str, affine: Affine | None, amax: float, ele
         matrix = weight if attribute(node, "transB", 0) else weight.T
     else:
         return None
-    if len(node.input) > 2 and (bias is None or bias.size != len(matrix)):
+    if bias is not None and bias.size != len(matrix):
         return None
     start = np.zeros(len(matrix), np.float32) if bias is None else bias.reshape(-1).astype(np.float32)
     folded = start if affine is None else folded_bias(weight, start, affine)

@@ -86,7 +86,8 @@ def affines(view: GraphView, ranges: Mapping[str, ChannelRanges], *, shift: bool
         if not alive.any():
             continue
         gains = bool(np.log2(peak[alive] / half[alive]).mean() > np.log2(_WORTH_SHIFTING))
-        shifted = shift and gains and all(may_shift(node) for node in view.consumers[tensor])
+        readers = view.consumers[tensor]
+        shifted = shift and gains and all(may_shift(node) and not view.computes_bias(node) for node in readers)
         exponents = _exponents(half if shifted else peak, weight_peak, alive)
         middle = (high + low) / 2 * np.exp2(-exponents.astype(np.float64)) if shifted else np.zeros_like(peak)
         result[tensor] = Affine(exponents, np.where(alive, middle, 0).astype(np.float16).astype(np.float32))
@@ -185,7 +186,8 @@ def _undo(view: GraphView, model: onnx.ModelProto, node: onnx.NodeProto, affine:
         made.add(name)
         model.graph.initializer.append(numpy_helper.from_array(folded_weight(weight, affine), name))
     if affine.shifts:
-        bias = view.constant(node.input[2]) if len(node.input) > 2 and node.input[2] else None
+        written = view.bias(node)
+        bias = None if written is None else view.constant(written)
         del node.input[2:]
         node.input.append(f"{node.name}__bias")
         model.graph.initializer.append(numpy_helper.from_array(folded_bias(weight, bias, affine), node.input[2]))

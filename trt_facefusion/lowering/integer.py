@@ -216,7 +216,8 @@ class IntegerRewriter(Rewriter):
         return store is not None and store.by_channel
 
     def _is_int8_convolution(self, node: onnx.NodeProto) -> bool:
-        return node.op_type == "Conv" and self.plan.get(node.name) is Precision.INT8
+        int8 = node.op_type == "Conv" and self.plan.get(node.name) is Precision.INT8
+        return int8 and not self.view.computes_bias(node)
 
     def _only_relu(self, node: onnx.NodeProto) -> onnx.NodeProto | None:
         """The Relu, its own range known, that alone reads the result of ``node``; None where there is no such."""

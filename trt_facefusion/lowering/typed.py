@@ -7,7 +7,7 @@ What is placed where, and why:
   Its output is not quantised: the next quantised node brings its own Q, and every float consumer sees the float tensor.
 * Zero points are 0 and weights use -127..127, so that both signs are treated alike.
 * A node's precision is its compute type. A tensor is stored in the type of the node that produced it, and one Cast per
-  wanted type serves all consumers. Graph inputs and outputs stay FP32.
+  wanted type serves all consumers. Graph inputs and outputs keep the types that they have in the file.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from trt_facefusion.errors import CalibrationCacheError, ModelError
-from trt_facefusion.graph import GraphView
+from trt_facefusion.graph import GraphView, takes_half
+from trt_facefusion.graph.sizes import ONLY_THE_SHAPE
+from trt_facefusion.graph.view import FLOATS
 from trt_facefusion.lowering.affine import (
     Affines,
     affine_nodes,
@@ -38,8 +40,8 @@ from trt_facefusion.lowering.grid import INT8_MAX, output_axis, quantise_weight,
 from trt_facefusion.precision import Plan
 from trt_facefusion.types import Array, Precision
 
-# Inputs that ONNX defines as float32 whatever the node computes in: scales and region of interest.
-_ALWAYS_FP32 = {("Resize", 1), ("Resize", 2), ("Upsample", 1)}
+_MADE_OF_A_TYPE = frozenset({"RandomNormalLike", "RandomUniformLike", "Bernoulli", "EyeLike"})
+"""Operators whose attribute ``dtype`` may say another type than that of their input."""
 
 
 @dataclass
@@ -69,35 +71,46 @@ class Rewriter:
         new.CopyFrom(node)
         precision = self.plan.get(node.name)
         if precision is None:
-            for name in node.input:
-                self._keep_constant(name)
+            for index, name in enumerate(node.input):
+                new.input[index] = self._as_it_was(node, name)
             self.nodes.append(new)
             self.types.update({name: self.view.element_type(name) for name in node.output})
             return
         kind = TensorProto.FLOAT if precision is Precision.FP32 else self.half
         for index, name in enumerate(node.input):
             new.input[index] = self._input(node, index, name, kind)
+        while new.input and not new.input[-1]:
+            del new.input[-1]  # optional inputs that are not given need no place at the end
         if precision is Precision.INT8:
             self._quantise(node, new, kind)
         self._outputs(node, new, kind)
+
+    def _as_it_was(self, node: onnx.NodeProto, name: str) -> str:
+        """An input of a node that the plan does not speak of, in the type that it had."""
+        if name and node.op_type not in ONLY_THE_SHAPE and self.types.get(name) in FLOATS:
+            return self._cast(name, self.view.element_type(name))
+        self._keep_constant(name)
+        return name
 
     def _input(self, node: onnx.NodeProto, index: int, name: str, kind: int) -> str:
         if not name or not self.view.is_float(name):
             self._keep_constant(name)
             return name
-        if (node.op_type, index) in _ALWAYS_FP32:
+        if kind == TensorProto.FLOAT16 and not takes_half(self.view, node, index):
             kind = TensorProto.FLOAT
         if self.view.is_constant(name):
             return self._constant(name, kind)
         return self._cast(name, kind)
 
     def _outputs(self, node: onnx.NodeProto, new: onnx.NodeProto, kind: int) -> None:
-        """Give the outputs their type; a graph output is written in FP32 through a Cast of its own."""
+        """Give the outputs their type; a graph output keeps its own through a Cast."""
         floats = [name for name in node.output if name and self.view.is_float(name)]
         if node.op_type == "Cast" and floats:
             for candidate in new.attribute:
                 if candidate.name == "to":
                     candidate.i = kind
+        elif floats and node.op_type in _MADE_OF_A_TYPE:
+            self._made_of(new, kind)
         elif floats and not any(self.view.is_float(name) for name in node.input if name):
             kind = self.view.element_type(floats[0])  # made from integers, in the type that an attribute says
         casts = []
@@ -106,12 +119,18 @@ class Rewriter:
                 self.types[name] = self.view.element_type(name)
                 continue
             self.types[name] = kind
-            if name in self.view.output_names and kind != TensorProto.FLOAT:
+            own = self.view.element_type(name)
+            if name in self.view.output_names and kind != own:
                 inner = f"{name}__fp16"
                 new.output[index] = inner
-                casts.append(helper.make_node("Cast", [inner], [name], name=f"{name}__cast", to=TensorProto.FLOAT))
-                self.types[name] = TensorProto.FLOAT
+                casts.append(helper.make_node("Cast", [inner], [name], name=f"{name}__cast", to=own))
+                self.types[name] = own
         self.nodes += [new, *casts]
+
+    def _made_of(self, new: onnx.NodeProto, kind: int) -> None:
+        for candidate in new.attribute:
+            if candidate.name == "dtype":
+                candidate.i = kind
 
     def _keep_constant(self, name: str) -> None:
         if name and self.view.is_constant(name) and name not in self.constants:
@@ -150,7 +169,8 @@ class Rewriter:
         if node.name in self.corrections:
             self._set_bias(node, new, self.corrections[node.name].bias, kind)
         elif affine is not None and affine.shifts:
-            bias = self.view.constant(node.input[2]) if len(node.input) > 2 else None
+            written = self.view.bias(node)
+            bias = None if written is None else self.view.constant(written)
             self._set_bias(node, new, folded_bias(self.view.constant(weight).astype(np.float32), bias, affine), kind)
 
     def _set_bias(self, node: onnx.NodeProto, new: onnx.NodeProto, bias: NDArray[np.float32], kind: int) -> None:

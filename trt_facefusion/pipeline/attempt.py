@@ -22,6 +22,7 @@ from trt_facefusion.errors import BuildError, GateError
 from trt_facefusion.export import model_digest
 from trt_facefusion.lowering import lower
 from trt_facefusion.lowering.equalise import equalised, ranges_between
+from trt_facefusion.messages import serialised
 from trt_facefusion.pipeline.calibrate import Ranges, require_writable
 from trt_facefusion.pipeline.context import Context
 from trt_facefusion.pipeline.correct import Correcting
@@ -118,7 +119,7 @@ class Attempts:
         context = self.context
         weak = self._weak(plan) if context.choice.backend.name == "tensorrt" else None
         return BuildRequest(
-            typed.SerializeToString(),
+            serialised(typed),
             self.shapes(),
             context.choice.target,
             workspace_bytes=context.settings.workspace_bytes,
@@ -140,7 +141,7 @@ class Attempts:
                 node.name: Precision.FP16 for node in model.graph.node if node.name not in context.view.nodes
             }
         return WeakTyping(
-            model=model.SerializeToString(),
+            model=serialised(model),
             precisions=precisions,
             table=table,
             batches=self._batches() if context.settings.recalibrate else None,
@@ -162,7 +163,9 @@ class Attempts:
     def _batches(self) -> Batches:
         context = self.context
         faces = context.faces[0]
-        return Batches(context.feeder(faces), len(faces), context.batch)
+        feeder = context.feeder(faces)
+        takes = tuple(replace(spec, dtype="float32") if spec.dtype == "float64" else spec for spec in feeder.takes)
+        return Batches(replace(feeder, takes=takes), len(faces), context.batch)
 
     def _compare_tables(self, engine: BuiltEngine) -> Mapping[str, object] | None:
         """Say where TensorRT's own calibration differs most from ours; all of it for the manifest."""
@@ -261,10 +264,11 @@ class Attempts:
         batch = self.context.settings.batch
         result: dict[str, ShapeRange] = {}
         for spec in self.context.prepared.inputs:
-            rest = tuple(int(size) for size in spec.shape[1:])
-            dynamic = isinstance(spec.shape[0], str)
-            sizes = (batch.min, batch.opt, batch.max) if dynamic else (int(spec.shape[0]),) * 3
-            result[spec.name] = ((sizes[0], *rest), (sizes[1], *rest), (sizes[2], *rest))
+            smallest, usual, largest = (
+                tuple(size if isinstance(size, int) else samples for size in spec.shape)
+                for samples in (batch.min, batch.opt, batch.max)
+            )
+            result[spec.name] = (smallest, usual, largest)
         return result
 
     def until_right(
@@ -355,8 +359,16 @@ class Attempts:
         """Runs the engine itself where it is onnxruntime's, otherwise its numerical stand-in on the CPU."""
         return OnnxRuntimeRunner(typed, stand_in=self.context.choice.backend.name != "onnxruntime", ours=called)
 
+    def _changed_types(self) -> list[str]:
+        """What the engine takes or gives in another type than the file: TensorRT has no float64."""
+        prepared, maker = self.context.prepared, self.context.choice.backend.name
+        doubles = [spec.name for spec in (*prepared.inputs, *prepared.outputs) if spec.dtype == "float64"]
+        if not doubles or maker == "onnxruntime":
+            return []
+        return [f"{maker} has no float64: {', '.join(doubles)} {'is' if len(doubles) == 1 else 'are'} float32 here"]
+
     def _complain(self, coverage: Coverage, engine: BuiltEngine) -> None:
-        for note in engine.notes:
+        for note in (*engine.notes, *self._changed_types()):
             self.context.warn(note)
         if not coverage.missing:
             return

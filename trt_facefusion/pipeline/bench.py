@@ -22,6 +22,7 @@ from trt_facefusion.errors import BadInputError
 from trt_facefusion.pipeline.rings import Source
 from trt_facefusion.pipeline.subject import Subject
 from trt_facefusion.precision import plan_rows
+from trt_facefusion.presets.fit import batch_of, fit_inputs
 from trt_facefusion.profiling.layers import Layer, layers
 from trt_facefusion.profiling.measure import Counts, Point, Ring, batch_point, powers_between, throughput
 from trt_facefusion.profiling.memory import resident_bytes
@@ -94,7 +95,16 @@ class Bench:
 
     def batch_range(self) -> tuple[int, int, int | None]:
         """Smallest, usual and largest batch; None for the largest where any will do."""
-        spec = self.runner.inputs[0]
+        takes, contract = self.runner.inputs, self.found.contract
+        spec = next((spec for spec in takes if spec.shape), None)
+        if contract is not None:
+            fits = fit_inputs(contract.preset, takes, None)
+            fixed = batch_of(contract.preset, takes, fits)
+            if fixed is not None:
+                return fixed, fixed, fixed
+            spec = next(spec for spec in takes if fits[spec.name].batched)
+        if spec is None:
+            return 1, 1, 1
         if isinstance(spec.shape[0], int):
             return spec.shape[0], spec.shape[0], spec.shape[0]
         shapes = self.found.manifest.shapes if self.found.manifest is not None else {}

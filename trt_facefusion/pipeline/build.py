@@ -14,6 +14,7 @@ import onnxruntime
 
 from trt_facefusion import __version__
 from trt_facefusion.errors import BuildError, GateError
+from trt_facefusion.messages import serialised
 from trt_facefusion.pipeline.attempt import Attempts, Made
 from trt_facefusion.pipeline.command import build_arguments
 from trt_facefusion.pipeline.context import Context, Note
@@ -213,7 +214,7 @@ class _Builder:
         """What can be told before the long part begins. A network that is refused as it is needs no fall-back."""
         if not self.fresh and not self.failed:
             self.attempts.check_files()
-            self.context.choice.backend.check(self.context.prepared.model.SerializeToString())
+            self.context.choice.backend.check(serialised(self.context.prepared.model))
             self.context.check_source()
 
     def _make(self, precision: Precision) -> tuple[Made, float]:
@@ -256,7 +257,7 @@ class _Builder:
         files = {
             **context.contract.files(),
             f"engine.{context.choice.backend.suffix}": made.engine.data,
-            "typed.onnx": made.typed.SerializeToString(),
+            "typed.onnx": serialised(made.typed),
             "plan.yaml": plan_text,
             "build.log": "\n".join(made.engine.log_tail).encode(),
             **({} if made.search is None else {SEARCH: (json.dumps(made.search, indent=1) + "\n").encode()}),

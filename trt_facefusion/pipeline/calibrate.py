@@ -47,7 +47,7 @@ def tensors_to_watch(view: GraphView) -> tuple[list[str], dict[str, str]]:
     aliases: dict[str, str] = {}
     for node in view.float_nodes():
         for name in node.output:
-            if not name or not view.is_float(name):
+            if not name or not view.is_float(name) or name in view.masked:
                 continue
             source = node.input[0] if node.op_type in _MOVES else None
             if source is not None and (source in aliases or source in watched):
@@ -73,9 +73,10 @@ def partial_path(table: Path) -> Path:
     return table.with_name(table.name.removesuffix(".cache") + ".partial")
 
 
-def pinned_ranges(preset: Preset) -> dict[str, float]:
-    """amax of image inputs: known from the preset, so that no face decides it."""
-    return {preset.image.name: max(abs(limit) for limit in preset.image.limits)}
+def pinned_ranges(preset: Preset, view: GraphView) -> dict[str, float]:
+    """amax of image inputs of floats: known from the preset, so that no face decides it."""
+    images = [image for image in preset.images if view.is_float(image.name)]
+    return {image.name: max(abs(limit) for limit in image.limits) for image in images}
 
 
 def require_writable(folder: Path) -> None:
@@ -117,6 +118,11 @@ class Ranges:
         table = load_named(path, model_digest=model_digest(self.context.prepared.model))
         found = fit(table, self.context.view)
         require_int8(self.context.view, found.amax, path)
+        if table.zeros:
+            self.context.note(
+                f"{path}: {len(table.zeros)} tensors were always zero, and have no range "
+                f"({', '.join(table.zeros[:_SHOWN])}{' ...' if len(table.zeros) > _SHOWN else ''})"
+            )
         if found.missing:
             self.context.warn(
                 f"{path} has no range for {len(found.missing)} tensors ({', '.join(found.missing[:_SHOWN])}"
@@ -252,7 +258,7 @@ def _cached_or_collected(context: Context) -> Calibration:
         faces.digest,
         histograms,
         "max",
-        pinned_ranges(s.preset),
+        pinned_ranges(s.preset, context.view),
         settings,
         {name: tuple(affine.exponents.tolist()) for name, affine in by_tensor.items()},
         {name: tuple(affine.offsets.tolist()) for name, affine in by_tensor.items() if affine.shifts},

@@ -8,7 +8,8 @@ from trt_facefusion.backends.base import BuildOptions
 from trt_facefusion.export import CheckpointSource, ModelSource, OnnxSource, ReferenceSource
 from trt_facefusion.pipeline.settings import BuildSettings
 from trt_facefusion.presets import PRESETS, Preset
-from trt_facefusion.presets.inputs import FileInput, ImageInput, InputSpec
+from trt_facefusion.presets.output import ImageOutput
+from trt_facefusion.presets.syntax import written_input, written_picture
 
 _PLAIN = {
     "eval": "--eval",
@@ -61,17 +62,9 @@ def _model(source: ModelSource, preset: Preset) -> Iterator[str]:
         yield from ("--preset", preset.name)
         return
     for spec in preset.inputs:
-        yield from ("--input", _input(spec))
-
-
-def _input(spec: InputSpec) -> str:
-    """The ``--input`` that `parse_input` reads as ``spec``."""
-    if isinstance(spec, ImageInput):
-        low, high = spec.limits
-        return f"{spec.name}=image:{spec.size}:{low:.9g}:{high:.9g}{':bgr' if spec.bgr else ''}"
-    if isinstance(spec, FileInput):
-        return f"{spec.name}=file:{spec.path}"
-    return f"{spec.name}=embedding"
+        yield from ("--input", written_input(spec))
+    if preset.output != ImageOutput.like(preset.image):
+        yield from ("--picture", written_picture(preset.output))
 
 
 def _tensorrt(options: BuildOptions) -> Iterator[str]:

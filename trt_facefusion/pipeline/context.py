@@ -19,15 +19,18 @@ from trt_facefusion.errors import BackendUnavailableError, BadInputError, FacesE
 from trt_facefusion.faces.embedder import Embedder
 from trt_facefusion.faces.folder import KINDS, MIN_FACES, FaceSet, folder_digest, read_faces, require_enough
 from trt_facefusion.faces.split import MIN_VERIFICATION, split_by_identity
-from trt_facefusion.graph import GraphView, PreparedModel, input_specs, prepare
+from trt_facefusion.graph import GraphView, PreparedModel, input_specs
 from trt_facefusion.graph.batch import require_samples_apart
 from trt_facefusion.graph.noise import parse_noise, require_no_noise
-from trt_facefusion.pipeline.feeds import Feeder, Painter, check_inputs, input_shapes, picture_output, projection_of
+from trt_facefusion.pipeline.feeds import Feeder, Painter, input_shapes, projection_of
+from trt_facefusion.pipeline.fitted import Fitted, fitted, require_batch
 from trt_facefusion.pipeline.original import Original, without_noise
 from trt_facefusion.pipeline.plausible import check_looks
 from trt_facefusion.pipeline.proof import Proof, require_sound
 from trt_facefusion.pipeline.settings import BuildSettings
+from trt_facefusion.presets import Preset
 from trt_facefusion.presets.contract import Contract
+from trt_facefusion.presets.fit import batch_of, fit_inputs
 from trt_facefusion.runtime.onnxruntime import OnnxRuntimeRunner
 from trt_facefusion.types import Precision, Progress, silent
 
@@ -120,8 +123,8 @@ class Context:
 
     def _folder_digest(self, folder: Path) -> str:
         s = self.settings
-        size = s.preset.image.size
-        return folder_digest(folder, template=s.preset.template, size=size, embedder=self.embedder, aligned=s.aligned)
+        template, size = s.preset.crops[0]
+        return folder_digest(folder, template=template, size=size, embedder=self.embedder, aligned=s.aligned)
 
     @cached_property
     def faces(self) -> tuple[FaceSet, FaceSet]:
@@ -155,8 +158,8 @@ class Context:
         stage = {"calib": "calibration faces", "eval": "evaluation faces"}[role]
         faces = read_faces(
             folder,
-            template=s.preset.template,
-            size=s.preset.image.size,
+            template=s.preset.crops[0][0],
+            size=s.preset.crops[0][1],
             embedder=self.embedder,
             aligned=s.aligned,
             progress=lambda _, done, total: self.progress(stage, done, total),
@@ -181,41 +184,49 @@ class Context:
         """The network as it was handed in, its noise fixed where that was asked for.
 
         Raises:
+            BadInputError: an input is not what its description says.
             ModelError: its pictures are random, or one sample's depends on the others of its batch; names the node.
         """
         s = self.settings
         noise = None if s.noise is None else parse_noise(s.noise)
         self.progress("model", 0, 0)
-        shapes = input_shapes(s.preset, self.embedder.dim)
-        model = s.source.load(shapes)
-        check_inputs(input_specs(model), shapes)
+        model = s.source.load(input_shapes(s.preset, self.embedder.dim))
+        takes = input_specs(model)
+        fits = fit_inputs(s.preset, takes, self.embedder.dim)
+        shapes = {name: fit.shape for name, fit in fits.items()}
         self._projection = projection_of(s.preset, model)
         original = Original(s.source, model) if noise is None else without_noise(s.source, model, noise, shapes)
         if noise is not None:
             self.warn(f"noise is fixed (--noise {noise}) in {', '.join(original.fixed)}, in the engine, too")
         require_no_noise(original.loaded)
-        require_samples_apart(original.loaded, shapes)
+        require_samples_apart(original.loaded, shapes, single=batch_of(s.preset, takes, fits) == 1)
         return original
 
     @cached_property
+    def fitted(self) -> Fitted:
+        """The model, prepared as its inputs and its picture are described."""
+        s = self.settings
+        found = fitted(self.original.loaded, s.preset, self.embedder.dim)
+        require_batch(found, s.batch)
+        if found.dropped:
+            self.note(f"the picture is {found.preset.output.name}; left out of the engine: {', '.join(found.dropped)}")
+        return found
+
+    @property
     def prepared(self) -> PreparedModel:
         """The model in the one form that all rooms work on."""
-        s = self.settings
-        prepared = prepare(self.original.loaded, input_shapes(s.preset, self.embedder.dim))
-        picture_output(s.preset, prepared.outputs)
-        if not prepared.dynamic_batch and {s.batch.min, s.batch.max} != {prepared.fixed_batch}:
-            raise BadInputError(
-                f"the model has a fixed batch of {prepared.fixed_batch}, so --batch {s.batch} cannot be built",
-                f"use --batch {prepared.fixed_batch}, or export the model with a dynamic batch axis",
-            )
-        return prepared
+        return self.fitted.prepared
+
+    @property
+    def preset(self) -> Preset:
+        """How the model is fed, with the picture's name, layout and range as they were found."""
+        return self.fitted.preset
 
     @property
     def contract(self) -> Contract:
         """How the model is fed."""
-        prepared = self.prepared  # loads the projection, too
-        del prepared
-        return Contract(self.settings.preset, self._projection)
+        preset = self.preset  # loads the projection, too
+        return Contract(preset, self._projection)
 
     @cached_property
     def view(self) -> GraphView:
@@ -226,7 +237,7 @@ class Context:
         """Network inputs for ``faces``."""
         prepared = self.prepared  # loads the projection, too
         fixed_batch = None if prepared.dynamic_batch else prepared.fixed_batch
-        return Feeder(self.settings.preset, faces, self.embedder, self._projection, fixed_batch)
+        return Feeder(self.preset, faces, self.embedder, self._projection, fixed_batch, prepared.inputs)
 
     @property
     def batch(self) -> int:
@@ -242,8 +253,7 @@ class Context:
 
     def painter(self, faces: FaceSet) -> Painter:
         """Runs models on ``faces``."""
-        output = picture_output(self.settings.preset, self.prepared.outputs)
-        return Painter(self.feeder(faces), output, self.batch)
+        return Painter(self.feeder(faces), str(self.preset.output.name), self.batch)
 
     @property
     def judged_batch(self) -> int:

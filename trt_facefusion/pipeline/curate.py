@@ -14,9 +14,9 @@ from trt_facefusion.curation.survey import Survey, survey
 from trt_facefusion.export import ModelSource
 from trt_facefusion.faces.embedder import ArcFaceEmbedder, DlibEmbedder, Embedder
 from trt_facefusion.faces.folder import require_enough
-from trt_facefusion.graph import input_specs, prepare
 from trt_facefusion.pipeline.activations import activation_features
-from trt_facefusion.pipeline.feeds import Feeder, check_inputs, input_shapes, projection_of
+from trt_facefusion.pipeline.feeds import Feeder, input_shapes, projection_of
+from trt_facefusion.pipeline.fitted import fitted
 from trt_facefusion.presets import Preset
 from trt_facefusion.types import Progress, silent
 
@@ -77,18 +77,16 @@ def curated(
     prepared = projection = None
     template, size = TEMPLATE, SIZE
     if generator is not None:  # a model that does not fit is told before photos are read
-        shapes = input_shapes(generator.preset, embedder.dim)
-        model = generator.source.load(shapes)
-        check_inputs(input_specs(model), shapes)
+        model = generator.source.load(input_shapes(generator.preset, embedder.dim))
+        prepared = fitted(model, generator.preset, embedder.dim).prepared
         projection = projection_of(generator.preset, model)
-        prepared = prepare(model, shapes)
-        template, size = generator.preset.template, generator.preset.image.size
+        template, size = generator.preset.crops[0]
     found = survey(folder, embedder=embedder, template=template, size=size, aligned=aligned, progress=progress)
     require_enough(found.faces, LEAST_FACES)
     activations = None
     if generator is not None and prepared is not None:
         fixed = None if prepared.dynamic_batch else prepared.fixed_batch
-        feeder = Feeder(generator.preset, found.faces, embedder, projection, fixed)
+        feeder = Feeder(generator.preset, found.faces, embedder, projection, fixed, prepared.inputs)
         activations = activation_features(prepared, feeder, progress)
     selection = select(found, count, same_person=embedder.same_person, activations=activations)
     return Curated(found, selection, None if generator is None else generator.source.name)

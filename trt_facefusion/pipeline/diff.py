@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,21 +21,24 @@ from trt_facefusion.errors import BadInputError, FacesError, ModelError, StoreEr
 from trt_facefusion.export.onnx_file import load_model
 from trt_facefusion.faces.embedder import Embedder
 from trt_facefusion.faces.folder import FaceSet, read_faces, require_enough
+from trt_facefusion.pipeline.alike import Alike
 from trt_facefusion.pipeline.context import thinned
-from trt_facefusion.pipeline.feeds import Feeder, Painter, input_shapes, picture_output
+from trt_facefusion.pipeline.feeds import Feeder, Painter, input_shapes
+from trt_facefusion.pipeline.fitted import require_templates
 from trt_facefusion.pipeline.handed_in import AgainstFile, against_file, file_of
 from trt_facefusion.pipeline.layers import BUDGET_BYTES, LayerComparison, Values
 from trt_facefusion.pipeline.pair import BatchSize, Side, batch_of, check_side, contract_of, open_side
 from trt_facefusion.pipeline.proof import require_sound
 from trt_facefusion.pipeline.settings import open_embedder
 from trt_facefusion.pipeline.subject import subject
-from trt_facefusion.presets import Preset
+from trt_facefusion.presets import ImageOutput, Preset
 from trt_facefusion.presets.contract import Contract
+from trt_facefusion.presets.output import picture_of
 from trt_facefusion.runtime.base import Runner
 from trt_facefusion.runtime.polygraphy import PolygraphyRunner, quiet
 from trt_facefusion.runtime.run_results import save_inputs, save_outputs
 from trt_facefusion.store.atomic import commit_folder
-from trt_facefusion.types import Progress, silent
+from trt_facefusion.types import Progress, TensorSpec, silent
 
 MIN_FACES = 2
 _PERCEPTUAL_SIDE_PX = 32
@@ -146,11 +149,12 @@ def diff(
     for message in (*a.notes, *b.notes):
         note(message)
     contract = contract_of(a, b, settings.preset)
+    require_templates(contract.preset)
     embedder = open_embedder(contract.preset, settings.embedder)
     with ExitStack() as stack:
         sides = [open_side(side, stack, stand_in=settings.stand_in, device=settings.device) for side in (a, b)]
         for side in sides:
-            check_side(side, input_shapes(contract.preset, embedder.dim))
+            check_side(side, contract.preset, embedder.dim)
         folder = stack.enter_context(_saving(settings.save))
         run = _Run(settings, contract, embedder, sides[0], sides[1], folder, progress, note)
         return run.result()
@@ -171,8 +175,11 @@ def _saving(final: Path | None) -> Iterator[Path | None]:
         raise StoreError(error.message, error.remedy.replace("--output", "--save")) from error
 
 
-def _opened(side: Side) -> Callable[[], Runner]:
-    return lambda: side.runner
+def _opened(side: Side, takes: Sequence[TensorSpec]) -> Callable[[], Runner]:
+    """The runner of ``side``, which takes the types of ``takes``."""
+    runner = side.runner
+    same = {spec.name: spec.dtype for spec in takes} == {spec.name: spec.dtype for spec in runner.inputs}
+    return lambda: runner if same else Alike(runner, takes)
 
 
 class _Run:
@@ -193,8 +200,9 @@ class _Run:
         self.a, self.b, self.folder = a, b, folder
         self.progress, self.note = progress, note
         self._tell_stand_ins()
-        self.batch: BatchSize = batch_of(a, b)
-        self.output = self._picture_output()
+        self.batch: BatchSize = batch_of(a, b, contract.preset, embedder.dim)
+        self.picture = self._picture()
+        self.output = None if self.picture is None else self.picture.name
 
     def _tell_stand_ins(self) -> None:
         for letter, side in (("A", self.a), ("B", self.b)):
@@ -204,7 +212,7 @@ class _Run:
                     "rounded to FP16 as on a GPU. The figures are not the engine's own"
                 )
 
-    def _picture_output(self) -> str | None:
+    def _picture(self) -> ImageOutput | None:
         names = {spec.name for spec in self.a.runner.outputs}
         common = [spec for spec in self.b.runner.outputs if spec.name in names]
         if not common:
@@ -215,7 +223,7 @@ class _Run:
                 "compare two engines of the same model",
             )
         try:
-            return picture_output(self.contract.preset, common)
+            return picture_of(self.contract.preset.output, common, known=self.contract.preset.known)
         except ModelError as error:
             if self.settings.max_ssim_drop is not None:
                 raise BadInputError(
@@ -249,14 +257,14 @@ class _Run:
         preset, folder = self.contract.preset, self.settings.faces
         faces = read_faces(
             folder,
-            template=preset.template,
-            size=preset.image.size,
+            template=preset.crops[0][0],
+            size=preset.crops[0][1],
             embedder=self.embedder,
             aligned=self.settings.aligned,
             progress=self.progress,
         )
         try:
-            require_enough(faces, MIN_FACES if preset.embedding is not None else 1, advised=0)
+            require_enough(faces, MIN_FACES if preset.swaps else 1, advised=0)
         except FacesError as error:
             raise FacesError(f"{folder}: {error.message}", error.remedy) from error
         if faces.skipped:
@@ -265,7 +273,10 @@ class _Run:
 
     def _feeder(self, faces: FaceSet, fixed: bool) -> Feeder:
         fixed_batch = self.batch.size if fixed else None
-        return Feeder(self.contract.preset, faces, self.embedder, self.contract.projection, fixed_batch)
+        preset = self.contract.preset
+        preset = preset if self.picture is None else replace(preset, output=self.picture)
+        takes = self.a.runner.inputs
+        return Feeder(preset, faces, self.embedder, self.contract.projection, fixed_batch, takes)
 
     def _compare(
         self, faces: FaceSet
@@ -276,12 +287,12 @@ class _Run:
         done = 0
         with closing(self._runs(faces)) as runs:
             for number, (feeds, outputs) in enumerate(runs):
-                size = len(next(iter(feeds.values())))
+                size = self.batch.size if self.batch.fixed else min(self.batch.size, len(faces) - done)
                 count = min(size, len(faces) - done)
                 collected.add(*outputs, faces=count, batch=size)
                 for kept, values in zip(pictures, outputs, strict=True):
-                    if self.output is not None:
-                        kept.append(self.contract.preset.output.decode(values[self.output])[:count])
+                    if self.picture is not None and self.output is not None:
+                        kept.append(self.picture.decode(values[self.output])[:count])
                 self._save(number, feeds, outputs)
                 done += count
                 self.progress("outputs", done, len(faces))
@@ -297,7 +308,8 @@ class _Run:
             fed.append(dict(feeder(indices)))
             return fed[-1]
 
-        runners = [PolygraphyRunner(_opened(side), name) for side, name in self._named()]
+        takes = self.a.runner.inputs
+        runners = [PolygraphyRunner(_opened(side, takes), name) for side, name in self._named()]
         with (
             quiet(),
             closing(Comparator.run(runners, Batches(feed, len(faces), self.batch.size), streaming=True)) as stream,

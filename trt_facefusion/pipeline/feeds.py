@@ -5,31 +5,34 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from trt_facefusion.errors import BadInputError, ModelError
+from trt_facefusion.errors import ModelError
 from trt_facefusion.faces.embedder import Embedder
 from trt_facefusion.faces.folder import FaceSet
 from trt_facefusion.faces.pairing import cross_pairs
-from trt_facefusion.presets import EmbeddingInput, FileInput, ImageInput, Preset
+from trt_facefusion.presets import EmbeddingInput, FileInput, ImageInput, Preset, ValueInput
+from trt_facefusion.presets.fit import Fit, fit_inputs
+from trt_facefusion.presets.inputs import SOURCE, TARGET
+from trt_facefusion.presets.output import picture_of
 from trt_facefusion.runtime.base import Infers
 from trt_facefusion.types import Array, Feeds, Progress, TensorSpec, silent
 
 PAIRING_SEED = 0
-MIN_SIDE_PX = 11
-"""The window of SSIM."""
 
 
 @dataclass(frozen=True)
 class Feeder:
-    """Network inputs for faces by number: each target crop with the identity of another person.
+    """Network inputs for faces by number: each target crop with the identity and the crop of another person.
 
     ``projection`` is the matrix that the preset multiplies embeddings with, where it names one. ``fixed_batch`` is the
-    number of samples that the model insists on: fewer are filled up with repeats.
+    number of samples that the model insists on: fewer are filled up with repeats. ``takes`` are the model's inputs;
+    without them all have a batch axis and are float32.
     """
 
     preset: Preset
@@ -37,14 +40,36 @@ class Feeder:
     embedder: Embedder
     projection: NDArray[np.float32] | None = None
     fixed_batch: int | None = None
+    takes: tuple[TensorSpec, ...] = ()
 
     @cached_property
     def sources(self) -> NDArray[np.int64]:
-        """For each face the number of the face that lends its identity."""
-        if self.preset.embedding is None:
+        """For each face the number of the face that lends its identity, embedding and images alike."""
+        if not self.preset.swaps:
             return np.arange(len(self.faces))
         comparable = self.embedder.comparable(self.faces.embeddings)
         return cross_pairs(comparable, PAIRING_SEED, other_person=self.embedder.other_person)
+
+    @cached_property
+    def fits(self) -> Mapping[str, Fit]:
+        """How each input is fed.
+
+        Raises:
+            BadInputError: an input is not what its description says.
+        """
+        if self.takes:
+            return fit_inputs(self.preset, self.takes, self.embedder.dim)
+        return {name: Fit(name, True, shape) for name, shape in input_shapes(self.preset, self.embedder.dim).items()}
+
+    @cached_property
+    def _crops(self) -> Mapping[tuple[str, int], Any]:
+        """The faces as each image wants them, by template and side."""
+        own, *others = self.preset.crops
+        return {own: self.faces.crops, **{crop: self.faces.crops_for(*crop) for crop in others}}
+
+    @cached_property
+    def _values(self) -> Mapping[str, Array]:
+        return {spec.name: spec.values() for spec in self.preset.inputs if isinstance(spec, FileInput | ValueInput)}
 
     def __call__(self, indices: Sequence[int]) -> Feeds:
         """Inputs for the targets ``indices``."""
@@ -53,14 +78,20 @@ class Feeder:
             chosen = np.resize(chosen, self.fixed_batch)
         feeds: dict[str, Array] = {}
         for spec in self.preset.inputs:
+            fit = self.fits[spec.name]
             if isinstance(spec, ImageInput):
-                feeds[spec.name] = spec.encode(self.faces.crops[chosen])
+                feeds[spec.name] = fit.samples(self._encoded(spec, chosen))
             elif isinstance(spec, EmbeddingInput):
-                feeds[spec.name] = spec.encode(self.faces.embeddings[self.sources[chosen]], self.projection)
+                vectors = spec.encode(self.faces.embeddings[self.sources[chosen]], self.projection)
+                feeds[spec.name] = fit.samples(vectors)
             else:
-                values = spec.values().astype(np.float32)
-                feeds[spec.name] = np.repeat(values[None], len(chosen), 0)
+                feeds[spec.name] = fit.fixed(self._values[spec.name], len(chosen))
         return feeds
+
+    def _encoded(self, spec: ImageInput, chosen: NDArray[np.int64]) -> Array:
+        crops = self._crops[self.preset.crop(spec)]
+        source = crops[self.sources[chosen]] if spec.shows(SOURCE) else None
+        return spec.encode(crops[chosen] if source is None or spec.shows(TARGET) else source, source)
 
 
 def projection_of(preset: Preset, model: onnx.ModelProto) -> NDArray[np.float32] | None:
@@ -78,36 +109,16 @@ def projection_of(preset: Preset, model: onnx.ModelProto) -> NDArray[np.float32]
 
 
 def input_shapes(preset: Preset, embedding_dim: int) -> dict[str, tuple[int, ...]]:
-    """Shape of every described input, without batch axis."""
+    """Shape of every described input, without batch axis, where no file says how it takes fixed values."""
     shapes: dict[str, tuple[int, ...]] = {}
     for spec in preset.inputs:
         if isinstance(spec, ImageInput):
-            shapes[spec.name] = (3, spec.size, spec.size)
-        elif isinstance(spec, FileInput):
-            shapes[spec.name] = spec.values().shape
-        else:
+            shapes[spec.name] = spec.shape
+        elif isinstance(spec, EmbeddingInput):
             shapes[spec.name] = (embedding_dim,)
+        else:
+            shapes[spec.name] = spec.values().shape
     return shapes
-
-
-def check_inputs(specs: Sequence[TensorSpec], described: Mapping[str, tuple[int, ...]]) -> None:
-    """Raise `BadInputError` unless the description names exactly the model's inputs, all FP32."""
-    takes = "; ".join(map(str, specs))
-    missing = [spec.name for spec in specs if spec.name not in described]
-    unknown = [name for name in described if name not in {spec.name for spec in specs}]
-    if missing or unknown:
-        parts = [f"not described: {', '.join(missing)}"] if missing else []
-        parts += [f"not in the model: {', '.join(unknown)}"] if unknown else []
-        raise BadInputError(
-            f"the inputs do not fit the model ({'; '.join(parts)}). The model takes {takes}",
-            "describe each input once: --input NAME=image:SIZE:MIN:MAX[:bgr], NAME=embedding or NAME=file:VALUES.npy; "
-            "or name a --preset",
-        )
-    odd = [str(spec) for spec in specs if spec.dtype != "float32"]
-    if odd:
-        raise BadInputError(
-            f"the model takes {', '.join(odd)}, but inputs must be float32", "export it with FP32 inputs"
-        )
 
 
 def picture_output(preset: Preset, outputs: Sequence[TensorSpec]) -> str:
@@ -115,21 +126,9 @@ def picture_output(preset: Preset, outputs: Sequence[TensorSpec]) -> str:
 
     Raises:
         ModelError: there is none.
+        BadInputError: the named one is none, or nothing says which of several is meant.
     """
-    pictures = [spec.name for spec in outputs if _is_picture(spec)]
-    if preset.output.name in pictures:
-        return str(preset.output.name)
-    if pictures:
-        return pictures[0]
-    raise ModelError(
-        f"no output of the model is a picture [N,3,H,W] of {MIN_SIDE_PX} px or more: {'; '.join(map(str, outputs))}",
-        "this tool verifies generators by the pictures they make; export the network with its picture as an output",
-    )
-
-
-def _is_picture(spec: TensorSpec) -> bool:
-    sides = [side for side in spec.shape[2:] if isinstance(side, int)]
-    return len(spec.shape) == 4 and spec.shape[1] == 3 and all(side >= MIN_SIDE_PX for side in sides)
+    return str(picture_of(preset.output, outputs, known=preset.known).name)
 
 
 @dataclass(frozen=True)

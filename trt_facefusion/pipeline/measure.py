@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -18,11 +17,14 @@ from numpy.typing import NDArray
 from trt_facefusion.accuracy.identity import identity_cosine
 from trt_facefusion.accuracy.metrics import finite, ssim
 from trt_facefusion.accuracy.perceptual import PerceptualDistance
+from trt_facefusion.errors import TrtFaceFusionError
 from trt_facefusion.faces.embedder import Embedder
 from trt_facefusion.lowering.switch import SWITCHES
+from trt_facefusion.messages import hash_model
 from trt_facefusion.pipeline.feeds import Painter
 from trt_facefusion.precision.search import Choice, Figures
 from trt_facefusion.runtime.onnxruntime import own_fault
+from trt_facefusion.sessions import open_session, session_options
 from trt_facefusion.types import Array, Progress, silent
 
 _MAX_WORKERS = 8
@@ -88,7 +90,7 @@ class Meter:
     @property
     def key(self) -> str:
         """Digest of everything that decides a measurement: model, scales, weights, groups, faces, metrics, versions."""
-        digest = hashlib.sha256(self._model.SerializeToString(deterministic=True))
+        digest = hash_model(self._model)
         feeds = self.painter.feeder(self.faces)
         for name in sorted(feeds):
             digest.update(np.ascontiguousarray(feeds[name]).tobytes())
@@ -138,14 +140,12 @@ class Meter:
     def _open(self) -> None:
         """Load the model and make the reference pictures, once."""
         if self._session is None:
-            options = ort.SessionOptions()
-            options.log_severity_level = 4
-            options.intra_op_num_threads = max((os.cpu_count() or 1) // _workers(), 1)
+            options = session_options(max((os.cpu_count() or 1) // _workers(), 1), spin=False)
             options.add_session_config_entry("session.disable_quant_qdq", "1")
-            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-            data = self._model.SerializeToString()
             try:
-                self._session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+                self._session = open_session(self._model, options)
+            except TrtFaceFusionError:
+                raise
             except Exception as error:  # the same
                 raise own_fault("the graph that plans are tried in", error) from error
             size = self.painter.feeder.fixed_batch or 1

@@ -11,20 +11,16 @@ from typing import Any
 from trt_facefusion.errors import BackendUnavailableError, BadInputError, ModelError
 from trt_facefusion.export.onnx_file import load_model
 from trt_facefusion.pipeline.context import BATCH
-from trt_facefusion.pipeline.feeds import check_inputs, projection_of
+from trt_facefusion.pipeline.feeds import projection_of
 from trt_facefusion.pipeline.subject import Subject
 from trt_facefusion.presets import Preset
 from trt_facefusion.presets.contract import PRESET_FILE, Contract
+from trt_facefusion.presets.fit import batch_of as batch_insisted_on
+from trt_facefusion.presets.fit import fit_inputs, suggestions
 from trt_facefusion.runtime.base import Runner
 from trt_facefusion.runtime.onnxruntime import OnnxRuntimeRunner
-from trt_facefusion.types import TensorSpec
 
 STAND_IN, GPU, CPU = "stand-in", "gpu", "onnxruntime"
-
-_INPUTS = (
-    "name a --preset, or describe each input: --input NAME=image:SIZE:MIN:MAX[:bgr], NAME=embedding or "
-    "NAME=file:VALUES.npy"
-)
 
 
 @dataclass(frozen=True)
@@ -60,8 +56,11 @@ def contract_of(a: Subject, b: Subject, described: Preset | None) -> Contract:
         return Contract(described, _projection(described, a, b))
     if not known:
         with OnnxRuntimeRunner(a.graph) as runner:
-            takes = "; ".join(map(str, runner.inputs))
-        raise BadInputError(f"nothing says what the inputs of {a.label} are. It takes {takes}", _INPUTS)
+            takes = runner.inputs
+        raise BadInputError(
+            f"nothing says what the inputs of {a.label} are. It takes {'; '.join(map(str, takes))}",
+            f"name a --preset, or describe each input, perhaps with {suggestions(takes)}",
+        )
     contracts = [side.contract for side in known if side.contract is not None]
     if len(contracts) == 2 and _comparable(contracts[0]) != _comparable(contracts[1]):
         different = _differences(a, b, *contracts)
@@ -134,29 +133,19 @@ def open_side(subject: Subject, stack: ExitStack, *, stand_in: bool | None, devi
     return Side(subject, stack.enter_context(subject.open(stand_in=True)), STAND_IN, missing)
 
 
-def check_side(side: Side, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Hold the inputs of one side against what it will be fed (``shapes`` without batch axis).
+def check_side(side: Side, preset: Preset, embedding: int) -> None:
+    """Hold the inputs of one side against what it will be fed; ``embedding`` is the length of the embedder's vectors.
 
     Raises:
         BadInputError: other names, types or sizes.
     """
     try:
-        check_inputs(side.runner.inputs, shapes)
+        fit_inputs(preset, side.runner.inputs, embedding)
     except BadInputError as error:
-        raise BadInputError(f"{side.subject.label}: {error.message}", error.remedy) from error
-    for spec in side.runner.inputs:
-        if not _fits(spec, shapes[spec.name]):
-            wanted = ", ".join(map(str, ("N", *shapes[spec.name])))
-            raise BadInputError(
-                f"{side.subject.label} takes {spec}, but the other side and the description say [{wanted}]",
-                "compare two engines of one model, or correct --preset, --input or --embedder",
-            )
-
-
-def _fits(spec: TensorSpec, shape: tuple[int, ...]) -> bool:
-    return len(spec.shape) == len(shape) + 1 and all(
-        not isinstance(have, int) or have == want for have, want in zip(spec.shape[1:], shape, strict=True)
-    )
+        raise BadInputError(
+            f"{side.subject.label}: {error.message}",
+            f"compare two engines of one model, or correct --preset, --input or --embedder: {error.remedy}",
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -167,35 +156,42 @@ class BatchSize:
     fixed: bool
 
 
-def batch_of(a: Side, b: Side) -> BatchSize:
+def batch_of(a: Side, b: Side, preset: Preset, embedding: int) -> BatchSize:
     """The batch size for both: that which the engines were built for (B's, since it is judged, else A's).
+
+    ``preset`` and ``embedding`` as for `check_side`.
 
     Raises:
         BadInputError: there is none that both take.
     """
-    ranges = [_range(side) for side in (a, b)]
+    ranges = [_range(side, preset, embedding) for side in (a, b)]
     low, high = max(r[0] for r in ranges), min(r[1] for r in ranges)
     if low > high:
         texts = [f"{s.subject.label} takes {r[0]} to {r[1]}" for s, r in zip((a, b), ranges, strict=True)]
         raise BadInputError(
             f"no batch size fits both: {', '.join(texts)} faces at once", "build both engines with the same --batch"
         )
-    built = next((usual for usual in map(_usual, (b, a)) if usual is not None), None)
+    usual = (_usual(side, preset, embedding) for side in (b, a))
+    built = next((size for size in usual if size is not None), None)
     size = max(low, min(built or BATCH, high))
     return BatchSize(size, low > 1 or low == high or (built or 1) > 1)
 
 
-def _usual(side: Side) -> int | None:
-    manifest = side.subject.manifest
-    return None if manifest is None or not manifest.shapes else next(iter(manifest.shapes.values()))[1][0]
+def _usual(side: Side, preset: Preset, embedding: int) -> int | None:
+    """The batch that a stored engine is built for; None for a file, and where no input has a batch axis."""
+    fits = fit_inputs(preset, side.runner.inputs, embedding)
+    shapes = {} if side.subject.manifest is None else side.subject.manifest.shapes
+    return next((shapes[name][1][0] for name, fit in fits.items() if fit.batched and name in shapes), None)
 
 
-def _range(side: Side) -> tuple[int, int]:
-    fixed = [spec.shape[0] for spec in side.runner.inputs if spec.shape and isinstance(spec.shape[0], int)]
-    if fixed:
-        return int(fixed[0]), int(fixed[0])
+def _range(side: Side, preset: Preset, embedding: int) -> tuple[int, int]:
+    takes = side.runner.inputs
+    fits = fit_inputs(preset, takes, embedding)
+    fixed = batch_insisted_on(preset, takes, fits)
+    if fixed is not None:
+        return fixed, fixed
     manifest = side.subject.manifest
     if side.ran != GPU or manifest is None or not manifest.shapes:
         return 1, 1 << 30
-    smallest, _, largest = next(iter(manifest.shapes.values()))
+    smallest, _, largest = manifest.shapes[next(name for name, fit in fits.items() if fit.batched)]
     return smallest[0], largest[0]

@@ -14,6 +14,7 @@ from trt_facefusion.accuracy.plausible import Look, look
 from trt_facefusion.errors import BadInputError, ModelError
 from trt_facefusion.pipeline.feeds import Painter
 from trt_facefusion.presets import ImageInput, Preset
+from trt_facefusion.presets.syntax import written_input
 from trt_facefusion.runtime.base import Infers
 
 if TYPE_CHECKING:
@@ -56,7 +57,9 @@ def check_looks(context: Context) -> Look:
             f"they resemble their targets by {found.resemblance:.2f}, and would by {best.resemblance:.2f} if the "
             f"images were described as {' or '.join(map(_called, alike))}"
         )
-        remedy = f"did you mean {' or '.join(map(_option, alike))} ?"
+        remedy = (
+            f"did you mean {' or '.join('--input ' + written_input(image, among_images=several) for image in alike)} ?"
+        )
     if words and found.like_source is not None and found.like_target is not None:
         words.append(
             f"their identity is the source's by {found.like_source:.2f} and the target's by {found.like_target:.2f}"
@@ -71,13 +74,14 @@ def check_looks(context: Context) -> Look:
 
 def _with_identity(found: Look, context: Context, pictures: NDArray[np.float32]) -> Look:
     """The look with whose identity the pictures show, for a swapper; nothing that a limit is set to."""
-    preset, faces, embedder = context.settings.preset, context.faces[0], context.embedder
-    if preset.embedding is None or pictures.shape[1] != pictures.shape[2] or not np.isfinite(pictures).all():
+    preset, faces, embedder = context.preset, context.faces[0], context.embedder
+    template, _ = preset.crops[0]
+    if not preset.swaps or pictures.shape[1] != pictures.shape[2] or not np.isfinite(pictures).all():
         return found
     numbers = np.arange(len(pictures))
     people = (faces.crops[context.feeder(faces).sources[numbers]], faces.crops[numbers])
     source, target = (
-        float(identity_cosine(crops.astype(np.float32) / 255, pictures.clip(0, 1), preset.template, embedder).mean())
+        float(identity_cosine(crops.astype(np.float32) / 255, pictures.clip(0, 1), template, embedder).mean())
         for crops in people
     )
     return replace(found, like_source=source, like_target=target)
@@ -109,8 +113,3 @@ def _others(preset: Preset) -> Iterator[Preset]:
 def _called(image: ImageInput) -> str:
     low, high = image.limits
     return f"{low:g}:{high:g}:{'bgr' if image.bgr else 'rgb'}"
-
-
-def _option(image: ImageInput) -> str:
-    low, high = image.limits
-    return f"--input {image.name}=image:{image.size}:{low:g}:{high:g}{':bgr' if image.bgr else ''}"

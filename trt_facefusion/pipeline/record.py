@@ -22,7 +22,6 @@ from trt_facefusion.lowering.affine import equalised_name
 from trt_facefusion.pipeline.calibrate import Ranges
 from trt_facefusion.pipeline.context import Context
 from trt_facefusion.pipeline.gallery import Gallery
-from trt_facefusion.presets import ImageInput
 from trt_facefusion.types import Precision
 
 SCHEMA = 1
@@ -71,7 +70,6 @@ def record_of(
     calib, held_out = context.faces
     int8 = [row["name"] for engine in engines for row in engine["plan"] if row["precision"] == Precision.INT8.value]
     choice = context.choice
-    images = sum(isinstance(spec, ImageInput) for spec in context.settings.preset.inputs)
     facts = {
         "model": context.settings.source.name,
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -80,7 +78,7 @@ def record_of(
         "backend": f"{choice.backend.name} {choice.backend.version()}",
         "target": choice.target,
         "reason": choice.reason,
-        "identity": context.settings.preset.embedding is not None or images > 1,
+        "identity": context.preset.swaps,
         "faces": {"calibration": len(calib), "verification": len(held_out)},
         "skipped": {KINDS[kind]: count for kind, count in calib.summary().items()},
         "engines": engines,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -43,7 +43,7 @@ class Source:
 
     def ring(self, batch: int) -> Ring:
         """Inputs of ``batch`` samples that take turns."""
-        return Ring(self.feeds(batch))
+        return Ring(self.feeds(batch), batch)
 
 
 def inputs_for(
@@ -59,13 +59,12 @@ def inputs_for(
     if inputs.faces is None:
         what = "random values in the range of its preset" if preset is not None else "random values from 0 to 1"
         return Source(what, lambda batch: sample_feeds(specs, preset, batch, TURNS))
-    feeder = feeder_for(found, inputs, PHOTOS, note)
+    feeder = replace(feeder_for(found, inputs, PHOTOS, note), takes=tuple(specs))
     count = len(feeder.faces)
-    dtypes = {spec.name: spec.dtype for spec in specs}
 
     def feeds(batch: int) -> list[Feeds]:
         turns = [np.resize(np.roll(np.arange(count), -turn * batch), batch) for turn in range(TURNS)]
-        return [{n: v.astype(dtypes[n], copy=False) for n, v in feeder(list(turn)).items()} for turn in turns]
+        return [feeder(list(turn)) for turn in turns]
 
     return Source(f"{count} faces of {inputs.faces}", feeds)
 
@@ -89,7 +88,11 @@ def feeder_for(found: Subject, inputs: Inputs, photos: int, note: Callable[[str]
         for number, index in enumerate(spread(len(files), photos)):
             (Path(folder) / f"{number:05}{files[index].suffix}").symlink_to(files[index].absolute())
         faces = read_faces(
-            Path(folder), template=preset.template, size=preset.image.size, embedder=embedder, aligned=inputs.aligned
+            Path(folder),
+            template=preset.crops[0][0],
+            size=preset.crops[0][1],
+            embedder=embedder,
+            aligned=inputs.aligned,
         )
     if len(faces) < 2:
         raise FacesError(f"{inputs.faces}: {len(faces)} usable faces", "name a folder with two or more clear faces")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from trt_facefusion.export import model_digest
-from trt_facefusion.graph import GraphView, Role, attribute
+from trt_facefusion.graph import GraphView, Role, attribute, holds_half, makes_indices
 from trt_facefusion.precision.plan import Plan, PlannedNode, describe
 from trt_facefusion.precision.ranges import FP16_MAX, FP16_TINY, RANGE_MARGIN, Seen, hidden_peak
 from trt_facefusion.types import Precision
@@ -30,6 +30,28 @@ class Context:
 
 
 Rule = Callable[[Context, PlannedNode], Decision | None]
+
+
+def operator_rule(context: Context, node: PlannedNode) -> Decision | None:
+    """FP32 where ONNX defines the operator in no other floats."""
+    if not holds_half(context.view, context.view.nodes[node.name]):
+        return Precision.FP32, f"{node.op} takes no FP16 here"
+    return None
+
+
+def index_rule(context: Context, node: PlannedNode) -> Decision | None:
+    """FP32 where floats become integers, which are indices more often than not."""
+    if makes_indices(context.view, context.view.nodes[node.name]):
+        return Precision.FP32, "rounds to integers: FP16 knows no odd numbers above 2048"
+    return None
+
+
+def mask_rule(context: Context, node: PlannedNode) -> Decision | None:
+    """FP32 where the minus infinity of a mask runs through."""
+    proto = context.view.nodes[node.name]
+    if not context.view.masked.isdisjoint((*proto.input, *proto.output)):
+        return Precision.FP32, "a mask of -inf or the lowest float runs through it, which FP16 cannot tell apart"
+    return None
 
 
 def range_rule(context: Context, node: PlannedNode) -> Decision | None:
@@ -148,6 +170,9 @@ def default_rule(_: Context, node: PlannedNode) -> Decision | None:
 
 
 RULES: tuple[Rule, ...] = (
+    operator_rule,
+    index_rule,
+    mask_rule,
     range_rule,
     sum_rule,
     tiny_value_rule,

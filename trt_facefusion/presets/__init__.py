@@ -1,7 +1,9 @@
 """What a generator expects: its inputs, crop template, normalisation, source embedding and image output."""
 
-from trt_facefusion.presets.inputs import EmbeddingInput, FileInput, ImageInput, ImageOutput, InputSpec, parse_input
+from trt_facefusion.presets.inputs import EmbeddingInput, FileInput, ImageInput, InputSpec, Part, ValueInput
+from trt_facefusion.presets.output import ImageOutput
 from trt_facefusion.presets.preset import PRESETS, Preset, get_preset
+from trt_facefusion.presets.syntax import parse_input
 
 __all__ = [
     "PRESETS",
@@ -10,7 +12,9 @@ __all__ = [
     "ImageInput",
     "ImageOutput",
     "InputSpec",
+    "Part",
     "Preset",
+    "ValueInput",
     "get_preset",
     "parse_input",
 ]

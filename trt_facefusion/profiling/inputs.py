@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from trt_facefusion.errors import BadInputError
-from trt_facefusion.presets import EmbeddingInput, ImageInput, Preset
+from trt_facefusion.presets import FileInput, ImageInput, InputSpec, Preset, ValueInput
+from trt_facefusion.presets.fit import Fit, cast, fit_input
 from trt_facefusion.types import Array, Feeds, TensorSpec
 
 _SEED = 0
@@ -27,30 +28,37 @@ def sample_feeds(specs: Sequence[TensorSpec], preset: Preset | None, batch: int,
     return [{spec.name: _values(spec, described.get(spec.name), batch, rng) for spec in specs} for _ in range(count)]
 
 
-def _values(spec: TensorSpec, described: object, batch: int, rng: np.random.Generator) -> Array:
-    shape = _shape(spec, described, batch)
+def _values(spec: TensorSpec, described: InputSpec | None, batch: int, rng: np.random.Generator) -> Array:
+    fit = None if described is None else _fit(described, spec)
+    if fit is not None and isinstance(described, FileInput | ValueInput):
+        return fit.fixed(described.values(), batch)
+    shape = _shape(spec, batch) if fit is None else (batch,) * fit.batched + fit.shape
     dtype = np.dtype(spec.dtype)
     if isinstance(described, ImageInput):
-        low, high = described.limits
-        values = rng.uniform(low, high, shape)
-    elif described is not None and not isinstance(described, EmbeddingInput):
-        values = np.repeat(described.values()[None], shape[0], 0)  # type: ignore[attr-defined]
+        values = rng.uniform(*described.limits, shape)
     elif dtype.kind != "f":
         values = np.zeros(shape)
     elif len(shape) == 4:
         values = rng.uniform(0, 1, shape)
     else:
         values = rng.standard_normal(shape)
-        values /= np.linalg.norm(values, axis=-1, keepdims=True)
-    return np.ascontiguousarray(values.astype(dtype))
+        values = values / np.linalg.norm(values, axis=-1, keepdims=True) if values.ndim else np.abs(values)
+    return np.ascontiguousarray(cast(values, spec.dtype, spec.name)).reshape(shape)
 
 
-def _shape(spec: TensorSpec, described: object, batch: int) -> tuple[int, ...]:
+def _fit(described: InputSpec, spec: TensorSpec) -> Fit:
+    try:
+        return fit_input(described, spec, None)
+    except ValueError as error:
+        raise BadInputError(
+            f"the engine is not what its preset says: {error}", "build the engine again with --force"
+        ) from error
+
+
+def _shape(spec: TensorSpec, batch: int) -> tuple[int, ...]:
     known = list(spec.shape)
     if known and not isinstance(known[0], int):
         known[0] = batch
-    if isinstance(described, ImageInput):
-        known = [known[0], 3, described.size, described.size]
     unknown = [str(axis) for axis in known if not isinstance(axis, int)]
     if unknown:
         raise BadInputError(

@@ -39,16 +39,17 @@ class Point:
 
 
 class Ring:
-    """Inputs that take turns, so that no cache knows them all."""
+    """Inputs of ``batch`` samples that take turns, so that no cache knows them all (default: axis 0)."""
 
-    def __init__(self, feeds: Sequence[Feeds]) -> None:
+    def __init__(self, feeds: Sequence[Feeds], batch: int | None = None) -> None:
         self.feeds = tuple(feeds)
+        self._batch = batch
         self._turns = itertools.cycle(self.feeds)
 
     @property
     def batch(self) -> int:
         """Samples in each of them."""
-        return len(next(iter(self.feeds[0].values())))
+        return len(next(iter(self.feeds[0].values()))) if self._batch is None else self._batch
 
     def next(self) -> Feeds:
         """The next inputs."""

@@ -13,10 +13,11 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 
-from trt_facefusion.errors import BuildError, ModelError
+from trt_facefusion.errors import BuildError, ModelError, TrtFaceFusionError
 from trt_facefusion.runtime.base import check_feeds
 from trt_facefusion.runtime.half import with_fp16_rounding
 from trt_facefusion.runtime.in_flight import Outputs, Queue, in_order
+from trt_facefusion.sessions import open_session, session_options
 from trt_facefusion.types import Feeds, TensorSpec
 
 _DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64"}
@@ -59,12 +60,9 @@ class OnnxRuntimeRunner:
         weights: Path | None = None,
     ) -> None:
         self._ours = ours
-        options = ort.SessionOptions()
-        options.log_severity_level = 4  # errors are raised; the console belongs to the command line
+        options = session_options(threads)
         level = ort.GraphOptimizationLevel
         options.graph_optimization_level = level.ORT_ENABLE_ALL if optimise else level.ORT_DISABLE_ALL
-        if threads is not None:
-            options.intra_op_num_threads = threads
         if stand_in:
             options.add_session_config_entry("session.disable_quant_qdq", "1")
         if weights is not None:
@@ -158,11 +156,10 @@ class OnnxRuntimeRunner:
 
 def _session(model: bytes | Path | onnx.ModelProto, options: Any) -> Any:
     try:
-        source = str(model) if isinstance(model, Path) else model
-        if isinstance(source, onnx.ModelProto):
-            source = source.SerializeToString()
-        return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's classes have no common base; protobuf has a limit of 2 GiB
+        return open_session(model, options)
+    except TrtFaceFusionError:
+        raise
+    except Exception as error:  # onnxruntime's classes have no common base
         raise _cannot_load(error) from error
 
 

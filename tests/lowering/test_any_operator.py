@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from nets import Net, run
+from snippets import SHAPE, SNIPPETS
+
+from trt_facefusion.graph import GraphView, prepare
+from trt_facefusion.lowering import lower, lower_to_integers
+from trt_facefusion.precision.rules import plan_by_rules
+from trt_facefusion.runtime.half import with_fp16_rounding
+from trt_facefusion.types import Precision
+
+FED = {"x": np.random.default_rng(0).uniform(-1, 1, SHAPE).astype(np.float32)}
+_JUMPS = {"Ceil", "Floor", "Hardmax", "Round", "Sign", "casts", "codebook", "one_hot", "elementwise", "ThresholdedRelu"}
+"""Where the least difference of an input may change the output by a whole step."""
+
+
+def network(names: Sequence[str], opset: int = 20) -> tuple[onnx.ModelProto, GraphView]:
+    net = Net()
+    x = net.conv("x", 4, 4)
+    for name in names:
+        x = net.op("Relu", SNIPPETS[name](net, net.conv(x, 4, 4, 1)))
+    model = net.model({"x": list(SHAPE)}, {net.op("Tanh", net.conv(x, 4, 4)): list(SHAPE)}, opset=opset)
+    return model, GraphView(prepare(model, {"x": SHAPE[1:]}).model)
+
+
+def lowered(view: GraphView, precision: Precision) -> onnx.ModelProto:
+    ranges = {name: 4.0 for node in view.model.graph.node for name in node.input if view.is_float(name)}
+    return lower(view, plan_by_rules(view, ranges, "net").capped(precision), ranges)
+
+
+def assert_lowered(names: Sequence[str], tolerance: float) -> None:
+    """All plans give a graph that onnxruntime runs, and FP16's is near the model, also where it is really rounded."""
+    model, view = network(names)
+    (wanted,) = run(model, FED).values()
+    for precision in Precision:
+        typed = lowered(view, precision)
+        for tried in (typed, with_fp16_rounding(typed)):
+            (result,) = run(tried, FED).values()
+            assert result.dtype == np.float32 and np.isfinite(result).all()
+            if precision is not Precision.INT8 and not _JUMPS.intersection(names):
+                np.testing.assert_allclose(result, wanted, atol=tolerance)
+    ranges = {name: 4.0 for node in view.model.graph.node for name in (*node.input, *node.output)}
+    run(lower_to_integers(view, plan_by_rules(view, ranges, "net"), ranges), FED)
+
+
+@pytest.mark.parametrize("name", SNIPPETS)
+def test_every_operator_is_lowered(name: str) -> None:
+    assert_lowered([name], 0.02)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.lists(st.sampled_from(sorted(SNIPPETS)), min_size=2, max_size=5))
+def test_networks_of_any_operators_are_lowered(names: list[str]) -> None:
+    assert_lowered(names, 2.0)  # errors may grow from one to the next

@@ -1,0 +1,142 @@
+"""ONNX models as messages of any size: protobuf itself serialises no more than 2 GiB at once."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import onnx
+from onnx import TensorProto
+
+from trt_facefusion.errors import ModelError
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
+
+ONE_PIECE_BYTES = (2 << 30) - (64 << 20)
+"""Weights of more than this may not fit into one message: 2 GiB, less room for nodes and names."""
+
+_BITS: dict[int, int] = {
+    TensorProto.FLOAT: 32, TensorProto.UINT8: 8, TensorProto.INT8: 8, TensorProto.UINT16: 16, TensorProto.INT16: 16,
+    TensorProto.INT32: 32, TensorProto.INT64: 64, TensorProto.BOOL: 8, TensorProto.FLOAT16: 16, TensorProto.DOUBLE: 64,
+    TensorProto.UINT32: 32, TensorProto.UINT64: 64, TensorProto.COMPLEX64: 64, TensorProto.COMPLEX128: 128,
+    TensorProto.BFLOAT16: 16, TensorProto.FLOAT8E4M3FN: 8, TensorProto.FLOAT8E4M3FNUZ: 8, TensorProto.FLOAT8E5M2: 8,
+    TensorProto.FLOAT8E5M2FNUZ: 8, TensorProto.UINT4: 4, TensorProto.INT4: 4, TensorProto.FLOAT4E2M1: 4,
+}  # fmt: skip
+
+
+def element_bits(data_type: int) -> int:
+    """Bits of one element of an ONNX type; 0 for strings and for types that are not known."""
+    return _BITS.get(data_type, 0)
+
+
+def tensor_bytes(tensor: TensorProto) -> int:
+    """Bytes that a tensor's shape and type ask for, whatever it holds; nothing is copied."""
+    return (math.prod(tensor.dims) * element_bits(tensor.data_type) + 7) // 8
+
+
+def is_one_piece(model: onnx.ModelProto) -> bool:
+    """Whether protobuf can serialise the whole model."""
+    return sum(map(tensor_bytes, _constants(model))) <= ONE_PIECE_BYTES
+
+
+def serialised(model: onnx.ModelProto) -> bytes:
+    """The model in one piece.
+
+    Raises:
+        ModelError: it is too large for that.
+    """
+    if is_one_piece(model):
+        try:
+            return model.SerializeToString()
+        except Exception as error:  # protobuf's error above its limit differs from version to version
+            raise _too_large(model) from error
+    raise _too_large(model)
+
+
+def hash_model(model: onnx.ModelProto) -> _Hash:
+    """A SHA-256 over the model's serialised form, to be read or added to.
+
+    A model that is too large for one message is hashed in parts: first what remains without its large weights, then
+    those in order.
+    """
+    if is_one_piece(model):
+        return hashlib.sha256(model.SerializeToString(deterministic=True))
+    digest = hashlib.sha256(without_weights(model, 1 << 20).SerializeToString(deterministic=True))
+    for tensor in model.graph.initializer:
+        if tensor_bytes(tensor) >= 1 << 20:
+            digest.update(tensor.SerializeToString(deterministic=True))
+    return digest
+
+
+def without_weights(model: onnx.ModelProto, smallest: int) -> onnx.ModelProto:
+    """A copy whose initializers of at least ``smallest`` bytes keep name, type and shape, but hold no values."""
+    copy = onnx.ModelProto()
+    for field, value in model.ListFields():
+        if field.name == "graph":
+            _copy_graph(model.graph, copy.graph, smallest)
+        elif field.is_repeated:
+            getattr(copy, field.name).extend(value)
+        elif field.message_type is not None:
+            getattr(copy, field.name).CopyFrom(value)
+        else:
+            setattr(copy, field.name, value)
+    return copy
+
+
+def _copy_graph(graph: onnx.GraphProto, copy: onnx.GraphProto, smallest: int) -> None:
+    for field, value in graph.ListFields():
+        if field.name == "initializer":
+            for tensor in value:
+                added = copy.initializer.add()
+                if tensor_bytes(tensor) < smallest:
+                    added.CopyFrom(tensor)
+                else:
+                    added.name, added.data_type = tensor.name, tensor.data_type
+                    added.dims.extend(tensor.dims)
+        elif field.is_repeated:
+            getattr(copy, field.name).extend(value)
+        elif field.message_type is not None:
+            getattr(copy, field.name).CopyFrom(value)
+        else:
+            setattr(copy, field.name, value)
+
+
+def write_with_data(model: onnx.ModelProto, folder: Path) -> Path:
+    """Write ``model`` as ``model.onnx`` into ``folder``, its weights of 1 KiB and more in ``weights.bin`` beside it.
+
+    The model is left as it is, and no second copy of its weights is made in memory. Raises OSError.
+    """
+    smallest = 1 << 10
+    lean = without_weights(model, smallest)
+    with (folder / "weights.bin").open("wb") as file:
+        for tensor, placed in zip(model.graph.initializer, lean.graph.initializer, strict=True):
+            if tensor_bytes(tensor) >= smallest:
+                data = tensor.raw_data or onnx.numpy_helper.to_array(tensor).tobytes()
+                placed.data_location = TensorProto.EXTERNAL
+                values = {"location": "weights.bin", "offset": str(file.tell()), "length": str(len(data))}
+                for key, value in values.items():
+                    placed.external_data.add(key=key, value=value)
+                file.write(data)
+                file.write(bytes(-len(data) % 4096))  # onnxruntime maps the file: pages
+    (folder / "model.onnx").write_bytes(lean.SerializeToString())
+    return folder / "model.onnx"
+
+
+def _constants(model: onnx.ModelProto) -> Iterator[TensorProto]:
+    yield from model.graph.initializer
+    for node in model.graph.node:
+        if node.op_type == "Constant":
+            yield from (a.t for a in node.attribute if a.HasField("t"))
+
+
+def _too_large(model: onnx.ModelProto) -> ModelError:
+    gigabytes = sum(map(tensor_bytes, _constants(model))) / 1e9
+    return ModelError(
+        f"the network holds {gigabytes:.1f} GB of weights: in one piece, ONNX ends at 2 GiB, and an engine is made "
+        "from one piece",
+        "build a smaller network, or only FP16 (--precision fp16), which halves the weights",
+    )

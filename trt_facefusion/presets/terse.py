@@ -1,0 +1,28 @@
+"""Descriptions that do not mention what was added to them later and is not used.
+
+Keys of engines and calibrations are made from these texts: they stay what they were.
+"""
+
+from __future__ import annotations
+
+from dataclasses import MISSING, fields
+from typing import Any, ClassVar
+
+
+class Terse:
+    """Base of dataclasses (``repr=False``) that leave fields of ``ADDED`` out while they have their default."""
+
+    ADDED: ClassVar[frozenset[str]] = frozenset()
+
+    def said(self) -> dict[str, Any]:
+        """Name -> value of every field that is said."""
+        found = {}
+        for field in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, field.name)
+            default = field.default if field.default is not MISSING else None
+            if field.name not in self.ADDED or value != default:
+                found[field.name] = value
+        return found
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.said().items())})"

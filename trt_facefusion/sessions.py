@@ -1,0 +1,62 @@
+"""The one place where onnxruntime sessions are opened: quiet, on the CPU, from models of any size."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import onnx
+
+from trt_facefusion.errors import StoreError
+from trt_facefusion.messages import is_one_piece, write_with_data
+
+
+def session_options(threads: int | None = None, *, spin: bool = True) -> Any:
+    """Options of a session that prints nothing: errors are raised, and the console belongs to the command line.
+
+    Args:
+        threads: CPU threads of one inference; None leaves it to onnxruntime.
+        spin: whether threads wait actively for work, which takes the cores from everything else.
+    """
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = threads or 0
+    if not spin:
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
+
+
+def open_session(model: bytes | Path | onnx.ModelProto, options: Any | None = None) -> Any:
+    """An onnxruntime session of ``model`` on the CPU.
+
+    A model in memory that is too large for one message goes through a temporary folder, which is gone afterwards.
+
+    Raises:
+        StoreError: the temporary folder cannot hold the weights.
+        Exception: onnxruntime refuses the model; it has an exception for each kind of failure, with no common base.
+    """
+    options = session_options() if options is None else options
+    if isinstance(model, Path):
+        return _open(str(model), options)
+    if isinstance(model, bytes):
+        return _open(model, options)
+    if is_one_piece(model):
+        return _open(model.SerializeToString(), options)
+    with TemporaryDirectory(prefix="trt-ff-") as folder:
+        try:
+            path = write_with_data(model, Path(folder))
+        except OSError as error:
+            raise StoreError(
+                f"the temporary folder {folder} cannot hold the network's weights: {error.strerror or error}",
+                "name a larger one with the environment variable TMPDIR",
+            ) from error
+        return _open(str(path), options)
+
+
+def _open(source: str | bytes, options: Any) -> Any:
+    import onnxruntime as ort
+
+    return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
