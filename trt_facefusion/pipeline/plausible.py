@@ -57,9 +57,7 @@ def check_looks(context: Context) -> Look:
             f"they resemble their targets by {found.resemblance:.2f}, and would by {best.resemblance:.2f} if the "
             f"images were described as {' or '.join(map(_called, alike))}"
         )
-        remedy = (
-            f"did you mean {' or '.join('--input ' + written_input(image, among_images=several) for image in alike)} ?"
-        )
+        remedy = f"did you mean {' or '.join(f'--input {written_input(image)}' for image in alike)} ?"
     if words and found.like_source is not None and found.like_target is not None:
         words.append(
             f"their identity is the source's by {found.like_source:.2f} and the target's by {found.like_target:.2f}"
