@@ -78,6 +78,12 @@ class BuildError(TrtFaceFusionError):
         self.log = log
 
 
+class PreparationError(BuildError):
+    """Our own preparation of a network changed what it computes: no fault of the user's file."""
+
+    kind = "preparation"
+
+
 class StoreError(TrtFaceFusionError):
     """The store cannot be read or written: rights, space, a damaged engine, or another build that holds the lock."""
 

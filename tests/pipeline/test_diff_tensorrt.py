@@ -59,7 +59,7 @@ def engine(plain: Path, precision: str = "int8", noise: float = 0.0, **changes: 
 def test_an_engine_on_the_gpu_gives_what_its_graph_gives(gpu: EmulatedDriver, plain: Path, faces: Path) -> None:
     folder = engine(plain, noise=0.1)
     found = diff(DiffSettings(folder, folder / "typed.onnx", faces, aligned=True, max_faces=7))
-    assert (found.a["ran"], found.b["ran"], found.batch, found.faces) == (GPU, CPU, 3, 7)
+    assert (found.a["ran"], found.b["ran"], found.batch, found.faces) == (GPU, CPU, 2, 7)
     assert found.outputs[0].max_abs is not None and found.outputs[0].max_abs < 1e-6
     assert gpu["executed"] > 0
 

@@ -16,6 +16,7 @@ from trt_facefusion.errors import BadInputError, StoreError
 from trt_facefusion.pipeline.build import BuildResult, EngineResult, build
 from trt_facefusion.pipeline.settings import PLANNERS, BuildSettings
 from trt_facefusion.report.runs import save_run
+from trt_facefusion.store.manifest import Manifest
 from trt_facefusion.types import BatchRange, Precision
 
 GATE_FAILED = 3
@@ -38,6 +39,7 @@ def command(
     inputs: options.Inputs = None,
     picture: options.Picture = None,
     embedder: options.EmbedderFile = None,
+    noise: options.Noise = None,
     evaluation: options.Evaluation = None,
     aligned: options.Aligned = False,
     max_calib: options.MaxCalib = 300,
@@ -119,6 +121,7 @@ def command(
         eval=evaluation,
         aligned=aligned,
         embedder=embedder,
+        noise=noise,
         backend=backend,
         target=target,
         batch=_batch(batch),
@@ -227,10 +230,17 @@ _ROWS = (
     "SSIM drop, worst face",
     "perceptual distance",
     "identity cosine",
+    "prepared network, SSIM drop",
     "build, s",
     "verdict",
 )
-_SECTION_ENDS = {"weights", "int8 kernels, real of planned", "identity cosine"}
+_SECTION_ENDS = {"weights", "int8 kernels, real of planned", "prepared network, SSIM drop"}
+
+
+def _prepared(manifest: Manifest) -> str:
+    """What preparing the network changed; engines of earlier versions do not know."""
+    prepared = manifest.figures.prepared
+    return "-" if prepared is None else f"{prepared.ssim_drop:.3%}"
 
 
 def _figures(engine: EngineResult) -> list[str | Text]:
@@ -247,6 +257,7 @@ def _figures(engine: EngineResult) -> list[str | Text]:
         f"{a['ssim_drop_worst']:.3%}",
         f"{a['perceptual']:.4f}",
         f"{a['identity_cosine']:.4f}",
+        _prepared(m),
         "up to date" if engine.up_to_date else f"{m.seconds:.1f}",
         console.styled("passed", "green") if engine.as_asked else console.styled("fell back", "yellow"),
     ]

@@ -28,6 +28,7 @@ def command(
     inputs: options.Inputs = None,
     picture: options.Picture = None,
     embedder: options.EmbedderFile = None,
+    noise: options.Noise = None,
     evaluation: options.Evaluation = None,
     every_face: Annotated[
         bool,
@@ -79,6 +80,7 @@ def command(
         eval=evaluation,
         aligned=aligned,
         embedder=embedder,
+        noise=noise,
         backend="onnxruntime",
         rule=rule,
         corrections=corrections,

@@ -17,6 +17,7 @@ from trt_facefusion.accuracy.outputs import OutputDifference
 from trt_facefusion.cli import console
 from trt_facefusion.errors import BadInputError
 from trt_facefusion.pipeline.diff import DiffResult, DiffSettings, Layers, diff
+from trt_facefusion.pipeline.handed_in import AgainstFile
 from trt_facefusion.pipeline.pair import CPU, GPU, STAND_IN
 from trt_facefusion.presets import Preset, get_preset, parse_input
 
@@ -160,6 +161,8 @@ def show(result: DiffResult, top: int) -> None:
     console.show(_outputs(result.outputs, result.faces))
     if result.picture is not None:
         console.show(_picture(result.picture))
+    if result.file is not None:
+        console.show(_file(result.file))
     if result.layers is not None:
         _show_layers(result.layers, result.picture, top)
     for check in result.checks:
@@ -192,6 +195,27 @@ def _outputs(outputs: tuple[OutputDifference, ...], faces: int) -> Table:
         )
         if output.nonfinite:
             table.add_row(console.styled(f"NaN or infinity on {output.nonfinite} faces", "red"), *[""] * 6)
+    return table
+
+
+def _file(found: AgainstFile) -> Table:
+    table = Table(
+        title=console.plain(f"Against {found.path}"),
+        title_justify="left",
+        title_style="bold",
+        header_style="bold",
+        box=SIMPLE_HEAD,
+    )
+    for name in ("", "SSIM drop", "worst face", "largest, of 255"):
+        table.add_column(name, justify="right" if name else "left")
+    for letter, figures in (("A", found.a), ("B", found.b)):
+        levels = f"{255 * figures.max_difference:.2g}"
+        table.add_row(letter, f"{figures.ssim_drop:.3%}", f"{figures.ssim_drop_worst:.3%}", levels)
+    then = found.prepared or {}
+    values = [then.get(key) for key in ("ssim_drop", "ssim_drop_worst", "max_difference")]
+    drop, worst, largest = (float(v) if isinstance(v, int | float) else None for v in values)
+    if drop is not None and worst is not None and largest is not None:
+        table.add_row("prepared, when built", f"{drop:.3%}", f"{worst:.3%}", f"{255 * largest:.2g}")
     return table
 
 

@@ -71,6 +71,13 @@ EmbedderFile = Annotated[
         rich_help_panel=MODEL,
     ),
 ]
+Noise = Annotated[
+    Optional[str],
+    typer.Option(
+        help="Fix the network's noise nodes: zero, or seed (seed:NUMBER) for noise that is always the same.",
+        rich_help_panel=MODEL,
+    ),
+]
 Rule = Annotated[str, typer.Option(help="auto, entropy, mse, max or percentile:VALUE.", rich_help_panel=ACCURACY)]
 Corrections = Annotated[
     str,

@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol, TypeAlias
 
 import onnx
 
 from trt_facefusion.errors import ModelError
 from trt_facefusion.export.onnx_file import external_files, load_model
-from trt_facefusion.export.torch_export import TOLERANCE, check_forward, export_onnx, largest_difference
+from trt_facefusion.export.torch_export import TOLERANCE, check_forward, export_onnx, largest_difference, run_torch
 from trt_facefusion.files import read_regular
 from trt_facefusion.generators import REFERENCE_WEIGHTS, build_from_factory, load_reference, load_weights, read_weights
 from trt_facefusion.generators.local_code import local_code, unseen_modules
@@ -29,6 +29,9 @@ from trt_facefusion.types import Array, Feeds
 if TYPE_CHECKING:
     from torch import nn
 
+
+Original: TypeAlias = Path | Callable[[Feeds], Sequence[Array]]
+"""What was handed in, as it runs untouched: a file for onnxruntime, or a function that gives the outputs in order."""
 
 _EXPORT_IT = "mend the network's code, or export it yourself and pass --onnx"
 
@@ -49,6 +52,9 @@ class ModelSource(Protocol):
 
     def load(self, shapes: Mapping[str, tuple[int, ...]]) -> onnx.ModelProto:
         """The model as ONNX; ``shapes`` of the inputs without batch axis."""
+
+    def original(self) -> Original:
+        """What was handed in, for reference pictures; a file only after ``load`` has checked it."""
 
     def check(self, outputs: Mapping[str, Array], feeds: Feeds) -> None:
         """Raise `ModelError` if the ONNX ``outputs`` for real ``feeds`` differ from the original network's."""
@@ -91,6 +97,10 @@ class OnnxSource:
         del shapes
         return self.model
 
+    def original(self) -> Original:
+        """The file itself: by its path, so that external weights of any size work."""
+        return self.path
+
     def check(self, outputs: Mapping[str, Array], feeds: Feeds) -> None:
         """Nothing to compare with: the file is the original."""
 
@@ -108,6 +118,10 @@ class _TorchSource:
             check_forward(self.net, shapes)
             return export_onnx(self.net, shapes, self.outputs)
         raise AssertionError  # user_code swallows nothing
+
+    def original(self) -> Original:
+        """The network, run by torch."""
+        return lambda feeds: run_torch(self.net, feeds)
 
     def check(self, outputs: Mapping[str, Array], feeds: Feeds) -> None:
         """Compare torch with the exported graph on real inputs."""

@@ -6,7 +6,7 @@ import inspect
 import logging
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -142,19 +142,29 @@ def _without_traces(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def largest_difference(net: nn.Module, outputs: Mapping[str, Array], feeds: Feeds) -> float:
     """Largest difference between torch's first output and ``outputs``' first, relative to torch's largest magnitude."""
-    import torch
-
-    with torch.no_grad():
-        result = net(**{name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in feeds.items()})
-    if isinstance(result, Mapping):
-        result = list(result.values())
-    first = result[0] if isinstance(result, tuple | list) else result
-    expected: Array = first.numpy()
+    expected = run_torch(net, feeds)[0]
     got = next(iter(outputs.values()))
     if got.shape != expected.shape:
         return float("inf")
     scale = float(np.abs(expected).max()) or 1.0
     return float(np.abs(expected - got).max()) / scale
+
+
+def run_torch(net: nn.Module, feeds: Feeds) -> list[Array]:
+    """Outputs of ``net``, which takes ``feeds`` by name, in the order in which an export has them."""
+    import torch
+
+    with torch.no_grad():
+        result = net(**{name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in feeds.items()})
+    return [tensor.detach().cpu().numpy() for tensor in _flat(result)]
+
+
+def _flat(result: Any) -> list[Any]:
+    if isinstance(result, Mapping):
+        result = list(result.values())
+    if isinstance(result, tuple | list):
+        return [tensor for part in result for tensor in _flat(part)]
+    return [] if result is None else [result]
 
 
 def _last_cause(error: BaseException) -> str:

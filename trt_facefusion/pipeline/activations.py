@@ -30,7 +30,7 @@ def activation_features(prepared: PreparedModel, feeder: Feeder, progress: Progr
     tensors = driven_tensors(GraphView(prepared.model))
     count = len(feeder.faces)
     found = np.zeros((count, len(tensors)))
-    with OnnxRuntimeRunner(_tapped(prepared.model, tensors)) as runner:
+    with OnnxRuntimeRunner(_tapped(prepared.model, tensors), ours="the prepared graph") as runner:
         for index in range(count):
             outputs = runner.infer(feeder([index]))
             found[index] = [level(_histogram(outputs[name][:1])) for name in tensors]

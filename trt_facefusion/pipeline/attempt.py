@@ -11,7 +11,7 @@ from typing import Any
 
 import onnx
 
-from trt_facefusion.accuracy.gate import Verdict
+from trt_facefusion.accuracy.gate import MAX_SSIM_DROP, Gate, Verdict
 from trt_facefusion.accuracy.judge import Accuracy, judge
 from trt_facefusion.accuracy.perceptual import PerceptualDistance
 from trt_facefusion.backends.base import BuildRequest, BuiltEngine, ShapeRange, WeakTyping
@@ -28,6 +28,7 @@ from trt_facefusion.pipeline.calibrate import Ranges, require_writable
 from trt_facefusion.pipeline.context import Context
 from trt_facefusion.pipeline.correct import Correcting
 from trt_facefusion.pipeline.gallery import Gallery
+from trt_facefusion.pipeline.proof import computes_in_half
 from trt_facefusion.pipeline.search import PlanSearch, candidates, opened
 from trt_facefusion.pipeline.storing import Storing
 from trt_facefusion.precision import Plan, plan_by_rules, read_plan
@@ -279,7 +280,7 @@ class Attempts:
         Raises:
             GateError: no plan was right.
         """
-        gate = self.context.settings.gate(precision)
+        gate = self.gate(precision)
         repairs: list[Repair] = []
         if precision is Precision.INT8 and not plan.names(Precision.INT8):
             if self._searches:
@@ -309,6 +310,13 @@ class Attempts:
             )
         return plan, typed, accuracy, verdict, tuple(repairs)
 
+    def gate(self, precision: Precision) -> Gate:
+        """The gate of one precision; a file that computes in FP16 itself allows FP32 that much."""
+        gate = self.context.settings.gate(precision)
+        if precision is Precision.FP32 and computes_in_half(self.context.original.loaded):
+            return replace(gate, max_ssim_drop=max(gate.max_ssim_drop, MAX_SSIM_DROP[Precision.FP16]))
+        return gate
+
     def _search_of(self, plan: Plan) -> PlanSearch:
         """The search that made ``plan``; for a plan of another origin, one among the nodes that it has in INT8."""
         if self._searches:
@@ -331,15 +339,12 @@ class Attempts:
         return lower(self.context.view, plan, self.ranges.table, base, self.ranges.affines, corrections)
 
     def verify(self, typed: onnx.ModelProto, precision: Precision) -> Accuracy:
-        """The typed model's pictures of the verification faces against FP32's."""
+        """The typed model's pictures of the verification faces against those of what was handed in."""
         context = self.context
         faces = context.faces[1]
         reference = context.reference
-        if typed is context.prepared.model:
-            pictures = reference
-        else:
-            with self.stand_in(typed) as runner:
-                pictures = context.painter(faces)(runner, None, context.progress, f"verify {precision.value}")
+        with self.stand_in(typed, f"the lowered {precision.value} graph") as runner:
+            pictures = context.judge_painter(faces)(runner, None, context.progress, f"verify {precision.value}")
         context.progress(f"judge {precision.value}", 0, 0)
         accuracy = judge(
             reference,
@@ -351,9 +356,9 @@ class Attempts:
         self.gallery.add(precision, accuracy, faces, context.feeder(faces).sources, reference, pictures)
         return accuracy
 
-    def stand_in(self, typed: onnx.ModelProto) -> OnnxRuntimeRunner:
+    def stand_in(self, typed: onnx.ModelProto, called: str = "the lowered graph") -> OnnxRuntimeRunner:
         """Runs the engine itself where it is onnxruntime's, otherwise its numerical stand-in on the CPU."""
-        return OnnxRuntimeRunner(typed, stand_in=self.context.choice.backend.name != "onnxruntime")
+        return OnnxRuntimeRunner(typed, stand_in=self.context.choice.backend.name != "onnxruntime", ours=called)
 
     def _changed_types(self) -> list[str]:
         """What the engine takes or gives in another type than the file: TensorRT has no float64."""

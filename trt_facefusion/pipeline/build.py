@@ -20,6 +20,8 @@ from trt_facefusion.pipeline.attempt import Attempts, Made
 from trt_facefusion.pipeline.command import build_arguments
 from trt_facefusion.pipeline.context import Context, Note
 from trt_facefusion.pipeline.namesakes import lock_model, tell_replaced, tell_stale
+from trt_facefusion.pipeline.plausible import LOOKS_WRONG
+from trt_facefusion.pipeline.proof import Proof
 from trt_facefusion.pipeline.record import SEARCH, RunRecord, read_search, record_of
 from trt_facefusion.pipeline.settings import BuildSettings, engine_key
 from trt_facefusion.precision import read_rows
@@ -70,6 +72,7 @@ class BuildResult:
 def _engine_dict(result: EngineResult) -> dict[str, Any]:
     m = result.manifest
     keys = ("faces", "ssim", "ssim_drop", "ssim_drop_worst", "psnr_db", "perceptual", "identity_cosine")
+    against = ("reference", "batch", "prepared")
     return {
         "precision": m.precision,
         "requested": result.requested.value,
@@ -85,7 +88,7 @@ def _engine_dict(result: EngineResult) -> dict[str, Any]:
             "real": m.int8_kernels.real,
             "missing": list(m.int8_kernels.missing),
         },
-        "accuracy": {key: m.accuracy.get(key) for key in keys},
+        "accuracy": {key: m.accuracy.get(key) for key in (*keys, *against)},
         "passed": m.gate.passed,
         "fallback": [{"from": f.from_, "to": f.to, "reason": f.reason} for f in result.fallback],
         "up_to_date": result.up_to_date,
@@ -269,8 +272,10 @@ class _Builder:
 
 
 def _proven(manifest: Manifest) -> bool:
-    """Whether no planned INT8 kernel is missing."""
+    """Whether no planned INT8 kernel is missing, and nothing was wrong with the network's own pictures."""
     kernels = manifest.int8_kernels
+    if any(warning.startswith(LOOKS_WRONG) for warning in manifest.warnings):
+        return False
     return not kernels.planned or (kernels.known and not kernels.missing)
 
 
@@ -285,6 +290,17 @@ def _chain_for(manifest: Manifest, requested: Precision, key: str) -> tuple[Fall
 
 def _calibration(attempts: Attempts) -> dict[str, object]:
     return {**attempts.ranges.record, **attempts.correcting.record, **attempts.storing.record}
+
+
+def _accuracy(context: Context, made: Made) -> dict[str, Any]:
+    """The engine against what was handed in, what that was, and what preparing it changed."""
+    prepared = {**context.agreement.as_dict(), "limits": asdict(Proof(context).limits)}
+    return {
+        **made.accuracy.as_dict(),
+        "reference": context.original.label,
+        "batch": context.judged_batch,
+        "prepared": prepared,
+    }
 
 
 def _manifest(
@@ -315,6 +331,9 @@ def _manifest(
                 "preset": repr(s.preset),
                 "batch": str(s.batch),
                 "calibration": _calibration(attempts) if needs_table else {},
+                "limits": asdict(attempts.gate(precision)),
+                "looks": context.look.as_dict(),
+                **({} if s.noise is None else {"noise": {"fixed": s.noise, "nodes": list(context.original.fixed)}}),
                 "repairs": [asdict(repair) for repair in made.repairs],
                 **({} if made.recalibration is None else {"recalibration": made.recalibration}),
             },
@@ -328,7 +347,7 @@ def _manifest(
         activations_bytes=engine.activations_bytes,
         macs_share=made.plan.macs_share(),
         int8_kernels=Int8Kernels(coverage.planned, coverage.real, coverage.missing, engine.kernels_known),
-        accuracy=made.accuracy.as_dict(),
+        accuracy=_accuracy(context, made),
         gate=Gate(made.verdict.passed, made.verdict.reasons),
         verified_with=f"onnxruntime {onnxruntime.__version__}{stand_in}",
         kernels=engine.kernels,

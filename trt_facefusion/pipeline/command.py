@@ -27,6 +27,7 @@ _PLAIN = {
     "repairs": "--repairs",
     "max_calib": "--max-calib",
     "max_eval": "--max-eval",
+    "noise": "--noise",
     "output": "--output",
     "cache": "--cache",
 }

@@ -4,26 +4,34 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from trt_facefusion.accuracy.agreement import Agreement
+from trt_facefusion.accuracy.plausible import Look
 from trt_facefusion.backends.registry import Choice, choose, default_target
 from trt_facefusion.backends.registry import get as get_backend
-from trt_facefusion.errors import BackendUnavailableError, BadInputError, FacesError, ModelError
+from trt_facefusion.errors import BackendUnavailableError, BadInputError, FacesError
 from trt_facefusion.faces.embedder import Embedder
 from trt_facefusion.faces.folder import KINDS, MIN_FACES, FaceSet, folder_digest, read_faces, require_enough
 from trt_facefusion.faces.split import MIN_VERIFICATION, split_by_identity
 from trt_facefusion.files import read_regular
-from trt_facefusion.graph import GraphView, PreparedModel
+from trt_facefusion.graph import GraphView, PreparedModel, input_specs
+from trt_facefusion.graph.batch import require_samples_apart
+from trt_facefusion.graph.noise import parse_noise, require_no_noise
 from trt_facefusion.pipeline.feeds import Feeder, Painter, input_shapes, projection_of
 from trt_facefusion.pipeline.fitted import Fitted, fitted, require_batch
+from trt_facefusion.pipeline.original import Original, without_noise
+from trt_facefusion.pipeline.plausible import check_looks
+from trt_facefusion.pipeline.proof import Proof, require_sound
 from trt_facefusion.pipeline.settings import BuildSettings
 from trt_facefusion.presets import Preset
 from trt_facefusion.presets.contract import Contract
+from trt_facefusion.presets.fit import batch_of, fit_inputs
 from trt_facefusion.runtime.onnxruntime import OnnxRuntimeRunner
 from trt_facefusion.types import Precision, Progress, silent
 
@@ -31,7 +39,7 @@ Note = Callable[[str], None]
 """Takes one message for the person who waits."""
 
 BATCH = 4
-"""Samples that calibration and verification run at a time, where the model allows: enough to fill two cores, and small
+"""Samples that the search and corrections run at a time, where the model allows: enough to fill two cores, and small
 enough that activations stay near the caches."""
 
 VALUES_OF = "values of "
@@ -52,6 +60,8 @@ class Context:
     settings: BuildSettings
     progress: Progress = silent
     note: Note = _no_note
+    one_at_a_time: bool = False
+    """Whether the network's batch axis is dynamic in name only."""
     _warnings: list[tuple[Precision | None, str]] = field(default_factory=list)
 
     def warn(self, message: str, precision: Precision | None = None) -> None:
@@ -170,15 +180,35 @@ class Context:
             self.note(f"{folder}: {faces.note}")
 
     @cached_property
-    def fitted(self) -> Fitted:
-        """The model, prepared as its inputs and its picture are described."""
+    def original(self) -> Original:
+        """The network as it was handed in, its noise fixed where that was asked for.
+
+        Raises:
+            BadInputError: an input is not what its description says.
+            ModelError: its pictures are random, or one sample's depends on the others of its batch; names the node.
+        """
         s = self.settings
+        noise = None if s.noise is None else parse_noise(s.noise)
         self.progress("model", 0, 0)
         model = s.source.load(input_shapes(s.preset, self.embedder.dim))
         for note in s.source.notes:
             self.note(note)
-        found = fitted(model, s.preset, self.embedder.dim)
+        takes = input_specs(model)
+        fits = fit_inputs(s.preset, takes, self.embedder.dim)
+        shapes = {name: fit.shape for name, fit in fits.items()}
         self._projection = projection_of(s.preset, model)
+        original = Original(s.source, model) if noise is None else without_noise(s.source, model, noise, shapes)
+        if noise is not None:
+            self.warn(f"noise is fixed (--noise {noise}) in {', '.join(original.fixed)}, in the engine, too")
+        require_no_noise(original.loaded)
+        require_samples_apart(original.loaded, shapes, single=batch_of(s.preset, takes, fits) == 1)
+        return original
+
+    @cached_property
+    def fitted(self) -> Fitted:
+        """The model, prepared as its inputs and its picture are described."""
+        s = self.settings
+        found = fitted(self.original.loaded, s.preset, self.embedder.dim)
         require_batch(found, s.batch)
         if found.dropped:
             self.note(f"the picture is {found.preset.output.name}; left out of the engine: {', '.join(found.dropped)}")
@@ -214,6 +244,8 @@ class Context:
     @property
     def batch(self) -> int:
         """Samples per inference."""
+        if self.one_at_a_time:
+            return 1
         return BATCH if self.prepared.dynamic_batch else self.prepared.fixed_batch
 
     @property
@@ -225,37 +257,65 @@ class Context:
         """Runs models on ``faces``."""
         return Painter(self.feeder(faces), str(self.preset.output.name), self.batch)
 
-    def check_source(self) -> None:
-        """Hold the prepared graph against the original network on real faces.
+    @property
+    def judged_batch(self) -> int:
+        """Samples per inference where engines are judged: those that the engine is built for (its usual batch)."""
+        return self.settings.batch.opt if self.prepared.dynamic_batch else self.prepared.fixed_batch
+
+    def judge_painter(self, faces: FaceSet) -> Painter:
+        """Runs what is judged on ``faces``: always whole batches of the size that is built, filled up with repeats."""
+        painter, size = self.painter(faces), self.judged_batch
+        return replace(painter, feeder=replace(painter.feeder, fixed_batch=size), batch=size)
+
+    def check_source(self, few: bool = False) -> None:
+        """Hold the prepared graph against what was handed in, on the faces that engines are judged on.
+
+        With ``few`` some faces have to do, where nothing is judged.
 
         Raises:
-            ModelError: they differ.
+            ModelError: its pictures do not depend on the sample alone, or the exported graph is not the torch network.
+            PreparationError: preparing it changed the picture.
+            BadInputError: with ``strict``, the pictures are not what the description of the inputs would give.
         """
         model = self.prepared.model  # a model that does not fit is told before photos are read
-        faces = self.faces[0]
-        feeds = self.feeder(faces)(range(min(self.batch, _CHECKED_FACES, len(faces))))
-        with OnnxRuntimeRunner(model) as runner:
-            self.settings.source.check(runner.infer(feeds), feeds)
+        Proof(self).samples()
+        if self.settings.noise is None:
+            faces = self.faces[0]
+            feeds = self.feeder(faces)(range(min(self.batch, _CHECKED_FACES, len(faces))))
+            with OnnxRuntimeRunner(model, ours="the prepared graph") as runner:
+                self.settings.source.check(runner.infer(feeds), feeds)
+        if few:
+            Proof(self).hold(few=True)
+        else:
+            self.agreement  # noqa: B018  # raises where preparing changed the picture
+        self.look  # noqa: B018  # tells, or raises, where the pictures are no faces
+
+    @cached_property
+    def look(self) -> Look:
+        """What the network's own pictures look like."""
+        return check_looks(self)
+
+    @cached_property
+    def agreement(self) -> Agreement:
+        """The prepared FP32 graph's pictures against those of what was handed in, on the faces that are judged."""
+        return Proof(self).hold()
 
     @cached_property
     def reference(self) -> NDArray[np.float32]:
-        """The FP32 model's pictures of the verification faces."""
-        return self.paint_reference(self.faces[1], "reference pictures")
+        """The pictures of the verification faces that what was handed in makes, run untouched."""
+        faces = self.faces[1]
+        with self.original.opened() as runner:
+            pictures = self.judge_painter(faces)(runner, None, self.progress, "reference pictures")
+        return require_sound(pictures)
 
     def paint_reference(self, faces: FaceSet, stage: str, indices: Sequence[int] | None = None) -> NDArray[np.float32]:
-        """The FP32 model's pictures of ``faces``.
+        """The prepared FP32 graph's pictures of ``faces``: the yardstick of the search, and of corrections.
 
         Raises:
             ModelError: they hold NaN or infinity.
         """
-        with OnnxRuntimeRunner(self.prepared.model) as runner:
-            pictures = self.painter(faces)(runner, indices, self.progress, stage)
-        if not np.isfinite(pictures).all():
-            raise ModelError(
-                "the FP32 model itself gives NaN or infinite pictures on these faces",
-                "check the inputs' range (--input NAME=image:SIZE:MIN:MAX), or use another checkpoint",
-            )
-        return pictures
+        with OnnxRuntimeRunner(self.prepared.model, ours="the prepared graph") as runner:
+            return require_sound(self.painter(faces)(runner, indices, self.progress, stage))
 
 
 def _enough(folder: Path, faces: FaceSet, minimum: int = MIN_FACES) -> str | None:

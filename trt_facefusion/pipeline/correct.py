@@ -96,7 +96,7 @@ class Correcting:
         def drop(kinds: Kinds) -> float:
             corrections = self._correct(plan, kinds)
             model = lower(context.view, plan, self.table, Precision.FP32, self.affines, corrections)
-            with OnnxRuntimeRunner(model) as runner:
+            with OnnxRuntimeRunner(model, ours="the corrected graph") as runner:
                 return float(1 - ssim(wanted, painter(runner, chosen).clip(0, 1)).mean())
 
         return drop

@@ -23,10 +23,12 @@ from trt_facefusion.faces.embedder import Embedder
 from trt_facefusion.faces.folder import FaceSet, read_faces, require_enough
 from trt_facefusion.pipeline.alike import Alike
 from trt_facefusion.pipeline.context import thinned
-from trt_facefusion.pipeline.feeds import Feeder, Painter
+from trt_facefusion.pipeline.feeds import Feeder, Painter, input_shapes
 from trt_facefusion.pipeline.fitted import require_templates
+from trt_facefusion.pipeline.handed_in import AgainstFile, against_file, file_of
 from trt_facefusion.pipeline.layers import BUDGET_BYTES, LayerComparison, Values
 from trt_facefusion.pipeline.pair import BatchSize, Side, batch_of, check_side, contract_of, open_side
+from trt_facefusion.pipeline.proof import require_sound
 from trt_facefusion.pipeline.settings import open_embedder
 from trt_facefusion.pipeline.subject import subject
 from trt_facefusion.presets import ImageOutput, Preset
@@ -107,6 +109,8 @@ class DiffResult:
     layers: Layers | None
     checks: tuple[Check, ...]
     saved: Path | None
+    file: AgainstFile | None = None
+    """Both sides against the file that A (else B) was built from; None where no manifest names one that is there."""
 
     @property
     def passed(self) -> bool:
@@ -124,6 +128,7 @@ class DiffResult:
             "batch": self.batch,
             "outputs": [output.as_dict() for output in self.outputs],
             "picture": picture,
+            "against_file": None if self.file is None else self.file.as_dict(),
             "layers": None if self.layers is None else asdict(self.layers),
             "checks": [{**asdict(check), "passed": check.passed} for check in self.checks],
             "passed": self.passed,
@@ -232,6 +237,7 @@ class _Run:
         faces = self._faces()
         outputs, pictures = self._compare(faces)
         picture = None if self.output is None else self._judge(*pictures)
+        file = None if self.output is None else self._against_file(faces, *pictures)
         layers = self._layers(faces) if self.settings.layers else None
         return DiffResult(
             a=self.a.as_dict(),
@@ -244,6 +250,7 @@ class _Run:
             layers=layers,
             checks=self._checks(outputs, picture),
             saved=self.settings.save,
+            file=file,
         )
 
     def _faces(self) -> FaceSet:
@@ -339,6 +346,19 @@ class _Run:
             embedder=self.embedder,
             perceptual=PerceptualDistance() if min(height, width) >= _PERCEPTUAL_SIDE_PX else None,
         )
+
+    def _against_file(self, faces: FaceSet, a: NDArray[np.float32], b: NDArray[np.float32]) -> AgainstFile | None:
+        """Both sides' pictures against those of the file that the first stored one of them was built from."""
+        shapes = input_shapes(self.contract.preset, self.embedder.dim)
+        for manifest in (side.subject.manifest for side in (self.a, self.b)):
+            original = None if manifest is None else file_of(manifest, shapes, self.note)
+            if manifest is None or original is None or self.output is None:
+                continue
+            painter = Painter(self._feeder(faces, self.batch.fixed), self.output, self.batch.size)
+            with original.opened() as runner:
+                pictures = require_sound(painter(runner, None, self.progress, "the file"))
+            return against_file(original, manifest, pictures, a, b)
+        return None
 
     def _layers(self, faces: FaceSet) -> Layers:
         chosen = thinned(faces, self.settings.layer_faces)

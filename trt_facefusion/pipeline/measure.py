@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 from trt_facefusion.accuracy.identity import identity_cosine
 from trt_facefusion.accuracy.metrics import finite, ssim
 from trt_facefusion.accuracy.perceptual import PerceptualDistance
-from trt_facefusion.errors import ModelError
+from trt_facefusion.errors import TrtFaceFusionError
 from trt_facefusion.faces.embedder import Embedder
 from trt_facefusion.lowering.switch import SWITCHES
 from trt_facefusion.messages import hash_model
 from trt_facefusion.pipeline.feeds import Painter
 from trt_facefusion.precision.search import Choice, Figures
+from trt_facefusion.runtime.onnxruntime import own_fault
 from trt_facefusion.sessions import open_session, session_options
 from trt_facefusion.types import Array, Progress, silent
 
@@ -133,9 +134,7 @@ class Meter:
         try:
             tensor = self._session.run([self.painter.output], {**self._feeds[index], SWITCHES: switches})[0]
         except Exception as error:  # onnxruntime's classes have no common base
-            raise ModelError(
-                f"onnxruntime failed inside the model: {' '.join(str(error).split())}", "export the model again"
-            ) from error
+            raise own_fault("the graph that plans are tried in", error) from error
         return self.painter.feeder.preset.output.decode(tensor)[: len(self._batches[index])]
 
     def _open(self) -> None:
@@ -143,7 +142,12 @@ class Meter:
         if self._session is None:
             options = session_options(max((os.cpu_count() or 1) // _workers(), 1), spin=False)
             options.add_session_config_entry("session.disable_quant_qdq", "1")
-            self._session = open_session(self._model, options)
+            try:
+                self._session = open_session(self._model, options)
+            except TrtFaceFusionError:
+                raise
+            except Exception as error:  # the same
+                raise own_fault("the graph that plans are tried in", error) from error
             size = self.painter.feeder.fixed_batch or 1
             self._batches = [self.faces[i : i + size] for i in range(0, len(self.faces), size)]
             self._feeds = [self.painter.feeder(batch) for batch in self._batches]

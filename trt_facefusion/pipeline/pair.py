@@ -157,7 +157,9 @@ class BatchSize:
 
 
 def batch_of(a: Side, b: Side, preset: Preset, embedding: int) -> BatchSize:
-    """The batch size for both; ``preset`` and ``embedding`` as for `check_side`.
+    """The batch size for both: that which the engines were built for (B's, since it is judged, else A's).
+
+    ``preset`` and ``embedding`` as for `check_side`.
 
     Raises:
         BadInputError: there is none that both take.
@@ -169,7 +171,17 @@ def batch_of(a: Side, b: Side, preset: Preset, embedding: int) -> BatchSize:
         raise BadInputError(
             f"no batch size fits both: {', '.join(texts)} faces at once", "build both engines with the same --batch"
         )
-    return BatchSize(max(low, min(BATCH, high)), low > 1 or low == high)
+    usual = (_usual(side, preset, embedding) for side in (b, a))
+    built = next((size for size in usual if size is not None), None)
+    size = max(low, min(built or BATCH, high))
+    return BatchSize(size, low > 1 or low == high or (built or 1) > 1)
+
+
+def _usual(side: Side, preset: Preset, embedding: int) -> int | None:
+    """The batch that a stored engine is built for; None for a file, and where no input has a batch axis."""
+    fits = fit_inputs(preset, side.runner.inputs, embedding)
+    shapes = {} if side.subject.manifest is None else side.subject.manifest.shapes
+    return next((shapes[name][1][0] for name, fit in fits.items() if fit.batched and name in shapes), None)
 
 
 def _range(side: Side, preset: Preset, embedding: int) -> tuple[int, int]:

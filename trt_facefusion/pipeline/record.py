@@ -27,8 +27,6 @@ from trt_facefusion.pipeline.calibrate import Ranges
 from trt_facefusion.pipeline.context import Context
 from trt_facefusion.pipeline.gallery import Gallery
 from trt_facefusion.pipeline.record_facts import RunFacts, SearchFacts, check_pictures, read_facts
-from trt_facefusion.presets import ImageInput, Preset
-from trt_facefusion.presets.inputs import SOURCE
 from trt_facefusion.types import Precision
 
 SCHEMA = 1
@@ -101,7 +99,7 @@ def record_of(
         "engines": engines,
         "tensors": tensor_facts(ranges, list(dict.fromkeys(int8)), context.view) if int8 else [],
         "limits": {p.value: _limits(context, p) for p in Precision},
-        "swaps": _swaps(context.settings.preset),
+        "swaps": context.preset.swaps,
         "gallery": {"faces": gallery.faces, "worst": gallery.worst, "ssim_drop": gallery.ssim_drop},
     }
     return RunRecord(facts, gallery.pictures)
@@ -111,13 +109,6 @@ def _limits(context: Context, precision: Precision) -> dict[str, float | None]:
     gate = context.settings.gate(precision)
     names = ("max_ssim_drop", "max_ssim_drop_worst", "max_perceptual", "min_identity")
     return {name: getattr(gate, name) for name in names}
-
-
-def _swaps(preset: Preset) -> bool:
-    """Whether a generator takes another person's identity, as an embedding or as a picture."""
-    return preset.embedding is not None or any(
-        isinstance(spec, ImageInput) and spec.shows(SOURCE) for spec in preset.inputs
-    )
 
 
 def read_search(folder: Path) -> dict[str, Any] | None:

@@ -12,6 +12,7 @@ from trt_facefusion.backends.base import BuildOptions
 from trt_facefusion.errors import BadInputError
 from trt_facefusion.export import ModelSource
 from trt_facefusion.faces.embedder import ArcFaceEmbedder, DlibEmbedder, Embedder
+from trt_facefusion.graph.noise import parse_noise
 from trt_facefusion.presets import Preset
 from trt_facefusion.store.manifest import build_key
 from trt_facefusion.types import BatchRange, Precision
@@ -31,7 +32,7 @@ class BuildSettings:
     ``max_calib`` and ``max_eval`` of 0 take every face; ``table`` is a calibration cache to use instead of calibrating.
     ``table_file`` is where the calibration is written, if not under its name in ``cache``. Without ``hold_out`` nobody
     is kept for verification. ``planner`` is one of ``PLANNERS``, for where no ``plan`` is named; ``search_faces`` of 0
-    leaves their number to the search.
+    leaves their number to the search. ``noise`` fixes random nodes (`graph.noise.parse_noise`).
     """
 
     source: ModelSource
@@ -65,6 +66,7 @@ class BuildSettings:
     hold_out: bool = True
     options: BuildOptions = field(default_factory=BuildOptions)
     workspace_bytes: int | None = None
+    noise: str | None = None
 
     def gate(self, precision: Precision) -> Gate:
         """The accuracy gate of one precision; the limits that the user named are INT8's."""
@@ -118,6 +120,7 @@ def engine_key(settings: BuildSettings, digests: Mapping[str, str], precision: P
     return build_key(
         {
             "tool": __version__,
+            "judged": "against what was handed in, in the batch that is built",
             "name": settings.source.name,
             "preset": repr(settings.preset),
             "batch": str(settings.batch),
@@ -131,6 +134,7 @@ def engine_key(settings: BuildSettings, digests: Mapping[str, str], precision: P
             "options": [repr(settings.options), settings.workspace_bytes],
             # With --recalibrate TensorRT 10 takes its own table.
             "own_table": settings.recalibrate and digests.get("backend", "").startswith("tensorrt 10"),
+            **({} if settings.noise is None else {"noise": str(parse_noise(settings.noise))}),
             **digests,
         }
     )

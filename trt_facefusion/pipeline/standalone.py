@@ -58,7 +58,7 @@ def calibrate(settings: BuildSettings, progress: Progress = silent, note: Note |
     require_writable(ranges.path.parent)
     if settings.table_file is not None and not settings.force:
         _require_own(settings.table_file, model_digest(context.prepared.model))
-    context.check_source()
+    context.check_source(few=True)
     ranges.table  # noqa: B018  # calibrates, chooses and writes
     choice = ranges.calibration.choice
     assert choice is not None

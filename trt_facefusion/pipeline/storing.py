@@ -95,7 +95,7 @@ class Storing:
         painter = context.painter(faces)
 
         def drop(model: onnx.ModelProto) -> float:
-            with OnnxRuntimeRunner(model) as runner:
+            with OnnxRuntimeRunner(model, ours="the lowered int8 graph") as runner:
                 pictures = painter(runner, chosen, context.progress, "storing results")
             return float(1 - ssim(wanted, pictures.clip(0, 1)).mean())
 

@@ -35,7 +35,7 @@ class Trials:
     ) -> None:
         model, self._inputs = with_scale_inputs(lower(context.view, plan, table, Precision.FP32, affines))
         self._affines = affines
-        self._runner = _Scaled(OnnxRuntimeRunner(model, stand_in=True))
+        self._runner = _Scaled(OnnxRuntimeRunner(model, stand_in=True, ours="the graph that scales are tried in"))
         self._painter = context.painter(context.faces[0])
         self._indices, self._wanted = list(indices), wanted.clip(0, 1)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 
-from trt_facefusion.errors import ModelError, TrtFaceFusionError
+from trt_facefusion.errors import BuildError, ModelError, TrtFaceFusionError
 from trt_facefusion.runtime.base import check_feeds
 from trt_facefusion.runtime.half import with_fp16_rounding
 from trt_facefusion.runtime.in_flight import Outputs, Queue, in_order, require_slots
@@ -22,6 +23,8 @@ from trt_facefusion.types import Feeds, TensorSpec
 _DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64"}
 
 OPTIMISED = "optimised.onnx"
+_NODE_IN_ERROR = (r"Name:'([^']+)'", r"[Nn]ode \(([^()]+)\)", r"[Nn]ode:\s*'?([^'\s]+)'?", r"node with name '([^']+)'")
+"""How onnxruntime names a node, when it runs and when it loads a model."""
 
 
 class OnnxRuntimeRunner:
@@ -36,10 +39,14 @@ class OnnxRuntimeRunner:
         slots: inferences that ``infer_async`` and ``map`` take at once, at least one; they run one after the other.
         trace: a folder for ONNX Runtime's own profile of every run, and for the graph that it made of the model
             (``OPTIMISED``); see `end_trace`. Slower than a plain run, too.
+        ours: what the graph is called where this tool made it ("the lowered graph"): then its failures are a
+            `BuildError` that names the node, and nobody is told to export their file again.
+        weights: the folder of the external weights of a model that is given as bytes.
 
     Raises:
         BadInputError: ``slots`` is below 1.
         ModelError: ONNX Runtime cannot load the model.
+        BuildError: ONNX Runtime cannot load a graph that is ``ours``.
     """
 
     def __init__(
@@ -50,19 +57,29 @@ class OnnxRuntimeRunner:
         stand_in: bool = False,
         slots: int = 2,
         trace: Path | None = None,
+        ours: str = "",
+        weights: Path | None = None,
     ) -> None:
         require_slots(slots)
+        self._ours = ours
         options = session_options(threads)
         level = ort.GraphOptimizationLevel
         options.graph_optimization_level = level.ORT_ENABLE_ALL if optimise else level.ORT_DISABLE_ALL
         if stand_in:
             options.add_session_config_entry("session.disable_quant_qdq", "1")
-            model = with_fp16_rounding(_loaded(model))
+        if weights is not None:
+            options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(weights))
         if trace is not None:
             options.enable_profiling = True
             options.profile_file_prefix = str(trace / "trace")
             options.optimized_model_filepath = str(trace / OPTIMISED)
-        self._session: Any = _session(model, options)
+        try:
+            rounded = with_fp16_rounding(_loaded(model)) if stand_in else model
+            self._session: Any = _session(rounded, options)
+        except ModelError as error:
+            if ours:
+                raise own_fault(ours, error.__cause__ or error) from error
+            raise
         self._queue = Queue(slots)
         self._inputs = tuple(_spec(value) for value in self._session.get_inputs())
         self._outputs = tuple(_spec(value) for value in self._session.get_outputs())
@@ -83,6 +100,7 @@ class OnnxRuntimeRunner:
         Raises:
             BadInputError: ``feeds`` are not what the model takes; nothing is converted.
             ModelError: ONNX Runtime failed inside the model.
+            BuildError: it failed inside a graph that is ours.
         """
         self._check(feeds)
         return self._run(feeds)
@@ -114,6 +132,8 @@ class OnnxRuntimeRunner:
         try:
             values = self._session.run(None, {name: np.asarray(value, order="C") for name, value in feeds.items()})
         except Exception as error:  # onnxruntime has a class of its own for each status code, with no common base
+            if self._ours:
+                raise own_fault(self._ours, error) from error
             raise ModelError(
                 f"ONNX Runtime failed inside the model: {_one_line(error)}", "Export the model again."
             ) from error
@@ -146,6 +166,18 @@ def _session(model: bytes | Path | onnx.ModelProto, options: Any) -> Any:
         raise _cannot_load(error) from error
 
 
+def own_fault(called: str, error: BaseException) -> BuildError:
+    """The error for a graph of our own making that onnxruntime cannot load or run; names the node if it was named."""
+    text = _one_line(error)
+    node = next((found for pattern in _NODE_IN_ERROR for found in re.findall(pattern, text)), "")
+    where = f" at the node {node!r}" if node else ""
+    keep = f"give {node} more precision in the plan (--plan), and report this" if node else "report this"
+    return BuildError(
+        f"{called} fails in ONNX Runtime{where}: {text}",
+        f"the fault is in what this tool made of the network, not in your file: {keep} with the file",
+    )
+
+
 def _loaded(model: bytes | Path | onnx.ModelProto) -> onnx.ModelProto:
     try:
         if isinstance(model, onnx.ModelProto):
@@ -168,5 +200,5 @@ def _spec(value: Any) -> TensorSpec:
     return TensorSpec(value.name, shape, dtype)
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())

@@ -76,8 +76,19 @@ class Fallback:
 
 
 @dataclass(frozen=True)
+class Prepared:
+    """The prepared FP32 graph's pictures against those of what was handed in (`accuracy.agreement`)."""
+
+    ssim_drop: float
+    max_difference: float
+
+
+@dataclass(frozen=True)
 class Figures:
-    """The figures of an `Accuracy` that people are shown; None for what was not measured."""
+    """The figures of an `Accuracy` that people are shown; None for what was not measured.
+
+    ``reference`` names what the pictures were held against, ``batch`` how many faces were run at a time.
+    """
 
     faces: int | None = None
     ssim_drop: float | None = None
@@ -85,6 +96,9 @@ class Figures:
     psnr_db: float | None = None
     perceptual: float | None = None
     identity_cosine: float | None = None
+    reference: str | None = None
+    batch: int | None = None
+    prepared: Prepared | None = None
 
 
 @dataclass(frozen=True)
