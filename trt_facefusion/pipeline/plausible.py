@@ -89,7 +89,7 @@ def _look(painter: Painter, runner: Infers, preset: Preset, crops: NDArray[np.ui
     other = replace(painter, feeder=replace(painter.feeder, preset=preset))
     try:
         return look(other(runner, range(len(crops))), crops)
-    except ModelError:  # a network may refuse values that it was never meant for
+    except (BadInputError, ModelError):  # a network may refuse values that it was never meant for
         return None
 
 
