@@ -19,10 +19,10 @@ from trt_facefusion.graph.modulated import rewrite_modulated
 from trt_facefusion.graph.opset import expand_mean_variance, upgrade
 from trt_facefusion.graph.pads import write_all_pads
 from trt_facefusion.graph.pixels import move_pixels_as_floats
-from trt_facefusion.graph.refuse import refuse_operators, refuse_values, require_shapes
+from trt_facefusion.graph.refuse import refuse_long_sizes, refuse_operators, refuse_values, require_shapes
 from trt_facefusion.graph.settle import constants_to_initializers, settle
 from trt_facefusion.graph.subpixel import rewrite_transposed
-from trt_facefusion.graph.widen import widen
+from trt_facefusion.graph.widen import drop_casts, widen
 from trt_facefusion.graph.work import Work
 from trt_facefusion.types import TensorSpec
 
@@ -104,11 +104,14 @@ def _normalise(work: Work) -> None:
     work.drop_unused()
     refuse_values(work.graph)
     refuse_operators(work.graph)
-    widen(work)
+    refuse_long_sizes(work.graph)
+    widened = widen(work)
     expand_group_norms(work.graph, work.opset)
     expand_mean_variance(work)
     constants_to_initializers(work)
     settle(work)
+    if widened:
+        drop_casts(work)
     refuse_control_flow(work.graph)
     upgrade(work, OPSET)
     constants_to_initializers(work)
