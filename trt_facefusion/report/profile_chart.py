@@ -58,8 +58,9 @@ def _chart(result: ProfileResult) -> Element:
     style, ground = element("style"), element("rect", width="100%", height="100%", fill="#fff")
     style.text = _STYLE
     height = round(y + 10)
-    size = {"xmlns": NAMESPACE, "width": _WIDTH, "height": height}
-    return picture(_WIDTH, height, f"Profile of {result.one.label}", style, ground, *parts, **size)
+    drawn = picture(_WIDTH, height, f"Profile of {result.one.label}", style, ground, *parts, xmlns=NAMESPACE)
+    drawn.attrib |= {"width": str(_WIDTH), "height": str(height)}
+    return drawn
 
 
 def _legend(profiles: Sequence[Profile], y: float) -> list[Element]:
