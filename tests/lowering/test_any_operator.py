@@ -7,7 +7,7 @@ import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nets import Net, run
+from nets import Net, ranges, run
 from snippets import SHAPE, SNIPPETS
 
 from trt_facefusion.graph import GraphView, prepare
@@ -32,34 +32,33 @@ def network(names: Sequence[str], opset: int = 20) -> tuple[onnx.ModelProto, Gra
     return model, GraphView(prepare(model, {"x": SHAPE[1:]}).model)
 
 
-def lowered(view: GraphView, precision: Precision) -> onnx.ModelProto:
-    ranges = {name: 4.0 for node in view.model.graph.node for name in node.input if view.is_float(name)}
-    return lower(view, plan_by_rules(view, ranges, "net").capped(precision), ranges)
+def planned(view: GraphView) -> tuple[Plan, dict[str, float]]:
+    seen = ranges(view.model, FED)
+    return plan_by_rules(view, seen, "net"), seen
 
 
 def assert_lowered(names: Sequence[str], tolerance: float) -> None:
     """All plans give a graph that onnxruntime runs, and FP16's is near the model, also where it is really rounded."""
     model, view = network(names)
     (wanted,) = run(model, FED).values()
+    plan, seen = planned(view)
     for precision in Precision:
-        typed = lowered(view, precision)
+        typed = lower(view, plan.capped(precision), seen)
         for tried in (typed, with_fp16_rounding(typed)):
             (result,) = run(tried, FED).values()
             assert result.dtype == np.float32 and np.isfinite(result).all()
             if precision is not Precision.INT8 and not _JUMPS.intersection(names):
                 np.testing.assert_allclose(result, wanted, atol=tolerance)
-    ranges = {name: 4.0 for node in view.model.graph.node for name in (*node.input, *node.output)}
-    plan = plan_by_rules(view, ranges, "net")
-    run(lower_to_integers(view, plan, ranges), FED)
-    assert_measured(view, plan, ranges, wanted)
+    run(lower_to_integers(view, plan, seen), FED)
+    assert_measured(view, plan, seen, wanted)
 
 
-def assert_measured(view: GraphView, plan: Plan, ranges: dict[str, float], wanted: Array) -> None:
+def assert_measured(view: GraphView, plan: Plan, seen: dict[str, float], wanted: Array) -> None:
     """The models that try plans and scales in one session run as well; with nothing in INT8 they are the model."""
-    exact = lower(view, plan, ranges, Precision.FP32)
+    exact = lower(view, plan, seen, Precision.FP32)
     scaled, inputs = with_scale_inputs(exact)
     np.testing.assert_array_equal(
-        *(next(iter(run(m, FED | f).values())) for m, f in ((exact, {}), (scaled, scale_feeds(inputs, ranges, {}))))
+        *(next(iter(run(m, FED | f).values())) for m, f in ((exact, {}), (scaled, scale_feeds(inputs, seen, {}))))
     )
     groups = [[name] for name in plan.names(Precision.INT8)]
     if not groups:
