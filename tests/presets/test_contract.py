@@ -85,7 +85,7 @@ def test_a_description_of_before_still_loads(tmp_path: Path) -> None:
         (("inputs", 0, "size"), "64", r"inputs\[0\].size"),
         (("inputs", 0, "size"), True, r"inputs\[0\].size"),
         (("inputs", 0, "mean"), [0, 0], r"inputs\[0\].mean"),
-        (("inputs", 0, "mean"), [0, 0, float("nan")], r"inputs\[0\].mean"),
+        (("inputs", 0, "mean"), [0, 0, float("nan")], "NaN, which is no number"),
         (("inputs", 0, "std"), [0, 0, 0], r"inputs\[0\].std"),
         (("inputs", 0, "bgr"), "yes", r"inputs\[0\].bgr"),
         (("inputs", 0, "person"), "nobody", r"inputs\[0\].person"),
