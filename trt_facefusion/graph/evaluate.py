@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from trt_facefusion.graph.node_sizes import of_array, result_sizes
+from trt_facefusion.graph.result_sizes import of_array, result_sizes
 from trt_facefusion.messages import element_bits
 from trt_facefusion.sessions import open_session, session_options
 from trt_facefusion.types import Array

@@ -15,7 +15,7 @@ from onnx import numpy_helper
 
 from trt_facefusion.errors import ModelError
 from trt_facefusion.graph.evaluate import ELEMENTWISE, FOLDABLE, MOST_MACS, SELECTING, evaluate, macs, result_bytes
-from trt_facefusion.graph.node_sizes import DECIDES, Sizes, result_sizes, sizes_from, sizes_of, target_of
+from trt_facefusion.graph.result_sizes import DECIDES, Sizes, result_sizes, sizes_from, sizes_of, target_of
 from trt_facefusion.graph.work import Work
 from trt_facefusion.messages import tensor_bytes
 from trt_facefusion.types import Array
