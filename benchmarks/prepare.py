@@ -11,7 +11,7 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parents[1] / "tests"), str(Path(__file__).parents[1] / "tests" / "graph")]
 
-from small_graphs import difference, trials
+from small_graphs import difference, trials  # noqa: E402
 
 
 def main() -> None:

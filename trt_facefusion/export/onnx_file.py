@@ -66,6 +66,8 @@ def _to_check(model: onnx.ModelProto) -> onnx.ModelProto:
     ``value_info`` and the sizes of outputs are what an exporter or a tool once noted; nothing depends on them.
     """
     lean = without_weights(model, _CHECKED_WITHOUT)
+    if lean.ir_version == 3:
+        lean.ir_version = 4  # onnxruntime never asked that all constants be listed as inputs, too
     declared = {value.name for value in lean.graph.input}
     kept = []
     for tensor, whole in zip(lean.graph.initializer, model.graph.initializer, strict=True):

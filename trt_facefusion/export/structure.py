@@ -105,7 +105,7 @@ def _check_tensor(tensor: TensorProto, path: Path) -> None:
     problem = ""
     if not bits and tensor.data_type != TensorProto.STRING:
         problem = f"has the type number {tensor.data_type}, which is not known"
-    elif any(size < 0 for size in dims) or math.prod(dims) > MOST_ELEMENTS or len(dims) > MOST_RANK:
+    elif min(dims, default=0) < 0 or len(dims) > MOST_RANK or math.prod(size or 1 for size in dims) > MOST_ELEMENTS:
         problem = f"has the impossible shape {dims}"
     elif tensor.data_location != TensorProto.EXTERNAL:
         problem = _wrong_content(tensor, bits)

@@ -9,9 +9,8 @@ import onnx
 from onnx import helper, numpy_helper
 
 from trt_facefusion.errors import ModelError
-from trt_facefusion.graph.work import Work
+from trt_facefusion.graph.work import CONTROL_FLOW, Work
 
-CONTROL_FLOW = frozenset({"If", "Loop", "Scan"})
 MOST_UNROLLED = 5000
 """Nodes that a loop may become."""
 

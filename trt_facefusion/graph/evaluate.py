@@ -55,7 +55,7 @@ def result_bytes(node: onnx.NodeProto, inputs: Mapping[str, Array], opset: int) 
         return sum(value.size * 8 * max(value.ndim, 1) for value in inputs.values())
     model = _alone(node, inputs, opset, values=_SMALL)
     try:
-        inferred = shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
+        inferred = shape_inference.infer_shapes(model, strict_mode=True)
     except Exception:
         return None
     types = {value.name: value.type.tensor_type for value in inferred.graph.output}

@@ -19,9 +19,7 @@ from trt_facefusion.graph.work import Work
 from trt_facefusion.types import Array
 
 ONE_RESULT = 64 << 20
-"""A constant of more bytes, and larger than what it is made from, stays to be computed by the engine maker."""
-REFUSED = 1 << 30
-"""Bytes of a constant that no network needs."""
+"""Bytes of a constant; it may be more if it is made from more."""
 ALL_RESULTS = 256 << 20
 """Bytes of all computed constants; four times the model's own weights may be more."""
 _FEW = 256
@@ -42,13 +40,15 @@ class Budget:
 
     bytes: int
     macs: int = 2 * MOST_MACS
-    left: dict[str, str] = field(default_factory=dict)
+    left: set[str] = field(default_factory=set)
+    """Results that stay to be computed by the engine maker."""
 
-    def spend(self, node: onnx.NodeProto, size: int) -> None:
-        """Count a result. Raises ModelError when it is too much."""
+    def spend(self, node: onnx.NodeProto, size: int, given: int) -> None:
+        """Count a result of ``size`` bytes made from ``given``. Raises ModelError when it is too much."""
         self.bytes -= size
-        if size > REFUSED or self.bytes < 0:
-            what = f"makes a constant of {size / 1e9:.1f} GB" if size > REFUSED else "is one too many"
+        most = max(ONE_RESULT, given)
+        if size > most or self.bytes < 0:
+            what = f"would hold {size / 1e6:.0f} MB" if size > most else "is one too many"
             raise ModelError(
                 f"the model's constants do not fit into memory once they are computed: {node.op_type} "
                 f"{node.name or node.output[0]!r} {what}",
@@ -136,14 +136,14 @@ class _Folder:
 
     def _computed(self, node: onnx.NodeProto, inputs: Mapping[str, Array]) -> list[Array] | None:
         size = result_bytes(node, inputs, self.opset)
-        work = 0 if size is None else macs(node, inputs, size)
-        if size is not None and size > REFUSED:
-            self.budget.spend(node, size)
-        if size is None or size > max(ONE_RESULT, sum(v.nbytes for v in inputs.values())) or work > self.budget.macs:
-            self.budget.left[node.output[0]] = node.name or node.op_type
+        if size is None:
+            return None
+        self.budget.spend(node, size, sum(value.nbytes for value in inputs.values()))
+        work = macs(node, inputs, size)
+        if work > self.budget.macs:
+            self.budget.left.add(node.output[0])
             return None
         self.budget.macs -= work
-        self.budget.spend(node, size)
         return evaluate(node, inputs, self.opset)
 
     def _partly(self, node: onnx.NodeProto, names: list[str]) -> list[Array] | None:

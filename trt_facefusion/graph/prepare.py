@@ -17,9 +17,9 @@ from trt_facefusion.graph.functions import inline_functions
 from trt_facefusion.graph.group_norm import expand_group_norms
 from trt_facefusion.graph.modulated import rewrite_modulated
 from trt_facefusion.graph.opset import expand_mean_variance, upgrade
-from trt_facefusion.graph.refuse import refuse_operators, refuse_values, require_shapes
+from trt_facefusion.graph.refuse import refuse_long_sizes, refuse_operators, refuse_values, require_shapes
 from trt_facefusion.graph.settle import constants_to_initializers, settle
-from trt_facefusion.graph.widen import widen
+from trt_facefusion.graph.widen import drop_casts, widen
 from trt_facefusion.graph.work import Work
 from trt_facefusion.types import TensorSpec
 
@@ -100,11 +100,14 @@ def _normalise(work: Work) -> None:
     work.drop_unused()
     refuse_values(work.graph)
     refuse_operators(work.graph)
-    widen(work)
+    refuse_long_sizes(work.graph)
+    widened = widen(work)
     expand_group_norms(work.graph, work.opset)
     expand_mean_variance(work)
     constants_to_initializers(work)
     settle(work)
+    if widened:
+        drop_casts(work)
     refuse_control_flow(work.graph)
     upgrade(work, OPSET)
     constants_to_initializers(work)

@@ -6,9 +6,10 @@ import math
 from collections.abc import Iterator
 
 import onnx
+from onnx import TensorProto
 
 from trt_facefusion.errors import ModelError
-from trt_facefusion.export.structure import MOST_NODES
+from trt_facefusion.export.structure import MOST_NODES, MOST_RANK
 from trt_facefusion.messages import element_bits
 
 MOST_BYTES = 8 << 30
@@ -19,6 +20,7 @@ _QUANTISED = frozenset({
     "DynamicQuantizeMatMul", "MatMulIntegerToFloat", "QAttention", "QGemm", "DynamicQuantizeLSTM",
     "QEmbedLayerNormalization", "MatMulBnb4", "MatMulFpQ4", "ConvTransposeInteger",
 })  # fmt: skip
+_MOST_SIZES = 1_000_000
 _LISTS = ("Sequence", "Optional", "SplitToSequence", "ConcatFromSequence")
 _TEXT = ("String", "RegexFullMatch", "TfIdfVectorizer")
 _STANDARD = frozenset({"", "ai.onnx"})
@@ -69,6 +71,25 @@ def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
         for attribute in node.attribute:
             for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
                 yield from _nodes(inner)
+
+
+def refuse_long_sizes(graph: onnx.GraphProto) -> None:
+    """Raise `ModelError` for a Concat of sizes that doubles and doubles: onnx's inference would follow every value."""
+    whole = {TensorProto.INT64, TensorProto.INT32}
+    lengths = {t.name: math.prod(t.dims) for t in graph.initializer if t.data_type in whole}
+    most = _MOST_SIZES + 2 * max(lengths.values(), default=0)
+    for node in graph.node:
+        if node.op_type == "Shape":
+            length = MOST_RANK
+        else:
+            parts = [lengths.get(name, 0) for name in node.input]
+            length = sum(parts) if node.op_type == "Concat" else max(parts, default=0)
+        if length > most:
+            raise ModelError(
+                f"{node.op_type} {node.name or node.output[0]!r} makes a list of {length} sizes",
+                "no network needs that: export the model again",
+            )
+        lengths |= dict.fromkeys(node.output, length)
 
 
 def require_few_nodes(graph: onnx.GraphProto) -> None:

@@ -22,8 +22,9 @@ def settle(work: Work) -> None:
         ModelError: shapes contradict each other, constants would not fit into memory, or a loop is too long.
     """
     budget = budget_for(work)
+    follow = False
     for _ in range(_ROUNDS):
-        work.infer()
+        work.infer(follow)
         changed = fold(work, budget)
         decided = decide(work)
         if decided:
@@ -32,7 +33,9 @@ def settle(work: Work) -> None:
             constants_to_initializers(work)
         work.drop_unused()
         if not (changed or decided):
-            return
+            if follow:
+                return
+            follow = True
 
 
 def constants_to_initializers(work: Work) -> None:

@@ -15,16 +15,38 @@ _NARROW = frozenset({TensorProto.FLOAT16, TensorProto.BFLOAT16})
 _TYPE_ATTRIBUTES = frozenset({"to", "dtype", "output_datatype", "stash_type"})
 
 
-def widen(work: Work) -> None:
-    """Make every FP16 (and BF16) tensor of ``work`` FP32, in place."""
-    narrow = _is_narrow(work.graph)
-    if not narrow:
-        return
+def widen(work: Work) -> bool:
+    """Make every FP16 (and BF16) tensor of ``work`` FP32, in place; whether there was one."""
+    if not _is_narrow(work.graph):
+        return False
     for tensor in list(work.graph.initializer):
         if tensor.data_type in _NARROW:
             work.replace(_wide(work.tensor(tensor)))
     _widen_nodes(work.graph)
     _keep_border(work.graph)
+    return True
+
+
+def drop_casts(work: Work) -> None:
+    """Drop each Cast from FP32 to FP32: what is left of those to and from FP16. Types must be inferred."""
+    graph = work.graph
+    types = {v.name: v.type.tensor_type.elem_type for v in (*graph.value_info, *graph.input, *graph.output)}
+    fixed = {value.name for value in (*graph.input, *graph.output)} | {t.name for t in graph.initializer}
+    kept = []
+    for index, node in enumerate(graph.node):
+        x, y = node.input[:1], node.output[:1]
+        idle = node.op_type == "Cast" and not node.domain and types.get(x[0]) == types.get(y[0]) == TensorProto.FLOAT
+        if idle and y[0] not in fixed:
+            _read_instead(graph, y[0], x[0])
+        elif idle and x[0] not in fixed:
+            for maker in graph.node:
+                maker.output[:] = [y[0] if name == x[0] else name for name in maker.output]
+            _read_instead(graph, x[0], y[0])
+        else:
+            kept.append(index)
+    copies = [onnx.NodeProto.FromString(graph.node[index].SerializeToString()) for index in kept]
+    del graph.node[:]
+    graph.node.extend(copies)
 
 
 def _is_narrow(graph: onnx.GraphProto) -> bool:

@@ -17,6 +17,7 @@ from trt_facefusion.graph.border import forget_output_shapes
 from trt_facefusion.messages import tensor_bytes, without_weights
 from trt_facefusion.types import Array
 
+CONTROL_FLOW = frozenset({"If", "Loop", "Scan"})
 LARGE = 1 << 16
 """Initializers of this many bytes are kept aside."""
 
@@ -49,16 +50,18 @@ class Work:
 
     def add(self, name: str, value: Array) -> onnx.TensorProto:
         """Add an initializer; gives it with its values."""
-        return self.add_tensor(name, numpy_helper.from_array(np.asarray(value, order="C"), name))
+        return self._place(numpy_helper.from_array(np.asarray(value, order="C"), name))
 
     def add_tensor(self, name: str, given: onnx.TensorProto) -> onnx.TensorProto:
         """Add a copy of ``given`` as the initializer ``name``; gives it."""
-        tensor = numpy_helper.from_array(numpy_helper.to_array(given), name)
+        return self._place(numpy_helper.from_array(numpy_helper.to_array(given), name))
+
+    def _place(self, tensor: onnx.TensorProto) -> onnx.TensorProto:
         if tensor_bytes(tensor) < LARGE:
             self.graph.initializer.append(tensor)
         else:
-            self.aside[name] = tensor
-            self.graph.initializer.add(name=name, data_type=tensor.data_type, dims=tensor.dims)
+            self.aside[tensor.name] = tensor
+            self.graph.initializer.add(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
         return tensor
 
     def replace(self, tensor: onnx.TensorProto) -> None:
@@ -94,15 +97,18 @@ class Work:
         result.graph.initializer.extend(order)
         self.model = result
 
-    def infer(self) -> None:
-        """Have onnx say types and shapes of all tensors.
+    def infer(self, follow: bool = True) -> None:
+        """Have onnx say types and shapes of all tensors; ``follow`` sizes through the nodes that compute them.
+
+        Following costs whatever memory the sizes' own sizes ask for: what is known must be folded before.
 
         Raises:
             ModelError: they contradict each other.
         """
         del self.graph.value_info[:]
         forget_output_shapes(self.graph)
-        self.through(_inferred)
+        undecided = any(node.op_type in CONTROL_FLOW for node in self.graph.node)
+        self.through(lambda model: _inferred(model, follow, strict=not undecided))
 
     def drop_unused(self) -> None:
         """Drop the nodes and constants that no output needs."""
@@ -140,9 +146,10 @@ def captured(node: onnx.NodeProto) -> set[str]:
     return names
 
 
-def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:
+def _inferred(model: onnx.ModelProto, follow: bool, strict: bool) -> onnx.ModelProto:
+    """What onnx infers. Before branches are decided they may contradict each other, and that is no fault."""
     try:
-        return shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
+        return shape_inference.infer_shapes(model, check_type=strict, strict_mode=strict, data_prop=follow)
     except Exception as error:
         raise ModelError(
             f"the model's shapes do not fit together: {first_line(error)}",
