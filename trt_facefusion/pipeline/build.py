@@ -14,7 +14,7 @@ import onnxruntime
 
 from trt_facefusion import __version__
 from trt_facefusion.errors import BuildError, GateError
-from trt_facefusion.messages import serialised
+from trt_facefusion.messages import is_one_piece, serialised
 from trt_facefusion.pipeline.attempt import Attempts, Made
 from trt_facefusion.pipeline.command import build_arguments
 from trt_facefusion.pipeline.context import Context, Note
@@ -211,7 +211,8 @@ class _Builder:
         """What can be told before the long part begins. A network that is refused as it is needs no fall-back."""
         if not self.fresh and not self.failed:
             self.attempts.check_files()
-            self.context.choice.backend.check(serialised(self.context.prepared.model))
+            if is_one_piece(self.context.prepared.model):  # else only smaller types can be built
+                self.context.choice.backend.check(serialised(self.context.prepared.model))
             self.context.check_source()
 
     def _make(self, precision: Precision) -> tuple[Made, float]:
