@@ -138,5 +138,5 @@ def _too_large(model: onnx.ModelProto) -> ModelError:
     return ModelError(
         f"the network holds {gigabytes:.1f} GB of weights: in one piece, ONNX ends at 2 GiB, and an engine is made "
         "from one piece",
-        "build a smaller network, or only FP16 (--precision fp16), which halves the weights",
+        "build a smaller network, or only FP16 (--fp16), which halves the weights",
     )

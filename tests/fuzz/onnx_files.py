@@ -8,6 +8,7 @@ prints what became of those seeds' files; one that ends in anything but an error
 from __future__ import annotations
 
 import json
+import math
 import random
 import resource
 import select
@@ -227,9 +228,15 @@ def _dims(rng: random.Random, model: onnx.ModelProto) -> None:
         tensor.dims.extend([rng.choice(_NUMBERS)] * rng.choice((1, 2, 70)))
 
 
+def _is_sound(tensor: TensorProto) -> bool:
+    """Whether earlier damage left the tensor readable."""
+    inside = tensor.data_location != TensorProto.EXTERNAL and min(tensor.dims, default=0) >= 0
+    return inside and len(tensor.raw_data) == 8 * math.prod(tensor.dims)
+
+
 def _values(rng: random.Random, model: onnx.ModelProto) -> None:
     """Other numbers in a constant that decides sizes: shapes, pads, counts."""
-    found = [t for t in model.graph.initializer if t.data_type == TensorProto.INT64]
+    found = [t for t in model.graph.initializer if t.data_type == TensorProto.INT64 and _is_sound(t)]
     if found:
         tensor = rng.choice(found)
         values = numpy_helper.to_array(tensor).copy()

@@ -223,3 +223,11 @@ def test_text_is_named() -> None:
     net.op("RegexFullMatch", "text", name="match", pattern="(a+)+b")
     y = net.op("Add", "x", net.op("Cast", "match", to=TensorProto.FLOAT))
     assert "'match' works on text" in refused(picture_net(net, y))
+
+
+@pytest.mark.parametrize("groups", [0, -2, 1 << 31, (1 << 63) - 1])
+def test_an_impossible_number_of_groups_is_refused_by_name(groups: int) -> None:
+    net = Net()
+    scale = net.const(np.ones(3))
+    y = net.op("GroupNormalization", "x", scale, scale, num_groups=groups, name="norm")
+    assert "'norm' has" in refused(picture_net(net, y, opset=21))

@@ -12,11 +12,15 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from trt_facefusion.errors import ModelError
 from trt_facefusion.types import Array
 
 
+MOST_GROUPS = 1 << 20
+
+
 def expand_group_norms(graph: onnx.GraphProto, opset: int) -> None:
-    """Replace every GroupNormalization of ``graph``, in place."""
+    """Replace every GroupNormalization of ``graph``, in place. Raises ModelError for an impossible number of groups."""
     nodes = [_expanded(graph, n, opset) if n.op_type == "GroupNormalization" else [n] for n in graph.node]
     del graph.node[:]
     graph.node.extend(node for group in nodes for node in group)
@@ -26,6 +30,10 @@ def _expanded(graph: onnx.GraphProto, node: onnx.NodeProto, opset: int) -> list[
     settings = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
     groups, (x, scale, bias), prefix = int(settings["num_groups"]), node.input, node.output[0]
     made: list[onnx.NodeProto] = []
+    if not 1 <= groups <= MOST_GROUPS:
+        raise ModelError(
+            f"the GroupNormalization {node.name or prefix!r} has {groups} groups", "export the model again"
+        )
 
     def constant(name: str, value: Array) -> str:
         graph.initializer.append(numpy_helper.from_array(value, f"{prefix}/{name}"))
