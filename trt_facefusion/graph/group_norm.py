@@ -15,7 +15,6 @@ from onnx import numpy_helper
 from trt_facefusion.errors import ModelError
 from trt_facefusion.types import Array
 
-
 MOST_GROUPS = 1 << 20
 
 
