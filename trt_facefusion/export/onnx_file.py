@@ -14,6 +14,7 @@ from onnx import TensorProto, numpy_helper
 from trt_facefusion.errors import ModelError
 from trt_facefusion.export.external import data_files, load_external_data
 from trt_facefusion.export.structure import check_structure, graphs, tensors
+from trt_facefusion.export.tolerate import complete_notes, sort_nodes
 from trt_facefusion.messages import hash_model, without_weights
 
 _FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE})
@@ -29,6 +30,7 @@ def load_model(path: Path) -> onnx.ModelProto:
             model's folder, weights that are NaN.
     """
     model = _parse(path)
+    sort_nodes(model.graph)
     load_external_data(tensors(model), path)
     check_model(model, str(path))
     return model
@@ -43,8 +45,10 @@ def check_model(model: onnx.ModelProto, name: str) -> None:
     try:
         lean = _to_check(model)
         onnx.checker.check_model(lean)
-        for value in lean.graph.output:
-            if value.type.WhichOneof("value") == "tensor_type":
+        for value, given in zip(lean.graph.output, model.graph.output, strict=True):
+            if given.type.WhichOneof("value") is None:
+                value.ClearField("type")
+            elif value.type.WhichOneof("value") == "tensor_type":
                 value.type.tensor_type.ClearField("shape")
         onnx.shape_inference.infer_shapes(lean, check_type=True, strict_mode=True)
     except Exception as error:
@@ -66,8 +70,7 @@ def _to_check(model: onnx.ModelProto) -> onnx.ModelProto:
     ``value_info`` and the sizes of outputs are what an exporter or a tool once noted; nothing depends on them.
     """
     lean = without_weights(model, _CHECKED_WITHOUT)
-    if lean.ir_version == 3:
-        lean.ir_version = 4  # onnxruntime never asked that all constants be listed as inputs, too
+    complete_notes(lean)
     declared = {value.name for value in lean.graph.input}
     kept = []
     for tensor, whole in zip(lean.graph.initializer, model.graph.initializer, strict=True):

@@ -95,6 +95,11 @@ def _check_border(graph: onnx.GraphProto, path: Path) -> None:
                     f"{path}: the input {value.name!r} has the type number {element}, which is not known",
                     "export the model again",
                 )
+            if kind == "input" and value.name not in constants and not value.type.tensor_type.HasField("shape"):
+                raise ModelError(
+                    f"{path}: the input {value.name!r} says nothing of its axes",
+                    "export the model with the inputs' axes; their sizes may be dynamic",
+                )
             sizes = value.type.tensor_type.shape.dim
             if len(sizes) > MOST_RANK or any(abs(d.dim_value) > MOST_ELEMENTS for d in sizes):
                 raise ModelError(f"{path}: the {kind} {value.name!r} has impossible sizes", "export the model again")

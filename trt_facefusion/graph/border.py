@@ -123,8 +123,13 @@ def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def forget_output_shapes(graph: onnx.GraphProto) -> None:
-    """Let inference say the outputs' sizes anew: the file's may hold names that are fixed by now."""
+    """Let inference say the outputs' sizes anew: the file's may hold names that are fixed by now, or be stale."""
+    given = {value.name: value.type for value in graph.input}
+    given |= {t.name: onnx.helper.make_tensor_type_proto(t.data_type, t.dims) for t in graph.initializer}
     for value in graph.output:
         kind = value.type.tensor_type.elem_type
-        value.type.tensor_type.Clear()
-        value.type.tensor_type.elem_type = kind
+        if value.name in given:
+            value.type.CopyFrom(given[value.name])
+        elif kind:
+            value.type.tensor_type.Clear()
+            value.type.tensor_type.elem_type = kind
