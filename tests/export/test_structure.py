@@ -95,7 +95,7 @@ def test_two_outputs_of_one_name_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("first", "second", "said"), [("b", "a", "'first', Relu 'second' wait"), ("x", "x", "single assignment")]
+    ("first", "second", "said"), [("b", "a", "'first', Relu 'second' wait"), ("x", "x", "single static assignment")]
 )
 def test_cycles_and_results_made_twice_are_refused(first: str, second: str, said: str, tmp_path: Path) -> None:
     model = tiny()

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper, shape_inference
+from onnx import helper
 
+from trt_facefusion.graph.result_sizes import of_array, result_sizes
 from trt_facefusion.messages import element_bits
 from trt_facefusion.sessions import open_session, session_options
 from trt_facefusion.types import Array
 
-_SMALL = 1 << 10
-"""Inputs of this many bytes may decide the result's size, so inference sees their values."""
 MOST_MACS = 10**10
 """Multiplications of one node; what needs more is left to the engine maker."""
 
@@ -53,20 +52,13 @@ def result_bytes(node: onnx.NodeProto, inputs: Mapping[str, Array], opset: int) 
     """Bytes of the results, told before they are computed; None where that cannot be told."""
     if node.op_type in _BOUNDED_BY_INPUTS:
         return sum(value.size * 8 * max(value.ndim, 1) for value in inputs.values())
-    model = _alone(node, inputs, opset, values=_SMALL)
-    try:
-        inferred = shape_inference.infer_shapes(model, strict_mode=True)
-    except Exception:
-        return None
-    types = {value.name: value.type.tensor_type for value in inferred.graph.output}
+    found = result_sizes(node, {name: of_array(value) for name, value in inputs.items()}, inputs, opset)
     total = 0
     for name in filter(None, node.output):
-        kind = types[name]
-        if not kind.HasField("shape") or not element_bits(kind.elem_type):
+        kind, sizes = found.get(name, (0, None))
+        if sizes is None or None in sizes or not element_bits(kind):
             return None
-        if not all(d.HasField("dim_value") for d in kind.shape.dim):
-            return None
-        total += math.prod(d.dim_value for d in kind.shape.dim) * element_bits(kind.elem_type) // 8
+        total += math.prod(size or 0 for size in sizes) * element_bits(kind) // 8
     return total
 
 
@@ -85,7 +77,7 @@ def evaluate(node: onnx.NodeProto, inputs: Mapping[str, Array], opset: int) -> l
     options.graph_optimization_level = _no_optimisation()
     names = [name for name in node.output if name]
     try:
-        session = open_session(_alone(node, inputs, opset, values=0), options)
+        session = open_session(_alone(node, inputs, opset), options)
         results = session.run(names, dict(inputs))
     except Exception:  # onnxruntime's exceptions have no common base; the engine maker computes it instead
         return None
@@ -98,16 +90,9 @@ def _no_optimisation() -> object:
     return ort.GraphOptimizationLevel.ORT_DISABLE_ALL
 
 
-def _alone(node: onnx.NodeProto, inputs: Mapping[str, Array], opset: int, values: int) -> onnx.ModelProto:
-    """A model of this one node; inputs of up to ``values`` bytes are constants of it."""
-    fed = [_declared(name, value) for name, value in inputs.items() if value.nbytes > values or not values]
-    fixed: Sequence[onnx.TensorProto] = [
-        numpy_helper.from_array(value, name) for name, value in inputs.items() if value.nbytes <= values and values
-    ]
+def _alone(node: onnx.NodeProto, inputs: Mapping[str, Array], opset: int) -> onnx.ModelProto:
+    """A model of this one node."""
+    fed = [helper.make_tensor_value_info(name, *of_array(value)) for name, value in inputs.items()]
     outputs = [onnx.ValueInfoProto(name=name) for name in node.output if name]
-    graph = helper.make_graph([node], "node", fed, outputs, fixed)
+    graph = helper.make_graph([node], "node", fed, outputs)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=9)
-
-
-def _declared(name: str, value: Array) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)

@@ -15,7 +15,9 @@ from onnx import numpy_helper
 
 from trt_facefusion.errors import ModelError
 from trt_facefusion.graph.evaluate import ELEMENTWISE, FOLDABLE, MOST_MACS, SELECTING, evaluate, macs, result_bytes
+from trt_facefusion.graph.result_sizes import DECIDES, Sizes, result_sizes, sizes_from, sizes_of, target_of
 from trt_facefusion.graph.work import Work
+from trt_facefusion.messages import tensor_bytes
 from trt_facefusion.types import Array
 
 ONE_RESULT = 64 << 20
@@ -83,11 +85,42 @@ class _Folder:
         self.partial: dict[str, Partial] = {}
         self.outputs = {value.name for value in work.graph.output}
         typed = (*work.graph.value_info, *work.graph.input, *work.graph.output)
-        self.sizes = {v.name: s for v in typed if (s := _sizes(v)) is not None}
+        self.sizes = {v.name: s for v in typed if (s := sizes_of(v)) is not None}
         self.sizes |= {t.name: tuple(t.dims) for t in work.graph.initializer}
+        self.types = {v.name: v.type.tensor_type.elem_type for v in typed}
+        self.types |= {t.name: t.data_type for t in work.graph.initializer}
 
     def take(self, node: onnx.NodeProto) -> bool:
-        """Whether the node is a constant now."""
+        """Whether the node is a constant now. If not, what is known by now tells the sizes of its results."""
+        folded = self._folded(node)
+        if not folded and not node.domain:
+            self._learn(node)
+        return folded
+
+    def _learn(self, node: onnx.NodeProto) -> None:
+        names = [name for name in node.output if name]
+        if not any(None in (self.sizes.get(name) or (None, None))[1:] for name in names):
+            return
+        target = self._part(target_of(node)) if target_of(node) else None
+        told = sizes_from(node, target.values, target.known) if target is not None else None
+        found = {names[0]: (0, told)} if told is not None else self._inferred(node)
+        for name, (kind, sizes) in found.items():
+            if sizes is not None:
+                before = self.sizes.get(name) or (None,) * len(sizes)
+                if len(before) == len(sizes):
+                    self.sizes[name] = tuple(
+                        old if new is None else new for old, new in zip(before, sizes, strict=True)
+                    )
+            self.types[name] = self.types.get(name) or kind
+
+    def _inferred(self, node: onnx.NodeProto) -> dict[str, tuple[int, Sizes | None]]:
+        given = {name: (self.types.get(name, 0), self.sizes.get(name)) for name in node.input if name}
+        if not all(kind for kind, _ in given.values()):
+            return {}
+        small = [name for name in given if name in self.tensors and tensor_bytes(self.tensors[name]) <= DECIDES]
+        return result_sizes(node, given, {n: v for n in small if (v := self._value(n)) is not None}, self.opset)
+
+    def _folded(self, node: onnx.NodeProto) -> bool:
         if node.domain or node.op_type not in FOLDABLE or not node.output[0] or node.output[0] in self.budget.left:
             return False
         values = self._sizes_of(node) if node.op_type in {"Shape", "Size"} else self._values_of(node)
@@ -96,6 +129,7 @@ class _Folder:
         for name, value in zip(filter(None, node.output), values, strict=True):
             self.known[name] = value
             self.tensors[name] = self.work.add(name, value)
+            self.sizes[name], self.types[name] = value.shape, self.tensors[name].data_type
         return True
 
     def _value(self, name: str) -> Array | None:
@@ -186,9 +220,3 @@ def _moved(node: onnx.NodeProto) -> set[str]:
 def _as(part: Partial, moved: bool) -> Array:
     """What is known, as numbers of the values' own type; indices and the like stay as they are."""
     return part.known.astype(part.values.dtype) if moved else part.values
-
-
-def _sizes(value: onnx.ValueInfoProto) -> tuple[int | None, ...] | None:
-    if not value.type.tensor_type.HasField("shape"):
-        return None
-    return tuple(d.dim_value if d.HasField("dim_value") else None for d in value.type.tensor_type.shape.dim)
