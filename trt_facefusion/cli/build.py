@@ -13,6 +13,7 @@ from trt_facefusion.backends.base import HARDWARE_COMPATIBILITY, BuildOptions
 from trt_facefusion.cli import console, options
 from trt_facefusion.errors import BadInputError, StoreError
 from trt_facefusion.pipeline.build import BuildResult, EngineResult, build
+from trt_facefusion.pipeline.effort import MINUTES
 from trt_facefusion.pipeline.settings import PLANNERS, BuildSettings
 from trt_facefusion.report.runs import save_run
 from trt_facefusion.types import BatchRange, Precision
@@ -65,6 +66,8 @@ def command(
     min_identity: options.MinIdentity = None,
     repairs: options.Repairs = 3,
     search_faces: options.SearchFaces = 0,
+    effort: options.Effort = "auto",
+    minutes: options.Minutes = MINUTES,
     workspace: Annotated[
         Optional[int],
         typer.Option(min=1, help="Scratch memory in MiB (else a quarter of what is free).", rich_help_panel=_TENSORRT),
@@ -130,6 +133,8 @@ def command(
         max_perceptual=max_lpips,
         min_identity=min_identity,
         search_faces=search_faces,
+        effort=effort,
+        minutes=minutes,
         repairs=repairs,
         max_calib=max_calib,
         max_eval=max_eval,

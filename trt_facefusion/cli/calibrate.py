@@ -12,6 +12,7 @@ from rich.table import Table
 from trt_facefusion.calibration.choice import Choice
 from trt_facefusion.cli import console, options
 from trt_facefusion.errors import BadInputError
+from trt_facefusion.pipeline.effort import MINUTES
 from trt_facefusion.pipeline.settings import BuildSettings
 from trt_facefusion.pipeline.standalone import CalibrationResult, calibrate
 
@@ -40,6 +41,8 @@ def command(
     max_calib: options.MaxCalib = 300,
     rule: options.Rule = "auto",
     corrections: options.Corrections = "auto",
+    effort: options.Effort = "auto",
+    minutes: options.Minutes = MINUTES,
     output: Annotated[
         Optional[Path],
         typer.Option(
@@ -81,6 +84,8 @@ def command(
         backend="onnxruntime",
         rule=rule,
         corrections=corrections,
+        effort=effort,
+        minutes=minutes,
         cache=cache,
         max_calib=max_calib,
         recalibrate=recalibrate,

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from trt_facefusion.cli import console, options
 from trt_facefusion.files import write_atomic
+from trt_facefusion.pipeline.effort import MINUTES
 from trt_facefusion.pipeline.planning import PlanResult, make_plan
 from trt_facefusion.pipeline.record import SEARCH
 from trt_facefusion.pipeline.settings import BuildSettings
@@ -46,6 +47,8 @@ def command(
     min_identity: options.MinIdentity = None,
     repairs: options.Repairs = 3,
     search_faces: options.SearchFaces = 0,
+    effort: options.Effort = "auto",
+    minutes: options.Minutes = MINUTES,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="plan.yaml to write, and search.json and search.svg beside it.")
     ] = Path("plan.yaml"),
@@ -80,6 +83,8 @@ def command(
         max_perceptual=max_lpips,
         min_identity=min_identity,
         search_faces=search_faces,
+        effort=effort,
+        minutes=minutes,
         repairs=repairs,
         table=table,
     )

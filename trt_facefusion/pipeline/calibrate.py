@@ -27,6 +27,7 @@ from trt_facefusion.lowering.affine import Affines, equalised_name
 from trt_facefusion.lowering.equalise import affines, candidates, scaled_by
 from trt_facefusion.pipeline.choose import affines_of, choose, spread, with_aliases
 from trt_facefusion.pipeline.context import VALUES_OF, Context
+from trt_facefusion.pipeline.effort import FULL
 from trt_facefusion.pipeline.settings import CHANNELS, parse_corrections
 from trt_facefusion.precision import Seen, plan_by_rules, quantisable
 from trt_facefusion.presets import Preset
@@ -34,7 +35,7 @@ from trt_facefusion.types import Precision, Progress, silent
 
 _SHOWN = 5
 
-GLANCE_FACES = 64
+GLANCE_FACES = FULL.look_faces
 """Calibration faces that are looked at for the ranges of channels, and of what INT8 does not read."""
 
 # Nodes that only move values: their output has the histogram of their input.
@@ -234,6 +235,8 @@ def _cached_or_collected(context: Context) -> Calibration:
         "taken": "some values",
         "channels": _channels(context),
     }
+    looked = context.level.look_faces
+    settings |= {} if looked == GLANCE_FACES else {"looked": looked}
     settings |= {name: digest for name, digest in context.digests.items() if name.startswith(VALUES_OF)}
     path = table_path(context)
     if not s.recalibrate:
@@ -243,7 +246,7 @@ def _cached_or_collected(context: Context) -> Calibration:
             return found
         _explain(context, found)
     batches = Batches(context.feeder(faces), len(faces), context.smallest_batch)
-    few = faces.subset(spread(len(faces), GLANCE_FACES))
+    few = faces.subset(spread(len(faces), looked))
     histograms, by_tensor = counted(
         context.view,
         Batches(context.feeder(few), len(few), context.smallest_batch),

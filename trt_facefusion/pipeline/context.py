@@ -18,6 +18,8 @@ from trt_facefusion.faces.embedder import Embedder
 from trt_facefusion.faces.folder import KINDS, MIN_FACES, FaceSet, folder_digest, read_faces, require_enough
 from trt_facefusion.faces.split import MIN_VERIFICATION, split_by_identity
 from trt_facefusion.graph import GraphView, PreparedModel
+from trt_facefusion.pipeline.cost import Paced, cost_of, task_of, timed
+from trt_facefusion.pipeline.effort import TOLD_SECONDS, Cost, Level
 from trt_facefusion.pipeline.feeds import Feeder, Painter, input_shapes, projection_of
 from trt_facefusion.pipeline.fitted import Fitted, fitted, require_batch
 from trt_facefusion.pipeline.settings import BuildSettings
@@ -222,6 +224,26 @@ class Context:
     def painter(self, faces: FaceSet) -> Painter:
         """Runs models on ``faces``."""
         return Painter(self.feeder(faces), str(self.preset.output.name), self.batch)
+
+    @cached_property
+    def cost(self) -> Cost:
+        """What the build is expected to cost, and how much it therefore tries; told when first asked for."""
+        calib, held_out = self.faces
+        feeds = self.feeder(calib)(range(min(self.smallest_batch, len(calib))))
+        self.progress("cost", 0, 0)
+        seconds, loading = timed(self.prepared.model, feeds, self.smallest_batch)
+        stores = self.choice.backend.name == "onnxruntime"
+        task = task_of(self.settings, self.view, len(calib), len(held_out), stores)
+        cost = cost_of(self.settings, task, seconds, loading)
+        if cost.chosen.seconds >= TOLD_SECONDS or cost.cut:
+            self.note(cost.told())
+            self.progress = Paced(self.progress, self.note, cost.chosen.seconds)
+        return cost
+
+    @property
+    def level(self) -> Level:
+        """Limits of what is tried."""
+        return self.cost.chosen.level
 
     def check_source(self) -> None:
         """Hold the prepared graph against the original network on real faces.

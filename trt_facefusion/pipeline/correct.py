@@ -25,8 +25,9 @@ from trt_facefusion.lowering.corrections import (
 )
 from trt_facefusion.lowering.grid import fake_quantised
 from trt_facefusion.lowering.rounding import MAX_COLUMNS, Covariance, rounded
-from trt_facefusion.pipeline.choose import VALIDATION_FACES, spread
+from trt_facefusion.pipeline.choose import spread
 from trt_facefusion.pipeline.context import Context
+from trt_facefusion.pipeline.effort import FULL
 from trt_facefusion.pipeline.settings import LAYERS, parse_corrections
 from trt_facefusion.precision import Plan
 from trt_facefusion.runtime.onnxruntime import OnnxRuntimeRunner
@@ -35,7 +36,7 @@ from trt_facefusion.types import Array, Precision
 AUTO = (("bias",), ("scales", "bias"))
 """What `auto` tries of the corrections of layers."""
 
-CORRECTING_FACES = 32
+CORRECTING_FACES = FULL.correcting_faces
 """Calibration faces that layers' inputs are taken from."""
 _ROUNDING_FACES, _ROUNDING_POSITIONS = 16, 256
 _ROUNDING_BYTES = 1 << 30
@@ -89,7 +90,7 @@ class Correcting:
     def _measure(self, plan: Plan) -> Callable[[Kinds], float]:
         context = self.context
         faces = context.faces[0]
-        chosen = spread(len(faces), VALIDATION_FACES)
+        chosen = spread(len(faces), context.level.validation_faces)
         wanted = context.paint_reference(faces, "reference pictures", chosen).clip(0, 1)
         painter = context.painter(faces)
 
@@ -137,7 +138,9 @@ class Correcting:
     def _measured(self, layers: Mapping[str, Layer]) -> dict[str, Moments]:
         new = {name: Moments(layer) for name, layer in layers.items() if name not in self._moments}
         if new:
-            for values in self._inputs({name: layers[name] for name in new}, CORRECTING_FACES, "layers' inputs"):
+            for values in self._inputs(
+                {name: layers[name] for name in new}, self.context.level.correcting_faces, "layers' inputs"
+            ):
                 for name, moments in new.items():
                     moments.add(values[layers[name].node.input[0]])
             self._moments |= new
@@ -147,7 +150,9 @@ class Correcting:
         steps = {}
         for group in _groups(layers):
             covariances = {name: Covariance(layer) for name, layer in group.items()}
-            for values in self._inputs(group, _ROUNDING_FACES, "rounding weights"):
+            for values in self._inputs(
+                group, min(_ROUNDING_FACES, self.context.level.correcting_faces), "rounding weights"
+            ):
                 for name, covariance in covariances.items():
                     layer = group[name]
                     exact = layer.inputs(values[layer.node.input[0]])
@@ -160,7 +165,7 @@ class Correcting:
         """FP32 activations that ``layers`` read, batch by batch."""
         context = self.context
         faces = context.faces[0]
-        feeder, chosen = context.feeder(faces), correcting_faces(len(faces), count)
+        feeder, chosen = context.feeder(faces), correcting_faces(len(faces), count, context.level.validation_faces)
         names = list(dict.fromkeys(layer.node.input[0] for layer in layers.values()))
         fed = [name for name in names if name in context.view.input_names]
         tapped = [name for name in names if name not in fed]
@@ -172,11 +177,11 @@ class Correcting:
             context.progress(stage, start + len(part), len(chosen))
 
 
-def correcting_faces(count: int, limit: int) -> list[int]:
+def correcting_faces(count: int, limit: int, tried_on: int = FULL.validation_faces) -> list[int]:
     """At most ``limit`` of ``count`` faces, none of which corrections are tried on, where there are enough for that."""
-    tried = set(spread(count, VALIDATION_FACES))
+    tried = set(spread(count, tried_on))
     others = [index for index in range(count) if index not in tried]
-    pool = others if len(others) >= VALIDATION_FACES else list(range(count))
+    pool = others if len(others) >= tried_on else list(range(count))
     return [pool[index] for index in spread(len(pool), limit)]
 
 

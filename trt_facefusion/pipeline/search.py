@@ -25,13 +25,8 @@ from trt_facefusion.pipeline.measure import Meter, Metrics
 from trt_facefusion.pipeline.measured import Measured
 from trt_facefusion.precision import Plan
 from trt_facefusion.precision.groups import Group, group_candidates, merge_quiet
-from trt_facefusion.precision.search import Budget, Choice, Effort, Figures, Found, as_dict, effort, search
+from trt_facefusion.precision.search import Budget, Choice, Effort, Figures, Found, as_dict, search
 from trt_facefusion.types import Precision
-
-FACES = 16
-"""Calibration faces that plans are measured on, where the work allows."""
-WORK_MACS = 20e12
-"""MACs that a search spends at most: minutes on two cores, whatever the network."""
 
 TARGETS = (0.003, 0.005, 0.01)
 """Mean SSIM drops to aim at where no limit was asked for: the strictest that leaves ``MOST`` of the work in INT8."""
@@ -89,9 +84,8 @@ class PlanSearch:
     @cached_property
     def _effort(self) -> Effort:
         found = group_candidates(self.context.view, self.widest.names(Precision.INT8))
-        faces = self.context.settings.search_faces or FACES
-        work = WORK_MACS if not self.context.settings.search_faces else float("inf")
-        return effort(len(found), self._total_macs, min(faces, len(self.context.faces[0])), work)
+        faces = len(self.context.faces[0])
+        return self.context.level.search(len(found), self._total_macs, faces, self.context.settings.search_faces)
 
     @property
     def _total_macs(self) -> int:
@@ -241,6 +235,7 @@ class PlanSearch:
             **described,
             "faces": self._effort.faces,
             "metrics": self.meter.metrics.names,
+            "effort": self.context.cost.as_dict(),
             "passes": self.meter.passes,
             "seconds": round(self.meter.seconds, 2),
             "excluded": dict(self.excluded),
