@@ -63,17 +63,16 @@ class Tap:
 
 def taps(
     model: onnx.ModelProto, tensors: Sequence[str], scaled: Mapping[str, Scaled]
-) -> tuple[onnx.ModelProto, list[Tap]]:
-    """``model`` with what is needed to take ``tensors`` out; the taps are in the order of ``tensors``."""
+) -> tuple[onnx.GraphProto, list[Tap]]:
+    """What ``model`` needs on top to take ``tensors`` out: nodes and constants; taps in the order of ``tensors``."""
     shapes = _shapes(model)
-    result = onnx.ModelProto()
-    result.CopyFrom(model)
+    result = onnx.GraphProto()
     made = []
     for name in tensors:
         shape = shapes.get(name, ())
         steps = thinning(shape) if len(shape) == 3 else ()
         if math.prod(steps) > 1:
-            made.append(_thinned(result.graph, name, steps, scaled.get(name)))
+            made.append(_thinned(result, name, steps, scaled.get(name)))
         else:
             made.append(Tap(name, (name,), scaled=scaled.get(name)))
     return result, made

@@ -231,10 +231,10 @@ class Context:
         calib, held_out = self.faces
         feeds = self.feeder(calib)(range(min(self.smallest_batch, len(calib))))
         self.progress("cost", 0, 0)
-        seconds, loading = timed(self.prepared.model, feeds, self.smallest_batch)
+        timing = timed(self.prepared.model, feeds, self.smallest_batch)
         stores = self.choice.backend.name == "onnxruntime"
         task = task_of(self.settings, self.view, len(calib), len(held_out), stores)
-        cost = cost_of(self.settings, task, seconds, loading)
+        cost = cost_of(self.settings, task, timing)
         if cost.chosen.seconds >= TOLD_SECONDS or cost.cut:
             self.note(cost.told())
             self.progress = Paced(self.progress, self.note, cost.chosen.seconds)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -85,6 +85,7 @@ class Correcting:
         best = min(drops, key=lambda kinds: drops[kinds]) if wanted is None else candidates[0]
         shown = ", ".join(f"{name} {drop:.3%}" for name, drop in sorted(self.tried.items(), key=lambda item: item[1]))
         self.context.note(f"layers corrected: {' + '.join(best) or 'none'}; SSIM drop on calibration faces: {shown}")
+        self._made = {kinds: made for kinds, made in self._made.items() if kinds == best}
         return best
 
     def _measure(self, plan: Plan) -> Callable[[Kinds], float]:
@@ -110,7 +111,7 @@ class Correcting:
         new = [name for name in names if name not in known]
         if new:
             known |= dict.fromkeys(new)
-            known |= self._compute({name: layer for name in new if (layer := self._layer(name)) is not None}, kinds)
+            known |= self._compute(new, kinds)
         return {name: correction for name in names if (correction := known[name]) is not None}
 
     def _layer(self, name: str) -> Layer | None:
@@ -119,12 +120,20 @@ class Correcting:
         amax = self.table[tensor if affine is None else equalised_name(tensor)]
         return layer_of(self.context.view, name, affine, amax, TensorProto.FLOAT16)
 
-    def _compute(self, layers: Mapping[str, Layer], kinds: Kinds) -> dict[str, Correction]:
-        moments = self._measured(layers)
+    def _layers(self, names: Sequence[str]) -> Iterator[tuple[str, Layer]]:
+        """The layers that can be corrected, one at a time: in float64, all weights take twice the network's memory."""
+        for name in names:
+            layer = self._layer(name)
+            if layer is not None:
+                yield name, layer
+
+    def _compute(self, names: Sequence[str], kinds: Kinds) -> dict[str, Correction]:
+        moments = self._measured(names)
         scales = {
-            name: weight_scales(layer, moments[name] if "scales" in kinds else None) for name, layer in layers.items()
+            name: weight_scales(layer, moments[name] if "scales" in kinds else None)
+            for name, layer in self._layers(names)
         }
-        steps = self._rounded(layers, scales) if "rounding" in kinds else {}
+        steps = self._rounded(dict(self._layers(names)), scales) if "rounding" in kinds else {}
         return {
             name: corrected(
                 layer,
@@ -132,15 +141,14 @@ class Correcting:
                 scales[name],
                 moments[name] if "bias" in kinds else None,
             )
-            for name, layer in layers.items()
+            for name, layer in self._layers(names)
         }
 
-    def _measured(self, layers: Mapping[str, Layer]) -> dict[str, Moments]:
-        new = {name: Moments(layer) for name, layer in layers.items() if name not in self._moments}
+    def _measured(self, names: Sequence[str]) -> dict[str, Moments]:
+        new = {name: Moments(layer) for name, layer in self._layers(names) if name not in self._moments}
         if new:
-            for values in self._inputs(
-                {name: layers[name] for name in new}, self.context.level.correcting_faces, "layers' inputs"
-            ):
+            layers = {name: moments.layer for name, moments in new.items()}
+            for values in self._inputs(layers, self.context.level.correcting_faces, "layers' inputs"):
                 for name, moments in new.items():
                     moments.add(values[layers[name].node.input[0]])
             self._moments |= new

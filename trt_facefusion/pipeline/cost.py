@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 
 import onnx
 
@@ -23,17 +26,59 @@ _LOADS = 16
 """Times that a build loads, lowers or writes a network of this size."""
 
 
-def timed(model: onnx.ModelProto, feeds: Feeds, samples: int) -> tuple[float, float]:
-    """Seconds that one of ``samples`` in ``feeds`` takes, and those of loading the model.
+@dataclass(frozen=True)
+class Timing:
+    """What one sample takes where the machine has nothing else to do, and what loading the model takes, in seconds.
 
-    The quickest run counts: what else the machine does at the moment may be over soon.
+    ``slowdown``: how many times as long it takes now.
     """
-    started = time.perf_counter()
+
+    each_s: float
+    load_s: float = 0.0
+    slowdown: float = 1.0
+
+
+def timed(model: onnx.ModelProto, feeds: Feeds, samples: int) -> Timing:
+    """Time ``model`` on ``feeds``, which hold ``samples``.
+
+    What counts is the processor's time, spread over its cores: how much a build tries must not depend on what else the
+    machine does while it is asked.
+    """
+    load = _Stopwatch()
     with OnnxRuntimeRunner(model) as runner:
-        loaded = time.perf_counter() - started
-        runs = [_seconds(lambda: runner.infer(feeds))]
-        runs += [_seconds(lambda: runner.infer(feeds)) for _ in range(1 if runs[0] >= _SLOW_S else 3)]
-    return min(runs) / max(samples, 1), loaded
+        load.stop()
+        runs = [_run(runner, feeds)]
+        runs += [_run(runner, feeds) for _ in range(1 if runs[0].wall_s >= _SLOW_S else 3)]
+    best = min(runs, key=lambda run: run.cpu_s)
+    each = max(min(best.cpu_s / cores(), best.wall_s), 1e-6)
+    return Timing(each / max(samples, 1), min(load.cpu_s, load.wall_s), max(best.wall_s / each, 1.0))
+
+
+def cores() -> float:
+    """Processor cores that this process may use: of the machine, of its affinity, of a container's quota."""
+    usable = float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+        return max(min(usable, int(quota) / int(period)), 0.1)
+    except (OSError, ValueError):  # no such file, or "max": no quota
+        return usable
+
+
+class _Stopwatch:
+    """Seconds since it was made, by the clock and of this process's processor time, until it is stopped."""
+
+    def __init__(self) -> None:
+        self.wall_s, self.cpu_s = time.perf_counter(), time.process_time()
+
+    def stop(self) -> None:
+        self.wall_s, self.cpu_s = time.perf_counter() - self.wall_s, time.process_time() - self.cpu_s
+
+
+def _run(runner: OnnxRuntimeRunner, feeds: Feeds) -> _Stopwatch:
+    watch = _Stopwatch()
+    runner.infer(feeds)
+    watch.stop()
+    return watch
 
 
 class Paced:
@@ -54,12 +99,6 @@ class Paced:
         self._note(
             f"{(now - self._started) / 60:.0f} of about {max(self._expected, 60) / 60:.0f} minutes: {stage}{counted}"
         )
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
 
 
 def task_of(settings: BuildSettings, view: GraphView, calibration: int, verification: int, stores: bool) -> Task:
@@ -89,16 +128,16 @@ def task_of(settings: BuildSettings, view: GraphView, calibration: int, verifica
     )
 
 
-def cost_of(settings: BuildSettings, task: Task, seconds_each: float, load_s: float) -> Cost:
+def cost_of(settings: BuildSettings, task: Task, timing: Timing) -> Cost:
     """The level of effort that ``settings`` name or that fits into their time, and what it costs.
 
     Raises:
         BadInputError: there is no such level.
     """
-    found = estimates(task, seconds_each, _LOADS * load_s)
+    found = estimates(task, timing.each_s, _LOADS * timing.load_s)
     asked = level_named(settings.effort)
     chosen = affordable(found, settings.minutes)
     if asked is not None:
         chosen = next(estimate for estimate in found if estimate.level is asked)
     shown = () if settings.precisions else ("calibration", "thresholds")
-    return Cost(chosen, found[0], settings.minutes, settings.effort, shown)
+    return Cost(chosen, found[0], settings.minutes, settings.effort, shown, timing.slowdown)

@@ -22,6 +22,8 @@ SEARCH_MACS = 20e12
 TOLD_SECONDS = 60.0
 """A build that takes less is not worth a word about its cost."""
 
+_BUSY = 1.5
+"""Slowdowns below this are not worth a word."""
 _LAST_RULE = "max"
 """The rule that whole tables start from; every level compares it."""
 
@@ -199,6 +201,9 @@ class Cost:
     shown: tuple[str, ...] = ()
     """The steps that are made now, where others are made some other time; the level is chosen for all of them."""
 
+    slowdown: float = 1.0
+    """How many times as long everything takes at the moment, as the machine does something else as well."""
+
     @property
     def cut(self) -> bool:
         """Whether less is tried than without a limit of time."""
@@ -206,6 +211,10 @@ class Cost:
 
     def told(self) -> str:
         """One line for the person who waits."""
+        busy = f". The machine is busy: now it takes {self.slowdown:.1f} times as long" if self.slowdown > _BUSY else ""
+        return self._told() + busy
+
+    def _told(self) -> str:
         each = self.chosen.seconds_each
         if self.shown:
             count = sum(self.chosen.steps.get(name, 0) for name in self.shown)

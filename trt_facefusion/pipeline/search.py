@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import onnx
 
 from trt_facefusion.accuracy.gate import Gate
 from trt_facefusion.accuracy.judge import Accuracy
@@ -115,9 +116,7 @@ class PlanSearch:
     @cached_property
     def meter(self) -> Meter:
         """Measures the plans, with what an earlier search of the same measured."""
-        context, ranges = self.context, self.ranges
-        lowered = lower(context.view, self.widest, ranges.table, Precision.FP32, ranges.affines, self.corrections)
-        model = switched(context.view, lowered, [group.nodes for group in self.groups])
+        context = self.context
         faces = context.faces[0]
         metrics = Metrics(
             PerceptualDistance() if self.gate.max_perceptual is not None else None,
@@ -125,7 +124,12 @@ class PlanSearch:
             context.settings.preset.template,
         )
         chosen = spread(len(faces), self._effort.faces)
-        return Meter(model, len(self.groups), context.painter(faces), chosen, metrics)
+        return Meter(self._switched, len(self.groups), context.painter(faces), chosen, metrics)
+
+    def _switched(self) -> onnx.ModelProto:
+        view, ranges = self.context.view, self.ranges
+        lowered = lower(view, self.widest, ranges.table, Precision.FP32, ranges.affines, self.corrections)
+        return switched(view, lowered, [group.nodes for group in self.groups])
 
     @cached_property
     def _store(self) -> Measured:
@@ -150,6 +154,7 @@ class PlanSearch:
                     break
         finally:
             store.save(meter.known, meter.passes, meter.seconds)  # also what was measured before Ctrl-C
+            meter.close()
         self.chosen = best.choice
         return found
 
