@@ -13,7 +13,7 @@ from trt_facefusion.backends.base import HARDWARE_COMPATIBILITY, BuildOptions
 from trt_facefusion.cli import console, options
 from trt_facefusion.errors import BadInputError, StoreError
 from trt_facefusion.pipeline.build import BuildResult, EngineResult, build
-from trt_facefusion.pipeline.effort import MINUTES
+from trt_facefusion.pipeline.effort import MINUTES, level_named
 from trt_facefusion.pipeline.settings import PLANNERS, BuildSettings
 from trt_facefusion.report.runs import save_run
 from trt_facefusion.types import BatchRange, Precision
@@ -111,6 +111,7 @@ def command(
     Goes through export, calibration, plan, verification and gate; falls back INT8 -> FP16 -> FP32 and says why.
     """
     options.check_numbers(rule, corrections, {"--max-calib": max_calib, "--max-eval": max_eval})
+    level_named(effort)
     source = options.source_of(onnx, checkpoint, model)
     settings = BuildSettings(
         source=source,

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from trt_facefusion.cli import console, options
 from trt_facefusion.files import write_atomic
-from trt_facefusion.pipeline.effort import MINUTES
+from trt_facefusion.pipeline.effort import MINUTES, level_named
 from trt_facefusion.pipeline.planning import PlanResult, make_plan
 from trt_facefusion.pipeline.record import SEARCH
 from trt_facefusion.pipeline.settings import BuildSettings
@@ -63,6 +63,7 @@ def command(
     """
     limits = {"--max-calib": max_calib, "--max-eval": max_eval, "--search-faces": search_faces}
     options.check_numbers(rule, corrections, limits)
+    level_named(effort)
     source = options.source_of(onnx, checkpoint, model)
     settings = BuildSettings(
         source=source,
