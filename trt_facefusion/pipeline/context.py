@@ -35,6 +35,9 @@ BATCH = 4
 """Samples that calibration and verification run at a time, where the model allows: enough to fill two cores, and small
 enough that activations stay near the caches."""
 
+_BATCH_BYTES = 128 << 20
+"""What the largest activation of a batch may take: of networks for 512 px and more, single faces fill the cores."""
+
 VALUES_OF = "values of "
 """How the digest of a file input's values is called: the preset only names the file."""
 
@@ -214,7 +217,11 @@ class Context:
     @property
     def batch(self) -> int:
         """Samples per inference."""
-        return BATCH if self.prepared.dynamic_batch else self.prepared.fixed_batch
+        if not self.prepared.dynamic_batch:
+            return self.prepared.fixed_batch
+        names = (name for node in self.view.float_nodes() for name in node.output)
+        largest = 4 * max((self.view.per_sample(name) for name in names), default=0)
+        return max(min(BATCH, _BATCH_BYTES // max(largest, 1)), 1)
 
     @property
     def smallest_batch(self) -> int:

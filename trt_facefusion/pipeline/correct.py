@@ -11,6 +11,7 @@ from onnx import TensorProto
 
 from trt_facefusion.accuracy.metrics import ssim
 from trt_facefusion.calibration.collect import open_session, run_batch
+from trt_facefusion.graph import GraphView
 from trt_facefusion.lowering import lower
 from trt_facefusion.lowering.affine import Affines, equalised_name
 from trt_facefusion.lowering.corrections import (
@@ -41,6 +42,9 @@ CORRECTING_FACES = FULL.correcting_faces
 _ROUNDING_FACES, _ROUNDING_POSITIONS = 16, 256
 _ROUNDING_BYTES = 1 << 30
 """Covariances that are held at a time; more take more passes over the faces."""
+
+_INPUTS_BYTES = 1 << 30
+"""Inputs of layers that leave the network at a time; more take more passes over the faces."""
 
 Kinds = tuple[str, ...]
 
@@ -147,10 +151,11 @@ class Correcting:
     def _measured(self, names: Sequence[str]) -> dict[str, Moments]:
         new = {name: Moments(layer) for name, layer in self._layers(names) if name not in self._moments}
         if new:
-            layers = {name: moments.layer for name, moments in new.items()}
-            for values in self._inputs(layers, self.context.level.correcting_faces, "layers' inputs"):
-                for name, moments in new.items():
-                    moments.add(values[layers[name].node.input[0]])
+            for group in by_memory(self.context.view, list(new), self.context.smallest_batch):
+                layers = {name: new[name].layer for name in group}
+                for values in self._inputs(layers, self.context.level.correcting_faces, "layers' inputs"):
+                    for name, layer in layers.items():
+                        new[name].add(values[layer.node.input[0]])
             self._moments |= new
         return self._moments
 
@@ -191,6 +196,23 @@ def correcting_faces(count: int, limit: int, tried_on: int = FULL.validation_fac
     others = [index for index in range(count) if index not in tried]
     pool = others if len(others) >= tried_on else list(range(count))
     return [pool[index] for index in spread(len(pool), limit)]
+
+
+def by_memory(view: GraphView, names: Sequence[str], batch: int, most: int = _INPUTS_BYTES) -> list[list[str]]:
+    """``names`` of layers in groups: the inputs of each, for ``batch`` faces, take ``most`` bytes or are one tensor."""
+    groups: list[list[str]] = []
+    tensors: set[str] = set()
+    held = 0
+    for name in names:
+        tensor = view.nodes[name].input[0]
+        size = 0 if tensor in tensors else 4 * batch * view.per_sample(tensor)
+        if not groups or (size and held + size > most):
+            groups.append([])
+            tensors, held, size = set(), 0, 4 * batch * view.per_sample(tensor)
+        groups[-1].append(name)
+        tensors.add(tensor)
+        held += size
+    return groups
 
 
 def _groups(layers: Mapping[str, Layer]) -> Iterator[dict[str, Layer]]:
