@@ -53,19 +53,33 @@ def open_session(
         return _open(str(model), options)
     if isinstance(model, bytes):
         return _open(model, options)
-    if weights_bytes(model) <= IN_MEMORY_BYTES and is_one_piece(model):
-        return _open(_changed(model, change).SerializeToString(), options)
+    return open_made(lambda: model, options, change)
+
+
+def open_made(
+    make: Callable[[], onnx.ModelProto], options: Any, change: Callable[[onnx.GraphProto], None] | None = None
+) -> Any:
+    """`open_session` of the model that ``make`` gives, which is let go of before onnxruntime loads it.
+
+    Raises: as `open_session`.
+    """
     with TemporaryDirectory(prefix="trt-ff-") as folder:
-        try:
-            path = write_with_data(model, Path(folder), change)
-        except OSError as error:
-            if is_one_piece(model):
-                return _open(_changed(model, change).SerializeToString(), options)
-            raise StoreError(
-                f"the temporary folder {folder} cannot hold the network's weights: {error.strerror or error}",
-                "name a larger one with the environment variable TMPDIR",
-            ) from error
-        return _open(str(path), options)
+        return _open(_written(make(), Path(folder), change), options)
+
+
+def _written(model: onnx.ModelProto, folder: Path, change: Callable[[onnx.GraphProto], None] | None) -> str | bytes:
+    """``model`` as onnxruntime takes it: bytes, or the path of a large one inside ``folder``, if that has room."""
+    if weights_bytes(model) <= IN_MEMORY_BYTES and is_one_piece(model):
+        return _changed(model, change).SerializeToString()
+    try:
+        return str(write_with_data(model, folder, change))
+    except OSError as error:
+        if is_one_piece(model):
+            return _changed(model, change).SerializeToString()
+        raise StoreError(
+            f"the temporary folder {folder} cannot hold the network's weights: {error.strerror or error}",
+            "name a larger one with the environment variable TMPDIR",
+        ) from error
 
 
 def _changed(model: onnx.ModelProto, change: Callable[[onnx.GraphProto], None] | None) -> onnx.ModelProto:

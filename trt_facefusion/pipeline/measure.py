@@ -24,7 +24,7 @@ from trt_facefusion.lowering.switch import SWITCHES
 from trt_facefusion.messages import hash_model
 from trt_facefusion.pipeline.feeds import Painter
 from trt_facefusion.precision.search import Choice, Figures
-from trt_facefusion.sessions import open_session, session_options
+from trt_facefusion.sessions import open_made, session_options
 from trt_facefusion.types import Array, Progress, silent
 
 _HASHED_AT_ONCE = 256 << 20
@@ -122,6 +122,10 @@ class Meter:
             self.seconds += time.perf_counter() - started
         return [self.known[choice] for choice in choices]
 
+    def _taken(self) -> onnx.ModelProto:
+        model, self._model = self._model or self._make(), None
+        return model
+
     def close(self) -> None:
         """Free the session; another measurement opens it again."""
         self._session = self._model = None
@@ -153,9 +157,7 @@ class Meter:
         if self._session is None:
             options = session_options(max((os.cpu_count() or 1) // _workers(), 1), spin=False)
             options.add_session_config_entry("session.disable_quant_qdq", "1")
-            model, self._model = self._model or self._make(), None
-            self._session = open_session(model, options)
-            del model
+            self._session = open_made(self._taken, options)
             size = self.painter.feeder.fixed_batch or 1
             self._batches = [self.faces[i : i + size] for i in range(0, len(self.faces), size)]
             self._feeds = [self.painter.feeder(batch) for batch in self._batches]
