@@ -317,7 +317,7 @@ def _manifest(
                 "preset": repr(s.preset),
                 "batch": str(s.batch),
                 "calibration": _calibration(attempts) if needs_table else {},
-                "effort": context.cost.as_dict(),
+                "effort": context.cost.record(),
                 "repairs": [asdict(repair) for repair in made.repairs],
                 **({} if made.recalibration is None else {"recalibration": made.recalibration}),
             },

@@ -240,17 +240,24 @@ class Cost:
         return line
 
     def as_dict(self) -> dict[str, Any]:
-        """For the manifest, ``search.json`` and ``--json``: what was cut and why."""
-        level = self.chosen.level
+        """For ``--json``: how much is tried, why, and what that was expected to take."""
         return {
-            "level": level.name,
+            "level": self.chosen.level.name,
             "asked": self.asked,
             "minutes": self.minutes,
+            "inferences": dict(self.chosen.steps),
+            "inferences_full": dict(self.full.steps),
             "seconds_an_inference": round(self.chosen.seconds_each, 4),
             "seconds_estimated": round(self.chosen.seconds, 1),
             "seconds_estimated_full": round(self.full.seconds, 1),
-            "inferences": dict(self.chosen.steps),
         }
+
+    def record(self) -> dict[str, Any]:
+        """For the manifest and ``search.json``: the level, and where something was cut all of `as_dict`.
+
+        Where nothing was cut, nothing depends on how fast the machine is, and nothing is said of it.
+        """
+        return self.as_dict() if self.cut else {"level": self.chosen.level.name, "asked": self.asked}
 
 
 def duration(seconds: float) -> str:

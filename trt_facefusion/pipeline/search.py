@@ -240,7 +240,7 @@ class PlanSearch:
             **described,
             "faces": self._effort.faces,
             "metrics": self.meter.metrics.names,
-            "effort": self.context.cost.as_dict(),
+            "effort": self.context.cost.record(),
             "passes": self.meter.passes,
             "seconds": round(self.meter.seconds, 2),
             "excluded": dict(self.excluded),
