@@ -93,3 +93,62 @@ def test_weights_that_are_left_out_keep_name_type_and_shape() -> None:
 def test_sessions_print_nothing() -> None:
     assert session_options().log_severity_level == 4
     assert session_options(3).intra_op_num_threads == 3
+
+
+def branching() -> onnx.ModelProto:
+    """The swapper with its last convolution in both branches of an If, as a plan search has it."""
+    model = swapper()
+    node = next(n for n in model.graph.node if n.name == "to_rgb")
+    weights = {t.name: t for t in model.graph.initializer if t.name in node.input}
+    branches = []
+    for factor in (1.0, -1.0):
+        inner = onnx.NodeProto()
+        inner.CopyFrom(node)
+        name = f"branch{factor}"
+        inner.input[1:], inner.output[:] = [f"{name}/{i}" for i in node.input[1:]], [f"{name}/out"]
+        constants = [
+            onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(weights[i]) * np.float32(factor), f"{name}/{i}")
+            for i in node.input[1:]
+        ]
+        output = onnx.helper.make_tensor_value_info(f"{name}/out", onnx.TensorProto.FLOAT, None)
+        branches.append(onnx.helper.make_graph([inner], name, [], [output], constants))
+    outputs = list(node.output)
+    node.CopyFrom(onnx.helper.make_node("If", ["flag"], outputs, "to_rgb"))
+    node.attribute.extend(
+        onnx.helper.make_attribute(f"{kind}_branch", b) for kind, b in zip(("then", "else"), branches, strict=True)
+    )
+    model.graph.input.append(onnx.helper.make_tensor_value_info("flag", onnx.TensorProto.BOOL, []))
+    return model
+
+
+@pytest.mark.parametrize("flag", [True, False])
+def test_weights_in_branches_go_through_the_file_as_well(monkeypatch: pytest.MonkeyPatch, flag: bool) -> None:
+    model = branching()
+    inputs = {**feeds(SWAPPER_SHAPES), "flag": np.array(flag)}
+    wanted = open_session(model).run(None, inputs)[0]
+    lean = next(n for n in without_weights(model, 1).graph.node if n.op_type == "If")
+    assert not any(t.raw_data for attribute in lean.attribute for t in attribute.g.initializer)
+    monkeypatch.setattr("trt_facefusion.sessions.IN_MEMORY_BYTES", 1 << 10)
+    np.testing.assert_array_equal(open_session(model).run(None, inputs)[0], wanted)
+
+
+def test_a_digest_in_parts_sees_weights_in_branches() -> None:
+    digests = set()
+    for value in (0.0, 1.0):
+        model = branching()
+        weight = next(n for n in model.graph.node if n.op_type == "If").attribute[0].g.initializer[0]
+        weight.CopyFrom(onnx.numpy_helper.from_array(np.full((1 << 9, 1 << 9), value, np.float32), weight.name))
+        digests |= {hash_model(model, at_once=0).hexdigest(), hash_model(model).hexdigest()}
+    assert len(digests) == 4
+
+
+def test_a_changed_copy_is_opened_and_the_model_stays_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = swapper()
+    before = model.SerializeToString()
+    tapped = []
+    for limit in (64 << 20, 1 << 10):
+        monkeypatch.setattr("trt_facefusion.sessions.IN_MEMORY_BYTES", limit)
+        session = open_session(model, change=lambda graph: graph.output.append(onnx.ValueInfoProto(name="tanh")))
+        tapped.append(session.run(["tanh"], feeds(SWAPPER_SHAPES))[0])
+    np.testing.assert_array_equal(*tapped)
+    assert model.SerializeToString() == before

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,19 +57,38 @@ def serialised(model: onnx.ModelProto) -> bytes:
     raise _too_large(model)
 
 
-def hash_model(model: onnx.ModelProto) -> _Hash:
+def hash_model(model: onnx.ModelProto, at_once: int | None = None) -> _Hash:
     """A SHA-256 over the model's serialised form, to be read or added to.
 
-    A model that is too large for one message is hashed in parts: first what remains without its large weights, then
-    those in order.
+    A model with more than ``at_once`` bytes of weights, or too large for one message, is hashed in parts: first what
+    remains without its large weights, then those in order.
     """
-    if is_one_piece(model):
+    if (at_once is None or weights_bytes(model) <= at_once) and is_one_piece(model):
         return hashlib.sha256(model.SerializeToString(deterministic=True))
     digest = hashlib.sha256(without_weights(model, 1 << 20).SerializeToString(deterministic=True))
-    for tensor in model.graph.initializer:
-        if tensor_bytes(tensor) >= 1 << 20:
-            digest.update(tensor.SerializeToString(deterministic=True))
+    for graph in nested_graphs(model.graph):
+        for tensor in graph.initializer:
+            if tensor_bytes(tensor) >= 1 << 20:
+                digest.update(tensor.SerializeToString(deterministic=True))
     return digest
+
+
+def weights_bytes(model: onnx.ModelProto) -> int:
+    """Bytes of all initializers, those of nested graphs included."""
+    return sum(tensor_bytes(tensor) for graph in nested_graphs(model.graph) for tensor in graph.initializer)
+
+
+def nested_graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """The graph, and all graphs inside of its nodes."""
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs) if _holds_graphs(attribute) else ():
+                yield from nested_graphs(inner)
+
+
+def _holds_graphs(attribute: onnx.AttributeProto) -> bool:
+    return attribute.HasField("g") or len(attribute.graphs) > 0
 
 
 def without_weights(model: onnx.ModelProto, smallest: int) -> onnx.ModelProto:
@@ -97,6 +116,9 @@ def _copy_graph(graph: onnx.GraphProto, copy: onnx.GraphProto, smallest: int) ->
                 else:
                     added.name, added.data_type = tensor.name, tensor.data_type
                     added.dims.extend(tensor.dims)
+        elif field.name == "node":
+            for node in value:
+                _copy_node(node, copy.node.add(), smallest)
         elif field.is_repeated:
             getattr(copy, field.name).extend(value)
         elif field.message_type is not None:
@@ -105,15 +127,41 @@ def _copy_graph(graph: onnx.GraphProto, copy: onnx.GraphProto, smallest: int) ->
             setattr(copy, field.name, value)
 
 
-def write_with_data(model: onnx.ModelProto, folder: Path) -> Path:
+def _copy_node(node: onnx.NodeProto, copy: onnx.NodeProto, smallest: int) -> None:
+    """Copy a node; the graphs in it lose their large weights, too."""
+    if not any(_holds_graphs(attribute) for attribute in node.attribute):
+        copy.CopyFrom(node)
+        return
+    for field, value in node.ListFields():
+        if field.name == "attribute":
+            for attribute in value:
+                added = copy.attribute.add()
+                if not _holds_graphs(attribute):
+                    added.CopyFrom(attribute)
+                    continue
+                added.name, added.type = attribute.name, attribute.type
+                if attribute.HasField("g"):
+                    _copy_graph(attribute.g, added.g, smallest)
+                for inner in attribute.graphs:
+                    _copy_graph(inner, added.graphs.add(), smallest)
+        elif field.is_repeated:
+            getattr(copy, field.name).extend(value)
+        else:
+            setattr(copy, field.name, value)
+
+
+def write_with_data(
+    model: onnx.ModelProto, folder: Path, change: Callable[[onnx.GraphProto], None] | None = None
+) -> Path:
     """Write ``model`` as ``model.onnx`` into ``folder``, its weights of 1 KiB and more in ``weights.bin`` beside it.
 
-    The model is left as it is, and no second copy of its weights is made in memory. Raises OSError.
+    The model is left as it is, and no second copy of its weights is made in memory. ``change`` is made to the graph
+    that is written, whose weights hold no values then. Raises OSError.
     """
     smallest = 1 << 10
     lean = without_weights(model, smallest)
     with (folder / "weights.bin").open("wb") as file:
-        for tensor, placed in zip(model.graph.initializer, lean.graph.initializer, strict=True):
+        for tensor, placed in zip(_initializers(model), _initializers(lean), strict=True):
             if tensor_bytes(tensor) >= smallest:
                 data = tensor.raw_data or onnx.numpy_helper.to_array(tensor).tobytes()
                 placed.data_location = TensorProto.EXTERNAL
@@ -122,12 +170,19 @@ def write_with_data(model: onnx.ModelProto, folder: Path) -> Path:
                     placed.external_data.add(key=key, value=value)
                 file.write(data)
                 file.write(bytes(-len(data) % 4096))  # onnxruntime maps the file: pages
+    if change is not None:
+        change(lean.graph)
     (folder / "model.onnx").write_bytes(lean.SerializeToString())
     return folder / "model.onnx"
 
 
+def _initializers(model: onnx.ModelProto) -> Iterator[TensorProto]:
+    for graph in nested_graphs(model.graph):
+        yield from graph.initializer
+
+
 def _constants(model: onnx.ModelProto) -> Iterator[TensorProto]:
-    yield from model.graph.initializer
+    yield from _initializers(model)
     for node in model.graph.node:
         if node.op_type == "Constant":
             yield from (a.t for a in node.attribute if a.HasField("t"))

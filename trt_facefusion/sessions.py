@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,11 @@ import onnx
 
 from trt_facefusion.errors import StoreError
 from trt_facefusion.leftovers import scratch_folder
-from trt_facefusion.messages import is_one_piece, write_with_data
+from trt_facefusion.messages import is_one_piece, weights_bytes, write_with_data
+
+IN_MEMORY_BYTES = 64 << 20
+"""Weights of more than this go through a file: onnxruntime keeps the bytes that it is given for as long as a session
+lives, and copies them while it loads; what lies in a file beside the model it only maps."""
 
 
 def session_options(threads: int | None = None, *, spin: bool = True) -> Any:
@@ -29,10 +34,15 @@ def session_options(threads: int | None = None, *, spin: bool = True) -> Any:
     return options
 
 
-def open_session(model: bytes | Path | onnx.ModelProto, options: Any | None = None) -> Any:
+def open_session(
+    model: bytes | Path | onnx.ModelProto,
+    options: Any | None = None,
+    change: Callable[[onnx.GraphProto], None] | None = None,
+) -> Any:
     """An onnxruntime session of ``model`` on the CPU.
 
-    A model in memory that is too large for one message goes through a temporary folder, which is gone afterwards.
+    A model in memory whose weights are large goes through a temporary folder, which is gone afterwards. ``change`` is
+    made to a copy of the graph of such a model, whose weights hold no values then.
 
     Raises:
         StoreError: the temporary folder cannot hold the weights.
@@ -43,17 +53,47 @@ def open_session(model: bytes | Path | onnx.ModelProto, options: Any | None = No
         return _open(str(model), options)
     if isinstance(model, bytes):
         return _open(model, options)
-    if is_one_piece(model):
-        return _open(model.SerializeToString(), options)
+    return open_made(lambda: model, options, change)
+
+
+def open_made(
+    make: Callable[[], onnx.ModelProto], options: Any, change: Callable[[onnx.GraphProto], None] | None = None
+) -> Any:
+    """`open_session` of the model that ``make`` gives, which is let go of before onnxruntime loads it.
+
+    Raises: as `open_session`.
+    """
+    model = make()
+    if weights_bytes(model) <= IN_MEMORY_BYTES and is_one_piece(model):
+        data = _changed(model, change).SerializeToString()
+        del model
+        return _open(data, options)
     with scratch_folder() as folder:
-        try:
-            path = write_with_data(model, Path(folder))
-        except OSError as error:
-            raise StoreError(
-                f"the temporary folder {folder} cannot hold the network's weights: {error.strerror or error}",
-                "name a larger one with the environment variable TMPDIR",
-            ) from error
-        return _open(str(path), options)
+        source = _written(model, Path(folder), change)
+        del model
+        return _open(source, options)
+
+
+def _written(model: onnx.ModelProto, folder: Path, change: Callable[[onnx.GraphProto], None] | None) -> str | bytes:
+    """The path of a large model inside ``folder``; its bytes where that has no room."""
+    try:
+        return str(write_with_data(model, folder, change))
+    except OSError as error:
+        if is_one_piece(model):
+            return _changed(model, change).SerializeToString()
+        raise StoreError(
+            f"the temporary folder {folder} cannot hold the network's weights: {error.strerror or error}",
+            "name a larger one with the environment variable TMPDIR",
+        ) from error
+
+
+def _changed(model: onnx.ModelProto, change: Callable[[onnx.GraphProto], None] | None) -> onnx.ModelProto:
+    if change is None:
+        return model
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    change(copy.graph)
+    return copy
 
 
 def _open(source: str | bytes, options: Any) -> Any:

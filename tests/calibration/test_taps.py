@@ -8,7 +8,8 @@ import pytest
 from nets import Net, run, tapped
 
 from trt_facefusion.calibration import Batches, Histogram, collect
-from trt_facefusion.calibration.taps import Scaled, taps
+from trt_facefusion.calibration.channels import ChannelHistogram, glance
+from trt_facefusion.calibration.taps import Scaled, even_step, taps
 from trt_facefusion.errors import ModelError
 from trt_facefusion.graph import prepare
 
@@ -35,7 +36,10 @@ def behind(channels: int = CHANNELS) -> Scaled:
 
 
 def test_only_extremes_and_some_values_of_large_maps_leave_the_graph() -> None:
-    model, made = taps(large(), ["wide", "small"], {})
+    model = large()
+    added, made = taps(model, ["wide", "small"], {})
+    model.graph.node.extend(added.node)
+    model.graph.initializer.extend(added.initializer)
     wide, small = made
     assert small.outputs == ("small",)
     values = run(tapped(model, wide.outputs), {"x": IMAGES})
@@ -77,3 +81,19 @@ def test_an_infinite_value_anywhere_is_told() -> None:
     images[2, :, 77, 33] = 3e38
     with pytest.raises(ModelError, match=r"activation 'wide' .* in batch 2"):
         collect(large(), ["wide"], batches(1, images))
+
+
+def test_a_look_at_channels_takes_no_large_map_out_of_the_graph_either() -> None:
+    model = large()
+    values = run(tapped(model, ["wide"]), {"x": IMAGES})["wide"]
+    histograms, ranges = glance(model, ["wide", "small"], ["wide"], batches(1), tail=0.0)
+    outside = Histogram()
+    outside.add_sparsely(values)
+    assert histograms["wide"] == outside
+    step = even_step(values.shape[2:], 1024)
+    assert step > 1
+    part = values[:, :, ::step, ::step].transpose(1, 0, 2, 3).reshape(CHANNELS, -1)
+    seen = ChannelHistogram(CHANNELS)
+    seen.add(np.ascontiguousarray(part))
+    np.testing.assert_array_equal(ranges["wide"].low, seen.ranges(0.0).low)
+    np.testing.assert_array_equal(ranges["wide"].high, seen.ranges(0.0).high)

@@ -38,6 +38,8 @@ class Stop(Exception):  # noqa: N818
             max_perceptual=0.5,
             min_identity=0.9,
             search_faces=4,
+            effort="least",
+            minutes=2.5,
             corrections="shift,bias",
         ),
         BuildSettings(

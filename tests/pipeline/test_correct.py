@@ -12,7 +12,7 @@ from trt_facefusion.pipeline import correct
 from trt_facefusion.pipeline.calibrate import Ranges
 from trt_facefusion.pipeline.choose import VALIDATION_FACES, spread
 from trt_facefusion.pipeline.context import Context
-from trt_facefusion.pipeline.correct import Correcting, correcting_faces
+from trt_facefusion.pipeline.correct import Correcting, by_memory, correcting_faces
 from trt_facefusion.pipeline.settings import BuildSettings, parse_corrections
 from trt_facefusion.precision import Plan, plan_by_rules
 from trt_facefusion.types import Precision
@@ -85,3 +85,15 @@ def test_corrections_are_tried_on_other_faces_than_those_that_made_them() -> Non
     assert len(chosen) == 32
     assert not set(chosen) & set(spread(96, VALIDATION_FACES))
     assert correcting_faces(6, 32) == list(range(6))
+
+
+@pytest.mark.parametrize("most", [1, 20_000, 1 << 30])
+def test_inputs_of_layers_leave_the_network_within_bounds(settings: Settings, most: int) -> None:
+    view = Context(settings(hold_out=False)).view
+    names = [node.name for node in view.float_nodes() if node.op_type == "Conv"]
+    groups = by_memory(view, names, 2, most)
+    assert [name for group in groups for name in group] == names
+    for group in groups:
+        tensors = {view.nodes[name].input[0] for name in group}
+        assert len(tensors) == 1 or sum(8 * view.per_sample(tensor) for tensor in tensors) <= most
+    assert len(groups) == 1 if most == 1 << 30 else len(groups) > 1

@@ -17,7 +17,7 @@ def checked(model: bytes) -> onnx.ModelProto:
         proto = onnx.load_model_from_string(model)
         outside = [t.name for t in proto.graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL]
         if not outside:
-            onnx.checker.check_model(proto)
+            onnx.checker.check_model(model)  # the bytes: of a model it would make them once more
     except Exception as error:  # onnx raises protobuf's, its checker's and plain ValueErrors
         raise BuildError(f"The network is not valid ONNX: {error}", "Export or lower the model again.") from error
     if outside:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from trt_facefusion.calibration.collect import find, open_session, require_finite, run_batch
 from trt_facefusion.calibration.histogram import Histogram
+from trt_facefusion.calibration.taps import Tap, even_step, evenly, taps
 from trt_facefusion.types import Array, Feeds, Progress, silent
 
 STAGE = "channels"
@@ -106,26 +107,38 @@ def glance(
         BadInputError, ModelError: as `collect`.
     """
     fed, tapped = find(model.graph, [*counted, *channels])
-    session = open_session(model, tapped, None)
     wanted, by_channel = set(counted), set(channels)
+    added, inner = taps(model, [name for name in tapped if name in wanted], {})
+    thinned = evenly(model, [name for name in tapped if name in by_channel], _PIXELS, added)
+    outputs = list(dict.fromkeys([*(name for tap in inner for name in tap.outputs), *thinned.values()]))
+    session = open_session(model, outputs, None, added)
+    every = [*(Tap(name, (name,)) for name in fed if name in wanted), *inner]
     histograms = {name: Histogram() for name in (*fed, *tapped) if name in wanted}
     found: dict[str, ChannelHistogram] = {}
     for done, feeds in enumerate(batches):
-        for name, value in run_batch(session, fed, tapped, feeds).items():
-            if name in wanted:
-                histograms[name].add_sparsely(value)
+        values = run_batch(session, fed, outputs, feeds)
+        for tap in every:
+            tap.count([values[name] for name in tap.outputs], histograms)
+        for name in (*fed, *tapped):
             if name in by_channel:
-                found.setdefault(name, ChannelHistogram(value.shape[1])).add(_by_channel(value))
+                part = values[thinned.get(name, name)]
+                part = part if thinned.get(name, name) != name else _evenly(part)
+                found.setdefault(name, ChannelHistogram(part.shape[1])).add(_by_channel(part))
+        del values
         require_finite(histograms, fed, done)
         progress(STAGE, done + 1, length_hint(batches))
     return histograms, {name: histogram.ranges(tail) for name, histogram in found.items()}
 
 
+def _evenly(values: Array) -> Array:
+    """A map [N,C,H,W] thinned to about `_PIXELS`."""
+    step = even_step(values.shape[2:], _PIXELS)
+    return values[:, :, ::step, ::step]
+
+
 def _by_channel(values: Array) -> NDArray[np.float32]:
-    """Values [C,n] of a map [N,C,H,W], thinned evenly; what is not finite counts as zero (`collect` complains)."""
-    step = max(int((values.shape[2] * values.shape[3] / _PIXELS) ** 0.5), 1)
-    thinned = np.asarray(values[:, :, ::step, ::step], np.float32)
-    flat = np.ascontiguousarray(thinned.transpose(1, 0, 2, 3)).reshape(values.shape[1], -1)
+    """Values [C,n] of a map [N,C,h,w]; what is not finite counts as zero (`collect` complains)."""
+    flat = np.ascontiguousarray(values.transpose(1, 0, 2, 3), np.float32).reshape(values.shape[1], -1)
     return np.where(np.abs(flat) < 2.0**127, flat, np.float32(0))
 
 

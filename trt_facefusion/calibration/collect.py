@@ -54,9 +54,9 @@ def collect(
         return {}
     fed, tapped = find(model.graph, tensors)
     beside = scaled or {}
-    thinned, inner = taps(model, tapped, beside)
+    added, inner = taps(model, tapped, beside)
     outputs = [name for tap in inner for name in tap.outputs]
-    session = open_session(thinned, outputs, threads)
+    session = open_session(model, outputs, threads, added)
     every = [*(Tap(name, (name,), scaled=beside.get(name)) for name in fed), *inner]
     histograms = {name: Histogram() for name in (*fed, *tapped, *(found.name for found in beside.values()))}
     total = length_hint(batches)
@@ -131,17 +131,32 @@ def require_finite(histograms: Mapping[str, Histogram], fed: Sequence[str], batc
             )
 
 
-def open_session(model: onnx.ModelProto, tapped: Sequence[str], threads: int | None) -> Any:
-    """A session of ``model`` whose outputs are ``tapped``: an output survives every graph optimisation."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    if tapped:
-        del copy.graph.output[:]
-        # onnxruntime infers the types of outputs that have none: more operators than onnx's own inference knows.
-        copy.graph.output.extend(onnx.ValueInfoProto(name=name) for name in tapped)
+def open_session(
+    model: onnx.ModelProto, tapped: Sequence[str], threads: int | None, added: onnx.GraphProto | None = None
+) -> Any:
+    """A session of ``model`` whose outputs are ``tapped``: an output survives every graph optimisation.
+
+    The nodes and constants of ``added`` come on top of the model's own.
+    """
+
+    import onnxruntime as ort
+
+    def change(graph: onnx.GraphProto) -> None:
+        if added is not None:
+            graph.node.extend(added.node)
+            graph.initializer.extend(added.initializer)
+        if tapped:
+            del graph.output[:]
+            # onnxruntime infers the types of outputs that have none: more operators than onnx's own inference knows.
+            graph.output.extend(onnx.ValueInfoProto(name=name) for name in tapped)
+
     try:
         # Threads that spin while they wait take the cores from the counting: 1.33 instead of 1.1 times a plain pass.
-        return sessions.open_session(copy, sessions.session_options(threads, spin=False))
+        options = sessions.session_options(threads, spin=False)
+        # What takes values out runs right behind what makes them. In the usual order it runs last, and every activation
+        # is held until then: of a network for 512 px, gigabytes.
+        options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
+        return sessions.open_session(model, options, change)
     except TrtFaceFusionError:
         raise
     except Exception as error:

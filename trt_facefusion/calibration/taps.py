@@ -63,20 +63,45 @@ class Tap:
 
 def taps(
     model: onnx.ModelProto, tensors: Sequence[str], scaled: Mapping[str, Scaled]
-) -> tuple[onnx.ModelProto, list[Tap]]:
-    """``model`` with what is needed to take ``tensors`` out; the taps are in the order of ``tensors``."""
+) -> tuple[onnx.GraphProto, list[Tap]]:
+    """What ``model`` needs on top to take ``tensors`` out: nodes and constants; taps in the order of ``tensors``."""
     shapes = _shapes(model)
-    result = onnx.ModelProto()
-    result.CopyFrom(model)
+    result = onnx.GraphProto()
     made = []
     for name in tensors:
         shape = shapes.get(name, ())
         steps = thinning(shape) if len(shape) == 3 else ()
         if math.prod(steps) > 1:
-            made.append(_thinned(result.graph, name, steps, scaled.get(name)))
+            made.append(_thinned(result, name, steps, scaled.get(name)))
         else:
             made.append(Tap(name, (name,), scaled=scaled.get(name)))
     return result, made
+
+
+def even_step(plane: Sequence[int], pixels: int) -> int:
+    """The step, in both directions, that thins a plane [H,W] to about ``pixels``."""
+    return max(int((math.prod(plane) / pixels) ** 0.5), 1)
+
+
+def evenly(model: onnx.ModelProto, tensors: Sequence[str], pixels: int, added: onnx.GraphProto) -> dict[str, str]:
+    """Take maps out of ``model`` thinned to about ``pixels``, by nodes that are put into ``added``.
+
+    Gives the output of each tensor: itself where its size is not known or small enough.
+    """
+    shapes = _shapes(model)
+    found = {}
+    for name in tensors:
+        shape = shapes.get(name, ())
+        step = even_step(shape[1:], pixels) if len(shape) == 3 else 1
+        found[name] = name if step == 1 else f"{name}__even"
+        if step == 1:
+            continue
+        ends = {"first": (0, 0), "last": (_LAST, _LAST), "plane": (2, 3), "steps": (step, step)}
+        for what, values in ends.items():
+            added.initializer.append(numpy_helper.from_array(np.array(values, np.int64), f"{name}__even_{what}"))
+        inputs = [name, *(f"{name}__even_{what}" for what in ends)]
+        added.node.append(helper.make_node("Slice", inputs, [found[name]]))
+    return found
 
 
 def _thinned(graph: onnx.GraphProto, name: str, steps: tuple[int, ...], scaled: Scaled | None) -> Tap:

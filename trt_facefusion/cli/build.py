@@ -14,6 +14,7 @@ from trt_facefusion.backends.base import HARDWARE_COMPATIBILITY, BuildOptions
 from trt_facefusion.cli import console, options
 from trt_facefusion.errors import BadInputError, StoreError
 from trt_facefusion.pipeline.build import BuildResult, EngineResult, build
+from trt_facefusion.pipeline.effort import MINUTES, level_named
 from trt_facefusion.pipeline.settings import PLANNERS, BuildSettings
 from trt_facefusion.report.runs import save_run
 from trt_facefusion.store.manifest import Manifest
@@ -69,6 +70,8 @@ def command(
     min_identity: options.MinIdentity = None,
     repairs: options.Repairs = 3,
     search_faces: options.SearchFaces = 0,
+    effort: options.Effort = "auto",
+    minutes: options.Minutes = MINUTES,
     workspace: Annotated[
         Optional[int],
         typer.Option(min=1, help="Scratch memory in MiB (else a quarter of what is free).", rich_help_panel=_TENSORRT),
@@ -112,6 +115,7 @@ def command(
     Goes through export, calibration, plan, verification and gate; falls back INT8 -> FP16 -> FP32 and says why.
     """
     options.check_numbers(rule, corrections, {"--max-calib": max_calib, "--max-eval": max_eval})
+    level_named(effort)
     source = options.source_of(onnx, checkpoint, model, weights_key)
     settings = BuildSettings(
         source=source,
@@ -135,6 +139,8 @@ def command(
         max_perceptual=max_lpips,
         min_identity=min_identity,
         search_faces=search_faces,
+        effort=effort,
+        minutes=minutes,
         repairs=repairs,
         max_calib=max_calib,
         max_eval=max_eval,

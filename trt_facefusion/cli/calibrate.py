@@ -12,6 +12,7 @@ from rich.table import Table
 from trt_facefusion.calibration.choice import Choice
 from trt_facefusion.cli import console, options
 from trt_facefusion.errors import BadInputError
+from trt_facefusion.pipeline.effort import MINUTES, level_named
 from trt_facefusion.pipeline.settings import BuildSettings
 from trt_facefusion.pipeline.standalone import CalibrationResult, calibrate
 
@@ -42,6 +43,8 @@ def command(
     max_calib: options.MaxCalib = 300,
     rule: options.Rule = "auto",
     corrections: options.Corrections = "auto",
+    effort: options.Effort = "auto",
+    minutes: options.Minutes = MINUTES,
     output: Annotated[
         Optional[Path],
         typer.Option(
@@ -67,6 +70,7 @@ def command(
     An interrupted pass continues where it stopped. `trt-ff build --calib-cache FILE` takes the table.
     """
     options.check_numbers(rule, corrections, {"--max-calib": max_calib})
+    level_named(effort)
     if every_face and evaluation is not None:
         raise BadInputError("both --all-faces and --eval are given", "with --eval every face of --calib is used anyway")
     if output is not None and output.suffix != ".cache":
@@ -84,6 +88,8 @@ def command(
         backend="onnxruntime",
         rule=rule,
         corrections=corrections,
+        effort=effort,
+        minutes=minutes,
         cache=cache,
         max_calib=max_calib,
         recalibrate=recalibrate,

@@ -130,6 +130,7 @@ _STAGES = {
     "channels": "comparing channels",
     "calibrate": "calibrating",
     "rules": "comparing calibration rules",
+    "cost": "timing one inference",
     "thresholds": "trying thresholds of single tensors",
     "compile": "building the engine",
     "search": "searching the plan",

@@ -126,6 +126,21 @@ SearchFaces = Annotated[
         rich_help_panel=ACCURACY,
     ),
 ]
+Effort = Annotated[
+    str,
+    typer.Option(
+        help="How much is tried: auto (what --time allows), full, reduced or least.", rich_help_panel=ACCURACY
+    ),
+]
+Minutes = Annotated[
+    float,
+    typer.Option(
+        "--time",
+        min=0,
+        help="Minutes the build may take; what is tried is cut to it (0: all).",
+        rich_help_panel=ACCURACY,
+    ),
+]
 Target = Annotated[Optional[str], typer.Option(help="sm86 (A10G) and the like, or cpu.", rich_help_panel=ENGINE)]
 Backend = Annotated[str, typer.Option(help="auto, tensorrt, tensorrt-rtx or onnxruntime.", rich_help_panel=ENGINE)]
 Cache = Annotated[Path, typer.Option(help="Where calibrations are stored.")]

@@ -17,6 +17,7 @@ from trt_facefusion.cli import console, options
 from trt_facefusion.documents import DocumentError, parse_json, read_bytes
 from trt_facefusion.errors import BadInputError
 from trt_facefusion.files import write_atomic
+from trt_facefusion.pipeline.effort import MINUTES, level_named
 from trt_facefusion.pipeline.planning import PlanResult, make_plan
 from trt_facefusion.pipeline.record import SEARCH
 from trt_facefusion.pipeline.settings import BuildSettings
@@ -53,6 +54,8 @@ def command(
     min_identity: options.MinIdentity = None,
     repairs: options.Repairs = 3,
     search_faces: options.SearchFaces = 0,
+    effort: options.Effort = "auto",
+    minutes: options.Minutes = MINUTES,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="plan.yaml to write, and search.json and search.svg beside it.")
     ] = Path("plan.yaml"),
@@ -70,6 +73,7 @@ def command(
         _require_unedited(output)
     limits = {"--max-calib": max_calib, "--max-eval": max_eval, "--search-faces": search_faces}
     options.check_numbers(rule, corrections, limits)
+    level_named(effort)
     source = options.source_of(onnx, checkpoint, model, weights_key)
     settings = BuildSettings(
         source=source,
@@ -91,6 +95,8 @@ def command(
         max_perceptual=max_lpips,
         min_identity=min_identity,
         search_faces=search_faces,
+        effort=effort,
+        minutes=minutes,
         repairs=repairs,
         table=table,
     )

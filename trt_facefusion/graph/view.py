@@ -10,6 +10,7 @@ from onnx import TensorProto, numpy_helper
 
 from trt_facefusion.graph.masks import masked_tensors
 from trt_facefusion.graph.sizes import ONLY_THE_SHAPE, size_nodes
+from trt_facefusion.messages import hash_model
 from trt_facefusion.types import Array
 
 FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16})
@@ -29,6 +30,11 @@ class GraphView:
                     self.consumers[name].append(node)
         self.input_names = [value.name for value in model.graph.input]
         self.output_names = [value.name for value in model.graph.output]
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the model's serialised form, weights included; takes seconds where they are large, but once."""
+        return hash_model(self.model).hexdigest()
 
     @cached_property
     def _constants(self) -> dict[str, TensorProto]:

@@ -15,7 +15,7 @@ and its range only, and stays right whichever other layers a plan raises.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
@@ -73,6 +73,10 @@ class Layer:
             seen = values[:, :, top : top + rows : strides[0], left : left + cols : strides[1]]
             yield slice(index, None, len(taps)), seen.transpose(1, 0, 2, 3).reshape(values.shape[1], -1)
 
+    def without_weights(self) -> Layer:
+        """The layer for `Moments`, which need its columns but not what is in them."""
+        return replace(self, matrix=np.broadcast_to(np.zeros(1), self.matrix.shape))
+
     def inputs(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
         """The node's FP32 input as the quantiser gets it: padded, scaled and shifted."""
         if self.node.op_type == "Conv":
@@ -120,7 +124,7 @@ class Moments:
 
     def __init__(self, layer: Layer) -> None:
         columns = layer.matrix.shape[1]
-        self.layer = layer
+        self.layer = layer.without_weights()
         self.count = 0
         self._exact, self._rounded, self._squares = np.zeros(columns), np.zeros(columns), np.zeros(columns)
 

@@ -13,6 +13,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from trt_facefusion.graph import GraphView
+from trt_facefusion.messages import without_weights
 from trt_facefusion.types import Array
 
 SWITCHES = "precision_switches"
@@ -27,19 +28,20 @@ def switched(view: GraphView, lowered: onnx.ModelProto, groups: Sequence[Sequenc
     """
     group_of = {name: index for index, names in enumerate(groups) for name in names}
     branches = _Branches(view, lowered)
-    nodes = [_selector(index) for index in range(len(groups))]
+    result = without_weights(view.model, 0)
+    del result.graph.node[:], result.graph.initializer[:]
+    nodes = result.graph.node
+    nodes.extend(_selector(index) for index in range(len(groups)))
     for node in view.model.graph.node:
         if node.name not in group_of:
             nodes.append(node)
             continue
-        taken = branches.lowered(node.name)
-        other = branches.original(node)
+        # Put in at once, one branch at a time: the weights of all branches take several times the model's memory.
+        made = nodes.add()
         flag = _flag(group_of[node.name])
-        nodes.append(helper.make_node("If", [flag], list(node.output), node.name, then_branch=taken, else_branch=other))
-    result = onnx.ModelProto()
-    result.CopyFrom(view.model)
-    del result.graph.node[:]
-    result.graph.node.extend(nodes)
+        made.CopyFrom(helper.make_node("If", [flag], list(node.output), node.name))
+        made.attribute.append(helper.make_attribute("then_branch", branches.lowered(node.name)))
+        made.attribute.append(helper.make_attribute("else_branch", branches.original(node)))
     result.graph.input.append(helper.make_tensor_value_info(SWITCHES, TensorProto.BOOL, [len(groups)]))
     indices = [numpy_helper.from_array(np.array(i, np.int64), f"{_flag(i)}__index") for i in range(len(groups))]
     result.graph.initializer.extend([*_used(result, view), *indices])
@@ -55,11 +57,9 @@ def _selector(index: int) -> onnx.NodeProto:
 
 
 def _used(result: onnx.ModelProto, view: GraphView) -> list[onnx.TensorProto]:
-    """Take the constants out of ``result`` that only branches hold; gives none back."""
+    """The constants that nodes outside of branches read."""
     read = {name for node in result.graph.node for name in node.input}
-    kept = [tensor for tensor in result.graph.initializer if tensor.name in read]
-    del result.graph.initializer[:]
-    return kept
+    return [tensor for tensor in view.model.graph.initializer if tensor.name in read]
 
 
 class _Branches:

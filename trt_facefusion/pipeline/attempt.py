@@ -20,7 +20,6 @@ from trt_facefusion.calibration import Batches, compare
 from trt_facefusion.calibration.cache import cache_path, load_named
 from trt_facefusion.calibration.table import CalibrationTable
 from trt_facefusion.errors import BuildError, GateError
-from trt_facefusion.export import model_digest
 from trt_facefusion.lowering import lower
 from trt_facefusion.lowering.equalise import equalised, ranges_between
 from trt_facefusion.messages import serialised
@@ -159,7 +158,7 @@ class Attempts:
     @property
     def _our_table(self) -> Path:
         s = self.context.settings
-        return s.table or cache_path(s.cache, s.source.name, model_digest(self.context.prepared.model))
+        return s.table or cache_path(s.cache, s.source.name, self.context.view.digest)
 
     def _batches(self) -> Batches:
         context = self.context
@@ -198,14 +197,14 @@ class Attempts:
         if self.context.settings.table is None:
             require_writable(self.context.settings.cache)
         else:
-            load_named(self.context.settings.table, model_digest=model_digest(self.context.prepared.model))
+            load_named(self.context.settings.table, model_digest=self.context.view.digest)
 
     def plan(self, precision: Precision) -> Plan:
         """The user's plan, the searched one or that of the rules, with nothing cheaper than ``precision``."""
         s = self.context.settings
         view = self.context.view
         if s.plan is not None:
-            plan = read_plan(s.plan, view, model_digest(view.model), s.source.name)
+            plan = read_plan(s.plan, view, view.digest, s.source.name)
         elif precision is Precision.FP32:
             plan = plan_by_rules(view, {}, s.source.name)
         elif precision is Precision.INT8 and self._searches:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -58,6 +59,8 @@ class BuildResult:
     engines: tuple[EngineResult, ...]
     record: RunRecord | None = None
     """What the report shows; None where every engine was up to date."""
+    cost: Mapping[str, Any] | None = None
+    """What it was expected to cost, and how much it tried; None where every engine was up to date."""
 
     def as_dict(self) -> dict[str, Any]:
         """The result as ``--json`` prints it."""
@@ -65,6 +68,7 @@ class BuildResult:
             "schema": 1,
             "model": self.model,
             "seconds": round(self.seconds, 2),
+            "cost": None if self.cost is None else dict(self.cost),
             "engines": [_engine_dict(engine) for engine in self.engines],
         }
 
@@ -113,7 +117,8 @@ def build(settings: BuildSettings, progress: Progress = silent, note: Note | Non
         tell_stale(context, builder.store)
         seconds = time.perf_counter() - started
         record = _record(builder, engines, seconds) if builder.fresh else None
-    return BuildResult(settings.source.name, seconds, engines, record)
+        cost = context.cost.as_dict() if builder.fresh else None
+    return BuildResult(settings.source.name, seconds, engines, record, cost)
 
 
 def _record(builder: _Builder, engines: tuple[EngineResult, ...], seconds: float) -> RunRecord:
@@ -219,6 +224,7 @@ class _Builder:
             if is_one_piece(self.context.prepared.model):  # else only smaller types can be built
                 self.context.choice.backend.check(serialised(self.context.prepared.model))
             self.context.check_source()
+            self.context.cost  # noqa: B018  # told before what takes long
 
     def _make(self, precision: Precision) -> tuple[Made, float]:
         started = time.perf_counter()
@@ -335,6 +341,7 @@ def _manifest(
                 "limits": asdict(attempts.gate(precision)),
                 "looks": context.look.as_dict(),
                 **({} if s.noise is None else {"noise": {"fixed": s.noise, "nodes": list(context.original.fixed)}}),
+                "effort": context.cost.record(),
                 "repairs": [asdict(repair) for repair in made.repairs],
                 **({} if made.recalibration is None else {"recalibration": made.recalibration}),
             },
@@ -353,5 +360,5 @@ def _manifest(
         verified_with=f"onnxruntime {onnxruntime.__version__}{stand_in}",
         kernels=engine.kernels,
         pins=engine.pins,
-        command=build_arguments(s),
+        command=build_arguments(replace(s, effort=context.level.name) if context.cost.cut else s),
     )

@@ -21,12 +21,12 @@ from trt_facefusion.calibration.reader import Batches
 from trt_facefusion.calibration.resume import Checkpoint
 from trt_facefusion.calibration.table import CalibrationTable
 from trt_facefusion.errors import CalibrationCacheError, StoreError
-from trt_facefusion.export import model_digest
 from trt_facefusion.graph import GraphView
 from trt_facefusion.lowering.affine import Affines, equalised_name
 from trt_facefusion.lowering.equalise import affines, candidates, scaled_by
 from trt_facefusion.pipeline.choose import affines_of, choose, spread, with_aliases
 from trt_facefusion.pipeline.context import VALUES_OF, Context
+from trt_facefusion.pipeline.effort import FULL
 from trt_facefusion.pipeline.settings import CHANNELS, parse_corrections
 from trt_facefusion.precision import Seen, plan_by_rules, quantisable
 from trt_facefusion.presets import Preset
@@ -34,7 +34,7 @@ from trt_facefusion.types import Precision, Progress, silent
 
 _SHOWN = 5
 
-GLANCE_FACES = 64
+GLANCE_FACES = FULL.look_faces
 """Calibration faces that are looked at for the ranges of channels, and of what INT8 does not read."""
 
 # Nodes that only move values: their output has the histogram of their input.
@@ -65,7 +65,7 @@ def read_by_int8(view: GraphView) -> set[str]:
 def table_path(context: Context) -> Path:
     """Where the table of this model is written: the file that the user named, or one in the cache."""
     s = context.settings
-    return s.table_file or cache_path(s.cache, s.source.name, model_digest(context.prepared.model))
+    return s.table_file or cache_path(s.cache, s.source.name, context.view.digest)
 
 
 def partial_path(table: Path) -> Path:
@@ -115,7 +115,7 @@ class Ranges:
         path = self.context.settings.table
         if path is None:
             return None
-        table = load_named(path, model_digest=model_digest(self.context.prepared.model))
+        table = load_named(path, model_digest=self.context.view.digest)
         found = fit(table, self.context.view)
         require_int8(self.context.view, found.amax, path)
         if table.zeros:
@@ -226,7 +226,7 @@ class Ranges:
 
 def _cached_or_collected(context: Context) -> Calibration:
     s = context.settings
-    digest = model_digest(context.prepared.model)
+    digest = context.view.digest
     faces = context.faces[0]
     settings: dict[str, str | int | float | bool | None] = {
         "preset": repr(s.preset),
@@ -234,6 +234,8 @@ def _cached_or_collected(context: Context) -> Calibration:
         "taken": "some values",
         "channels": _channels(context),
     }
+    looked = context.level.look_faces
+    settings |= {} if looked == GLANCE_FACES else {"looked": looked}
     settings |= {name: digest for name, digest in context.digests.items() if name.startswith(VALUES_OF)}
     path = table_path(context)
     if not s.recalibrate:
@@ -243,7 +245,7 @@ def _cached_or_collected(context: Context) -> Calibration:
             return found
         _explain(context, found)
     batches = Batches(context.feeder(faces), len(faces), context.smallest_batch)
-    few = faces.subset(spread(len(faces), GLANCE_FACES))
+    few = faces.subset(spread(len(faces), looked))
     histograms, by_tensor = counted(
         context.view,
         Batches(context.feeder(few), len(few), context.smallest_batch),
@@ -322,7 +324,7 @@ def seen_channels(context: Context, tensors: list[str], count: int, tail: float 
 
 def _checkpoint(context: Context, parts: list[Any]) -> Checkpoint:
     """The state of this very pass: the same numbers come only from the same library on as many cores."""
-    digest = model_digest(context.prepared.model)
+    digest = context.view.digest
     known = {"model": digest, "parts": parts, "runs": f"{onnxruntime.__version__} on {os.cpu_count()}"}
     checkpoint = Checkpoint(partial_path(table_path(context)), known)
     done, _ = checkpoint.load()

@@ -18,21 +18,18 @@ from trt_facefusion.calibration.thresholds import parse_rule
 from trt_facefusion.lowering.affine import Affine, Affines, equalised_name
 from trt_facefusion.pipeline.context import Context
 from trt_facefusion.pipeline.descent import Candidate, Descended, descend, distinct
+from trt_facefusion.pipeline.effort import FULL, Level
 from trt_facefusion.pipeline.trials import Trials
 from trt_facefusion.precision import Plan, Seen, plan_by_rules
 from trt_facefusion.types import Precision
 
 AUTO = "auto"
-AUTO_RULES = ("entropy", "mse", "percentile:99.99", "percentile:99.999", "max")
+AUTO_RULES = FULL.rules
 TENSOR_RULES = (*AUTO_RULES, "percentile:99.97", "percentile:99.9")
 """Single tensors may clip more than a whole table should."""
 
-VALIDATION_FACES = 16
+VALIDATION_FACES = FULL.validation_faces
 """Calibration faces on which `auto` compares the rules: the verification faces must not choose anything."""
-
-TRIAL_PICTURES = 256
-"""INT8 pictures that the search for single tensors' thresholds may paint, or as many as there are faces to calibrate
-on: it never costs much more than the pass."""
 
 _VERSION = 1
 """Rises when a choice would come out otherwise: those in caches are then made anew."""
@@ -74,7 +71,7 @@ def choose(
     stays the rule of every tensor.
     """
     plan = plan_by_rules(context.view, amax, calibration.model, seen)
-    key = _key(context.settings.rule, context.settings.corrections, plan)
+    key = _key(context.settings.rule, context.settings.corrections, plan, context.level)
     if calibration.choice is not None and calibration.choice.key == key:
         context.note(f"thresholds: {described(calibration.choice)}, as the cache says")
         return calibration.choice
@@ -94,13 +91,13 @@ class _Chooser:
         self, context: Context, calibration: Calibration, aliases: Mapping[str, str], plan: Plan, key: str
     ) -> None:
         self.context, self.calibration, self.aliases, self.plan, self.key = context, calibration, aliases, plan, key
-        self.faces = spread(len(context.faces[0]), VALIDATION_FACES)
+        self.faces = spread(len(context.faces[0]), context.level.validation_faces)
         self.wanted = context.paint_reference(context.faces[0], "reference pictures", self.faces)
         self.tried: dict[str, float] = {}
 
     def choose(self) -> Choice:
         asked = self.context.settings.rule
-        rules = AUTO_RULES if asked == AUTO else (asked,)
+        rules = self.context.level.rules if asked == AUTO else (asked,)
         first, *others = (True, False) if self.calibration.exponents else (False,)
         if self.context.settings.corrections != AUTO:
             others = []  # what was named is done
@@ -137,7 +134,9 @@ class _Chooser:
     def _by_tensor(self, trials: Trials, rule: str, equalised: bool) -> Choice:
         candidates = self._candidates(trials, rule, equalised)
         half = max(len(self.faces) // 2, 1)
-        budget = max(TRIAL_PICTURES, len(self.context.faces[0])) // half
+        budget = self.context.level.trials(len(self.context.faces[0])) // half
+        if not budget:
+            return self._choice(trials, rule, equalised)
         needed = 1 + sum(len(candidate.others) + 2 for candidate in candidates)
         self.context.note(
             f"thresholds of {len(candidates)} tensors: at most {min(budget, needed)} trials of {half} faces"
@@ -199,7 +198,8 @@ def _label(rule: str, equalised: bool) -> str:
     return f"{rule}, equalised" if equalised else rule
 
 
-def _key(asked: str, corrections: str, plan: Plan) -> str:
-    rules = [AUTO_RULES, TENSOR_RULES]
-    parts = [_VERSION, asked, corrections == AUTO, rules, VALIDATION_FACES, sorted(plan.names(Precision.INT8))]
+def _key(asked: str, corrections: str, plan: Plan, level: Level) -> str:
+    rules = [level.rules, TENSOR_RULES]
+    parts: list[object] = [_VERSION, asked, corrections == AUTO, rules, level.validation_faces]
+    parts += [sorted(plan.names(Precision.INT8)), *([] if level is FULL else [level.trial_pictures])]
     return hashlib.sha256(json.dumps(parts).encode("utf-8")).hexdigest()

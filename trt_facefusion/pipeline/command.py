@@ -24,6 +24,8 @@ _PLAIN = {
     "max_perceptual": "--max-lpips",
     "min_identity": "--min-identity",
     "search_faces": "--search-faces",
+    "effort": "--effort",
+    "minutes": "--time",
     "repairs": "--repairs",
     "max_calib": "--max-calib",
     "max_eval": "--max-eval",

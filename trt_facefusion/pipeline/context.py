@@ -23,6 +23,8 @@ from trt_facefusion.files import read_regular
 from trt_facefusion.graph import GraphView, PreparedModel, input_specs
 from trt_facefusion.graph.batch import require_samples_apart
 from trt_facefusion.graph.noise import parse_noise, require_no_noise
+from trt_facefusion.pipeline.cost import Paced, cost_of, task_of, timed
+from trt_facefusion.pipeline.effort import TOLD_SECONDS, Cost, Level
 from trt_facefusion.pipeline.feeds import Feeder, Painter, input_shapes, projection_of
 from trt_facefusion.pipeline.fitted import Fitted, fitted, require_batch
 from trt_facefusion.pipeline.original import Original, without_noise
@@ -41,6 +43,9 @@ Note = Callable[[str], None]
 BATCH = 4
 """Samples that the search and corrections run at a time, where the model allows: enough to fill two cores, and small
 enough that activations stay near the caches."""
+
+_BATCH_BYTES = 128 << 20
+"""What the largest activation of a batch may take: of networks for 512 px and more, single faces fill the cores."""
 
 VALUES_OF = "values of "
 """How the digest of a file input's values is called: the preset only names the file."""
@@ -246,7 +251,11 @@ class Context:
         """Samples per inference."""
         if self.one_at_a_time:
             return 1
-        return BATCH if self.prepared.dynamic_batch else self.prepared.fixed_batch
+        if not self.prepared.dynamic_batch:
+            return self.prepared.fixed_batch
+        names = (name for node in self.view.float_nodes() for name in node.output)
+        largest = 4 * max((self.view.per_sample(name) for name in names), default=0)
+        return max(min(BATCH, _BATCH_BYTES // max(largest, 1)), 1)
 
     @property
     def smallest_batch(self) -> int:
@@ -256,6 +265,26 @@ class Context:
     def painter(self, faces: FaceSet) -> Painter:
         """Runs models on ``faces``."""
         return Painter(self.feeder(faces), str(self.preset.output.name), self.batch)
+
+    @cached_property
+    def cost(self) -> Cost:
+        """What the build is expected to cost, and how much it therefore tries; told when first asked for."""
+        calib, held_out = self.faces
+        feeds = self.feeder(calib)(range(min(self.smallest_batch, len(calib))))
+        self.progress("cost", 0, 0)
+        timing = timed(self.prepared.model, feeds, self.smallest_batch)
+        stores = self.choice.backend.name == "onnxruntime"
+        task = task_of(self.settings, self.view, len(calib), len(held_out), stores)
+        cost = cost_of(self.settings, task, timing)
+        if cost.chosen.seconds >= TOLD_SECONDS or cost.cut:
+            self.note(cost.told())
+            self.progress = Paced(self.progress, self.note, cost.chosen.seconds)
+        return cost
+
+    @property
+    def level(self) -> Level:
+        """Limits of what is tried."""
+        return self.cost.chosen.level
 
     @property
     def judged_batch(self) -> int:

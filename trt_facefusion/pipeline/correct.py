@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,6 +11,7 @@ from onnx import TensorProto
 
 from trt_facefusion.accuracy.metrics import ssim
 from trt_facefusion.calibration.collect import open_session, run_batch
+from trt_facefusion.graph import GraphView
 from trt_facefusion.lowering import lower
 from trt_facefusion.lowering.affine import Affines, equalised_name
 from trt_facefusion.lowering.corrections import (
@@ -25,8 +26,9 @@ from trt_facefusion.lowering.corrections import (
 )
 from trt_facefusion.lowering.grid import fake_quantised
 from trt_facefusion.lowering.rounding import MAX_COLUMNS, Covariance, rounded
-from trt_facefusion.pipeline.choose import VALIDATION_FACES, spread
+from trt_facefusion.pipeline.choose import spread
 from trt_facefusion.pipeline.context import Context
+from trt_facefusion.pipeline.effort import FULL
 from trt_facefusion.pipeline.settings import LAYERS, parse_corrections
 from trt_facefusion.precision import Plan
 from trt_facefusion.runtime.onnxruntime import OnnxRuntimeRunner
@@ -35,11 +37,14 @@ from trt_facefusion.types import Array, Precision
 AUTO = (("bias",), ("scales", "bias"))
 """What `auto` tries of the corrections of layers."""
 
-CORRECTING_FACES = 32
+CORRECTING_FACES = FULL.correcting_faces
 """Calibration faces that layers' inputs are taken from."""
 _ROUNDING_FACES, _ROUNDING_POSITIONS = 16, 256
 _ROUNDING_BYTES = 1 << 30
 """Covariances that are held at a time; more take more passes over the faces."""
+
+_INPUTS_BYTES = 1 << 30
+"""Inputs of layers that leave the network at a time; more take more passes over the faces."""
 
 Kinds = tuple[str, ...]
 
@@ -84,12 +89,13 @@ class Correcting:
         best = min(drops, key=lambda kinds: drops[kinds]) if wanted is None else candidates[0]
         shown = ", ".join(f"{name} {drop:.3%}" for name, drop in sorted(self.tried.items(), key=lambda item: item[1]))
         self.context.note(f"layers corrected: {' + '.join(best) or 'none'}; SSIM drop on calibration faces: {shown}")
+        self._made = {kinds: made for kinds, made in self._made.items() if kinds == best}
         return best
 
     def _measure(self, plan: Plan) -> Callable[[Kinds], float]:
         context = self.context
         faces = context.faces[0]
-        chosen = spread(len(faces), VALIDATION_FACES)
+        chosen = spread(len(faces), context.level.validation_faces)
         wanted = context.paint_reference(faces, "reference pictures", chosen).clip(0, 1)
         painter = context.painter(faces)
 
@@ -109,7 +115,7 @@ class Correcting:
         new = [name for name in names if name not in known]
         if new:
             known |= dict.fromkeys(new)
-            known |= self._compute({name: layer for name in new if (layer := self._layer(name)) is not None}, kinds)
+            known |= self._compute(new, kinds)
         return {name: correction for name in names if (correction := known[name]) is not None}
 
     def _layer(self, name: str) -> Layer | None:
@@ -118,12 +124,20 @@ class Correcting:
         amax = self.table[tensor if affine is None else equalised_name(tensor)]
         return layer_of(self.context.view, name, affine, amax, TensorProto.FLOAT16)
 
-    def _compute(self, layers: Mapping[str, Layer], kinds: Kinds) -> dict[str, Correction]:
-        moments = self._measured(layers)
+    def _layers(self, names: Sequence[str]) -> Iterator[tuple[str, Layer]]:
+        """The layers that can be corrected, one at a time: in float64, all weights take twice the network's memory."""
+        for name in names:
+            layer = self._layer(name)
+            if layer is not None:
+                yield name, layer
+
+    def _compute(self, names: Sequence[str], kinds: Kinds) -> dict[str, Correction]:
+        moments = self._measured(names)
         scales = {
-            name: weight_scales(layer, moments[name] if "scales" in kinds else None) for name, layer in layers.items()
+            name: weight_scales(layer, moments[name] if "scales" in kinds else None)
+            for name, layer in self._layers(names)
         }
-        steps = self._rounded(layers, scales) if "rounding" in kinds else {}
+        steps = self._rounded(dict(self._layers(names)), scales) if "rounding" in kinds else {}
         return {
             name: corrected(
                 layer,
@@ -131,15 +145,17 @@ class Correcting:
                 scales[name],
                 moments[name] if "bias" in kinds else None,
             )
-            for name, layer in layers.items()
+            for name, layer in self._layers(names)
         }
 
-    def _measured(self, layers: Mapping[str, Layer]) -> dict[str, Moments]:
-        new = {name: Moments(layer) for name, layer in layers.items() if name not in self._moments}
+    def _measured(self, names: Sequence[str]) -> dict[str, Moments]:
+        new = {name: Moments(layer) for name, layer in self._layers(names) if name not in self._moments}
         if new:
-            for values in self._inputs({name: layers[name] for name in new}, CORRECTING_FACES, "layers' inputs"):
-                for name, moments in new.items():
-                    moments.add(values[layers[name].node.input[0]])
+            for group in by_memory(self.context.view, list(new), self.context.smallest_batch):
+                layers = {name: new[name].layer for name in group}
+                for values in self._inputs(layers, self.context.level.correcting_faces, "layers' inputs"):
+                    for name, layer in layers.items():
+                        new[name].add(values[layer.node.input[0]])
             self._moments |= new
         return self._moments
 
@@ -147,7 +163,9 @@ class Correcting:
         steps = {}
         for group in _groups(layers):
             covariances = {name: Covariance(layer) for name, layer in group.items()}
-            for values in self._inputs(group, _ROUNDING_FACES, "rounding weights"):
+            for values in self._inputs(
+                group, min(_ROUNDING_FACES, self.context.level.correcting_faces), "rounding weights"
+            ):
                 for name, covariance in covariances.items():
                     layer = group[name]
                     exact = layer.inputs(values[layer.node.input[0]])
@@ -160,7 +178,7 @@ class Correcting:
         """FP32 activations that ``layers`` read, batch by batch."""
         context = self.context
         faces = context.faces[0]
-        feeder, chosen = context.feeder(faces), correcting_faces(len(faces), count)
+        feeder, chosen = context.feeder(faces), correcting_faces(len(faces), count, context.level.validation_faces)
         names = list(dict.fromkeys(layer.node.input[0] for layer in layers.values()))
         fed = [name for name in names if name in context.view.input_names]
         tapped = [name for name in names if name not in fed]
@@ -172,12 +190,29 @@ class Correcting:
             context.progress(stage, start + len(part), len(chosen))
 
 
-def correcting_faces(count: int, limit: int) -> list[int]:
+def correcting_faces(count: int, limit: int, tried_on: int = FULL.validation_faces) -> list[int]:
     """At most ``limit`` of ``count`` faces, none of which corrections are tried on, where there are enough for that."""
-    tried = set(spread(count, VALIDATION_FACES))
+    tried = set(spread(count, tried_on))
     others = [index for index in range(count) if index not in tried]
-    pool = others if len(others) >= VALIDATION_FACES else list(range(count))
+    pool = others if len(others) >= tried_on else list(range(count))
     return [pool[index] for index in spread(len(pool), limit)]
+
+
+def by_memory(view: GraphView, names: Sequence[str], batch: int, most: int = _INPUTS_BYTES) -> list[list[str]]:
+    """``names`` of layers in groups: the inputs of each, for ``batch`` faces, take ``most`` bytes or are one tensor."""
+    groups: list[list[str]] = []
+    tensors: set[str] = set()
+    held = 0
+    for name in names:
+        tensor = view.nodes[name].input[0]
+        size = 0 if tensor in tensors else 4 * batch * view.per_sample(tensor)
+        if not groups or (size and held + size > most):
+            groups.append([])
+            tensors, held, size = set(), 0, 4 * batch * view.per_sample(tensor)
+        groups[-1].append(name)
+        tensors.add(tensor)
+        held += size
+    return groups
 
 
 def _groups(layers: Mapping[str, Layer]) -> Iterator[dict[str, Layer]]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -24,9 +25,11 @@ from trt_facefusion.messages import hash_model
 from trt_facefusion.pipeline.feeds import Painter
 from trt_facefusion.precision.search import Choice, Figures
 from trt_facefusion.runtime.onnxruntime import own_fault
-from trt_facefusion.sessions import open_session, session_options
+from trt_facefusion.sessions import open_made, session_options
 from trt_facefusion.types import Array, Progress, silent
 
+_HASHED_AT_ONCE = 256 << 20
+"""Weights of more than this are hashed one after the other, without a copy of all."""
 _MAX_WORKERS = 8
 """Inferences at a time: each holds a set of activations."""
 
@@ -63,13 +66,14 @@ class Metrics:
 class Meter:
     """Measures plans of a switched model (see `lowering.switch`) against the same model with every switch off.
 
-    ``known`` are measurements from before, choice -> figures: they are not made again. ``passes`` counts inferences of
-    single faces, ``seconds`` the time that they took.
+    ``make`` makes that model, which holds every weight twice: it is kept neither while the session is open nor after
+    `close`. ``known`` are measurements from before, choice -> figures: they are not made again. ``passes`` counts
+    inferences of single faces, ``seconds`` the time that they took.
     """
 
     def __init__(
         self,
-        model: onnx.ModelProto,
+        make: Callable[[], onnx.ModelProto],
         groups: int,
         painter: Painter,
         faces: Sequence[int],
@@ -80,17 +84,19 @@ class Meter:
         self.faces = list(faces)
         self.known: dict[Choice, Figures] = dict(known or {})
         self.passes, self.seconds = 0, 0.0
-        self._model = model
+        self._make = make
+        self._model: onnx.ModelProto | None = None
         self._session: Any = None
         self._a_plan = 0.0
         self._batches: list[list[int]] = []
         self._feeds: list[Mapping[str, Array]] = []
         self._wanted: list[Pictures] = []
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Digest of everything that decides a measurement: model, scales, weights, groups, faces, metrics, versions."""
-        digest = hash_model(self._model)
+        self._model = self._make()
+        digest = hash_model(self._model, _HASHED_AT_ONCE)
         feeds = self.painter.feeder(self.faces)
         for name in sorted(feeds):
             digest.update(np.ascontiguousarray(feeds[name]).tobytes())
@@ -116,6 +122,14 @@ class Meter:
             self.passes += len(new) * len(self.faces)
             self.seconds += time.perf_counter() - started
         return [self.known[choice] for choice in choices]
+
+    def _taken(self) -> onnx.ModelProto:
+        model, self._model = self._model or self._make(), None
+        return model
+
+    def close(self) -> None:
+        """Free the session; another measurement opens it again."""
+        self._session = self._model = None
 
     def _map(self, tasks: Sequence[tuple[Choice, int]]) -> list[tuple[NDArray[np.float64], ...]]:
         pool = ThreadPoolExecutor(_workers())
@@ -143,7 +157,7 @@ class Meter:
             options = session_options(max((os.cpu_count() or 1) // _workers(), 1), spin=False)
             options.add_session_config_entry("session.disable_quant_qdq", "1")
             try:
-                self._session = open_session(self._model, options)
+                self._session = open_made(self._taken, options)
             except TrtFaceFusionError:
                 raise
             except Exception as error:  # the same

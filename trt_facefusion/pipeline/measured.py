@@ -11,7 +11,6 @@ from typing import Any
 from trt_facefusion.calibration.cache import cache_path
 from trt_facefusion.documents import DocumentError, decode, parse_json, read_bytes
 from trt_facefusion.errors import StoreError
-from trt_facefusion.export import model_digest
 from trt_facefusion.files import write_atomic
 from trt_facefusion.pipeline.context import Context
 from trt_facefusion.precision.search import Choice, Figures
@@ -35,7 +34,7 @@ class Measured:
     @classmethod
     def beside(cls, context: Context, section: str, key: str) -> Measured:
         """What is known of the context's model; nothing where the file is missing, damaged or has another key."""
-        table = cache_path(context.settings.cache, context.settings.source.name, model_digest(context.prepared.model))
+        table = cache_path(context.settings.cache, context.settings.source.name, context.view.digest)
         path = table.with_name(table.name.removesuffix(".cache") + SUFFIX)
         found = {} if context.settings.recalibrate else _read(path).get(section, {})
         if isinstance(found, dict) and found.get("key") == key:

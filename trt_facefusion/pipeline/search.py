@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import onnx
 
 from trt_facefusion.accuracy.gate import Gate
 from trt_facefusion.accuracy.judge import Accuracy
@@ -25,13 +26,8 @@ from trt_facefusion.pipeline.measure import Meter, Metrics
 from trt_facefusion.pipeline.measured import Measured
 from trt_facefusion.precision import Plan
 from trt_facefusion.precision.groups import Group, group_candidates, merge_quiet
-from trt_facefusion.precision.search import Budget, Choice, Effort, Figures, Found, as_dict, effort, search
+from trt_facefusion.precision.search import Budget, Choice, Effort, Figures, Found, as_dict, search
 from trt_facefusion.types import Precision
-
-FACES = 16
-"""Calibration faces that plans are measured on, where the work allows."""
-WORK_MACS = 20e12
-"""MACs that a search spends at most: minutes on two cores, whatever the network."""
 
 TARGETS = (0.003, 0.005, 0.01)
 """Mean SSIM drops to aim at where no limit was asked for: the strictest that leaves ``MOST`` of the work in INT8."""
@@ -89,9 +85,8 @@ class PlanSearch:
     @cached_property
     def _effort(self) -> Effort:
         found = group_candidates(self.context.view, self.widest.names(Precision.INT8))
-        faces = self.context.settings.search_faces or FACES
-        work = WORK_MACS if not self.context.settings.search_faces else float("inf")
-        return effort(len(found), self._total_macs, min(faces, len(self.context.faces[0])), work)
+        faces = len(self.context.faces[0])
+        return self.context.level.search(len(found), self._total_macs, faces, self.context.settings.search_faces)
 
     @property
     def _total_macs(self) -> int:
@@ -121,9 +116,7 @@ class PlanSearch:
     @cached_property
     def meter(self) -> Meter:
         """Measures the plans, with what an earlier search of the same measured."""
-        context, ranges = self.context, self.ranges
-        lowered = lower(context.view, self.widest, ranges.table, Precision.FP32, ranges.affines, self.corrections)
-        model = switched(context.view, lowered, [group.nodes for group in self.groups])
+        context = self.context
         faces = context.faces[0]
         metrics = Metrics(
             PerceptualDistance() if self.gate.max_perceptual is not None else None,
@@ -131,7 +124,12 @@ class PlanSearch:
             context.settings.preset.template,
         )
         chosen = spread(len(faces), self._effort.faces)
-        return Meter(model, len(self.groups), context.painter(faces), chosen, metrics)
+        return Meter(self._switched, len(self.groups), context.painter(faces), chosen, metrics)
+
+    def _switched(self) -> onnx.ModelProto:
+        view, ranges = self.context.view, self.ranges
+        lowered = lower(view, self.widest, ranges.table, Precision.FP32, ranges.affines, self.corrections)
+        return switched(view, lowered, [group.nodes for group in self.groups])
 
     @cached_property
     def _store(self) -> Measured:
@@ -156,6 +154,7 @@ class PlanSearch:
                     break
         finally:
             store.save(meter.known, meter.passes, meter.seconds)  # also what was measured before Ctrl-C
+            meter.close()
         self.chosen = best.choice
         return found
 
@@ -241,6 +240,7 @@ class PlanSearch:
             **described,
             "faces": self._effort.faces,
             "metrics": self.meter.metrics.names,
+            "effort": self.context.cost.record(),
             "passes": self.meter.passes,
             "seconds": round(self.meter.seconds, 2),
             "excluded": dict(self.excluded),

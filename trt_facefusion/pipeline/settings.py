@@ -13,6 +13,7 @@ from trt_facefusion.errors import BadInputError
 from trt_facefusion.export import ModelSource
 from trt_facefusion.faces.embedder import ArcFaceEmbedder, DlibEmbedder, Embedder
 from trt_facefusion.graph.noise import parse_noise
+from trt_facefusion.pipeline.effort import AUTO, MINUTES
 from trt_facefusion.presets import Preset
 from trt_facefusion.store.manifest import build_key
 from trt_facefusion.types import BatchRange, Precision
@@ -32,7 +33,9 @@ class BuildSettings:
     ``max_calib`` and ``max_eval`` of 0 take every face; ``table`` is a calibration cache to use instead of calibrating.
     ``table_file`` is where the calibration is written, if not under its name in ``cache``. Without ``hold_out`` nobody
     is kept for verification. ``planner`` is one of ``PLANNERS``, for where no ``plan`` is named; ``search_faces`` of 0
-    leaves their number to the search. ``noise`` fixes random nodes (`graph.noise.parse_noise`).
+    leaves their number to the search. ``noise`` fixes random nodes (`graph.noise.parse_noise`). ``effort`` is one of
+    `pipeline.effort`, or ``auto``: then what is tried is cut so that the build takes ``minutes`` or so (0: no
+    limit).
     """
 
     source: ModelSource
@@ -55,6 +58,8 @@ class BuildSettings:
     max_perceptual: float | None = None
     min_identity: float | None = None
     search_faces: int = 0
+    effort: str = AUTO
+    minutes: float = MINUTES
     repairs: int = 3
     max_calib: int = 300
     max_eval: int = 128
@@ -135,6 +140,7 @@ def engine_key(settings: BuildSettings, digests: Mapping[str, str], precision: P
             # With --recalibrate TensorRT 10 takes its own table.
             "own_table": settings.recalibrate and digests.get("backend", "").startswith("tensorrt 10"),
             **({} if settings.noise is None else {"noise": str(parse_noise(settings.noise))}),
+            **_effort(settings, precision),
             **digests,
         }
     )
@@ -145,3 +151,10 @@ def _planning(settings: BuildSettings, precision: Precision) -> list[object]:
     if precision is not Precision.INT8:
         return []
     return [settings.planner, settings.search_faces, settings.max_ssim_drop is not None]
+
+
+def _effort(settings: BuildSettings, precision: Precision) -> dict[str, object]:
+    """What was said of effort and time, where that may decide what an engine is."""
+    said = {} if settings.effort == AUTO else {"effort": settings.effort}
+    timed = {} if settings.minutes == MINUTES or said else {"minutes": settings.minutes}
+    return {**said, **timed} if precision is Precision.INT8 else {}

@@ -10,7 +10,6 @@ from typing import Any
 from trt_facefusion.calibration.cache import Calibration, beside
 from trt_facefusion.calibration.choice import Choice
 from trt_facefusion.errors import BadInputError, CalibrationCacheError
-from trt_facefusion.export import model_digest
 from trt_facefusion.pipeline.calibrate import Ranges, require_writable
 from trt_facefusion.pipeline.context import Context, Note
 from trt_facefusion.pipeline.settings import BuildSettings
@@ -57,7 +56,7 @@ def calibrate(settings: BuildSettings, progress: Progress = silent, note: Note |
     ranges = Ranges(context)
     require_writable(ranges.path.parent)
     if settings.table_file is not None and not settings.force:
-        _require_own(settings.table_file, model_digest(context.prepared.model))
+        _require_own(settings.table_file, context.view.digest)
     context.check_source(few=True)
     ranges.table  # noqa: B018  # calibrates, chooses and writes
     choice = ranges.calibration.choice

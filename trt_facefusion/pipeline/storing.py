@@ -24,10 +24,6 @@ ALLOWED = 8e-4
 """SSIM that storing results may cost on top of what the plan costs a GPU."""
 _WORTHWHILE = ALLOWED / 10
 """What a second operator has to win: it takes as long as the first."""
-_TRIALS = 8
-_RANGE_FACES = 32
-_FACES = 8
-"""Calibration faces that channels' ranges are taken from, and those that the cost is measured on."""
 
 
 @dataclass
@@ -61,11 +57,11 @@ class Storing:
 
     @cached_property
     def _channels(self) -> dict[str, ChannelRanges]:
-        return seen_channels(self.context, results(self.context.view), _RANGE_FACES, tail=0)
+        return seen_channels(self.context, results(self.context.view), self.context.level.storing_ranges, tail=0)
 
     def _decide(self, plan: Plan) -> tuple[str, ...]:
         """As few as will do: one after the other, those kept that measurably help."""
-        candidates = self.order(plan)[:_TRIALS]
+        candidates = self.order(plan)[: self.context.level.storing_trials]
         best: tuple[str, ...] = ()
         if not candidates:
             return best
@@ -90,7 +86,7 @@ class Storing:
     def _measure(self, plan: Plan) -> Callable[[tuple[str, ...]], float]:
         context = self.context
         faces = context.faces[0]
-        chosen = spread(len(faces), _FACES)
+        chosen = spread(len(faces), context.level.storing_faces)
         wanted = context.paint_reference(faces, "reference pictures", chosen).clip(0, 1)
         painter = context.painter(faces)
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from trt_facefusion.export import model_digest
 from trt_facefusion.graph import GraphView, Role, attribute, holds_half, makes_indices
 from trt_facefusion.precision.facts import no_kernel
 from trt_facefusion.precision.plan import Plan, PlannedNode, describe
@@ -214,4 +213,4 @@ def plan_by_rules(
     for node in describe(view):
         decision = next(d for rule in RULES if (d := rule(context, node)) is not None)
         nodes.append(replace(node, precision=decision[0], reason=decision[1]))
-    return Plan(model, model_digest(view.model), tuple(nodes))
+    return Plan(model, view.digest, tuple(nodes))
