@@ -223,8 +223,8 @@ class _Builder:
             self.attempts.check_files()
             if is_one_piece(self.context.prepared.model):  # else only smaller types can be built
                 self.context.choice.backend.check(serialised(self.context.prepared.model))
-            self.context.check_source()
             self.context.cost  # noqa: B018  # told before what takes long
+            self.context.check_source()
 
     def _make(self, precision: Precision) -> tuple[Made, float]:
         started = time.perf_counter()

@@ -175,7 +175,8 @@ def steps(task: Task, level: Level) -> dict[str, int]:
         found["storing"] = min(level.storing_ranges, faces) + min(level.storing_faces, faces) * (
             3 + level.storing_trials
         )
-    found["judging"] = task.verification_faces * (1 + task.precisions)
+    # By the file as it was handed in, by the prepared network, and by each engine.
+    found["judging"] = task.verification_faces * (2 + task.precisions)
     return {name: count for name, count in found.items() if count}
 
 
