@@ -214,7 +214,7 @@ ARCHITECTURES = {
     "dfm_224": Architecture(
         stand_in("others", "DFM"),
         {"in_face": (224, 224, 3)},
-        ("in_face=image:224:0:1:bgr:nhwc:template=dfl_whole_face",),
+        ("in_face=image:224:0:1:bgr:nhwc:template=ffhq_512",),
         low=0.0,
         outputs=("out_celeb_face", "out_celeb_face_mask", "out_face_mask"),
     ),
