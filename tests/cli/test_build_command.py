@@ -19,6 +19,16 @@ SCHEMA = {
     "schema": int,
     "model": str,
     "seconds": NUMBER,
+    "cost": {
+        "level": str,
+        "asked": str,
+        "minutes": NUMBER,
+        "inferences": dict,
+        "inferences_full": dict,
+        "seconds_an_inference": NUMBER,
+        "seconds_estimated": NUMBER,
+        "seconds_estimated_full": NUMBER,
+    },
     "engines": [
         {
             "precision": str,
@@ -58,7 +68,9 @@ SCHEMA = {
 
 
 def check(value: Any, schema: Any, where: str = "$") -> None:
-    """Exactly these keys, with values of exactly these types."""
+    """Exactly these keys, with values of exactly these types; no cost where nothing had to be built."""
+    if where == "$.cost" and value is None:
+        return
     if isinstance(schema, dict):
         assert isinstance(value, dict) and list(value) == list(schema), where
         for key, inner in schema.items():
@@ -87,6 +99,7 @@ def test_the_json_is_one_object_of_the_documented_form(command: Command, place: 
     assert engines[0]["weights_bytes"] < engines[1]["weights_bytes"] < engines[2]["weights_bytes"]
     again = command(place.options(fp16=True, fp32=True, json=True))
     check(again.json, SCHEMA)
+    assert outcome.json["cost"]["level"] == "full" and again.json["cost"] is None
     assert all(engine["up_to_date"] for engine in again.json["engines"])
 
 
