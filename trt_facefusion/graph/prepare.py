@@ -102,6 +102,7 @@ def _normalise(work: Work) -> None:
     """Bring the graph, whose inputs are fixed, into the one form."""
     del work.graph.value_info[:]
     work.drop_unused()
+    _drop_empty_ends(work.graph)
     refuse_values(work.graph)
     refuse_operators(work.graph)
     refuse_long_sizes(work.graph)
@@ -119,6 +120,13 @@ def _normalise(work: Work) -> None:
     work.drop_unused()
     _name_nodes(work.graph)
     work.infer()
+
+
+def _drop_empty_ends(graph: onnx.GraphProto) -> None:
+    """Leave optional inputs out where nothing follows them: TensorRT takes no empty name for, say, a bias."""
+    for node in graph.node:
+        while node.input and not node.input[-1]:
+            del node.input[-1]
 
 
 def _name_nodes(graph: onnx.GraphProto) -> None:
