@@ -102,3 +102,14 @@ def test_fifty_thousand_nodes_in_the_wrong_order_are_sorted_in_no_time(tmp_path:
     model.graph.node.extend([helper.make_node("Neg", ["x"], ["t0"]), *nodes][::-1])
     (tmp_path / "net.onnx").write_bytes(model.SerializeToString())
     assert load_model(tmp_path / "net.onnx").graph.node[-1].output[0] == "t20000"
+
+
+def test_a_group_normalisation_of_a_withdrawn_definition_is_read(tmp_path: Path) -> None:
+    net = Net()
+    y = net.op("GroupNormalization", net.conv("x", 3, 4), net.const([1.0, 2.0]), net.const([0.5, 0.0]), num_groups=2)
+    model = net.model({"x": ["N", 3, 8, 8]}, {net.conv(y, 4, 3): ["N", 3, 8, 8]}, opset=18, ir=8)
+    onnx.save(model, tmp_path / "m.onnx")
+    prepared = prepare(load_model(tmp_path / "m.onnx"), PICTURE).model
+    given = feeds(PICTURE)
+    for got, wanted in zip(run(prepared, given).values(), run(model, given).values(), strict=True):
+        np.testing.assert_allclose(got, wanted, atol=1e-4)
