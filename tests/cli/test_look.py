@@ -112,7 +112,7 @@ def test_help_documents_options_and_exit_codes(command: Command) -> None:
     assert "build" in command(["--help"]).out
     outcome = command(["build", "--help"])
     assert outcome.code == 0
-    for text in ("--int8", "--calib", "--json", "else the bundled one", "else 0.01", "NAME=image:SIZE:MIN:MAX[:bgr]"):
+    for text in ("--int8", "--calib", "--json", "else the bundled one", "else 0.01", "NAME=image:SIZE:MIN:MAX"):
         assert text in " ".join(outcome.out.replace("│", " ").split())
     for code in ("0  all right", "2  bad input", "3  accuracy gate", "6  the store", "141  whoever", "130  inter"):
         assert code in outcome.out

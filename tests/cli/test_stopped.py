@@ -84,8 +84,8 @@ def test_a_signal_from_outside(start: Start, place: Workplace, line: str, signum
 
 
 def test_ctrl_c_while_the_program_is_still_loading(start: Start) -> None:
-    hook = "import builtins; load = builtins.__import__; builtins.__import__ = lambda name, *rest: "
-    hook += "exec('raise KeyboardInterrupt') if name == 'trt_facefusion.cli.app' else load(name, *rest)"
+    hook = "import builtins; load = builtins.__import__; builtins.__import__ = lambda name, *rest, **named: "
+    hook += "exec('raise KeyboardInterrupt') if name == 'trt_facefusion.cli.app' else load(name, *rest, **named)"
     process = start(["presets", "--json"], hook)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130

@@ -119,12 +119,12 @@ def test_json_in_this_process_is_one_object_too(capsys: pytest.CaptureFixture[st
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="no SIGHUP here")
-def test_a_closed_terminal_ends_a_build_like_ctrl_c(start: Any, place: Workplace) -> None:
+def test_a_hang_up_ends_a_build_like_ctrl_c(start: Any, place: Workplace) -> None:
     process = start(place.options())
     assert any("reading the model" in line for line in process.stderr)
     process.send_signal(signal.SIGHUP)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 130 and "interrupted" in err and "Traceback" not in err
+    assert process.returncode == 129 and "interrupted" in err and "Traceback" not in err
     assert [name for name in place.left_behind() if Path(name).name.startswith(".")] == []
 
 

@@ -25,11 +25,14 @@ READER_GONE = 141
 
 def main() -> None:
     """Run the command line that the process was started with, and exit with its code."""
-    _prepare_streams()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # containers and CI stop a build with it
     hung_up = _end_when_hung_up()
     arguments = sys.argv[1:]
-    code = run(arguments)
+    try:
+        _prepare_streams()
+        code = run(arguments)
+    except KeyboardInterrupt:  # while what would tell of it is still loading
+        code = INTERRUPTED
     code = HUNG_UP if hung_up else code
     try:
         sys.stdout.flush()
