@@ -13,6 +13,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from trt_facefusion.errors import ModelError
+from trt_facefusion.messages import LARGE, without_weights
 
 # They pass on values that are FP16 already. DequantizeLinear is here because an INT8 kernel multiplies the integers
 # themselves: its factors are never rounded to FP16.
@@ -60,7 +61,7 @@ def with_fp16_rounding(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def _half_tensors(model: onnx.ModelProto) -> set[str]:
     try:
-        graph = onnx.shape_inference.infer_shapes(model).graph
+        graph = onnx.shape_inference.infer_shapes(without_weights(model, LARGE)).graph
     except Exception as error:  # onnx's own InferenceError, and others for damaged models
         raise ModelError(f"The model's types cannot be inferred: {error}", "Export the model again.") from error
     types = {v.name: v.type.tensor_type.elem_type for v in (*graph.input, *graph.value_info, *graph.output)}
