@@ -7,16 +7,20 @@ whole, or what was there before is, also when the process is killed.
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import stat
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from trt_facefusion.errors import BadInputError, StoreError, TrtFaceFusionError
 from trt_facefusion.leftovers import PROCESS, owned, sibling, sweep_once, tell_weaker
 
 __all__ = [
     "PROCESS",
+    "digest_regular",
     "read_regular",
     "require_regular_file",
     "sibling",
@@ -72,23 +76,47 @@ def read_regular(
     Raises:
         TrtFaceFusionError: of class ``kind``: as `require_regular_file`, or the file cannot be read or is too large.
     """
+    with _opened(path, what, kind) as file:
+        size = os.fstat(file.fileno()).st_size
+        if limit_bytes is not None and size > limit_bytes:
+            raise _too_large(path, what, kind, size, limit_bytes)
+        data = file.read() if limit_bytes is None else file.read(limit_bytes + 1)
+    if limit_bytes is not None and len(data) > limit_bytes:
+        raise _too_large(path, what, kind, len(data), limit_bytes)
+    return data
+
+
+def digest_regular(path: Path, what: str = "file", kind: type[TrtFaceFusionError] = BadInputError) -> bytes:
+    """SHA-256 (32 bytes) of the content of a regular file of any size, which is never held whole.
+
+    Raises:
+        TrtFaceFusionError: as `read_regular`.
+    """
+    digest = hashlib.sha256()
+    with _opened(path, what, kind) as file:
+        while part := file.read(_CHUNK_BYTES):
+            digest.update(part)
+    return digest.digest()
+
+
+@contextmanager
+def _opened(path: Path, what: str, kind: type[TrtFaceFusionError]) -> Iterator[BinaryIO]:
+    """A regular file, open for reading; what goes wrong with it, also inside the block, is an error of ``kind``."""
     try:
         # O_NONBLOCK: opening a FIFO that nobody writes to would wait.
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
         with os.fdopen(handle, "rb") as file:
-            found = os.fstat(handle)
-            if not stat.S_ISREG(found.st_mode):
-                raise _not_regular(path, what, kind, found.st_mode)
-            if limit_bytes is not None and found.st_size > limit_bytes:
-                raise _too_large(path, what, kind, found.st_size, limit_bytes)
-            data = file.read() if limit_bytes is None else file.read(limit_bytes + 1)
+            mode = os.fstat(handle).st_mode
+            if not stat.S_ISREG(mode):
+                raise _not_regular(path, what, kind, mode)
+            yield file
     except IsADirectoryError as error:
         raise _not_regular(path, what, kind, stat.S_IFDIR) from error
     except (OSError, ValueError) as error:
         raise _unreadable(path, what, kind, error) from error
-    if limit_bytes is not None and len(data) > limit_bytes:
-        raise _too_large(path, what, kind, len(data), limit_bytes)
-    return data
+
+
+_CHUNK_BYTES = 1 << 20
 
 
 _KINDS = (

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 ONE_PIECE_BYTES = (2 << 30) - (64 << 20)
 """Weights of more than this may not fit into one message: 2 GiB, less room for nodes and names."""
 
+LARGE = 1 << 16
+"""Bytes of an initializer above which onnx's own passes need not see its values: none is a shape or an axis."""
+
 _BITS: dict[int, int] = {
     TensorProto.FLOAT: 32, TensorProto.UINT8: 8, TensorProto.INT8: 8, TensorProto.UINT16: 16, TensorProto.INT16: 16,
     TensorProto.INT32: 32, TensorProto.INT64: 64, TensorProto.BOOL: 8, TensorProto.FLOAT16: 16, TensorProto.DOUBLE: 64,
@@ -104,6 +107,22 @@ def without_weights(model: onnx.ModelProto, smallest: int) -> onnx.ModelProto:
         else:
             setattr(copy, field.name, value)
     return copy
+
+
+def checkable(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model as onnx's checker and inference may see it: its large weights are declared as inputs, not copied."""
+    lean = without_weights(model, LARGE)
+    declared = {value.name for value in lean.graph.input}
+    kept = []
+    for tensor in lean.graph.initializer:
+        if tensor_bytes(tensor) < LARGE:
+            kept.append(tensor)
+            continue
+        if tensor.name not in declared:
+            lean.graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+    del lean.graph.initializer[:]
+    lean.graph.initializer.extend(kept)
+    return lean
 
 
 def _copy_graph(graph: onnx.GraphProto, copy: onnx.GraphProto, smallest: int) -> None:

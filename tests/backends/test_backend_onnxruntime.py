@@ -60,3 +60,16 @@ def test_damaged_models_are_refused(model: bytes) -> None:
 def test_gpu_targets_are_refused() -> None:
     with pytest.raises(BackendUnavailableError):
         OnnxRuntime().require("sm86")
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty"])
+def test_a_large_weight_without_its_values_is_refused(damage: str) -> None:
+    net = Net(np.float32)
+    weight = net.weight("large", np.ones((128, 16, 3, 3), np.float32))
+    last = net.op("Conv", ["x", weight], "conv", pads=[1] * 4)
+    model = onnx.load_model_from_string(net.model([1, 16, 8, 8], last))
+    OnnxRuntime().check(model.SerializeToString())
+    large = max(model.graph.initializer, key=lambda tensor: tensor.ByteSize())
+    large.raw_data = large.raw_data[:-4] if damage == "cut" else b""
+    with pytest.raises(BuildError, match="does not hold the values"):
+        OnnxRuntime().check(model.SerializeToString())

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 
 import numpy as np
 import onnx
@@ -56,7 +57,7 @@ def assert_lowered(names: Sequence[str], tolerance: float) -> None:
 def assert_measured(view: GraphView, plan: Plan, seen: dict[str, float], wanted: Array) -> None:
     """The models that try plans and scales in one session run as well; with nothing in INT8 they are the model."""
     exact = lower(view, plan, seen, Precision.FP32)
-    scaled, inputs = with_scale_inputs(exact)
+    scaled, inputs = with_scale_inputs(deepcopy(exact))
     np.testing.assert_array_equal(
         *(next(iter(run(m, FED | f).values())) for m, f in ((exact, {}), (scaled, scale_feeds(inputs, seen, {}))))
     )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -54,7 +55,7 @@ def test_only_activation_scales_become_inputs(settings: Settings) -> None:
     ranges = Ranges(found)
     plan = plan_by_rules(found.view, ranges.amax, "tiny")
     lowered = lower(found.view, plan, ranges.table, Precision.FP32, ranges.affines)
-    model, inputs = with_scale_inputs(lowered)
+    model, inputs = with_scale_inputs(deepcopy(lowered))
     onnx.checker.check_model(model, full_check=True)
     quantisers = {node.input[0] for node in lowered.graph.node if node.op_type == "QuantizeLinear"}
     assert len(inputs) == len(quantisers)

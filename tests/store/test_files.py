@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import socket
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from trt_facefusion.errors import BadInputError, ModelError
-from trt_facefusion.files import read_regular, require_regular_file
+from trt_facefusion.files import digest_regular, read_regular, require_regular_file
 
 WORDS = {"fifo": "FIFO", "link to a device": "a device", "nothing": "does not exist", "zero byte": "cannot exist"}
 
@@ -36,6 +37,15 @@ def test_what_is_no_file_is_refused_by_name(tmp_path: Path, name: str) -> None:
         require_regular_file(path, "checkpoint", ModelError)
     with pytest.raises(ModelError, match="the checkpoint"):
         read_regular(path, "checkpoint", ModelError)
+    with pytest.raises(ModelError, match="the checkpoint"):
+        digest_regular(path, "checkpoint", ModelError)
+
+
+@pytest.mark.parametrize("size", [0, 1, (1 << 20) - 1, 1 << 20, (2 << 20) + 7])
+def test_a_file_is_hashed_in_parts_as_it_is_whole(tmp_path: Path, size: int) -> None:
+    data = bytes(range(251)) * (size // 251 + 1)
+    (tmp_path / "file").write_bytes(data[:size])
+    assert digest_regular(tmp_path / "file") == hashlib.sha256(data[:size]).digest()
 
 
 def test_a_file_and_a_link_to_one_are_read(tmp_path: Path) -> None:

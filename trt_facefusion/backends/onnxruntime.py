@@ -6,6 +6,7 @@ import math
 import re
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import onnx
@@ -13,9 +14,10 @@ import onnxruntime as ort
 
 from trt_facefusion.backends.base import BuildRequest, BuiltEngine, Kernel, TensorFormat
 from trt_facefusion.backends.checks import checked
-from trt_facefusion.errors import BackendUnavailableError, BuildError
+from trt_facefusion.errors import BackendUnavailableError, BuildError, TrtFaceFusionError
 from trt_facefusion.leftovers import scratch_folder
-from trt_facefusion.sessions import open_session, session_options
+from trt_facefusion.messages import LARGE, without_weights
+from trt_facefusion.sessions import open_made, open_session, session_options
 from trt_facefusion.types import Progress, silent
 
 _DTYPES = {"FLOAT": "fp32", "FLOAT16": "fp16", "BFLOAT16": "bf16"}
@@ -61,8 +63,8 @@ class OnnxRuntime:
 
     def check(self, model: bytes) -> None:
         """Raise BuildError if ONNX Runtime cannot load ``model``."""
-        checked(model)
-        _optimised(model)
+        with _refusing():
+            open_made(lambda: checked(model), session_options())
 
     def build(self, request: BuildRequest, progress: Progress = silent) -> BuiltEngine:
         """Load the typed ONNX and read from ONNX Runtime's own optimised graph which operators really run.
@@ -109,14 +111,23 @@ def _optimised(model: bytes) -> onnx.ModelProto:
         path = Path(folder) / "optimised.onnx"
         options = session_options()
         options.optimized_model_filepath = str(path)
-        try:
+        with _refusing():
             open_session(model, options)
             return onnx.load(path)
-        except Exception as error:  # onnxruntime has a class of its own for each status code, with no common base
-            raise BuildError(
-                f"ONNX Runtime refused the network: {_one_line(error)}",
-                "Replace the operator named here before the export, or keep the node in FP32 in the plan.",
-            ) from error
+    raise AssertionError  # neither context manager swallows anything
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    try:
+        yield
+    except TrtFaceFusionError:
+        raise
+    except Exception as error:  # onnxruntime has a class of its own for each status code, with no common base
+        raise BuildError(
+            f"ONNX Runtime refused the network: {_one_line(error)}",
+            "Replace the operator named here before the export, or keep the node in FP32 in the plan.",
+        ) from error
 
 
 def _one_line(error: Exception) -> str:
@@ -154,7 +165,7 @@ def _tensor_types(model: onnx.ModelProto) -> dict[str, str]:
 
     ONNX's inference stops at ONNX Runtime's own operators; a walk from the inputs on fills in what those give.
     """
-    inferred = onnx.shape_inference.infer_shapes(model).graph
+    inferred = onnx.shape_inference.infer_shapes(without_weights(model, LARGE)).graph
     types = {value.name: _dtype(value.type.tensor_type.elem_type) for value in (*inferred.input, *inferred.value_info)}
     types |= {tensor.name: _dtype(tensor.data_type) for tensor in inferred.initializer}
     types |= {value.name: _dtype(value.type.tensor_type.elem_type) for value in inferred.output}

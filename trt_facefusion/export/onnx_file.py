@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from google.protobuf.message import DecodeError
 from onnx import TensorProto, numpy_helper
 
 from trt_facefusion.errors import ModelError
-from trt_facefusion.export.external import data_files, load_external_data
+from trt_facefusion.export.external import data_files, is_external, load_external_data
 from trt_facefusion.export.structure import check_structure, graphs, tensors
 from trt_facefusion.export.tolerate import complete_notes, sort_nodes
 from trt_facefusion.messages import hash_model, without_weights
@@ -143,10 +144,26 @@ def model_digest(model: onnx.ModelProto) -> str:
     return hash_model(model).hexdigest()
 
 
-def external_files(path: Path) -> list[Path]:
-    """The files that hold weights of the model in ``path``, sorted.
+def external_tensors(path: Path) -> list[TensorProto]:
+    """Copies, without values, of what says where the external weights of the model in ``path`` lie.
 
     Raises:
-        ModelError: as `load_model`; above all, a file or link that leads out of the model's own folder.
+        ModelError: no such file, not an ONNX file, truncated.
     """
-    return sorted(set(data_files(tensors(_parse(path)), path).values()))
+    return [_copied(tensor) for tensor in tensors(_parse(path)) if is_external(tensor)]
+
+
+def _copied(tensor: TensorProto) -> TensorProto:
+    """A copy of its own: a part of a message keeps the whole alive."""
+    copy = TensorProto()
+    copy.CopyFrom(tensor)
+    return copy
+
+
+def external_files(outside: Iterable[TensorProto], path: Path) -> list[Path]:
+    """The files that hold the `external_tensors` of the model in ``path``, sorted.
+
+    Raises:
+        ModelError: a file or link that leads out of the model's own folder, or to none.
+    """
+    return sorted(set(data_files(outside, path).values()))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, ClassVar, Protocol, TypeAlias
 import onnx
 
 from trt_facefusion.errors import ModelError
-from trt_facefusion.export.onnx_file import external_files, load_model
+from trt_facefusion.export.onnx_file import external_files, external_tensors, load_model
 from trt_facefusion.export.torch_export import TOLERANCE, check_forward, export_onnx, largest_difference, run_torch
-from trt_facefusion.files import read_regular
+from trt_facefusion.files import digest_regular
 from trt_facefusion.generators import REFERENCE_WEIGHTS, build_from_factory, load_reference, load_weights, read_weights
 from trt_facefusion.generators.local_code import local_code, unseen_modules
 from trt_facefusion.generators.torch_here import require_torch
@@ -60,15 +60,17 @@ class ModelSource(Protocol):
         """Raise `ModelError` if the ONNX ``outputs`` for real ``feeds`` differ from the original network's."""
 
 
-def _sha256(*parts: bytes) -> str:
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(hashlib.sha256(part).digest())
-    return digest.hexdigest()
+def _sha256(*parts: bytes | Path) -> str:
+    """Digest of the digests of ``parts``: bytes, or the content of files."""
+    return _joined(_of_file(part) if isinstance(part, Path) else hashlib.sha256(part).digest() for part in parts)
 
 
-def _read(path: Path) -> bytes:
-    return read_regular(path, "model", ModelError)
+def _joined(digests: Iterable[bytes]) -> str:
+    return hashlib.sha256(b"".join(digests)).hexdigest()
+
+
+def _of_file(path: Path) -> bytes:
+    return digest_regular(path, "model", ModelError)
 
 
 @dataclass(frozen=True)
@@ -88,14 +90,23 @@ class OnnxSource:
         """The checked model as it is in the file."""
         return load_model(self.path)
 
+    @cached_property
+    def _outside(self) -> dict[bytes, list[onnx.TensorProto]]:
+        """Digest of the file -> its external tensors: it is not parsed again to see that nothing has changed."""
+        return {}
+
     def digest(self) -> str:
         """Digest of the file and of the external weights it names."""
-        return _sha256(_read(self.path), *(_read(path) for path in external_files(self.path)))
+        own = _of_file(self.path)
+        if own not in self._outside:
+            self._outside.clear()
+            self._outside[own] = external_tensors(self.path)
+        return _joined([own, *map(_of_file, external_files(self._outside[own], self.path))])
 
     def load(self, shapes: Mapping[str, tuple[int, ...]]) -> onnx.ModelProto:
-        """The checked model; ``shapes`` is not needed."""
+        """The checked model, which is not kept here any longer; ``shapes`` is not needed."""
         del shapes
-        return self.model
+        return self.__dict__.pop("model", None) or load_model(self.path)
 
     def original(self) -> Original:
         """The file itself: by its path, so that external weights of any size work."""
@@ -187,7 +198,7 @@ class CheckpointSource(_TorchSource):
         first = code.pop(f"{module.replace('.', '/')}.py", b"")
         more = [part for label in sorted(code) for part in (label.encode(), code[label])]
         key = [] if self.weights_key is None else [b"weights key", self.weights_key.encode()]
-        return _sha256(_read(self.path), self.factory.encode(), first, *more, *key)
+        return _sha256(self.path, self.factory.encode(), first, *more, *key)
 
 
 @dataclass(frozen=True)
@@ -210,7 +221,7 @@ class ReferenceSource(_TorchSource):
 
     def digest(self) -> str:
         """Digest of the weights and of the code that uses them."""
-        return _sha256(_read(self.weights), _read(Path(__file__).parents[1] / "generators" / "reference.py"))
+        return _sha256(self.weights, Path(__file__).parents[1] / "generators" / "reference.py")
 
 
 def origin_of(source: ModelSource) -> str:

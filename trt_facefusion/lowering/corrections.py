@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from trt_facefusion.graph import GraphView, attribute
 from trt_facefusion.lowering.affine import Affine, folded_bias, folded_weight, integers, may_shift
+from trt_facefusion.lowering.clipping import least_error
 from trt_facefusion.lowering.grid import INT8_MAX, fake_quantised, output_axis, storable_scale
 from trt_facefusion.types import Array
 
@@ -155,21 +156,21 @@ def weight_scales(layer: Layer, moments: Moments | None) -> Array:
     The error is that of the output, ``sum_k var_k * (w_k - quantised w_k)**2``; scales down to 0.7 times the usual one
     are tried.
     """
-    peak = np.abs(layer.matrix).max(axis=1)
+    peak = np.maximum(layer.matrix.max(axis=1), -layer.matrix.min(axis=1))
     usual = storable_scale((peak / INT8_MAX).astype(np.float32), layer.element_type)
     if moments is None:
         return usual
-    best, smallest = usual.copy(), np.full(len(peak), np.inf)
-    for shrink in _SHRINKS:
-        scale = storable_scale((shrink * peak / INT8_MAX).astype(np.float32), layer.element_type)
-        error = ((nearest(layer.matrix, scale) * _column(scale) - layer.matrix) ** 2) @ moments.variances
-        best, smallest = np.where(error < smallest, scale, best), np.minimum(error, smallest)
-    return np.asarray(best)
+    scales = np.stack(
+        [storable_scale((shrink * peak / INT8_MAX).astype(np.float32), layer.element_type) for shrink in _SHRINKS]
+    )
+    return least_error(layer.matrix, scales, moments.variances)
 
 
 def nearest(matrix: _Floats, scale: Array) -> _Floats:
     """``matrix`` [O,K] in steps of ``scale`` [O], rounded to the nearest and clipped."""
-    return np.clip(np.rint(matrix / _column(scale)), -INT8_MAX, INT8_MAX)
+    steps = matrix / _column(scale)
+    np.rint(steps, out=steps)
+    return np.clip(steps, -INT8_MAX, INT8_MAX, out=steps)
 
 
 def corrected(layer: Layer, steps: _Floats, scale: Array, moments: Moments | None) -> Correction:

@@ -18,16 +18,16 @@ _SUFFIX = "__scale"
 def with_scale_inputs(model: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[str, str]]:
     """``model``, which `lower` made with base FP32, with the scale of every QuantizeLinear as an input [] float32.
 
-    Also the activation that each of these inputs is the scale of.
+    It is changed itself: a copy would hold all weights once more. Also the activation that each of these inputs is the
+    scale of.
     """
-    result = onnx.ModelProto()
-    result.CopyFrom(model)
-    scales = dict.fromkeys(node.input[1] for node in result.graph.node if node.op_type == "QuantizeLinear")
-    kept = [tensor for tensor in result.graph.initializer if tensor.name not in scales]
-    del result.graph.initializer[:]
-    result.graph.initializer.extend(kept)
-    result.graph.input.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, []) for name in scales)
-    return result, {name: name.removesuffix(_SUFFIX) for name in scales}
+    graph = model.graph
+    scales = dict.fromkeys(node.input[1] for node in graph.node if node.op_type == "QuantizeLinear")
+    for index in reversed(range(len(graph.initializer))):
+        if graph.initializer[index].name in scales:
+            del graph.initializer[index]
+    graph.input.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, []) for name in scales)
+    return model, {name: name.removesuffix(_SUFFIX) for name in scales}
 
 
 def scale_feeds(

@@ -37,6 +37,7 @@ from trt_facefusion.lowering.affine import (
 )
 from trt_facefusion.lowering.corrections import Corrections
 from trt_facefusion.lowering.grid import INT8_MAX, output_axis, quantise_weight, storable_scale
+from trt_facefusion.messages import checkable
 from trt_facefusion.precision import Plan
 from trt_facefusion.types import Array, Precision
 
@@ -275,7 +276,7 @@ def rewritten(rewriter: Rewriter) -> onnx.ModelProto:
     model = helper.make_model(graph, opset_imports=source.opset_import, ir_version=max(source.ir_version, 9))
     model.producer_name = "trt-facefusion"
     try:
-        onnx.checker.check_model(model, full_check=True)
+        onnx.checker.check_model(checkable(model), full_check=True)
     except Exception as error:
         raise ModelError(
             f"the plan cannot be lowered to typed ONNX: {str(error).strip().splitlines()[0]}",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,18 +100,24 @@ class _Chooser:
         first, *others = (True, False) if self.calibration.exponents else (False,)
         if self.context.settings.corrections != AUTO:
             others = []  # what was named is done
-        with ExitStack() as stack:
-            trials = {equalised: stack.enter_context(self._trials(equalised)) for equalised in (first, *others)}
-            rule = self._best(trials[first], rules, first, len(rules) + len(others))
-            for other in others:
-                self._best(trials[other], (rule,), other, len(rules) + len(others))
-            equalised = min(trials, key=lambda equalised: self.tried[_label(rule, equalised)])
-            self._tell(_label(rule, equalised))
-            if asked != AUTO:
-                return self._choice(trials[equalised], rule, equalised)
-            return self._by_tensor(trials[equalised], rule, equalised)
+        with self._opened(first) as trials:
+            rule = self._best(trials, rules, first, len(rules) + len(others))
+            if not others:
+                return self._settled(trials, rule, first)
+        for other in others:  # one after the other: each session holds all weights
+            with self._opened(other) as trials:
+                self._best(trials, (rule,), other, len(rules) + len(others))
+        equalised = min((first, *others), key=lambda equalised: self.tried[_label(rule, equalised)])
+        with self._opened(equalised) as trials:
+            return self._settled(trials, rule, equalised)
 
-    def _trials(self, equalised: bool) -> Trials:
+    def _settled(self, trials: Trials, rule: str, equalised: bool) -> Choice:
+        self._tell(_label(rule, equalised))
+        if self.context.settings.rule != AUTO:
+            return self._choice(trials, rule, equalised)
+        return self._by_tensor(trials, rule, equalised)
+
+    def _opened(self, equalised: bool) -> Trials:
         affines = affines_of(self.calibration.with_rule(AUTO_RULES[-1])) if equalised else {}
         table = self._table(AUTO_RULES[-1])
         return Trials(self.context, self.plan, table, affines, self.faces, self.wanted)

@@ -214,6 +214,7 @@ class Context:
         """The model, prepared as its inputs and its picture are described."""
         s = self.settings
         found = fitted(self.original.loaded, s.preset, self.embedder.dim)
+        self.original = self.original.without_weights()  # the prepared model has them now
         require_batch(found, s.batch)
         if found.dropped:
             self.note(f"the picture is {found.preset.output.name}; left out of the engine: {', '.join(found.dropped)}")

@@ -101,8 +101,8 @@ class Correcting:
 
         def drop(kinds: Kinds) -> float:
             corrections = self._correct(plan, kinds)
-            model = lower(context.view, plan, self.table, Precision.FP32, self.affines, corrections)
-            with OnnxRuntimeRunner(model, ours="the corrected graph") as runner:
+            held = [lower(context.view, plan, self.table, Precision.FP32, self.affines, corrections)]
+            with OnnxRuntimeRunner(held.pop, ours="the corrected graph") as runner:
                 return float(1 - ssim(wanted, painter(runner, chosen).clip(0, 1)).mean())
 
         return drop

@@ -13,10 +13,11 @@ import onnx
 import onnxruntime as ort
 
 from trt_facefusion.errors import BadInputError, ModelError
-from trt_facefusion.export import ModelSource
+from trt_facefusion.export import ModelSource, load_model
 from trt_facefusion.graph import GraphView
 from trt_facefusion.graph.noise import FIXABLE, Noise, fix_noise, random_nodes, seeded
 from trt_facefusion.graph.segments import activations, with_shapes
+from trt_facefusion.messages import LARGE, without_weights
 from trt_facefusion.runtime.base import Infers
 from trt_facefusion.runtime.onnxruntime import OnnxRuntimeRunner
 from trt_facefusion.types import Array, Feeds, TensorSpec
@@ -33,13 +34,29 @@ class Original:
 
     Args:
         source: where it comes from.
-        loaded: the checked model that ``source`` loaded, with its weights.
+        loaded: the checked model that ``source`` loaded, with its weights; without large ones where it is `lean`.
         noise: how its random nodes are fixed, where that was asked for; ``loaded`` has it fixed already.
+        lean: whether the weights were let go of: they are read from the file again where they are needed.
     """
 
     source: ModelSource
     loaded: onnx.ModelProto
     noise: Noise | None = None
+    lean: bool = False
+
+    def without_weights(self) -> Original:
+        """The same without large weights in memory, where they can be read again: those of a file."""
+        if not isinstance(self.source.original(), Path):
+            return self
+        return replace(self, loaded=without_weights(self.loaded, LARGE), lean=True)
+
+    def whole(self) -> onnx.ModelProto:
+        """The loaded model with its weights."""
+        path = self.source.original()
+        if not self.lean or not isinstance(path, Path):
+            return self.loaded
+        model = load_model(path)
+        return model if self.noise is None else fix_noise(model, self.noise)
 
     @property
     def fixed(self) -> tuple[str, ...]:
@@ -88,7 +105,7 @@ class Original:
                 return OnnxRuntimeRunner(data, optimise=optimise, weights=path.absolute().parent)
             except ModelError:  # weights behind links, which onnxruntime does not follow: they are loaded by now
                 pass
-        return OnnxRuntimeRunner(_with_outputs(self.loaded, tapped), optimise=optimise)
+        return OnnxRuntimeRunner(_with_outputs(self.whole(), tapped), optimise=optimise)
 
 
 def without_noise(

@@ -90,14 +90,14 @@ class Storing:
         wanted = context.paint_reference(faces, "reference pictures", chosen).clip(0, 1)
         painter = context.painter(faces)
 
-        def drop(model: onnx.ModelProto) -> float:
-            with OnnxRuntimeRunner(model, ours="the lowered int8 graph") as runner:
+        def drop(make: Callable[[], onnx.ModelProto]) -> float:
+            with OnnxRuntimeRunner([make()].pop, ours="the lowered int8 graph") as runner:
                 pictures = painter(runner, chosen, context.progress, "storing results")
             return float(1 - ssim(wanted, pictures.clip(0, 1)).mean())
 
         table, affines, corrections = self.ranges.table, self.ranges.affines, self.correcting.of(plan)
-        floats = drop(lower(context.view, plan, table, Precision.FP32, affines, corrections))
-        return lambda finer: drop(self._lowered(plan, finer)) - floats
+        floats = drop(lambda: lower(context.view, plan, table, Precision.FP32, affines, corrections))
+        return lambda finer: drop(lambda: self._lowered(plan, finer)) - floats
 
 
 def by_pixels(view: GraphView, names: Sequence[str]) -> list[str]:

@@ -34,8 +34,10 @@ class Trials:
         wanted: NDArray[np.float32],
     ) -> None:
         model, self._inputs = with_scale_inputs(lower(context.view, plan, table, Precision.FP32, affines))
+        held = [model]
+        del model  # nobody else has it: the session is opened without it in memory
         self._affines = affines
-        self._runner = _Scaled(OnnxRuntimeRunner(model, stand_in=True, ours="the graph that scales are tried in"))
+        self._runner = _Scaled(OnnxRuntimeRunner(held.pop, stand_in=True, ours="the graph that scales are tried in"))
         self._painter = context.painter(context.faces[0])
         self._indices, self._wanted = list(indices), wanted.clip(0, 1)
 

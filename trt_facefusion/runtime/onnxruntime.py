@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
@@ -17,7 +17,7 @@ from trt_facefusion.errors import BuildError, ModelError, TrtFaceFusionError
 from trt_facefusion.runtime.base import check_feeds
 from trt_facefusion.runtime.half import with_fp16_rounding
 from trt_facefusion.runtime.in_flight import Outputs, Queue, in_order, require_slots
-from trt_facefusion.sessions import open_session, session_options
+from trt_facefusion.sessions import open_made, open_session, session_options
 from trt_facefusion.types import Feeds, TensorSpec
 
 _DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64"}
@@ -31,7 +31,8 @@ class OnnxRuntimeRunner:
     """Runs a model that is given as bytes, as a file, or in memory.
 
     Args:
-        model: the model; a file may have its weights beside it.
+        model: the model; a file may have its weights beside it. What makes a model is called once, and the model
+            let go of before ONNX Runtime loads it.
         threads: CPU threads; None leaves it to ONNX Runtime.
         optimise: let ONNX Runtime fuse operators.
         stand_in: compute what a GPU engine of this typed model computes: FP16 is rounded (see ``half``), and Q/DQ is
@@ -51,7 +52,7 @@ class OnnxRuntimeRunner:
 
     def __init__(
         self,
-        model: bytes | Path | onnx.ModelProto,
+        model: bytes | Path | onnx.ModelProto | Callable[[], onnx.ModelProto],
         threads: int | None = None,
         optimise: bool = True,
         stand_in: bool = False,
@@ -74,8 +75,7 @@ class OnnxRuntimeRunner:
             options.profile_file_prefix = str(trace / "trace")
             options.optimized_model_filepath = str(trace / OPTIMISED)
         try:
-            rounded = with_fp16_rounding(_loaded(model)) if stand_in else model
-            self._session: Any = _session(rounded, options)
+            self._session: Any = _session(_rounding(model) if stand_in else model, options)
         except ModelError as error:
             if ours:
                 raise own_fault(ours, error.__cause__ or error) from error
@@ -157,9 +157,13 @@ class OnnxRuntimeRunner:
         self.close()
 
 
-def _session(model: bytes | Path | onnx.ModelProto, options: Any) -> Any:
+def _rounding(model: bytes | Path | onnx.ModelProto | Callable[[], onnx.ModelProto]) -> Callable[[], onnx.ModelProto]:
+    return lambda: with_fp16_rounding(model() if callable(model) else _loaded(model))
+
+
+def _session(model: bytes | Path | onnx.ModelProto | Callable[[], onnx.ModelProto], options: Any) -> Any:
     try:
-        return open_session(model, options)
+        return open_made(model, options) if callable(model) else open_session(model, options)
     except TrtFaceFusionError:
         raise
     except Exception as error:  # onnxruntime's classes have no common base
