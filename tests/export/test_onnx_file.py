@@ -262,6 +262,19 @@ def test_broken_weights_inside_constant_nodes_are_found_too(tmp_path: Path) -> N
     assert "'c'" in refused(tmp_path / "net.onnx").message
 
 
+def test_sparse_weights_are_refused_by_name(tmp_path: Path) -> None:
+    model = tiny()
+    weight = model.graph.initializer[0]
+    dense = numpy_helper.to_array(weight).ravel()
+    places = numpy_helper.from_array(np.flatnonzero(dense), "places")
+    values = numpy_helper.from_array(dense[np.flatnonzero(dense)], weight.name)
+    model.graph.sparse_initializer.append(helper.make_sparse_tensor(values, places, list(weight.dims)))
+    name = weight.name
+    del model.graph.initializer[0]
+    (tmp_path / "net.onnx").write_bytes(model.SerializeToString())
+    assert f"{name!r} is sparse" in refused(tmp_path / "net.onnx").message
+
+
 def test_an_unknown_operator_is_named(tmp_path: Path) -> None:
     model = tiny()
     model.graph.node[0].op_type = "FancyConv"

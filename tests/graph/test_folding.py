@@ -30,6 +30,28 @@ def ints(net: Net, *values: int) -> str:
     return net.const(values, np.int64)
 
 
+# --- constants of odd types -------------------------------------------------------------------------------------------
+
+
+def test_a_constant_that_is_cast_like_an_activation_stays_a_constant() -> None:
+    net = Net()
+    lowest = net.op("CastLike", net.const(-np.inf, np.float64), "x")
+    kept = net.op("Where", net.op("Equal", "x", lowest), net.const(0.0), "x")
+    assert operators(picture_net(net, net.conv(kept, 3, 3, name="last"))) == ["Equal", "Where", "Conv"]
+
+
+@pytest.mark.parametrize(
+    "kind", [TensorProto.FLOAT8E4M3FN, TensorProto.FLOAT8E5M2, TensorProto.INT4, TensorProto.UINT4]
+)
+def test_weights_in_small_types_are_widened(kind: int) -> None:
+    net = Net()
+    values = np.random.default_rng(0).integers(0, 7, 3 * 3 * 9).tolist()
+    net.weights.append(helper.make_tensor("small", kind, (3, 3, 3, 3), values))
+    weights = net.op("Cast", "small", to=TensorProto.FLOAT)
+    model = picture_net(net, net.op("Conv", "x", weights, pads=[1] * 4, name="last"), opset=21)
+    assert [node.op_type for node in assert_same(model, PICTURE).nodes.values()] == ["Conv"]
+
+
 # --- sizes -----------------------------------------------------------------------------------------------------------
 
 

@@ -147,7 +147,9 @@ def test_initializers_that_are_listed_as_inputs_are_no_inputs() -> None:
     assert_same(model, PICTURE)
 
 
-def test_local_functions_are_inlined() -> None:
+@pytest.mark.parametrize("opset", [20, 18])
+def test_local_functions_are_inlined(opset: int) -> None:
+    """Also where they are written for another opset than the model's."""
     net = Net()
     y = net.op("Block", net.conv("x", 3, 3), domain="local")
     body = [helper.make_node("Relu", ["a"], ["b"]), helper.make_node("Add", ["a", "b"], ["c"])]
@@ -159,7 +161,7 @@ def test_local_functions_are_inlined() -> None:
         net.weights,
     )
     opsets = [helper.make_opsetid("", 20), helper.make_opsetid("local", 1)]
-    function = helper.make_function("local", "Block", ["a"], ["c"], body, opsets[:1])
+    function = helper.make_function("local", "Block", ["a"], ["c"], body, [helper.make_opsetid("", opset)])
     view = assert_same(helper.make_model(graph, opset_imports=opsets, functions=[function], ir_version=10), PICTURE)
     assert [node.op_type for node in view.nodes.values()] == ["Conv", "Relu", "Add"]
 

@@ -43,6 +43,12 @@ def check_model(model: onnx.ModelProto, name: str) -> None:
     Raises:
         ModelError: onnx's checker refuses it, or a constant holds NaN.
     """
+    sparse = [tensor.values.name for graph in graphs(model.graph) for tensor in graph.sparse_initializer]
+    if sparse:
+        raise ModelError(
+            f"{name}: the constant {sparse[0]!r} is sparse, and no engine takes sparse constants",
+            "export the model with dense weights",
+        )
     try:
         lean = _to_check(model)
         onnx.checker.check_model(lean)

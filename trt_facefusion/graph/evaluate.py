@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import onnx
-from onnx import helper
+from onnx import TensorProto, helper
 
 from trt_facefusion.graph.result_sizes import of_array, result_sizes
 from trt_facefusion.messages import element_bits
@@ -45,6 +45,8 @@ FOLDABLE = SELECTING | ELEMENTWISE | _OTHERS
 """What is computed ahead: no text, no random numbers, no control flow, and nothing whose cost its sizes do not tell."""
 
 _PRODUCTS = frozenset({"MatMul", "Gemm", "Conv", "ConvTranspose"})
+_FOREIGN = 2
+"""numpy's `isbuiltin` of types that others made for it."""
 _BOUNDED_BY_INPUTS = frozenset({"NonZero", "Unique", "Compress"})
 
 
@@ -73,6 +75,8 @@ def macs(node: onnx.NodeProto, inputs: Mapping[str, Array], result: int) -> int:
 
 def evaluate(node: onnx.NodeProto, inputs: Mapping[str, Array], opset: int) -> list[Array] | None:
     """The node's named results; None where onnxruntime has no kernel for it, or fails."""
+    if node.op_type == "Cast" and inputs[node.input[0]].dtype.isbuiltin == _FOREIGN:
+        return _widened(node, inputs[node.input[0]])
     options = session_options(threads=1)
     options.graph_optimization_level = _no_optimisation()
     names = [name for name in node.output if name]
@@ -82,6 +86,12 @@ def evaluate(node: onnx.NodeProto, inputs: Mapping[str, Array], opset: int) -> l
     except Exception:  # onnxruntime's exceptions have no common base; the engine maker computes it instead
         return None
     return [np.asarray(r) for r in results] if all(isinstance(r, np.ndarray | np.generic) for r in results) else None
+
+
+def _widened(node: onnx.NodeProto, value: Array) -> list[Array] | None:
+    """FP8 and INT4 in FP32, which holds them all; onnxruntime takes neither from numpy."""
+    to = next((a.i for a in node.attribute if a.name == "to"), 0)
+    return [value.astype(np.float32)] if to == TensorProto.FLOAT else None
 
 
 def _no_optimisation() -> object:

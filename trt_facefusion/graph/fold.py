@@ -92,10 +92,19 @@ class _Folder:
 
     def take(self, node: onnx.NodeProto) -> bool:
         """Whether the node is a constant now. If not, what is known by now tells the sizes of its results."""
+        self._name_the_type(node)
         folded = self._folded(node)
         if not folded and not node.domain:
             self._learn(node)
         return folded
+
+    def _name_the_type(self, node: onnx.NodeProto) -> None:
+        """CastLike asks a tensor for its type only: a constant that is cast like an activation stays a constant."""
+        kind = self.types.get(node.input[1], 0) if node.op_type == "CastLike" and not node.domain else 0
+        if kind:
+            node.op_type = "Cast"
+            del node.input[1]
+            node.attribute.append(onnx.helper.make_attribute("to", kind))
 
     def _learn(self, node: onnx.NodeProto) -> None:
         names = [name for name in node.output if name]

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 import onnx
-from onnx import inliner
+from onnx import helper, inliner, shape_inference
 
 from trt_facefusion.errors import ModelError
 from trt_facefusion.export.structure import MOST_NODES
 from trt_facefusion.graph.work import Work, first_line
 
 _Key = tuple[str, str]
+_STANDARD = frozenset({"", "ai.onnx"})
 
 
 def inline_functions(work: Work) -> None:
@@ -24,9 +25,14 @@ def inline_functions(work: Work) -> None:
         return
     _require_few(work.model)
 
+    standard = [o.version for f in work.model.functions for o in f.opset_import if o.domain in _STANDARD]
+    differ = any(version != work.opset for version in standard)
+    if differ:
+        _say_types(work.graph)
+
     def inlined(model: onnx.ModelProto) -> onnx.ModelProto:
         try:
-            return inliner.inline_local_functions(model)
+            return inliner.inline_local_functions(_typed(model) if differ else model, convert_version=differ)
         except Exception as error:
             raise ModelError(
                 f"the model's local functions cannot be inlined: {first_line(error)}",
@@ -34,6 +40,25 @@ def inline_functions(work: Work) -> None:
             ) from error
 
     work.through(inlined)
+
+    left = [f.name for f in work.model.functions]
+    if left:
+        raise ModelError(
+            f"the model's local function {left[0]!r} cannot be inlined: its opset is not the model's",
+            "export the model with one opset for all",
+        )
+
+
+def _say_types(graph: onnx.GraphProto) -> None:
+    """Note the types of constants in place of what notes there are: the converter asks for every tensor's."""
+    del graph.value_info[:]
+    fed = {value.name for value in graph.input}
+    constants = [tensor for tensor in graph.initializer if tensor.name not in fed]
+    graph.value_info.extend(helper.make_tensor_value_info(t.name, t.data_type, t.dims) for t in constants)
+
+
+def _typed(model: onnx.ModelProto) -> onnx.ModelProto:
+    return shape_inference.infer_shapes(model)
 
 
 def _require_few(model: onnx.ModelProto) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import onnx
 
+from trt_facefusion.graph.attention import expand_attention
 from trt_facefusion.graph.border import BATCH_AXIS, fix_inputs, input_specs, keep_outputs, output_specs
 from trt_facefusion.graph.control import refuse_control_flow
 from trt_facefusion.graph.functions import inline_functions
@@ -114,6 +115,7 @@ def _normalise(work: Work) -> None:
     if widened:
         drop_casts(work)
     refuse_control_flow(work.graph)
+    expand_attention(work)
     upgrade(work, OPSET)
     constants_to_initializers(work)
     settle(work)

@@ -121,6 +121,8 @@ def fit_input(spec: InputSpec, takes: TensorSpec, embedding: int | None) -> Fit:
         shape, what = _around(size, takes.shape), f"an embedding of {size} values"
     else:
         shape, what = spec.shape, f"an image [{', '.join(map(str, spec.shape))}]"
+    if np.dtype(takes.dtype).kind == "V":
+        raise ValueError(f"{spec.name!r} takes {takes.dtype}, which cannot be fed: export it with float32 inputs")
     if np.dtype(takes.dtype).kind not in ("f" if isinstance(spec, EmbeddingInput) else "fiu"):
         raise ValueError(f"{spec.name!r} is described as {what}, but takes {takes.dtype}")
     if isinstance(spec, ImageInput) and np.dtype(takes.dtype).kind in "iu":
