@@ -12,7 +12,9 @@ def test_the_files_are_whole_before_they_are_damaged() -> None:
 
 
 @pytest.mark.parametrize(
-    "seeds", [range(100), pytest.param(range(100, 5000), marks=pytest.mark.slow)], ids=["few", "many"]
+    "seeds",
+    [range(100), pytest.param(range(100, 5000), marks=[pytest.mark.slow, pytest.mark.timeout(1800)])],
+    ids=["few", "many"],
 )
 def test_a_damaged_file_is_read_or_refused(seeds: range) -> None:
     wrong = [outcome for outcome in survey(seeds) if not outcome.right]
