@@ -101,7 +101,7 @@ def spread_of_minibatch(path: Path) -> Path:
 
 def run_file(path: Path, faces: Array) -> Array:
     session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    x = np.ascontiguousarray(faces.astype(np.float32).transpose(0, 3, 1, 2) / 255)
+    x = np.ascontiguousarray(np.asarray(faces).astype(np.float32).transpose(0, 3, 1, 2) / 255)
     pictures = [session.run(["picture"], {"image": x[i : i + 1]})[0] for i in range(len(x))]
     return np.concatenate(pictures).transpose(0, 2, 3, 1)
 
