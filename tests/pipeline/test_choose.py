@@ -12,6 +12,7 @@ from tiny import Settings
 from trt_facefusion.calibration.thresholds import parse_rule
 from trt_facefusion.lowering import lower
 from trt_facefusion.lowering.scales import with_scale_inputs
+from trt_facefusion.pipeline import choose as choose_module
 from trt_facefusion.pipeline.calibrate import Ranges
 from trt_facefusion.pipeline.choose import AUTO_RULES
 from trt_facefusion.pipeline.context import Context
@@ -60,6 +61,28 @@ def test_only_activation_scales_become_inputs(settings: Settings) -> None:
     quantisers = {node.input[0] for node in lowered.graph.node if node.op_type == "QuantizeLinear"}
     assert len(inputs) == len(quantisers)
     assert len(model.graph.input) == len(lowered.graph.input) + len(inputs)
+
+
+def test_scales_are_tried_in_one_session_at_a_time(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[Trials] = []
+    counts: list[int] = []
+
+    class Counted(Trials):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            opened.append(self)
+            counts.append(len(opened))
+
+        def __exit__(self, *error: Any) -> None:
+            super().__exit__(*error)
+            opened.remove(self)
+
+    monkeypatch.setattr(choose_module, "Trials", Counted)
+    ranges = Ranges(context(settings, rule="auto"))
+    choice = ranges.calibration.choice
+    assert choice is not None and any(", equalised" in label for label in choice.tried)
+    assert any(", equalised" not in label for label in choice.tried)
+    assert len(counts) > 1 and set(counts) == {1} and not opened
 
 
 def test_a_choice_is_made_once_and_read_from_the_cache(settings: Settings) -> None:

@@ -93,7 +93,7 @@ def layer_of(view: GraphView, name: str, affine: Affine | None, amax: float, ele
     padding that is not written out.
     """
     node = view.nodes[name]
-    weight = view.constant(node.input[1]).astype(np.float32)
+    weight = view.constant(node.input[1]).astype(np.float32, copy=False)
     if view.computes_bias(node):
         return None
     written = view.bias(node)

@@ -40,11 +40,14 @@ def storable_scale(scale: NDArray[np.float32] | np.float32, kind: int) -> Array:
 def quantise_weight(weight: NDArray[np.float32], axis: int, kind: int) -> tuple[NDArray[np.int8], Array]:
     """Symmetric INT8 values and one scale per output channel (``axis``): ``weight ~ values * scale``."""
     others = tuple(i for i in range(weight.ndim) if i != axis)
-    scale = storable_scale(np.abs(weight).max(axis=others) / INT8_MAX, kind)
+    peak = np.maximum(weight.max(axis=others), -weight.min(axis=others))
+    scale = storable_scale(peak / INT8_MAX, kind)
     shape = [1] * weight.ndim
     shape[axis] = -1
     steps = weight / scale.astype(np.float32).reshape(shape)
-    return np.clip(np.rint(steps), -INT8_MAX, INT8_MAX).astype(np.int8), scale
+    np.rint(steps, out=steps)  # in place: weights may be large
+    np.clip(steps, -INT8_MAX, INT8_MAX, out=steps)
+    return steps.astype(np.int8), scale
 
 
 def fake_quantised(values: NDArray[np.float32], scale: np.float32) -> NDArray[np.float32]:

@@ -133,20 +133,21 @@ class Correcting:
 
     def _compute(self, names: Sequence[str], kinds: Kinds) -> dict[str, Correction]:
         moments = self._measured(names)
-        scales = {
-            name: weight_scales(layer, moments[name] if "scales" in kinds else None)
-            for name, layer in self._layers(names)
-        }
-        steps = self._rounded(dict(self._layers(names)), scales) if "rounding" in kinds else {}
-        return {
-            name: corrected(
-                layer,
-                steps[name] if name in steps else nearest(layer.matrix, scales[name]),
-                scales[name],
-                moments[name] if "bias" in kinds else None,
-            )
-            for name, layer in self._layers(names)
-        }
+
+        def scales_of(name: str, layer: Layer) -> Array:
+            return weight_scales(layer, moments[name] if "scales" in kinds else None)
+
+        scales: dict[str, Array] = {}
+        steps: dict[str, NDArray[np.float64]] = {}
+        if "rounding" in kinds:
+            scales = {name: scales_of(name, layer) for name, layer in self._layers(names)}
+            steps = self._rounded(dict(self._layers(names)), scales)
+        found = {}
+        for name, layer in self._layers(names):
+            scale = scales[name] if name in scales else scales_of(name, layer)
+            rounded_ones = steps[name] if name in steps else nearest(layer.matrix, scale)
+            found[name] = corrected(layer, rounded_ones, scale, moments[name] if "bias" in kinds else None)
+        return found
 
     def _measured(self, names: Sequence[str]) -> dict[str, Moments]:
         new = {name: Moments(layer) for name, layer in self._layers(names) if name not in self._moments}

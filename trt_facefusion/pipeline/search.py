@@ -81,6 +81,8 @@ class PlanSearch:
         self.gate, self.asked, self.excluded, self.corrections = gate, asked, excluded, corrections
         self.budget = budget_of(gate)
         self.chosen: Choice = frozenset()
+        self._of_weights: dict[str, float] = {}
+        """Node -> noise of its weights, which takes a pass over them."""
 
     @cached_property
     def _effort(self) -> Effort:
@@ -107,7 +109,9 @@ class PlanSearch:
             tensor = node.input[0]
             ranged = equalised_name(tensor) if tensor in ranges.affines else ranges.aliases.get(tensor, tensor)
             histogram = ranges.histograms.get(ranged)
-            noise = _weight_noise(view, name)
+            noise = self._of_weights.get(name)
+            if noise is None:
+                noise = self._of_weights[name] = _weight_noise(view, name)
             if histogram is not None:
                 noise += float(10 ** (-sqnr_db(histogram, ranges.table[ranged]) / 10))
             total += noise * max(self.widest.by_name()[name].macs, 1)
@@ -255,5 +259,7 @@ def _weight_noise(view: GraphView, name: str) -> float:
     quantised, scale = quantise_weight(weight, axis, 1)
     shape = [1] * weight.ndim
     shape[axis] = -1
-    error = weight - quantised * scale.reshape(shape)
-    return float((error**2).sum() / max((weight**2).sum(), 1e-30))
+    error = quantised * scale.reshape(shape)
+    np.subtract(weight, error, out=error)  # in place: weights may be large
+    wrong = np.square(error, out=error).sum()
+    return float(wrong / max(np.square(weight, out=error).sum(), 1e-30))
