@@ -6,7 +6,7 @@ from copy import deepcopy
 import numpy as np
 import onnx
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from nets import Net, ranges, run
 from snippets import SHAPE, SNIPPETS
@@ -59,7 +59,10 @@ def assert_measured(view: GraphView, plan: Plan, seen: dict[str, float], wanted:
     exact = lower(view, plan, seen, Precision.FP32)
     scaled, inputs = with_scale_inputs(deepcopy(exact))
     np.testing.assert_array_equal(
-        *(next(iter(run(m, FED | f).values())) for m, f in ((exact, {}), (scaled, scale_feeds(inputs, seen, {}))))
+        *(
+            next(iter(run(m, FED | f, exact=True).values()))
+            for m, f in ((exact, {}), (scaled, scale_feeds(inputs, seen, {})))
+        )
     )
     groups = [[name] for name in plan.names(Precision.INT8)]
     if not groups:
@@ -77,6 +80,7 @@ def test_every_operator_is_lowered(name: str) -> None:
 
 
 @settings(max_examples=15, deadline=None)
+@example(["Atan", "conv_1d"])  # fused, constant scales round otherwise than those that are fed
 @given(st.lists(st.sampled_from(sorted(SNIPPETS)), min_size=2, max_size=5))
 def test_networks_of_any_operators_are_lowered(names: list[str]) -> None:
     assert_lowered(names, 2.0)  # errors may grow from one to the next
