@@ -147,6 +147,13 @@ def test_initializers_that_are_listed_as_inputs_are_no_inputs() -> None:
     assert_same(model, PICTURE)
 
 
+def test_a_graph_without_a_name_gets_one() -> None:
+    net = Net()
+    model = picture_net(net, net.conv("x", 3, 3))
+    model.graph.name = ""
+    assert_same(model, PICTURE)
+
+
 @pytest.mark.parametrize("opset", [20, 18])
 def test_local_functions_are_inlined(opset: int) -> None:
     """Also where they are written for another opset than the model's."""

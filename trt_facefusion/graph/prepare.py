@@ -80,6 +80,7 @@ def prepare(
     work.model.ir_version = max(work.model.ir_version, _OLDEST_IR)
     inline_functions(work)
     graph = work.graph
+    graph.name = graph.name or "graph"  # onnxruntime needs none, onnx's checker does
     constants = {tensor.name for tensor in graph.initializer}
     fed = [value for value in graph.input if value.name not in constants]
     del graph.input[:]
