@@ -98,6 +98,17 @@ def test_a_refused_node_is_named_with_its_reason() -> None:
     error = refused(model.SerializeToString())
     assert "cast_in:out_QuantizeLinear" in error.message
     assert "zero point" in error.message
+    assert "FP16 in the plan" in error.remedy
+
+
+def test_a_float_node_that_is_refused_is_not_sent_to_fp16() -> None:
+    model = onnx.load_model_from_string(two_convolutions())
+    model.graph.initializer.append(numpy_helper.from_array(np.ones(4, np.float32), "scales"))
+    inputs = ["x", "", "scales"]
+    model.graph.node.insert(0, helper.make_node("Resize", inputs, ["r"], "soft", mode="linear", antialias=1))
+    error = refused(model.SerializeToString())
+    assert "'soft'" in error.message
+    assert "FP16" not in error.remedy and "--backend onnxruntime" in error.remedy
 
 
 @pytest.mark.parametrize("cut", [0, 100, -40])

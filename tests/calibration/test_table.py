@@ -42,6 +42,11 @@ def test_what_editors_and_old_versions_do_to_a_table_is_read(header):
     assert table.header == header.strip("\ufeff \t")
 
 
+@pytest.mark.parametrize("blank", [" ", "\t", " \t  "])
+def test_any_blank_may_follow_the_colon(blank):
+    assert CalibrationTable.loads(f"{HEADER}\na: b{blank}:{blank}3c010a14\n").keys() == {f"a: b{blank}"}
+
+
 @pytest.mark.parametrize("zero", ["0", "00000000", "80000000"])
 def test_a_tensor_that_is_always_zero_has_no_range_and_is_named(zero):
     table = CalibrationTable.loads(f"{HEADER}\nx: 3f800000\n366: {zero}\ny: 3f800000\n")

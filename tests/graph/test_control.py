@@ -105,6 +105,20 @@ def test_a_loop_whose_condition_is_computed_is_refused_by_name() -> None:
         prepare(picture_net(net, y), PICTURE)
 
 
+def test_a_scan_is_refused_for_what_it_is() -> None:
+    net = Net()
+    body = helper.make_graph(
+        [helper.make_node("Add", ["s", "e"], ["s2"]), helper.make_node("Identity", ["s2"], ["row"])],
+        "body",
+        [info("s", TensorProto.FLOAT, None), info("e", TensorProto.FLOAT, None)],
+        [info("s2", TensorProto.FLOAT, None), info("row", TensorProto.FLOAT, None)],
+    )
+    first = net.op("ReduceMean", "x", net.const([2, 3], np.int64))
+    y = net.op("Scan", first, "x", body=body, num_scan_inputs=1, scan_input_axes=[0], name="over", outputs=2)
+    with pytest.raises(ModelError, match=r"Scan 'over'.*runs a Scan"):
+        prepare(picture_net(net, y), PICTURE)
+
+
 def test_a_loop_that_would_become_too_many_nodes_is_refused_by_name() -> None:
     net = Net()
     y = loop(net, net.const(1 << 40, np.int64))

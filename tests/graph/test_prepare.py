@@ -147,6 +147,15 @@ def test_initializers_that_are_listed_as_inputs_are_no_inputs() -> None:
     assert_same(model, PICTURE)
 
 
+def test_what_onnxs_checker_asks_for_is_mended() -> None:
+    net = Net()
+    model = picture_net(net, net.conv("x", 3, 3))
+    model.graph.name = ""
+    for value in ("first", "second"):
+        model.metadata_props.add(key="note", value=value)
+    assert_same(model, PICTURE)
+
+
 @pytest.mark.parametrize("opset", [20, 18])
 def test_local_functions_are_inlined(opset: int) -> None:
     """Also where they are written for another opset than the model's."""

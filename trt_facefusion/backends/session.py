@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import ModuleType
@@ -19,6 +20,7 @@ from trt_facefusion.hints import pip_install
 from trt_facefusion.types import Progress
 
 if TYPE_CHECKING:
+    import onnx
     import tensorrt as trt
 
 LOG_TAIL = 200
@@ -66,7 +68,8 @@ class Session:
         Raises:
             BuildError: the network was refused; the message names the node.
         """
-        operators = {node.op_type for node in checked(model).graph.node}
+        graph = checked(model).graph
+        operators = {node.op_type for node in graph.node}
         trt = self.api
         parser = trt.OnnxParser(network, self.logger)
         parsed = parser.parse(model)
@@ -74,7 +77,8 @@ class Session:
         if parsed:
             return
         unsupported = sorted(op for op in operators if not parser.supports_operator(op))
-        raise self._parse_error([parser.get_error(index) for index in range(parser.num_errors)], unsupported)
+        errors = [parser.get_error(index) for index in range(parser.num_errors)]
+        raise self._parse_error(errors, unsupported, _quantised(graph))
 
     def check(self, model: bytes) -> None:
         """Parse ``model`` into a network that is thrown away. Raises BuildError as `parse` does."""
@@ -108,22 +112,35 @@ class Session:
         remedy = "Build with --backend onnxruntime, or with more workspace if the message speaks of memory."
         return BuildError(f"{self.product} could not build the engine: {reason}", remedy, self.log.tail(LOG_TAIL))
 
-    def _parse_error(self, errors: Sequence[trt.ParserError], unsupported: Sequence[str]) -> BuildError:
+    def _parse_error(
+        self, errors: Sequence[trt.ParserError], unsupported: Sequence[str], quantised: Collection[str]
+    ) -> BuildError:
         where = []
         for error in errors:
             reason = without_noise(error.desc()).removeprefix("Assertion failed: ")
             # `false` is the failed assertion of an importer that does not exist.
-            reason = "not supported" if reason == "false" or "Plugin not found" in reason else reason
+            lacks = reason == "false" or re.search("plugin.* not found", reason, re.IGNORECASE)
+            reason = "not supported" if lacks else reason
             node = f"node {error.node_name()!r} ({error.node_operator()}): " if error.node_operator() else ""
             where.append(f"{node}{reason}")
         if unsupported:
             names = ", ".join(unsupported)
             message = f"{self.product} does not support the operator {names}: {'; '.join(where)}."
             return BuildError(message, _OTHER_MAKER)
+        narrow = any(error.node_name() in quantised for error in errors)
         return BuildError(
             f"{self.product} refused the network: {'; '.join(where) or 'no reason given'}.",
-            "Keep the node named here in FP16 in the plan, or build with --backend onnxruntime.",
+            "Keep the node named here in FP16 in the plan, or build with --backend onnxruntime."
+            if narrow or not where
+            else _OTHER_MAKER,
         )
+
+
+def _quantised(graph: onnx.GraphProto) -> set[str]:
+    """Names of the nodes that quantise, or read what was quantised: a plan with more FP16 would spare them that."""
+    linear = {"QuantizeLinear", "DequantizeLinear"}
+    made = {name for node in graph.node if node.op_type in linear for name in node.output}
+    return {node.name for node in graph.node if node.op_type in linear or not made.isdisjoint(node.input)}
 
 
 @contextmanager

@@ -18,6 +18,8 @@ QMAX = 127
 """The INT8 value that amax maps to: scale = amax / 127."""
 
 _HEADER = re.compile(r"TRT-\d\w*-[A-Za-z]\w*")
+_LINE = re.compile(r"(.+):[ \t]+(.*)", re.DOTALL)
+"""Editors turn the blank behind the colon into a tab; names may hold colons and blanks themselves."""
 _HEX = re.compile(r"[0-9a-fA-F]{1,8}")
 _SMALLEST_NORMAL = 2.0**-126
 _REMEDY = "restore the file, or delete it and calibrate again"
@@ -117,9 +119,10 @@ def _parse_line(line: str, source: str, number: int, cut_off: bool) -> tuple[str
 
     TensorRT writes no leading zeros: a scale of 0 is the digit ``0``, and a normal number has six digits at least.
     """
-    name, _, digits = line.rpartition(": ")
-    if not name:
+    parts = _LINE.fullmatch(line)
+    if parts is None:
         raise _damaged(source, number, f"expected 'name: hex', found {line[:60]!r}")
+    name, digits = parts.groups()
     if not _HEX.fullmatch(digits) or (cut_off and len(digits) < 8):
         raise _damaged(source, number, f"the scale of {name!r} is not eight hex digits but {digits[:20]!r}")
     scale: float = struct.unpack(">f", bytes.fromhex(digits.zfill(8)))[0]

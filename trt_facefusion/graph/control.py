@@ -42,8 +42,10 @@ def refuse_control_flow(graph: onnx.GraphProto) -> None:
     """Raise `ModelError` naming what still branches or loops."""
     found = [f"{node.op_type} {node.name or node.output[0]!r}" for node in graph.node if node.op_type in CONTROL_FLOW]
     if found:
+        scans = all(kind.startswith("Scan ") for kind in found)
+        why = "no engine here runs a Scan" if scans else "what runs would depend on the input"
         raise ModelError(
-            f"the model branches or loops ({', '.join(found[:3])}): what runs would depend on the input",
+            f"the model branches or loops ({', '.join(found[:3])}): {why}",
             "export it with the inputs' sizes fixed, so that the exporter decides the branch; loops must be unrolled",
         )
 

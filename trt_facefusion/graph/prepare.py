@@ -80,6 +80,7 @@ def prepare(
     work.model.ir_version = max(work.model.ir_version, _OLDEST_IR)
     inline_functions(work)
     graph = work.graph
+    _satisfy_checker(work.model)
     constants = {tensor.name for tensor in graph.initializer}
     fed = [value for value in graph.input if value.name not in constants]
     del graph.input[:]
@@ -97,6 +98,14 @@ def prepare(
         prepared = work.whole()
     require_shapes(prepared.graph)
     return PreparedModel(prepared, input_specs(prepared), output_specs(prepared), unbatched)
+
+
+def _satisfy_checker(model: onnx.ModelProto) -> None:
+    """Mend what onnx's checker wants, onnxruntime does without, and no result depends on."""
+    model.graph.name = model.graph.name or "graph"
+    notes = {note.key: note.value for note in model.metadata_props}
+    del model.metadata_props[:]
+    onnx.helper.set_model_props(model, notes)
 
 
 def _normalise(work: Work) -> None:

@@ -92,7 +92,7 @@ def require_writable(folder: Path) -> None:
 def require_int8(view: GraphView, amax: Mapping[str, float], path: Path) -> None:
     """Raise `CalibrationCacheError` if a table leaves no node to INT8: the engine would be one in name only."""
     wanted = plan_by_rules(view, {}, "").names(Precision.INT8)
-    if wanted and not plan_by_rules(view, amax, "").names(Precision.INT8):
+    if wanted and not (amax and plan_by_rules(view, amax, "").names(Precision.INT8)):  # no range: rules ask for none
         raise CalibrationCacheError(
             f"{path} has no range for the tensor {view.nodes[wanted[0]].input[0]!r}, nor for any other that INT8 reads",
             "is it this model's cache? Calibrate the model by leaving --calib-cache out",

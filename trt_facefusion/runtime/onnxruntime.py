@@ -135,7 +135,8 @@ class OnnxRuntimeRunner:
             if self._ours:
                 raise own_fault(self._ours, error) from error
             raise ModelError(
-                f"ONNX Runtime failed inside the model: {_one_line(error)}", "Export the model again."
+                f"ONNX Runtime failed inside the model: {_one_line(error)}",
+                "Check the values that it is fed (--input NAME=value:... and NAME=file:... first), or export it again.",
             ) from error
         return dict(zip((spec.name for spec in self._outputs), values, strict=True))
 
