@@ -11,4 +11,4 @@ scripts/fetch_trt_bindings.sh >/dev/null || echo "warning: no TensorRT bindings;
 .venv/bin/hadolint Dockerfile.ngc
 # Once: pycuda on an emulated CUDA driver. Where it cannot be built, the tests that need it are skipped.
 .venv/bin/python scripts/build_pycuda.py >/dev/null || echo "warning: no emulated CUDA driver; see above" >&2
-exec .venv/bin/python -m pytest "$@"
+exec .venv/bin/python -m pytest -n auto --maxprocesses 4 "$@"
