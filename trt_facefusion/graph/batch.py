@@ -9,10 +9,12 @@ from onnx import TensorProto, helper, numpy_helper, shape_inference
 
 from trt_facefusion.errors import ModelError
 from trt_facefusion.graph.view import attribute
+from trt_facefusion.messages import without_weights
 
 _BATCH = "batch"
 _SMALL = 64
 """Elements of constants whose values shapes may follow from."""
+_SMALL_BYTES = 8 * _SMALL + 1
 _CHOOSES = {"ArgMax", "ArgMin", "TopK"}
 _NORMALISES = {"Softmax", "LogSoftmax", "Hardmax", "LpNormalization"}
 _EVALUATION = "export the network in evaluation mode (net.eval()), so that only the sample decides"
@@ -141,7 +143,7 @@ def _elements(tensor: onnx.TensorProto) -> int:
 
 def _inferred(model: onnx.ModelProto, shapes: Mapping[str, Sequence[int]]) -> dict[str, list[int | str]]:
     """Shapes of all tensors as far as they follow, with the batch by its name; nothing where onnx infers nothing."""
-    light = _without_weights(model)
+    light = without_weights(model, _SMALL_BYTES)
     constants = {tensor.name for tensor in light.graph.initializer}
     for value in light.graph.input:
         shape = shapes.get(value.name)
@@ -159,23 +161,3 @@ def _inferred(model: onnx.ModelProto, shapes: Mapping[str, Sequence[int]]) -> di
         for value in (*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output)
         if value.type.tensor_type.HasField("shape")
     }
-
-
-def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The graph with the values of small constants only: inferring shapes of a large model then takes no memory."""
-    light = onnx.ModelProto(ir_version=model.ir_version)
-    light.opset_import.extend(model.opset_import)
-    light.functions.extend(model.functions)
-    graph = model.graph
-    light.graph.name = graph.name
-    light.graph.node.extend(graph.node)
-    light.graph.input.extend(graph.input)
-    light.graph.output.extend(graph.output)
-    for tensor in graph.initializer:
-        if _elements(tensor) <= _SMALL and not tensor.external_data:
-            light.graph.initializer.append(tensor)
-        else:
-            light.graph.initializer.append(
-                onnx.TensorProto(name=tensor.name, dims=tensor.dims, data_type=tensor.data_type)
-            )
-    return light

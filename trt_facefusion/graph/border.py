@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Mapping
 
 import numpy as np
@@ -10,11 +9,12 @@ import onnx
 from onnx import shape_inference
 
 from trt_facefusion.errors import ModelError
+from trt_facefusion.messages import without_weights
 from trt_facefusion.types import TensorSpec
 
 BATCH_AXIS = "batch"
-_SMALL = 64
-"""Elements of constants that shape inference may need."""
+_SMALL_BYTES = 513
+"""Constants of fewer bytes may decide sizes, so that inference needs their values."""
 
 
 def input_specs(model: onnx.ModelProto) -> tuple[TensorSpec, ...]:
@@ -78,6 +78,14 @@ def _fix_shape(value: onnx.ValueInfoProto, shape: tuple[int, ...] | None, batch:
     return batched
 
 
+def keep_fed_inputs(graph: onnx.GraphProto) -> None:
+    """Drop the inputs that are constants as well, as files of old versions list them."""
+    constants = {tensor.name for tensor in graph.initializer}
+    fed = [value for value in graph.input if value.name not in constants]
+    del graph.input[:]
+    graph.input.extend(fed)
+
+
 def keep_outputs(graph: onnx.GraphProto, names: Collection[str]) -> None:
     """Drop all outputs but ``names``; what only the others need goes with the next removal of unused nodes."""
     kept = [value for value in graph.output if value.name in names]
@@ -93,7 +101,8 @@ def known_outputs(
     Raises:
         ModelError: ``shapes`` does not fit the inputs.
     """
-    light = _without_weights(model)
+    light = without_weights(model, _SMALL_BYTES)
+    keep_fed_inputs(light.graph)
     fix_inputs(light.graph, shapes, batch)
     forget_output_shapes(light.graph)
     try:
@@ -104,22 +113,6 @@ def known_outputs(
     specs = output_specs(light) if known else ()
     sized = all(isinstance(size, int) for spec in specs for size in spec.shape[1:])
     return specs if specs and sized else None
-
-
-def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy that has the values of small constants only: enough to infer shapes, at no cost for large models."""
-    light = onnx.ModelProto(ir_version=model.ir_version)
-    light.opset_import.extend(model.opset_import)
-    light.functions.extend(model.functions)
-    graph, constants = light.graph, {tensor.name for tensor in model.graph.initializer}
-    graph.node.extend(model.graph.node)
-    graph.input.extend(value for value in model.graph.input if value.name not in constants)
-    graph.output.extend(model.graph.output)
-    for tensor in model.graph.initializer:
-        small = math.prod(tensor.dims) <= _SMALL and not tensor.external_data
-        bare = onnx.TensorProto(name=tensor.name, dims=tensor.dims, data_type=tensor.data_type)
-        graph.initializer.append(tensor if small else bare)
-    return light
 
 
 def forget_output_shapes(graph: onnx.GraphProto) -> None:

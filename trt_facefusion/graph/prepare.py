@@ -12,7 +12,14 @@ from dataclasses import dataclass
 import onnx
 
 from trt_facefusion.graph.attention import expand_attention
-from trt_facefusion.graph.border import BATCH_AXIS, fix_inputs, input_specs, keep_outputs, output_specs
+from trt_facefusion.graph.border import (
+    BATCH_AXIS,
+    fix_inputs,
+    input_specs,
+    keep_fed_inputs,
+    keep_outputs,
+    output_specs,
+)
 from trt_facefusion.graph.control import refuse_control_flow
 from trt_facefusion.graph.functions import inline_functions
 from trt_facefusion.graph.group_norm import expand_group_norms
@@ -81,10 +88,7 @@ def prepare(
     inline_functions(work)
     graph = work.graph
     _satisfy_checker(work.model)
-    constants = {tensor.name for tensor in graph.initializer}
-    fed = [value for value in graph.input if value.name not in constants]
-    del graph.input[:]
-    graph.input.extend(fed)
+    keep_fed_inputs(graph)
     unbatched = fix_inputs(graph, shapes, batch)
     if outputs is not None:
         keep_outputs(graph, outputs)
