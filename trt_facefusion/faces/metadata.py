@@ -48,7 +48,7 @@ def bare(data: bytes, kind: str | None) -> Bare:
         return Bare(data)
     try:
         return strip(data)
-    except (struct.error, IndexError):
+    except (struct.error, IndexError, OverflowError):  # the last: places beyond what an index can be
         return Bare(data)
 
 
