@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
-from onnx import TensorProto, numpy_helper
+from onnx import AttributeProto, TensorProto, numpy_helper
 
 from trt_facefusion.errors import ModelError
 from trt_facefusion.export.external import data_files, is_external, load_external_data
@@ -19,6 +19,7 @@ from trt_facefusion.export.tolerate import complete_notes, sort_nodes
 from trt_facefusion.messages import hash_model, without_weights
 
 _FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE})
+_FLOAT = AttributeProto.FLOAT
 _CHECKED_WITHOUT = 1 << 16
 """Constants of this many bytes are declared, not copied, to onnx's checker."""
 
@@ -103,7 +104,10 @@ def _hide_group_norms(graph: onnx.GraphProto) -> None:
     Its definition of opset 18 was withdrawn, for which onnx's checker refuses it; onnxruntime runs it.
     """
     for node in graph.node:
-        if node.op_type == "GroupNormalization" and node.domain in {"", "ai.onnx"} and node.input:
+        kinds = {a.name: a.type for a in node.attribute}
+        numbers = kinds.get("num_groups") == AttributeProto.INT and kinds.get("epsilon", _FLOAT) == _FLOAT
+        whole = len(node.input) == 3 and all(node.input) and numbers
+        if node.op_type == "GroupNormalization" and node.domain in {"", "ai.onnx"} and whole:
             node.op_type = "Identity"
             del node.input[1:], node.attribute[:]
 
