@@ -77,7 +77,7 @@ def test_int8_through_tensorrt_gives_the_figures_of_onnxruntime(
     through_tensorrt = drop(onnx.load_model_from_string(engine))
     (cache,) = (path for path in (tmp_path / "cache").glob("*.cache") if not path.stem.endswith("-tensorrt"))
     foreign = CalibrationTable(dict(CalibrationTable.read(cache)), "TRT-8601-EntropyCalibration2")
-    plan = read_yaml(result.folder / "plan.yaml", context.view, "", "reference")
+    plan = read_yaml(result.folder / "plan.yaml", context.view, context.view.digest, "reference")
     calibration = beside(cache)
     assert calibration is not None
     affines = affines_of(calibration)
