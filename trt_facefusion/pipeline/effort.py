@@ -31,8 +31,8 @@ _SLOWER = {
     "judging": 1.5,
 }
 """An inference of each step in those of the network itself, which are timed: Q/DQ, FP16 rounding and what is taken out
-of the graph take time as well. Calibration as `benchmarks/calibration.py` measured it; the others are set above what one
-network of inswapper's size took (1.1 to 1.4), so that a build ends early rather than late."""
+of the graph take time as well. Calibration as `benchmarks/calibration.py` measured it; the others are set above what
+one network of inswapper's size took (1.1 to 1.4), so that a build ends early rather than late."""
 _BUSY = 1.5
 """Slowdowns below this are not worth a word."""
 _LAST_RULE = "max"
