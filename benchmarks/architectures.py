@@ -266,8 +266,8 @@ def _candidates(path: Path, architecture: Architecture) -> dict[str, Any]:
     """MACs in all, their share that the rules put into INT8, and the shares that stay float, by reason."""
     import onnx
 
-    from trt_facefusion.graph import GraphView, prepare
-    from trt_facefusion.precision.rules import plan_by_rules
+    from trt_facefusion.model.graph import GraphView, prepare
+    from trt_facefusion.quantization.precision.rules import plan_by_rules
 
     view = GraphView(prepare(onnx.load(path), architecture.inputs).model)
     plan = plan_by_rules(view, {}, path.stem)

@@ -28,9 +28,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from trt_facefusion.build.deliver import build
+from trt_facefusion.build.settings import BuildSettings
 from trt_facefusion.cli import options
-from trt_facefusion.pipeline.build import build
-from trt_facefusion.pipeline.settings import BuildSettings
 from trt_facefusion.types import Precision
 
 SWAPPER_INPUTS = ["target=image:128:0:1", "source=embedding"]

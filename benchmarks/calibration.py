@@ -27,12 +27,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from trt_facefusion.calibration import Batches, Histogram, collect, parse_rule
-from trt_facefusion.graph import GraphView
-from trt_facefusion.lowering.affine import Affines
-from trt_facefusion.pipeline.calibrate import GLANCE_FACES, counted, read_by_int8, tensors_to_watch
-from trt_facefusion.pipeline.choose import spread
-from trt_facefusion.presets import Preset, get_preset, parse_input
+from trt_facefusion.build.tuning.ranges import GLANCE_FACES, counted, read_by_int8, tensors_to_watch
+from trt_facefusion.model.graph import GraphView
+from trt_facefusion.model.presets import Preset, get_preset, parse_input
+from trt_facefusion.quantization.calibration import Batches, Histogram, collect, parse_rule
+from trt_facefusion.quantization.correction.channel_affine import Affines
+from trt_facefusion.sampling import spread
 from trt_facefusion.types import Feeds
 
 PLAIN_BATCH = 4

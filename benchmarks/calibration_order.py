@@ -24,9 +24,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from trt_facefusion.calibration import Batches, Calibration, CalibrationTable
-from trt_facefusion.calibration.cache import save
-from trt_facefusion.presets import get_preset
+from trt_facefusion.model.presets import get_preset
+from trt_facefusion.quantization.calibration import Batches, Calibration, CalibrationTable
+from trt_facefusion.quantization.calibration.cache import save
 
 RULES = ("entropy", "mse", "percentile:99.99", "max")
 BATCH_SIZES = (1, 2, 4, 8)

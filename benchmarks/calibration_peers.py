@@ -25,15 +25,15 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from trt_facefusion.accuracy.metrics import psnr_db, ssim
-from trt_facefusion.calibration import parse_rule
-from trt_facefusion.graph import GraphView, prepare
-from trt_facefusion.lowering import lower
-from trt_facefusion.lowering.affine import Affine, Affines, equalised_name
-from trt_facefusion.pipeline.calibrate import tensors_to_watch
-from trt_facefusion.precision import Plan, plan_by_rules
-from trt_facefusion.presets import Preset, get_preset, parse_input
-from trt_facefusion.runtime.onnxruntime import OnnxRuntimeRunner
+from trt_facefusion.build.tuning.ranges import tensors_to_watch
+from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
+from trt_facefusion.evaluation.accuracy.metrics import psnr_db, ssim
+from trt_facefusion.model.graph import GraphView, prepare
+from trt_facefusion.model.presets import Preset, get_preset, parse_input
+from trt_facefusion.quantization.calibration import parse_rule
+from trt_facefusion.quantization.correction.channel_affine import Affine, Affines, equalised_name
+from trt_facefusion.quantization.lowering import lower
+from trt_facefusion.quantization.precision import Plan, plan_by_rules
 from trt_facefusion.types import Precision
 
 RULES = ("entropy", "mse", "percentile:99.99", "max")

@@ -26,26 +26,26 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from trt_facefusion.accuracy.metrics import ssim
-from trt_facefusion.calibration import CalibrationTable, Histogram, parse_rule
-from trt_facefusion.calibration.collect import open_session, run_batch
-from trt_facefusion.curation.select import select
-from trt_facefusion.curation.survey import Survey, survey
-from trt_facefusion.export import ModelSource, OnnxSource, ReferenceSource
+from trt_facefusion.build.activations import driven_tensors, level
+from trt_facefusion.build.inputs import Context
+from trt_facefusion.build.settings import BuildSettings
+from trt_facefusion.build.stages import Attempts
+from trt_facefusion.build.tuning.ranges import pinned_ranges, read_by_int8
+from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
+from trt_facefusion.evaluation.accuracy.metrics import ssim
+from trt_facefusion.faces.curation.select import select
+from trt_facefusion.faces.curation.survey import Survey, survey
 from trt_facefusion.faces.embedder import DlibEmbedder
 from trt_facefusion.faces.folder import FaceSet, read_faces
-from trt_facefusion.graph import GraphView, PreparedModel, prepare
-from trt_facefusion.lowering import lower
-from trt_facefusion.lowering.scales import scale_feeds, with_scale_inputs
-from trt_facefusion.pipeline.activations import driven_tensors, level
-from trt_facefusion.pipeline.attempt import Attempts
-from trt_facefusion.pipeline.calibrate import pinned_ranges, read_by_int8
-from trt_facefusion.pipeline.context import Context
-from trt_facefusion.pipeline.feeds import Feeder, Painter, input_shapes, picture_output, projection_of
-from trt_facefusion.pipeline.settings import BuildSettings
-from trt_facefusion.precision import plan_by_rules
-from trt_facefusion.presets import Preset, get_preset
-from trt_facefusion.runtime.onnxruntime import OnnxRuntimeRunner
+from trt_facefusion.inference.feeder import Feeder, Painter, input_shapes, picture_output, projection_of
+from trt_facefusion.model.export import ModelSource, OnnxSource, ReferenceSource
+from trt_facefusion.model.graph import GraphView, PreparedModel, prepare
+from trt_facefusion.model.presets import Preset, get_preset
+from trt_facefusion.quantization.calibration import CalibrationTable, Histogram, parse_rule
+from trt_facefusion.quantization.calibration.collect import open_session, run_batch
+from trt_facefusion.quantization.lowering import lower
+from trt_facefusion.quantization.lowering.scales import scale_feeds, with_scale_inputs
+from trt_facefusion.quantization.precision import plan_by_rules
 from trt_facefusion.types import Precision
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)

@@ -24,13 +24,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from trt_facefusion.accuracy.metrics import ssim
-from trt_facefusion.pipeline.feeds import Feeder, Painter, picture_output
-from trt_facefusion.pipeline.rings import Inputs, feeder_for
-from trt_facefusion.pipeline.subject import subject
-from trt_facefusion.profiling.measure import Ring, interleaved
-from trt_facefusion.profiling.statistics import Latency, compare
-from trt_facefusion.runtime.onnxruntime import OnnxRuntimeRunner
+from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
+from trt_facefusion.evaluation.accuracy.metrics import ssim
+from trt_facefusion.evaluation.profiling.measure import Ring, interleaved
+from trt_facefusion.evaluation.profiling.statistics import Latency, compare
+from trt_facefusion.evaluation.profiling.workload import Inputs, feeder_for
+from trt_facefusion.inference.feeder import Feeder, Painter, picture_output
+from trt_facefusion.inference.open import subject
 
 MATH = ["Conv", "Gemm", "MatMul"]
 _WIDTH = 130

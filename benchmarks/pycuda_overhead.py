@@ -24,7 +24,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 from cuda_emulator.driver import built, load  # noqa: E402
 from twin import runtime as twin  # noqa: E402
 
-from trt_facefusion.runtime.pycuda import PycudaRunner  # noqa: E402
+from trt_facefusion.engine.runtime.pycuda import PycudaRunner  # noqa: E402
 
 ROUNDS = 1000
 

@@ -26,14 +26,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from trt_facefusion.accuracy.metrics import psnr_db, ssim
+from trt_facefusion.build.inputs import Context
+from trt_facefusion.build.settings import BuildSettings
+from trt_facefusion.build.stages import Attempts
+from trt_facefusion.build.tuning.thresholds import AUTO_RULES
 from trt_facefusion.cli import options
-from trt_facefusion.pipeline.attempt import Attempts
-from trt_facefusion.pipeline.choose import AUTO_RULES
-from trt_facefusion.pipeline.context import Context
-from trt_facefusion.pipeline.settings import BuildSettings
-from trt_facefusion.precision import Plan
-from trt_facefusion.runtime.onnxruntime import OnnxRuntimeRunner
+from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
+from trt_facefusion.evaluation.accuracy.metrics import psnr_db, ssim
+from trt_facefusion.quantization.precision import Plan
 from trt_facefusion.types import Precision
 
 SWAPPER_INPUTS = ["target=image:128:0:1", "source=embedding"]

@@ -26,7 +26,7 @@ import pycuda_overhead  # noqa: E402
 from cuda_emulator.driver import EmulatedDriver, built, load  # noqa: E402
 from twin.swap import Face, engine, face, is_swap_of  # noqa: E402
 
-from trt_facefusion.runtime.pycuda import PycudaRunner  # noqa: E402
+from trt_facefusion.engine.runtime.pycuda import PycudaRunner  # noqa: E402
 
 MOST_WAITING = 16
 """Futures that a client lets stand before it looks at them."""

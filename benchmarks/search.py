@@ -26,13 +26,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from trt_facefusion.accuracy.metrics import ssim
+from trt_facefusion.build.inputs import Context
+from trt_facefusion.build.settings import BuildSettings
+from trt_facefusion.build.stages import Attempts
+from trt_facefusion.build.tuning.plan_search import PlanSearch
 from trt_facefusion.cli import options
-from trt_facefusion.lowering import lower
-from trt_facefusion.pipeline.attempt import Attempts
-from trt_facefusion.pipeline.context import Context
-from trt_facefusion.pipeline.search import PlanSearch
-from trt_facefusion.pipeline.settings import BuildSettings
+from trt_facefusion.evaluation.accuracy.metrics import ssim
+from trt_facefusion.quantization.lowering import lower
 from trt_facefusion.types import Precision
 
 

@@ -21,7 +21,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from trt_facefusion import __version__
-from trt_facefusion.files import write_atomic
+from trt_facefusion.storage.files import write_atomic
 
 PRECISIONS = ("fp32", "fp16", "int8")
 _TAIL = 4000

@@ -7,8 +7,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from trt_facefusion.curation.chip import cut, grey
-from trt_facefusion.curation.covering import MEAN_FACE
+from trt_facefusion.faces.curation.chip import cut, grey
+from trt_facefusion.faces.curation.covering import MEAN_FACE
 from trt_facefusion.faces.decode import read_image
 from trt_facefusion.faces.detector import FaceDetector
 from trt_facefusion.faces.folder import image_files

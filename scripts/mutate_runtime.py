@@ -24,13 +24,13 @@ TIMEOUT_S, HARD_TIMEOUT_S = 60, 240
 """For one test, and for all of a mutation's: pytest cannot end a test that hangs with Python's lock held."""
 PASSED, FAILED = 0, 1
 
-RUNNER = "tests/runtime/test_pycuda_runner.py"
-GRAPHS = "tests/runtime/test_graphs.py"
-PROTOCOL = "tests/runtime/test_protocol.py"
-STORED = "tests/pipeline/test_subject_gpu.py"
-CHOICE = "tests/pipeline/test_choice.py"
-UPLOADER = "tests/backends/test_uploader.py"
-CACHE = "tests/calibration/test_cache.py"
+RUNNER = "tests/engine/runtime/test_pycuda_runner.py"
+GRAPHS = "tests/engine/runtime/test_graphs.py"
+PROTOCOL = "tests/engine/runtime/test_protocol.py"
+STORED = "tests/inference/test_open_gpu.py"
+CHOICE = "tests/inference/test_engine_selection.py"
+UPLOADER = "tests/engine/backends/test_uploader.py"
+CACHE = "tests/quantization/calibration/test_cache.py"
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,8 @@ def _mutation(name: str, file: str, old: str, new: str, *tests: str) -> Mutation
     return Mutation(name, f"trt_facefusion/{file}", old, new, tests)
 
 
-SLOTS, PYCUDA, GRAPH = "runtime/slots.py", "runtime/pycuda.py", "runtime/graphs.py"
-SUBJECT = "pipeline/subject.py"
+SLOTS, PYCUDA, GRAPH = "engine/runtime/slots.py", "engine/runtime/pycuda.py", "engine/runtime/graphs.py"
+SUBJECT = "inference/open.py"
 
 MUTATIONS = (
     # -- waiting
@@ -79,14 +79,14 @@ MUTATIONS = (
     _mutation("stream waits for the default stream", SLOTS, "_NON_BLOCKING = 1", "_NON_BLOCKING = 0", RUNNER),
     _mutation(
         "batch handed out before its upload",
-        "backends/uploader.py",
+        "engine/backends/uploader.py",
         "            self._events[slot].synchronize()\n",
         "            pass\n",
         UPLOADER,
     ),
     _mutation(
         "batch's buffers freed under its upload",
-        "backends/uploader.py",
+        "engine/backends/uploader.py",
         "            self._stream.synchronize()  # no copy may still read or write what is freed now\n",
         "",
         UPLOADER,
@@ -200,10 +200,10 @@ MUTATIONS = (
     ),
     _mutation("captures tried for ever", GRAPH, "self._failures >= _TRIES", "False", GRAPHS),
     # -- both runners
-    _mutation("faces not copied for later", "runtime/onnxruntime.py", "np.array(value)", "value", PROTOCOL),
+    _mutation("faces not copied for later", "engine/runtime/onnxruntime.py", "np.array(value)", "value", PROTOCOL),
     _mutation(
         "map out of order",
-        "runtime/in_flight.py",
+        "engine/runtime/in_flight.py",
         "yield pending.popleft().result()\n        try",
         "yield pending.pop().result()\n        try",
         PROTOCOL,
@@ -219,7 +219,7 @@ MUTATIONS = (
     _mutation("swapped engine not noticed", SUBJECT, "if stored is None or hashlib", "if False and hashlib", STORED),
     _mutation(
         "damaged folder not noticed",
-        "store/store.py",
+        "engine/store/store.py",
         "if sha256_of(folder / name) != file.sha256:",
         "if False:",
         STORED,
@@ -237,35 +237,35 @@ MUTATIONS = (
     ),
     _mutation(
         "engine chosen that does not fit",
-        "pipeline/choice.py",
+        "inference/select.py",
         "for path, m in known if not misfits(m, machine)",
         "for path, m in known",
         CHOICE,
     ),
     _mutation(
         "versions not compared",
-        "store/fit.py",
+        "engine/store/fit.py",
         "        return built == installed\n",
         "        return True\n",
-        "tests/store/test_fit.py",
+        "tests/engine/store/test_fit.py",
     ),
     _mutation(
         "compute capabilities not compared",
-        "store/fit.py",
+        "engine/store/fit.py",
         "    return built is None or built == here\n",
         "    return True\n",
-        "tests/store/test_fit.py",
+        "tests/engine/store/test_fit.py",
     ),
     _mutation(
         "calibration of another model taken",
-        "calibration/cache.py",
+        "quantization/calibration/cache.py",
         "    if calibration.model_digest != model_digest:\n        return Stale",
         "    if False:\n        return Stale",
         CACHE,
     ),
     _mutation(
         "named cache of another model taken",
-        "calibration/cache.py",
+        "quantization/calibration/cache.py",
         "    if calibration.model_digest != model_digest:\n        raise",
         "    if False:\n        raise",
         CACHE,

@@ -33,16 +33,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
-from trt_facefusion.accuracy.identity import embed_crops
-from trt_facefusion.accuracy.metrics import psnr_db, ssim
+from trt_facefusion.engine.store.atomic import write_atomic
+from trt_facefusion.evaluation.accuracy.identity import embed_crops
+from trt_facefusion.evaluation.accuracy.metrics import psnr_db, ssim
 from trt_facefusion.faces.align import align_crop, template_to_template
 from trt_facefusion.faces.decode import read_image
 from trt_facefusion.faces.detector import FaceDetector
 from trt_facefusion.faces.embedder import DLIB_MODEL, ArcFaceEmbedder, DlibEmbedder, Embedder
 from trt_facefusion.faces.folder import image_files
-from trt_facefusion.generators import REFERENCE_WEIGHTS, read_state
-from trt_facefusion.generators.reference import TARGET_SIZE, ReferenceGenerator
-from trt_facefusion.store.atomic import write_atomic
+from trt_facefusion.model.generators import REFERENCE_WEIGHTS, read_state
+from trt_facefusion.model.generators.reference import TARGET_SIZE, ReferenceGenerator
 
 MARGIN = 16  # pixels around the crop that augmentation may rotate or shift into view
 BATCH = 8

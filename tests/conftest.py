@@ -1,4 +1,4 @@
-"""Fixtures shared by all tests."""
+"""Fixtures shared by all tests; among them a tiny model, tiny faces, and settings that build in a second."""
 
 from __future__ import annotations
 
@@ -6,19 +6,29 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import tiny
 from cuda_emulator import driver as emulated
-from hypothesis import settings
+from hypothesis import settings as hypothesis_settings
+from tiny import Settings
+
+from trt_facefusion.build.settings import BuildSettings
+from trt_facefusion.inference import embedders as embedders_module
+from trt_facefusion.model.export import OnnxSource
+from trt_facefusion.model.presets import Preset, parse_input
+from trt_facefusion.types import Precision
 
 # Started in the background, a shell ignores Ctrl-C and so does all that it starts: the tests of it need it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The machine may be busy: a slow example is no failure.
-settings.register_profile("patient", deadline=None)
-settings.load_profile("patient")
+hypothesis_settings.register_profile("patient", deadline=None)
+hypothesis_settings.load_profile("patient")
 
 ROOT = Path(__file__).resolve().parents[1]
+IMAGE = f"image=image:{tiny.SIZE}:0:1"
 
 
 @pytest.fixture(scope="session")
@@ -71,3 +81,47 @@ def emulated_cuda(_emulated_driver: emulated.EmulatedDriver) -> Iterator[emulate
     assert held["contexts"] == before["contexts"]
     assert held == before or _emulated_driver.loses_context
     assert _emulated_driver["early_free"] == 0
+
+
+@pytest.fixture(scope="session")
+def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.write_pictures(tmp_path_factory.mktemp("pictures") / "faces", range(40))
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.save(tiny.generator(), tmp_path_factory.mktemp("models") / "tiny.onnx")
+
+
+@pytest.fixture
+def settings(tmp_path: Path, faces: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Makes settings for the tiny model; what is named replaces the default."""
+    monkeypatch.setattr(embedders_module, "DlibEmbedder", tiny.Glance)
+    return _settings_in(tmp_path, faces, model)
+
+
+@pytest.fixture(scope="module")
+def module_settings(tmp_path_factory: pytest.TempPathFactory, faces: Path, model: Path) -> Iterator[Settings]:
+    """Like `settings`, for engines that all tests of a module share and none changes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(embedders_module, "DlibEmbedder", tiny.Glance)
+        yield _settings_in(tmp_path_factory.mktemp("shared"), faces, model)
+
+
+def _settings_in(folder: Path, faces: Path, model: Path) -> Settings:
+    def make(*precisions: Precision, onnx: Path = model, inputs: tuple[str, ...] = (IMAGE,), **changes: Any) -> Any:
+        plain = {
+            "source": OnnxSource(onnx),
+            "preset": Preset.from_inputs([parse_input(text) for text in inputs]),
+            "precisions": precisions or (Precision.INT8,),
+            "calib": faces,
+            "aligned": True,
+            "backend": "onnxruntime",
+            "rule": "max",
+            "planner": "rules",
+            "output": folder / "engines",
+            "cache": folder / "cache",
+        }
+        return BuildSettings(**{**plain, **changes})
+
+    return make

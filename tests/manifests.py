@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 
-from trt_facefusion.backends.base import Kernel, TensorFormat
-from trt_facefusion.backends.pins import Pins
-from trt_facefusion.store.manifest import Fallback, Gate, Inputs, Int8Kernels, Manifest
+from trt_facefusion.engine.backends.base import Kernel, TensorFormat
+from trt_facefusion.engine.backends.pins import Pins
+from trt_facefusion.engine.store.manifest import Fallback, Gate, Inputs, Int8Kernels, Manifest
 
 FILES = {"engine.engine": b"engine", "typed.onnx": b"typed", "plan.yaml": b"plan: 1\n", "build.log": b""}
 

@@ -12,7 +12,7 @@ import pytest
 import typer.main
 from packaging.requirements import Requirement
 
-from trt_facefusion import hints
+from trt_facefusion import errors
 from trt_facefusion.cli.app import app
 
 if sys.version_info >= (3, 11):
@@ -55,10 +55,10 @@ def test_what_pip_is_told_to_install_is_on_an_index() -> None:
 
 
 def test_the_hints_of_an_extra_are_its_requirements() -> None:
-    for extra, wanted in hints._TESTED.items():
+    for extra, wanted in errors._TESTED.items():
         assert list(wanted) == EXTRAS[extra]
-        assert {Requirement(text) for text in hints.requirements(extra)} == {Requirement(text) for text in wanted}
-        assert hints.pip_install(extra).count("'") == 2 * len(wanted)
+        assert {Requirement(text) for text in errors.requirements(extra)} == {Requirement(text) for text in wanted}
+        assert errors.pip_install(extra).count("'") == 2 * len(wanted)
 
 
 def test_every_extra_that_is_hinted_at_exists() -> None:

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import re
-import sys
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tests" / "pipeline"))
 import tiny  # noqa: E402
 
-from trt_facefusion import hints  # noqa: E402
-from trt_facefusion.export import OnnxSource  # noqa: E402
-from trt_facefusion.pipeline import settings as settings_module  # noqa: E402
-from trt_facefusion.pipeline.build import build  # noqa: E402
-from trt_facefusion.pipeline.settings import BuildSettings  # noqa: E402
-from trt_facefusion.presets import Preset, parse_input  # noqa: E402
+from trt_facefusion import errors  # noqa: E402
+from trt_facefusion.build.deliver import build  # noqa: E402
+from trt_facefusion.build.settings import BuildSettings  # noqa: E402
+from trt_facefusion.inference import embedders as embedders_module  # noqa: E402
+from trt_facefusion.model.export import OnnxSource  # noqa: E402
+from trt_facefusion.model.presets import Preset, parse_input  # noqa: E402
 from trt_facefusion.types import Precision  # noqa: E402
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -27,7 +25,7 @@ def test_the_python_snippet_runs_an_engine(tmp_path: Path, monkeypatch: pytest.M
     (snippet,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     assert len([line for line in snippet.splitlines() if line.strip()]) <= 8
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(settings_module, "DlibEmbedder", tiny.Glance)
+    monkeypatch.setattr(embedders_module, "DlibEmbedder", tiny.Glance)
     build(
         BuildSettings(
             source=OnnxSource(tiny.save(tiny.generator(), tmp_path / "swap.onnx")),
@@ -45,4 +43,4 @@ def test_the_python_snippet_runs_an_engine(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_every_extra_is_explained() -> None:
-    assert set(re.findall(r"^\| `(\w+)` \|", README, re.MULTILINE)) == set(hints._TESTED)
+    assert set(re.findall(r"^\| `(\w+)` \|", README, re.MULTILINE)) == set(errors._TESTED)

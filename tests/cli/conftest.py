@@ -9,17 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "pipeline"))
 import tiny
 from workplace import Outcome, Workplace
 
 from trt_facefusion.cli.main import run
-from trt_facefusion.pipeline import settings as settings_module
+from trt_facefusion.inference import embedders as embedders_module
 
 _QUICK = (
     f"import sys; sys.path.insert(0, {str(Path(tiny.__file__).parent)!r}); import tiny; "
-    "import trt_facefusion.pipeline.settings as settings; settings.DlibEmbedder = tiny.Glance"
+    "import trt_facefusion.inference.embedders as embedders; embedders.DlibEmbedder = tiny.Glance"
 )
 
 
@@ -41,7 +39,7 @@ def place(tmp_path: Path, tiny_model: Path, tiny_faces: Path) -> Workplace:
 @pytest.fixture
 def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[[list[str]], Outcome]:
     """Runs a command line in this process, with an embedder that takes no time."""
-    monkeypatch.setattr(settings_module, "DlibEmbedder", tiny.Glance)
+    monkeypatch.setattr(embedders_module, "DlibEmbedder", tiny.Glance)
 
     def execute(words: list[str]) -> Outcome:
         capsys.readouterr()

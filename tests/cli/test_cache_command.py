@@ -9,17 +9,17 @@ import pytest
 from twin.nets import Case, batches
 from workplace import Outcome, Workplace
 
-from trt_facefusion.calibration import Calibration, CalibrationTable, collect
-from trt_facefusion.calibration.cache import save
-from trt_facefusion.calibration.channels import channel_ranges
-from trt_facefusion.calibration.histogram import Histogram
+from trt_facefusion.build.tuning.ranges import tensors_to_watch
 from trt_facefusion.cli import console
 from trt_facefusion.cli.histograms import _markers, sparkline
-from trt_facefusion.export import model_digest
-from trt_facefusion.lowering import lower
-from trt_facefusion.lowering.equalise import affines, candidates, scaled_by
-from trt_facefusion.pipeline.calibrate import tensors_to_watch
-from trt_facefusion.runtime.onnxruntime import OnnxRuntimeRunner
+from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
+from trt_facefusion.model.export import model_digest
+from trt_facefusion.quantization.calibration import Calibration, CalibrationTable, collect
+from trt_facefusion.quantization.calibration.cache import save
+from trt_facefusion.quantization.calibration.channels import channel_ranges
+from trt_facefusion.quantization.calibration.histogram import Histogram
+from trt_facefusion.quantization.lowering import lower
+from trt_facefusion.quantization.lowering.equalise import affines, candidates, scaled_by
 
 Command = Callable[[list[str]], Outcome]
 

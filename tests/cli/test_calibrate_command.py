@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 from workplace import IMAGE, Outcome, Workplace
 
-from trt_facefusion.calibration import CalibrationTable
+from trt_facefusion.quantization.calibration import CalibrationTable
 
 Command = Callable[[list[str]], Outcome]
 Start = Callable[..., "subprocess.Popen[str]"]
 
 # Writes the state after every batch, and dies by a signal once three are done.
 _DIE = (
-    "import os, trt_facefusion.calibration.resume as r; write = r.Checkpoint.save; "
+    "import os, trt_facefusion.quantization.calibration.resume as r; write = r.Checkpoint.save; "
     "r.Checkpoint.save = lambda self, done, found, now=False: "
     "(write(self, done, found, True), done == 3 and os.kill(os.getpid(), {signal}))"
 )

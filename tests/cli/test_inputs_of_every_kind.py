@@ -12,10 +12,10 @@ import pytest
 import tiny
 from workplace import Outcome, Workplace
 
-from trt_facefusion.accuracy.metrics import ssim
+from trt_facefusion.evaluation.accuracy.metrics import ssim
 from trt_facefusion.faces.folder import read_faces
-from trt_facefusion.pipeline.feeds import Feeder
-from trt_facefusion.pipeline.subject import subject
+from trt_facefusion.inference.feeder import Feeder
+from trt_facefusion.inference.open import subject
 
 Run = Callable[[list[str]], Outcome]
 QUICK = {"plan": "rules", "corrections": "none", "max_calib": 32, "max_eval": 8}

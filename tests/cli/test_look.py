@@ -17,7 +17,7 @@ from workplace import Outcome, Workplace
 from trt_facefusion import __version__
 from trt_facefusion.cli import console
 from trt_facefusion.errors import FacesError
-from trt_facefusion.presets import PRESETS
+from trt_facefusion.model.presets import PRESETS
 
 Command = Callable[[list[str]], Outcome]
 

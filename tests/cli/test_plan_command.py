@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from workplace import Outcome, Workplace
 
+from trt_facefusion.build.plan_only import PlanResult
+from trt_facefusion.build.plan_only import make_plan as real_make_plan
+from trt_facefusion.build.tuning.search_cache import SUFFIX
 from trt_facefusion.cli import plan as plan_command
-from trt_facefusion.pipeline.measured import SUFFIX
-from trt_facefusion.pipeline.planning import PlanResult
-from trt_facefusion.pipeline.planning import make_plan as real_make_plan
 
 Command = Callable[[list[str]], Outcome]
 

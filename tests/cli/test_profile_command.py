@@ -11,7 +11,7 @@ import tiny
 from workplace import Outcome, Workplace
 
 from trt_facefusion.cli.main import run
-from trt_facefusion.pipeline import settings as settings_module
+from trt_facefusion.inference import embedders as embedders_module
 
 Command = Callable[[list[str]], Outcome]
 QUICK = ["--warmups", "1", "--rounds", "4", "--in-flight", "1,2", "--threads", "1"]
@@ -22,7 +22,7 @@ def engines(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, tiny_fac
     """An INT8 and an FP32 engine, which no test changes."""
     place = Workplace(tmp_path_factory.mktemp("built"), tiny_model, tiny_faces)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(settings_module, "DlibEmbedder", tiny.Glance)
+        patch.setattr(embedders_module, "DlibEmbedder", tiny.Glance)
         assert run(place.options(fp32=True, batch="1:1:2")) == 0
     return [next(place.output.glob(f"*/{precision}-*")) for precision in ("int8", "fp32")]
 

@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 from workplace import Outcome, Workplace
 
+from trt_facefusion.build.deliver import BuildResult
+from trt_facefusion.build.deliver import build as real_build
 from trt_facefusion.cli import build as build_command
 from trt_facefusion.cli import console
-from trt_facefusion.pipeline.build import BuildResult
-from trt_facefusion.pipeline.build import build as real_build
-from trt_facefusion.store.manifest import Manifest
-from trt_facefusion.store.store import Store
+from trt_facefusion.engine.store.manifest import Manifest
+from trt_facefusion.engine.store.store import Store
 
 Command = Callable[[list[str]], Outcome]
 Start = Callable[..., "subprocess.Popen[str]"]
@@ -115,7 +115,7 @@ def test_kill_9_at_random_moments_never_yields_a_wrong_engine(start: Start, plac
 def test_what_a_kill_during_storing_leaves_is_no_engine_and_is_swept(
     start: Start, command: Command, place: Workplace
 ) -> None:
-    die = "import os, trt_facefusion.store.store as s; write = s.write_synced; s.write_synced = "
+    die = "import os, trt_facefusion.engine.store.store as s; write = s.write_synced; s.write_synced = "
     die += "lambda path, data: os.kill(os.getpid(), 9) if 'manifest' in path.name else write(path, data)"
     process = start(place.options(), die)
     process.communicate(timeout=60)
@@ -127,7 +127,7 @@ def test_what_a_kill_during_storing_leaves_is_no_engine_and_is_swept(
 
 
 def test_of_two_builds_at_once_the_second_waits_and_is_up_to_date(start: Start, place: Workplace) -> None:
-    slow = "import time, trt_facefusion.backends.onnxruntime as o; real = o.OnnxRuntime.build; "
+    slow = "import time, trt_facefusion.engine.backends.onnxruntime as o; real = o.OnnxRuntime.build; "
     slow += "o.OnnxRuntime.build = lambda *given: (time.sleep(2), real(*given))[1]"
     first = start([*place.options(), "--json"], slow)
     assert read_until(first, "reading the model")  # it has the lock

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from workplace import Outcome, Workplace
 
-from trt_facefusion.store.store import Store
+from trt_facefusion.engine.store.store import Store
 
 Command = Callable[[list[str]], Outcome]
 
@@ -109,7 +109,7 @@ def test_a_failed_rebuild_leaves_the_old_engine(
     assert command(place.options()).code == 0
     before = Store(place.output).list()
     with monkeypatch.context() as full:
-        full.setattr("trt_facefusion.store.store.write_synced", _no_space)
+        full.setattr("trt_facefusion.engine.store.store.write_synced", _no_space)
         store_error(command([*place.options(batch="1:2:4"), "--json"]))
     assert Store(place.output).list() == before
     assert command([*place.options(), "--json"]).json["engines"][0]["up_to_date"]

@@ -18,7 +18,7 @@ from workplace import Workplace
 
 from trt_facefusion.cli import app, console
 from trt_facefusion.cli.main import run
-from trt_facefusion.store.store import Store
+from trt_facefusion.engine.store.store import Store
 
 CODE = "import sys; sys.argv[0] = 'trt-ff'; from trt_facefusion.cli.main import main; main()"
 

@@ -22,9 +22,9 @@ from workplace import Outcome, Workplace
 
 from trt_facefusion.cli import console
 from trt_facefusion.cli.main import run
+from trt_facefusion.engine.store.manifest import Fallback
+from trt_facefusion.engine.store.store import Store
 from trt_facefusion.errors import FacesError
-from trt_facefusion.store.manifest import Fallback
-from trt_facefusion.store.store import Store
 from trt_facefusion.text import printable
 
 Command = Callable[[list[str]], Outcome]

@@ -19,14 +19,14 @@ sys.path[:0] = [str(folder), str(Path(__file__).resolve().parents[1])]
 import tensorrt_bindings as trt  # noqa: E402
 
 from contract.surface_data import extract, load  # noqa: E402
-from trt_facefusion.backends.base import BuildRequest  # noqa: E402
-from trt_facefusion.backends.calibrator import CalibrationSource, make_calibrator  # noqa: E402
-from trt_facefusion.backends.callbacks import Stop, make_logger, make_monitor  # noqa: E402
-from trt_facefusion.backends.interrupts import Interrupt  # noqa: E402
-from trt_facefusion.backends.rtx_log import LogBuffer  # noqa: E402
-from trt_facefusion.backends.tensorrt import TensorRt  # noqa: E402
+from trt_facefusion.engine.backends.base import BuildRequest  # noqa: E402
+from trt_facefusion.engine.backends.calibrator import CalibrationSource, make_calibrator  # noqa: E402
+from trt_facefusion.engine.backends.callbacks import Stop, make_logger, make_monitor  # noqa: E402
+from trt_facefusion.engine.backends.interrupts import Interrupt  # noqa: E402
+from trt_facefusion.engine.backends.rtx_log import LogBuffer  # noqa: E402
+from trt_facefusion.engine.backends.tensorrt import TensorRt  # noqa: E402
+from trt_facefusion.engine.runtime.layer_times import make_profiler  # noqa: E402
 from trt_facefusion.errors import BuildError  # noqa: E402
-from trt_facefusion.runtime.layer_times import make_profiler  # noqa: E402
 
 sys.modules["tensorrt"] = trt
 

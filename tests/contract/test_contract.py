@@ -15,18 +15,24 @@ from twin.builder import VERSION_10, VERSION_11, make_twin
 from twin.nets import SHAPES, Case, batches
 from twin.uploader import A10G, HostUploader
 
-import trt_facefusion.backends
-import trt_facefusion.runtime
+import trt_facefusion.engine.backends
+import trt_facefusion.engine.runtime
 from contract.surface_data import extract, load
 from contract.uses import Use, check, read_sources
-from trt_facefusion.backends.base import BuildOptions, BuildRequest, WeakTyping
-from trt_facefusion.backends.tensorrt import TensorRt
+from trt_facefusion.engine.backends.base import BuildOptions, BuildRequest, WeakTyping
+from trt_facefusion.engine.backends.tensorrt import TensorRt
 from trt_facefusion.types import Precision
 
-SOURCES = read_sources(Path(trt_facefusion.backends.__file__).parent) | {
-    f"runtime/{name}": text for name, text in read_sources(Path(trt_facefusion.runtime.__file__).parent).items()
+SOURCES = read_sources(Path(trt_facefusion.engine.backends.__file__).parent) | {
+    f"runtime/{name}": text for name, text in read_sources(Path(trt_facefusion.engine.runtime.__file__).parent).items()
 }
-_ALL = ["callbacks.py", "session.py", "tensorrt_typed.py", "runtime/engine_file.py", "runtime/layer_times.py"]
+_ALL = [
+    "callbacks.py",
+    "session.py",
+    "tensorrt_typed.py",
+    "engine/runtime/engine_file.py",
+    "engine/runtime/layer_times.py",
+]
 _BOTH = [*_ALL, "inspector.py", "tensorrt_config.py"]
 _WEAK = ["calibrator.py", "constraints.py", "scales.py", "tensorrt_weak.py"]
 FILES = {

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from cuda_emulator import driver as emulated
 
-from trt_facefusion.backends.capability import INSTRUCTIONS, NONE, TABLE, TENSOR_CORES, capability
 from trt_facefusion.cli.main import run
 from trt_facefusion.doctor.examine import examine
 from trt_facefusion.doctor.findings import ADVICE, PROBLEM, WARNING
 from trt_facefusion.doctor.packages import Packages, findings
+from trt_facefusion.engine.backends.capability import INSTRUCTIONS, NONE, TABLE, TENSOR_CORES, capability
 from trt_facefusion.types import Precision
 
 ROOT = Path(__file__).resolve().parents[2]

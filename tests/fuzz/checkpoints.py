@@ -32,8 +32,8 @@ from safetensors.torch import save
 
 from trt_facefusion.cli import build as build_command
 from trt_facefusion.cli.main import run
-from trt_facefusion.export import CheckpointSource
-from trt_facefusion.export.torch_export import check_forward
+from trt_facefusion.model.export import CheckpointSource
+from trt_facefusion.model.export.torch_export import check_forward
 
 SEED = 11
 LIMIT_S = 30.0
@@ -366,7 +366,7 @@ def _only_load(settings: Any, progress: object, note: Callable[[str], None]) -> 
     for message in source.notes:
         note(message)
     from trt_facefusion.errors import ModelError
-    from trt_facefusion.generators.user_code import user_code
+    from trt_facefusion.model.generators.user_code import user_code
 
     with user_code("the network", "mend it", ModelError):
         check_forward(source.net, {"image": (3, 16, 16)})

@@ -29,18 +29,18 @@ from manifests import FILES, manifest
 from nets import SWAPPER_SHAPES, swapper
 from test_report import _record
 
-from trt_facefusion.calibration.cache import Calibration, save_as
-from trt_facefusion.calibration.choice import Choice, TensorChoice
-from trt_facefusion.calibration.histogram import Histogram
+from trt_facefusion.build.report_data import read_search
 from trt_facefusion.cli.main import run
+from trt_facefusion.engine.store.store import Store
 from trt_facefusion.errors import PlanError, StoreError
-from trt_facefusion.graph import GraphView, prepare
-from trt_facefusion.pipeline.record import read_search
-from trt_facefusion.precision import loads, plan_by_rules, plan_rows
-from trt_facefusion.presets import get_preset
-from trt_facefusion.presets.contract import Contract
+from trt_facefusion.model.graph import GraphView, prepare
+from trt_facefusion.model.presets import get_preset
+from trt_facefusion.model.presets.contract import Contract
+from trt_facefusion.quantization.calibration.cache import Calibration, save_as
+from trt_facefusion.quantization.calibration.choice import Choice, TensorChoice
+from trt_facefusion.quantization.calibration.histogram import Histogram
+from trt_facefusion.quantization.precision import loads, plan_by_rules, plan_rows
 from trt_facefusion.report.runs import save_run
-from trt_facefusion.store.store import Store
 
 RIGHT_CODES = {0, 2, 6}
 """0: what was mutated did not matter, or is as good as before."""

@@ -364,8 +364,8 @@ def survey(seeds: Iterable[int]) -> Iterator[Outcome]:
 
 def _work(folder: Path, seeds: Iterable[int]) -> None:
     from trt_facefusion.errors import TrtFaceFusionError
-    from trt_facefusion.export import load_model
-    from trt_facefusion.graph import input_specs, prepare
+    from trt_facefusion.model.export import load_model
+    from trt_facefusion.model.graph import input_specs, prepare
 
     resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_BYTES, ADDRESS_BYTES))
     models = whole_files()

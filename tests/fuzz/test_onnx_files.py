@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from onnx_files import survey, whole_files
 
-from trt_facefusion.graph import input_specs, prepare
+from trt_facefusion.model.graph import input_specs, prepare
 
 
 def test_the_files_are_whole_before_they_are_damaged() -> None:

@@ -8,16 +8,12 @@ from __future__ import annotations
 
 import importlib
 import os
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 from twin.nets import Case
 
 from trt_facefusion.doctor.driver import Gpu, ask_driver
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "pipeline"))
 
 
 def _missing(reason: str) -> None:

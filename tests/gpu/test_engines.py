@@ -12,13 +12,13 @@ import onnx
 import pytest
 from twin.nets import SHAPES, Case, batches
 
-from trt_facefusion.backends.base import BuildOptions, BuildRequest, BuiltEngine, WeakTyping
-from trt_facefusion.backends.kernels import int8_coverage
-from trt_facefusion.backends.tensorrt import TensorRt
-from trt_facefusion.calibration import compare
 from trt_facefusion.doctor.driver import Gpu
-from trt_facefusion.runtime.onnxruntime import OnnxRuntimeRunner
-from trt_facefusion.runtime.pycuda import PycudaRunner
+from trt_facefusion.engine.backends.base import BuildOptions, BuildRequest, BuiltEngine, WeakTyping
+from trt_facefusion.engine.backends.kernels import int8_coverage
+from trt_facefusion.engine.backends.tensorrt import TensorRt
+from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
+from trt_facefusion.engine.runtime.pycuda import PycudaRunner
+from trt_facefusion.quantization.calibration import compare
 from trt_facefusion.types import Array, Precision
 
 pytestmark = pytest.mark.gpu

@@ -11,9 +11,9 @@ import pytest
 from test_engines import engine
 from twin.nets import batches
 
+from trt_facefusion.engine.runtime.engine_file import load_engine
+from trt_facefusion.engine.runtime.pycuda import PycudaRunner
 from trt_facefusion.errors import BadInputError, DeviceError, DeviceMemoryError
-from trt_facefusion.runtime.engine_file import load_engine
-from trt_facefusion.runtime.pycuda import PycudaRunner
 from trt_facefusion.types import Array, Feeds, Precision
 
 pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("gpu")]

@@ -11,8 +11,8 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from trt_facefusion.curation.coverage import coverage
-from trt_facefusion.curation.survey import survey
+from trt_facefusion.faces.curation.coverage import coverage
+from trt_facefusion.faces.curation.survey import survey
 from trt_facefusion.faces.embedder import DlibEmbedder
 from trt_facefusion.report.contact_sheet import Sheet, html, png
 

@@ -13,10 +13,10 @@ from hostile import MARK, NAMES, check_harmless, opened, spoiled
 from markupsafe import escape
 from test_report import _record
 
-from trt_facefusion.curation.coverage import coverage
-from trt_facefusion.curation.survey import survey
+from trt_facefusion.build.report_data import RunRecord
+from trt_facefusion.faces.curation.coverage import coverage
+from trt_facefusion.faces.curation.survey import survey
 from trt_facefusion.faces.embedder import DlibEmbedder
-from trt_facefusion.pipeline.record import RunRecord
 from trt_facefusion.report.charts import pareto, standalone, strip
 from trt_facefusion.report.contact_sheet import Sheet, html
 from trt_facefusion.report.page import render

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from trt_facefusion.build.report_data import RunRecord
 from trt_facefusion.errors import BadInputError, StoreError
-from trt_facefusion.pipeline.record import RunRecord
 from trt_facefusion.report.charts import histogram, pareto
 from trt_facefusion.report.images import amplification, difference
 from trt_facefusion.report.page import render

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from trt_facefusion.pipeline.curate import curated
+from trt_facefusion.build.curate import curated
 from trt_facefusion.report.selection import save_selection
 
 

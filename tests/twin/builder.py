@@ -23,13 +23,13 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
-from trt_facefusion.calibration import CalibrationTable, collect, parse_rule
+from trt_facefusion.build.tuning.ranges import tensors_to_watch
 from trt_facefusion.errors import CalibrationCacheError
-from trt_facefusion.export import model_digest
-from trt_facefusion.graph import GraphView
-from trt_facefusion.lowering import lower
-from trt_facefusion.pipeline.calibrate import tensors_to_watch
-from trt_facefusion.precision.plan import Plan, describe
+from trt_facefusion.model.export import model_digest
+from trt_facefusion.model.graph import GraphView
+from trt_facefusion.quantization.calibration import CalibrationTable, collect, parse_rule
+from trt_facefusion.quantization.lowering import lower
+from trt_facefusion.quantization.precision.plan import Plan, describe
 from trt_facefusion.types import Precision
 from twin import surface
 from twin.surface import (

@@ -6,11 +6,11 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from trt_facefusion.calibration import CalibrationTable, collect, parse_rule
-from trt_facefusion.graph import GraphView, PreparedModel, prepare
-from trt_facefusion.lowering import lower
-from trt_facefusion.pipeline.calibrate import tensors_to_watch
-from trt_facefusion.precision import Plan, plan_by_rules
+from trt_facefusion.build.tuning.ranges import tensors_to_watch
+from trt_facefusion.model.graph import GraphView, PreparedModel, prepare
+from trt_facefusion.quantization.calibration import CalibrationTable, collect, parse_rule
+from trt_facefusion.quantization.lowering import lower
+from trt_facefusion.quantization.precision import Plan, plan_by_rules
 
 IMAGE, STYLE = (3, 16, 16), (8,)
 SHAPES = {"image": tuple((n, *IMAGE) for n in (1, 2, 4)), "style": tuple((n, *STYLE) for n in (1, 2, 4))}

@@ -10,13 +10,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import tiny
 from cuda_emulator.driver import CannotBuildError
 
 from twin.builder import VERSION_10, VERSION_11
 from twin.machine import ROOT, environment
-
-sys.path.insert(0, str(ROOT / "tests" / "pipeline"))
-import tiny
 
 pytestmark = pytest.mark.slow
 

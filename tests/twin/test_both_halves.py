@@ -9,16 +9,16 @@ import numpy as np
 import onnx
 import pytest
 
-from trt_facefusion.backends.base import BuildRequest, WeakTyping
-from trt_facefusion.backends.tensorrt import TensorRt
-from trt_facefusion.backends.uploader import PycudaUploader
-from trt_facefusion.runtime.onnxruntime import OnnxRuntimeRunner
+from trt_facefusion.engine.backends.base import BuildRequest, WeakTyping
+from trt_facefusion.engine.backends.tensorrt import TensorRt
+from trt_facefusion.engine.backends.uploader import PycudaUploader
+from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
 from twin.builder import VERSION_10, make_twin, read_plan
 from twin.nets import SHAPES, Case, batches
 from twin.uploader import A10G
 
 runtime = pytest.importorskip("twin.runtime", reason="the runtime half is not there")
-pycuda_runner = pytest.importorskip("trt_facefusion.runtime.pycuda")
+pycuda_runner = pytest.importorskip("trt_facefusion.engine.runtime.pycuda")
 
 
 def test_build_calibrate_and_run_through_device_memory(

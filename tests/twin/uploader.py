@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from trt_facefusion.backends.device import Device
+from trt_facefusion.engine.backends.device import Device
 from trt_facefusion.types import Feeds
 
 A10G = Device("NVIDIA A10G", (8, 6), 13000, 20_000_000_000, 24_000_000_000)

@@ -10,14 +10,14 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from trt_facefusion.backends.base import HARDWARE_COMPATIBILITY, BuildOptions
+from trt_facefusion.build.deliver import BuildResult, EngineResult, build
+from trt_facefusion.build.effort import MINUTES, level_named
+from trt_facefusion.build.settings import PLANNERS, BuildSettings
 from trt_facefusion.cli import console, options
+from trt_facefusion.engine.backends.base import HARDWARE_COMPATIBILITY, BuildOptions
+from trt_facefusion.engine.store.manifest import Manifest
 from trt_facefusion.errors import BadInputError, StoreError
-from trt_facefusion.pipeline.build import BuildResult, EngineResult, build
-from trt_facefusion.pipeline.effort import MINUTES, level_named
-from trt_facefusion.pipeline.settings import PLANNERS, BuildSettings
 from trt_facefusion.report.runs import save_run
-from trt_facefusion.store.manifest import Manifest
 from trt_facefusion.types import BatchRange, Precision
 
 GATE_FAILED = 3

@@ -10,20 +10,29 @@ import typer
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from trt_facefusion.calibration import Calibration, CalibrationTable, Comparison, Fit, Histogram, beside, compare, fit
-from trt_facefusion.calibration.cache import load_named
+from trt_facefusion.build.tuning.ranges import require_int8
+from trt_facefusion.build.tuning.thresholds import affines_of
 from trt_facefusion.cli import console, histograms, options
 from trt_facefusion.cli.calibrate import compared, show_tensors
 from trt_facefusion.errors import BadInputError, CalibrationCacheError
-from trt_facefusion.export import OnnxSource, model_digest
-from trt_facefusion.files import write_atomic
-from trt_facefusion.graph import GraphView, input_specs, prepare
-from trt_facefusion.lowering import lower
-from trt_facefusion.lowering.affine import equalised_name
-from trt_facefusion.messages import serialised
-from trt_facefusion.pipeline.calibrate import require_int8
-from trt_facefusion.pipeline.choose import affines_of
-from trt_facefusion.precision import Plan, plan_by_rules
+from trt_facefusion.model.export import OnnxSource, model_digest
+from trt_facefusion.model.graph import GraphView, input_specs, prepare
+from trt_facefusion.model.messages import serialised
+from trt_facefusion.quantization.calibration import (
+    Calibration,
+    CalibrationTable,
+    Comparison,
+    Fit,
+    Histogram,
+    beside,
+    compare,
+    fit,
+)
+from trt_facefusion.quantization.calibration.cache import load_named
+from trt_facefusion.quantization.correction.channel_affine import equalised_name
+from trt_facefusion.quantization.lowering import lower
+from trt_facefusion.quantization.precision import Plan, plan_by_rules
+from trt_facefusion.storage.files import write_atomic
 from trt_facefusion.types import Precision
 
 app = typer.Typer(help="Show, compare and convert calibration caches.", no_args_is_help=True)

@@ -9,12 +9,12 @@ import typer
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from trt_facefusion.calibration.choice import Choice
+from trt_facefusion.build.calibrate_only import CalibrationResult, calibrate
+from trt_facefusion.build.effort import MINUTES, level_named
+from trt_facefusion.build.settings import BuildSettings
 from trt_facefusion.cli import console, options
 from trt_facefusion.errors import BadInputError
-from trt_facefusion.pipeline.effort import MINUTES, level_named
-from trt_facefusion.pipeline.settings import BuildSettings
-from trt_facefusion.pipeline.standalone import CalibrationResult, calibrate
+from trt_facefusion.quantization.calibration.choice import Choice
 
 _RESULT = "Calibration"
 

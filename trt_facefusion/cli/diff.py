@@ -10,16 +10,16 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from trt_facefusion.accuracy.judge import Accuracy
-from trt_facefusion.accuracy.layers import LayerError
-from trt_facefusion.accuracy.metrics import PSNR_CAP_DB
-from trt_facefusion.accuracy.outputs import OutputDifference
 from trt_facefusion.cli import console
 from trt_facefusion.errors import BadInputError
-from trt_facefusion.pipeline.diff import DiffResult, DiffSettings, Layers, diff
-from trt_facefusion.pipeline.handed_in import AgainstFile
-from trt_facefusion.pipeline.pair import CPU, GPU, STAND_IN
-from trt_facefusion.presets import Preset, get_preset, parse_input
+from trt_facefusion.evaluation.accuracy.judge import Accuracy
+from trt_facefusion.evaluation.accuracy.metrics import PSNR_CAP_DB
+from trt_facefusion.evaluation.comparison.compare import DiffResult, DiffSettings, Layers, diff
+from trt_facefusion.evaluation.comparison.handed_in import AgainstFile
+from trt_facefusion.evaluation.comparison.layer_error import LayerError
+from trt_facefusion.evaluation.comparison.outputs import OutputDifference
+from trt_facefusion.evaluation.comparison.sides import CPU, GPU, STAND_IN
+from trt_facefusion.model.presets import Preset, get_preset, parse_input
 
 TOLERANCE_EXCEEDED = 3
 

@@ -8,11 +8,11 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from trt_facefusion.backends.capability import capability
 from trt_facefusion.cli import console
 from trt_facefusion.doctor.driver import Gpu
 from trt_facefusion.doctor.examine import Examination, examine
 from trt_facefusion.doctor.findings import ADVICE, PROBLEM, WARNING, Finding
+from trt_facefusion.engine.backends.capability import capability
 from trt_facefusion.errors import BackendUnavailableError
 
 _MARKS = {

@@ -10,15 +10,15 @@ import typer
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from trt_facefusion.backends.base import Kernel
-from trt_facefusion.backends.kernels import int8_coverage
-from trt_facefusion.backends.pins import LIBRARIES, cuda_version
 from trt_facefusion.cli import console
+from trt_facefusion.engine.backends.base import Kernel
+from trt_facefusion.engine.backends.kernels import int8_coverage
+from trt_facefusion.engine.backends.pins import LIBRARIES, cuda_version
+from trt_facefusion.engine.store.identity import folder_label
+from trt_facefusion.engine.store.manifest import CalibrationRecord, Manifest
+from trt_facefusion.engine.store.store import Store
 from trt_facefusion.errors import StoreError
-from trt_facefusion.precision import read_rows
-from trt_facefusion.store.identity import folder_label
-from trt_facefusion.store.manifest import CalibrationRecord, Manifest
-from trt_facefusion.store.store import Store
+from trt_facefusion.quantization.precision import read_rows
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 

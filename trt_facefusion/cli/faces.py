@@ -13,17 +13,17 @@ from rich.table import Table
 from rich.text import Text
 
 from trt_facefusion.cli import console
-from trt_facefusion.curation.coverage import Coverage, Finding, Row, coverage
-from trt_facefusion.curation.facets import AXES
-from trt_facefusion.curation.survey import Photo, Survey, survey
 from trt_facefusion.errors import BadInputError, FacesError
+from trt_facefusion.faces.curation.coverage import Coverage, Finding, Row, coverage
+from trt_facefusion.faces.curation.facets import AXES
+from trt_facefusion.faces.curation.survey import Photo, Survey, survey
 from trt_facefusion.faces.embedder import DlibEmbedder, Embedder
 from trt_facefusion.faces.folder import KINDS, require_enough
-from trt_facefusion.files import write_atomic
+from trt_facefusion.storage.files import write_atomic
 from trt_facefusion.types import Progress
 
 if TYPE_CHECKING:
-    from trt_facefusion.pipeline.curate import Curated, Generator
+    from trt_facefusion.build.curate import Curated, Generator
 
 GAPS = 2
 """Exit code of --strict where something is missing: the photos are bad input."""
@@ -113,7 +113,7 @@ def curate(
     contact_sheet.html. None of them holds an embedding, or says who is whom. `trt-ff faces audit OUT --sheet NAME`
     gives the sheet as a PNG, too; in the folder itself a picture would count as a photo.
     """
-    from trt_facefusion.pipeline.curate import curated
+    from trt_facefusion.build.curate import curated
     from trt_facefusion.report.selection import check_output, facts, save_selection
 
     check_output(output, folder, force)
@@ -132,11 +132,11 @@ def curate(
 def _generator(
     onnx: Path | None, preset: str | None, inputs: list[str], embedder: Path | None, picture: str | None
 ) -> Generator | None:
-    from trt_facefusion.export import OnnxSource, ReferenceSource
-    from trt_facefusion.graph import input_specs
-    from trt_facefusion.pipeline.curate import Generator
-    from trt_facefusion.presets import Preset, get_preset, parse_input
-    from trt_facefusion.presets.fit import suggestions
+    from trt_facefusion.build.curate import Generator
+    from trt_facefusion.model.export import OnnxSource, ReferenceSource
+    from trt_facefusion.model.graph import input_specs
+    from trt_facefusion.model.presets import Preset, get_preset, parse_input
+    from trt_facefusion.model.presets.fit import suggestions
 
     if preset is not None and inputs:
         raise BadInputError("both --preset and --input are given", "describe the inputs in one way")

@@ -9,8 +9,8 @@ from string import ascii_lowercase
 import numpy as np
 from numpy.typing import NDArray
 
-from trt_facefusion.calibration import Calibration, Histogram, parse_rule
-from trt_facefusion.calibration.noise import clipped_share, sqnr_db
+from trt_facefusion.quantization.calibration import Calibration, Histogram, parse_rule
+from trt_facefusion.quantization.calibration.noise import clipped_share, sqnr_db
 
 BARS = " ▁▂▃▄▅▆▇█"
 HEIGHT = 7

@@ -13,7 +13,7 @@ import traceback
 from contextlib import nullcontext, suppress
 
 from trt_facefusion.errors import BadInputError, StoreError, TrtFaceFusionError
-from trt_facefusion.leftovers import listen
+from trt_facefusion.storage.leftovers import listen
 
 INTERNAL = 1
 INTERRUPTED = 130

@@ -7,13 +7,13 @@ from typing import Annotated, Optional
 
 import typer
 
-from trt_facefusion.calibration.thresholds import parse_rule
+from trt_facefusion.build.settings import parse_corrections
 from trt_facefusion.errors import BadInputError
-from trt_facefusion.export import CheckpointSource, ModelSource, OnnxSource, ReferenceSource
-from trt_facefusion.pipeline.settings import parse_corrections
-from trt_facefusion.presets import Preset, get_preset, parse_input
-from trt_facefusion.presets.fit import suggestions
-from trt_facefusion.presets.syntax import INPUT_SYNTAX
+from trt_facefusion.model.export import CheckpointSource, ModelSource, OnnxSource, ReferenceSource
+from trt_facefusion.model.presets import Preset, get_preset, parse_input
+from trt_facefusion.model.presets.fit import suggestions
+from trt_facefusion.model.presets.syntax import INPUT_SYNTAX
+from trt_facefusion.quantization.calibration.thresholds import parse_rule
 
 MODEL, FACES, ENGINE, ACCURACY = "Model", "Faces", "Engine", "Accuracy"
 
@@ -186,7 +186,7 @@ def preset_of(source: ModelSource, name: str | None, inputs: list[str], picture:
         return get_preset("reference")
     takes, example = "", INPUT_SYNTAX
     if isinstance(source, OnnxSource):
-        from trt_facefusion.graph import input_specs
+        from trt_facefusion.model.graph import input_specs
 
         specs = input_specs(source.model)
         takes, example = f". The model takes {'; '.join(map(str, specs))}", suggestions(specs)

@@ -13,15 +13,15 @@ import typer
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from trt_facefusion.build.effort import MINUTES, level_named
+from trt_facefusion.build.plan_only import PlanResult, make_plan
+from trt_facefusion.build.report_data import SEARCH
+from trt_facefusion.build.settings import BuildSettings
 from trt_facefusion.cli import console, options
-from trt_facefusion.documents import DocumentError, parse_json, read_bytes
 from trt_facefusion.errors import BadInputError
-from trt_facefusion.files import write_atomic
-from trt_facefusion.pipeline.effort import MINUTES, level_named
-from trt_facefusion.pipeline.planning import PlanResult, make_plan
-from trt_facefusion.pipeline.record import SEARCH
-from trt_facefusion.pipeline.settings import BuildSettings
 from trt_facefusion.report import charts
+from trt_facefusion.storage.documents import DocumentError, parse_json, read_bytes
+from trt_facefusion.storage.files import write_atomic
 from trt_facefusion.types import Precision
 
 CHART = "search.svg"

@@ -9,9 +9,9 @@ from rich.table import Table
 
 from trt_facefusion.cli import console
 from trt_facefusion.faces.align import TEMPLATES
-from trt_facefusion.presets import PRESETS, EmbeddingInput, FileInput, ImageInput
-from trt_facefusion.presets.inputs import TARGET
-from trt_facefusion.presets.syntax import INPUT_HELP
+from trt_facefusion.model.presets import PRESETS, EmbeddingInput, FileInput, ImageInput
+from trt_facefusion.model.presets.inputs import TARGET
+from trt_facefusion.model.presets.syntax import INPUT_HELP
 
 
 def command(

@@ -11,13 +11,13 @@ from rich.text import Text
 
 from trt_facefusion.cli import console
 from trt_facefusion.errors import BadInputError
-from trt_facefusion.files import write_atomic
-from trt_facefusion.pipeline import profile as pipeline
-from trt_facefusion.pipeline.bench import versions
-from trt_facefusion.pipeline.profile import ProfileResult, ProfileSettings
-from trt_facefusion.profiling.layers import by_precision
-from trt_facefusion.profiling.measure import Counts, Point
-from trt_facefusion.profiling.result import Profile
+from trt_facefusion.evaluation.profiling.bench import versions
+from trt_facefusion.evaluation.profiling.layers import by_precision
+from trt_facefusion.evaluation.profiling.measure import Counts, Point
+from trt_facefusion.evaluation.profiling.result import Profile
+from trt_facefusion.evaluation.profiling.run import ProfileResult, ProfileSettings
+from trt_facefusion.evaluation.profiling.run import profile as run_profile
+from trt_facefusion.storage.files import write_atomic
 
 _MEASURE, _INPUT, _RUN, _OUT = "Measuring", "Inputs", "Where it runs", "Output"
 _SHADES = " \u258f\u258e\u258d\u258c\u258b\u258a\u2589\u2588"
@@ -110,7 +110,7 @@ def command(
         trtexec_path=trtexec_path,
     )
     with console.progress_bar() as (progress, note):
-        result = pipeline.profile(settings, progress, note)
+        result = run_profile(settings, progress, note)
     if as_json:
         console.print_json(result.as_dict(versions()))
     else:

@@ -7,9 +7,9 @@ from typing import Annotated, Optional
 
 import typer
 
+from trt_facefusion.build.report_data import RunRecord
 from trt_facefusion.cli import console
-from trt_facefusion.files import write_atomic
-from trt_facefusion.pipeline.record import RunRecord
+from trt_facefusion.storage.files import write_atomic
 
 
 def command(

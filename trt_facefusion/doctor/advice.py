@@ -6,13 +6,12 @@ import importlib
 import importlib.util
 from collections.abc import Iterable, Mapping
 
-from trt_facefusion.backends.capability import capability
-from trt_facefusion.backends.tensorrt import TensorRt
 from trt_facefusion.doctor.driver import Driver, Gpu
 from trt_facefusion.doctor.findings import ADVICE, PROBLEM, WARNING, Finding
 from trt_facefusion.doctor.packages import Packages
-from trt_facefusion.errors import BackendUnavailableError
-from trt_facefusion.hints import pip_install
+from trt_facefusion.engine.backends.capability import capability
+from trt_facefusion.engine.backends.tensorrt import TensorRt
+from trt_facefusion.errors import BackendUnavailableError, pip_install
 
 ENOUGH_GPU_BYTES = 2 << 30
 """Free GPU memory below which a build is warned of: weights, activations and scratch memory of a small generator."""

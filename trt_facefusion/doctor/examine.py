@@ -15,15 +15,14 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from trt_facefusion.backends import registry
-from trt_facefusion.backends.capability import capability
 from trt_facefusion.doctor import packages as installed
 from trt_facefusion.doctor.advice import gpus, room, sources
 from trt_facefusion.doctor.driver import Driver, Gpu, ask_driver
 from trt_facefusion.doctor.findings import ADVICE, PROBLEM, WARNING, Finding
 from trt_facefusion.doctor.packages import Packages
-from trt_facefusion.errors import TrtFaceFusionError
-from trt_facefusion.hints import pip_install
+from trt_facefusion.engine.backends import registry
+from trt_facefusion.engine.backends.capability import capability
+from trt_facefusion.errors import TrtFaceFusionError, pip_install
 
 _RTX = (
     "NVIDIA's support matrices for TensorRT-RTX name INT8 for weight-only matrix products, and no A10G: try such an "

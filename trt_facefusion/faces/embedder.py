@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from trt_facefusion import sessions
 from trt_facefusion.errors import ModelError
-from trt_facefusion.files import read_regular
+from trt_facefusion.model import sessions
+from trt_facefusion.storage.files import read_regular
 
 if TYPE_CHECKING:
     import onnxruntime

@@ -27,6 +27,7 @@ from trt_facefusion.faces.embedder import Embedder
 from trt_facefusion.faces.find import find_photos, image_files
 from trt_facefusion.faces.kinds import HEAD_BYTES, how_to_read, kind_of
 from trt_facefusion.faces.reader import Look, Reader, SkipError, Skipped, Spec, digest_of
+from trt_facefusion.sampling import spread
 from trt_facefusion.types import Progress, silent
 
 __all__ = ["KINDS", "FaceSet", "Look", "Skipped", "folder_digest", "image_files", "read_faces", "require_enough"]
@@ -85,6 +86,10 @@ class FaceSet:
             files=tuple(self.files[i] for i in chosen),
             digests=tuple(self.digests[i] for i in chosen),
         )
+
+    def thinned(self, limit: int) -> FaceSet:
+        """At most ``limit`` faces (0: all), evenly spread over the set."""
+        return self if limit <= 0 or len(self) <= limit else self.subset(spread(len(self), limit))
 
     def crops_for(self, template: str, size: int) -> Crops:
         """The same faces in the same order, cut with another ``template`` [N,size,size,3] uint8 RGB."""

@@ -12,12 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from trt_facefusion.curation.coverage import Coverage, Finding, Row
-from trt_facefusion.curation.facets import AXES, facets
-from trt_facefusion.curation.survey import Photo
 from trt_facefusion.faces.crops import Crops
+from trt_facefusion.faces.curation.coverage import Coverage, Finding, Row
+from trt_facefusion.faces.curation.facets import AXES, facets
+from trt_facefusion.faces.curation.survey import Photo
 from trt_facefusion.report.images import data_uri
 from trt_facefusion.report.pages import templates
+from trt_facefusion.sampling import spread
 from trt_facefusion.text import printable
 
 COLUMNS = {
@@ -65,9 +66,7 @@ def _tone(photo: Photo) -> float:
 
 def _spread(members: Sequence[int], most: int) -> list[int]:
     """At most ``most`` of ``members``, evenly spread."""
-    if len(members) <= most:
-        return list(members)
-    return [members[round(place)] for place in np.linspace(0, len(members) - 1, most)]
+    return [members[place] for place in spread(len(members), most)]
 
 
 def html(sheet: Sheet) -> str:

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from trt_facefusion.pipeline.record import RunRecord
-from trt_facefusion.pipeline.record_facts import EngineFacts, Limits, RunFacts, TensorFacts
+from trt_facefusion.build.report_data import RunRecord
+from trt_facefusion.build.report_facts import EngineFacts, Limits, RunFacts, TensorFacts
+from trt_facefusion.engine.store.manifest import CalibrationRecord, Fallback
 from trt_facefusion.report import charts
 from trt_facefusion.report.images import amplification, data_uri, difference
 from trt_facefusion.report.pages import templates
 from trt_facefusion.report.svg import dumps
-from trt_facefusion.store.manifest import CalibrationRecord, Fallback
 
 _COLUMNS = {"reference": "FP32", "fp16": "FP16", "int8": "INT8"}
 _EXACT_DB = 100.0

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from trt_facefusion.pipeline.profile import ProfileResult
-from trt_facefusion.profiling.layers import Layer
-from trt_facefusion.profiling.measure import Point
-from trt_facefusion.profiling.result import Profile
+from trt_facefusion.evaluation.profiling.layers import Layer
+from trt_facefusion.evaluation.profiling.measure import Point
+from trt_facefusion.evaluation.profiling.result import Profile
+from trt_facefusion.evaluation.profiling.run import ProfileResult
 from trt_facefusion.report.pages import templates
 from trt_facefusion.report.svg import NAMESPACE, Element, dumps, element, picture
 

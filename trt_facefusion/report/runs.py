@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from trt_facefusion.build.report_data import FACTS, RunRecord
+from trt_facefusion.engine.store.atomic import commit_folder
+from trt_facefusion.engine.store.store import safe_name
 from trt_facefusion.errors import BadInputError
-from trt_facefusion.files import write_synced
-from trt_facefusion.leftovers import sweep_once
-from trt_facefusion.pipeline.record import FACTS, RunRecord
 from trt_facefusion.report.page import render
-from trt_facefusion.store.atomic import commit_folder
-from trt_facefusion.store.store import safe_name
+from trt_facefusion.storage.files import write_synced
+from trt_facefusion.storage.leftovers import sweep_once
 
 PAGE = "report.html"
 

@@ -10,11 +10,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from trt_facefusion.build.curate import Curated
+from trt_facefusion.engine.store.atomic import commit_folder
 from trt_facefusion.errors import BadInputError, FacesError
-from trt_facefusion.files import write_synced
-from trt_facefusion.pipeline.curate import Curated
 from trt_facefusion.report.contact_sheet import Sheet, html
-from trt_facefusion.store.atomic import commit_folder
+from trt_facefusion.storage.files import write_synced
 
 REASONS, FACTS, SHEET = "selection.csv", "selection.json", "contact_sheet.html"
 SCHEMA = 1

@@ -1,0 +1,81 @@
+"""The manifest's command line builds the same thing again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from trt_facefusion.build.rebuild_command import build_arguments
+from trt_facefusion.build.settings import BuildSettings
+from trt_facefusion.cli import build as cli
+from trt_facefusion.cli.app import app
+from trt_facefusion.engine.backends.base import BuildOptions
+from trt_facefusion.model.export import CheckpointSource, OnnxSource, ReferenceSource
+from trt_facefusion.model.presets import Preset, get_preset, parse_input
+from trt_facefusion.types import BatchRange, Precision
+
+IMAGE, FILE = "target=image:128:-1:1:bgr", "mask=file:a mask.npy"
+INPUTS = Preset.from_inputs([parse_input(text) for text in (IMAGE, "source=embedding", FILE)])
+
+
+class Stop(Exception):  # noqa: N818
+    pass
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        BuildSettings(ReferenceSource(), get_preset("reference"), (Precision.INT8,), Path("faces")),
+        BuildSettings(OnnxSource(Path("a b.onnx")), get_preset("gpen_256"), (Precision.INT8,), Path("faces")),
+        BuildSettings(
+            ReferenceSource(),
+            get_preset("reference"),
+            (Precision.INT8,),
+            Path("faces"),
+            planner="rules",
+            max_perceptual=0.5,
+            min_identity=0.9,
+            search_faces=4,
+            effort="least",
+            minutes=2.5,
+            corrections="shift,bias",
+        ),
+        BuildSettings(
+            CheckpointSource(Path("w.pth"), "nets:make", "netG."),
+            INPUTS,
+            (Precision.FP16,),
+            Path("my faces"),
+            eval=Path("others"),
+            aligned=True,
+            embedder=Path("w600k.onnx"),
+            batch=BatchRange(1, 4, 8),
+            plan=Path("plan.yaml"),
+            rule="percentile:99.9",
+            output=Path("out"),
+            cache=Path("cache"),
+            max_ssim_drop=0.02,
+            repairs=1,
+            max_calib=50,
+            max_eval=20,
+            strict=True,
+            recalibrate=True,
+            table=Path("table.cache"),
+            options=BuildOptions(None, 4, "ampere_plus", True, obey=False),
+            workspace_bytes=512 << 20,
+        ),
+    ],
+)
+def test_the_command_line_gives_the_same_settings(settings: BuildSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[BuildSettings] = []
+
+    def keep(made: BuildSettings, *_: Any) -> None:
+        read.append(made)
+        raise Stop
+
+    monkeypatch.setattr(cli, "build", keep)
+    words = ["build", *build_arguments(settings), *(f"--{p.value}" for p in settings.precisions)]
+    with pytest.raises(Stop):
+        app(words, standalone_mode=False)
+    assert read == [settings]

@@ -1,0 +1,99 @@
+"""Large maps are thinned inside of the graph, and what is counted is what counting outside of it would give."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from nets import Net, run, tapped
+
+from trt_facefusion.errors import ModelError
+from trt_facefusion.model.graph import prepare
+from trt_facefusion.quantization.calibration import Batches, Histogram, collect
+from trt_facefusion.quantization.calibration.channels import ChannelHistogram, glance
+from trt_facefusion.quantization.calibration.taps import Scaled, even_step, taps
+
+SIDE, CHANNELS = 128, 16
+IMAGES = np.random.default_rng(0).normal(size=(4, 3, SIDE, SIDE)).astype(np.float32)
+
+
+def large() -> onnx.ModelProto:
+    """Maps of four times `SPARSE_VALUES`, and a small one behind them."""
+    net = Net()
+    wide = net.op("Tanh", net.conv("x", 3, CHANNELS, name="wide"), name="bent")
+    net.conv(wide, CHANNELS, 8, name="small", strides=[4, 4])
+    return prepare(net.model({"x": ["N", 3, SIDE, SIDE]}, {"small": ["N", 8, 32, 32]}), {"x": (3, SIDE, SIDE)}).model
+
+
+def batches(size: int, images: np.ndarray = IMAGES) -> Batches:
+    return Batches(lambda indices: {"x": images[list(indices)]}, len(images), size)
+
+
+def behind(channels: int = CHANNELS) -> Scaled:
+    rng = np.random.default_rng(1)
+    factors = np.exp2(rng.integers(-3, 4, channels)).astype(np.float32)
+    return Scaled("behind", factors, rng.choice([-0.5, 0.25, 2.0], channels).astype(np.float32))
+
+
+def test_only_extremes_and_some_values_of_large_maps_leave_the_graph() -> None:
+    model = large()
+    added, made = taps(model, ["wide", "small"], {})
+    model.graph.node.extend(added.node)
+    model.graph.initializer.extend(added.initializer)
+    wide, small = made
+    assert small.outputs == ("small",)
+    values = run(tapped(model, wide.outputs), {"x": IMAGES})
+    highest, lowest, part = (values[name] for name in wide.outputs)
+    assert highest.shape == lowest.shape == (4, CHANNELS)
+    assert part.shape == (4, CHANNELS, SIDE // 2, SIDE // 2) and wide.every == 4
+
+
+def test_it_is_what_counting_outside_of_the_graph_gives() -> None:
+    model, scaled = large(), behind()
+    values = run(tapped(model, ["wide"]), {"x": IMAGES})["wide"]
+    found = collect(model, ["wide", "small"], batches(4), scaled={"wide": scaled}, threads=1)
+    assert list(found) == ["wide", "small", "behind"]
+    outside, moved = Histogram(), Histogram()
+    outside.add_sparsely(values)
+    moved.add_sparsely(values * scaled.factors.reshape(-1, 1, 1) - scaled.offsets.reshape(-1, 1, 1))
+    assert found["wide"] == outside and found["behind"] == moved
+    assert found["wide"].amax == np.abs(values).max()
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_neither_batches_nor_the_order_change_what_is_counted(size: int) -> None:
+    expected = collect(large(), ["wide", "small"], batches(4), scaled={"wide": behind()}, threads=1)
+    again = collect(large(), ["wide", "small"], batches(size, IMAGES[::-1]), scaled={"wide": behind()}, threads=1)
+    assert again == expected
+
+
+def test_small_maps_are_scaled_whole() -> None:
+    scaled = behind(8)
+    values = run(large(), {"x": IMAGES})["small"]
+    found = collect(large(), ["small"], batches(4), scaled={"small": scaled}, threads=1)["behind"]
+    whole = Histogram()
+    whole.add(values * scaled.factors.reshape(-1, 1, 1) - scaled.offsets.reshape(-1, 1, 1))
+    assert found == whole
+
+
+def test_an_infinite_value_anywhere_is_told() -> None:
+    images = IMAGES.copy()
+    images[2, :, 77, 33] = 3e38
+    with pytest.raises(ModelError, match=r"activation 'wide' .* in batch 2"):
+        collect(large(), ["wide"], batches(1, images))
+
+
+def test_a_look_at_channels_takes_no_large_map_out_of_the_graph_either() -> None:
+    model = large()
+    values = run(tapped(model, ["wide"]), {"x": IMAGES})["wide"]
+    histograms, ranges = glance(model, ["wide", "small"], ["wide"], batches(1), tail=0.0)
+    outside = Histogram()
+    outside.add_sparsely(values)
+    assert histograms["wide"] == outside
+    step = even_step(values.shape[2:], 1024)
+    assert step > 1
+    part = values[:, :, ::step, ::step].transpose(1, 0, 2, 3).reshape(CHANNELS, -1)
+    seen = ChannelHistogram(CHANNELS)
+    seen.add(np.ascontiguousarray(part))
+    np.testing.assert_array_equal(ranges["wide"].low, seen.ranges(0.0).low)
+    np.testing.assert_array_equal(ranges["wide"].high, seen.ranges(0.0).high)

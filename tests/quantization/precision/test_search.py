@@ -1,0 +1,142 @@
+"""The plan search keeps its budget, finds what is best where that is known, and measures what it says."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trt_facefusion.quantization.precision.groups import Group, merge_quiet
+from trt_facefusion.quantization.precision.search import (
+    Budget,
+    Choice,
+    Effort,
+    Figures,
+    as_dict,
+    effort,
+    search,
+)
+
+COSTS = st.lists(st.tuples(st.floats(0, 0.01), st.integers(1, 10**6)), min_size=1, max_size=9)
+ALL = Effort(plans=10_000, faces=8, groups=99)
+
+
+class Picture:
+    """A network whose layers cost what they are said to, and a little more or less together."""
+
+    def __init__(self, costs: Sequence[tuple[float, int]], seed: int = 0) -> None:
+        self.groups = tuple(Group((f"n{i}",), macs, 1) for i, (_, macs) in enumerate(costs))
+        self.costs = [cost for cost, _ in costs]
+        self.total = sum(macs for _, macs in costs) * 2  # half of the network can never be INT8
+        self.together = np.random.default_rng(seed).uniform(-0.3, 0.3, (len(costs), len(costs)))
+        self.measured: list[Choice] = []
+
+    def figures(self, choice: Choice) -> Figures:
+        drop = sum(self.costs[g] for g in choice)
+        for a, b in itertools.combinations(sorted(choice), 2):
+            drop += self.together[a, b] * min(self.costs[a], self.costs[b]) / len(self.costs)
+        return Figures(max(drop, 0.0), 2 * max(drop, 0.0), None, None)
+
+    def __call__(self, choices: Sequence[Choice]) -> list[Figures]:
+        self.measured += choices
+        return [self.figures(choice) for choice in choices]
+
+
+@given(COSTS, st.floats(1e-4, 0.05), st.integers(0, 99))
+def test_the_chosen_plan_keeps_the_budget_and_the_front_falls(
+    costs: list[tuple[float, int]], limit: float, seed: int
+) -> None:
+    picture, budget = Picture(costs, seed), Budget(limit)
+    found = search(picture.groups, picture.total, picture, budget, ALL)
+    best = found.best(budget)
+    assert best.figures.ssim_drop <= limit and best.share <= 0.5 + 1e-9
+    front = found.front()
+    assert all(a.share > b.share and a.figures.ssim_drop > b.figures.ssim_drop for a, b in itertools.pairwise(front))
+    assert all(point.figures == picture.figures(point.choice) for point in front if point.choice)
+    every = frozenset(range(len(costs)))
+    if picture.figures(every).ssim_drop <= limit:
+        assert best.choice == every or best.share == pytest.approx(0.5)
+
+
+@given(COSTS, st.floats(1e-4, 0.05), st.integers(0, 99))
+def test_the_same_measurements_give_the_same_plan_and_none_is_made_twice(
+    costs: list[tuple[float, int]], limit: float, seed: int
+) -> None:
+    first, second = Picture(costs, seed), Picture(costs, seed)
+    one = search(first.groups, first.total, first, Budget(limit), ALL)
+    two = search(second.groups, second.total, second, Budget(limit), ALL)
+    assert list(one.points.items()) == list(two.points.items()) and first.measured == second.measured
+    assert len(set(first.measured)) == len(first.measured)
+
+
+@given(COSTS, st.floats(1e-3, 0.03))
+def test_what_is_found_is_near_the_best_of_all_plans(costs: list[tuple[float, int]], limit: float) -> None:
+    picture, budget = Picture(costs), Budget(limit)
+    best = search(picture.groups, picture.total, picture, budget, ALL).best(budget)
+    every = range(len(costs))
+    plans = (frozenset(p) for size in range(len(costs) + 1) for p in itertools.combinations(every, size))
+    fitting = [p for p in plans if picture.figures(p).ssim_drop <= limit]
+    ideal = max(sum(picture.groups[g].macs for g in p) for p in fitting) / picture.total
+    assert best.share >= ideal - 0.5 * max(g.macs for g in picture.groups) / picture.total - 1e-9
+
+
+@given(COSTS, st.integers(2, 30))
+def test_a_search_measures_no_more_than_it_was_allowed(costs: list[tuple[float, int]], plans: int) -> None:
+    picture, budget = Picture(costs), Budget(0.004)
+    found = search(picture.groups, picture.total, picture, budget, Effort(plans, 8, 99, alone=False))
+    assert len(picture.measured) <= plans
+    assert found.best(budget).figures.ssim_drop <= 0.004
+
+
+@given(st.integers(1, 2000), st.integers(10**6, 10**12), st.integers(2, 64))
+def test_the_effort_is_bounded_by_work_alone(groups: int, macs: int, faces: int) -> None:
+    found = effort(groups, macs, faces, work=20e12)
+    assert 2 <= found.faces <= faces and found.groups <= groups
+    assert found.plans * found.faces * macs <= max(20e12, 8 * min(4, faces) * macs)
+
+
+def test_faces_that_were_asked_for_are_taken_at_any_price() -> None:
+    assert effort(500, 10**15, 64, work=float("inf")).faces == 64
+
+
+def test_two_that_hide_each_other_are_found_out_by_measuring_them_together() -> None:
+    """Layer 0 costs nothing alone, but dearly beside layer 1: sums of single costs would keep both."""
+    groups = tuple(Group((f"n{i}",), macs, 1) for i, macs in enumerate([50, 40, 10]))
+
+    def measure(choices: Sequence[Choice]) -> list[Figures]:
+        return [Figures(0.01 if {0, 1} <= choice else 0.001 * len(choice), 0.01) for choice in choices]
+
+    budget = Budget(0.005)
+    best = search(groups, 100, measure, budget, ALL).best(budget)
+    assert best.choice == {0, 2}
+
+
+def test_every_limit_of_the_budget_counts() -> None:
+    figures = Figures(0.002, 0.02, 0.1, 0.95)
+    assert Budget(0.004).load(figures) == pytest.approx(0.5)
+    assert Budget(0.004, max_ssim_drop_worst=0.01).load(figures) == pytest.approx(2)
+    assert Budget(0.004, max_perceptual=0.4).load(figures) == pytest.approx(0.5)
+    assert Budget(0.004, min_identity=0.98).load(figures) == pytest.approx(2.5)
+    assert Budget(0.004, min_identity=0.9).load(Figures(0, 0)) == float("inf")  # not measured is not kept
+    assert Budget(0.0).load(Figures(0.0, 0.0)) == 0
+
+
+def test_the_quietest_groups_are_merged_where_there_are_too_many() -> None:
+    groups = tuple(Group((f"n{i}",), 10 * i, i) for i in range(6))
+    merged = merge_quiet(groups, [5, 1, 4, 2, 3, 0], 4)
+    assert merged[0].nodes == ("n1", "n3", "n5") and merged[0].macs == 90
+    assert [group.nodes for group in merged[1:]] == [("n0",), ("n2",), ("n4",)]
+    assert merge_quiet(groups, [0] * 6, 6) == groups
+
+
+def test_the_record_names_the_chosen_plan_and_what_was_raised() -> None:
+    picture, budget = Picture([(0.004, 10), (0.001, 30)]), Budget(0.002)
+    found = search(picture.groups, picture.total, picture, budget, ALL)
+    record = as_dict(found, budget, found.best(budget).choice)
+    (chosen,) = [point for point in record["points"] if point["chosen"]]
+    assert chosen["raised"] == ["n0"] and chosen["int8_macs_share"] == pytest.approx(30 / 80)
+    assert record["groups"][0]["alone"] == pytest.approx(0.004)

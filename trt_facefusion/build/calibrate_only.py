@@ -1,0 +1,81 @@
+"""`trt-ff calibrate`: the calibration step of a build, by itself."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trt_facefusion.build.inputs import Context, Note
+from trt_facefusion.build.settings import BuildSettings
+from trt_facefusion.build.tuning.ranges import Ranges, require_writable
+from trt_facefusion.errors import BadInputError, CalibrationCacheError
+from trt_facefusion.quantization.calibration.cache import Calibration, beside
+from trt_facefusion.quantization.calibration.choice import Choice
+from trt_facefusion.types import Progress, silent
+
+
+@dataclass(frozen=True)
+class CalibrationResult:
+    """A table that was written, and what it came from; ``held_out`` faces were left to the verdict of builds."""
+
+    path: Path
+    calibration: Calibration
+    choice: Choice
+    faces: int
+    held_out: int
+    seconds: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """The result as ``--json`` prints it."""
+        found = self.calibration
+        return {
+            "schema": 1,
+            "path": str(self.path),
+            "model": found.model,
+            "model_digest": found.model_digest,
+            "faces": self.faces,
+            "held_out": self.held_out,
+            "tensors": len(found.table),
+            "seconds": round(self.seconds, 2),
+            "choice": self.choice.as_dict(),
+        }
+
+
+def calibrate(settings: BuildSettings, progress: Progress = silent, note: Note | None = None) -> CalibrationResult:
+    """Calibrate the model of ``settings`` and write its table: ``table_file``, or the one that builds look for.
+
+    An interrupted run leaves the state of its pass beside the table, and the next one continues there.
+
+    Raises:
+        TrtFaceFusionError: bad input, an output that belongs to another model, or that cannot be written.
+    """
+    started = time.perf_counter()
+    context = Context(settings, progress, note or (lambda message: None))
+    ranges = Ranges(context)
+    require_writable(ranges.path.parent)
+    if settings.table_file is not None and not settings.force:
+        _require_own(settings.table_file, context.view.digest)
+    context.check_source(few=True)
+    ranges.table  # noqa: B018  # calibrates, chooses and writes
+    choice = ranges.calibration.choice
+    assert choice is not None
+    calib, held_out = context.faces
+    return CalibrationResult(
+        ranges.path, ranges.calibration, choice, len(calib), len(held_out), time.perf_counter() - started
+    )
+
+
+def _require_own(path: Path, digest: str) -> None:
+    """Raise `BadInputError` if a file stands at ``path`` that is no earlier calibration of this model."""
+    if not path.exists():
+        return
+    try:
+        found = beside(path)
+    except CalibrationCacheError:
+        found = None
+    if found is None or found.model_digest != digest:
+        raise BadInputError(
+            f"{path} exists, and is no calibration of this model", "name another file with --output, or add --force"
+        )

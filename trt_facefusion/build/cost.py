@@ -1,0 +1,143 @@
+"""What a build will cost on this machine: one inference is timed before it starts, all others are counted."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+
+from trt_facefusion.build.effort import AUTO, Cost, Task, affordable, estimates, level_named
+from trt_facefusion.build.settings import LAYERS, BuildSettings, parse_corrections
+from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
+from trt_facefusion.model.graph import GraphView, macs
+from trt_facefusion.quantization.lowering.equalise import candidates
+from trt_facefusion.quantization.precision import quantisable
+from trt_facefusion.quantization.precision.groups import group_candidates
+from trt_facefusion.types import Feeds, Precision, Progress
+
+_SLOW_S = 2.0
+"""An inference that takes this long is timed once behind the first, a faster one three times."""
+_TOLD_EVERY_S = 60.0
+_LOADS = 16
+"""Times that a build loads, lowers or writes a network of this size."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What one sample takes where the machine has nothing else to do, and what loading the model takes, in seconds.
+
+    ``slowdown``: how many times as long it takes now.
+    """
+
+    each_s: float
+    load_s: float = 0.0
+    slowdown: float = 1.0
+
+
+def timed(model: onnx.ModelProto, feeds: Feeds, samples: int) -> Timing:
+    """Time ``model`` on ``feeds``, which hold ``samples``.
+
+    What counts is the processor's time, spread over its cores: how much a build tries must not depend on what else the
+    machine does while it is asked.
+    """
+    load = _Stopwatch()
+    with OnnxRuntimeRunner(model) as runner:
+        load.stop()
+        runs = [_run(runner, feeds)]
+        runs += [_run(runner, feeds) for _ in range(1 if runs[0].wall_s >= _SLOW_S else 3)]
+    best = min(runs, key=lambda run: run.cpu_s)
+    each = max(min(best.cpu_s / cores(), best.wall_s), 1e-6)
+    return Timing(each / max(samples, 1), min(load.cpu_s, load.wall_s), max(best.wall_s / each, 1.0))
+
+
+def cores() -> float:
+    """Processor cores that this process may use: of the machine, of its affinity, of a container's quota."""
+    usable = float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+        return max(min(usable, int(quota) / int(period)), 0.1)
+    except (OSError, ValueError):  # no such file, or "max": no quota
+        return usable
+
+
+class _Stopwatch:
+    """Seconds since it was made, by the clock and of this process's processor time, until it is stopped."""
+
+    def __init__(self) -> None:
+        self.wall_s, self.cpu_s = time.perf_counter(), time.process_time()
+
+    def stop(self) -> None:
+        self.wall_s, self.cpu_s = time.perf_counter() - self.wall_s, time.process_time() - self.cpu_s
+
+
+def _run(runner: OnnxRuntimeRunner, feeds: Feeds) -> _Stopwatch:
+    watch = _Stopwatch()
+    runner.infer(feeds)
+    watch.stop()
+    return watch
+
+
+class Paced:
+    """Passes progress on, and says once a minute how much of the expected time is over; a progress callback."""
+
+    def __init__(self, progress: Progress, note: Callable[[str], None], expected_s: float) -> None:
+        self._progress, self._note, self._expected = progress, note, expected_s
+        self._started = self._told = time.monotonic()
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """Report progress."""
+        self._progress(stage, done, total)
+        now = time.monotonic()
+        if now - self._told < _TOLD_EVERY_S:
+            return
+        self._told = now
+        counted = f" {done}/{total}" if total else ""
+        self._note(
+            f"{(now - self._started) / 60:.0f} of about {max(self._expected, 60) / 60:.0f} minutes: {stage}{counted}"
+        )
+
+
+def task_of(settings: BuildSettings, view: GraphView, calibration: int, verification: int, stores: bool) -> Task:
+    """What a build with ``settings`` has to do, for so many faces to calibrate on and to verify on.
+
+    What no longer has to be done, as a cache holds it, is not known here: a cost is what it is at most.
+    """
+    layers = [name for name in view.nodes if quantisable(view, name)]
+    wanted = parse_corrections(settings.corrections)
+    corrects = 2 if wanted is None else int(bool(wanted & set(LAYERS)))
+    auto = settings.rule == AUTO
+    judged = set(settings.precisions or (Precision.INT8, Precision.FP16))
+    return Task(
+        calibration_faces=calibration,
+        verification_faces=verification,
+        groups=len(group_candidates(view, layers)),
+        macs=sum(macs(view).values()),
+        precisions=len(judged - {Precision.FP32}),
+        int8=bool(layers) and Precision.INT8 in judged,
+        calibrates=settings.table is None,
+        compares_rules=auto,
+        equalises=wanted is None and bool(candidates(view)),
+        corrects=corrects,
+        searches=settings.plan is None and settings.planner == AUTO,
+        search_faces=settings.search_faces,
+        stores=stores,
+    )
+
+
+def cost_of(settings: BuildSettings, task: Task, timing: Timing) -> Cost:
+    """The level of effort that ``settings`` name or that fits into their time, and what it costs.
+
+    Raises:
+        BadInputError: there is no such level.
+    """
+    found = estimates(task, timing.each_s, _LOADS * timing.load_s)
+    asked = level_named(settings.effort)
+    chosen = affordable(found, settings.minutes)
+    if asked is not None:
+        chosen = next(estimate for estimate in found if estimate.level is asked)
+    shown = () if settings.precisions else ("calibration", "thresholds")
+    return Cost(chosen, found[0], settings.minutes, settings.effort, shown, timing.slowdown)

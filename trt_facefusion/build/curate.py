@@ -1,0 +1,92 @@
+"""Curation as a whole: survey a folder, look at a generator's activations if there is one, select."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from trt_facefusion.build.activations import activation_features
+from trt_facefusion.faces.curation.chip import SIZE, TEMPLATE
+from trt_facefusion.faces.curation.coverage import Coverage, Finding, coverage
+from trt_facefusion.faces.curation.select import Selection, select
+from trt_facefusion.faces.curation.survey import Survey, survey
+from trt_facefusion.faces.embedder import ArcFaceEmbedder, DlibEmbedder, Embedder
+from trt_facefusion.faces.folder import require_enough
+from trt_facefusion.inference.described import fitted
+from trt_facefusion.inference.feeder import Feeder, input_shapes, projection_of
+from trt_facefusion.model.export import ModelSource
+from trt_facefusion.model.presets import Preset
+from trt_facefusion.types import Progress, silent
+
+LEAST_FACES = 2
+"""A swap needs two people."""
+
+
+@dataclass(frozen=True)
+class Generator:
+    """A generator whose activations the selection is spread over as well."""
+
+    source: ModelSource
+    preset: Preset
+    embedder: Path | None = None
+
+    def open_embedder(self) -> Embedder:
+        """The embedder that its source faces go through; dlib's where none is named."""
+        return DlibEmbedder() if self.embedder is None else ArcFaceEmbedder(self.embedder)
+
+
+@dataclass(frozen=True, eq=False)
+class Curated:
+    """A selection, the survey that it was made from, and whether a generator was asked."""
+
+    survey: Survey
+    selection: Selection
+    generator: str | None
+
+    @cached_property
+    def chosen(self) -> Survey:
+        """The survey of the chosen photos."""
+        return self.survey.subset(self.selection.indices)
+
+    @cached_property
+    def coverage(self) -> Mapping[str, Coverage]:
+        """Coverage "before" (the whole folder) and "after" (the selection)."""
+        return {"before": coverage(self.survey), "after": coverage(self.chosen, advised=len(self.chosen))}
+
+    @property
+    def problems(self) -> tuple[Finding, ...]:
+        """What is wrong with the folder, and with the selection where the folder's problems do not say it already."""
+        folder, selection = self.coverage["before"].problems, self.coverage["after"].problems
+        told = {finding.kind for finding in folder}
+        return (*folder, *(finding for finding in selection if finding.kind not in told))
+
+
+def curated(
+    folder: Path, count: int, generator: Generator | None = None, *, aligned: bool = False, progress: Progress = silent
+) -> Curated:
+    """Choose ``count`` photos of ``folder``.
+
+    Raises:
+        FacesError: no such folder, fewer than two faces, or none that is good enough.
+        BadInputError: the description does not fit the generator.
+        ModelError: the generator cannot be read or run.
+    """
+    embedder: Embedder = DlibEmbedder() if generator is None else generator.open_embedder()
+    prepared = projection = None
+    template, size = TEMPLATE, SIZE
+    if generator is not None:  # a model that does not fit is told before photos are read
+        model = generator.source.load(input_shapes(generator.preset, embedder.dim))
+        prepared = fitted(model, generator.preset, embedder.dim).prepared
+        projection = projection_of(generator.preset, model)
+        template, size = generator.preset.crops[0]
+    found = survey(folder, embedder=embedder, template=template, size=size, aligned=aligned, progress=progress)
+    require_enough(found.faces, LEAST_FACES)
+    activations = None
+    if generator is not None and prepared is not None:
+        fixed = None if prepared.dynamic_batch else prepared.fixed_batch
+        feeder = Feeder(generator.preset, found.faces, embedder, projection, fixed, prepared.inputs)
+        activations = activation_features(prepared, feeder, progress)
+    selection = select(found, count, same_person=embedder.same_person, activations=activations)
+    return Curated(found, selection, None if generator is None else generator.source.name)

@@ -1,0 +1,280 @@
+"""How much a build tries: levels of effort, what each costs in inferences, and which one the time allows.
+
+Everything that is tried is counted in inferences of one face. One inference is timed, so a build's cost is known before
+it starts. A level is chosen as a whole, among three that lie far apart: small differences between machines change
+nothing, and a level that was chosen can be asked for by name. Judging is never cut: it is the proof.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from trt_facefusion.errors import BadInputError
+from trt_facefusion.quantization.precision.search import Effort, effort
+
+AUTO = "auto"
+MINUTES = 15.0
+"""What a build may take where nothing else was said; what is tried is cut to it."""
+SEARCH_MACS = 20e12
+"""MACs that a plan search spends at most at any level."""
+TOLD_SECONDS = 60.0
+"""A build that takes less is not worth a word about its cost."""
+
+_SLOWER = {
+    "calibration": 1.3,
+    "thresholds": 1.5,
+    "corrections": 1.5,
+    "plan search": 1.5,
+    "storing": 1.5,
+    "judging": 1.5,
+}
+"""An inference of each step in those of the network itself, which are timed: Q/DQ, FP16 rounding and what is taken out
+of the graph take time as well. Calibration as `benchmarks/calibration.py` measured it; the others are set above what
+one network of inswapper's size took (1.1 to 1.4), so that a build ends early rather than late."""
+_BUSY = 1.5
+"""Slowdowns below this are not worth a word."""
+_LAST_RULE = "max"
+"""The rule that whole tables start from; every level compares it."""
+
+
+@dataclass(frozen=True)
+class Level:
+    """Limits of what is tried. All counts are of calibration faces unless they say otherwise."""
+
+    name: str
+    look_faces: int = 64
+    """Looked at for the ranges of channels, and of what INT8 does not read."""
+    rules: tuple[str, ...] = ("entropy", "mse", "percentile:99.99", "percentile:99.999", _LAST_RULE)
+    """Threshold rules that are compared as whole tables."""
+    validation_faces: int = 16
+    """Whole tables and corrections are compared on these."""
+    trial_pictures: int = 256
+    """Pictures that the search for single tensors' thresholds may paint; never fewer than the pass has faces, unless
+    it is 0."""
+    correcting_faces: int = 32
+    """Layers' inputs are taken from these."""
+    search_faces: int = 16
+    search_inferences: int | None = None
+    """Inferences that the plan search may use, beside the limit of MACs."""
+    storing_faces: int = 8
+    storing_ranges: int = 32
+    storing_trials: int = 8
+
+    def search(self, groups: int, macs: int, faces: int, asked: int = 0) -> Effort:
+        """What the plan search measures: ``groups`` of layers, ``macs`` of one face, at most ``faces`` there are.
+
+        ``asked`` faces are taken at any price; 0 leaves their number to the level.
+        """
+        if asked:
+            return effort(groups, macs, min(asked, faces), float("inf"))
+        work = SEARCH_MACS
+        if self.search_inferences is not None:
+            work = min(work, float(self.search_inferences * max(macs, 1)))
+        return effort(groups, macs, min(self.search_faces, faces), work)
+
+    def trials(self, faces: int) -> int:
+        """Pictures that thresholds of single tensors may cost, where ``faces`` are calibrated on."""
+        return max(self.trial_pictures, faces) if self is FULL else self.trial_pictures
+
+
+FULL = Level("full")
+REDUCED = Level(
+    "reduced",
+    look_faces=16,
+    rules=("entropy", "percentile:99.99", _LAST_RULE),
+    validation_faces=8,
+    trial_pictures=64,
+    correcting_faces=16,
+    search_faces=8,
+    search_inferences=96,
+    storing_faces=4,
+    storing_ranges=16,
+    storing_trials=4,
+)
+LEAST = Level(
+    "least",
+    look_faces=8,
+    rules=("percentile:99.99", _LAST_RULE),
+    validation_faces=4,
+    trial_pictures=0,
+    correcting_faces=8,
+    search_faces=4,
+    search_inferences=40,
+    storing_faces=2,
+    storing_ranges=8,
+    storing_trials=2,
+)
+LEVELS = (FULL, REDUCED, LEAST)
+
+
+def level_named(name: str) -> Level | None:
+    """The level called ``name``; None for ``auto``.
+
+    Raises:
+        BadInputError: there is no such level.
+    """
+    found = {level.name: level for level in LEVELS}
+    if name != AUTO and name not in found:
+        raise BadInputError(f"there is no effort {name!r}", f"use {AUTO}, {', '.join(found)}")
+    return found.get(name)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a build has to do, as far as its cost depends on it."""
+
+    calibration_faces: int
+    verification_faces: int
+    groups: int
+    """Groups of layers that the plan search could tell apart."""
+    macs: int
+    """Of one face."""
+    precisions: int = 1
+    """How many precisions are judged."""
+    int8: bool = True
+    calibrates: bool = True
+    """No table was named."""
+    compares_rules: bool = True
+    equalises: bool = True
+    corrects: int = 2
+    """Sets of corrections of layers that are tried."""
+    searches: bool = True
+    search_faces: int = 0
+    stores: bool = False
+    """The engine keeps its results in integers, which is tried out."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Inferences of each step at one level, and what they take here."""
+
+    level: Level
+    steps: Mapping[str, int]
+    seconds_each: float
+    overhead_s: float = 0.0
+
+    @property
+    def inferences(self) -> int:
+        """All of them."""
+        return sum(self.steps.values())
+
+    @property
+    def seconds(self) -> float:
+        """What the build takes, as far as is known beforehand."""
+        return sum(map(self.seconds_of, self.steps)) + self.overhead_s
+
+    def seconds_of(self, step: str) -> float:
+        """What one step takes."""
+        return self.steps.get(step, 0) * _SLOWER[step] * self.seconds_each
+
+
+def steps(task: Task, level: Level) -> dict[str, int]:
+    """Inferences of each step of ``task`` at ``level``, at most; steps that are not made are left out."""
+    faces = task.calibration_faces
+    found: dict[str, int] = {}
+    few = min(level.validation_faces, faces)
+    if task.calibrates:
+        found["calibration"] = faces + min(level.look_faces, faces)
+    if task.calibrates and task.int8:
+        rules = len(level.rules) if task.compares_rules else 1
+        whole = few * (1 + rules + (1 if task.equalises else 0))
+        found["thresholds"] = whole + (level.trials(faces) if task.compares_rules else 0)
+    if task.int8 and task.corrects:
+        found["corrections"] = min(level.correcting_faces, faces) + few * (2 + task.corrects)
+    if task.int8 and task.searches:
+        planned = level.search(task.groups, task.macs, faces, task.search_faces)
+        found["plan search"] = (planned.plans + 1) * planned.faces
+    if task.int8 and task.stores:
+        found["storing"] = min(level.storing_ranges, faces) + min(level.storing_faces, faces) * (
+            3 + level.storing_trials
+        )
+    # By the file as it was handed in, by the prepared network, and by each engine.
+    found["judging"] = task.verification_faces * (2 + task.precisions)
+    return {name: count for name, count in found.items() if count}
+
+
+def estimates(task: Task, seconds_each: float, overhead_s: float = 0.0) -> tuple[Estimate, ...]:
+    """What ``task`` costs at every level, from the most to the least."""
+    return tuple(Estimate(level, steps(task, level), seconds_each, overhead_s) for level in LEVELS)
+
+
+def affordable(found: Sequence[Estimate], minutes: float) -> Estimate:
+    """The most that fits into ``minutes`` (0: no limit), or the least there is."""
+    fitting = [estimate for estimate in found if not minutes or estimate.seconds <= 60 * minutes]
+    return (fitting or [found[-1]])[0]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a build was expected to cost, and why it tries no more than it does."""
+
+    chosen: Estimate
+    full: Estimate
+    minutes: float
+    asked: str = AUTO
+    shown: tuple[str, ...] = ()
+    """The steps that are made now, where others are made some other time; the level is chosen for all of them."""
+
+    slowdown: float = 1.0
+    """How many times as long everything takes at the moment, as the machine does something else as well."""
+
+    @property
+    def cut(self) -> bool:
+        """Whether less is tried than without a limit of time."""
+        return self.chosen.level is not self.full.level
+
+    def told(self) -> str:
+        """One line for the person who waits."""
+        busy = f". The machine is busy: now it takes {self.slowdown:.1f} times as long" if self.slowdown > _BUSY else ""
+        return self._told() + busy
+
+    def _told(self) -> str:
+        each = self.chosen.seconds_each
+        if self.shown:
+            count = sum(self.chosen.steps.get(name, 0) for name in self.shown)
+            takes = sum(map(self.chosen.seconds_of, self.shown))
+            named = " and ".join(self.shown)
+            effort = f"; effort {self.chosen.level.name}" if self.cut else ""
+            return f"about {duration(takes)} on this machine: {count} inferences of {each:.2g} s, {named}{effort}"
+        parts = ", ".join(f"{name} {count}" for name, count in self.chosen.steps.items())
+        line = (
+            f"about {duration(self.chosen.seconds)} on this machine: at most {self.chosen.inferences} inferences of "
+            f"{each:.2g} s and more ({parts})"
+        )
+        if not self.cut:
+            return line
+        whole = f"all that could be tried takes about {duration(self.full.seconds)} (--effort {self.full.level.name})"
+        if self.asked != AUTO:
+            return f"{line}; effort {self.chosen.level.name}, as asked for: {whole}"
+        line = f"{line}; effort {self.chosen.level.name} to stay within {self.minutes:g} minutes (--time): {whole}"
+        if self.chosen.seconds > 60 * self.minutes:
+            judging = self.chosen.seconds_of("judging")
+            line += f". It does not fit all the same; judging takes {duration(judging)} of it (--max-eval)"
+        return line
+
+    def as_dict(self) -> dict[str, Any]:
+        """For ``--json``: how much is tried, why, and what that was expected to take."""
+        return {
+            "level": self.chosen.level.name,
+            "asked": self.asked,
+            "minutes": self.minutes,
+            "inferences": dict(self.chosen.steps),
+            "inferences_full": dict(self.full.steps),
+            "seconds_an_inference": round(self.chosen.seconds_each, 4),
+            "seconds_estimated": round(self.chosen.seconds, 1),
+            "seconds_estimated_full": round(self.full.seconds, 1),
+        }
+
+    def record(self) -> dict[str, Any]:
+        """For the manifest and ``search.json``: the level, and where something was cut all of `as_dict`.
+
+        Where nothing was cut, nothing depends on how fast the machine is, and nothing is said of it.
+        """
+        return self.as_dict() if self.cut else {"level": self.chosen.level.name, "asked": self.asked}
+
+
+def duration(seconds: float) -> str:
+    """``seconds`` in words: minutes from two on."""
+    return f"{seconds / 60:.0f} minutes" if seconds >= 120 else f"{max(seconds, 1):.0f} s"

@@ -1,0 +1,113 @@
+"""Before anything is calibrated: are the network's own FP32 pictures what the description of its inputs promises?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trt_facefusion.engine.runtime.base import Infers
+from trt_facefusion.errors import BadInputError, ModelError
+from trt_facefusion.evaluation.accuracy.identity import identity_cosine
+from trt_facefusion.evaluation.accuracy.plausible import Look, look
+from trt_facefusion.inference.feeder import Painter
+from trt_facefusion.model.presets import ImageInput, Preset
+from trt_facefusion.model.presets.syntax import written_input
+
+if TYPE_CHECKING:
+    from trt_facefusion.build.inputs import Context
+
+LOOKS_WRONG = "the network's own pictures look wrong"
+"""How the warning begins: a strict build takes no stored engine that bears it."""
+_FACES = 4
+_ALIKE = 0.03
+"""Resemblance by which descriptions are not told apart: a swapper looks right in either order of the channels."""
+_RANGES = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0))
+
+
+def check_looks(context: Context) -> Look:
+    """Tell, with the figures, where the pictures are no faces, or far better under another range or channel order.
+
+    The other description is only named, never taken: a network may change colours by design.
+
+    Raises:
+        BadInputError: so it is, and the build is strict.
+    """
+    faces = context.faces[0]
+    chosen = range(min(_FACES, len(faces)))
+    crops = faces.crops[list(chosen)]
+    painter = context.painter(faces)
+    preset = painter.feeder.preset
+    with context.original.opened() as runner:
+        pictures = painter(runner, chosen)
+        found = _with_identity(look(pictures, crops), context, pictures)
+        if not found.suspicious:
+            return found
+        others = [(other, _look(painter, runner, other, crops)) for other in _others(preset)]
+    seen = [(preset, other) for preset, other in others if other is not None]
+    best = max((other for _, other in seen), key=lambda other: other.resemblance, default=found)
+    words = list(found.wrong)
+    remedy = "the range and the channel order are said with --input or --preset: look at the pictures in the report."
+    if best.far_better_than(found):
+        alike = [p.image for p, other in seen if other.resemblance >= best.resemblance - _ALIKE]
+        words.append(
+            f"they resemble their targets by {found.resemblance:.2f}, and would by {best.resemblance:.2f} if the "
+            f"images were described as {' or '.join(map(_called, alike))}"
+        )
+        remedy = f"did you mean {' or '.join(f'--input {written_input(image)}' for image in alike)} ?"
+    if words and found.like_source is not None and found.like_target is not None:
+        words.append(
+            f"their identity is the source's by {found.like_source:.2f} and the target's by {found.like_target:.2f}"
+        )
+    if words:
+        message = f"{LOOKS_WRONG}: {'; '.join(words)}"
+        if context.settings.strict:
+            raise BadInputError(message, f"{remedy} Otherwise leave --strict out")
+        context.warn(f"{message}; {remedy}")
+    return found
+
+
+def _with_identity(found: Look, context: Context, pictures: NDArray[np.float32]) -> Look:
+    """The look with whose identity the pictures show, for a swapper; nothing that a limit is set to."""
+    preset, faces, embedder = context.preset, context.faces[0], context.embedder
+    template, _ = preset.crops[0]
+    if not preset.swaps or pictures.shape[1] != pictures.shape[2] or not np.isfinite(pictures).all():
+        return found
+    numbers = np.arange(len(pictures))
+    people = (faces.crops[context.feeder(faces).sources[numbers]], faces.crops[numbers])
+    source, target = (
+        float(identity_cosine(crops.astype(np.float32) / 255, pictures.clip(0, 1), template, embedder).mean())
+        for crops in people
+    )
+    return replace(found, like_source=source, like_target=target)
+
+
+def _look(painter: Painter, runner: Infers, preset: Preset, crops: NDArray[np.uint8]) -> Look | None:
+    other = replace(painter, feeder=replace(painter.feeder, preset=preset))
+    try:
+        return look(other(runner, range(len(crops))), crops)
+    except (BadInputError, ModelError):  # a network may refuse values that it was never meant for
+        return None
+
+
+def _others(preset: Preset) -> Iterator[Preset]:
+    """The preset with all its images in each other range and channel order, the output alike."""
+    image = preset.image
+    for low, high in _RANGES:
+        for bgr in (False, True):
+            plain = ImageInput.with_range(image.name, image.size, low, high, bgr)
+            if (plain.limits, plain.bgr) == (image.limits, image.bgr):
+                continue
+            inputs = tuple(
+                replace(i, mean=plain.mean, std=plain.std, bgr=bgr) if isinstance(i, ImageInput) else i
+                for i in preset.inputs
+            )
+            yield replace(preset, inputs=inputs, output=replace(preset.output, mean=plain.mean, std=plain.std, bgr=bgr))
+
+
+def _called(image: ImageInput) -> str:
+    low, high = image.limits
+    return f"{low:g}:{high:g}:{'bgr' if image.bgr else 'rgb'}"

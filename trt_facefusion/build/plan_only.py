@@ -1,0 +1,56 @@
+"""`trt-ff plan`: the plan of a build by itself, searched and verified."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from trt_facefusion.build.inputs import Context, Note
+from trt_facefusion.build.settings import BuildSettings
+from trt_facefusion.build.stages import Attempts
+from trt_facefusion.evaluation.accuracy.judge import Accuracy
+from trt_facefusion.quantization.precision import Plan
+from trt_facefusion.types import Precision, Progress, silent
+
+
+@dataclass(frozen=True)
+class PlanResult:
+    """A plan that passed on the verification faces; ``search`` is what `search.json` holds."""
+
+    plan: Plan
+    accuracy: Accuracy
+    search: Mapping[str, Any] | None
+    repairs: int
+    seconds: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """The result as ``--json`` prints it."""
+        keys = ("faces", "ssim_drop", "ssim_drop_worst", "psnr_db", "perceptual", "identity_cosine")
+        accuracy = self.accuracy.as_dict()
+        return {
+            "schema": 1,
+            "model": self.plan.model,
+            "macs_share": self.plan.macs_share(),
+            "nodes": {p.value: len(self.plan.names(p)) for p in Precision},
+            "accuracy": {key: accuracy[key] for key in keys},
+            "repairs": self.repairs,
+            "seconds": round(self.seconds, 2),
+            "search": self.search,
+        }
+
+
+def make_plan(settings: BuildSettings, progress: Progress = silent, note: Note | None = None) -> PlanResult:
+    """The INT8 plan that ``build`` would use, verified as a whole and repaired.
+
+    Raises:
+        TrtFaceFusionError: bad input, or no plan keeps the budget (`GateError`).
+    """
+    started = time.perf_counter()
+    context = Context(settings, progress, note or (lambda message: None))
+    attempts = Attempts(context)
+    attempts.check_files()
+    context.check_source()
+    plan, _, accuracy, _, repairs = attempts.until_right(attempts.plan(Precision.INT8), Precision.INT8)
+    return PlanResult(plan, accuracy, attempts.searched, len(repairs), time.perf_counter() - started)

@@ -1,0 +1,265 @@
+"""The plan search of one model: which layers may be INT8, measured on calibration faces, and what is chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import onnx
+
+from trt_facefusion.build.inputs import Context
+from trt_facefusion.build.tuning.plan_evaluator import Meter, Metrics
+from trt_facefusion.build.tuning.ranges import Ranges
+from trt_facefusion.build.tuning.search_cache import Measured
+from trt_facefusion.evaluation.accuracy.gate import Gate
+from trt_facefusion.evaluation.accuracy.judge import Accuracy
+from trt_facefusion.evaluation.accuracy.perceptual import PerceptualDistance
+from trt_facefusion.model.graph import GraphView
+from trt_facefusion.quantization.calibration.noise import sqnr_db
+from trt_facefusion.quantization.correction.channel_affine import equalised_name
+from trt_facefusion.quantization.correction.grid import output_axis, quantise_weight
+from trt_facefusion.quantization.correction.weight_correction import Corrections
+from trt_facefusion.quantization.lowering import lower
+from trt_facefusion.quantization.lowering.switch import switched
+from trt_facefusion.quantization.precision import Plan
+from trt_facefusion.quantization.precision.groups import Group, group_candidates, merge_quiet
+from trt_facefusion.quantization.precision.search import Budget, Choice, Effort, Figures, Found, as_dict, search
+from trt_facefusion.sampling import spread
+from trt_facefusion.types import Precision
+
+TARGETS = (0.003, 0.005, 0.01)
+"""Mean SSIM drops to aim at where no limit was asked for: the strictest that leaves ``MOST`` of the work in INT8."""
+MOST = 0.9
+MARGIN = 0.9
+"""Share of the budget that may be spent on the measuring faces: others cost a little more."""
+
+Excluded = Mapping[str, str]
+"""Layers that are no candidates: name -> reason."""
+
+
+def candidates(plan: Plan, view: GraphView, ranges: Mapping[str, float]) -> list[str]:
+    """Layers that the search decides on: the rules' role protections are priors, their numerical ones stay."""
+    return [
+        node.name
+        for node in plan.nodes
+        if node.quantisable and node.precision is not Precision.FP32 and view.nodes[node.name].input[0] in ranges
+    ]
+
+
+def opened(plan: Plan, names: Sequence[str]) -> Plan:
+    """``plan`` with all of ``names`` in INT8."""
+    return plan.assigned(dict.fromkeys(names, (Precision.INT8, "candidate of the plan search")))
+
+
+def budget_of(gate: Gate, max_ssim_drop: float | None = None) -> Budget:
+    """The gate's limits as a budget; ``max_ssim_drop`` replaces its own."""
+    limit = gate.max_ssim_drop if max_ssim_drop is None else max_ssim_drop
+    return Budget(limit, gate.max_ssim_drop_worst, gate.max_perceptual, gate.min_identity)
+
+
+class PlanSearch:
+    """Searches among plans that keep some INT8 nodes of ``widest`` and raise the others to FP16.
+
+    Everything is measured once and kept beside the calibration. ``asked`` says whether the user named the SSIM limit;
+    ``excluded`` are layers that were no candidates, with reasons; ``corrections`` those of ``widest``.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        ranges: Ranges,
+        widest: Plan,
+        gate: Gate,
+        *,
+        asked: bool,
+        excluded: Excluded,
+        corrections: Corrections,
+    ) -> None:
+        self.context, self.ranges, self.widest = context, ranges, widest
+        self.gate, self.asked, self.excluded, self.corrections = gate, asked, excluded, corrections
+        self.budget = budget_of(gate)
+        self.chosen: Choice = frozenset()
+        self._of_weights: dict[str, float] = {}
+        """Node -> noise of its weights, which takes a pass over them."""
+
+    @cached_property
+    def _effort(self) -> Effort:
+        found = group_candidates(self.context.view, self.widest.names(Precision.INT8))
+        faces = len(self.context.faces[0])
+        return self.context.level.search(len(found), self._total_macs, faces, self.context.settings.search_faces)
+
+    @property
+    def _total_macs(self) -> int:
+        return sum(node.macs for node in self.widest.nodes)
+
+    @cached_property
+    def groups(self) -> tuple[Group, ...]:
+        """What is decided on, in graph order."""
+        found = group_candidates(self.context.view, self.widest.names(Precision.INT8))
+        return merge_quiet(found, [self._noise(group) for group in found], self._effort.groups)
+
+    def _noise(self, group: Group) -> float:
+        """Quantisation noise of a group's own, weighed by MACs: the power of noise over that of the signal."""
+        view, ranges = self.context.view, self.ranges
+        total = 0.0
+        for name in group.nodes:
+            node = view.nodes[name]
+            tensor = node.input[0]
+            ranged = equalised_name(tensor) if tensor in ranges.affines else ranges.aliases.get(tensor, tensor)
+            histogram = ranges.histograms.get(ranged)
+            noise = self._of_weights.get(name)
+            if noise is None:
+                noise = self._of_weights[name] = _weight_noise(view, name)
+            if histogram is not None:
+                noise += float(10 ** (-sqnr_db(histogram, ranges.table[ranged]) / 10))
+            total += noise * max(self.widest.by_name()[name].macs, 1)
+        return total
+
+    @cached_property
+    def meter(self) -> Meter:
+        """Measures the plans, with what an earlier search of the same measured."""
+        context = self.context
+        faces = context.faces[0]
+        metrics = Metrics(
+            PerceptualDistance() if self.gate.max_perceptual is not None else None,
+            context.embedder if self.gate.min_identity is not None else None,
+            context.settings.preset.template,
+        )
+        chosen = spread(len(faces), self._effort.faces)
+        return Meter(self._switched, len(self.groups), context.painter(faces), chosen, metrics)
+
+    def _switched(self) -> onnx.ModelProto:
+        view, ranges = self.context.view, self.ranges
+        lowered = lower(view, self.widest, ranges.table, Precision.FP32, ranges.affines, self.corrections)
+        return switched(view, lowered, [group.nodes for group in self.groups])
+
+    @cached_property
+    def _store(self) -> Measured:
+        return Measured.beside(self.context, "int8", self.meter.key)
+
+    @cached_property
+    def found(self) -> Found:
+        """All that was measured for the budget; sets ``budget`` and ``chosen``, too."""
+        store, meter = self._store, self.meter
+        meter.known.update(store.figures)
+        meter.passes, meter.seconds = store.passes, store.seconds
+        self._announce()
+        asked = self.budget.max_ssim_drop
+        targets = [asked] if self.asked else [target for target in TARGETS if target <= asked]
+        most = MOST * sum(group.macs for group in self.groups) / max(self._total_macs, 1)
+        try:
+            for target in targets:
+                self.budget = budget_of(self.gate, target)
+                found = search(self.groups, self._total_macs, self._measure, self.budget, self._effort)
+                best = found.best(self.budget, MARGIN)
+                if best.share >= most:
+                    break
+        finally:
+            store.save(meter.known, meter.passes, meter.seconds)  # also what was measured before Ctrl-C
+            meter.close()
+        self.chosen = best.choice
+        return found
+
+    def _measure(self, choices: Sequence[Choice]) -> list[Figures]:
+        result = self.meter(choices)
+        self.context.progress("search", min(len(self.meter.known), self._effort.plans), self._effort.plans)
+        return result
+
+    def _announce(self) -> None:
+        layers, faces = len(self.widest.names(Precision.INT8)), self._effort.faces
+        what = f"plan search: {layers} layers in {len(self.groups)} groups"
+        if self.meter.known:
+            self.context.note(f"{what}, {len(self.meter.known)} plans were measured before ({self._store.path})")
+            return
+        seconds = self.meter.seconds_a_plan() * self._effort.plans
+        self.context.note(
+            f"{what}; at most {self._effort.plans} plans on {faces} faces, {self._effort.plans * faces} inferences: "
+            f"{seconds:.0f} s at most"
+        )
+
+    def plan(self) -> Plan:
+        """The chosen plan, with reasons."""
+        found = self.found
+        if not self.chosen:
+            self.context.note(f"plan search: {self.shortfall()}")
+        return self._plan_of(found, self.chosen)
+
+    def shortfall(self) -> str:
+        """Why nothing is left in INT8, where that is so."""
+        if not self.groups:
+            return "no layer can run in INT8"
+        least = min((p for p in self.found.points.values() if p.choice), key=lambda p: self.budget.load(p.figures))
+        figures = least.figures
+        parts = [f"the SSIM drop is {figures.ssim_drop:.4g}, at most {self.budget.max_ssim_drop:.4g} is allowed"]
+        if self.budget.max_perceptual is not None:
+            parts.append(f"the perceptual distance {figures.perceptual:.4g} (at most {self.budget.max_perceptual:.4g})")
+        if self.budget.min_identity is not None:
+            parts.append(f"the identity cosine {figures.identity:.4g} (at least {self.budget.min_identity:.4g})")
+        return f"not one layer fits into the budget in INT8: with the cheapest, {', '.join(parts)}"
+
+    def _plan_of(self, found: Found, chosen: Choice) -> Plan:
+        decisions: dict[str, tuple[Precision, str]] = {}
+        for index, (group, cost) in enumerate(zip(found.groups, found.costs, strict=True)):
+            precision = Precision.INT8 if index in chosen else Precision.FP16
+            parts = [] if cost.alone is None else [f"alone in INT8 it costs {cost.alone:.3%} SSIM"]
+            parts += [] if cost.raised is None else [f"raised from all-INT8 it wins back {cost.raised:.3%}"]
+            together = f" (with {len(group.nodes) - 1} more: {group.why})" if len(group.nodes) > 1 else ""
+            reason = f"searched: {', '.join(parts) or 'not measured on its own'}{together}"
+            decisions |= dict.fromkeys(group.nodes, (precision, reason))
+        return self.widest.assigned(decisions)
+
+    def stricter(self, verified: Accuracy, current: Plan) -> Plan | None:
+        """The next plan of the front after ``current`` failed its verification; None where nothing is left in INT8.
+
+        The verification faces say by how much the measuring faces were too kind; the front is read with that factor.
+        """
+        found, budget = self.found, budget_of(self.gate)
+        int8 = set(current.names(Precision.INT8))
+        now = frozenset(i for i, group in enumerate(self.groups) if int8.issuperset(group.nodes))
+        measured = budget.load(self._figures(now))
+        figures = Figures(verified.ssim_drop, verified.ssim_drop_worst, verified.perceptual, verified.identity_cosine)
+        load = budget.load(figures)
+        limit = measured / 2  # for a picture that is broken, so that what failed is no limit of the budget
+        if load > 1:
+            limit = min(0.97 / load, 0.999) * measured
+        best = found.best(budget, limit)
+        if not best.choice or best.choice == now:
+            return None
+        self.chosen = best.choice
+        return self._plan_of(found, best.choice)
+
+    def _figures(self, choice: Choice) -> Figures:
+        return self.meter([choice])[0] if choice else Figures(0.0, 0.0, 0.0, 1.0)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The search for ``search.json``."""
+        found = self.found
+        noise = [self._noise(group) for group in self.groups]
+        described = as_dict(found, self.budget, self.chosen)
+        for row, value in zip(described["groups"], noise, strict=True):
+            row["noise"] = value / max(row["macs"], 1)
+        return {
+            **described,
+            "faces": self._effort.faces,
+            "metrics": self.meter.metrics.names,
+            "effort": self.context.cost.record(),
+            "passes": self.meter.passes,
+            "seconds": round(self.meter.seconds, 2),
+            "excluded": dict(self.excluded),
+        }
+
+
+def _weight_noise(view: GraphView, name: str) -> float:
+    """Power of a layer's weight quantisation noise over that of its weights."""
+    node = view.nodes[name]
+    weight = view.constant(node.input[1]).astype(np.float32)
+    axis = output_axis(node)
+    quantised, scale = quantise_weight(weight, axis, 1)
+    shape = [1] * weight.ndim
+    shape[axis] = -1
+    error = quantised * scale.reshape(shape)
+    np.subtract(weight, error, out=error)  # in place: weights may be large
+    wrong = np.square(error, out=error).sum()
+    return float(wrong / max(np.square(weight, out=error).sum(), 1e-30))

@@ -1,0 +1,91 @@
+"""INT8 pictures of a few calibration faces under any thresholds: one session for all trials."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trt_facefusion.build.inputs import Context
+from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
+from trt_facefusion.evaluation.accuracy.metrics import ssim
+from trt_facefusion.quantization.correction.channel_affine import Affines
+from trt_facefusion.quantization.lowering import lower
+from trt_facefusion.quantization.lowering.scales import scale_feeds, with_scale_inputs
+from trt_facefusion.quantization.precision import Plan
+from trt_facefusion.types import Array, Feeds, Precision, TensorSpec
+
+
+class Trials:
+    """Judges thresholds by the pictures that ``plan`` makes with them; a context manager.
+
+    ``indices`` are calibration faces, ``wanted`` their FP32 pictures [N,H,W,3]; ``table`` is any complete table.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        plan: Plan,
+        table: Mapping[str, float],
+        affines: Affines,
+        indices: Sequence[int],
+        wanted: NDArray[np.float32],
+    ) -> None:
+        model, self._inputs = with_scale_inputs(lower(context.view, plan, table, Precision.FP32, affines))
+        held = [model]
+        del model  # nobody else has it: the session is opened without it in memory
+        self._affines = affines
+        self._runner = _Scaled(OnnxRuntimeRunner(held.pop, stand_in=True, ours="the graph that scales are tried in"))
+        self._painter = context.painter(context.faces[0])
+        self._indices, self._wanted = list(indices), wanted.clip(0, 1)
+
+    @property
+    def activations(self) -> list[str]:
+        """The tensors that are quantised, in the order of the graph."""
+        return list(self._inputs.values())
+
+    def ssim(self, table: Mapping[str, float], which: slice = slice(None)) -> NDArray[np.float64]:
+        """SSIM of INT8 against FP32 pictures [N] of the faces ``which``, with the thresholds of ``table``."""
+        self._runner.scales = scale_feeds(self._inputs, table, self._affines)
+        pictures = self._painter(self._runner, self._indices[which])
+        return ssim(self._wanted[which], pictures.clip(0, 1))
+
+    def __enter__(self) -> Trials:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._runner.close()
+
+
+class _Scaled:
+    """A runner that feeds the scales by itself."""
+
+    def __init__(self, inner: OnnxRuntimeRunner) -> None:
+        self._inner = inner
+        self.scales: Mapping[str, Array] = {}
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        return tuple(spec for spec in self._inner.inputs if spec.name not in self.scales)
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        return self._inner.outputs
+
+    def infer(self, feeds: Feeds) -> dict[str, Array]:
+        return self._inner.infer({**feeds, **self.scales})
+
+    def close(self) -> None:
+        self._inner.close()
+
+    def __enter__(self) -> _Scaled:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,91 @@
+"""What plan searches measured, kept beside the calibration: the same search is not made twice."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from trt_facefusion.build.inputs import Context
+from trt_facefusion.errors import StoreError
+from trt_facefusion.quantization.calibration.cache import cache_path
+from trt_facefusion.quantization.precision.search import Choice, Figures
+from trt_facefusion.storage.documents import DocumentError, decode, parse_json, read_bytes
+from trt_facefusion.storage.files import write_atomic
+
+SCHEMA = 1
+SUFFIX = ".search.json"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Measurements of one kind of search (``section``), valid for one ``key``, and what they have cost."""
+
+    context: Context
+    path: Path
+    section: str
+    key: str
+    figures: Mapping[Choice, Figures]
+    passes: int = 0
+    seconds: float = 0.0
+
+    @classmethod
+    def beside(cls, context: Context, section: str, key: str) -> Measured:
+        """What is known of the context's model; nothing where the file is missing, damaged or has another key."""
+        table = cache_path(context.settings.cache, context.settings.source.name, context.view.digest)
+        path = table.with_name(table.name.removesuffix(".cache") + SUFFIX)
+        found = {} if context.settings.recalibrate else _read(path).get(section, {})
+        if isinstance(found, dict) and found.get("key") == key:
+            try:
+                stored = decode(_Section, found, section)
+                figures = dict(_plan(row, f"{section}.plans[{number}]") for number, row in enumerate(stored.plans))
+                return cls(context, path, section, key, figures, stored.passes, stored.seconds)
+            except DocumentError as error:
+                context.note(f"{path} is damaged ({error}): its plans are measured again")
+        return cls(context, path, section, key, {})
+
+    def save(self, figures: Mapping[Choice, Figures], passes: int, seconds: float) -> None:
+        """Keep ``figures``; a folder that cannot be written to only costs the next build its time."""
+        named = self.context.settings.table is not None  # then nothing else is written to the cache
+        if figures == self.figures or (named and not self.path.parent.exists()):
+            return
+        rows = [[sorted(choice), *astuple(value)] for choice, value in figures.items()]
+        section = {"key": self.key, "passes": passes, "seconds": round(seconds, 2), "plans": rows}
+        document = _read(self.path) | {"schema": SCHEMA, self.section: section}
+        try:
+            write_atomic(self.path, (json.dumps(document, allow_nan=False) + "\n").encode(), "--cache")
+        except StoreError as error:
+            self.context.note(f"the search's measurements are not kept: {error.message}")
+
+
+@dataclass(frozen=True)
+class _Section:
+    """What is kept of one kind of search; a row of ``plans`` is the groups in INT8 and the figures."""
+
+    key: str
+    passes: int
+    seconds: float
+    plans: tuple[Any, ...]
+
+
+def _plan(row: Any, where: str) -> tuple[Choice, Figures]:
+    if not isinstance(row, list) or not 3 <= len(row) <= 1 + len(fields(Figures)):
+        raise DocumentError(f"{where} is no plan with its figures")
+    named = dict(zip((field.name for field in fields(Figures)), row[1:], strict=False))
+    groups = decode(_Groups, {"groups": row[0]}, where).groups
+    return frozenset(groups), decode(Figures, named, where, lenient=True)
+
+
+@dataclass(frozen=True)
+class _Groups:
+    groups: tuple[int, ...]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        document = parse_json(read_bytes(path))
+    except (OSError, DocumentError):
+        return {}
+    return document if isinstance(document, dict) and document.get("schema") == SCHEMA else {}

@@ -1,0 +1,68 @@
+"""What an engine was built on and for: the machine that loads it must be of that kind."""
+
+from __future__ import annotations
+
+import platform
+import re
+from dataclasses import dataclass
+
+from trt_facefusion.engine.backends.device import Device
+
+# An engine maker's name -> the Python module that builds and loads its engines, and the name that people know it by.
+LIBRARIES = {"tensorrt": ("tensorrt", "TensorRT"), "tensorrt-rtx": ("tensorrt_rtx", "TensorRT-RTX")}
+
+
+@dataclass(frozen=True)
+class Pins:
+    """What an engine needs of the machine that runs it, beside the version of its library.
+
+    Attributes:
+        compute_capability: of the GPU, like (8, 6); None where the build could not ask (or needs no GPU).
+        device: the GPU that it was built and timed on; None where it was built ahead of time.
+        driver: the highest CUDA version that the driver knew at the build, like 13000; None where there was none.
+        platform: system and processor, like ``linux-x86_64``; None for an engine that runs on any.
+        hardware_compatibility: ``none``, ``ampere_plus`` or ``same_compute_capability``.
+        version_compatible: it also loads in later minor versions of its library.
+    """
+
+    compute_capability: tuple[int, int] | None = None
+    device: str | None = None
+    driver: int | None = None
+    platform: str | None = None
+    hardware_compatibility: str = "none"
+    version_compatible: bool = False
+
+    @classmethod
+    def of_this_machine(cls, device: Device | None, hardware_compatibility: str, version_compatible: bool) -> Pins:
+        """The pins of an engine that is built for ``device``, the GPU of this machine."""
+        return cls(
+            compute_capability=device.compute_capability if device is not None else None,
+            device=device.name if device is not None else None,
+            driver=device.driver if device is not None else None,
+            platform=platform_here(),
+            hardware_compatibility=hardware_compatibility,
+            version_compatible=version_compatible,
+        )
+
+    @classmethod
+    def ahead_of_time(cls, target: str) -> Pins:
+        """The pins of an engine that is built here for a GPU elsewhere."""
+        return cls(compute_capability=capability(target), platform=platform_here())
+
+
+def platform_here() -> str:
+    """System and processor of this machine, like ``linux-x86_64``."""
+    return f"{platform.system()}-{platform.machine()}".lower()
+
+
+def capability(target: str) -> tuple[int, int]:
+    """The compute capability of a target like ``sm86`` or ``sm120``. Raises ValueError for any other text."""
+    digits = re.fullmatch(r"sm(\d+)(\d)", target)
+    if digits is None:
+        raise ValueError(f"{target!r} names no compute capability")
+    return int(digits[1]), int(digits[2])
+
+
+def cuda_version(driver: int) -> str:
+    """CUDA's version number in words: 12080 is 12.8."""
+    return f"{driver // 1000}.{driver % 1000 // 10}"

@@ -1,0 +1,92 @@
+"""TensorRT-RTX: builds engines ahead of time, for a GPU that need not be in this machine."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from trt_facefusion.engine.backends.base import BuildRequest, BuiltEngine
+from trt_facefusion.engine.backends.pins import Pins
+from trt_facefusion.engine.backends.session import LOG_TAIL, Session, library, open_session
+from trt_facefusion.engine.backends.tensorrt_typed import build_typed
+from trt_facefusion.errors import BackendUnavailableError
+from trt_facefusion.types import Progress, silent
+
+if TYPE_CHECKING:
+    import tensorrt_rtx as trt
+
+# SM75 is left out: its engines silently run INT8 convolutions in FP16.
+TARGETS = ("sm80", "sm86", "sm89", "sm120", "sm121")
+
+
+class TensorRtRtx:
+    """The engine maker ``tensorrt-rtx``."""
+
+    name = "tensorrt-rtx"
+    suffix = "engine"
+
+    def version(self) -> str:
+        """Version of the library. Raises BackendUnavailableError when it is not installed."""
+        return str(_library().__version__)
+
+    def targets(self) -> tuple[str, ...]:
+        """Compute capabilities that engines can be built for."""
+        return TARGETS
+
+    def require(self, target: str) -> None:
+        """Raise BackendUnavailableError unless it is installed and builds for ``target``."""
+        if target not in TARGETS:
+            raise BackendUnavailableError(
+                f"tensorrt-rtx does not build INT8 engines for the target {target!r}.",
+                f"Take one of {', '.join(TARGETS)} (an A10G is sm86), or --backend onnxruntime --target cpu.",
+            )
+        _library()
+
+    def check(self, model: bytes) -> None:
+        """Raise BuildError if TensorRT-RTX's parser refuses ``model``."""
+        with open_session(_library(), "TensorRT-RTX", silent) as session:
+            session.check(model)
+
+    def build(self, request: BuildRequest, progress: Progress = silent) -> BuiltEngine:
+        """Build an engine for ``request.target``; needs no GPU.
+
+        Ctrl-C cancels the build at its next step, and so does an exception of ``progress``; either is raised then.
+
+        Raises:
+            BackendUnavailableError: not installed, or not for this target.
+            BuildError: the network was refused; the message names the node.
+        """
+        self.require(request.target)
+        started = time.monotonic()
+        with open_session(_library(), "TensorRT-RTX", progress) as session:
+            data = build_typed(session, request, partial(_configure, session, request))
+        facts = session.log.facts()
+        return BuiltEngine(
+            data=data,
+            backend=self.name,
+            backend_version=self.version(),
+            target=request.target,
+            kernels=facts.kernels,
+            kernels_known=facts.kernels_known,
+            engine_bytes=len(data),
+            weights_bytes=facts.weights_bytes,
+            activations_bytes=facts.activations_bytes,
+            seconds=time.monotonic() - started,
+            log_tail=session.log.tail(LOG_TAIL),
+            pins=Pins.ahead_of_time(request.target),
+        )
+
+
+def _configure(session: Session, request: BuildRequest, config: trt.IBuilderConfig) -> None:
+    trt = session.api
+    config.num_compute_capabilities = 1
+    config.set_compute_capability(getattr(trt.ComputeCapability, request.target.upper()), 0)
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # the log names kernels and types only with this
+    if request.workspace_bytes is not None:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, request.workspace_bytes)
+
+
+def _library() -> ModuleType:
+    return library("tensorrt_rtx", "tensorrt-rtx", "rtx")

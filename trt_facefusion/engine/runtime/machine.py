@@ -1,0 +1,52 @@
+"""What this machine has to run engines with."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable
+
+from trt_facefusion.engine.backends.pins import LIBRARIES, platform_here
+from trt_facefusion.engine.runtime.device import cuda_driver
+from trt_facefusion.engine.store.fit import Machine
+from trt_facefusion.errors import BackendUnavailableError, BadInputError
+
+
+def this_machine(device: int = 0, engine_makers: Iterable[str] = LIBRARIES) -> Machine:
+    """This machine with the GPU of that number, and the libraries of those engine makers that are installed.
+
+    No context is made on the GPU.
+
+    Raises:
+        BackendUnavailableError: no pycuda, no driver or no GPU.
+        BadInputError: there is no GPU of that number.
+    """
+    driver = cuda_driver()
+    if not 0 <= device < driver.Device.count():
+        raise BadInputError(f"There is no GPU {device}.", f"Take one below {driver.Device.count()}.")
+    gpu = driver.Device(device)
+    major, minor = gpu.compute_capability()
+    return Machine(
+        platform=platform_here(),
+        device=str(gpu.name()),
+        compute_capability=(int(major), int(minor)),
+        driver=int(driver.get_driver_version()),
+        libraries=_installed(engine_makers),
+    )
+
+
+def machine_as_far_as_known(device: int = 0) -> Machine:
+    """Like `this_machine`, without a GPU where there is none to ask; libraries are not looked for then."""
+    try:
+        return this_machine(device)
+    except BackendUnavailableError:
+        return Machine(platform_here())
+
+
+def _installed(engine_makers: Iterable[str]) -> dict[str, str]:
+    found = {}
+    for name in engine_makers:
+        try:
+            found[name] = str(importlib.import_module(LIBRARIES[name][0]).__version__)
+        except (ImportError, OSError):  # also a library of its own that is missing
+            continue
+    return found

@@ -1,0 +1,209 @@
+"""Runs ONNX models on the CPU with ONNX Runtime."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+
+from trt_facefusion.engine.runtime.base import check_feeds
+from trt_facefusion.engine.runtime.half import with_fp16_rounding
+from trt_facefusion.engine.runtime.in_flight import Outputs, Queue, in_order, require_slots
+from trt_facefusion.errors import BuildError, ModelError, TrtFaceFusionError
+from trt_facefusion.model.sessions import open_made, open_session, session_options
+from trt_facefusion.types import Feeds, TensorSpec
+
+_DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64"}
+
+OPTIMISED = "optimised.onnx"
+_NODE_IN_ERROR = (r"Name:'([^']+)'", r"[Nn]ode \(([^()]+)\)", r"[Nn]ode:\s*'?([^'\s]+)'?", r"node with name '([^']+)'")
+"""How onnxruntime names a node, when it runs and when it loads a model."""
+
+
+class OnnxRuntimeRunner:
+    """Runs a model that is given as bytes, as a file, or in memory.
+
+    Args:
+        model: the model; a file may have its weights beside it. What makes a model is called once, and the model
+            let go of before ONNX Runtime loads it.
+        threads: CPU threads; None leaves it to ONNX Runtime.
+        optimise: let ONNX Runtime fuse operators.
+        stand_in: compute what a GPU engine of this typed model computes: FP16 is rounded (see ``half``), and Q/DQ is
+            not fused into integer operators (some CPUs saturate in those). Slower than a plain run.
+        slots: inferences that ``infer_async`` and ``map`` take at once, at least one; they run one after the other.
+        trace: a folder for ONNX Runtime's own profile of every run, and for the graph that it made of the model
+            (``OPTIMISED``); see `end_trace`. Slower than a plain run, too.
+        ours: what the graph is called where this tool made it ("the lowered graph"): then its failures are a
+            `BuildError` that names the node, and nobody is told to export their file again.
+        weights: the folder of the external weights of a model that is given as bytes.
+
+    Raises:
+        BadInputError: ``slots`` is below 1.
+        ModelError: ONNX Runtime cannot load the model.
+        BuildError: ONNX Runtime cannot load a graph that is ``ours``.
+    """
+
+    def __init__(
+        self,
+        model: bytes | Path | onnx.ModelProto | Callable[[], onnx.ModelProto],
+        threads: int | None = None,
+        optimise: bool = True,
+        stand_in: bool = False,
+        slots: int = 2,
+        trace: Path | None = None,
+        ours: str = "",
+        weights: Path | None = None,
+    ) -> None:
+        require_slots(slots)
+        self._ours = ours
+        options = session_options(threads)
+        level = ort.GraphOptimizationLevel
+        options.graph_optimization_level = level.ORT_ENABLE_ALL if optimise else level.ORT_DISABLE_ALL
+        if stand_in:
+            options.add_session_config_entry("session.disable_quant_qdq", "1")
+        if weights is not None:
+            options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(weights))
+        if trace is not None:
+            options.enable_profiling = True
+            options.profile_file_prefix = str(trace / "trace")
+            options.optimized_model_filepath = str(trace / OPTIMISED)
+        try:
+            self._session: Any = _session(_rounding(model) if stand_in else model, options)
+        except ModelError as error:
+            if ours:
+                raise own_fault(ours, error.__cause__ or error) from error
+            raise
+        self._queue = Queue(slots)
+        self._inputs = tuple(_spec(value) for value in self._session.get_inputs())
+        self._outputs = tuple(_spec(value) for value in self._session.get_outputs())
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """What ``infer`` takes."""
+        return self._inputs
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """What ``infer`` gives."""
+        return self._outputs
+
+    def infer(self, feeds: Feeds) -> Outputs:
+        """Outputs by name.
+
+        Raises:
+            BadInputError: ``feeds`` are not what the model takes; nothing is converted.
+            ModelError: ONNX Runtime failed inside the model.
+            BuildError: it failed inside a graph that is ours.
+        """
+        self._check(feeds)
+        return self._run(feeds)
+
+    def infer_async(self, feeds: Feeds) -> Future[Outputs]:
+        """Start an inference in another thread; ``feeds`` are copied before this returns.
+
+        Futures complete in the order of their submission. Waits while ``slots`` are in flight.
+
+        Raises:
+            BadInputError: as ``infer``; a ModelError comes out of the future.
+            RuntimeError: the runner is closed, or was opened in another process.
+        """
+        self._check(feeds)
+        copied = {name: np.array(value) for name, value in feeds.items()}
+        return self._queue.submit(lambda: self._run(copied))
+
+    def map(self, batches: Iterable[Feeds]) -> Iterator[Outputs]:
+        """Outputs in the order of ``batches``; ``slots`` batches are read ahead."""
+        return in_order(self.infer_async, self._queue.slots, batches)
+
+    def _check(self, feeds: Feeds) -> None:
+        self._queue.owner.require()
+        if self._session is None:
+            raise RuntimeError("the runner is closed")
+        check_feeds(feeds, self._inputs)
+
+    def _run(self, feeds: Feeds) -> Outputs:
+        try:
+            values = self._session.run(None, {name: np.asarray(value, order="C") for name, value in feeds.items()})
+        except Exception as error:  # onnxruntime has a class of its own for each status code, with no common base
+            if self._ours:
+                raise own_fault(self._ours, error) from error
+            raise ModelError(
+                f"ONNX Runtime failed inside the model: {_one_line(error)}",
+                "Check the values that it is fed (--input NAME=value:... and NAME=file:... first), or export it again.",
+            ) from error
+        return dict(zip((spec.name for spec in self._outputs), values, strict=True))
+
+    def end_trace(self) -> Path:
+        """End the profile that ``trace`` asked for; gives its file."""
+        return Path(self._session.end_profiling())
+
+    def close(self) -> None:
+        """Let what is in flight finish, then free the session; closing twice does nothing."""
+        self._queue.close()
+        self._session = None
+
+    def __enter__(self) -> OnnxRuntimeRunner:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _rounding(model: bytes | Path | onnx.ModelProto | Callable[[], onnx.ModelProto]) -> Callable[[], onnx.ModelProto]:
+    return lambda: with_fp16_rounding(model() if callable(model) else _loaded(model))
+
+
+def _session(model: bytes | Path | onnx.ModelProto | Callable[[], onnx.ModelProto], options: Any) -> Any:
+    try:
+        return open_made(model, options) if callable(model) else open_session(model, options)
+    except TrtFaceFusionError:
+        raise
+    except Exception as error:  # onnxruntime's classes have no common base
+        raise _cannot_load(error) from error
+
+
+def own_fault(called: str, error: BaseException) -> BuildError:
+    """The error for a graph of our own making that onnxruntime cannot load or run; names the node if it was named."""
+    text = _one_line(error)
+    node = next((found for pattern in _NODE_IN_ERROR for found in re.findall(pattern, text)), "")
+    where = f" at the node {node!r}" if node else ""
+    keep = f"give {node} more precision in the plan (--plan), and report this" if node else "report this"
+    return BuildError(
+        f"{called} fails in ONNX Runtime{where}: {text}",
+        f"the fault is in what this tool made of the network, not in your file: {keep} with the file",
+    )
+
+
+def _loaded(model: bytes | Path | onnx.ModelProto) -> onnx.ModelProto:
+    try:
+        if isinstance(model, onnx.ModelProto):
+            return model
+        return onnx.load(model) if isinstance(model, Path) else onnx.load_model_from_string(model)
+    except Exception as error:  # protobuf's DecodeError, OSError, and onnx's checker for external data
+        raise _cannot_load(error) from error
+
+
+def _cannot_load(error: Exception) -> ModelError:
+    return ModelError(
+        f"ONNX Runtime cannot load the model: {_one_line(error)}",
+        "Check that the file is whole, with its weights beside it, or export it again.",
+    )
+
+
+def _spec(value: Any) -> TensorSpec:
+    dtype = _DTYPES.get(value.type, value.type.removeprefix("tensor(").removesuffix(")"))
+    shape = tuple(axis if isinstance(axis, int) else str(axis or "") for axis in value.shape)
+    return TensorSpec(value.name, shape, dtype)
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,133 @@
+"""Whether an engine runs on a machine: its manifest's pins against what is there, before TensorRT sees a byte of it.
+
+The rules are TensorRT's own: an engine loads only with the version of the library, the compute capability and the
+platform that it was built for, unless it was built to be compatible with more.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from trt_facefusion.engine.backends.pins import LIBRARIES, cuda_version
+from trt_facefusion.engine.backends.tensorrt_rtx import TARGETS
+from trt_facefusion.engine.store.manifest import Manifest
+from trt_facefusion.errors import StoreError
+
+_AMPERE = (8, 0)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where an engine is to run. The GPU's fields are None where there is no GPU that can be asked.
+
+    ``libraries`` are the engine makers that are installed, with their versions; ``driver`` is the highest CUDA version
+    that the driver knows, like 13000.
+    """
+
+    platform: str
+    device: str | None = None
+    compute_capability: tuple[int, int] | None = None
+    driver: int | None = None
+    libraries: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def target(self) -> str | None:
+        """The target that engines for its GPU have."""
+        return None if self.compute_capability is None else "sm{}{}".format(*self.compute_capability)
+
+
+def misfits(manifest: Manifest, machine: Machine) -> tuple[str, ...]:
+    """Why the engine cannot run on ``machine``; empty where it can. What the manifest does not pin fits."""
+    if manifest.backend not in LIBRARIES:
+        return ()
+    return tuple(_misfits(manifest, machine))
+
+
+def differences(manifest: Manifest, machine: Machine) -> tuple[str, ...]:
+    """What is not as it was at the build, of an engine that fits: it runs, but was timed under other conditions."""
+    pins = manifest.pins
+    found = []
+    if pins.device and machine.device and pins.device != machine.device:
+        found.append(f"it was built and timed on another GPU ({pins.device}; here is {machine.device})")
+    if pins.driver and machine.driver and pins.driver != machine.driver:
+        found.append(f"it was built under {_driver(pins.driver)}; here is {_driver(machine.driver)}")
+    return tuple(found)
+
+
+def require_fit(manifest: Manifest, folder: Path, machine: Machine) -> None:
+    """Refuse an engine that ``machine`` cannot run.
+
+    Raises:
+        StoreError: it does not fit; the message says what differs, the remedy is the command that builds one that does.
+    """
+    found = misfits(manifest, machine)
+    if found:
+        raise StoreError(f"{folder} cannot run on this machine: {'; '.join(found)}.", rebuild_remedy(manifest, machine))
+
+
+def rebuild_remedy(manifest: Manifest, machine: Machine) -> str:
+    """What to do about an engine that does not fit: the command that builds it for ``machine``."""
+    target = machine.target
+    here = target is None or manifest.backend != "tensorrt-rtx" or target in TARGETS
+    command = manifest.rebuild_command(target, manifest.backend if here else "auto")
+    return f"Build one for this machine: {command}"
+
+
+def _misfits(manifest: Manifest, machine: Machine) -> Iterator[str]:
+    pins, product = manifest.pins, LIBRARIES[manifest.backend][1]
+    if pins.platform is not None and pins.platform != machine.platform:
+        yield f"it was built on {pins.platform}, and this is {machine.platform}"
+    installed = machine.libraries.get(manifest.backend)
+    if installed is None:
+        yield f"it needs {product} {manifest.backend_version}, and none is installed"
+    elif not _version_fits(manifest.backend_version, installed, pins.version_compatible):
+        needs = f"{manifest.backend_version} or a later {_numbers(manifest.backend_version)[0]}.x"
+        yield (
+            f"it was built with {product} {manifest.backend_version}"
+            f"{f' (compatible with {needs})' if pins.version_compatible else ''}, and {installed} is installed"
+        )
+    if machine.compute_capability is None:
+        yield "it needs a GPU, and there is none that pycuda can ask"
+    elif not _gpu_fits(pins.compute_capability, machine.compute_capability, pins.hardware_compatibility):
+        yield _other_gpu(manifest, machine)
+    if pins.driver and machine.driver and machine.driver // 1000 < pins.driver // 1000:
+        yield f"it was built under {_driver(pins.driver)}, and here is {_driver(machine.driver)}"
+
+
+def _version_fits(built: str, installed: str, compatible: bool) -> bool:
+    if not compatible:
+        return built == installed
+    was, now = _numbers(built), _numbers(installed)
+    return was[:1] == now[:1] and was <= now
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", version)] or [0]
+
+
+def _gpu_fits(built: tuple[int, int] | None, here: tuple[int, int], compatibility: str) -> bool:
+    if compatibility == "ampere_plus":
+        return here >= _AMPERE
+    return built is None or built == here
+
+
+def _other_gpu(manifest: Manifest, machine: Machine) -> str:
+    pins = manifest.pins
+    assert machine.compute_capability is not None
+    here = f"{_capability(machine.compute_capability)} ({machine.device or 'unknown'})"
+    if pins.hardware_compatibility == "ampere_plus" or pins.compute_capability is None:
+        return f"it was built for Ampere and later GPUs, and this GPU has the compute capability {here}"
+    device = f" ({pins.device})" if pins.device else ""
+    built = f"{_capability(pins.compute_capability)}{device}"
+    return f"it was built for the compute capability {built}, and this GPU has {here}"
+
+
+def _capability(value: tuple[int, int]) -> str:
+    return "{}.{}".format(*value)
+
+
+def _driver(version: int) -> str:
+    return f"a driver for CUDA {cuda_version(version)}"

@@ -1,0 +1,223 @@
+"""The manifest of an engine: everything that went in, and everything that is known of what came out."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import re
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from trt_facefusion.engine.backends.base import Kernel, ShapeRange
+from trt_facefusion.engine.backends.pins import Pins
+from trt_facefusion.errors import StoreError
+from trt_facefusion.storage.documents import DocumentError, decode, parse_json
+
+SCHEMA = 2
+_NAME_LIMIT = 64
+JsonValue = Any
+"""What JSON can hold. Numbers that are not finite are written as null."""
+
+_REBUILD = "Build the engine again with --force; an engine of another version of this tool cannot be read."
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A file of an engine folder."""
+
+    sha256: str
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Digests (SHA-256, hex) of what the engine was made from; None where the precision needs no such thing."""
+
+    model_sha256: str
+    plan_sha256: str
+    faces_sha256: str | None = None
+    evaluation_faces_sha256: str | None = None
+    calibration_sha256: str | None = None
+    settings: Mapping[str, JsonValue] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Int8Kernels:
+    """Planned INT8 nodes, how many really became INT8 kernels, and the names of the others.
+
+    ``known`` is False where the engine maker's log could not be read.
+    """
+
+    planned: int
+    real: int
+    missing: tuple[str, ...] = ()
+    known: bool = True
+
+
+@dataclass(frozen=True)
+class Gate:
+    """Whether the accuracy gate was passed; if not, why."""
+
+    passed: bool
+    reasons: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Fallback:
+    """One step down the fall-back chain: precisions, and why."""
+
+    from_: str
+    to: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The prepared FP32 graph's pictures against those of what was handed in (`evaluation.accuracy.agreement`)."""
+
+    ssim_drop: float
+    max_difference: float
+
+
+@dataclass(frozen=True)
+class Figures:
+    """The figures of an `Accuracy` that people are shown; None for what was not measured.
+
+    ``reference`` names what the pictures were held against, ``batch`` how many faces were run at a time.
+    """
+
+    faces: int | None = None
+    ssim_drop: float | None = None
+    ssim_drop_worst: float | None = None
+    psnr_db: float | None = None
+    perceptual: float | None = None
+    identity_cosine: float | None = None
+    reference: str | None = None
+    batch: int | None = None
+    prepared: Prepared | None = None
+
+
+@dataclass(frozen=True)
+class CalibrationRecord:
+    """What a manifest says of the calibration: its rule, what was corrected, and SSIM drops on calibration faces."""
+
+    rule: str = ""
+    equalised: bool = False
+    shifted: int = 0
+    corrections: tuple[str, ...] = ()
+    ssim_drop: Mapping[str, float | None] = field(default_factory=dict)
+    corrections_ssim_drop: Mapping[str, float | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What is known of one stored engine.
+
+    ``pins`` and ``shapes`` are what the machine that loads it must have and what it takes; ``command`` holds the
+    arguments of `trt-ff build` that made it, precision, target and engine maker aside; ``files`` is filled in by the
+    store.
+    """
+
+    model: str
+    precision: str
+    requested_precision: str
+    backend: str
+    backend_version: str
+    target: str
+    shapes: Mapping[str, ShapeRange]
+    inputs: Inputs
+    build_key: str
+    tool_version: str
+    created: str
+    """UTC, ISO 8601."""
+    seconds: float
+    engine_bytes: int
+    weights_bytes: int | None
+    macs_share: Mapping[str, float]
+    int8_kernels: Int8Kernels
+    accuracy: Mapping[str, JsonValue]
+    gate: Gate
+    verified_with: str
+    kernels: tuple[Kernel, ...] = ()
+    fallback: tuple[Fallback, ...] = ()
+    warnings: tuple[str, ...] = ()
+    activations_bytes: int | None = None
+    pins: Pins = field(default_factory=Pins)
+    command: tuple[str, ...] = ()
+    files: Mapping[str, StoredFile] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """The manifest as JSON, keys in the order of the fields."""
+        return json.dumps({"schema": SCHEMA, **_encode(self)}, indent=2, allow_nan=False) + "\n"
+
+    def rebuild_command(self, target: str | None = None, backend: str | None = None) -> str:
+        """The command line that builds this engine again, for the same target and engine maker unless others are named.
+
+        The precision is the one that was asked for: another machine may not need the fall-back.
+        """
+        target, backend = target or self.target, backend or self.backend
+        chosen = (f"--{self.requested_precision}", "--target", target, "--backend", backend, "--force")
+        return shlex.join(("trt-ff", "build", *self.command, *chosen))
+
+    @property
+    def figures(self) -> Figures:
+        """The figures of ``accuracy`` that people are shown."""
+        return decode(Figures, dict(self.accuracy), "manifest.accuracy", lenient=True)
+
+    @property
+    def calibration(self) -> CalibrationRecord | None:
+        """What the engine was calibrated by; None where its precision needs no calibration."""
+        record = self.inputs.settings.get("calibration")
+        if record is None or record == {}:
+            return None
+        return decode(CalibrationRecord, record, "manifest.inputs.settings.calibration", lenient=True)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Manifest:
+        """Read a manifest.
+
+        Raises:
+            StoreError: not JSON, of another schema version, or with a key missing, unknown or of the wrong type.
+        """
+        try:
+            raw = parse_json(text)
+            if not isinstance(raw, dict) or raw.get("schema") != SCHEMA or isinstance(raw["schema"], bool):
+                schema = raw.get("schema") if isinstance(raw, dict) else None
+                raise StoreError(f"The manifest has the schema {schema!r:.40}, this version reads {SCHEMA}.", _REBUILD)
+            manifest = decode(cls, {key: value for key, value in raw.items() if key != "schema"}, "manifest")
+            decode(Figures, manifest.accuracy, "manifest.accuracy", lenient=True)
+            manifest.calibration  # noqa: B018  # refused here rather than where it is shown
+        except DocumentError as error:
+            raise StoreError(f"The manifest is damaged: {error}.", _REBUILD) from error
+        return manifest
+
+
+def safe_name(text: str) -> str:
+    """``text`` as one part of a path: letters, digits, ``._-``; other names get a digest, so that none meet."""
+    safe = re.sub(r"[^A-Za-z0-9._-]+", "_", text).lstrip(".-")
+    if safe == text and 0 < len(safe) <= _NAME_LIMIT:
+        return safe
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    return f"{safe[:_NAME_LIMIT] or 'model'}-{digest}"
+
+
+def build_key(parts: Mapping[str, JsonValue]) -> str:
+    """Digest (SHA-256, hex) of everything that decides what an engine is; the same parts give the same key."""
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _encode(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return {f.name.rstrip("_"): _encode(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): _encode(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_encode(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,35 @@
+"""Whether an engine's faces are still the persons that FP32 makes of them."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trt_facefusion.evaluation.accuracy.metrics import PerFace, Pictures
+from trt_facefusion.faces.align import template_to_template, warp
+from trt_facefusion.faces.embedder import Embedder, Embeddings, unit
+
+
+def embed_crops(pictures: Pictures, template: str, embedder: Embedder) -> Embeddings:
+    """Raw embeddings [N,dim] of crops [N,H,W,3] in [0,1] that are aligned with ``template``.
+
+    Those that are not square were cut from the middle of a square: what is missing of it is filled from their edges.
+    """
+    height, width = pictures.shape[1:3]
+    if height != width:
+        rows, columns = (max(height, width) - height, max(height, width) - width)
+        around = ((0, 0), (rows // 2, rows - rows // 2), (columns // 2, columns - columns // 2), (0, 0))
+        pictures = np.pad(pictures, around, mode="edge")
+    matrix = template_to_template(template, pictures.shape[1], embedder.template, embedder.size)
+    chips = np.empty((len(pictures), embedder.size, embedder.size, 3), np.uint8)
+    for index, picture in enumerate(pictures):
+        pixels: NDArray[np.uint8] = (picture.clip(0, 1) * 255).round().astype(np.uint8)
+        chips[index] = warp(pixels, matrix, embedder.size)
+    return embedder.embed(chips)
+
+
+def identity_cosine(reference: Pictures, candidate: Pictures, template: str, embedder: Embedder) -> PerFace:
+    """Cosine [N] between the embeddings of two versions of the same crops: 1 where the person is the same."""
+    of_reference = unit(embed_crops(reference, template, embedder))
+    of_candidate = unit(embed_crops(candidate, template, embedder))
+    return np.asarray((of_reference * of_candidate).sum(axis=1), np.float64).clip(-1, 1)

@@ -1,0 +1,46 @@
+"""How much memory a model takes on the CPU: measured in a process of its own, where nothing else grows or is reused."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from trt_facefusion.storage.leftovers import scratch_folder
+from trt_facefusion.types import Feeds
+
+_RUNS = 3
+_TIMEOUT_S = 300
+_SCRIPT = """
+import sys
+from pathlib import Path
+import numpy as np
+from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
+def resident():
+    pages = Path("/proc/self/statm").read_text().split()[1]
+    return int(pages) * __import__("resource").getpagesize()
+model, feeds, threads = sys.argv[1:4]
+feeds = dict(np.load(feeds))
+before = resident()
+with OnnxRuntimeRunner(Path(model), threads=int(threads) or None) as runner:
+    for _ in range(%d):
+        runner.infer(feeds)
+    sys.stdout.write(str(resident() - before))
+"""
+
+
+def resident_bytes(model: Path, feeds: Feeds, threads: int | None) -> int | None:
+    """Resident memory that loading ``model`` and running ``feeds`` added; None where the system does not say."""
+    if not Path("/proc/self/statm").exists():
+        return None
+    with scratch_folder() as folder:
+        stored = Path(folder) / "feeds.npz"
+        np.savez(stored, **dict(feeds))  # type: ignore[arg-type]
+        command = [sys.executable, "-c", _SCRIPT % _RUNS, str(model), str(stored), str(threads or 0)]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=True)
+            return int(done.stdout)
+        except (OSError, ValueError, subprocess.SubprocessError):
+            return None

@@ -1,0 +1,110 @@
+"""What an engine is fed with while it is measured: faces through its contract, or samples of the right range."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from trt_facefusion.errors import BadInputError, FacesError
+from trt_facefusion.evaluation.profiling.inputs import sample_feeds
+from trt_facefusion.evaluation.profiling.measure import Ring
+from trt_facefusion.faces.folder import image_files, read_faces
+from trt_facefusion.inference.embedders import open_embedder
+from trt_facefusion.inference.feeder import Feeder
+from trt_facefusion.inference.open import Subject
+from trt_facefusion.sampling import spread
+from trt_facefusion.storage.leftovers import scratch_folder
+from trt_facefusion.types import Feeds, TensorSpec
+
+TURNS = 4
+"""Different inputs that take turns."""
+PHOTOS = 24
+"""Photos that are read at most: speed hardly depends on what they show."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A folder of photos, or None for samples; how to read it."""
+
+    faces: Path | None = None
+    aligned: bool = False
+    embedder: Path | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """Makes inputs of any batch size; ``text`` says what they are."""
+
+    text: str
+    feeds: Callable[[int], list[Feeds]]
+
+    def ring(self, batch: int) -> Ring:
+        """Inputs of ``batch`` samples that take turns."""
+        return Ring(self.feeds(batch), batch)
+
+
+def inputs_for(
+    found: Subject, specs: Sequence[TensorSpec], inputs: Inputs, note: Callable[[str], None] = lambda _: None
+) -> Source:
+    """What to feed ``found`` with.
+
+    Raises:
+        BadInputError: photos are named, and nothing says how this model takes them.
+        FacesError: too few usable faces.
+    """
+    preset = found.contract.preset if found.contract is not None else None
+    if inputs.faces is None:
+        what = "random values in the range of its preset" if preset is not None else "random values from 0 to 1"
+        return Source(what, lambda batch: sample_feeds(specs, preset, batch, TURNS))
+    feeder = replace(feeder_for(found, inputs, PHOTOS, note), takes=tuple(specs))
+    count = len(feeder.faces)
+
+    def feeds(batch: int) -> list[Feeds]:
+        turns = [np.resize(np.roll(np.arange(count), -turn * batch), batch) for turn in range(TURNS)]
+        return [feeder(list(turn)) for turn in turns]
+
+    return Source(f"{count} faces of {inputs.faces}", feeds)
+
+
+def feeder_for(found: Subject, inputs: Inputs, photos: int, note: Callable[[str], None] = lambda _: None) -> Feeder:
+    """Feeds ``found`` with the faces of at most ``photos`` photos, evenly spread over the folder.
+
+    Raises:
+        BadInputError: nothing says how this model takes faces.
+        FacesError: fewer than two usable faces.
+    """
+    assert inputs.faces is not None
+    if found.contract is None:
+        raise BadInputError(
+            f"nothing says how {found.label} takes faces", "name an engine that trt-ff built, or leave --faces out"
+        )
+    preset = found.contract.preset
+    embedder = open_embedder(preset, inputs.embedder)
+    files = image_files(inputs.faces)
+    with scratch_folder() as folder:
+        for number, index in enumerate(spread(len(files), photos)):
+            _link(files[index], folder / f"{number:05}{files[index].suffix}")
+        faces = read_faces(
+            Path(folder),
+            template=preset.crops[0][0],
+            size=preset.crops[0][1],
+            embedder=embedder,
+            aligned=inputs.aligned,
+        )
+    if len(faces) < 2:
+        raise FacesError(f"{inputs.faces}: {len(faces)} usable faces", "name a folder with two or more clear faces")
+    if faces.skipped:
+        note(f"skipped {len(faces.skipped)} photos without a usable face")
+    return Feeder(preset, faces, embedder, found.contract.projection)
+
+
+def _link(photo: Path, link: Path) -> None:
+    """Let ``link`` stand for ``photo``; where the file system has no links, it is a copy."""
+    try:
+        link.symlink_to(photo.absolute())
+    except (OSError, NotImplementedError):
+        shutil.copyfile(photo, link)

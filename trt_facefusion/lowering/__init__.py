@@ -1,6 +1,0 @@
-"""Plan + calibration table -> what an engine maker understands."""
-
-from trt_facefusion.lowering.integer import lower_to_integers, may_be_finer, results
-from trt_facefusion.lowering.typed import lower
-
-__all__ = ["lower", "lower_to_integers", "may_be_finer", "results"]

@@ -1,0 +1,124 @@
+"""Which output of a network is the picture, and how its tensor becomes one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trt_facefusion.errors import BadInputError, ModelError
+from trt_facefusion.model.presets.inputs import ImageInput
+from trt_facefusion.model.presets.terse import Terse
+from trt_facefusion.types import Array, TensorSpec
+
+MIN_SIDE_PX = 11
+"""The window of SSIM."""
+
+
+@dataclass(frozen=True, repr=False)
+class ImageOutput(Terse):
+    """The output that is a picture: ``rgb01 = tensor * std + mean``.
+
+    Without a name: the only picture among the outputs, of a known generator the first. ``ranged``: the user said the
+    range; otherwise integers are pixels of 0..255. ``nhwc`` is found from the output's shape (`settled`).
+    """
+
+    ADDED: ClassVar[frozenset[str]] = frozenset({"nhwc", "ranged"})
+
+    name: str | None = None
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    bgr: bool = False
+    nhwc: bool = False
+    ranged: bool = False
+
+    @classmethod
+    def like(cls, image: ImageInput) -> ImageOutput:
+        """The output that has the range and channel order of an input: what most generators do."""
+        return cls(None, image.mean, image.std, image.bgr)
+
+    def decode(self, tensor: Array) -> NDArray[np.float32]:
+        """Tensor [N,3,H,W] (``nhwc``: [N,H,W,3]) -> pictures [N,H,W,3] float32, RGB, nominally in [0,1].
+
+        A tensor without a batch axis is one picture. Nothing is clipped, NaN survives.
+        """
+        x = np.asarray(tensor, np.float32)
+        x = x[None] if x.ndim == 3 else x
+        x = x if self.nhwc else x.transpose(0, 2, 3, 1)
+        if self.bgr:
+            x = x[..., ::-1]
+        return np.ascontiguousarray(x * np.array(self.std, np.float32) + np.array(self.mean, np.float32))
+
+    def settled(self, spec: TensorSpec) -> ImageOutput:
+        """This output as the network ``spec`` gives it: its name, layout, and the range of its integers."""
+        found = replace(self, name=spec.name, nhwc=_channels_last(spec, 3))
+        if np.dtype(spec.dtype).kind in "iu" and not self.ranged:
+            found = replace(found, mean=(0.0,) * 3, std=(1 / 255,) * 3)
+        return found
+
+
+def picture_of(output: ImageOutput, outputs: Sequence[TensorSpec], *, known: bool = False) -> ImageOutput:
+    """``output`` settled on one of ``outputs``; ``known``: the first picture is right where nothing else decides.
+
+    Raises:
+        ModelError: there is no picture.
+        BadInputError: the named output is none, or nothing says which of several is meant.
+    """
+    pictures = {spec.name: spec for spec in outputs if _is_picture(spec)}
+    listed = "; ".join(map(str, outputs))
+    if output.name in pictures:
+        return output.settled(pictures[output.name])
+    if output.name is not None and not known:
+        what = "is no picture" if output.name in {spec.name for spec in outputs} else "is not an output of the model"
+        raise BadInputError(
+            f"{output.name!r} {what}. The model gives {listed}",
+            _choose(pictures) if pictures else f"name an output of 3 channels and {MIN_SIDE_PX} px or more",
+        )
+    if not pictures:
+        raise ModelError(
+            f"no output of the model is a picture [N,3,H,W] or [N,H,W,3] of {MIN_SIDE_PX} px or more: {listed}",
+            "this tool verifies generators by the pictures they make; export the network with its picture as an output",
+        )
+    if len(pictures) > 1 and not known:
+        raise BadInputError(
+            f"{len(pictures)} outputs may be the picture: {'; '.join(map(str, pictures.values()))}", _choose(pictures)
+        )
+    return output.settled(next(iter(pictures.values())))
+
+
+def _choose(pictures: dict[str, TensorSpec]) -> str:
+    return "say which one: " + " or ".join(f"--picture {name}" for name in pictures)
+
+
+def kept_outputs(picture: ImageOutput, outputs: Sequence[TensorSpec]) -> list[str]:
+    """The picture and its masks (one channel of floats or pixels, of the picture's size), in the network's order."""
+    spec = next(spec for spec in outputs if spec.name == picture.name)
+    size = _sides(spec, 3)
+    masks = {other.name for other in outputs if _is_mask(other) and _sides(other, 1) == size}
+    return [other.name for other in outputs if other.name in {spec.name, *masks}]
+
+
+def _is_mask(spec: TensorSpec) -> bool:
+    return spec.dtype in {"uint8", "bool"} or np.dtype(spec.dtype).kind == "f"
+
+
+def _channels_last(spec: TensorSpec, channels: int) -> bool:
+    return len(spec.shape) >= 3 and spec.shape[-1] == channels and spec.shape[-3] != channels
+
+
+def _sides(spec: TensorSpec, channels: int) -> tuple[int | str, ...] | None:
+    """Height and width of a tensor of images with or without a batch axis, or None."""
+    if len(spec.shape) not in {3, 4}:
+        return None
+    if _channels_last(spec, channels):
+        return spec.shape[-3:-1]
+    return spec.shape[-2:] if spec.shape[-3] == channels or (channels == 1 and len(spec.shape) == 3) else None
+
+
+def _is_picture(spec: TensorSpec) -> bool:
+    sides = _sides(spec, 3)
+    numbers = np.dtype(spec.dtype).kind in "fiu"
+    return numbers and sides is not None and all(side >= MIN_SIDE_PX for side in sides if isinstance(side, int))

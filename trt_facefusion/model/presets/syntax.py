@@ -1,0 +1,262 @@
+"""The words of ``--input`` and ``--picture``, read and written."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeAlias
+
+from trt_facefusion.errors import BadInputError
+from trt_facefusion.model.presets.inputs import (
+    SIDES,
+    SOURCE,
+    TARGET,
+    EmbeddingInput,
+    FileInput,
+    ImageInput,
+    InputSpec,
+    Part,
+    ValueInput,
+    is_range,
+    mean_std,
+)
+from trt_facefusion.model.presets.output import ImageOutput
+
+Triple: TypeAlias = tuple[float, float, float]
+
+INPUT_SYNTAX = (
+    "NAME=image:SIZE:MIN:MAX[:bgr|gray][:nhwc][:source] and more (`trt-ff presets --syntax`), NAME=embedding, "
+    "NAME=file:VALUES.npy or NAME=value:NUMBER"
+)
+
+INPUT_HELP = """\
+--input describes one input of the model. Give it once for each input.
+
+NAME=image:SIZE:MIN:MAX[:OPTION...]   an aligned crop whose pixels 0..255 become MIN..MAX
+    SIZE             side in pixels, or HEIGHTxWIDTH (cut from the middle of the square)
+    mean=R,G,B       with std=R,G,B in place of MIN:MAX: (pixel / 255 - mean) / std
+    bgr, gray        the order of the channels; else RGB. gray is one channel
+    nhwc             channels last; else NCHW
+    target, source   whose face: the one that is changed, or the one who lends the identity. Unsaid, the target is
+                     the input called target, else the first; further images show the source
+    template=NAME    how the crop is aligned: TEMPLATES; else arcface_128
+    stack=A+B        pictures stacked along the channels, each target or source, where /lower, /upper, /left or
+                     /right paints that half black (/lower0.4: that share), for example stack=target/lower+target
+NAME=embedding[:raw][:projection=INITIALIZER]   the source's identity; raw: not normalised; projection: multiplied
+                     with that matrix of the file
+NAME=file:VALUES.npy   fixed values of any type and rank, with or without a batch axis
+NAME=value:NUMBER      one fixed number, with which the input is filled
+
+--picture NAME[:MIN:MAX][:bgr|rgb]   the output that is the picture, where there are several; its range where it is
+                     not that of the target (integers: 0..255)
+
+Inputs keep the types of the file: values are converted where they fit.
+
+Examples
+    --input in_face=image:224:0:1:bgr:nhwc
+    --input target=image:256:-1:1 --input source=image:112:0:1:source:template=arcface_112_v2
+    --input x=image:512:-1:1:template=ffhq_512 --input w=value:0.7
+    --input mel=file:mel.npy --input face=image:96:0:1:bgr:stack=target/lower+target
+"""
+
+
+def parse_input(text: str) -> InputSpec:
+    """One ``--input`` value.
+
+    Raises:
+        BadInputError: the text does not follow ``INPUT_SYNTAX``.
+    """
+    # Both names and paths may hold "=" and ":": the kind between them decides where the name ends.
+    match = re.fullmatch(r"(?P<name>.+?)=(?P<kind>image|embedding|file|value)(:(?P<rest>.*))?", text)
+    try:
+        if match is None:
+            raise ValueError("no kind of input is named")
+        name, kind, rest = match["name"], match["kind"], match["rest"]
+        if kind == "image":
+            return _image(name, (rest or "").split(":"))
+        if kind == "embedding":
+            return _embedding(name, rest)
+        if kind == "value":
+            return ValueInput(name, _number(rest or ""))
+        if not rest:
+            raise ValueError("no file is named")
+        return FileInput(name, Path(rest))
+    except ValueError as error:
+        raise BadInputError(
+            f"--input {text!r} is not understood: {error}", f"write {INPUT_SYNTAX}; for example input=image:256:-1:1"
+        ) from error
+
+
+def _number(text: str) -> float | int:
+    if text.lower() in {"true", "false"}:
+        return int(text.lower() == "true")
+    try:
+        return int(text)
+    except ValueError:
+        value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text!r} is not a finite number")
+    return value
+
+
+def _embedding(name: str, rest: str | None) -> EmbeddingInput:
+    spec = EmbeddingInput(name)
+    for word in [] if rest is None else rest.split(":"):
+        if word == "raw":
+            spec = replace(spec, normalise=False)
+        elif word.startswith("projection=") and word != "projection=":
+            spec = replace(spec, projection=word.removeprefix("projection="))
+        else:
+            raise ValueError(f"an embedding has no option {word!r}")
+    return spec
+
+
+def _image(name: str, words: Sequence[str]) -> ImageInput:
+    match = re.fullmatch(r"(\d{1,5})(?:x(\d{1,5}))?", words[0])
+    if match is None:
+        raise ValueError(f"{words[0]!r} is no SIZE")
+    height, width = int(match[1]), int(match[2] or match[1])
+    if not all(16 <= side <= 4096 for side in (height, width)):
+        raise ValueError("SIZE must be 16 to 4096 px")
+    image = ImageInput(name, height, width=None if width == height else width, person="")
+    options = list(words[1:])
+    ranged = len(options) >= 2 and _is_float(options[0])
+    if ranged:
+        mean, std = _range(options[0], options[1])
+        image = replace(image, mean=mean, std=std)
+        del options[:2]
+    found: dict[str, object] = {}
+    for word in options:
+        read = _image_option(word)
+        if found.keys() & read.keys():
+            raise ValueError(f"{word!r} contradicts what stands before it")
+        found |= read
+    order = found.pop("order", "rgb")
+    if len(found.keys() & {"mean", "std"}) != (0 if ranged else 2):
+        raise ValueError("say the range of the values once: MIN:MAX, or mean=R,G,B:std=R,G,B")
+    if "parts" in found and "person" in found:
+        raise ValueError("stack= says itself whose faces it holds")
+    if "parts" in found:
+        found["person"] = TARGET
+    return replace(image, bgr=order == "bgr", gray=order == "gray", **found)  # type: ignore[arg-type]
+
+
+def _image_option(word: str) -> dict[str, object]:
+    """One option of an image, as fields."""
+    if word.lower() in {"rgb", "bgr", "gray"}:
+        return {"order": word.lower()}
+    if word.lower() in {"nhwc", "nchw"}:
+        return {"nhwc": word.lower() == "nhwc"}
+    if word.lower() in {TARGET, SOURCE}:
+        return {"person": word.lower()}
+    key, _, value = word.partition("=")
+    if key in {"mean", "std"}:
+        return {key: _triple(key, value)}
+    if key == "template" and value:
+        return {"template": value}
+    if key == "stack" and value:
+        return {"parts": tuple(_part(part) for part in value.split("+"))}
+    raise ValueError(f"an image has no option {word!r}")
+
+
+def _triple(key: str, text: str) -> Triple:
+    values = [float(part) for part in text.split(",")]
+    values = values * 3 if len(values) == 1 else values
+    if len(values) != 3 or not all(abs(v) <= 1e4 for v in values) or (key == "std" and min(values) < 1e-4):
+        raise ValueError(f"{key} wants one number or three, and std wants them positive")
+    return values[0], values[1], values[2]
+
+
+def _part(text: str) -> Part:
+    match = re.fullmatch(rf"(target|source)(?:/({'|'.join(SIDES)})(\d*\.?\d+)?)?", text)
+    if match is None:
+        raise ValueError(f"{text!r} is no picture of a stack: target or source, with /lower and the like behind it")
+    share = float(match[3]) if match[3] else 0.5
+    if not 0 < share <= 1:
+        raise ValueError("the black share of a picture is more than 0 and at most 1")
+    return Part(match[1], match[2] or "", share)
+
+
+def _is_float(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _range(low: str, high: str) -> tuple[Triple, Triple]:
+    """Mean and deviation."""
+    first, last = float(low), float(high)
+    if not is_range(first, last):
+        raise ValueError(f"{low}:{high} is no range of pixel values")
+    mean, std = mean_std(first, last)
+    return (mean, mean, mean), (std, std, std)
+
+
+def parse_picture(text: str, like: ImageOutput) -> ImageOutput:
+    """One ``--picture`` value; what it does not say is as in ``like``.
+
+    Raises:
+        BadInputError: the text is not understood.
+    """
+    match = re.fullmatch(
+        r"(?P<name>.+?)(:(?P<low>[-+.\de]+):(?P<high>[-+.\de]+))?(:(?P<order>rgb|bgr))?(:n(hwc|chw))?", text
+    )
+    try:
+        if match is None:
+            raise ValueError("no output is named")
+        found = replace(like, name=match["name"])
+        if match["low"] is not None:
+            mean, std = _range(match["low"], match["high"])
+            found = replace(found, ranged=True, mean=mean, std=std)
+        return found if match["order"] is None else replace(found, bgr=match["order"] == "bgr")
+    except ValueError as error:
+        raise BadInputError(
+            f"--picture {text!r} is not understood: {error}", "write NAME[:MIN:MAX][:bgr|rgb], for example output:-1:1"
+        ) from error
+
+
+def written_input(spec: InputSpec, *, among_images: bool = False) -> str:
+    """The ``--input`` that `parse_input` reads as ``spec``; ``among_images``: there are others, so say whose it is."""
+    if isinstance(spec, ImageInput):
+        person = [TARGET] if among_images and not spec.parts and spec.person == TARGET else []
+        return f"{spec.name}=image:{':'.join([*_image_words(spec), *person])}"
+    if isinstance(spec, FileInput):
+        return f"{spec.name}=file:{spec.path}"
+    if isinstance(spec, ValueInput):
+        return f"{spec.name}=value:{spec.value!r}"
+    projection = f":projection={spec.projection}" if spec.projection else ""
+    return f"{spec.name}=embedding{'' if spec.normalise else ':raw'}{projection}"
+
+
+def _image_words(spec: ImageInput) -> Iterator[str]:
+    yield str(spec.size) if spec.width is None else f"{spec.size}x{spec.width}"
+    if len(set(spec.mean)) == len(set(spec.std)) == 1:
+        yield from (f"{limit:.9g}" for limit in spec.limits)
+    else:
+        yield f"mean={','.join(map(repr, spec.mean))}"
+        yield f"std={','.join(map(repr, spec.std))}"
+    yield from (word for word in ("bgr", "gray", "nhwc") if getattr(spec, word))
+    if spec.template is not None:
+        yield f"template={spec.template}"
+    if spec.parts:
+        yield "stack=" + "+".join(_part_words(part) for part in spec.parts)
+    elif spec.person == SOURCE:
+        yield SOURCE
+
+
+def _part_words(part: Part) -> str:
+    share = "" if part.share == 0.5 else repr(part.share)
+    return part.person + (f"/{part.masked}{share}" if part.masked else "")
+
+
+def written_picture(output: ImageOutput) -> str:
+    """The ``--picture`` that says all of ``output``."""
+    if len(set(output.mean)) > 1 or len(set(output.std)) > 1:
+        return f"{output.name}:{'bgr' if output.bgr else 'rgb'}"
+    low, high = -output.mean[0] / output.std[0], (1 - output.mean[0]) / output.std[0]
+    return f"{output.name}:{low:.9g}:{high:.9g}:{'bgr' if output.bgr else 'rgb'}"

@@ -1,0 +1,102 @@
+"""The one place where onnxruntime sessions are opened: quiet, on the CPU, from models of any size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from trt_facefusion.errors import StoreError
+from trt_facefusion.model.messages import is_one_piece, weights_bytes, write_with_data
+from trt_facefusion.storage.leftovers import scratch_folder
+
+IN_MEMORY_BYTES = 64 << 20
+"""Weights of more than this go through a file: onnxruntime keeps the bytes that it is given for as long as a session
+lives, and copies them while it loads; what lies in a file beside the model it only maps."""
+
+
+def session_options(threads: int | None = None, *, spin: bool = True) -> Any:
+    """Options of a session that prints nothing: errors are raised, and the console belongs to the command line.
+
+    Args:
+        threads: CPU threads of one inference; None leaves it to onnxruntime.
+        spin: whether threads wait actively for work, which takes the cores from everything else.
+    """
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = threads or 0
+    if not spin:
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
+
+
+def open_session(
+    model: bytes | Path | onnx.ModelProto,
+    options: Any | None = None,
+    change: Callable[[onnx.GraphProto], None] | None = None,
+) -> Any:
+    """An onnxruntime session of ``model`` on the CPU.
+
+    A model in memory whose weights are large goes through a temporary folder, which is gone afterwards. ``change`` is
+    made to a copy of the graph of such a model, whose weights hold no values then.
+
+    Raises:
+        StoreError: the temporary folder cannot hold the weights.
+        Exception: onnxruntime refuses the model; it has an exception for each kind of failure, with no common base.
+    """
+    options = session_options() if options is None else options
+    if isinstance(model, Path):
+        return _open(str(model), options)
+    if isinstance(model, bytes):
+        return _open(model, options)
+    return open_made(lambda: model, options, change)
+
+
+def open_made(
+    make: Callable[[], onnx.ModelProto], options: Any, change: Callable[[onnx.GraphProto], None] | None = None
+) -> Any:
+    """`open_session` of the model that ``make`` gives, which is let go of before onnxruntime loads it.
+
+    Raises: as `open_session`.
+    """
+    model = make()
+    if weights_bytes(model) <= IN_MEMORY_BYTES and is_one_piece(model):
+        data = _changed(model, change).SerializeToString()
+        del model
+        return _open(data, options)
+    with scratch_folder() as folder:
+        source = _written(model, Path(folder), change)
+        del model
+        return _open(source, options)
+
+
+def _written(model: onnx.ModelProto, folder: Path, change: Callable[[onnx.GraphProto], None] | None) -> str | bytes:
+    """The path of a large model inside ``folder``; its bytes where that has no room."""
+    try:
+        return str(write_with_data(model, folder, change))
+    except OSError as error:
+        if is_one_piece(model):
+            return _changed(model, change).SerializeToString()
+        raise StoreError(
+            f"the temporary folder {folder} cannot hold the network's weights: {error.strerror or error}",
+            "name a larger one with the environment variable TMPDIR",
+        ) from error
+
+
+def _changed(model: onnx.ModelProto, change: Callable[[onnx.GraphProto], None] | None) -> onnx.ModelProto:
+    if change is None:
+        return model
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    change(copy.graph)
+    return copy
+
+
+def _open(source: str | bytes, options: Any) -> Any:
+    import onnxruntime as ort
+
+    return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])

@@ -1,1 +1,0 @@
-"""The orchestration of all rooms above: building engines."""

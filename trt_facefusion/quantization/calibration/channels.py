@@ -1,0 +1,152 @@
+"""A look at a few samples: the range of every channel, from which scales and shifts are computed, and much else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from operator import length_hint
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from trt_facefusion.quantization.calibration.collect import find, open_session, require_finite, run_batch
+from trt_facefusion.quantization.calibration.histogram import Histogram
+from trt_facefusion.quantization.calibration.taps import Tap, even_step, evenly, taps
+from trt_facefusion.types import Array, Feeds, Progress, silent
+
+STAGE = "channels"
+TAIL = 1e-4
+"""Share of a channel's values that its range usually cuts off at either end."""
+
+_BINS = 512
+_PIXELS = 1024
+"""Large maps are thinned to about this many pixels: neighbours tell little more, and counting them costs as much again
+as the inference."""
+_SMALLEST = -100
+
+
+@dataclass(frozen=True)
+class ChannelRanges:
+    """Bounds [C] of each channel's values, perhaps but for a tail at either end; zero always lies inside."""
+
+    low: NDArray[np.float32]
+    high: NDArray[np.float32]
+
+
+class ChannelHistogram:
+    """Signed histograms of all channels of one tensor, each over a power-of-two range of its own.
+
+    As with `Histogram`, the state depends on the set of values only: not on their order, nor on the batches.
+    """
+
+    def __init__(self, channels: int) -> None:
+        self.counts = np.zeros((channels, 2 * _BINS), np.int64)
+        self.exponents = np.full(channels, _SMALLEST, np.int64)
+
+    def add(self, values: NDArray[np.float32]) -> None:
+        """Count ``values`` [C,n]; they are finite."""
+        peaks = np.maximum(np.abs(values).max(axis=1), 2.0 ** (_SMALLEST - 1))
+        self._widen(np.maximum(self.exponents, np.frexp(peaks)[1]))
+        scale = np.exp2(-self.exponents.astype(np.float64)).astype(np.float32) * _BINS
+        bins = np.floor(values * scale[:, None]).astype(np.int64) + _BINS
+        np.clip(bins, 0, 2 * _BINS - 1, out=bins)
+        bins += np.arange(len(values))[:, None] * 2 * _BINS
+        self.counts += np.bincount(bins.ravel(), minlength=self.counts.size).reshape(self.counts.shape)
+
+    def ranges(self, tail: float = TAIL) -> ChannelRanges:
+        """The edges of the bins between which all values lie but the share ``tail`` at either end."""
+        below = np.cumsum(self.counts, axis=1)
+        cut = (tail * below[:, -1:] * (1 + 1e-12)).astype(np.int64)
+        first = (below > cut).argmax(axis=1)
+        last = (below >= below[:, -1:] - cut).argmax(axis=1)
+        width = np.exp2(self.exponents.astype(np.float64)) / _BINS
+        low, high = (first - _BINS) * width, (last + 1 - _BINS) * width
+        empty = self.exponents == _SMALLEST
+        return ChannelRanges(
+            np.where(empty, 0, np.minimum(low, 0)).astype(np.float32),
+            np.where(empty, 0, np.maximum(high, 0)).astype(np.float32),
+        )
+
+    def _widen(self, exponents: NDArray[np.int64]) -> None:
+        for channel in np.flatnonzero(exponents > self.exponents):
+            self.counts[channel] = _widened(self.counts[channel], int(exponents[channel] - self.exponents[channel]))
+        self.exponents = exponents
+
+
+def channel_ranges(
+    model: onnx.ModelProto,
+    tensors: Sequence[str],
+    batches: Iterable[Feeds],
+    *,
+    tail: float = TAIL,
+    progress: Progress = silent,
+) -> dict[str, ChannelRanges]:
+    """The range of each channel of ``tensors`` (activations [N,C,H,W]) over all ``batches``, whatever their order.
+
+    ``tail`` is the share of values that is cut off at either end.
+
+    Raises:
+        ModelError: as `collect`.
+    """
+    return glance(model, (), tensors, batches, tail=tail, progress=progress)[1]
+
+
+def glance(
+    model: onnx.ModelProto,
+    counted: Sequence[str],
+    channels: Sequence[str],
+    batches: Iterable[Feeds],
+    *,
+    tail: float = TAIL,
+    progress: Progress = silent,
+) -> tuple[dict[str, Histogram], dict[str, ChannelRanges]]:
+    """A look at a few samples: histograms of ``counted`` (`Histogram.add_sparsely`), and `channel_ranges`.
+
+    Raises:
+        BadInputError, ModelError: as `collect`.
+    """
+    fed, tapped = find(model.graph, [*counted, *channels])
+    wanted, by_channel = set(counted), set(channels)
+    added, inner = taps(model, [name for name in tapped if name in wanted], {})
+    thinned = evenly(model, [name for name in tapped if name in by_channel], _PIXELS, added)
+    outputs = list(dict.fromkeys([*(name for tap in inner for name in tap.outputs), *thinned.values()]))
+    session = open_session(model, outputs, None, added)
+    every = [*(Tap(name, (name,)) for name in fed if name in wanted), *inner]
+    histograms = {name: Histogram() for name in (*fed, *tapped) if name in wanted}
+    found: dict[str, ChannelHistogram] = {}
+    for done, feeds in enumerate(batches):
+        values = run_batch(session, fed, outputs, feeds)
+        for tap in every:
+            tap.count([values[name] for name in tap.outputs], histograms)
+        for name in (*fed, *tapped):
+            if name in by_channel:
+                part = values[thinned.get(name, name)]
+                part = part if thinned.get(name, name) != name else _evenly(part)
+                found.setdefault(name, ChannelHistogram(part.shape[1])).add(_by_channel(part))
+        del values
+        require_finite(histograms, fed, done)
+        progress(STAGE, done + 1, length_hint(batches))
+    return histograms, {name: histogram.ranges(tail) for name, histogram in found.items()}
+
+
+def _evenly(values: Array) -> Array:
+    """A map [N,C,H,W] thinned to about `_PIXELS`."""
+    step = even_step(values.shape[2:], _PIXELS)
+    return values[:, :, ::step, ::step]
+
+
+def _by_channel(values: Array) -> NDArray[np.float32]:
+    """Values [C,n] of a map [N,C,h,w]; what is not finite counts as zero (`collect` complains)."""
+    flat = np.ascontiguousarray(values.transpose(1, 0, 2, 3), np.float32).reshape(values.shape[1], -1)
+    return np.where(np.abs(flat) < 2.0**127, flat, np.float32(0))
+
+
+def _widened(counts: NDArray[np.int64], doublings: int) -> NDArray[np.int64]:
+    """Counts [2 * _BINS] over a range that is ``2**doublings`` times as wide; bins merge around zero."""
+    factor = 2 ** min(doublings, 9)
+    merged = counts.reshape(-1, factor).sum(1)
+    result = np.zeros_like(counts)
+    start = _BINS - len(merged) // 2
+    result[start : start + len(merged)] = merged
+    return result

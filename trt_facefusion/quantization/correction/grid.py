@@ -1,0 +1,56 @@
+"""The grids that INT8 values stand on: symmetric about zero, with scales as they are stored."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto
+
+from trt_facefusion.model.graph import attribute
+from trt_facefusion.types import Array
+
+INT8_MAX = 127
+
+_SMALLEST_FP16_SCALE = 2.0**-20
+"""Below this, FP16's subnormals are too coarse to hold a scale (relative step above 6 %)."""
+
+
+def output_axis(node: onnx.NodeProto) -> int:
+    """The weight's axis that counts output channels."""
+    if node.op_type == "Conv" or (node.op_type == "Gemm" and attribute(node, "transB", 0)):
+        return 0
+    return 1
+
+
+def storable_scale(scale: NDArray[np.float32] | np.float32, kind: int) -> Array:
+    """``scale`` in the type it will be stored in, rounded up so that nothing new is clipped; never 0.
+
+    Values are quantised with the scale as stored, so this rounding costs no accuracy of its own.
+    """
+    wanted = np.asarray(scale, np.float32)
+    if kind == TensorProto.FLOAT:
+        return np.asarray(np.maximum(wanted, np.finfo(np.float32).tiny))
+    wanted = np.maximum(wanted, _SMALLEST_FP16_SCALE)
+    stored = wanted.astype(np.float16)
+    rounded_up: Array = np.where(stored < wanted, np.nextafter(stored, np.float16(np.inf)), stored)
+    return rounded_up
+
+
+def quantise_weight(weight: NDArray[np.float32], axis: int, kind: int) -> tuple[NDArray[np.int8], Array]:
+    """Symmetric INT8 values and one scale per output channel (``axis``): ``weight ~ values * scale``."""
+    others = tuple(i for i in range(weight.ndim) if i != axis)
+    peak = np.maximum(weight.max(axis=others), -weight.min(axis=others))
+    scale = storable_scale(peak / INT8_MAX, kind)
+    shape = [1] * weight.ndim
+    shape[axis] = -1
+    steps = weight / scale.astype(np.float32).reshape(shape)
+    np.rint(steps, out=steps)  # in place: weights may be large
+    np.clip(steps, -INT8_MAX, INT8_MAX, out=steps)
+    return steps.astype(np.int8), scale
+
+
+def fake_quantised(values: NDArray[np.float32], scale: np.float32) -> NDArray[np.float32]:
+    """``values`` as an INT8 layer sees them: on the grid of ``scale``, clipped to -127..127 of its steps."""
+    steps = np.clip(np.rint(values / scale), -INT8_MAX, INT8_MAX)
+    return np.asarray(steps * scale, np.float32)

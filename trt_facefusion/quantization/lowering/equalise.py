@@ -1,0 +1,207 @@
+"""Channel equalisation: one INT8 scale per tensor, and yet no channel drowned by a larger one.
+
+TensorRT runs a convolution in INT8 only if its activations share one scale, so channels of a small range get few of the
+255 steps (a skip connection concatenated with a decoder branch is the worst case). Dividing each channel by a factor
+before the quantiser, and multiplying the weights of that input channel with it, changes nothing in exact arithmetic and
+evens the channels out. The division is one elementwise product, which engine makers fuse into the quantiser's kernel.
+
+Source: G. Xiao et al., "SmoothQuant", ICML 2023 (the factor's formula); here the factors are powers of two, so that
+neither FP16 nor the weights round differently for it. What the channels go through is described in `affine`: with the
+scale comes a shift.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+from trt_facefusion.model.graph import GraphView, attribute
+from trt_facefusion.quantization.calibration.channels import ChannelRanges
+from trt_facefusion.quantization.calibration.taps import Scaled
+from trt_facefusion.quantization.correction.channel_affine import (
+    Affine,
+    Affines,
+    Pads,
+    affine_nodes,
+    behind_pad,
+    between,
+    equalised_name,
+    folded_bias,
+    folded_weight,
+    may_shift,
+    padded_name,
+    pads_before,
+    without_pads,
+)
+from trt_facefusion.quantization.correction.grid import output_axis
+from trt_facefusion.quantization.correction.weight_correction import Correction, Corrections
+from trt_facefusion.quantization.precision import quantisable
+
+MIGRATION = 0.8
+"""Share of the imbalance that activations hand to the weights (SmoothQuant's alpha)."""
+
+_LARGEST = 5
+_WORTH_SHIFTING = 1.1
+"""A shift that makes the steps less than this factor finer is not worth its operations."""
+
+
+def candidates(view: GraphView) -> dict[str, list[str]]:
+    """Activations that could be equalised -> the weights of all convolutions that would quantise them.
+
+    Only inputs of ungrouped convolutions: there, and there alone, input channel c of the weights meets channel c.
+    """
+    found: dict[str, list[str]] = {}
+    barred: set[str] = set()
+    for node in view.model.graph.node:
+        if node.op_type not in {"Conv", "Gemm", "MatMul"} or not quantisable(view, node.name):
+            continue
+        tensor = node.input[0]
+        if node.op_type == "Conv" and attribute(node, "group", 1) == 1 and len(view.shape(tensor) or ()) == 4:
+            found.setdefault(tensor, []).append(node.input[1])
+        else:
+            barred.add(tensor)
+    return {tensor: weights for tensor, weights in found.items() if tensor not in barred}
+
+
+def affines(view: GraphView, ranges: Mapping[str, ChannelRanges], *, shift: bool = True) -> dict[str, Affine]:
+    """Scale and shift of every candidate that ``ranges`` has.
+
+    The scale is ``s = a**alpha / w**(1 - alpha)``, rounded to powers of two of geometric mean one: a is half the width
+    of a channel's range (its largest magnitude where nothing is shifted), w the largest weight over all convolutions
+    that read the channel. The shift is to the middle of the range. A tensor that gains little by it is not shifted.
+    """
+    result = {}
+    for tensor, weights in candidates(view).items():
+        if tensor not in ranges:
+            continue
+        low, high = (np.asarray(bound, np.float64) for bound in (ranges[tensor].low, ranges[tensor].high))
+        peak, half = np.maximum(-low, high), (high - low) / 2
+        peaks = [np.abs(view.constant(name)).max(axis=(0, *range(2, view.constant(name).ndim))) for name in weights]
+        weight_peak = np.maximum.reduce([np.asarray(values, np.float64) for values in peaks])
+        alive = (peak > 0) & (weight_peak > 0)
+        if not alive.any():
+            continue
+        gains = bool(np.log2(peak[alive] / half[alive]).mean() > np.log2(_WORTH_SHIFTING))
+        readers = view.consumers[tensor]
+        shifted = shift and gains and all(may_shift(node) and not view.computes_bias(node) for node in readers)
+        exponents = _exponents(half if shifted else peak, weight_peak, alive)
+        middle = (high + low) / 2 * np.exp2(-exponents.astype(np.float64)) if shifted else np.zeros_like(peak)
+        result[tensor] = Affine(exponents, np.where(alive, middle, 0).astype(np.float16).astype(np.float32))
+    return result
+
+
+def _exponents(
+    half: NDArray[np.float64], weight_peak: NDArray[np.float64], alive: NDArray[np.bool_]
+) -> NDArray[np.int8]:
+    log_factor = np.zeros(len(alive))
+    log_factor[alive] = MIGRATION * np.log2(half[alive]) - (1 - MIGRATION) * np.log2(weight_peak[alive])
+    log_factor[alive] -= log_factor[alive].mean()
+    return np.clip(np.rint(log_factor), -_LARGEST, _LARGEST).astype(np.int8)
+
+
+def scaled_by(affines: Affines) -> dict[str, Scaled]:
+    """The tensors behind scale and shift as the calibration pass is to count them."""
+    one = np.float32(1)
+    return {name: Scaled(equalised_name(name), one / made.factors, made.offsets) for name, made in affines.items()}
+
+
+def equalised(
+    view: GraphView, int8: Iterable[str], affines: Affines, corrections: Corrections | None = None
+) -> onnx.ModelProto:
+    """The FP32 model with scale and shift in front of the nodes ``int8``, and weights and biases that undo them.
+
+    It is what an engine maker that quantises by itself is to start from. Without ``corrections`` it is the model of
+    ``view`` in exact arithmetic; with them it has the rounded weights, whose largest are 127 steps, so that an engine
+    maker that takes scales from the largest weight finds the same steps.
+    """
+    corrections = corrections or {}
+    result = onnx.ModelProto()
+    result.CopyFrom(view.model)
+    del result.graph.node[:]
+    wanted, made = set(int8), set[str]()
+    nodes: list[onnx.NodeProto] = []
+    for source in view.model.graph.node:
+        node = onnx.NodeProto()
+        node.CopyFrom(source)
+        affine = affines.get(node.input[0]) if node.name in wanted else None
+        if affine is not None:
+            pads = pads_before(node, affine)
+            tensor = equalised_name(padded_name(node.input[0], pads))
+            if tensor not in made:
+                made.add(tensor)
+                _insert(result, nodes, node.input[0], affine, pads)
+            if node.name not in corrections:
+                _undo(view, result, node, affine, made)
+            elif affine.shifts:
+                without_pads(node)
+            node.input[0] = tensor
+        if node.name in wanted and node.name in corrections:
+            _correct(result, node, corrections[node.name])
+        nodes.append(node)
+    read = {name for node in nodes for name in node.input}
+    constants = [tensor for tensor in result.graph.initializer if tensor.name in read]
+    del result.graph.initializer[:]
+    result.graph.node.extend(nodes)
+    result.graph.initializer.extend(constants)
+    return onnx.shape_inference.infer_shapes(result)
+
+
+def ranges_between(
+    view: GraphView, int8: Iterable[str], affines: Affines, amax: Mapping[str, float]
+) -> dict[str, float]:
+    """Ranges of the tensors that `equalised` adds and the table ``amax`` does not name: padded and scaled ones."""
+    found: dict[str, float] = {}
+    for node in (view.nodes[name] for name in int8):
+        tensor = node.input[0]
+        if tensor not in affines:
+            continue
+        affine = affines[tensor]
+        behind, padded = amax[equalised_name(tensor)], padded_name(tensor, pads_before(node, affine))
+        found[equalised_name(padded)] = behind
+        if padded != tensor:
+            found[behind_pad(padded)] = amax[tensor]
+        if affine.shifts:
+            found[between(padded)] = behind + float(np.abs(affine.offsets).max())
+    return found
+
+
+def _insert(model: onnx.ModelProto, nodes: list[onnx.NodeProto], tensor: str, affine: Affine, pads: Pads) -> None:
+    made, constants, _ = affine_nodes(tensor, tensor, affine, pads, np.dtype(np.float32))
+    nodes += made
+    known = {constant.name for constant in model.graph.initializer}
+    model.graph.initializer.extend(
+        numpy_helper.from_array(values, name) for name, values in constants.items() if name not in known
+    )
+
+
+def _undo(view: GraphView, model: onnx.ModelProto, node: onnx.NodeProto, affine: Affine, made: set[str]) -> None:
+    """Give a convolution the weights and the bias that undo scale and shift."""
+    weight = view.constant(node.input[1])
+    name = f"{node.input[1]}__times__{node.input[0]}"
+    if name not in made:
+        made.add(name)
+        model.graph.initializer.append(numpy_helper.from_array(folded_weight(weight, affine), name))
+    if affine.shifts:
+        written = view.bias(node)
+        bias = None if written is None else view.constant(written)
+        del node.input[2:]
+        node.input.append(f"{node.name}__bias")
+        model.graph.initializer.append(numpy_helper.from_array(folded_bias(weight, bias, affine), node.input[2]))
+        without_pads(node)
+    node.input[1] = name
+
+
+def _correct(model: onnx.ModelProto, node: onnx.NodeProto, correction: Correction) -> None:
+    """Give a node its corrected weights and bias."""
+    weight, bias = f"{node.name}__weight", f"{node.name}__bias"
+    others = [axis for axis in range(correction.values.ndim) if axis != output_axis(node)]
+    scale = np.expand_dims(correction.scale.astype(np.float32), others)
+    model.graph.initializer.append(numpy_helper.from_array(correction.values * scale, weight))
+    model.graph.initializer.append(numpy_helper.from_array(correction.bias, bias))
+    tensor = node.input[0]
+    del node.input[:]
+    node.input.extend([tensor, weight, bias])

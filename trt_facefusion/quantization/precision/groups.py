@@ -1,0 +1,98 @@
+"""Candidates for INT8 in groups: layers that are decided on together.
+
+Two layers share a group where an engine maker treats them as one anyway:
+
+* they read the same tensor: it is quantised once for all of them, and a mixed choice writes it to memory twice;
+* their outputs are the operands of one addition or one concatenation, with nothing in between: an engine maker fuses
+  those only where both sides come in one type and scale.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from trt_facefusion.model.graph import GraphView, Role, classify, macs
+
+_JOINS = {Role.RESIDUAL_ADD: "are added", Role.CONCAT: "are concatenated"}
+
+
+@dataclass(frozen=True)
+class Group:
+    """Nodes with one decision. ``macs`` for a batch of one, ``weights`` elements; ``why`` says what binds them."""
+
+    nodes: tuple[str, ...]
+    macs: int
+    weights: int
+    why: str = ""
+
+
+def group_candidates(view: GraphView, candidates: Iterable[str]) -> tuple[Group, ...]:
+    """The ``candidates`` in groups, in graph order."""
+    wanted = set(candidates)
+    order = [node.name for node in view.model.graph.node if node.name in wanted]
+    parent = {name: name for name in order}
+    reasons: dict[str, list[str]] = {}
+    for names, why in (*_same_reader(view, order), *_operands(view, wanted)):
+        first, *others = sorted({_root(parent, name) for name in names}, key=order.index)
+        for other in others:
+            parent[other] = first
+            reasons.setdefault(first, []).extend([*reasons.pop(other, []), why])
+        if not others and len(names) > 1:
+            reasons.setdefault(first, []).append(why)
+    counts = macs(view)
+    members: dict[str, list[str]] = {}
+    for name in order:
+        members.setdefault(_root(parent, name), []).append(name)
+    return tuple(
+        Group(
+            tuple(names),
+            sum(counts.get(name, 0) for name in names),
+            sum(view.constant(view.nodes[name].input[1]).size for name in names),
+            "; ".join(dict.fromkeys(reasons.get(root, []))),
+        )
+        for root, names in members.items()
+    )
+
+
+def merge_quiet(groups: Sequence[Group], noise: Sequence[float], at_most: int) -> tuple[Group, ...]:
+    """At most ``at_most`` groups: the quietest (least ``noise`` of their own) are decided on together.
+
+    For networks of so many layers that not each can be measured by its picture.
+    """
+    if len(groups) <= max(at_most, 1):
+        return tuple(groups)
+    order = sorted(range(len(groups)), key=lambda index: (noise[index], index))
+    quiet = sorted(order[: len(groups) - max(at_most, 1) + 1])
+    merged = Group(
+        tuple(name for index in quiet for name in groups[index].nodes),
+        sum(groups[index].macs for index in quiet),
+        sum(groups[index].weights for index in quiet),
+        "the least quantisation noise of their own, decided on together to save time",
+    )
+    return (merged, *(group for index, group in enumerate(groups) if index not in quiet))
+
+
+def _root(parent: dict[str, str], name: str) -> str:
+    while parent[name] != name:
+        name = parent[name]
+    return name
+
+
+def _same_reader(view: GraphView, order: list[str]) -> list[tuple[list[str], str]]:
+    readers: dict[str, list[str]] = {}
+    for name in order:
+        readers.setdefault(view.nodes[name].input[0], []).append(name)
+    return [(names, f"read {tensor}") for tensor, names in readers.items() if len(names) > 1]
+
+
+def _operands(view: GraphView, wanted: set[str]) -> list[tuple[list[str], str]]:
+    found = []
+    for name, role in classify(view).items():
+        if role not in _JOINS:
+            continue
+        makers = [view.producer.get(tensor) for tensor in view.activations(view.nodes[name])]
+        names = [maker.name for maker in makers if maker is not None and maker.name in wanted]
+        if len(names) > 1:
+            found.append((names, f"{_JOINS[role]} by {name}"))
+    return found

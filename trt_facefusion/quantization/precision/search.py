@@ -1,0 +1,308 @@
+"""The search for the plan with the most work in INT8 inside an accuracy budget. Pure logic: measuring is the caller's.
+
+Errors of layers hide and amplify one another, so no plan is judged by a sum of single costs: each point of the front is
+a plan that was measured as a whole. Costs of single groups, measured both ways (alone in INT8; alone raised from
+all-INT8), only say which plans are worth measuring.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from trt_facefusion.quantization.precision.groups import Group
+
+Choice = frozenset[int]
+"""A plan: the indices of the groups that are in INT8."""
+
+_BYTES_WEIGHT = 0.1
+"""What a share of the weights' bytes is worth against the same share of the MACs: they are read once per inference."""
+_NOISE = 0.005
+"""Gains below this share of the whole cost of INT8 are not told from noise."""
+_TRUST_ALONE = 0.3
+_UNBOUNDED = 2**40
+_LOOK_AHEAD = 3
+"""Groups that are measured before each step of the path; the best of them is raised."""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What a plan costs the picture: means over faces, and the worst face. What was not asked for is None."""
+
+    ssim_drop: float
+    ssim_drop_worst: float
+    perceptual: float | None = None
+    identity: float | None = None
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Limits that a plan must keep; None switches a limit off."""
+
+    max_ssim_drop: float
+    max_ssim_drop_worst: float | None = None
+    max_perceptual: float | None = None
+    min_identity: float | None = None
+
+    def load(self, figures: Figures) -> float:
+        """The share of the budget that is spent: that of the limit which is nearest to breaking; above 1 it breaks."""
+        shares = [_share(figures.ssim_drop, self.max_ssim_drop)]
+        if self.max_ssim_drop_worst is not None:
+            shares.append(_share(figures.ssim_drop_worst, self.max_ssim_drop_worst))
+        if self.max_perceptual is not None:
+            shares.append(_share(figures.perceptual, self.max_perceptual))
+        if self.min_identity is not None:
+            lost = None if figures.identity is None else 1 - figures.identity
+            shares.append(_share(lost, 1 - self.min_identity))
+        return max(shares)
+
+
+def _share(value: float | None, limit: float) -> float:
+    if value is None:
+        return float("inf")
+    return max(value, 0.0) / max(limit, 1e-9)
+
+
+@dataclass(frozen=True)
+class Point:
+    """One measured plan. ``share`` is that of all the network's MACs."""
+
+    choice: Choice
+    share: float
+    figures: Figures
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Mean SSIM that one group costs: alone in INT8, and gained back when it alone is raised from all-INT8."""
+
+    alone: float | None = None
+    raised: float | None = None
+
+
+PLANS_A_GROUP = 4
+"""Measured plans for each group that a search may use: two to price it, the rest for the path and its corrections."""
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much a search measures.
+
+    ``plans``: most plans that it measures; ``faces``: on how many faces; ``groups``: most groups that it tells apart;
+    ``alone``: whether single groups are also measured alone in INT8.
+    """
+
+    plans: int
+    faces: int
+    groups: int
+    alone: bool = True
+
+
+def effort(groups: int, macs: int, faces: int, work: float, fewest_faces: int = 4) -> Effort:
+    """What can be measured within ``work`` MACs: all on ``faces`` faces, or on fewer, or fewer plans.
+
+    It looks at no clock, so that a plan does not depend on the speed of a machine. ``macs`` are those of one face;
+    infinite ``work`` means that ``faces`` are wanted at any price.
+    """
+    plans = PLANS_A_GROUP * groups + 8
+    affordable = int(min(work / max(macs, 1), _UNBOUNDED))
+    fewest = min(fewest_faces, faces)
+    if affordable >= plans * fewest:
+        return Effort(plans, min(faces, affordable // plans), groups)
+    plans = max(affordable // fewest, 8)
+    return Effort(plans, fewest, min(groups, max(plans * 2 // 3, 4)), alone=plans >= 3 * groups)
+
+
+@dataclass
+class Found:
+    """What a search measured: ``points`` are all plans, in the order of measuring."""
+
+    groups: tuple[Group, ...]
+    total_macs: int
+    points: dict[Choice, Point] = field(default_factory=dict)
+
+    @property
+    def costs(self) -> tuple[Cost, ...]:
+        """What each group costs, where that was measured."""
+        every = frozenset(range(len(self.groups)))
+
+        def drop(choice: Choice) -> float | None:
+            return self.points[choice].figures.ssim_drop if choice in self.points else None
+
+        def cost(group: int) -> Cost:
+            whole, without = drop(every), drop(every - {group})
+            gain = whole - without if whole is not None and without is not None else None
+            return Cost(drop(frozenset({group})), gain)
+
+        return tuple(cost(group) for group in range(len(self.groups)))
+
+    def front(self) -> tuple[Point, ...]:
+        """The plans that no other beats in both, by falling share of MACs: the drop falls with every step."""
+        ordered = sorted(self.points.values(), key=lambda p: (-p.share, p.figures.ssim_drop, sorted(p.choice)))
+        front: list[Point] = []
+        for point in ordered:
+            if not front or point.figures.ssim_drop < front[-1].figures.ssim_drop:
+                front.append(point)
+        return tuple(front)
+
+    def best(self, budget: Budget, limit: float = 1.0) -> Point:
+        """The plan with the most MACs that spends at most ``limit`` of the budget; of equals the more exact one."""
+        fitting = [p for p in self.points.values() if budget.load(p.figures) <= limit]
+        return max(fitting, key=lambda p: (p.share, -budget.load(p.figures), sorted(p.choice)))
+
+
+Measure = Callable[[Sequence[Choice]], Sequence[Figures]]
+"""Measures plans as a whole, all at once."""
+
+
+class _Search:
+    def __init__(self, groups: Sequence[Group], total_macs: int, measure: Measure, budget: Budget, effort: Effort):
+        self.found = Found(tuple(groups), total_macs)
+        self.measure, self.budget, self.effort = measure, budget, effort
+        weights = sum(group.weights for group in groups) or 1
+        macs = max(total_macs, 1)
+        self.price = [max(g.macs / macs + _BYTES_WEIGHT * g.weights / weights, 1e-9) for g in groups]
+        self.estimates: list[float] = []
+        self._keep(frozenset(), Figures(0.0, 0.0, 0.0, 1.0))
+
+    def _keep(self, choice: Choice, figures: Figures) -> None:
+        share = sum(self.found.groups[index].macs for index in choice) / max(self.found.total_macs, 1)
+        self.found.points[choice] = Point(choice, share, figures)
+
+    @property
+    def left(self) -> int:
+        """Plans that may still be measured; the FP32 one is known."""
+        return self.effort.plans - (len(self.found.points) - 1)
+
+    def loads(self, choices: Sequence[Choice]) -> list[float | None]:
+        """Loads of ``choices``; those that are new are measured while that is allowed, and None after that."""
+        new = [c for c in dict.fromkeys(choices) if c not in self.found.points][: max(self.left, 0)]
+        if new:
+            for choice, figures in zip(new, self.measure(new), strict=True):
+                self._keep(choice, figures)
+        points = self.found.points
+        return [self.budget.load(points[c].figures) if c in points else None for c in choices]
+
+    def run(self) -> Found:
+        every = frozenset(range(len(self.found.groups)))
+        whole = self.loads([every])[0]
+        if whole is None or not every:
+            return self.found
+        self.loads([every - {g} for g in sorted(every)])
+        if self.effort.alone:
+            self.loads([frozenset({g}) for g in sorted(every)])
+        self.estimates = [self._estimate(every, g) for g in sorted(every)]
+        self._back_up(self._down(every, whole))
+        return self.found
+
+    def _load(self, choice: Choice) -> float | None:
+        point = self.found.points.get(choice)
+        return None if point is None else self.budget.load(point.figures)
+
+    def _estimate(self, every: Choice, group: int) -> float:
+        """A group's load. Alone in INT8 it counts less: what the others hide or amplify is missing there."""
+        whole, without, alone = (self._load(c) for c in (every, every - {group}, frozenset({group})))
+        gain = whole - without if whole is not None and without is not None else 0.0
+        return max(gain, _TRUST_ALONE * alone if alone is not None and len(every) > 1 else 0.0)
+
+    def _down(self, start: Choice, whole: float) -> Choice | None:
+        """Raise group by group; the first plan inside the budget. Gains are measured anew where it matters."""
+        estimate = dict(enumerate(self.estimates))
+        choice, load, first = start, whole, start if whole <= 1 else None
+        while choice:
+            ranked = sorted(choice, key=lambda g: (-self._worth({g}, estimate[g], whole), g))
+            steps = self._steps(ranked, first is None)
+            new = self.loads([choice - step for step in steps])
+            gains = {step: load - after for step, after in zip(steps, new, strict=True) if after is not None}
+            if not gains:
+                return first
+            estimate |= {next(iter(step)): gain for step, gain in gains.items() if len(step) == 1}
+            best = min(gains, key=lambda step: (-self._worth(step, gains[step], whole), sorted(step)))
+            choice, load = choice - best, load - gains[best]
+            if first is None and load <= 1:
+                first = choice
+        return first
+
+    def _steps(self, ranked: Sequence[int], careful: bool) -> list[Choice]:
+        """What may be raised next: one of several groups, the best one, or several at once where few plans are left."""
+        if careful and self.left > 2 * len(ranked):
+            return [frozenset({g}) for g in ranked[:_LOOK_AHEAD]]
+        at_once = math.ceil(len(ranked) / max(self.left - 1, 1))
+        return [frozenset(ranked[:at_once])]
+
+    def _worth(self, step: Iterable[int], gain: float, whole: float) -> float:
+        """Budget won back for each unit of work given up; gains within the noise count as a fraction of it."""
+        floor = _NOISE * whole
+        counted = gain if gain > floor else max(gain, -floor) * 1e-3
+        return counted / sum(self.price[group] for group in step)
+
+    def _back_up(self, first: Choice | None) -> None:
+        """Give back to INT8 what turns out to fit, largest first; then try to swap a raised group for another."""
+        if first is None:
+            return
+        every = frozenset(range(len(self.found.groups)))
+        macs = [group.macs for group in self.found.groups]
+        choice, tried = first, set[int]()
+        while rest := sorted(every - choice - tried, key=lambda g: (-macs[g], g)):
+            load = self.loads([choice | {rest[0]}])[0]
+            tried.add(rest[0])
+            if load is None:
+                return
+            if load <= 1:
+                choice = choice | {rest[0]}
+        swaps = [
+            (macs[back] - macs[out], (choice | {back}) - {out})
+            for back in every - choice
+            for out in choice
+            if macs[back] > macs[out]
+        ]
+        # The largest win first; a swap is only likely where what is raised instead was dear.
+        likely = sorted(swaps, key=lambda s: (-s[0], sorted(s[1])))
+        likely = [s for s in likely if self._likely(choice, s[1])][: len(every)]
+        self.loads([swap for _, swap in likely])
+
+    def _likely(self, choice: Choice, swap: Choice) -> bool:
+        load = self.budget.load(self.found.points[choice].figures)
+        added = sum(self.estimates[g] for g in swap - choice)
+        removed = sum(self.estimates[g] for g in choice - swap)
+        return load + added - removed <= 1.1
+
+
+def search(groups: Sequence[Group], total_macs: int, measure: Measure, budget: Budget, effort: Effort) -> Found:
+    """Measure the plans that may matter.
+
+    ``total_macs`` are those of the whole network, so that shares speak of it. Equal measurements give equal results.
+    """
+    return _Search(groups, total_macs, measure, budget, effort).run()
+
+
+def as_dict(found: Found, budget: Budget, chosen: Choice) -> dict[str, Any]:
+    """The search as JSON: the front, what each group costs, and the budget."""
+
+    def point(p: Point) -> dict[str, Any]:
+        nodes = [name for g in sorted(p.choice) for name in found.groups[g].nodes]
+        raised = [name for g in range(len(found.groups)) if g not in p.choice for name in found.groups[g].nodes]
+        figures = {key: value for key, value in asdict(p.figures).items() if value is not None}
+        return {
+            "int8_macs_share": p.share,
+            **figures,
+            "int8": len(nodes),
+            "raised": raised,
+            "chosen": p.choice == chosen,
+        }
+
+    front = list(found.front())
+    if chosen not in {p.choice for p in front}:
+        front.append(found.points[chosen])
+    rows = [
+        {"nodes": list(group.nodes), "why": group.why, "macs": group.macs, "weights": group.weights, **asdict(cost)}
+        for group, cost in zip(found.groups, found.costs, strict=True)
+    ]
+    return {
+        "budget": {key: value for key, value in asdict(budget).items() if value is not None},
+        "points": [point(p) for p in front],
+        "groups": rows,
+        "plans": len(found.points) - 1,
+    }
