@@ -27,9 +27,11 @@ from rich.progress import track
 from rich.table import Table
 
 from trt_facefusion.build.activations import driven_tensors, level
-from trt_facefusion.build.inputs import Context
+from trt_facefusion.build.face_sets import FaceSets
+from trt_facefusion.build.inputs import read_inputs
+from trt_facefusion.build.job import open_job
 from trt_facefusion.build.settings import BuildSettings
-from trt_facefusion.build.stages import Attempts
+from trt_facefusion.build.stages import Stages
 from trt_facefusion.build.tuning.ranges import pinned_ranges, read_by_int8
 from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
 from trt_facefusion.evaluation.accuracy.metrics import ssim
@@ -149,13 +151,14 @@ class Builds:
                 output=Path(name) / "engines",
                 cache=Path(name) / "cache",
             )
-            context = Context(settings)
-            context.__dict__["faces"] = (self.photos.subset(sorted(chosen)), self.judged)  # already read
-            attempts = Attempts(context)
-            model = attempts.lowered(attempts.plan(Precision.INT8), Precision.FP32)
+            faces = FaceSets(self.photos.subset(sorted(chosen)), self.judged)
+            inputs = read_inputs(open_job(settings), faces=faces)
+            stages = Stages(inputs)
+            model = stages.lower(stages.make_plan(Precision.INT8), Precision.FP32).typed
         with OnnxRuntimeRunner(model) as runner:
-            pictures = context.painter(self.judged)(runner)
-        return 1 - ssim(context.reference.clip(0, 1), pictures.clip(0, 1))
+            pictures = inputs.network.painter(self.judged)(runner)
+        assert inputs.proof.reference is not None
+        return 1 - ssim(inputs.proof.reference.clip(0, 1), pictures.clip(0, 1))
 
 
 def sets(found: Survey, histograms: Histograms, net: Net, count: int, draws: int) -> dict[str, list[list[int]]]:

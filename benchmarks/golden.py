@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -31,8 +32,9 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 ROOT = Path(__file__).resolve().parents[1]
 MODELS = Path(os.environ.get("TRT_FF_MODELS", ROOT.parent / "shared" / "models"))
 CYCLEGAN = MODELS / "generator" / "vintagify_cyclegan_A2B.onnx"
-VOLATILE = {"created", "seconds", "expected_seconds", "cost", "effort", "log", "machine"}
-"""Fields that hold times and dates."""
+VOLATILE = {"created", "seconds", "cost", "effort", "origin", "build.log"}
+"""Fields that hold times and dates, or the place of a file."""
+JSON_FILES = {"manifest.json", "search.json"}
 RTX, CPU = ("--backend", "tensorrt-rtx", "--target", "sm86"), ("--backend", "onnxruntime")
 
 
@@ -100,16 +102,22 @@ def files(folder: Path, inside: str) -> Iterator[tuple[str, Any]]:
     """Path -> digest; of a manifest its values."""
     for path in sorted((folder / inside).rglob("*")):
         name = str(path.relative_to(folder))
-        if path.name == "manifest.json":
+        if path.name in JSON_FILES or path.name.endswith(".search.json"):
             yield name, steady(json.loads(path.read_text()))
-        elif path.is_file() and path.suffix != ".log" and not path.name.startswith(".") and path.suffix != ".timing":
+        elif path.is_file() and path.suffix != ".log" and not path.name.startswith("."):
             yield name, hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def steady(value: Any) -> Any:
     """``value`` without times and dates."""
     if isinstance(value, dict):
-        return {key: steady(inner) for key, inner in value.items() if key not in VOLATILE}
+        kept = {key: inner for key, inner in value.items() if key not in VOLATILE}
+        if "search.json" in kept.get("files", {}):  # compared by value, without its seconds
+            kept["files"] = {key: inner for key, inner in kept["files"].items() if key != "search.json"}
+        if isinstance(kept.get("kernels"), list):  # onnxruntime numbers what it inserts as its threads happen to run
+            texts = (re.sub(r"token_\d+", "token", json.dumps(kernel, sort_keys=True)) for kernel in kept["kernels"])
+            kept["kernels"] = sorted(texts)
+        return {key: steady(inner) for key, inner in kept.items()}
     return [steady(inner) for inner in value] if isinstance(value, list) else value
 
 

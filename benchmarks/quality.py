@@ -16,6 +16,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,12 +24,14 @@ import numpy as np
 import onnx
 import peers
 import typer
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from trt_facefusion.build.inputs import Context
+from trt_facefusion.build.inputs import BuildInputs, read_inputs
+from trt_facefusion.build.job import open_job
 from trt_facefusion.build.settings import BuildSettings
-from trt_facefusion.build.stages import Attempts
+from trt_facefusion.build.stages import Stages
 from trt_facefusion.build.tuning.thresholds import AUTO_RULES
 from trt_facefusion.cli import options
 from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
@@ -58,21 +61,26 @@ class Other:
 class Bench:
     """One generator, its faces, and the settings that all rows share."""
 
-    context: Context
-    settings: BuildSettings
+    inputs: BuildInputs
     folder: Path
 
-    def attempts(self, rule: str, planner: str, corrections: str) -> Attempts:
-        """Attempts with other settings over the faces and the reference pictures that were read once."""
-        cache = self.folder / f"cache-{corrections}"
-        self.context.settings = replace(self.settings, rule=rule, planner=planner, corrections=corrections, cache=cache)
-        return Attempts(self.context)
+    def stages(self, rule: str, planner: str, corrections: str) -> Stages:
+        """Stages with other settings over the faces and the reference pictures that were read once."""
+        job, cache = self.inputs.job, self.folder / f"cache-{corrections}"
+        settings = replace(job.settings, rule=rule, planner=planner, corrections=corrections, cache=cache)
+        return Stages(replace(self.inputs, job=replace(job, settings=settings)))
+
+    @property
+    def reference(self) -> NDArray[np.float32]:
+        """The evaluation faces' pictures as what was handed in makes them."""
+        assert self.inputs.proof.reference is not None
+        return self.inputs.proof.reference.clip(0, 1)
 
     def figures(self, model: onnx.ModelProto) -> dict[str, float]:
         """Mean and worst SSIM drop and mean PSNR of ``model`` on the evaluation faces."""
         with OnnxRuntimeRunner(model, stand_in=True) as runner:
-            pictures = self.context.judge_painter(self.context.faces[1])(runner).clip(0, 1)
-        wanted = self.context.reference.clip(0, 1)
+            pictures = self.inputs.network.judge_painter(self.inputs.faces.verification)(runner).clip(0, 1)
+        wanted = self.reference
         drop = 1 - ssim(wanted, pictures)
         return {
             "ssim_drop": float(drop.mean()),
@@ -81,18 +89,20 @@ class Bench:
         }
 
     def row(self, rule: str, planner: str, corrections: str) -> tuple[dict[str, Any], Plan]:
-        attempts = self.attempts(rule, planner, corrections)
-        plan = attempts.plan(Precision.INT8)
-        found = self.figures(attempts.lowered(plan, base=Precision.FP32))
+        stages = self.stages(rule, planner, corrections)
+        plan = stages.make_plan(Precision.INT8)
+        found = self.figures(stages.lower(plan, Precision.FP32).typed)
         return named(rule, "searched" if planner == "auto" else "rules", corrections, found, plan), plan
 
     def peer(self, other: Other, plan: Plan) -> dict[str, Any]:
         """The model that another tool makes of the FP32 model, with the layers of ``plan`` in INT8."""
-        feeder = self.context.feeder(self.context.faces[0])
-        parts = [dict(feeder([i])) for i in range(min(other.images, len(self.context.faces[0])))]
+        feeder = self.inputs.feed_calibration()
+        parts = [dict(feeder([i])) for i in range(min(other.images, len(self.inputs.faces.calibration)))]
         inputs = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         nodes = list(plan.names(Precision.INT8))
-        made = peers.quantise(other.name, self.context.prepared.model, inputs, nodes, batch=2, python=other.python)
+        made = peers.quantise(
+            other.name, self.inputs.network.prepared.model, inputs, nodes, batch=2, python=other.python
+        )
         return named(other.name, "searched", "-", self.figures(made.model), plan) | {"images": len(parts)}
 
 
@@ -171,8 +181,9 @@ def main(
             max_eval=max_eval,
             search_faces=search_faces,
         )
-        context = Context(settings, note=lambda text: console.print(f"  {text}", style="dim", highlight=False))
-        bench = Bench(context, settings, folder)
+        note = partial(console.print, style="dim", highlight=False)
+        inputs_read = read_inputs(open_job(settings, note=lambda text: note(f"  {text}")))
+        bench = Bench(inputs_read, folder)
         table = Table(*COLUMNS)
         pythons = {tool: sys.executable if tool.startswith("onnxruntime") else modelopt_python for tool in peers.PEERS}
         others = [Other(tool, python, peer_images) for tool in peer or peers.PEERS if (python := pythons[tool])]
@@ -182,7 +193,9 @@ def main(
             if output is not None:
                 with output.open("a") as file:
                     file.write(json.dumps(row) + "\n")
-        faces = f"{len(context.faces[0])} faces to calibrate, {len(context.faces[1])} to judge"
+        faces = (
+            f"{len(inputs_read.faces.calibration)} faces to calibrate, {len(inputs_read.faces.verification)} to judge"
+        )
         Console(width=140).print(f"{source.name}, {faces}", table, highlight=False)
 
 

@@ -26,9 +26,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from trt_facefusion.build.inputs import Context
+from trt_facefusion.build.inputs import read_inputs
+from trt_facefusion.build.job import open_job
 from trt_facefusion.build.settings import BuildSettings
-from trt_facefusion.build.stages import Attempts
+from trt_facefusion.build.stages import Stages
 from trt_facefusion.build.tuning.plan_search import PlanSearch
 from trt_facefusion.cli import options
 from trt_facefusion.evaluation.accuracy.metrics import ssim
@@ -77,7 +78,7 @@ def naive(search: PlanSearch) -> tuple[int, int, int, dict[str, float]]:
     plain_options = ort.SessionOptions()
     plain_options.log_severity_level = 4
     plain_options.add_session_config_entry("session.disable_quant_qdq", "1")
-    view, ranges = search.context.view, search.ranges
+    view, ranges = search.inputs.view, search.ranges
     wanted = pictures(search, view.model, plain_options)
     drops = {}
     for group in search.groups:
@@ -103,10 +104,10 @@ def whole(search: PlanSearch) -> tuple[int, int, int, dict[str, float]]:
     return len(found.points) - 1, 1, search.meter.passes, {}
 
 
-def fresh(attempts: Attempts) -> PlanSearch:
+def fresh(stages: Stages) -> PlanSearch:
     """A search that knows no measurement yet."""
-    attempts.__dict__.pop("search", None)
-    return attempts.search
+    stages.results.pop("search", None)
+    return stages.search()
 
 
 def show(rows: list[Row]) -> Table:
@@ -143,12 +144,12 @@ def main(
             search_faces=faces,
             cache=Path(folder),
         )
-        attempts = Attempts(Context(settings, lambda *_: None, lambda _: None))
-        fresh(attempts).meter.painter.feeder([0])  # calibration and the embedding of faces are nobody's cost here
+        stages = Stages(read_inputs(open_job(settings)))
+        fresh(stages).meter.painter.feeder([0])  # calibration and the embedding of faces are nobody's cost here
         rows = [
-            timed(lambda: naive(fresh(attempts)), "a session for each layer"),
-            timed(lambda: ours(fresh(attempts)), "one session, plans as inputs"),
-            timed(lambda: whole(fresh(attempts)), "the whole search"),
+            timed(lambda: naive(fresh(stages)), "a session for each layer"),
+            timed(lambda: ours(fresh(stages)), "one session, plans as inputs"),
+            timed(lambda: whole(fresh(stages)), "the whole search"),
         ]
     first, second = rows[0].drops, rows[1].drops
     difference = max(abs(first[name] - second[name]) for name in first)

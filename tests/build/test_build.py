@@ -13,8 +13,9 @@ import tiny
 import yaml
 from tiny import Settings
 
-from trt_facefusion.build import inputs as context_module
-from trt_facefusion.build.deliver import EngineResult, build
+from trt_facefusion.build import job as job_module
+from trt_facefusion.build.delivery import EngineResult
+from trt_facefusion.build.run import build
 from trt_facefusion.build.settings import BuildSettings
 from trt_facefusion.engine.store.manifest import Manifest
 from trt_facefusion.engine.store.store import Store
@@ -270,8 +271,8 @@ def blind(monkeypatch: pytest.MonkeyPatch) -> None:
             engine = super().build(replace(request, target="cpu"), progress)
             return replace(engine, backend=self.name, target=request.target)
 
-    monkeypatch.setattr(context_module, "choose", lambda name, target: Choice(Blind(), target, "asked for"))
-    monkeypatch.setattr(context_module, "get_backend", lambda name: Blind())
+    monkeypatch.setattr(job_module, "choose", lambda name, target: Choice(Blind(), target, "asked for"))
+    monkeypatch.setattr(job_module, "get_backend", lambda name: Blind())
 
 
 @pytest.mark.usefixtures("blind")

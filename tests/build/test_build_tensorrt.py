@@ -13,7 +13,7 @@ import tiny
 from twin.builder import VERSION_10, VERSION_11, Twin, make_twin, read_plan
 from twin.uploader import A10G, HostUploader
 
-from trt_facefusion.build.deliver import build
+from trt_facefusion.build.run import build
 from trt_facefusion.build.settings import BuildSettings, engine_key
 from trt_facefusion.engine.backends import registry
 from trt_facefusion.engine.backends.base import BuildOptions

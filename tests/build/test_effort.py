@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from tiny import Settings
 
 from trt_facefusion.build import cost as cost_module
-from trt_facefusion.build import inputs as context_module
+from trt_facefusion.build import inputs as inputs_module
 from trt_facefusion.build.cost import Paced, Timing, cores, timed
-from trt_facefusion.build.deliver import BuildResult, build
 from trt_facefusion.build.effort import FULL, LEAST, LEVELS, REDUCED, Cost, Task, affordable, estimates, steps
+from trt_facefusion.build.run import BuildResult, build
 from trt_facefusion.cli.app import app
 from trt_facefusion.errors import BadInputError
 from trt_facefusion.types import Precision
@@ -76,7 +76,7 @@ def test_what_does_not_fit_at_all_is_said_with_what_would_help() -> None:
 
 
 def slow(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
-    monkeypatch.setattr(context_module, "timed", lambda *_: Timing(seconds))
+    monkeypatch.setattr(inputs_module, "timed", lambda *_: Timing(seconds))
 
 
 def events_of(settings: object) -> tuple[BuildResult, list[str]]:

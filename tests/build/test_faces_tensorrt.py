@@ -13,8 +13,9 @@ import pytest
 from twin.builder import VERSION_10, VERSION_11, make_twin, read_plan
 from twin.uploader import A10G, HostUploader
 
-from trt_facefusion.build.deliver import build
-from trt_facefusion.build.inputs import Context
+from trt_facefusion.build.inputs import read_inputs
+from trt_facefusion.build.job import open_job
+from trt_facefusion.build.run import build
 from trt_facefusion.build.settings import BuildSettings
 from trt_facefusion.build.tuning.thresholds import affines_of
 from trt_facefusion.engine.backends import registry
@@ -64,12 +65,13 @@ def test_int8_through_tensorrt_gives_the_figures_of_onnxruntime(
     assert result.as_asked
     assert result.manifest.backend == "tensorrt"
     assert bool(twin.batches_seen) == recalibrate
-    context = Context(settings)
-    reference = context.reference.clip(0, 1)
+    inputs = read_inputs(open_job(settings))
+    assert inputs.proof.reference is not None
+    reference = inputs.proof.reference.clip(0, 1)
 
     def drop(model: onnx.ModelProto) -> float:
         with OnnxRuntimeRunner(model, stand_in=True) as runner:
-            pictures = context.painter(context.faces[1])(runner).clip(0, 1)
+            pictures = inputs.network.painter(inputs.faces.verification)(runner).clip(0, 1)
         return float(1 - ssim(reference, pictures).mean())
 
     _, engine = read_plan((result.folder / "engine.engine").read_bytes())
@@ -77,13 +79,13 @@ def test_int8_through_tensorrt_gives_the_figures_of_onnxruntime(
     through_tensorrt = drop(onnx.load_model_from_string(engine))
     (cache,) = (path for path in (tmp_path / "cache").glob("*.cache") if not path.stem.endswith("-tensorrt"))
     foreign = CalibrationTable(dict(CalibrationTable.read(cache)), "TRT-8601-EntropyCalibration2")
-    plan = read_yaml(result.folder / "plan.yaml", context.view, context.view.digest, "reference")
+    plan = read_yaml(result.folder / "plan.yaml", inputs.view, inputs.view.digest, "reference")
     calibration = beside(cache)
     assert calibration is not None
     affines = affines_of(calibration)
     divided = {name: foreign[name] for name in map(equalised_name, affines)}
-    ranges = {**fit(foreign, context.view).amax, **divided}
-    converted = drop(lower(context.view, plan, ranges, affines=affines))
+    ranges = {**fit(foreign, inputs.view).amax, **divided}
+    converted = drop(lower(inputs.view, plan, ranges, affines=affines))
     on_cpu = dataclasses.replace(
         settings, backend="onnxruntime", target="cpu", output=tmp_path / "cpu", recalibrate=False
     )

@@ -9,8 +9,8 @@ import tiny
 import yaml
 from tiny import Settings
 
-from trt_facefusion.build import stages as attempt_module
-from trt_facefusion.build.deliver import BuildResult, build
+from trt_facefusion.build import delivery
+from trt_facefusion.build.run import BuildResult, build
 from trt_facefusion.build.settings import BuildSettings
 from trt_facefusion.errors import BuildError, GateError
 from trt_facefusion.types import Precision
@@ -60,8 +60,8 @@ def test_what_int8_fell_back_to_is_not_called_up_to_date_for_fp16(settings: Sett
 def test_a_stored_fp16_engine_serves_an_int8_that_fails(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     build(settings(FP16, **IMPOSSIBLE))
     made: list[Precision] = []
-    make = attempt_module.Attempts.make
-    monkeypatch.setattr(attempt_module.Attempts, "make", lambda self, p: made.append(p) or make(self, p))
+    make = delivery.build_precision
+    monkeypatch.setattr(delivery, "build_precision", lambda s, v, p: made.append(p) or make(s, v, p))
     assert states(build(settings(INT8, **IMPOSSIBLE))) == [("int8", "fp16", False)]
     assert made == [INT8]
     assert states(build(settings(INT8, **IMPOSSIBLE))) == [("int8", "fp16", True)]

@@ -11,7 +11,8 @@ import pytest
 import tiny
 from tiny import Settings
 
-from trt_facefusion.build.deliver import EngineResult, build
+from trt_facefusion.build.delivery import EngineResult
+from trt_facefusion.build.run import build
 from trt_facefusion.build.settings import BuildSettings
 from trt_facefusion.cli.engines import list_command
 from trt_facefusion.engine.store.store import Store

@@ -14,10 +14,12 @@ import tiny
 from onnx import TensorProto, helper, numpy_helper
 from tiny import Settings
 
-from trt_facefusion.build import inputs as context_module
-from trt_facefusion.build import stages as attempt_module
-from trt_facefusion.build.deliver import EngineResult, build
-from trt_facefusion.build.inputs import Context
+from trt_facefusion.build import face_sets, stages
+from trt_facefusion.build.delivery import EngineResult
+from trt_facefusion.build.inputs import read_inputs
+from trt_facefusion.build.job import open_job
+from trt_facefusion.build.run import build
+from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
 from trt_facefusion.engine.store.manifest import Manifest
 from trt_facefusion.errors import BadInputError, BuildError, ModelError, PreparationError
 from trt_facefusion.evaluation.accuracy.metrics import ssim
@@ -122,7 +124,7 @@ def test_an_engine_never_silently_differs_from_the_users_own_file(
     except PreparationError as error:
         assert "'up'" in error.message and "not of your file" in error.remedy
         return
-    faces = Context(asked).faces[1].crops
+    faces = read_inputs(open_job(asked)).faces.verification.crops
     drop = 1 - ssim(run_file(path, faces), run_file(next(engine.folder.glob("engine.onnx")), faces)).mean()
     assert drop < 1e-4 and engine.manifest.accuracy["prepared"]["ssim_drop"] < 1e-4
 
@@ -154,9 +156,9 @@ def test_a_preparation_that_changes_the_picture_names_its_node(
 def test_engines_are_judged_against_the_file_and_say_so(settings: Settings, model: Path) -> None:
     asked = settings(FP16)
     manifest = built(asked).manifest
-    context = Context(asked)
-    wanted = run_file(model, context.faces[1].crops)
-    got = run_file(next(asked.output.glob("*/fp16*/engine.onnx")), context.faces[1].crops)
+    crops = read_inputs(open_job(asked)).faces.verification.crops
+    wanted = run_file(model, crops)
+    got = run_file(next(asked.output.glob("*/fp16*/engine.onnx")), crops)
     assert manifest.accuracy["ssim_drop"] == pytest.approx(1 - ssim(wanted, got).mean(), abs=1e-6)
     assert manifest.accuracy["reference"].startswith("the file as it was handed in, run by onnxruntime")
     prepared = manifest.accuracy["prepared"]
@@ -185,7 +187,7 @@ def test_batch_statistics_are_told_before_any_photo_is_read(
     def unread(*args: object, **kwargs: object) -> None:
         pytest.fail("photos were read")
 
-    monkeypatch.setattr(context_module, "read_faces", unread)
+    monkeypatch.setattr(face_sets, "read_faces", unread)
     with pytest.raises(ModelError, match=r"bn \(BatchNormalization\) normalises over the batch"):
         built(settings(INT8, onnx=training_norm(tmp_path / "bn.onnx")))
 
@@ -262,14 +264,14 @@ def test_the_batch_that_is_built_is_the_batch_that_is_judged(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, batch: BatchRange, judged: int
 ) -> None:
     sizes: set[int] = set()
-    real = attempt_module.OnnxRuntimeRunner.infer
+    real = OnnxRuntimeRunner.infer
 
     def infer(self, feeds):
         if self._ours == "the lowered fp16 graph":
             sizes.add(len(feeds["image"]))
         return real(self, feeds)
 
-    monkeypatch.setattr(attempt_module.OnnxRuntimeRunner, "infer", infer)
+    monkeypatch.setattr(OnnxRuntimeRunner, "infer", infer)
     assert built(settings(FP16, batch=batch)).manifest.accuracy["batch"] == judged
     assert sizes == {judged}
 
@@ -332,7 +334,7 @@ def test_a_network_without_training_is_no_error_even_when_strict(settings: Setti
 def test_a_lowered_graph_that_fails_steps_down_and_names_the_node(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = attempt_module.lower
+    real = stages.lower
 
     def lower(view, plan, *args, **kwargs):
         typed = real(view, plan, *args, **kwargs)
@@ -345,7 +347,7 @@ def test_a_lowered_graph_that_fails_steps_down_and_names_the_node(
             return spoiled
         return typed
 
-    monkeypatch.setattr(attempt_module, "lower", lower)
+    monkeypatch.setattr(stages, "lower", lower)
     notes: list[str] = []
     engine = build(settings(FP16), note=notes.append).engines[0]
     assert engine.manifest.precision == "fp32" and len(engine.fallback) == 1

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from workplace import Outcome, Workplace
 
-from trt_facefusion.build.deliver import build as real_build
+from trt_facefusion.build.run import build as real_build
 
 Command = Callable[[list[str]], Outcome]
 

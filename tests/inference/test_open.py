@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tiny import Settings
 
-from trt_facefusion.build.deliver import build
+from trt_facefusion.build.run import build
 from trt_facefusion.errors import BadInputError, StoreError
 from trt_facefusion.inference.open import subject
 from trt_facefusion.types import Precision

@@ -7,9 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trt_facefusion.build.inputs import Context, Note
+from trt_facefusion.build.inputs import read_inputs
+from trt_facefusion.build.job import open_job
+from trt_facefusion.build.network import read_network
+from trt_facefusion.build.reporter import Note
 from trt_facefusion.build.settings import BuildSettings
-from trt_facefusion.build.tuning.ranges import Ranges, require_writable
+from trt_facefusion.build.tuning.ranges import calibrate as observe
+from trt_facefusion.build.tuning.ranges import choose_ranges, require_writable_cache, table_path
 from trt_facefusion.errors import BadInputError, CalibrationCacheError
 from trt_facefusion.quantization.calibration.cache import Calibration, beside
 from trt_facefusion.quantization.calibration.choice import Choice
@@ -52,18 +56,21 @@ def calibrate(settings: BuildSettings, progress: Progress = silent, note: Note |
         TrtFaceFusionError: bad input, an output that belongs to another model, or that cannot be written.
     """
     started = time.perf_counter()
-    context = Context(settings, progress, note or (lambda message: None))
-    ranges = Ranges(context)
-    require_writable(ranges.path.parent)
+    job = open_job(settings, progress, note)
+    require_writable_cache(settings)
+    network = read_network(settings, job.embedder, job.reporter)
     if settings.table_file is not None and not settings.force:
-        _require_own(settings.table_file, context.view.digest)
-    context.check_source(few=True)
-    ranges.table  # noqa: B018  # calibrates, chooses and writes
-    choice = ranges.calibration.choice
-    assert choice is not None
-    calib, held_out = context.faces
+        _require_own(settings.table_file, network.view.digest)
+    inputs = read_inputs(job, network, judged=False)
+    calibration = choose_ranges(inputs, observe(inputs)).calibration
+    assert calibration is not None and calibration.choice is not None
     return CalibrationResult(
-        ranges.path, ranges.calibration, choice, len(calib), len(held_out), time.perf_counter() - started
+        table_path(inputs),
+        calibration,
+        calibration.choice,
+        len(inputs.faces.calibration),
+        len(inputs.faces.verification),
+        time.perf_counter() - started,
     )
 
 

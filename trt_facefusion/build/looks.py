@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from trt_facefusion.build.network import Network
+from trt_facefusion.build.reporter import Reporter
+from trt_facefusion.build.settings import BuildSettings
 from trt_facefusion.engine.runtime.base import Infers
 from trt_facefusion.errors import BadInputError, ModelError
 from trt_facefusion.evaluation.accuracy.identity import identity_cosine
 from trt_facefusion.evaluation.accuracy.plausible import Look, look
+from trt_facefusion.faces.folder import FaceSet
 from trt_facefusion.inference.feeder import Painter
 from trt_facefusion.model.presets import ImageInput, Preset
 from trt_facefusion.model.presets.syntax import written_input
-
-if TYPE_CHECKING:
-    from trt_facefusion.build.inputs import Context
 
 LOOKS_WRONG = "the network's own pictures look wrong"
 """How the warning begins: a strict build takes no stored engine that bears it."""
@@ -28,7 +28,7 @@ _ALIKE = 0.03
 _RANGES = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0))
 
 
-def check_looks(context: Context) -> Look:
+def check_looks(network: Network, faces: FaceSet, settings: BuildSettings, reporter: Reporter) -> Look:
     """Tell, with the figures, where the pictures are no faces, or far better under another range or channel order.
 
     The other description is only named, never taken: a network may change colours by design.
@@ -36,14 +36,13 @@ def check_looks(context: Context) -> Look:
     Raises:
         BadInputError: so it is, and the build is strict.
     """
-    faces = context.faces[0]
     chosen = range(min(_FACES, len(faces)))
     crops = faces.crops[list(chosen)]
-    painter = context.painter(faces)
+    painter = network.painter(faces)
     preset = painter.feeder.preset
-    with context.original.opened() as runner:
+    with network.original.opened() as runner:
         pictures = painter(runner, chosen)
-        found = _with_identity(look(pictures, crops), context, pictures)
+        found = _with_identity(look(pictures, crops), network, faces, pictures)
         if not found.suspicious:
             return found
         others = [(other, _look(painter, runner, other, crops)) for other in _others(preset)]
@@ -64,20 +63,20 @@ def check_looks(context: Context) -> Look:
         )
     if words:
         message = f"{LOOKS_WRONG}: {'; '.join(words)}"
-        if context.settings.strict:
+        if settings.strict:
             raise BadInputError(message, f"{remedy} Otherwise leave --strict out")
-        context.warn(f"{message}; {remedy}")
+        reporter.warn(f"{message}; {remedy}")
     return found
 
 
-def _with_identity(found: Look, context: Context, pictures: NDArray[np.float32]) -> Look:
+def _with_identity(found: Look, network: Network, faces: FaceSet, pictures: NDArray[np.float32]) -> Look:
     """The look with whose identity the pictures show, for a swapper; nothing that a limit is set to."""
-    preset, faces, embedder = context.preset, context.faces[0], context.embedder
+    preset, embedder = network.preset, network.embedder
     template, _ = preset.crops[0]
     if not preset.swaps or pictures.shape[1] != pictures.shape[2] or not np.isfinite(pictures).all():
         return found
     numbers = np.arange(len(pictures))
-    people = (faces.crops[context.feeder(faces).sources[numbers]], faces.crops[numbers])
+    people = (faces.crops[network.feeder(faces).sources[numbers]], faces.crops[numbers])
     source, target = (
         float(identity_cosine(crops.astype(np.float32) / 255, pictures.clip(0, 1), template, embedder).mean())
         for crops in people

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from trt_facefusion.build.inputs import Context
+from trt_facefusion.build.job import Job
 from trt_facefusion.engine.store.lock import build_lock
 from trt_facefusion.engine.store.manifest import Manifest, safe_name
 from trt_facefusion.engine.store.store import Store
@@ -15,25 +15,25 @@ from trt_facefusion.model.export import origin_of
 
 
 @contextmanager
-def lock_model(context: Context) -> Iterator[Path]:
+def lock_model(job: Job) -> Iterator[Path]:
     """Hold the lock of the folder of the build's model, and give that folder; a person is told if a namesake has its
     own.
 
     Raises:
         StoreError: the folder cannot be written to.
     """
-    folder = _folder(context)
+    folder = _folder(job)
     while True:
-        with build_lock(folder, waiting=context.note):
-            now = _folder(context)  # the build that held the lock may have been a namesake's
+        with build_lock(folder, waiting=job.reporter.note):
+            now = _folder(job)  # the build that held the lock may have been a namesake's
             if now == folder:
-                _tell_namesake(context, folder)
+                _tell_namesake(job, folder)
                 yield folder
                 return
         folder = now
 
 
-def tell_replaced(context: Context, store: Store, manifest: Manifest) -> None:
+def tell_replaced(job: Job, store: Store, manifest: Manifest) -> None:
     """Name the engine that storing ``manifest`` replaces, unless it is the same one built again."""
     folder = store.folder_of(manifest)
     if not folder.is_dir():
@@ -41,41 +41,41 @@ def tell_replaced(context: Context, store: Store, manifest: Manifest) -> None:
     try:
         old = store.load(folder)
     except StoreError:
-        context.note(f"replaces {folder}, which is damaged")
+        job.reporter.note(f"replaces {folder}, which is damaged")
         return
     if old.build_key == manifest.build_key:
         return
     same_file = old.inputs.model_sha256 == manifest.inputs.model_sha256
     why = "other settings, faces or versions" if same_file else f"the file as it was ({_short(old)})"
-    context.note(f"replaces {folder}, which was built {'with' if same_file else 'from'} {why}")
+    job.reporter.note(f"replaces {folder}, which was built {'with' if same_file else 'from'} {why}")
 
 
-def tell_stale(context: Context, store: Store) -> None:
+def tell_stale(job: Job, store: Store) -> None:
     """Name the engines beside those of this build that were made from an earlier version of the model's file."""
-    folder, digest = _folder(context), context.digests["model"]
+    folder, digest = _folder(job), job.digests["model"]
     old = [
         f"{path.name} ({_short(found)})"
         for path, found in store.list()
         if path.parent == folder and isinstance(found, Manifest) and found.inputs.model_sha256 != digest
     ]
     if old:
-        context.note(
-            f"warning: still made from {context.settings.source.name} as it was before: {', '.join(old)} in {folder}; "
+        job.reporter.note(
+            f"warning: still made from {job.settings.source.name} as it was before: {', '.join(old)} in {folder}; "
             "build these precisions again, or delete them"
         )
 
 
-def _folder(context: Context) -> Path:
-    source = context.settings.source
-    return Store(context.settings.output).model_folder(source.name, context.digests["model"], origin_of(source))
+def _folder(job: Job) -> Path:
+    source = job.settings.source
+    return Store(job.settings.output).model_folder(source.name, job.digests["model"], origin_of(source))
 
 
-def _tell_namesake(context: Context, folder: Path) -> None:
-    name = context.settings.source.name
+def _tell_namesake(job: Job, folder: Path) -> None:
+    name = job.settings.source.name
     if folder.name != safe_name(name):
-        context.note(
+        job.reporter.note(
             f"{folder.with_name(safe_name(name))} is another model's of that name; this one's "
-            f"({context.digests['model'][:8]}) engines are in {folder}"
+            f"({job.digests['model'][:8]}) engines are in {folder}"
         )
 
 

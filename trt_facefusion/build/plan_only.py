@@ -7,9 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from trt_facefusion.build.inputs import Context, Note
+from trt_facefusion.build.engine import verify_plan
+from trt_facefusion.build.inputs import read_inputs
+from trt_facefusion.build.job import open_job
+from trt_facefusion.build.reporter import Note
 from trt_facefusion.build.settings import BuildSettings
-from trt_facefusion.build.stages import Attempts
+from trt_facefusion.build.stages import Stages
+from trt_facefusion.build.tuning.ranges import require_writable_cache
+from trt_facefusion.build.verification import Verifier
 from trt_facefusion.evaluation.accuracy.judge import Accuracy
 from trt_facefusion.quantization.precision import Plan
 from trt_facefusion.types import Precision, Progress, silent
@@ -48,9 +53,10 @@ def make_plan(settings: BuildSettings, progress: Progress = silent, note: Note |
         TrtFaceFusionError: bad input, or no plan keeps the budget (`GateError`).
     """
     started = time.perf_counter()
-    context = Context(settings, progress, note or (lambda message: None))
-    attempts = Attempts(context)
-    attempts.check_files()
-    context.check_source()
-    plan, _, accuracy, _, repairs = attempts.until_right(attempts.plan(Precision.INT8), Precision.INT8)
-    return PlanResult(plan, accuracy, attempts.searched, len(repairs), time.perf_counter() - started)
+    job = open_job(settings, progress, note)
+    require_writable_cache(settings)
+    inputs = read_inputs(job)
+    stages, verifier = Stages(inputs), Verifier(inputs)
+    verified = verify_plan(stages, verifier, stages.make_plan(Precision.INT8), Precision.INT8)
+    seconds = time.perf_counter() - started
+    return PlanResult(verified.plan, verified.accuracy, stages.describe_search(), len(verified.repairs), seconds)

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from trt_facefusion import __version__
 from trt_facefusion.build.gallery import Gallery
-from trt_facefusion.build.inputs import Context
 from trt_facefusion.build.report_facts import RunFacts, SearchFacts, check_pictures, read_facts
+from trt_facefusion.build.settings import BuildSettings
+from trt_facefusion.build.stages import Stages
 from trt_facefusion.build.tuning.ranges import Ranges
 from trt_facefusion.errors import StoreError
 from trt_facefusion.faces.folder import KINDS
@@ -79,34 +80,32 @@ class RunRecord:
         return cls(facts, pictures)
 
 
-def record_of(
-    context: Context, ranges: Ranges, gallery: Gallery, engines: list[dict[str, Any]], seconds: float
-) -> RunRecord:
+def record_build(stages: Stages, gallery: Gallery, engines: list[dict[str, Any]], seconds: float) -> RunRecord:
     """The record of a build that made at least one engine; ``engines`` describes each request's outcome."""
-    calib, held_out = context.faces
+    inputs = stages.inputs
+    faces, selection = inputs.faces, inputs.job.selection
     int8 = [row["name"] for engine in engines for row in engine["plan"] if row["precision"] == Precision.INT8.value]
-    choice = context.choice
     facts = {
-        "model": context.settings.source.name,
+        "model": inputs.settings.source.name,
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "seconds": seconds,
         "tool_version": __version__,
-        "backend": f"{choice.backend.name} {choice.backend.version()}",
-        "target": choice.target,
-        "reason": choice.reason,
-        "faces": {"calibration": len(calib), "verification": len(held_out)},
-        "skipped": {KINDS[kind]: count for kind, count in calib.summary().items()},
+        "backend": f"{selection.backend.name} {selection.backend.version()}",
+        "target": selection.target,
+        "reason": selection.reason,
+        "faces": {"calibration": len(faces.calibration), "verification": len(faces.verification)},
+        "skipped": {KINDS[kind]: count for kind, count in faces.calibration.summary().items()},
         "engines": engines,
-        "tensors": tensor_facts(ranges, list(dict.fromkeys(int8)), context.view) if int8 else [],
-        "limits": {p.value: _limits(context, p) for p in Precision},
-        "swaps": context.preset.swaps,
+        "tensors": tensor_facts(stages.choose_ranges(), list(dict.fromkeys(int8)), inputs.view) if int8 else [],
+        "limits": {p.value: _limits(inputs.settings, p) for p in Precision},
+        "swaps": inputs.network.preset.swaps,
         "gallery": {"faces": gallery.faces, "worst": gallery.worst, "ssim_drop": gallery.ssim_drop},
     }
     return RunRecord(facts, gallery.pictures)
 
 
-def _limits(context: Context, precision: Precision) -> dict[str, float | None]:
-    gate = context.settings.gate(precision)
+def _limits(settings: BuildSettings, precision: Precision) -> dict[str, float | None]:
+    gate = settings.gate(precision)
     names = ("max_ssim_drop", "max_ssim_drop_worst", "max_perceptual", "min_identity")
     return {name: getattr(gate, name) for name in names}
 

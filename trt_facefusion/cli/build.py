@@ -10,8 +10,9 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from trt_facefusion.build.deliver import BuildResult, EngineResult, build
+from trt_facefusion.build.delivery import EngineResult
 from trt_facefusion.build.effort import MINUTES, level_named
+from trt_facefusion.build.run import BuildResult, build
 from trt_facefusion.build.settings import PLANNERS, BuildSettings
 from trt_facefusion.cli import console, options
 from trt_facefusion.engine.backends.base import HARDWARE_COMPATIBILITY, BuildOptions

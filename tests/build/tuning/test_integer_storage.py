@@ -8,11 +8,12 @@ import pytest
 from nets import Net
 from tiny import Settings
 
-from trt_facefusion.build.inputs import Context
+from trt_facefusion.build.inputs import read_inputs
+from trt_facefusion.build.job import open_job
 from trt_facefusion.build.settings import BuildSettings
 from trt_facefusion.build.tuning.corrections import Correcting
 from trt_facefusion.build.tuning.integer_storage import ALLOWED, Storing, by_pixels
-from trt_facefusion.build.tuning.ranges import Ranges
+from trt_facefusion.build.tuning.ranges import calibrate, choose_ranges
 from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
 from trt_facefusion.evaluation.accuracy.metrics import ssim
 from trt_facefusion.model.graph import GraphView, prepare
@@ -22,10 +23,10 @@ from trt_facefusion.types import Precision
 
 
 def made(settings: BuildSettings) -> tuple[Storing, Plan]:
-    found = Context(settings)
-    ranges = Ranges(found)
-    correcting = Correcting(found, ranges.table, ranges.affines)
-    return Storing(found, ranges, correcting), plan_by_rules(found.view, ranges.amax, "tiny")
+    inputs = read_inputs(open_job(settings))
+    ranges = choose_ranges(inputs, calibrate(inputs))
+    correcting = Correcting(inputs, ranges.table, ranges.affines)
+    return Storing(inputs, ranges, correcting), plan_by_rules(inputs.view, ranges.observations.amax, "tiny")
 
 
 def stored_finer(storing: Storing, plan: Plan) -> list[str]:
@@ -35,16 +36,16 @@ def stored_finer(storing: Storing, plan: Plan) -> list[str]:
 
 def test_the_engine_loses_little_more_than_float_qdq(settings: Settings) -> None:
     storing, plan = made(settings(hold_out=False))
-    context = storing.context
+    inputs = storing.inputs
     engine = storing.lowered(plan)
     table, affines = storing.ranges.table, storing.ranges.affines
-    floats = lower(context.view, plan, table, Precision.FP32, affines, storing.correcting.of(plan))
-    faces = context.faces[0]
-    wanted = context.paint_reference(faces, "reference pictures").clip(0, 1)
+    floats = lower(inputs.view, plan, table, Precision.FP32, affines, storing.correcting.of(plan))
+    faces = inputs.faces.calibration
+    wanted = inputs.paint_reference(range(len(faces))).clip(0, 1)
     drops = []
     for model in (floats, engine):
         with OnnxRuntimeRunner(model) as runner:
-            drops.append(float(1 - ssim(wanted, context.painter(faces)(runner).clip(0, 1)).mean()))
+            drops.append(float(1 - ssim(wanted, inputs.network.painter(faces)(runner).clip(0, 1)).mean()))
     assert drops[1] - drops[0] < 2 * ALLOWED
     assert min(storing.tried.values()) == pytest.approx(drops[1] - drops[0], abs=ALLOWED)
 

@@ -9,9 +9,10 @@ import pytest
 import tiny
 from tiny import Settings
 
-from trt_facefusion.build.inputs import Context
+from trt_facefusion.build.inputs import read_inputs
+from trt_facefusion.build.job import open_job
 from trt_facefusion.build.plan_only import PlanResult, make_plan
-from trt_facefusion.build.stages import Attempts
+from trt_facefusion.build.stages import Stages
 from trt_facefusion.build.tuning.search_cache import SUFFIX
 from trt_facefusion.engine.backends.base import BuiltEngine
 from trt_facefusion.errors import GateError
@@ -57,9 +58,9 @@ def test_layers_whose_results_are_added_move_together(settings: Settings, tmp_pa
 def test_measurements_are_made_once(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     first = planned(settings)
     monkeypatch.setattr("onnxruntime.InferenceSession.run", _refused(monkeypatch))
-    attempts = Attempts(Context(settings(**PLAIN)))
-    assert attempts.plan(Precision.INT8) == first.plan
-    assert attempts.searched == first.search
+    stages = Stages(read_inputs(open_job(settings(**PLAIN))))
+    assert stages.make_plan(Precision.INT8) == first.plan
+    assert stages.describe_search() == first.search
 
 
 def _refused(monkeypatch: pytest.MonkeyPatch) -> object:
@@ -126,9 +127,9 @@ def test_nothing_is_left_where_no_layer_fits(settings: Settings) -> None:
 
 def test_a_layer_that_gets_no_int8_kernel_is_not_quantised(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """Asked before the search: what the engine maker runs in float anyway is no candidate."""
-    context = Context(settings(**PLAIN, backend="tensorrt-rtx", target="sm86"))
     pytest.importorskip("tensorrt_rtx")
-    maker = type(context.choice.backend)
+    job = open_job(settings(**PLAIN, backend="tensorrt-rtx", target="sm86"))
+    maker = type(job.selection.backend)
     real = maker.build
 
     def refuses(self: object, *args: object, **kwargs: object) -> BuiltEngine:
@@ -137,12 +138,12 @@ def test_a_layer_that_gets_no_int8_kernel_is_not_quantised(settings: Settings, m
         return engine.__class__(**{**engine.__dict__, "kernels": type(engine.kernels)(kernels)})
 
     monkeypatch.setattr(maker, "build", refuses)
-    attempts = Attempts(context)
-    plan = attempts.plan(Precision.INT8)
+    stages = Stages(read_inputs(job))
+    plan = stages.make_plan(Precision.INT8)
     assert plan.by_name()["block0.conv1"].precision is Precision.FP16
     assert "builds no INT8 kernel" in plan.by_name()["block0.conv1"].reason
     assert plan.by_name()["block1.conv1"].precision is Precision.INT8
-    assert list(attempts.searched["excluded"]) == ["block0.conv1"]  # type: ignore[index]
+    assert list(stages.describe_search()["excluded"]) == ["block0.conv1"]  # type: ignore[index]
 
 
 def test_the_cost_is_told_before_and_kept(settings: Settings) -> None:

@@ -9,12 +9,14 @@ import pytest
 import tiny
 from tiny import Settings
 
-from trt_facefusion.build.inputs import Context
+from trt_facefusion.build.inputs import BuildInputs, read_inputs
+from trt_facefusion.build.job import open_job
 from trt_facefusion.build.tuning import thresholds as choose_module
-from trt_facefusion.build.tuning.ranges import Ranges
+from trt_facefusion.build.tuning.ranges import Ranges, calibrate, choose_ranges
 from trt_facefusion.build.tuning.scale_session import Trials
 from trt_facefusion.build.tuning.thresholds import AUTO_RULES
 from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
+from trt_facefusion.quantization.calibration.choice import Choice as ThresholdChoice
 from trt_facefusion.quantization.calibration.thresholds import parse_rule
 from trt_facefusion.quantization.lowering import lower
 from trt_facefusion.quantization.lowering.scales import with_scale_inputs
@@ -22,8 +24,17 @@ from trt_facefusion.quantization.precision import plan_by_rules
 from trt_facefusion.types import Precision
 
 
-def context(settings: Settings, **changes: Any) -> Context:
-    return Context(settings(hold_out=False, **changes))
+def read(settings: Settings, **changes: Any) -> BuildInputs:
+    return read_inputs(open_job(settings(hold_out=False, **changes)))
+
+
+def ranges_of(inputs: BuildInputs) -> Ranges:
+    return choose_ranges(inputs, calibrate(inputs))
+
+
+def choice_of(ranges: Ranges) -> ThresholdChoice:
+    assert ranges.calibration is not None and ranges.calibration.choice is not None
+    return ranges.calibration.choice
 
 
 @pytest.mark.parametrize("equalised", [True, False])
@@ -33,18 +44,18 @@ def test_trials_see_the_pictures_of_the_model_with_constant_scales(
 ) -> None:
     from trt_facefusion.evaluation.accuracy.metrics import ssim
 
-    found = context(settings)
-    ranges = Ranges(found)
+    inputs = read(settings)
+    ranges = ranges_of(inputs)
     affines = ranges.affines if equalised else {}
-    plan = plan_by_rules(found.view, ranges.amax, "tiny")
+    plan = plan_by_rules(inputs.view, ranges.observations.amax, "tiny")
     table = {**ranges.calibration.with_rule(rule).table}
     table |= {name: table[source] for name, source in ranges.aliases.items()}
     faces = [0, 3, 5]
-    wanted = found.paint_reference(found.faces[0], "", faces)
-    with OnnxRuntimeRunner(lower(found.view, plan, table, Precision.FP32, affines), stand_in=True) as runner:
-        pictures = found.painter(found.faces[0])(runner, faces)
+    wanted = inputs.paint_reference(faces)
+    with OnnxRuntimeRunner(lower(inputs.view, plan, table, Precision.FP32, affines), stand_in=True) as runner:
+        pictures = inputs.network.painter(inputs.faces.calibration)(runner, faces)
     loose = {name: 2 * value for name, value in table.items()}
-    with Trials(found, plan, loose, affines, faces, wanted) as trials:
+    with Trials(inputs, plan, loose, affines, faces, wanted) as trials:
         assert len(trials.activations) >= 5
         before = trials.ssim(loose)
         assert np.array_equal(trials.ssim(table), ssim(wanted.clip(0, 1), pictures.clip(0, 1)))
@@ -52,10 +63,10 @@ def test_trials_see_the_pictures_of_the_model_with_constant_scales(
 
 
 def test_only_activation_scales_become_inputs(settings: Settings) -> None:
-    found = context(settings)
-    ranges = Ranges(found)
-    plan = plan_by_rules(found.view, ranges.amax, "tiny")
-    lowered = lower(found.view, plan, ranges.table, Precision.FP32, ranges.affines)
+    inputs = read(settings)
+    ranges = ranges_of(inputs)
+    plan = plan_by_rules(inputs.view, ranges.observations.amax, "tiny")
+    lowered = lower(inputs.view, plan, ranges.table, Precision.FP32, ranges.affines)
     model, inputs = with_scale_inputs(deepcopy(lowered))
     onnx.checker.check_model(model, full_check=True)
     quantisers = {node.input[0] for node in lowered.graph.node if node.op_type == "QuantizeLinear"}
@@ -78,22 +89,25 @@ def test_scales_are_tried_in_one_session_at_a_time(settings: Settings, monkeypat
             opened.remove(self)
 
     monkeypatch.setattr(choose_module, "Trials", Counted)
-    ranges = Ranges(context(settings, rule="auto"))
-    choice = ranges.calibration.choice
-    assert choice is not None and any(", equalised" in label for label in choice.tried)
+    choice = choice_of(ranges_of(read(settings, rule="auto")))
+    assert any(", equalised" in label for label in choice.tried)
     assert any(", equalised" not in label for label in choice.tried)
     assert len(counts) > 1 and set(counts) == {1} and not opened
 
 
 def test_a_choice_is_made_once_and_read_from_the_cache(settings: Settings) -> None:
-    first = Ranges(context(settings, rule="auto"))
-    table, choice = first.table, first.calibration.choice
-    assert choice is not None and choice.asked == "auto" and choice.trials > 0
+    first = ranges_of(read(settings, rule="auto"))
+    table, choice = first.table, choice_of(first)
+    assert choice.asked == "auto" and choice.trials > 0
     stages: list[str] = []
-    again = Ranges(Context(settings(hold_out=False, rule="auto"), progress=lambda stage, *_: stages.append(stage)))
-    assert again.table == table and again.calibration.choice == choice
+    again = ranges_of(
+        read_inputs(open_job(settings(hold_out=False, rule="auto"), lambda stage, *_: stages.append(stage)))
+    )
+    assert again.table == table and choice_of(again) == choice
     assert not {"calibrate", "rules", "thresholds"} & set(stages)
-    other = Ranges(Context(settings(hold_out=False, rule="mse"), progress=lambda stage, *_: stages.append(stage)))
+    other = ranges_of(
+        read_inputs(open_job(settings(hold_out=False, rule="mse"), lambda stage, *_: stages.append(stage)))
+    )
     assert other.record["rule"] == "mse" and other.record["tensors"] == {}
     assert "rules" in stages and "calibrate" not in stages
 
@@ -103,9 +117,8 @@ def test_a_tensor_with_its_own_rule_has_its_range_and_its_reason(settings: Setti
 
     from trt_facefusion.quantization.calibration.choice import TensorChoice
 
-    ranges = Ranges(context(settings))
-    calibration = ranges.calibration
-    assert calibration.choice is not None
+    calibration = ranges_of(read(settings)).calibration
+    assert calibration is not None and calibration.choice is not None
     name = next(name for name in calibration.histograms if name not in calibration.pinned)
     own = replace(calibration.choice, tensors={name: TensorChoice("percentile:90", "max", 2e-3, 1e-3)})
     chosen = calibration.with_choice(own)
@@ -119,8 +132,7 @@ def test_a_tensor_with_its_own_rule_has_its_range_and_its_reason(settings: Setti
 
 
 def test_auto_is_at_least_as_good_as_every_whole_table_on_the_faces_that_chose(settings: Settings) -> None:
-    choice = Ranges(context(settings, rule="auto")).calibration.choice
-    assert choice is not None
+    choice = choice_of(ranges_of(read(settings, rule="auto")))
     assert set(AUTO_RULES) <= {label.removesuffix(", equalised") for label in choice.tried}
     assert choice.ssim_drop <= min(choice.tried.values()) + 1e-6
     assert choice.faces == 16 and tiny.SIZE == 32

@@ -7,11 +7,12 @@ from collections.abc import Callable, Mapping
 import pytest
 from tiny import Settings
 
-from trt_facefusion.build.inputs import Context
+from trt_facefusion.build.inputs import read_inputs
+from trt_facefusion.build.job import open_job
 from trt_facefusion.build.settings import BuildSettings, parse_corrections
 from trt_facefusion.build.tuning import corrections as correct
 from trt_facefusion.build.tuning.corrections import Correcting, by_memory, correcting_faces
-from trt_facefusion.build.tuning.ranges import Ranges
+from trt_facefusion.build.tuning.ranges import calibrate, choose_ranges
 from trt_facefusion.build.tuning.thresholds import VALIDATION_FACES
 from trt_facefusion.errors import BadInputError
 from trt_facefusion.quantization.precision import Plan, plan_by_rules
@@ -20,9 +21,11 @@ from trt_facefusion.types import Precision
 
 
 def made(settings: BuildSettings) -> tuple[Correcting, Plan]:
-    found = Context(settings)
-    ranges = Ranges(found)
-    return Correcting(found, ranges.table, ranges.affines), plan_by_rules(found.view, ranges.amax, "tiny")
+    inputs = read_inputs(open_job(settings))
+    ranges = choose_ranges(inputs, calibrate(inputs))
+    return Correcting(inputs, ranges.table, ranges.affines), plan_by_rules(
+        inputs.view, ranges.observations.amax, "tiny"
+    )
 
 
 def test_auto_keeps_what_measured_best_and_records_all_that_it_tried(settings: Settings) -> None:
@@ -90,7 +93,7 @@ def test_corrections_are_tried_on_other_faces_than_those_that_made_them() -> Non
 
 @pytest.mark.parametrize("most", [1, 20_000, 1 << 30])
 def test_inputs_of_layers_leave_the_network_within_bounds(settings: Settings, most: int) -> None:
-    view = Context(settings(hold_out=False)).view
+    view = read_inputs(open_job(settings(hold_out=False))).view
     names = [node.name for node in view.float_nodes() if node.op_type == "Conv"]
     groups = by_memory(view, names, 2, most)
     assert [name for group in groups for name in group] == names

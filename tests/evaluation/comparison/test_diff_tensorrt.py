@@ -14,7 +14,7 @@ from onnx import numpy_helper
 from tiny import Settings
 from twin import runtime as trt
 
-from trt_facefusion.build.deliver import build
+from trt_facefusion.build.run import build
 from trt_facefusion.engine.backends.pins import Pins, platform_here
 from trt_facefusion.engine.store.store import Store
 from trt_facefusion.errors import BadInputError, DeviceMemoryError, StoreError

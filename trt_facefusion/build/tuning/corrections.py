@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from trt_facefusion.build.effort import FULL
-from trt_facefusion.build.inputs import Context
+from trt_facefusion.build.inputs import BuildInputs
 from trt_facefusion.build.settings import LAYERS, parse_corrections
 from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
 from trt_facefusion.evaluation.accuracy.metrics import ssim
@@ -53,7 +53,7 @@ Kinds = tuple[str, ...]
 class Correcting:
     """Corrections of one model's INT8 layers over one table; each layer's is computed once, whatever the plan."""
 
-    context: Context
+    inputs: BuildInputs
     table: Mapping[str, float]
     affines: Affines
     tried: dict[str, float] = field(default_factory=dict)
@@ -79,7 +79,7 @@ class Correcting:
         return {"corrections": list(self.kinds), "corrections_ssim_drop": dict(self.tried)}
 
     def _decide(self, plan: Plan) -> Kinds:
-        wanted = parse_corrections(self.context.settings.corrections)
+        wanted = parse_corrections(self.inputs.settings.corrections)
         candidates = AUTO if wanted is None else (tuple(kind for kind in LAYERS if kind in wanted),)
         if candidates == ((),):
             return ()
@@ -88,20 +88,22 @@ class Correcting:
         self.tried = {" + ".join(kinds) or "none": drop for kinds, drop in drops.items()}
         best = min(drops, key=lambda kinds: drops[kinds]) if wanted is None else candidates[0]
         shown = ", ".join(f"{name} {drop:.3%}" for name, drop in sorted(self.tried.items(), key=lambda item: item[1]))
-        self.context.note(f"layers corrected: {' + '.join(best) or 'none'}; SSIM drop on calibration faces: {shown}")
+        self.inputs.reporter.note(
+            f"layers corrected: {' + '.join(best) or 'none'}; SSIM drop on calibration faces: {shown}"
+        )
         self._made = {kinds: made for kinds, made in self._made.items() if kinds == best}
         return best
 
     def _measure(self, plan: Plan) -> Callable[[Kinds], float]:
-        context = self.context
-        faces = context.faces[0]
-        chosen = spread(len(faces), context.level.validation_faces)
-        wanted = context.paint_reference(faces, "reference pictures", chosen).clip(0, 1)
-        painter = context.painter(faces)
+        inputs = self.inputs
+        faces = inputs.faces.calibration
+        chosen = spread(len(faces), inputs.level.validation_faces)
+        wanted = inputs.paint_reference(chosen).clip(0, 1)
+        painter = inputs.network.painter(faces)
 
         def drop(kinds: Kinds) -> float:
             corrections = self._correct(plan, kinds)
-            held = [lower(context.view, plan, self.table, Precision.FP32, self.affines, corrections)]
+            held = [lower(inputs.view, plan, self.table, Precision.FP32, self.affines, corrections)]
             with OnnxRuntimeRunner(held.pop, ours="the corrected graph") as runner:
                 return float(1 - ssim(wanted, painter(runner, chosen).clip(0, 1)).mean())
 
@@ -119,10 +121,10 @@ class Correcting:
         return {name: correction for name in names if (correction := known[name]) is not None}
 
     def _layer(self, name: str) -> Layer | None:
-        tensor = self.context.view.nodes[name].input[0]
+        tensor = self.inputs.view.nodes[name].input[0]
         affine = self.affines.get(tensor)
         amax = self.table[tensor if affine is None else equalised_name(tensor)]
-        return layer_of(self.context.view, name, affine, amax, TensorProto.FLOAT16)
+        return layer_of(self.inputs.view, name, affine, amax, TensorProto.FLOAT16)
 
     def _layers(self, names: Sequence[str]) -> Iterator[tuple[str, Layer]]:
         """The layers that can be corrected, one at a time: in float64, all weights take twice the network's memory."""
@@ -152,9 +154,9 @@ class Correcting:
     def _measured(self, names: Sequence[str]) -> dict[str, Moments]:
         new = {name: Moments(layer) for name, layer in self._layers(names) if name not in self._moments}
         if new:
-            for group in by_memory(self.context.view, list(new), self.context.smallest_batch):
+            for group in by_memory(self.inputs.view, list(new), self.inputs.network.smallest_batch):
                 layers = {name: new[name].layer for name in group}
-                for values in self._inputs(layers, self.context.level.correcting_faces, "layers' inputs"):
+                for values in self._inputs(layers, self.inputs.level.correcting_faces, "layers' inputs"):
                     for name, layer in layers.items():
                         new[name].add(values[layer.node.input[0]])
             self._moments |= new
@@ -165,7 +167,7 @@ class Correcting:
         for group in _groups(layers):
             covariances = {name: Covariance(layer) for name, layer in group.items()}
             for values in self._inputs(
-                group, min(_ROUNDING_FACES, self.context.level.correcting_faces), "rounding weights"
+                group, min(_ROUNDING_FACES, self.inputs.level.correcting_faces), "rounding weights"
             ):
                 for name, covariance in covariances.items():
                     layer = group[name]
@@ -177,18 +179,21 @@ class Correcting:
 
     def _inputs(self, layers: Mapping[str, Layer], count: int, stage: str) -> Iterator[Mapping[str, Array]]:
         """FP32 activations that ``layers`` read, batch by batch."""
-        context = self.context
-        faces = context.faces[0]
-        feeder, chosen = context.feeder(faces), correcting_faces(len(faces), count, context.level.validation_faces)
+        inputs = self.inputs
+        faces = inputs.faces.calibration
+        feeder, chosen = (
+            inputs.network.feeder(faces),
+            correcting_faces(len(faces), count, inputs.level.validation_faces),
+        )
         names = list(dict.fromkeys(layer.node.input[0] for layer in layers.values()))
-        fed = [name for name in names if name in context.view.input_names]
+        fed = [name for name in names if name in inputs.view.input_names]
         tapped = [name for name in names if name not in fed]
-        session = open_session(context.prepared.model, tapped, None)
-        size = context.smallest_batch
+        session = open_session(inputs.network.prepared.model, tapped, None)
+        size = inputs.network.smallest_batch
         for start in range(0, len(chosen), size):
             part = chosen[start : start + size]
             yield run_batch(session, fed, tapped, feeder(part))
-            context.progress(stage, start + len(part), len(chosen))
+            inputs.reporter.progress(stage, start + len(part), len(chosen))
 
 
 def correcting_faces(count: int, limit: int, tried_on: int = FULL.validation_faces) -> list[int]:

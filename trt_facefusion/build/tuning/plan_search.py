@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from trt_facefusion.build.inputs import Context
+from trt_facefusion.build.inputs import BuildInputs
 from trt_facefusion.build.tuning.plan_evaluator import Meter, Metrics
 from trt_facefusion.build.tuning.ranges import Ranges
 from trt_facefusion.build.tuning.search_cache import Measured
@@ -68,7 +68,7 @@ class PlanSearch:
 
     def __init__(
         self,
-        context: Context,
+        inputs: BuildInputs,
         ranges: Ranges,
         widest: Plan,
         gate: Gate,
@@ -77,7 +77,7 @@ class PlanSearch:
         excluded: Excluded,
         corrections: Corrections,
     ) -> None:
-        self.context, self.ranges, self.widest = context, ranges, widest
+        self.inputs, self.ranges, self.widest = inputs, ranges, widest
         self.gate, self.asked, self.excluded, self.corrections = gate, asked, excluded, corrections
         self.budget = budget_of(gate)
         self.chosen: Choice = frozenset()
@@ -86,9 +86,9 @@ class PlanSearch:
 
     @cached_property
     def _effort(self) -> Effort:
-        found = group_candidates(self.context.view, self.widest.names(Precision.INT8))
-        faces = len(self.context.faces[0])
-        return self.context.level.search(len(found), self._total_macs, faces, self.context.settings.search_faces)
+        found = group_candidates(self.inputs.view, self.widest.names(Precision.INT8))
+        faces = len(self.inputs.faces.calibration)
+        return self.inputs.level.search(len(found), self._total_macs, faces, self.inputs.settings.search_faces)
 
     @property
     def _total_macs(self) -> int:
@@ -97,12 +97,12 @@ class PlanSearch:
     @cached_property
     def groups(self) -> tuple[Group, ...]:
         """What is decided on, in graph order."""
-        found = group_candidates(self.context.view, self.widest.names(Precision.INT8))
+        found = group_candidates(self.inputs.view, self.widest.names(Precision.INT8))
         return merge_quiet(found, [self._noise(group) for group in found], self._effort.groups)
 
     def _noise(self, group: Group) -> float:
         """Quantisation noise of a group's own, weighed by MACs: the power of noise over that of the signal."""
-        view, ranges = self.context.view, self.ranges
+        view, ranges = self.inputs.view, self.ranges
         total = 0.0
         for name in group.nodes:
             node = view.nodes[name]
@@ -120,24 +120,24 @@ class PlanSearch:
     @cached_property
     def meter(self) -> Meter:
         """Measures the plans, with what an earlier search of the same measured."""
-        context = self.context
-        faces = context.faces[0]
+        inputs = self.inputs
+        faces = inputs.faces.calibration
         metrics = Metrics(
             PerceptualDistance() if self.gate.max_perceptual is not None else None,
-            context.embedder if self.gate.min_identity is not None else None,
-            context.settings.preset.template,
+            inputs.network.embedder if self.gate.min_identity is not None else None,
+            inputs.settings.preset.template,
         )
         chosen = spread(len(faces), self._effort.faces)
-        return Meter(self._switched, len(self.groups), context.painter(faces), chosen, metrics)
+        return Meter(self._switched, len(self.groups), inputs.network.painter(faces), chosen, metrics)
 
     def _switched(self) -> onnx.ModelProto:
-        view, ranges = self.context.view, self.ranges
+        view, ranges = self.inputs.view, self.ranges
         lowered = lower(view, self.widest, ranges.table, Precision.FP32, ranges.affines, self.corrections)
         return switched(view, lowered, [group.nodes for group in self.groups])
 
     @cached_property
     def _store(self) -> Measured:
-        return Measured.beside(self.context, "int8", self.meter.key)
+        return Measured.beside(self.inputs, "int8", self.meter.key)
 
     @cached_property
     def found(self) -> Found:
@@ -164,17 +164,19 @@ class PlanSearch:
 
     def _measure(self, choices: Sequence[Choice]) -> list[Figures]:
         result = self.meter(choices)
-        self.context.progress("search", min(len(self.meter.known), self._effort.plans), self._effort.plans)
+        self.inputs.reporter.progress("search", min(len(self.meter.known), self._effort.plans), self._effort.plans)
         return result
 
     def _announce(self) -> None:
         layers, faces = len(self.widest.names(Precision.INT8)), self._effort.faces
         what = f"plan search: {layers} layers in {len(self.groups)} groups"
         if self.meter.known:
-            self.context.note(f"{what}, {len(self.meter.known)} plans were measured before ({self._store.path})")
+            self.inputs.reporter.note(
+                f"{what}, {len(self.meter.known)} plans were measured before ({self._store.path})"
+            )
             return
         seconds = self.meter.seconds_a_plan() * self._effort.plans
-        self.context.note(
+        self.inputs.reporter.note(
             f"{what}; at most {self._effort.plans} plans on {faces} faces, {self._effort.plans * faces} inferences: "
             f"{seconds:.0f} s at most"
         )
@@ -183,7 +185,7 @@ class PlanSearch:
         """The chosen plan, with reasons."""
         found = self.found
         if not self.chosen:
-            self.context.note(f"plan search: {self.shortfall()}")
+            self.inputs.reporter.note(f"plan search: {self.shortfall()}")
         return self._plan_of(found, self.chosen)
 
     def shortfall(self) -> str:
@@ -244,7 +246,7 @@ class PlanSearch:
             **described,
             "faces": self._effort.faces,
             "metrics": self.meter.metrics.names,
-            "effort": self.context.cost.record(),
+            "effort": self.inputs.cost.record(),
             "passes": self.meter.passes,
             "seconds": round(self.meter.seconds, 2),
             "excluded": dict(self.excluded),

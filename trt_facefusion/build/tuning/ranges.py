@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ from typing import Any
 import onnxruntime
 
 from trt_facefusion.build.effort import FULL
-from trt_facefusion.build.inputs import VALUES_OF, Context
-from trt_facefusion.build.settings import CHANNELS, parse_corrections
+from trt_facefusion.build.inputs import BuildInputs
+from trt_facefusion.build.job import VALUES_OF
+from trt_facefusion.build.settings import CHANNELS, BuildSettings, parse_corrections
 from trt_facefusion.build.tuning.thresholds import affines_of, choose, with_aliases
 from trt_facefusion.errors import CalibrationCacheError, StoreError
 from trt_facefusion.model.graph import GraphView
@@ -28,7 +30,6 @@ from trt_facefusion.quantization.calibration.cache import (
     save_as,
 )
 from trt_facefusion.quantization.calibration.channels import TAIL, ChannelRanges, channel_ranges, glance
-from trt_facefusion.quantization.calibration.choice import Choice
 from trt_facefusion.quantization.calibration.collect import collect
 from trt_facefusion.quantization.calibration.compare import fit
 from trt_facefusion.quantization.calibration.histogram import Histogram
@@ -71,10 +72,10 @@ def read_by_int8(view: GraphView) -> set[str]:
     return {node.input[0] for node in view.float_nodes() if quantisable(view, node.name)}
 
 
-def table_path(context: Context) -> Path:
+def table_path(inputs: BuildInputs) -> Path:
     """Where the table of this model is written: the file that the user named, or one in the cache."""
-    s = context.settings
-    return s.table_file or cache_path(s.cache, s.source.name, context.view.digest)
+    s = inputs.settings
+    return s.table_file or cache_path(s.cache, s.source.name, inputs.view.digest)
 
 
 def partial_path(table: Path) -> Path:
@@ -88,8 +89,11 @@ def pinned_ranges(preset: Preset, view: GraphView) -> dict[str, float]:
     return {image.name: max(abs(limit) for limit in image.limits) for image in images}
 
 
-def require_writable(folder: Path) -> None:
-    """Raise `StoreError` if a calibration cache cannot be written to ``folder``: better now than after the pass."""
+def require_writable_cache(settings: BuildSettings) -> None:
+    """Raise `StoreError` if a calibration cannot be written where it belongs: better now than after the pass."""
+    if settings.table is not None:
+        return
+    folder = settings.cache if settings.table_file is None else settings.table_file.parent
     nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK):
         what = "is not writable" if nearest.is_dir() else "is a file"
@@ -108,160 +112,175 @@ def require_int8(view: GraphView, amax: Mapping[str, float], path: Path) -> None
         )
 
 
-class Ranges:
-    """The ranges of every float tensor of a model: from a named table, from the cache, or from one pass over faces.
+@dataclass(frozen=True)
+class Observations:
+    """What calibration saw: what FP16 needs, and what thresholds are chosen from.
 
-    What FP16 needs (``amax``) costs the pass; ``table`` also the choice of a rule.
+    ``calibration`` holds a histogram for every tensor; None where the user named a ``table``. ``aliases`` are tensors
+    that hold the values of another (name -> that other).
     """
 
-    def __init__(self, context: Context) -> None:
-        self.context = context
-        self.aliases = tensors_to_watch(context.view)[1]
-
-    @cached_property
-    def _named(self) -> CalibrationTable | None:
-        """The named table in this model's names; tensors without a range are told, and cost their readers INT8."""
-        path = self.context.settings.table
-        if path is None:
-            return None
-        table = load_named(path, model_digest=self.context.view.digest)
-        found = fit(table, self.context.view)
-        require_int8(self.context.view, found.amax, path)
-        if table.zeros:
-            self.context.note(
-                f"{path}: {len(table.zeros)} tensors were always zero, and have no range "
-                f"({', '.join(table.zeros[:_SHOWN])}{' ...' if len(table.zeros) > _SHOWN else ''})"
-            )
-        if found.missing:
-            self.context.warn(
-                f"{path} has no range for {len(found.missing)} tensors ({', '.join(found.missing[:_SHOWN])}"
-                f"{' ...' if len(found.missing) > _SHOWN else ''}): what reads them does not run in INT8"
-            )
-        divided = {name: table[name] for name in map(equalised_name, self._named_affines) if name in table}
-        return CalibrationTable({**found.amax, **divided}, table.header)
-
-    @cached_property
-    def _calibration(self) -> Calibration:
-        calibration = _cached_or_collected(self.context)
-        if self.context.settings.table_file is None:  # one that the user named holds what was asked for, or nothing
-            self._save(calibration)
-        return calibration
-
-    @cached_property
-    def path(self) -> Path:
-        """Where the table is written."""
-        return table_path(self.context)
-
-    def _save(self, calibration: Calibration) -> None:
-        save_as(calibration, self.path, "--cache" if self.context.settings.table_file is None else "--output")
-        partial_path(self.path).unlink(missing_ok=True)
-
-    @cached_property
-    def amax(self) -> Mapping[str, float]:
-        """Largest magnitude seen in every tensor, whatever the rule: what FP16 overflow is judged by."""
-        if self._named is not None:
-            return self._named
-        seen = {name: histogram.amax for name, histogram in self._calibration.histograms.items()}
-        return seen | {name: seen[source] for name, source in self.aliases.items() if source in seen}
-
-    @cached_property
-    def seen(self) -> Mapping[str, Seen]:
-        """Means of every tensor: what FP16 sums and underflow are judged by. Nothing where the user named a table."""
-        seen = {name: Seen.of(histogram) for name, histogram in self.histograms.items()}
-        return seen | {name: seen[source] for name, source in self.aliases.items() if source in seen}
+    aliases: Mapping[str, str]
+    calibration: Calibration | None
+    named: CalibrationTable | None = None
+    named_affines: Affines = field(default_factory=dict)
 
     @property
     def histograms(self) -> Mapping[str, Histogram]:
-        """What calibration saw in every tensor; nothing where the user named a table."""
-        return {} if self._named is not None else self._calibration.histograms
+        """Tensor -> what calibration saw in it; nothing where the user named a table."""
+        return {} if self.calibration is None else self.calibration.histograms
 
     @cached_property
-    def _chosen(self) -> Choice:
-        return choose(self.context, self._calibration, self.aliases, self.amax, self.seen)
-
-    @property
-    def calibration(self) -> Calibration:
-        """The histograms, and the choice of their thresholds. Not where the user named a table."""
-        return self._calibration.with_choice(self._chosen)
-
-    @cached_property
-    def table(self) -> CalibrationTable:
-        """What INT8 scales are made of."""
-        if self._named is not None:
-            return self._named
-        calibration = self.calibration
-        self._save(calibration)
-        return with_aliases(calibration.table, self.aliases)
+    def amax(self) -> Mapping[str, float]:
+        """Largest magnitude of every tensor, whatever the rule: what FP16 overflow is judged by."""
+        if self.named is not None:
+            return self.named
+        amax = {name: histogram.amax for name, histogram in self.histograms.items()}
+        return amax | {name: amax[source] for name, source in self.aliases.items() if source in amax}
 
     @cached_property
-    def _named_affines(self) -> Affines:
-        path = self.context.settings.table
-        described = beside(path) if path is not None else None
-        return {} if described is None else affines_of(described)
+    def moments(self) -> Mapping[str, Seen]:
+        """Means of every tensor: what FP16 sums and underflow are judged by. Nothing where the user named a table."""
+        moments = {name: Seen.of(histogram) for name, histogram in self.histograms.items()}
+        return moments | {name: moments[source] for name, source in self.aliases.items() if source in moments}
+
+
+@dataclass(frozen=True)
+class Ranges:
+    """What INT8 scales are made of: a threshold for every tensor, scale and shift of the channels.
+
+    ``record`` is for the manifest: the rule, and each rule's mean SSIM drop where `auto` compared them. ``calibration``
+    knows the choice; None where the user named the table.
+    """
+
+    observations: Observations
+    table: CalibrationTable
+    affines: Affines
+    record: Mapping[str, object]
+    calibration: Calibration | None = None
 
     @property
-    def affines(self) -> Affines:
-        """Scale and shift of the channels, where they were found to help."""
-        if self._named is not None:
-            return self._named_affines
-        return affines_of(self._calibration) if self._chosen.equalised else {}
+    def aliases(self) -> Mapping[str, str]:
+        """Tensors that hold the values of another: name -> that other."""
+        return self.observations.aliases
 
     @property
-    def _shifted(self) -> int:
-        """Tensors whose channels are shifted."""
-        return sum(affine.shifts for affine in self.affines.values())
+    def histograms(self) -> Mapping[str, Histogram]:
+        """Tensor -> what calibration saw in it; nothing where the user named a table."""
+        return self.observations.histograms
 
     @property
     def table_sha256(self) -> str:
         """Digest of the table's text."""
         return hashlib.sha256(self.table.dumps().encode()).hexdigest()
 
-    @property
-    def record(self) -> dict[str, object]:
-        """For the manifest: the rule, and each rule's mean SSIM drop where `auto` compared them."""
-        if self._named is not None:
-            source = f"from {self.context.settings.table}"
-            return {"rule": source, "equalised": bool(self.affines), "shifted": self._shifted, "ssim_drop": {}}
-        chosen = self._chosen
-        return {
-            "rule": chosen.rule,
-            "equalised": chosen.equalised,
-            "shifted": self._shifted,
-            "ssim_drop": dict(chosen.tried),
-            "tensors": {name: tensor.reason for name, tensor in chosen.tensors.items()},
-            "trials": chosen.trials,
-        }
+
+def calibrate(inputs: BuildInputs) -> Observations:
+    """Histograms of every tensor: from the cache, or from one pass over the calibration faces; or the named table.
+
+    Raises:
+        CalibrationCacheError: the named table leaves no node to INT8.
+        StoreError: the calibration cannot be written.
+    """
+    aliases = tensors_to_watch(inputs.view)[1]
+    path = inputs.settings.table
+    if path is not None:
+        description = beside(path)
+        affines = {} if description is None else affines_of(description)
+        return Observations(aliases, None, _read_named(inputs, path, affines), affines)
+    calibration = _cached_or_collected(inputs)
+    if inputs.settings.table_file is None:  # one that the user named holds what was asked for, or nothing
+        _save(inputs, calibration)
+    return Observations(aliases, calibration)
 
 
-def _cached_or_collected(context: Context) -> Calibration:
-    s = context.settings
-    digest = context.view.digest
-    faces = context.faces[0]
+def choose_ranges(inputs: BuildInputs, observations: Observations) -> Ranges:
+    """The thresholds by whose pictures calibration faces lose least, and the table that is made of them.
+
+    Raises:
+        StoreError: the table cannot be written.
+    """
+    if observations.calibration is None:
+        assert observations.named is not None
+        affines = observations.named_affines
+        record: dict[str, object] = {"rule": f"from {inputs.settings.table}", "equalised": bool(affines)}
+        record |= {"shifted": _count_shifted(affines), "ssim_drop": {}}
+        return Ranges(observations, observations.named, affines, record)
+    amax, moments = observations.amax, observations.moments
+    choice = choose(inputs, observations.calibration, observations.aliases, amax, moments)
+    calibration = observations.calibration.with_choice(choice)
+    _save(inputs, calibration)
+    affines = affines_of(observations.calibration) if choice.equalised else {}
+    record = {
+        "rule": choice.rule,
+        "equalised": choice.equalised,
+        "shifted": _count_shifted(affines),
+        "ssim_drop": dict(choice.tried),
+        "tensors": {name: tensor.reason for name, tensor in choice.tensors.items()},
+        "trials": choice.trials,
+    }
+    return Ranges(observations, with_aliases(calibration.table, observations.aliases), affines, record, calibration)
+
+
+def _count_shifted(affines: Affines) -> int:
+    """Tensors whose channels are shifted."""
+    return sum(affine.shifts for affine in affines.values())
+
+
+def _read_named(inputs: BuildInputs, path: Path, affines: Affines) -> CalibrationTable:
+    """The named table in this model's names; tensors without a range are told, and cost their readers INT8."""
+    table = load_named(path, model_digest=inputs.view.digest)
+    found = fit(table, inputs.view)
+    require_int8(inputs.view, found.amax, path)
+    if table.zeros:
+        inputs.reporter.note(
+            f"{path}: {len(table.zeros)} tensors were always zero, and have no range "
+            f"({', '.join(table.zeros[:_SHOWN])}{' ...' if len(table.zeros) > _SHOWN else ''})"
+        )
+    if found.missing:
+        inputs.reporter.warn(
+            f"{path} has no range for {len(found.missing)} tensors ({', '.join(found.missing[:_SHOWN])}"
+            f"{' ...' if len(found.missing) > _SHOWN else ''}): what reads them does not run in INT8"
+        )
+    divided = {name: table[name] for name in map(equalised_name, affines) if name in table}
+    return CalibrationTable({**found.amax, **divided}, table.header)
+
+
+def _save(inputs: BuildInputs, calibration: Calibration) -> None:
+    path = table_path(inputs)
+    save_as(calibration, path, "--cache" if inputs.settings.table_file is None else "--output")
+    partial_path(path).unlink(missing_ok=True)
+
+
+def _cached_or_collected(inputs: BuildInputs) -> Calibration:
+    s = inputs.settings
+    digest = inputs.view.digest
+    faces = inputs.faces.calibration
     settings: dict[str, str | int | float | bool | None] = {
         "preset": repr(s.preset),
         "pairs": "cross",
         "taken": "some values",
-        "channels": _channels(context),
+        "channels": _channels(inputs),
     }
-    looked = context.level.look_faces
+    looked = inputs.level.look_faces
     settings |= {} if looked == GLANCE_FACES else {"looked": looked}
-    settings |= {name: digest for name, digest in context.digests.items() if name.startswith(VALUES_OF)}
-    path = table_path(context)
+    settings |= {name: digest for name, digest in inputs.job.digests.items() if name.startswith(VALUES_OF)}
+    path = table_path(inputs)
     if not s.recalibrate:
         found = load(path, model_digest=digest, faces_digest=faces.digest, settings=settings)
         if isinstance(found, Calibration):
-            context.note(f"calibration: taken from {path}")
+            inputs.reporter.note(f"calibration: taken from {path}")
             return found
-        _explain(context, found)
-    batches = Batches(context.feeder(faces), len(faces), context.smallest_batch)
+        _explain(inputs, found)
+    batches = Batches(inputs.network.feeder(faces), len(faces), inputs.network.smallest_batch)
     few = faces.subset(spread(len(faces), looked))
     histograms, by_tensor = counted(
-        context.view,
-        Batches(context.feeder(few), len(few), context.smallest_batch),
+        inputs.view,
+        Batches(inputs.network.feeder(few), len(few), inputs.network.smallest_batch),
         batches,
-        _channels(context),
-        progress=context.progress,
-        checkpoint=lambda *parts: _checkpoint(context, [faces.digest, settings, batches.batch_size, *parts]),
+        _channels(inputs),
+        progress=inputs.reporter.progress,
+        checkpoint=lambda *parts: _checkpoint(inputs, [faces.digest, settings, batches.batch_size, *parts]),
     )
     return Calibration(
         s.source.name,
@@ -269,7 +288,7 @@ def _cached_or_collected(context: Context) -> Calibration:
         faces.digest,
         histograms,
         "max",
-        pinned_ranges(s.preset, context.view),
+        pinned_ranges(s.preset, inputs.view),
         settings,
         {name: tuple(affine.exponents.tolist()) for name, affine in by_tensor.items()},
         {name: tuple(affine.offsets.tolist()) for name, affine in by_tensor.items() if affine.shifts},
@@ -317,33 +336,32 @@ def counted(
     return {name: histograms[name] for name in dict.fromkeys([*watched, *histograms])}, found
 
 
-def _channels(context: Context) -> str:
+def _channels(inputs: BuildInputs) -> str:
     """What channels go through before they are quantised: ``shift``, ``equalise`` or ``none``."""
-    wanted = parse_corrections(context.settings.corrections)
+    wanted = parse_corrections(inputs.settings.corrections)
     return next((kind for kind in reversed(CHANNELS) if wanted is None or kind in wanted), "none")
 
 
-def seen_channels(context: Context, tensors: list[str], count: int, tail: float = TAIL) -> dict[str, ChannelRanges]:
+def seen_channels(inputs: BuildInputs, tensors: list[str], count: int, tail: float = TAIL) -> dict[str, ChannelRanges]:
     """The range of each channel of ``tensors`` on ``count`` calibration faces, but for ``tail`` at either end."""
-    faces = context.faces[0]
+    faces = inputs.faces.calibration
     few = faces.subset(spread(len(faces), count))
-    batches = Batches(context.feeder(few), len(few), context.smallest_batch)
-    return channel_ranges(context.prepared.model, tensors, batches, tail=tail, progress=context.progress)
+    batches = Batches(inputs.network.feeder(few), len(few), inputs.network.smallest_batch)
+    return channel_ranges(inputs.network.prepared.model, tensors, batches, tail=tail, progress=inputs.reporter.progress)
 
 
-def _checkpoint(context: Context, parts: list[Any]) -> Checkpoint:
+def _checkpoint(inputs: BuildInputs, parts: list[Any]) -> Checkpoint:
     """The state of this very pass: the same numbers come only from the same library on as many cores."""
-    digest = context.view.digest
+    digest = inputs.view.digest
     known = {"model": digest, "parts": parts, "runs": f"{onnxruntime.__version__} on {os.cpu_count()}"}
-    checkpoint = Checkpoint(partial_path(table_path(context)), known)
+    checkpoint = Checkpoint(partial_path(table_path(inputs)), known)
     done, _ = checkpoint.load()
     if done:
-        context.note(
-            f"calibration: continuing a pass that was interrupted, {done * context.smallest_batch} faces are done"
-        )
+        faces = done * inputs.network.smallest_batch
+        inputs.reporter.note(f"calibration: continuing a pass that was interrupted, {faces} faces are done")
     return checkpoint
 
 
-def _explain(context: Context, stale: Stale) -> None:
+def _explain(inputs: BuildInputs, stale: Stale) -> None:
     if "not been calibrated yet" not in stale.reason:
-        context.note(f"calibrating anew: {stale.reason}")
+        inputs.reporter.note(f"calibrating anew: {stale.reason}")

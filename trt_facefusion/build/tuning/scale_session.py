@@ -8,7 +8,7 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
-from trt_facefusion.build.inputs import Context
+from trt_facefusion.build.inputs import BuildInputs
 from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
 from trt_facefusion.evaluation.accuracy.metrics import ssim
 from trt_facefusion.quantization.correction.channel_affine import Affines
@@ -19,26 +19,26 @@ from trt_facefusion.types import Array, Feeds, Precision, TensorSpec
 
 
 class Trials:
-    """Judges thresholds by the pictures that ``plan`` makes with them; a context manager.
+    """Judges thresholds by the pictures that ``plan`` makes with them; a inputs manager.
 
     ``indices`` are calibration faces, ``wanted`` their FP32 pictures [N,H,W,3]; ``table`` is any complete table.
     """
 
     def __init__(
         self,
-        context: Context,
+        inputs: BuildInputs,
         plan: Plan,
         table: Mapping[str, float],
         affines: Affines,
         indices: Sequence[int],
         wanted: NDArray[np.float32],
     ) -> None:
-        model, self._inputs = with_scale_inputs(lower(context.view, plan, table, Precision.FP32, affines))
+        model, self._inputs = with_scale_inputs(lower(inputs.view, plan, table, Precision.FP32, affines))
         held = [model]
         del model  # nobody else has it: the session is opened without it in memory
         self._affines = affines
         self._runner = _Scaled(OnnxRuntimeRunner(held.pop, stand_in=True, ours="the graph that scales are tried in"))
-        self._painter = context.painter(context.faces[0])
+        self._painter = inputs.network.painter(inputs.faces.calibration)
         self._indices, self._wanted = list(indices), wanted.clip(0, 1)
 
     @property

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trt_facefusion.build.effort import FULL, Level
-from trt_facefusion.build.inputs import Context
+from trt_facefusion.build.inputs import BuildInputs
 from trt_facefusion.build.tuning.scale_session import Trials
 from trt_facefusion.build.tuning.threshold_descent import Candidate, Descended, descend, distinct
 from trt_facefusion.quantization.calibration.cache import Calibration
@@ -54,7 +54,7 @@ def affines_of(calibration: Calibration) -> Affines:
 
 
 def choose(
-    context: Context,
+    inputs: BuildInputs,
     calibration: Calibration,
     aliases: Mapping[str, str],
     amax: Mapping[str, float],
@@ -65,12 +65,12 @@ def choose(
     A choice that the cache holds is taken as it is, if it was asked for in the same way. A rule that the user named
     stays the rule of every tensor.
     """
-    plan = plan_by_rules(context.view, amax, calibration.model, seen)
-    key = _key(context.settings.rule, context.settings.corrections, plan, context.level)
+    plan = plan_by_rules(inputs.view, amax, calibration.model, seen)
+    key = _key(inputs.settings.rule, inputs.settings.corrections, plan, inputs.level)
     if calibration.choice is not None and calibration.choice.key == key:
-        context.note(f"thresholds: {described(calibration.choice)}, as the cache says")
+        inputs.reporter.note(f"thresholds: {described(calibration.choice)}, as the cache says")
         return calibration.choice
-    return _Chooser(context, calibration, aliases, plan, key).choose()
+    return _Chooser(inputs, calibration, aliases, plan, key).choose()
 
 
 def described(choice: Choice) -> str:
@@ -83,18 +83,18 @@ class _Chooser:
     """One choice: the validation slice, and what is measured on it."""
 
     def __init__(
-        self, context: Context, calibration: Calibration, aliases: Mapping[str, str], plan: Plan, key: str
+        self, inputs: BuildInputs, calibration: Calibration, aliases: Mapping[str, str], plan: Plan, key: str
     ) -> None:
-        self.context, self.calibration, self.aliases, self.plan, self.key = context, calibration, aliases, plan, key
-        self.faces = spread(len(context.faces[0]), context.level.validation_faces)
-        self.wanted = context.paint_reference(context.faces[0], "reference pictures", self.faces)
+        self.inputs, self.calibration, self.aliases, self.plan, self.key = inputs, calibration, aliases, plan, key
+        self.faces = spread(len(inputs.faces.calibration), inputs.level.validation_faces)
+        self.wanted = inputs.paint_reference(self.faces)
         self.tried: dict[str, float] = {}
 
     def choose(self) -> Choice:
-        asked = self.context.settings.rule
-        rules = self.context.level.rules if asked == AUTO else (asked,)
+        asked = self.inputs.settings.rule
+        rules = self.inputs.level.rules if asked == AUTO else (asked,)
         first, *others = (True, False) if self.calibration.exponents else (False,)
-        if self.context.settings.corrections != AUTO:
+        if self.inputs.settings.corrections != AUTO:
             others = []  # what was named is done
         with self._opened(first) as trials:
             rule = self._best(trials, rules, first, len(rules) + len(others))
@@ -109,14 +109,14 @@ class _Chooser:
 
     def _settled(self, trials: Trials, rule: str, equalised: bool) -> Choice:
         self._tell(_label(rule, equalised))
-        if self.context.settings.rule != AUTO:
+        if self.inputs.settings.rule != AUTO:
             return self._choice(trials, rule, equalised)
         return self._by_tensor(trials, rule, equalised)
 
     def _opened(self, equalised: bool) -> Trials:
         affines = affines_of(self.calibration.with_rule(AUTO_RULES[-1])) if equalised else {}
         table = self._table(AUTO_RULES[-1])
-        return Trials(self.context, self.plan, table, affines, self.faces, self.wanted)
+        return Trials(self.inputs, self.plan, table, affines, self.faces, self.wanted)
 
     def _table(self, rule: str) -> CalibrationTable:
         return with_aliases(self.calibration.with_rule(rule).table, self.aliases)
@@ -125,21 +125,23 @@ class _Chooser:
         """Measure whole tables; gives the rule of the best."""
         for rule in rules:
             self.tried[_label(rule, equalised)] = float(1 - trials.ssim(self._table(rule)).mean())
-            self.context.progress("rules", len(self.tried), total)
+            self.inputs.reporter.progress("rules", len(self.tried), total)
         return min(rules, key=lambda rule: self.tried[_label(rule, equalised)])
 
     def _tell(self, label: str) -> None:
         shown = ", ".join(f"{name} {drop:.2%}" for name, drop in sorted(self.tried.items(), key=lambda item: item[1]))
-        self.context.note(f"calibration {label}: smallest SSIM drop on {len(self.faces)} calibration faces ({shown})")
+        self.inputs.reporter.note(
+            f"calibration {label}: smallest SSIM drop on {len(self.faces)} calibration faces ({shown})"
+        )
 
     def _by_tensor(self, trials: Trials, rule: str, equalised: bool) -> Choice:
         candidates = self._candidates(trials, rule, equalised)
         half = max(len(self.faces) // 2, 1)
-        budget = self.context.level.trials(len(self.context.faces[0])) // half
+        budget = self.inputs.level.trials(len(self.inputs.faces.calibration)) // half
         if not budget:
             return self._choice(trials, rule, equalised)
         needed = 1 + sum(len(candidate.others) + 2 for candidate in candidates)
-        self.context.note(
+        self.inputs.reporter.note(
             f"thresholds of {len(candidates)} tensors: at most {min(budget, needed)} trials of {half} faces"
         )
 
@@ -147,13 +149,13 @@ class _Chooser:
             return trials.ssim(with_aliases(CalibrationTable(table), self.aliases), which)
 
         start = dict(self.calibration.with_rule(rule).table)
-        found = descend(start, candidates, judge, min(budget, needed), self.context.progress)
+        found = descend(start, candidates, judge, min(budget, needed), self.inputs.reporter.progress)
         choice = self._choice(trials, rule, equalised, found)
         if found.tensors:
             drop = float(1 - judge(found.table, slice(None)).mean())
             choice = self._choice(trials, rule, equalised, found, drop)
             before = self.tried[_label(rule, equalised)]
-            self.context.note(
+            self.inputs.reporter.note(
                 f"{len(found.tensors)} tensors fare better by another rule: SSIM drop {before:.3%} -> {drop:.3%}"
             )
         return choice
@@ -182,7 +184,7 @@ class _Chooser:
         self, trials: Trials, rule: str, equalised: bool, found: Descended | None = None, drop: float | None = None
     ) -> Choice:
         return Choice(
-            asked=self.context.settings.rule,
+            asked=self.inputs.settings.rule,
             rule=rule,
             equalised=equalised,
             tried=self.tried,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import onnx
 from onnx import TensorProto
@@ -73,23 +73,35 @@ def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
                 yield from _nodes(inner)
 
 
+_FOLLOWED = frozenset({"Add", "Cast", "Concat", "Gather", "Identity", "Mul", "Slice", "Squeeze", "Sub", "Unsqueeze"})
+"""Operators through which onnx's inference follows the values of sizes."""
+
+
 def refuse_long_sizes(graph: onnx.GraphProto) -> None:
     """Raise `ModelError` for a Concat of sizes that doubles and doubles: onnx's inference would follow every value."""
-    whole = {TensorProto.INT64, TensorProto.INT32}
-    lengths = {t.name: math.prod(t.dims) for t in graph.initializer if t.data_type in whole}
+    integers = {TensorProto.INT64, TensorProto.INT32}
+    lengths = {t.name: math.prod(t.dims) for t in graph.initializer if t.data_type in integers}
     most = _MOST_SIZES + 2 * max(lengths.values(), default=0)
     for node in graph.node:
-        if node.op_type == "Shape":
-            length = MOST_RANK
-        else:
-            parts = [lengths.get(name, 0) for name in node.input]
-            length = sum(parts) if node.op_type == "Concat" else max(parts, default=0)
+        length = _length_of_sizes(node, lengths)
         if length > most:
             raise ModelError(
                 f"{node.op_type} {node.name or node.output[0]!r} makes a list of {length} sizes",
                 "no network needs that: export the model again",
             )
         lengths |= dict.fromkeys(node.output, length)
+
+
+def _length_of_sizes(node: onnx.NodeProto, lengths: Mapping[str, int]) -> int:
+    """How many sizes ``node`` makes; 0 where onnx follows none, as in pictures."""
+    if node.op_type == "Shape":
+        return MOST_RANK
+    parts = [lengths.get(name, 0) for name in node.input]
+    if node.op_type not in _FOLLOWED or not parts:
+        return 0
+    if node.op_type == "Gather" and not parts[0]:  # a float table, whatever the length of its indices
+        return 0
+    return sum(parts) if node.op_type == "Concat" else max(parts)
 
 
 def require_few_nodes(graph: onnx.GraphProto) -> None:

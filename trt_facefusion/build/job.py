@@ -1,0 +1,104 @@
+"""What is known of a build before anything is loaded or decoded: for whom, with which backend, from which bytes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from trt_facefusion.build.reporter import Note, Reporter, drop_note
+from trt_facefusion.build.settings import BuildSettings, engine_key
+from trt_facefusion.engine.backends.registry import Choice, choose, default_target
+from trt_facefusion.engine.backends.registry import get as get_backend
+from trt_facefusion.errors import BackendUnavailableError, BadInputError
+from trt_facefusion.faces.embedder import Embedder
+from trt_facefusion.faces.folder import folder_digest
+from trt_facefusion.storage.files import read_regular
+from trt_facefusion.types import Precision, Progress, silent
+
+VALUES_OF = "values of "
+"""How the digest of a file input's values is called: the preset only names the file."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One build, opened.
+
+    ``digests`` are those of everything that goes in, the backend's version among them: with the settings they make the
+    keys of engines.
+    """
+
+    settings: BuildSettings
+    reporter: Reporter
+    selection: Choice
+    embedder: Embedder
+    digests: Mapping[str, str]
+
+    def key(self, precision: Precision) -> str:
+        """The key of the engine of ``precision``: equal key, equal engine."""
+        return engine_key(self.settings, self.digests, precision)
+
+    def require_unchanged(self) -> None:
+        """Raise `BadInputError` if the model or another file is no longer what this build's keys were made of."""
+        now = digest_files(self.settings)
+        changed = [name for name, digest in now.items() if digest != self.digests[name]]
+        if changed:
+            raise BadInputError(
+                f"changed while the engine was being built: {', '.join(changed)}", "run the same command again"
+            )
+
+
+def open_job(settings: BuildSettings, progress: Progress = silent, note: Note | None = None) -> Job:
+    """Select the backend and digest everything that goes in; costs little.
+
+    Raises:
+        BackendUnavailableError: the backend is missing, or does not build for the target.
+        BadInputError, ModelError, FacesError: a file or folder cannot be read.
+    """
+    reporter = Reporter(progress, note or drop_note)
+    selection = select_backend(settings, reporter)
+    embedder = settings.open_embedder()
+    return Job(settings, reporter, selection, embedder, digest_inputs(settings, selection, embedder))
+
+
+def select_backend(settings: BuildSettings, reporter: Reporter) -> Choice:
+    """The backend and the target; a person is told where it is not the one that was asked for.
+
+    Raises:
+        BackendUnavailableError: the target that was named needs what is not installed.
+    """
+    target = settings.target or default_target(settings.backend)
+    selection = choose(settings.backend, target)
+    if selection.target != target:
+        if settings.target is not None:
+            raise BackendUnavailableError(
+                selection.reason, "install what is missing, or build for this machine's processor with --target cpu"
+            )
+        reporter.warn(selection.reason)
+    return selection
+
+
+def digest_inputs(settings: BuildSettings, selection: Choice, embedder: Embedder) -> dict[str, str]:
+    """Digests of everything that goes in, found without loading or decoding anything."""
+    digests = digest_files(settings) | {"calib": _digest_folder(settings, settings.calib, embedder)}
+    if settings.eval is not None:
+        digests["eval"] = _digest_folder(settings, settings.eval, embedder)
+    backend = get_backend(selection.backend.name)
+    return digests | {"backend": f"{backend.name} {backend.version()}", "target": selection.target}
+
+
+def digest_files(settings: BuildSettings) -> dict[str, str]:
+    """Digests of the model and of the files that the user named."""
+    digests = {"model": settings.source.digest()}
+    files = [("plan", settings.plan), ("table", settings.table)]
+    files += [(f"{VALUES_OF}{spec.name}", spec.path) for spec in settings.preset.files]
+    for name, path in files:
+        if path is not None:
+            digests[name] = hashlib.sha256(read_regular(path)).hexdigest()
+    return digests
+
+
+def _digest_folder(settings: BuildSettings, folder: Path, embedder: Embedder) -> str:
+    template, size = settings.preset.crops[0]
+    return folder_digest(folder, template=template, size=size, embedder=embedder, aligned=settings.aligned)
