@@ -15,11 +15,11 @@ from trt_facefusion.engine.backends.base import BuildRequest, BuiltEngine, Shape
 from trt_facefusion.engine.backends.kernels import Coverage, int8_coverage
 from trt_facefusion.errors import BuildError
 from trt_facefusion.model.messages import serialised
-from trt_facefusion.quantization.calibration import Batches, compare
+from trt_facefusion.quantization.calibration import Batches, compare_tables
 from trt_facefusion.quantization.calibration.cache import cache_path
 from trt_facefusion.quantization.calibration.table import CalibrationTable
 from trt_facefusion.quantization.correction.weight_correction import Corrections
-from trt_facefusion.quantization.lowering.equalise import equalised, ranges_between
+from trt_facefusion.quantization.lowering.equalise import equalise_model, find_added_ranges
 from trt_facefusion.quantization.precision import Plan
 from trt_facefusion.types import Precision
 
@@ -98,8 +98,8 @@ def _type_weakly(inputs: BuildInputs, lowered: LoweredPlan) -> WeakTyping:
     precisions = {node.name: node.precision for node in lowered.plan.nodes}
     table = None if ranges is None else ranges.table
     if ranges is not None and (ranges.affines or lowered.corrections):
-        model = equalised(view, int8, ranges.affines, lowered.corrections)
-        added = ranges_between(view, int8, ranges.affines, ranges.table)
+        model = equalise_model(view, int8, ranges.affines, lowered.corrections)
+        added = find_added_ranges(view, int8, ranges.affines, ranges.table)
         table = CalibrationTable({**ranges.table, **added}, ranges.table.header)
         precisions |= {node.name: Precision.FP16 for node in model.graph.node if node.name not in view.nodes}
     return WeakTyping(
@@ -132,7 +132,7 @@ def _calibration_batches(inputs: BuildInputs) -> Batches:
 def compare_tables(inputs: BuildInputs, ranges: Ranges, amax: Mapping[str, float]) -> Mapping[str, object]:
     """Say where ``amax``, the table that TensorRT made itself, differs most from ours; all of it for the manifest."""
     ours, own = _our_table(inputs), _own_table(inputs)
-    comparison = compare(ranges.table, amax)
+    comparison = compare_tables(ranges.table, amax)
     largest = ", ".join(f"{change.name} x{change.ratio:.3g}" for change in comparison.changes[:_SHOWN])
     inputs.reporter.note(
         f"TensorRT calibrated {len(amax)} tensors itself; it differs most from our table in {largest}. "

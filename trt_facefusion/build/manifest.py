@@ -70,7 +70,7 @@ def _describe_inputs(inputs: BuildInputs, built: VerifiedEngine, plan_text: byte
             "calibration": dict(built.calibration),
             "limits": asdict(built.gate),
             "looks": inputs.proof.look.as_dict(),
-            **_describe_noise(settings.noise, network.original.fixed),
+            **_describe_noise(settings.noise, network.original.fixed_nodes),
             "effort": inputs.cost.record(),
             "repairs": [asdict(repair) for repair in built.verified.repairs],
             **({} if built.recalibration is None else {"recalibration": built.recalibration}),

@@ -15,9 +15,10 @@ from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
 from trt_facefusion.faces.embedder import Embedder
 from trt_facefusion.faces.folder import FaceSet
 from trt_facefusion.inference import feeder as feeding
-from trt_facefusion.inference.described import Fitted, fitted, require_batch
-from trt_facefusion.inference.feeder import Feeder, Painter, input_shapes, projection_of
-from trt_facefusion.inference.original import Original, require_sound, without_noise
+from trt_facefusion.inference.described import DescribedModel, prepare_described, require_batch
+from trt_facefusion.inference.feeder import Feeder, find_projection, list_input_shapes
+from trt_facefusion.inference.renderer import PictureRenderer
+from trt_facefusion.inference.original import Original, fix_original_noise, require_finite_pictures
 from trt_facefusion.model.graph import GraphView, PreparedModel, input_specs
 from trt_facefusion.model.graph.batch import require_samples_apart
 from trt_facefusion.model.graph.noise import parse_noise, require_no_noise
@@ -38,7 +39,7 @@ class Network:
     """
 
     original: Original
-    described: Fitted
+    described: DescribedModel
     embedder: Embedder
     projection: NDArray[np.float32] | None
     batches: BatchRange
@@ -90,14 +91,14 @@ class Network:
         fixed_batch = None if self.prepared.dynamic_batch else self.prepared.fixed_batch
         return Feeder(self.preset, faces, self.embedder, self.projection, fixed_batch, self.prepared.inputs)
 
-    def painter(self, faces: FaceSet) -> Painter:
+    def renderer(self, faces: FaceSet) -> PictureRenderer:
         """Runs models on ``faces``."""
-        return Painter(self.feeder(faces), str(self.preset.output.name), self.batch)
+        return PictureRenderer(self.feeder(faces), str(self.preset.output.name), self.batch)
 
-    def judge_painter(self, faces: FaceSet) -> Painter:
+    def judge_renderer(self, faces: FaceSet) -> PictureRenderer:
         """Runs what is judged on ``faces``: always whole batches of the size that is built, filled up with repeats."""
-        painter, size = self.painter(faces), self.judged_batch
-        return replace(painter, feeder=replace(painter.feeder, fixed_batch=size), batch=size)
+        renderer, size = self.renderer(faces), self.judged_batch
+        return replace(renderer, feeder=replace(renderer.feeder, fixed_batch=size), batch=size)
 
     def paint_reference(
         self, faces: FaceSet, stage: str, indices: Sequence[int] | None = None, progress: Progress = silent
@@ -108,7 +109,7 @@ class Network:
             ModelError: they hold NaN or infinity.
         """
         with OnnxRuntimeRunner(self.prepared.model, ours="the prepared graph") as runner:
-            return require_sound(self.painter(faces)(runner, indices, progress, stage))
+            return require_finite_pictures(self.renderer(faces)(runner, indices, progress, stage))
 
 
 def read_network(settings: BuildSettings, embedder: Embedder, reporter: Reporter) -> Network:
@@ -119,21 +120,21 @@ def read_network(settings: BuildSettings, embedder: Embedder, reporter: Reporter
         ModelError: its pictures are random, or one sample's depends on the others of its batch; names the node.
     """
     reporter.progress("model", 0, 0)
-    model = settings.source.load(input_shapes(settings.preset, embedder.dim))
+    model = settings.source.load(list_input_shapes(settings.preset, embedder.dim))
     for note in settings.source.notes:
         reporter.note(note)
     takes = input_specs(model)
     fits = fit_inputs(settings.preset, takes, embedder.dim)
     shapes = {name: fit.shape for name, fit in fits.items()}
-    projection = projection_of(settings.preset, model)
+    projection = find_projection(settings.preset, model)
     original = Original(settings.source, model)
     if settings.noise is not None:
         noise = parse_noise(settings.noise)
-        original = without_noise(settings.source, model, noise, shapes)
-        reporter.warn(f"noise is fixed (--noise {noise}) in {', '.join(original.fixed)}, in the engine, too")
+        original = fix_original_noise(settings.source, model, noise, shapes)
+        reporter.warn(f"noise is fixed (--noise {noise}) in {', '.join(original.fixed_nodes)}, in the engine, too")
     require_no_noise(original.loaded)
     require_samples_apart(original.loaded, shapes, single=batch_of(settings.preset, takes, fits) == 1)
-    described = fitted(original.loaded, settings.preset, embedder.dim)
+    described = prepare_described(original.loaded, settings.preset, embedder.dim)
     require_batch(described, settings.batch)
     if described.dropped:
         picture = described.preset.output.name

@@ -26,7 +26,8 @@ from trt_facefusion.evaluation.accuracy.agreement import (
 )
 from trt_facefusion.evaluation.accuracy.plausible import Look
 from trt_facefusion.faces.folder import FaceSet
-from trt_facefusion.inference.original import computes_in_half, first_difference, first_mixing, require_sound
+from trt_facefusion.inference.original import computes_in_half, require_finite_pictures
+from trt_facefusion.inference.graph_difference import find_first_difference, find_first_mixing
 from trt_facefusion.model.graph import GraphView
 from trt_facefusion.model.graph.segments import activations, with_shapes
 from trt_facefusion.types import Feeds
@@ -75,8 +76,8 @@ def prove_network(
     judged = judged and len(faces.verification) > 0
     held = faces.verification if judged else faces.calibration.subset(range(min(_FEW, len(faces.calibration))))
     stage = "reference pictures" if judged else "reference"
-    with network.original.opened() as runner:
-        pictures = require_sound(network.judge_painter(held)(runner, None, reporter.progress, stage))
+    with network.original.open_runner() as runner:
+        pictures = require_finite_pictures(network.judge_renderer(held)(runner, None, reporter.progress, stage))
     agreement = hold_prepared(network, held, pictures, limits, reporter)
     look = check_looks(network, faces.calibration, settings, reporter)
     return network, Proof(agreement, limits, look, pictures if judged else None)
@@ -99,9 +100,9 @@ def require_samples_alone_decide(
     """
     feeder = network.feeder(faces)
     numbers = list(range(min(_SAMPLES, len(faces))))
-    with network.original.opened() as runner:
+    with network.original.open_runner() as runner:
         alone = feeder(numbers[:1])
-        picture = require_sound(_first_picture(network, faces, runner, alone))
+        picture = require_finite_pictures(_first_picture(network, faces, runner, alone))
         again = agreement(picture, _first_picture(network, faces, runner, alone))
         if not again.within(limits):
             raise ModelError(
@@ -117,7 +118,7 @@ def require_samples_alone_decide(
             return _run_one_at_a_time(network, settings, reporter, error)
     difference = agreement(picture, among_others)
     if not difference.within(limits):
-        node = first_mixing(network.original, alone, among, _activation_shapes(network, among))
+        node = find_first_mixing(network.original, alone, among, _activation_shapes(network, among))
         raise ModelError(
             f"{node or 'a node'} mixes the faces of a batch: a face's picture depends on those that run beside it "
             f"({difference})",
@@ -128,8 +129,8 @@ def require_samples_alone_decide(
 
 
 def _first_picture(network: Network, faces: FaceSet, runner: Infers, feeds: Feeds) -> Pictures:
-    painter = network.painter(faces)
-    pictures: Pictures = painter.feeder.preset.output.decode(runner.infer(feeds)[painter.output])
+    renderer = network.renderer(faces)
+    pictures: Pictures = renderer.feeder.preset.output.decode(runner.infer(feeds)[renderer.output])
     return pictures[:1]
 
 
@@ -176,13 +177,13 @@ def hold_prepared(
 
 def _compare(network: Network, faces: FaceSet, reference: Pictures, reporter: Reporter) -> tuple[Agreement, int]:
     """The figures, and the face that differs most."""
-    painter = network.judge_painter(faces)
-    size = painter.batch * max(_CHUNK // painter.batch, 1)
+    renderer = network.judge_renderer(faces)
+    size = renderer.batch * max(_CHUNK // renderer.batch, 1)
     parts = []
     with OnnxRuntimeRunner(network.prepared.model, ours="the prepared graph") as runner:
         for start in range(0, len(faces), size):
             numbers = range(start, min(start + size, len(faces)))
-            parts.append(measured(reference[start : numbers.stop], painter(runner, numbers)))
+            parts.append(measured(reference[start : numbers.stop], renderer(runner, numbers)))
             reporter.progress("prepared network", numbers.stop, len(faces))
     return pooled(parts), int(np.concatenate([largest for _, largest in parts]).argmax())
 
@@ -190,16 +191,16 @@ def _compare(network: Network, faces: FaceSet, reference: Pictures, reporter: Re
 def _measure_rounding(network: Network, faces: FaceSet, reference: Pictures) -> Agreement:
     """What the file's own pictures differ by when onnxruntime computes it in another order."""
     few = range(min(_FEW, len(faces)))
-    with network.original.opened(optimise=False) as runner:
-        return agreement(reference[: few.stop], network.judge_painter(faces)(runner, few))
+    with network.original.open_runner(optimise=False) as runner:
+        return agreement(reference[: few.stop], network.judge_renderer(faces)(runner, few))
 
 
 def _describe_change(
     network: Network, difference: Agreement, limits: Limits, faces: FaceSet, worst: int
 ) -> PreparationError:
-    feeds = network.judge_painter(faces).feeder([worst])
+    feeds = network.judge_renderer(faces).feeder([worst])
     try:
-        place = first_difference(network.original, network.prepared.model, feeds)
+        place = find_first_difference(network.original, network.prepared.model, feeds)
     except TrtFaceFusionError:  # the graph is too large to be taken apart: the fault is told all the same
         place = None
     node = "no single node that both know differs" if place is None else str(place)

@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from trt_facefusion.build.settings import parse_corrections
+from trt_facefusion.quantization.correction.kinds import parse_corrections
 from trt_facefusion.errors import BadInputError
 from trt_facefusion.model.export import CheckpointSource, ModelSource, OnnxSource, ReferenceSource
 from trt_facefusion.model.presets import Preset, get_preset, parse_input

@@ -62,7 +62,7 @@ class Feeder:
         """
         if self.takes:
             return fit_inputs(self.preset, self.takes, self.embedder.dim)
-        return {name: Fit(name, True, shape) for name, shape in input_shapes(self.preset, self.embedder.dim).items()}
+        return {name: Fit(name, True, shape) for name, shape in list_input_shapes(self.preset, self.embedder.dim).items()}
 
     @cached_property
     def _crops(self) -> Mapping[tuple[str, int], Any]:
@@ -97,7 +97,7 @@ class Feeder:
         return spec.encode(crops[chosen] if source is None or spec.shows(TARGET) else source, source)
 
 
-def projection_of(preset: Preset, model: onnx.ModelProto) -> NDArray[np.float32] | None:
+def find_projection(preset: Preset, model: onnx.ModelProto) -> NDArray[np.float32] | None:
     """The matrix that ``preset`` wants from the *original* model (graph optimisers drop it, since no node uses it)."""
     wanted = preset.embedding.projection if preset.embedding else None
     if wanted is None:
@@ -111,7 +111,7 @@ def projection_of(preset: Preset, model: onnx.ModelProto) -> NDArray[np.float32]
     )
 
 
-def input_shapes(preset: Preset, embedding_dim: int) -> dict[str, tuple[int, ...]]:
+def list_input_shapes(preset: Preset, embedding_dim: int) -> dict[str, tuple[int, ...]]:
     """Shape of every described input, without batch axis, where no file says how it takes fixed values."""
     shapes: dict[str, tuple[int, ...]] = {}
     for spec in preset.inputs:
@@ -124,7 +124,7 @@ def input_shapes(preset: Preset, embedding_dim: int) -> dict[str, tuple[int, ...
     return shapes
 
 
-def picture_output(preset: Preset, outputs: Sequence[TensorSpec]) -> str:
+def find_picture_output(preset: Preset, outputs: Sequence[TensorSpec]) -> str:
     """The name of the output that is a picture.
 
     Raises:
@@ -135,7 +135,7 @@ def picture_output(preset: Preset, outputs: Sequence[TensorSpec]) -> str:
 
 
 @dataclass(frozen=True)
-class Painter:
+class PictureRenderer:
     """Runs a model on a feeder's faces, ``batch`` samples at a time, and decodes the pictures."""
 
     feeder: Feeder

@@ -110,7 +110,7 @@ class Original:
         return OnnxRuntimeRunner(_with_outputs(self.whole(), tapped), optimise=optimise)
 
 
-def without_noise(
+def fix_original_noise(
     source: ModelSource, loaded: onnx.ModelProto, noise: Noise, shapes: Mapping[str, Sequence[int]]
 ) -> Original:
     """The network with its noise fixed; a seeded generator gives each sample of a batch the same noise.
@@ -182,7 +182,7 @@ class _Torch:
 
 
 @dataclass(frozen=True)
-class Difference:
+class NodeDifference:
     """The first node, in the order of the original graph, whose result is not what it was.
 
     ``share`` is the largest difference over the largest value; None where the shapes or types differ.
@@ -198,7 +198,7 @@ class Difference:
         return f"node {self.node!r} ({self.op}) is the first whose result differs, {how}"
 
 
-def first_difference(original: Original, prepared: onnx.ModelProto, feeds: Feeds) -> Difference | None:
+def find_first_difference(original: Original, prepared: onnx.ModelProto, feeds: Feeds) -> NodeDifference | None:
     """The node at which preparing a graph went wrong, found by the tensors that both graphs name.
 
     None where no common tensor differs: then the difference enters between the last of them and the output.
@@ -215,7 +215,7 @@ def first_difference(original: Original, prepared: onnx.ModelProto, feeds: Feeds
             share = _share(was[name], now[name])
             if share is None or not share <= _DIFFERENT:
                 node = _changed(original.loaded.graph, nodes[name], set(nodes))
-                return Difference(node.name or name, node.op_type, name, share)
+                return NodeDifference(node.name or name, node.op_type, name, share)
     return None
 
 
@@ -238,7 +238,7 @@ def _reads(node: onnx.NodeProto, maker: Mapping[str, onnx.NodeProto]) -> list[st
     return [name for name in node.input if name in maker]
 
 
-def first_mixing(original: Original, alone: Feeds, among: Feeds, sizes: Mapping[str, Sequence[int]]) -> str | None:
+def find_first_mixing(original: Original, alone: Feeds, among: Feeds, sizes: Mapping[str, Sequence[int]]) -> str | None:
     """The first node (in graph order) whose result for the first sample depends on the others of the batch.
 
     Args:
@@ -296,7 +296,7 @@ def computes_in_half(model: onnx.ModelProto) -> bool:
     return TensorProto.FLOAT16 in kinds or TensorProto.FLOAT16 in casts
 
 
-def require_sound(pictures: NDArray[np.float32]) -> NDArray[np.float32]:
+def require_finite_pictures(pictures: NDArray[np.float32]) -> NDArray[np.float32]:
     """``pictures``; raises `ModelError` where the network itself gives NaN or infinity."""
     if not np.isfinite(pictures).all():
         raise ModelError(

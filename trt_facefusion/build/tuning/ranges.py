@@ -15,29 +15,22 @@ import onnxruntime
 from trt_facefusion.build.effort import FULL
 from trt_facefusion.build.inputs import BuildInputs
 from trt_facefusion.build.job import VALUES_OF
-from trt_facefusion.build.settings import CHANNELS, BuildSettings, parse_corrections
+from trt_facefusion.build.settings import BuildSettings
+from trt_facefusion.quantization.correction.kinds import CHANNEL_CORRECTIONS, parse_corrections
 from trt_facefusion.build.tuning.thresholds import affines_of, choose, with_aliases
 from trt_facefusion.errors import CalibrationCacheError, StoreError
 from trt_facefusion.model.graph import GraphView
 from trt_facefusion.model.presets import Preset
-from trt_facefusion.quantization.calibration.cache import (
-    Calibration,
-    Stale,
-    beside,
-    cache_path,
-    load,
-    load_named,
-    save_as,
-)
-from trt_facefusion.quantization.calibration.channels import TAIL, ChannelRanges, channel_ranges, glance
+from trt_facefusion.quantization.calibration.cache import Calibration, StaleCalibration, cache_path, load, load_description, load_named, save_as
+from trt_facefusion.quantization.calibration.channels import ChannelRanges, TAIL, measure_channel_ranges, sample_ranges
 from trt_facefusion.quantization.calibration.collect import collect
-from trt_facefusion.quantization.calibration.compare import fit
+from trt_facefusion.quantization.calibration.compare import assign_ranges
 from trt_facefusion.quantization.calibration.histogram import Histogram
 from trt_facefusion.quantization.calibration.reader import Batches
-from trt_facefusion.quantization.calibration.resume import Checkpoint
+from trt_facefusion.quantization.calibration.resume import CalibrationCheckpoint
 from trt_facefusion.quantization.calibration.table import CalibrationTable
 from trt_facefusion.quantization.correction.channel_affine import Affines, equalised_name
-from trt_facefusion.quantization.lowering.equalise import affines, candidates, scaled_by
+from trt_facefusion.quantization.lowering.equalise import find_channel_affines, find_equalisable, make_scaled_tensors
 from trt_facefusion.quantization.precision import Seen, plan_by_rules, quantisable
 from trt_facefusion.sampling import spread
 from trt_facefusion.types import Precision, Progress, silent
@@ -185,7 +178,7 @@ def calibrate(inputs: BuildInputs) -> Observations:
     aliases = tensors_to_watch(inputs.view)[1]
     path = inputs.settings.table
     if path is not None:
-        description = beside(path)
+        description = load_description(path)
         affines = {} if description is None else affines_of(description)
         return Observations(aliases, None, _read_named(inputs, path, affines), affines)
     calibration = _cached_or_collected(inputs)
@@ -230,7 +223,7 @@ def _count_shifted(affines: Affines) -> int:
 def _read_named(inputs: BuildInputs, path: Path, affines: Affines) -> CalibrationTable:
     """The named table in this model's names; tensors without a range are told, and cost their readers INT8."""
     table = load_named(path, model_digest=inputs.view.digest)
-    found = fit(table, inputs.view)
+    found = assign_ranges(table, inputs.view)
     require_int8(inputs.view, found.amax, path)
     if table.zeros:
         inputs.reporter.note(
@@ -274,7 +267,7 @@ def _cached_or_collected(inputs: BuildInputs) -> Calibration:
         _explain(inputs, found)
     batches = Batches(inputs.network.feeder(faces), len(faces), inputs.network.smallest_batch)
     few = faces.subset(spread(len(faces), looked))
-    histograms, by_tensor = counted(
+    histograms, by_tensor = collect_histograms(
         inputs.view,
         Batches(inputs.network.feeder(few), len(few), inputs.network.smallest_batch),
         batches,
@@ -295,7 +288,7 @@ def _cached_or_collected(inputs: BuildInputs) -> Calibration:
     )
 
 
-def counted(
+def collect_histograms(
     view: GraphView,
     few: Batches,
     every: Batches,
@@ -303,7 +296,7 @@ def counted(
     *,
     threads: int | None = None,
     progress: Progress = silent,
-    checkpoint: Callable[..., Checkpoint] | None = None,
+    checkpoint: Callable[..., CalibrationCheckpoint] | None = None,
 ) -> tuple[dict[str, Histogram], Affines]:
     """Histograms of every float tensor, in the order of the graph, and what channels go through.
 
@@ -323,11 +316,11 @@ def counted(
         BadInputError, ModelError: as `collect`.
     """
     watched, aliases = tensors_to_watch(view)
-    wanted = list(candidates(view)) if channels != "none" else []
+    wanted = list(find_equalisable(view)) if channels != "none" else []
     read = {aliases.get(name, name) for name in read_by_int8(view)} | set(view.output_names)
-    looked, ranges = glance(view.model, [name for name in watched if name not in read], wanted, few, progress=progress)
-    found = affines(view, ranges, shift=channels == "shift")
-    scaled = scaled_by(found)
+    looked, ranges = sample_ranges(view.model, [name for name in watched if name not in read], wanted, few, progress=progress)
+    found = find_channel_affines(view, ranges, shift=channels == "shift")
+    scaled = make_scaled_tensors(found)
     tensors = [*(name for name in watched if name in read), *(name for name in found if name not in watched)]
     parts = [tensors, [[name, made.factors.tolist(), made.offsets.tolist()] for name, made in scaled.items()]]
     state = None if checkpoint is None else checkpoint(*parts)
@@ -339,7 +332,7 @@ def counted(
 def _channels(inputs: BuildInputs) -> str:
     """What channels go through before they are quantised: ``shift``, ``equalise`` or ``none``."""
     wanted = parse_corrections(inputs.settings.corrections)
-    return next((kind for kind in reversed(CHANNELS) if wanted is None or kind in wanted), "none")
+    return next((kind for kind in reversed(CHANNEL_CORRECTIONS) if wanted is None or kind in wanted), "none")
 
 
 def seen_channels(inputs: BuildInputs, tensors: list[str], count: int, tail: float = TAIL) -> dict[str, ChannelRanges]:
@@ -347,14 +340,14 @@ def seen_channels(inputs: BuildInputs, tensors: list[str], count: int, tail: flo
     faces = inputs.faces.calibration
     few = faces.subset(spread(len(faces), count))
     batches = Batches(inputs.network.feeder(few), len(few), inputs.network.smallest_batch)
-    return channel_ranges(inputs.network.prepared.model, tensors, batches, tail=tail, progress=inputs.reporter.progress)
+    return measure_channel_ranges(inputs.network.prepared.model, tensors, batches, tail=tail, progress=inputs.reporter.progress)
 
 
-def _checkpoint(inputs: BuildInputs, parts: list[Any]) -> Checkpoint:
+def _checkpoint(inputs: BuildInputs, parts: list[Any]) -> CalibrationCheckpoint:
     """The state of this very pass: the same numbers come only from the same library on as many cores."""
     digest = inputs.view.digest
     known = {"model": digest, "parts": parts, "runs": f"{onnxruntime.__version__} on {os.cpu_count()}"}
-    checkpoint = Checkpoint(partial_path(table_path(inputs)), known)
+    checkpoint = CalibrationCheckpoint(partial_path(table_path(inputs)), known)
     done, _ = checkpoint.load()
     if done:
         faces = done * inputs.network.smallest_batch
@@ -362,6 +355,6 @@ def _checkpoint(inputs: BuildInputs, parts: list[Any]) -> Checkpoint:
     return checkpoint
 
 
-def _explain(inputs: BuildInputs, stale: Stale) -> None:
+def _explain(inputs: BuildInputs, stale: StaleCalibration) -> None:
     if "not been calibrated yet" not in stale.reason:
         inputs.reporter.note(f"calibrating anew: {stale.reason}")

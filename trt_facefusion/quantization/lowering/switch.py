@@ -20,7 +20,7 @@ SWITCHES = "precision_switches"
 """Input of a switched model: bool [G], one for each group; True takes the lowered nodes."""
 
 
-def switched(view: GraphView, lowered: onnx.ModelProto, groups: Sequence[Sequence[str]]) -> onnx.ModelProto:
+def add_switches(view: GraphView, lowered: onnx.ModelProto, groups: Sequence[Sequence[str]]) -> onnx.ModelProto:
     """``view``'s model with the nodes of ``groups`` as they are or as they are in ``lowered``.
 
     ``lowered`` is the same model with all of them lowered, computing in FP32 elsewhere (`lower` with ``base`` FP32).
