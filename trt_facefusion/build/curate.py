@@ -14,8 +14,8 @@ from trt_facefusion.faces.curation.select import Selection, select
 from trt_facefusion.faces.curation.survey import Survey, survey
 from trt_facefusion.faces.embedder import ArcFaceEmbedder, DlibEmbedder, Embedder
 from trt_facefusion.faces.folder import require_enough
-from trt_facefusion.inference.described import fitted
-from trt_facefusion.inference.feeder import Feeder, input_shapes, projection_of
+from trt_facefusion.inference.described import prepare_described
+from trt_facefusion.inference.feeder import Feeder, find_projection, list_input_shapes
 from trt_facefusion.model.export import ModelSource
 from trt_facefusion.model.presets import Preset
 from trt_facefusion.types import Progress, silent
@@ -77,9 +77,9 @@ def curated(
     prepared = projection = None
     template, size = TEMPLATE, SIZE
     if generator is not None:  # a model that does not fit is told before photos are read
-        model = generator.source.load(input_shapes(generator.preset, embedder.dim))
-        prepared = fitted(model, generator.preset, embedder.dim).prepared
-        projection = projection_of(generator.preset, model)
+        model = generator.source.load(list_input_shapes(generator.preset, embedder.dim))
+        prepared = prepare_described(model, generator.preset, embedder.dim).prepared
+        projection = find_projection(generator.preset, model)
         template, size = generator.preset.crops[0]
     found = survey(folder, embedder=embedder, template=template, size=size, aligned=aligned, progress=progress)
     require_enough(found.faces, LEAST_FACES)

@@ -340,7 +340,11 @@ def _manifest(
                 "calibration": _calibration(attempts) if needs_table else {},
                 "limits": asdict(attempts.gate(precision)),
                 "looks": context.look.as_dict(),
-                **({} if s.noise is None else {"noise": {"fixed": s.noise, "nodes": list(context.original.fixed)}}),
+                **(
+                    {}
+                    if s.noise is None
+                    else {"noise": {"fixed": s.noise, "nodes": list(context.original.fixed_nodes)}}
+                ),
                 "effort": context.cost.record(),
                 "repairs": [asdict(repair) for repair in made.repairs],
                 **({} if made.recalibration is None else {"recalibration": made.recalibration}),

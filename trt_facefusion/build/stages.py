@@ -26,11 +26,11 @@ from trt_facefusion.evaluation.accuracy.judge import Accuracy, judge
 from trt_facefusion.evaluation.accuracy.perceptual import PerceptualDistance
 from trt_facefusion.inference.original import computes_in_half
 from trt_facefusion.model.messages import serialised
-from trt_facefusion.quantization.calibration import Batches, compare
+from trt_facefusion.quantization.calibration import Batches, compare_tables
 from trt_facefusion.quantization.calibration.cache import cache_path, load_named
 from trt_facefusion.quantization.calibration.table import CalibrationTable
 from trt_facefusion.quantization.lowering import lower
-from trt_facefusion.quantization.lowering.equalise import equalised, ranges_between
+from trt_facefusion.quantization.lowering.equalise import equalise_model, find_added_ranges
 from trt_facefusion.quantization.precision import Plan, plan_by_rules, read_plan
 from trt_facefusion.types import Precision
 
@@ -134,8 +134,8 @@ class Attempts:
         int8 = plan.names(Precision.INT8)
         table = self.ranges.table if int8 else None
         if table is not None and (self.ranges.affines or self.correcting.of(plan)):
-            model = equalised(context.view, int8, self.ranges.affines, self.correcting.of(plan))
-            added = ranges_between(context.view, int8, self.ranges.affines, table)
+            model = equalise_model(context.view, int8, self.ranges.affines, self.correcting.of(plan))
+            added = find_added_ranges(context.view, int8, self.ranges.affines, table)
             table = CalibrationTable({**table, **added}, table.header)
             precisions |= {
                 node.name: Precision.FP16 for node in model.graph.node if node.name not in context.view.nodes
@@ -171,7 +171,7 @@ class Attempts:
         """Say where TensorRT's own calibration differs most from ours; all of it for the manifest."""
         if engine.calibration is None:
             return None
-        found = compare(self.ranges.table, engine.calibration)
+        found = compare_tables(self.ranges.table, engine.calibration)
         shown = ", ".join(f"{change.name} x{change.ratio:.3g}" for change in found.changes[:_SHOWN])
         self.context.note(
             f"TensorRT calibrated {len(engine.calibration)} tensors itself; it differs most from our table in {shown}. "
@@ -343,7 +343,7 @@ class Attempts:
         faces = context.faces[1]
         reference = context.reference
         with self.stand_in(typed, f"the lowered {precision.value} graph") as runner:
-            pictures = context.judge_painter(faces)(runner, None, context.progress, f"verify {precision.value}")
+            pictures = context.judge_renderer(faces)(runner, None, context.progress, f"verify {precision.value}")
         context.progress(f"judge {precision.value}", 0, 0)
         accuracy = judge(
             reference,

@@ -19,14 +19,14 @@ from trt_facefusion.model.export import OnnxSource, model_digest
 from trt_facefusion.model.graph import GraphView, input_specs, prepare
 from trt_facefusion.model.messages import serialised
 from trt_facefusion.quantization.calibration import (
+    AssignedRanges,
     Calibration,
     CalibrationTable,
-    Comparison,
-    Fit,
     Histogram,
-    beside,
-    compare,
-    fit,
+    TableComparison,
+    assign_ranges,
+    compare_tables,
+    load_description,
 )
 from trt_facefusion.quantization.calibration.cache import load_named
 from trt_facefusion.quantization.correction.channel_affine import equalised_name
@@ -52,7 +52,7 @@ def show_command(
 ) -> None:
     """Show every tensor's range and, where the cache is ours, why, and histograms with the thresholds of all rules."""
     table = CalibrationTable.read(cache)
-    calibration = beside(cache)
+    calibration = load_description(cache)
     drawn = _drawn(cache, calibration, tensors or [], worst)
     if as_json:
         console.print_json(_show_dict(cache, table, calibration, drawn))
@@ -144,7 +144,7 @@ def diff_command(
     as_json: options.AsJson = False,
 ) -> None:
     """Compare two caches tensor by tensor, the largest change first."""
-    found = compare(CalibrationTable.read(first), CalibrationTable.read(second))
+    found = compare_tables(CalibrationTable.read(first), CalibrationTable.read(second))
     if as_json:
         console.print_json(_diff_dict(found))
         return
@@ -167,7 +167,7 @@ def diff_command(
     _lines(summary, _named("only in the first", found.only_first), _named("only in the second", found.only_second))
 
 
-def _diff_dict(found: Comparison) -> dict[str, Any]:
+def _diff_dict(found: TableComparison) -> dict[str, Any]:
     rows = [{"name": c.name, "first": c.first, "second": c.second, "ratio": c.ratio} for c in found.changes]
     return {
         "schema": 1,
@@ -198,10 +198,12 @@ def convert_command(
     source = OnnxSource(onnx)
     view = _prepared(source)
     table = load_named(cache, model_digest=model_digest(view.model))
-    calibration = beside(cache)
+    calibration = load_description(cache)
     affines = {} if calibration is None else affines_of(calibration)
     divided = {name: table[name] for name in map(equalised_name, affines) if name in table}
-    found = fit(CalibrationTable({n: amax for n, amax in table.items() if n not in divided}, table.header), view)
+    found = assign_ranges(
+        CalibrationTable({n: amax for n, amax in table.items() if n not in divided}, table.header), view
+    )
     require_int8(view, found.amax, cache)
     plan: Plan | None = None
     if output.suffix == ".onnx":
@@ -226,7 +228,7 @@ def _prepared(source: OnnxSource) -> GraphView:
     return GraphView(prepare(source.model, shapes).model)
 
 
-def _report(output: Path, found: Fit, plan: Plan | None, *, as_json: bool) -> None:
+def _report(output: Path, found: AssignedRanges, plan: Plan | None, *, as_json: bool) -> None:
     without = [node.name for node in plan.nodes if "no range for" in node.reason] if plan is not None else []
     int8: Optional[int] = len(plan.names(Precision.INT8)) if plan is not None else None
     if as_json:

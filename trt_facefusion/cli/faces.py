@@ -114,7 +114,7 @@ def curate(
     gives the sheet as a PNG, too; in the folder itself a picture would count as a photo.
     """
     from trt_facefusion.build.curate import curated
-    from trt_facefusion.report.selection import check_output, facts, save_selection
+    from trt_facefusion.report.selection import check_output, collect_facts, save_selection
 
     check_output(output, folder, force)
     generator = _generator(onnx, preset, inputs or [], embedder, picture)
@@ -124,7 +124,7 @@ def curate(
             note(f"warning: only {len(result.selection.chosen)} photos are fit, {count} were asked for")
         save_selection(result, folder, output, link=link)
     if as_json:
-        console.print_json(facts(result) | {"folder": str(output)})
+        console.print_json(collect_facts(result) | {"folder": str(output)})
     else:
         _show_selection(result, output)
 
@@ -202,12 +202,14 @@ def _by_name(found: Survey) -> list[Photo]:
 
 
 def _write_sheet(target: Path, title: str, subtitle: str, found: Survey, covered: Coverage) -> list[Path]:
-    from trt_facefusion.report.contact_sheet import Sheet, html, png
+    from trt_facefusion.report.contact_sheet import ContactSheet, render_html, render_png
 
-    sheet = Sheet(title, subtitle, found.photos, found.chips, covered)
+    sheet = ContactSheet(title, subtitle, found.photos, found.chips, covered)
     stem = target.with_suffix("") if target.suffix.lower() in {".html", ".png"} else target
     files = [stem.with_name(stem.name + suffix) for suffix in (".html", ".png")]
-    for file, data in zip(files, (html(sheet).encode(errors="backslashreplace"), png(sheet)), strict=True):
+    for file, data in zip(
+        files, (render_html(sheet).encode(errors="backslashreplace"), render_png(sheet)), strict=True
+    ):
         write_atomic(file, data, "--sheet")
     return files
 

@@ -17,7 +17,7 @@ from trt_facefusion.types import BatchRange
 
 
 @dataclass(frozen=True)
-class Fitted:
+class DescribedModel:
     """A prepared model; ``preset`` is the description, settled on the output that is the picture.
 
     ``dropped`` are the file's other outputs, which the engine does not have.
@@ -28,7 +28,7 @@ class Fitted:
     dropped: tuple[str, ...]
 
 
-def fitted(model: onnx.ModelProto, preset: Preset, embedding: int) -> Fitted:
+def prepare_described(model: onnx.ModelProto, preset: Preset, embedding: int) -> DescribedModel:
     """Prepare ``model`` for what ``preset`` describes; ``embedding`` is the length of the embedder's vectors.
 
     Only the picture and its masks are kept of several outputs, before anything else is done to the graph.
@@ -37,23 +37,23 @@ def fitted(model: onnx.ModelProto, preset: Preset, embedding: int) -> Fitted:
         BadInputError: an input is not what its description says, or nothing says which output is the picture.
         ModelError: as `prepare`, or no output is a picture.
     """
-    takes = input_specs(model)
-    shapes = described_shapes(model, preset, embedding)
-    batch = batch_of(preset, takes, fit_inputs(preset, takes, embedding))
-    known = known_outputs(model, shapes, batch) if len(model.graph.output) > 1 else None
-    wanted = None
-    if known is not None:
-        wanted = kept_outputs(picture_of(preset.output, known, known=preset.known), known)
-    prepared = prepare(model, shapes, batch=batch, outputs=wanted)
+    model_inputs = input_specs(model)
+    shapes = fit_input_shapes(model, preset, embedding)
+    batch = batch_of(preset, model_inputs, fit_inputs(preset, model_inputs, embedding))
+    file_outputs = known_outputs(model, shapes, batch) if len(model.graph.output) > 1 else None
+    picture_and_masks = None
+    if file_outputs is not None:
+        picture_and_masks = kept_outputs(picture_of(preset.output, file_outputs, known=preset.known), file_outputs)
+    prepared = prepare(model, shapes, batch=batch, outputs=picture_and_masks)
     picture = picture_of(preset.output, prepared.outputs, known=preset.known)
-    kept = kept_outputs(picture, prepared.outputs)
-    if len(kept) < len(prepared.outputs):
-        prepared = prepare(model, shapes, batch=batch, outputs=kept)
-    dropped = tuple(value.name for value in model.graph.output if value.name not in kept)
-    return Fitted(prepared, replace(preset, output=picture), dropped)
+    picture_and_masks = kept_outputs(picture, prepared.outputs)
+    if len(picture_and_masks) < len(prepared.outputs):
+        prepared = prepare(model, shapes, batch=batch, outputs=picture_and_masks)
+    dropped = tuple(value.name for value in model.graph.output if value.name not in picture_and_masks)
+    return DescribedModel(prepared, replace(preset, output=picture), dropped)
 
 
-def described_shapes(model: onnx.ModelProto, preset: Preset, embedding: int) -> dict[str, tuple[int, ...]]:
+def fit_input_shapes(model: onnx.ModelProto, preset: Preset, embedding: int) -> dict[str, tuple[int, ...]]:
     """The shape of every input: of one sample where it has a batch axis, else of the whole.
 
     Raises:
@@ -70,12 +70,12 @@ def require_templates(preset: Preset) -> None:
             raise BadInputError(f"there is no crop template {template!r}", f"use one of {', '.join(TEMPLATES)}")
 
 
-def require_batch(fitted: Fitted, batch: BatchRange) -> None:
+def require_batch(described: DescribedModel, batch: BatchRange) -> None:
     """Raise `BadInputError` if the model cannot be built for ``batch``."""
-    prepared = fitted.prepared
+    prepared = described.prepared
     if prepared.dynamic_batch or {batch.min, batch.max} == {prepared.fixed_batch}:
         return
-    of_faces = [spec.name for spec in fitted.preset.inputs if isinstance(spec, ImageInput | EmbeddingInput)]
+    of_faces = [spec.name for spec in described.preset.inputs if isinstance(spec, ImageInput | EmbeddingInput)]
     single = [name for name in of_faces if name in prepared.unbatched]
     why = f" ({', '.join(single)} has no batch axis)" if single and prepared.fixed_batch == 1 else ""
     raise BadInputError(

@@ -16,8 +16,8 @@ from trt_facefusion.faces.crops import Crops
 from trt_facefusion.faces.curation.coverage import Coverage, Finding, Row
 from trt_facefusion.faces.curation.facets import AXES, facets
 from trt_facefusion.faces.curation.survey import Photo
-from trt_facefusion.report.images import data_uri
-from trt_facefusion.report.pages import templates
+from trt_facefusion.report.images import encode_data_uri
+from trt_facefusion.report.pages import load_templates
 from trt_facefusion.sampling import spread
 from trt_facefusion.text import printable
 
@@ -37,7 +37,7 @@ MOST_SHOWN = 600
 
 
 @dataclass(frozen=True)
-class Sheet:
+class ContactSheet:
     """What is shown: ``chips`` [N,128,128,3] uint8 of ``photos``, their coverage, a title and a line below it."""
 
     title: str
@@ -48,16 +48,16 @@ class Sheet:
 
     def cells(self) -> dict[tuple[str, str], list[int]]:
         """Photos by light and pose, each cell from dark to light skin; photos of unknown pose are in none."""
-        found: dict[tuple[str, str], list[int]] = {(row, column): [] for row in ROWS for column in COLUMNS}
+        members_of: dict[tuple[str, str], list[int]] = {(row, column): [] for row in ROWS for column in COLUMNS}
         for index, photo in enumerate(self.photos):
             place = facets(photo)
             if "pose" in place:
                 pose = place["pose"]
                 side = "right" if photo.pose is not None and photo.pose.yaw > 0 else "left"
-                found[place["light"], f"{pose} {side}" if pose == "profile" else pose].append(index)
-        for members in found.values():
+                members_of[place["light"], f"{pose} {side}" if pose == "profile" else pose].append(index)
+        for members in members_of.values():
             members.sort(key=lambda index: (_tone(self.photos[index]), self.photos[index].digest))
-        return found
+        return members_of
 
 
 def _tone(photo: Photo) -> float:
@@ -69,17 +69,17 @@ def _spread(members: Sequence[int], most: int) -> list[int]:
     return [members[place] for place in spread(len(members), most)]
 
 
-def html(sheet: Sheet) -> str:
+def render_html(sheet: ContactSheet) -> str:
     """The sheet as a page in which nothing is loaded from outside."""
-    thumbs = {index: data_uri(_thumb(sheet.chips[index])) for index in _shown(sheet)}
+    thumbs = {index: encode_data_uri(_thumb(sheet.chips[index])) for index in _shown(sheet)}
     return (
-        templates()
+        load_templates()
         .get_template("contact_sheet.html")
         .render(
             sheet=sheet,
             columns=COLUMNS,
             rows=ROWS,
-            cells={place: (len(found), _spread(found, _CELL_FACES)) for place, found in sheet.cells().items()},
+            cells={place: (len(members), _spread(members, _CELL_FACES)) for place, members in sheet.cells().items()},
             thumbs=thumbs,
             axes=[_bars(name, list(rows)) for name, rows in groupby(sheet.coverage.rows, key=lambda row: row.axis)],
             groups=_groups(sheet, set(thumbs)),
@@ -88,8 +88,8 @@ def html(sheet: Sheet) -> str:
     )
 
 
-def _shown(sheet: Sheet) -> set[int]:
-    in_cells = {index for found in sheet.cells().values() for index in _spread(found, _CELL_FACES)}
+def _shown(sheet: ContactSheet) -> set[int]:
+    in_cells = {index for members in sheet.cells().values() for index in _spread(members, _CELL_FACES)}
     return in_cells | set(_spread(range(len(sheet.photos)), MOST_SHOWN))
 
 
@@ -97,13 +97,13 @@ def _bars(name: str, rows: Sequence[Row]) -> dict[str, Any]:
     return {"title": AXES[name].title, "rows": [row for row in rows if row.bin != "other"]}
 
 
-def _groups(sheet: Sheet, shown: set[int]) -> list[dict[str, Any]]:
+def _groups(sheet: ContactSheet, shown: set[int]) -> list[dict[str, Any]]:
     """All shown photos by pose, each group from dark to bright light."""
     poses = {**AXES["pose"].bins, "": "faces of unknown pose"}
     members: dict[str, list[int]] = {key: [] for key in poses}
     for index in sorted(shown, key=lambda index: sheet.photos[index].exposure.lightness):
         members[facets(sheet.photos[index]).get("pose", "")].append(index)
-    return [{"title": poses[key], "members": found} for key, found in members.items() if found]
+    return [{"title": poses[key], "members": group} for key, group in members.items() if group]
 
 
 def _thumb(chip: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -116,7 +116,7 @@ _CELL_W, _CELL_H = _CELL_COLUMNS * _THUMB_PX + 8, _CELL_ROWS * _THUMB_PX + 30
 _LINES = 14
 
 
-def png(sheet: Sheet) -> bytes:
+def render_png(sheet: ContactSheet) -> bytes:
     """The sheet as a picture: light down, pose across, up to 12 faces a cell, and the gaps in words."""
     width = 2 * _EDGE + _LABEL + len(COLUMNS) * (_CELL_W + _GAP)
     top = 104

@@ -10,22 +10,24 @@ from trt_facefusion.build.report_data import RunRecord
 from trt_facefusion.build.report_facts import EngineFacts, Limits, RunFacts, TensorFacts
 from trt_facefusion.engine.store.manifest import CalibrationRecord, Fallback
 from trt_facefusion.report import charts
-from trt_facefusion.report.images import amplification, data_uri, difference
-from trt_facefusion.report.pages import templates
+from trt_facefusion.report.images import amplify_difference, choose_amplification, encode_data_uri
+from trt_facefusion.report.pages import load_templates
 from trt_facefusion.report.svg import dumps
 
 _COLUMNS = {"reference": "FP32", "fp16": "FP16", "int8": "INT8"}
 _EXACT_DB = 100.0
 
 
-def render(record: RunRecord) -> str:
+def render_page(record: RunRecord) -> str:
     """The page as HTML; pictures, charts and styles are inside of it."""
     facts = record.shown
-    environment = templates()
+    environment = load_templates()
     environment.filters |= {"size": _size, "percent": _percent, "number": _number}
     searches = [engine.search for engine in facts.engines if engine.search is not None]
     search = searches[0] if searches else None
-    front = dumps(charts.pareto([asdict(p) for p in search.points])) if search is not None and search.points else None
+    front = (
+        dumps(charts.draw_pareto([asdict(p) for p in search.points])) if search is not None and search.points else None
+    )
     return environment.get_template("page.html").render(
         run=facts,
         engines=[_engine(engine, facts) for engine in facts.engines],
@@ -61,13 +63,13 @@ def _allowed(limits: Limits | None) -> dict[str, str]:
     """The limits behind a verdict, by the name of their figure; nothing where none was set or they are not known."""
     if limits is None:
         return {}
-    found = {
+    limit_of = {
         "ssim_drop": (limits.max_ssim_drop, _percent, "at most"),
         "ssim_drop_worst": (limits.max_ssim_drop_worst, _percent, "at most"),
         "perceptual": (limits.max_perceptual, _number, "at most"),
         "identity_cosine": (limits.min_identity, _number, "at least"),
     }
-    return {name: f"{word} {write(value)}" for name, (value, write, word) in found.items() if value is not None}
+    return {name: f"{word} {write(value)}" for name, (value, write, word) in limit_of.items() if value is not None}
 
 
 def _fallbacks(engines: Sequence[EngineFacts]) -> list[Fallback]:
@@ -84,7 +86,7 @@ def _plan(engines: Sequence[EngineFacts]) -> dict[str, Any] | None:
     layers = [row | {"share": row["macs"] / total} for row in rows if row["macs"]]
     return {
         "precision": planned[0].manifest.precision,
-        "strip": dumps(charts.strip(rows)),
+        "strip": dumps(charts.draw_plan_strip(rows)),
         "layers": layers,
         "others": len(rows) - len(layers),
     }
@@ -92,7 +94,7 @@ def _plan(engines: Sequence[EngineFacts]) -> dict[str, Any] | None:
 
 def _tensor(tensor: TensorFacts) -> dict[str, Any]:
     label = f"Histogram of {tensor.name}: amax {tensor.amax:.4g} of {tensor.limit:.4g}"
-    return {**asdict(tensor), "chart": dumps(charts.histogram(tensor.counts, tensor.limit, tensor.amax, label))}
+    return {**asdict(tensor), "chart": dumps(charts.draw_histogram(tensor.counts, tensor.limit, tensor.amax, label))}
 
 
 def _gallery(record: RunRecord, facts: RunFacts) -> dict[str, Any] | None:
@@ -101,15 +103,15 @@ def _gallery(record: RunRecord, facts: RunFacts) -> dict[str, Any] | None:
         return None
     columns = {name: title for name, title in _COLUMNS.items() if name in pictures}
     apart = [name for name in ("fp16", "int8") if name in pictures]
-    factor = amplification(pictures["reference"], [pictures[name] for name in apart]) if apart else 1
-    given = {"identity": "source", "target": "target"} if facts.swaps else {"target": "target"}
+    factor = choose_amplification(pictures["reference"], [pictures[name] for name in apart]) if apart else 1
+    inputs = {"identity": "source", "target": "target"} if facts.swaps else {"target": "target"}
     faces = []
     for index, file in enumerate(described.faces):
-        shown = [(title, data_uri(pictures[name][index])) for title, name in given.items()]
-        shown += [(title, data_uri(pictures[name][index])) for name, title in columns.items()]
+        shown = [(title, encode_data_uri(pictures[name][index])) for title, name in inputs.items()]
+        shown += [(title, encode_data_uri(pictures[name][index])) for name, title in columns.items()]
         for name in apart:
-            map_ = difference(pictures["reference"][index], pictures[name][index], factor)
-            shown.append((f"FP32 \u2212 {_COLUMNS[name]}, \u00d7{factor}", data_uri(map_)))
+            map_ = amplify_difference(pictures["reference"][index], pictures[name][index], factor)
+            shown.append((f"FP32 \u2212 {_COLUMNS[name]}, \u00d7{factor}", encode_data_uri(map_)))
         drops = {_COLUMNS[name]: described.ssim_drop[name][index] for name in apart}
         faces.append({"file": file, "pictures": shown, "drops": drops})
     return {"worst": faces[: described.worst], "ordinary": faces[described.worst :], "factor": factor}

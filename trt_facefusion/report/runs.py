@@ -8,7 +8,7 @@ from trt_facefusion.build.report_data import FACTS, RunRecord
 from trt_facefusion.engine.store.atomic import commit_folder
 from trt_facefusion.engine.store.store import safe_name
 from trt_facefusion.errors import BadInputError
-from trt_facefusion.report.page import render
+from trt_facefusion.report.page import render_page
 from trt_facefusion.storage.files import write_synced
 from trt_facefusion.storage.leftovers import sweep_once
 
@@ -22,11 +22,11 @@ def save_run(record: RunRecord, root: Path) -> Path:
         StoreError: the folder cannot be written.
     """
     time = str(record.facts["created"]).partition("+")[0].replace(":", "").replace("T", "-")
-    wanted = root / _model(record) / time
-    final, number = wanted, 2
+    by_time = root / _model(record) / time
+    final, number = by_time, 2
     while final.exists():
-        final, number = wanted.with_name(f"{wanted.name}-{number}"), number + 1
-    page = render(record).encode()
+        final, number = by_time.with_name(f"{by_time.name}-{number}"), number + 1
+    page = render_page(record).encode()
     for folder in (root, *(path for path in root.glob("*") if path.is_dir())):
         sweep_once(folder)  # what a killed build left holds pictures of people
     with commit_folder(final) as folder:
@@ -51,7 +51,7 @@ def find_run(path: Path) -> Path:
     folder = path.parent if path.name in {PAGE, FACTS} else path
     if (folder / FACTS).is_file():
         return folder
-    runs = [found.parent for pattern in (f"*/{FACTS}", f"*/*/{FACTS}") for found in folder.glob(pattern)]
+    runs = [facts_file.parent for pattern in (f"*/{FACTS}", f"*/*/{FACTS}") for facts_file in folder.glob(pattern)]
     runs = [run for run in runs if not run.name.startswith(".")]
     if not runs:
         raise BadInputError(

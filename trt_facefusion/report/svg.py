@@ -18,16 +18,16 @@ def element(tag: str, *children: Element | str, **attributes: object) -> Element
     In the names of attributes ``class_`` stands for ``class`` and ``text_anchor`` for ``text-anchor``. Characters that
     XML cannot hold, such as escape sequences in names, are written out.
     """
-    made = ElementTree.Element(tag, {name.rstrip("_").replace("_", "-"): _text(v) for name, v in attributes.items()})
+    result = ElementTree.Element(tag, {name.rstrip("_").replace("_", "-"): _text(v) for name, v in attributes.items()})
     for child in children:
         if isinstance(child, str):
-            made.text = (made.text or "") + _text(child)
+            result.text = (result.text or "") + _text(child)
         else:
-            made.append(child)
-    return made
+            result.append(child)
+    return result
 
 
-def picture(width: float, height: float, label: str, *children: Element, **attributes: object) -> Element:
+def make_svg(width: float, height: float, label: str, *children: Element, **attributes: object) -> Element:
     """The ``svg`` element around ``children``; ``label`` is what a screen reader says."""
     return element("svg", *children, viewBox=f"0 0 {width:g} {height:g}", role="img", aria_label=label, **attributes)
 

@@ -235,11 +235,11 @@ def test_nothing_is_written_over_and_nothing_half_written_is_left(model: Path, f
 
 def test_batches_of_an_engine_are_those_of_its_manifest(settings: Settings) -> None:
     from trt_facefusion.evaluation.comparison.sides import GPU, Side, batch_of
-    from trt_facefusion.inference.open import subject
+    from trt_facefusion.inference.open import open_model
 
     folder = build(settings(Precision.FP32, batch=BatchRange(2, 2, 3))).engines[0].folder
-    found = subject(folder)
-    with found.open() as runner:
+    found = open_model(folder)
+    with found.open_runner() as runner:
         engine, plain = Side(found, runner, GPU), Side(found, runner, CPU)
         for pair in ((engine, plain), (plain, plain)):
             batch = batch_of(*pair, IMAGE, 128)

@@ -11,23 +11,23 @@ from onnx import TensorProto
 
 from trt_facefusion.build.effort import FULL
 from trt_facefusion.build.inputs import Context
-from trt_facefusion.build.settings import LAYERS, parse_corrections
 from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
 from trt_facefusion.evaluation.accuracy.metrics import ssim
 from trt_facefusion.model.graph import GraphView
-from trt_facefusion.quantization.calibration.collect import open_session, run_batch
+from trt_facefusion.quantization.calibration.collect import open_tapped_session, run_batch
 from trt_facefusion.quantization.correction.channel_affine import Affines, equalised_name
-from trt_facefusion.quantization.correction.grid import fake_quantised
-from trt_facefusion.quantization.correction.rounding import MAX_COLUMNS, Covariance, rounded
+from trt_facefusion.quantization.correction.grid import fake_quantise
+from trt_facefusion.quantization.correction.kinds import LAYER_CORRECTIONS, parse_corrections
+from trt_facefusion.quantization.correction.rounding import MAX_COLUMNS, InputCovariance, round_weights
 from trt_facefusion.quantization.correction.weight_correction import (
+    CorrectableLayer,
     Correction,
     Corrections,
-    Layer,
-    Moments,
-    corrected,
-    layer_of,
-    nearest,
-    weight_scales,
+    InputMoments,
+    choose_weight_scales,
+    correct_layer,
+    read_layer,
+    round_to_nearest,
 )
 from trt_facefusion.quantization.lowering import lower
 from trt_facefusion.quantization.precision import Plan
@@ -59,7 +59,7 @@ class Correcting:
     tried: dict[str, float] = field(default_factory=dict)
     """What was measured: corrections -> mean SSIM drop on the validation faces."""
     _made: dict[Kinds, dict[str, Correction | None]] = field(default_factory=dict)
-    _moments: dict[str, Moments] = field(default_factory=dict)
+    _moments: dict[str, InputMoments] = field(default_factory=dict)
     _kinds: Kinds | None = None
 
     def of(self, plan: Plan) -> Corrections:
@@ -80,7 +80,7 @@ class Correcting:
 
     def _decide(self, plan: Plan) -> Kinds:
         wanted = parse_corrections(self.context.settings.corrections)
-        candidates = AUTO if wanted is None else (tuple(kind for kind in LAYERS if kind in wanted),)
+        candidates = AUTO if wanted is None else (tuple(kind for kind in LAYER_CORRECTIONS if kind in wanted),)
         if candidates == ((),):
             return ()
         measure = self._measure(plan)
@@ -97,13 +97,13 @@ class Correcting:
         faces = context.faces[0]
         chosen = spread(len(faces), context.level.validation_faces)
         wanted = context.paint_reference(faces, "reference pictures", chosen).clip(0, 1)
-        painter = context.painter(faces)
+        renderer = context.renderer(faces)
 
         def drop(kinds: Kinds) -> float:
             corrections = self._correct(plan, kinds)
             held = [lower(context.view, plan, self.table, Precision.FP32, self.affines, corrections)]
             with OnnxRuntimeRunner(held.pop, ours="the corrected graph") as runner:
-                return float(1 - ssim(wanted, painter(runner, chosen).clip(0, 1)).mean())
+                return float(1 - ssim(wanted, renderer(runner, chosen).clip(0, 1)).mean())
 
         return drop
 
@@ -118,13 +118,13 @@ class Correcting:
             known |= self._compute(new, kinds)
         return {name: correction for name in names if (correction := known[name]) is not None}
 
-    def _layer(self, name: str) -> Layer | None:
+    def _layer(self, name: str) -> CorrectableLayer | None:
         tensor = self.context.view.nodes[name].input[0]
         affine = self.affines.get(tensor)
         amax = self.table[tensor if affine is None else equalised_name(tensor)]
-        return layer_of(self.context.view, name, affine, amax, TensorProto.FLOAT16)
+        return read_layer(self.context.view, name, affine, amax, TensorProto.FLOAT16)
 
-    def _layers(self, names: Sequence[str]) -> Iterator[tuple[str, Layer]]:
+    def _layers(self, names: Sequence[str]) -> Iterator[tuple[str, CorrectableLayer]]:
         """The layers that can be corrected, one at a time: in float64, all weights take twice the network's memory."""
         for name in names:
             layer = self._layer(name)
@@ -134,8 +134,8 @@ class Correcting:
     def _compute(self, names: Sequence[str], kinds: Kinds) -> dict[str, Correction]:
         moments = self._measured(names)
 
-        def scales_of(name: str, layer: Layer) -> Array:
-            return weight_scales(layer, moments[name] if "scales" in kinds else None)
+        def scales_of(name: str, layer: CorrectableLayer) -> Array:
+            return choose_weight_scales(layer, moments[name] if "scales" in kinds else None)
 
         scales: dict[str, Array] = {}
         steps: dict[str, NDArray[np.float64]] = {}
@@ -145,12 +145,12 @@ class Correcting:
         found = {}
         for name, layer in self._layers(names):
             scale = scales[name] if name in scales else scales_of(name, layer)
-            rounded_ones = steps[name] if name in steps else nearest(layer.matrix, scale)
-            found[name] = corrected(layer, rounded_ones, scale, moments[name] if "bias" in kinds else None)
+            rounded_ones = steps[name] if name in steps else round_to_nearest(layer.matrix, scale)
+            found[name] = correct_layer(layer, rounded_ones, scale, moments[name] if "bias" in kinds else None)
         return found
 
-    def _measured(self, names: Sequence[str]) -> dict[str, Moments]:
-        new = {name: Moments(layer) for name, layer in self._layers(names) if name not in self._moments}
+    def _measured(self, names: Sequence[str]) -> dict[str, InputMoments]:
+        new = {name: InputMoments(layer) for name, layer in self._layers(names) if name not in self._moments}
         if new:
             for group in by_memory(self.context.view, list(new), self.context.smallest_batch):
                 layers = {name: new[name].layer for name in group}
@@ -160,22 +160,24 @@ class Correcting:
             self._moments |= new
         return self._moments
 
-    def _rounded(self, layers: Mapping[str, Layer], scales: Mapping[str, Array]) -> dict[str, NDArray[np.float64]]:
+    def _rounded(
+        self, layers: Mapping[str, CorrectableLayer], scales: Mapping[str, Array]
+    ) -> dict[str, NDArray[np.float64]]:
         steps = {}
         for group in _groups(layers):
-            covariances = {name: Covariance(layer) for name, layer in group.items()}
+            covariances = {name: InputCovariance(layer) for name, layer in group.items()}
             for values in self._inputs(
                 group, min(_ROUNDING_FACES, self.context.level.correcting_faces), "rounding weights"
             ):
                 for name, covariance in covariances.items():
                     layer = group[name]
                     exact = layer.inputs(values[layer.node.input[0]])
-                    covariance.add(fake_quantised(exact, layer.scale), _ROUNDING_POSITIONS * len(exact))
+                    covariance.add(fake_quantise(exact, layer.scale), _ROUNDING_POSITIONS * len(exact))
             for name, covariance in covariances.items():
-                steps[name] = rounded(group[name], scales[name], covariance.matrix())
+                steps[name] = round_weights(group[name], scales[name], covariance.matrix())
         return steps
 
-    def _inputs(self, layers: Mapping[str, Layer], count: int, stage: str) -> Iterator[Mapping[str, Array]]:
+    def _inputs(self, layers: Mapping[str, CorrectableLayer], count: int, stage: str) -> Iterator[Mapping[str, Array]]:
         """FP32 activations that ``layers`` read, batch by batch."""
         context = self.context
         faces = context.faces[0]
@@ -183,7 +185,7 @@ class Correcting:
         names = list(dict.fromkeys(layer.node.input[0] for layer in layers.values()))
         fed = [name for name in names if name in context.view.input_names]
         tapped = [name for name in names if name not in fed]
-        session = open_session(context.prepared.model, tapped, None)
+        session = open_tapped_session(context.prepared.model, tapped, None)
         size = context.smallest_batch
         for start in range(0, len(chosen), size):
             part = chosen[start : start + size]
@@ -216,8 +218,8 @@ def by_memory(view: GraphView, names: Sequence[str], batch: int, most: int = _IN
     return groups
 
 
-def _groups(layers: Mapping[str, Layer]) -> Iterator[dict[str, Layer]]:
-    group: dict[str, Layer] = {}
+def _groups(layers: Mapping[str, CorrectableLayer]) -> Iterator[dict[str, CorrectableLayer]]:
+    group: dict[str, CorrectableLayer] = {}
     held = 0
     for name, layer in layers.items():
         columns = layer.matrix.shape[1]

@@ -21,7 +21,7 @@ from trt_facefusion.evaluation.accuracy.identity import identity_cosine
 from trt_facefusion.evaluation.accuracy.metrics import finite, ssim
 from trt_facefusion.evaluation.accuracy.perceptual import PerceptualDistance
 from trt_facefusion.faces.embedder import Embedder
-from trt_facefusion.inference.feeder import Painter
+from trt_facefusion.inference.renderer import PictureRenderer
 from trt_facefusion.model.messages import hash_model
 from trt_facefusion.model.sessions import open_made, session_options
 from trt_facefusion.quantization.lowering.switch import SWITCHES
@@ -75,12 +75,12 @@ class Meter:
         self,
         make: Callable[[], onnx.ModelProto],
         groups: int,
-        painter: Painter,
+        renderer: PictureRenderer,
         faces: Sequence[int],
         metrics: Metrics,
         known: Mapping[Choice, Figures] | None = None,
     ) -> None:
-        self.groups, self.painter, self.metrics = groups, painter, metrics
+        self.groups, self.renderer, self.metrics = groups, renderer, metrics
         self.faces = list(faces)
         self.known: dict[Choice, Figures] = dict(known or {})
         self.passes, self.seconds = 0, 0.0
@@ -97,7 +97,7 @@ class Meter:
         """Digest of everything that decides a measurement: model, scales, weights, groups, faces, metrics, versions."""
         self._model = self._make()
         digest = hash_model(self._model, _HASHED_AT_ONCE)
-        feeds = self.painter.feeder(self.faces)
+        feeds = self.renderer.feeder(self.faces)
         for name in sorted(feeds):
             digest.update(np.ascontiguousarray(feeds[name]).tobytes())
         digest.update(f"{self.metrics.names}; onnxruntime {ort.__version__}; {len(self.faces)} faces".encode())
@@ -146,10 +146,10 @@ class Meter:
         switches = np.zeros(self.groups, bool)
         switches[sorted(choice)] = True
         try:
-            tensor = self._session.run([self.painter.output], {**self._feeds[index], SWITCHES: switches})[0]
+            tensor = self._session.run([self.renderer.output], {**self._feeds[index], SWITCHES: switches})[0]
         except Exception as error:  # onnxruntime's classes have no common base
             raise own_fault("the graph that plans are tried in", error) from error
-        return self.painter.feeder.preset.output.decode(tensor)[: len(self._batches[index])]
+        return self.renderer.feeder.preset.output.decode(tensor)[: len(self._batches[index])]
 
     def _open(self) -> None:
         """Load the model and make the reference pictures, once."""
@@ -162,9 +162,9 @@ class Meter:
                 raise
             except Exception as error:  # the same
                 raise own_fault("the graph that plans are tried in", error) from error
-            size = self.painter.feeder.fixed_batch or 1
+            size = self.renderer.feeder.fixed_batch or 1
             self._batches = [self.faces[i : i + size] for i in range(0, len(self.faces), size)]
-            self._feeds = [self.painter.feeder(batch) for batch in self._batches]
+            self._feeds = [self.renderer.feeder(batch) for batch in self._batches]
             started = time.perf_counter()
             with ThreadPoolExecutor(_workers()) as pool:
                 pictures = pool.map(lambda index: self._pictures(frozenset(), index), range(len(self._feeds)))

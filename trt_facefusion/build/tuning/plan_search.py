@@ -22,7 +22,7 @@ from trt_facefusion.quantization.correction.channel_affine import equalised_name
 from trt_facefusion.quantization.correction.grid import output_axis, quantise_weight
 from trt_facefusion.quantization.correction.weight_correction import Corrections
 from trt_facefusion.quantization.lowering import lower
-from trt_facefusion.quantization.lowering.switch import switched
+from trt_facefusion.quantization.lowering.switch import add_switches
 from trt_facefusion.quantization.precision import Plan
 from trt_facefusion.quantization.precision.groups import Group, group_candidates, merge_quiet
 from trt_facefusion.quantization.precision.search import Budget, Choice, Effort, Figures, Found, as_dict, search
@@ -128,12 +128,12 @@ class PlanSearch:
             context.settings.preset.template,
         )
         chosen = spread(len(faces), self._effort.faces)
-        return Meter(self._switched, len(self.groups), context.painter(faces), chosen, metrics)
+        return Meter(self._switched, len(self.groups), context.renderer(faces), chosen, metrics)
 
     def _switched(self) -> onnx.ModelProto:
         view, ranges = self.context.view, self.ranges
         lowered = lower(view, self.widest, ranges.table, Precision.FP32, ranges.affines, self.corrections)
-        return switched(view, lowered, [group.nodes for group in self.groups])
+        return add_switches(view, lowered, [group.nodes for group in self.groups])
 
     @cached_property
     def _store(self) -> Measured:

@@ -13,7 +13,7 @@ from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
 from trt_facefusion.evaluation.accuracy.metrics import ssim
 from trt_facefusion.quantization.correction.channel_affine import Affines
 from trt_facefusion.quantization.lowering import lower
-from trt_facefusion.quantization.lowering.scales import scale_feeds, with_scale_inputs
+from trt_facefusion.quantization.lowering.scales import add_scale_inputs, make_scale_feeds
 from trt_facefusion.quantization.precision import Plan
 from trt_facefusion.types import Array, Feeds, Precision, TensorSpec
 
@@ -33,12 +33,12 @@ class Trials:
         indices: Sequence[int],
         wanted: NDArray[np.float32],
     ) -> None:
-        model, self._inputs = with_scale_inputs(lower(context.view, plan, table, Precision.FP32, affines))
+        model, self._inputs = add_scale_inputs(lower(context.view, plan, table, Precision.FP32, affines))
         held = [model]
         del model  # nobody else has it: the session is opened without it in memory
         self._affines = affines
         self._runner = _Scaled(OnnxRuntimeRunner(held.pop, stand_in=True, ours="the graph that scales are tried in"))
-        self._painter = context.painter(context.faces[0])
+        self._renderer = context.renderer(context.faces[0])
         self._indices, self._wanted = list(indices), wanted.clip(0, 1)
 
     @property
@@ -48,8 +48,8 @@ class Trials:
 
     def ssim(self, table: Mapping[str, float], which: slice = slice(None)) -> NDArray[np.float64]:
         """SSIM of INT8 against FP32 pictures [N] of the faces ``which``, with the thresholds of ``table``."""
-        self._runner.scales = scale_feeds(self._inputs, table, self._affines)
-        pictures = self._painter(self._runner, self._indices[which])
+        self._runner.scales = make_scale_feeds(self._inputs, table, self._affines)
+        pictures = self._renderer(self._runner, self._indices[which])
         return ssim(self._wanted[which], pictures.clip(0, 1))
 
     def __enter__(self) -> Trials:

@@ -14,9 +14,9 @@ from trt_facefusion.build.inputs import Context
 from trt_facefusion.build.tuning.scale_session import Trials
 from trt_facefusion.build.tuning.threshold_descent import Candidate, Descended, descend, distinct
 from trt_facefusion.quantization.calibration.cache import Calibration
-from trt_facefusion.quantization.calibration.choice import Choice
 from trt_facefusion.quantization.calibration.noise import sqnr_db
 from trt_facefusion.quantization.calibration.table import CalibrationTable
+from trt_facefusion.quantization.calibration.threshold_choice import ThresholdChoice
 from trt_facefusion.quantization.calibration.thresholds import parse_rule
 from trt_facefusion.quantization.correction.channel_affine import Affine, Affines, equalised_name
 from trt_facefusion.quantization.precision import Plan, Seen, plan_by_rules
@@ -59,7 +59,7 @@ def choose(
     aliases: Mapping[str, str],
     amax: Mapping[str, float],
     seen: Mapping[str, Seen],
-) -> Choice:
+) -> ThresholdChoice:
     """The rule, whether to equalise, and the tensors that fare better with another rule.
 
     A choice that the cache holds is taken as it is, if it was asked for in the same way. A rule that the user named
@@ -73,7 +73,7 @@ def choose(
     return _Chooser(context, calibration, aliases, plan, key).choose()
 
 
-def described(choice: Choice) -> str:
+def described(choice: ThresholdChoice) -> str:
     """The choice in a few words."""
     own = f", {len(choice.tensors)} tensors by rules of their own" if choice.tensors else ""
     return f"{_label(choice.rule, choice.equalised)}{own}"
@@ -90,7 +90,7 @@ class _Chooser:
         self.wanted = context.paint_reference(context.faces[0], "reference pictures", self.faces)
         self.tried: dict[str, float] = {}
 
-    def choose(self) -> Choice:
+    def choose(self) -> ThresholdChoice:
         asked = self.context.settings.rule
         rules = self.context.level.rules if asked == AUTO else (asked,)
         first, *others = (True, False) if self.calibration.exponents else (False,)
@@ -107,7 +107,7 @@ class _Chooser:
         with self._opened(equalised) as trials:
             return self._settled(trials, rule, equalised)
 
-    def _settled(self, trials: Trials, rule: str, equalised: bool) -> Choice:
+    def _settled(self, trials: Trials, rule: str, equalised: bool) -> ThresholdChoice:
         self._tell(_label(rule, equalised))
         if self.context.settings.rule != AUTO:
             return self._choice(trials, rule, equalised)
@@ -132,7 +132,7 @@ class _Chooser:
         shown = ", ".join(f"{name} {drop:.2%}" for name, drop in sorted(self.tried.items(), key=lambda item: item[1]))
         self.context.note(f"calibration {label}: smallest SSIM drop on {len(self.faces)} calibration faces ({shown})")
 
-    def _by_tensor(self, trials: Trials, rule: str, equalised: bool) -> Choice:
+    def _by_tensor(self, trials: Trials, rule: str, equalised: bool) -> ThresholdChoice:
         candidates = self._candidates(trials, rule, equalised)
         half = max(len(self.faces) // 2, 1)
         budget = self.context.level.trials(len(self.context.faces[0])) // half
@@ -180,8 +180,8 @@ class _Chooser:
 
     def _choice(
         self, trials: Trials, rule: str, equalised: bool, found: Descended | None = None, drop: float | None = None
-    ) -> Choice:
-        return Choice(
+    ) -> ThresholdChoice:
+        return ThresholdChoice(
             asked=self.context.settings.rule,
             rule=rule,
             equalised=equalised,

@@ -10,9 +10,14 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from trt_facefusion.quantization.calibration.collect import find, open_session, require_finite, run_batch
+from trt_facefusion.quantization.calibration.collect import (
+    locate_tensors,
+    open_tapped_session,
+    require_finite,
+    run_batch,
+)
 from trt_facefusion.quantization.calibration.histogram import Histogram
-from trt_facefusion.quantization.calibration.taps import Tap, even_step, evenly, taps
+from trt_facefusion.quantization.calibration.taps import Tap, even_step, make_taps, thin_evenly
 from trt_facefusion.types import Array, Feeds, Progress, silent
 
 STAGE = "channels"
@@ -74,7 +79,7 @@ class ChannelHistogram:
         self.exponents = exponents
 
 
-def channel_ranges(
+def measure_channel_ranges(
     model: onnx.ModelProto,
     tensors: Sequence[str],
     batches: Iterable[Feeds],
@@ -89,10 +94,10 @@ def channel_ranges(
     Raises:
         ModelError: as `collect`.
     """
-    return glance(model, (), tensors, batches, tail=tail, progress=progress)[1]
+    return sample_ranges(model, (), tensors, batches, tail=tail, progress=progress)[1]
 
 
-def glance(
+def sample_ranges(
     model: onnx.ModelProto,
     counted: Sequence[str],
     channels: Sequence[str],
@@ -106,28 +111,28 @@ def glance(
     Raises:
         BadInputError, ModelError: as `collect`.
     """
-    fed, tapped = find(model.graph, [*counted, *channels])
-    wanted, by_channel = set(counted), set(channels)
-    added, inner = taps(model, [name for name in tapped if name in wanted], {})
-    thinned = evenly(model, [name for name in tapped if name in by_channel], _PIXELS, added)
+    fed, tapped = locate_tensors(model.graph, [*counted, *channels])
+    counted_names, channel_names = set(counted), set(channels)
+    added, inner = make_taps(model, [name for name in tapped if name in counted_names], {})
+    thinned = thin_evenly(model, [name for name in tapped if name in channel_names], _PIXELS, added)
     outputs = list(dict.fromkeys([*(name for tap in inner for name in tap.outputs), *thinned.values()]))
-    session = open_session(model, outputs, None, added)
-    every = [*(Tap(name, (name,)) for name in fed if name in wanted), *inner]
-    histograms = {name: Histogram() for name in (*fed, *tapped) if name in wanted}
-    found: dict[str, ChannelHistogram] = {}
+    session = open_tapped_session(model, outputs, None, added)
+    all_taps = [*(Tap(name, (name,)) for name in fed if name in counted_names), *inner]
+    histograms = {name: Histogram() for name in (*fed, *tapped) if name in counted_names}
+    by_channel: dict[str, ChannelHistogram] = {}
     for done, feeds in enumerate(batches):
         values = run_batch(session, fed, outputs, feeds)
-        for tap in every:
+        for tap in all_taps:
             tap.count([values[name] for name in tap.outputs], histograms)
         for name in (*fed, *tapped):
-            if name in by_channel:
-                part = values[thinned.get(name, name)]
-                part = part if thinned.get(name, name) != name else _evenly(part)
-                found.setdefault(name, ChannelHistogram(part.shape[1])).add(_by_channel(part))
+            if name in channel_names:
+                values_of_map = values[thinned.get(name, name)]
+                values_of_map = values_of_map if thinned.get(name, name) != name else _evenly(values_of_map)
+                by_channel.setdefault(name, ChannelHistogram(values_of_map.shape[1])).add(_by_channel(values_of_map))
         del values
         require_finite(histograms, fed, done)
         progress(STAGE, done + 1, length_hint(batches))
-    return histograms, {name: histogram.ranges(tail) for name, histogram in found.items()}
+    return histograms, {name: histogram.ranges(tail) for name, histogram in by_channel.items()}
 
 
 def _evenly(values: Array) -> Array:

@@ -8,12 +8,15 @@ from dataclasses import dataclass
 
 from trt_facefusion.model.graph import GraphView
 
-# Nodes whose output holds the values of their first input and no others.
-MOVES = frozenset({"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Dropout"})
+MOVING_OPERATORS = frozenset({"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Identity"})
+"""Operators whose output holds the values of their first input and no others: both have the same histogram."""
+
+_COPYING_OPERATORS = MOVING_OPERATORS | {"Dropout"}
+"""A file may hold dropout, which an engine computes as a copy."""
 
 
 @dataclass(frozen=True)
-class Change:
+class AmaxChange:
     """One tensor's amax in both tables; ``ratio`` is the second over the first."""
 
     name: str
@@ -27,19 +30,19 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class TableComparison:
     """Tensors of both tables, the largest change first, and those of only one."""
 
-    changes: tuple[Change, ...]
+    changes: tuple[AmaxChange, ...]
     only_first: tuple[str, ...]
     only_second: tuple[str, ...]
 
 
-def compare(first: Mapping[str, float], second: Mapping[str, float]) -> Comparison:
+def compare_tables(first: Mapping[str, float], second: Mapping[str, float]) -> TableComparison:
     """Hold two tables (tensor -> amax, above 0) against each other."""
-    changes = [Change(name, first[name], second[name]) for name in first if name in second]
+    changes = [AmaxChange(name, first[name], second[name]) for name in first if name in second]
     changes.sort(key=lambda change: -abs(math.log(change.ratio)))
-    return Comparison(
+    return TableComparison(
         tuple(changes),
         tuple(name for name in first if name not in second),
         tuple(name for name in second if name not in first),
@@ -47,7 +50,7 @@ def compare(first: Mapping[str, float], second: Mapping[str, float]) -> Comparis
 
 
 @dataclass(frozen=True)
-class Fit:
+class AssignedRanges:
     """A foreign table in the names of a model.
 
     ``amax`` has a range for every float tensor but those in ``missing``; ``derived`` says whose range a tensor took
@@ -62,7 +65,7 @@ class Fit:
     unknown: tuple[str, ...]
 
 
-def fit(table: Mapping[str, float], view: GraphView) -> Fit:
+def assign_ranges(table: Mapping[str, float], view: GraphView) -> AssignedRanges:
     """Find the tensors of a prepared model in a table that another tool made, such as a cache of TensorRT 8 or 10.
 
     TensorRT's parser keeps the names of inputs and of the outputs of nodes. It adds tensors of its own: constants
@@ -70,20 +73,20 @@ def fit(table: Mapping[str, float], view: GraphView) -> Fit:
     A tensor that is missing takes over the range of the tensor that it is a copy of.
     """
     outputs = (name for node in view.float_nodes() for name in node.output)
-    wanted = [name for name in (*view.input_names, *outputs) if name and view.is_float(name)]
-    amax = {name: table[name] for name in wanted if name in table}
+    float_tensors = [name for name in (*view.input_names, *outputs) if name and view.is_float(name)]
+    amax = {name: table[name] for name in float_tensors if name in table}
     derived: dict[str, str] = {}
-    copies = [(n.input[0], n.output[0]) for n in view.model.graph.node if n.op_type in MOVES]
+    copies = [(n.input[0], n.output[0]) for n in view.model.graph.node if n.op_type in _COPYING_OPERATORS]
     for pairs in (copies, [(copy, source) for source, copy in reversed(copies)]):
         for source, copy in pairs:
             if copy not in amax and source in amax:
                 amax[copy], derived[copy] = amax[source], source
-    rest = [name for name in table if name not in amax]
-    constants = tuple(n for n in rest if view.is_constant(n) or view.is_constant(n.removesuffix("_output")))
-    return Fit(
-        {name: amax[name] for name in wanted if name in amax},
+    unmatched = [name for name in table if name not in amax]
+    constants = tuple(n for n in unmatched if view.is_constant(n) or view.is_constant(n.removesuffix("_output")))
+    return AssignedRanges(
+        {name: amax[name] for name in float_tensors if name in amax},
         derived,
-        tuple(name for name in wanted if name not in amax),
+        tuple(name for name in float_tensors if name not in amax),
         constants,
-        tuple(name for name in rest if name not in constants),
+        tuple(name for name in unmatched if name not in constants),
     )

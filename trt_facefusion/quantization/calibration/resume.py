@@ -22,7 +22,7 @@ EVERY_S = 5.0
 _SCHEMA = 1
 
 
-class Checkpoint:
+class CalibrationCheckpoint:
     """The state of one pass in one file.
 
     ``parts`` are plain JSON values that name everything the histograms depend on (digests, batch size, versions): a
@@ -44,8 +44,8 @@ class Checkpoint:
                 return 0, {}
             names = [str(name) for name in state["names"]]
             columns = (state["counts"], state["exponents"], state["amax"])
-            found = {name: _histogram(*values) for name, *values in zip(names, *columns, strict=True)}
-            return int(state["done"]), found
+            histograms = {name: _histogram(*values) for name, *values in zip(names, *columns, strict=True)}
+            return int(state["done"]), histograms
         except (OSError, ValueError, TypeError, KeyError):
             return 0, {}  # a damaged file costs the pass from the start, no more
 

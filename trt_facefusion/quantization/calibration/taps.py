@@ -16,14 +16,14 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from trt_facefusion.quantization.calibration.histogram import Histogram, thinning
+from trt_facefusion.quantization.calibration.histogram import Histogram, choose_thinning
 from trt_facefusion.types import Array
 
 _LAST = 2**31 - 1
 
 
 @dataclass(frozen=True)
-class Scaled:
+class ScaledTensor:
     """A tensor [N,C,...] behind a scale and a shift of its channels: ``values * factors - offsets``, both [C]."""
 
     name: str
@@ -45,7 +45,7 @@ class Tap:
     """The tensor itself; or of a large map the extremes of its channels, [N,C] each, and some values [N,C,h,w]."""
     every: int = 1
     """How many values each of those stands for."""
-    scaled: Scaled | None = None
+    scaled: ScaledTensor | None = None
 
     def count(self, values: Sequence[Array], histograms: Mapping[str, Histogram]) -> None:
         """Count ``values``, one array for each of ``outputs``."""
@@ -61,21 +61,21 @@ class Tap:
             histogram.add_part(highest, lowest, part, self.every)
 
 
-def taps(
-    model: onnx.ModelProto, tensors: Sequence[str], scaled: Mapping[str, Scaled]
+def make_taps(
+    model: onnx.ModelProto, tensors: Sequence[str], scaled: Mapping[str, ScaledTensor]
 ) -> tuple[onnx.GraphProto, list[Tap]]:
     """What ``model`` needs on top to take ``tensors`` out: nodes and constants; taps in the order of ``tensors``."""
     shapes = _shapes(model)
-    result = onnx.GraphProto()
-    made = []
+    added = onnx.GraphProto()
+    tensor_taps = []
     for name in tensors:
         shape = shapes.get(name, ())
-        steps = thinning(shape) if len(shape) == 3 else ()
+        steps = choose_thinning(shape) if len(shape) == 3 else ()
         if math.prod(steps) > 1:
-            made.append(_thinned(result, name, steps, scaled.get(name)))
+            tensor_taps.append(_thinned(added, name, steps, scaled.get(name)))
         else:
-            made.append(Tap(name, (name,), scaled=scaled.get(name)))
-    return result, made
+            tensor_taps.append(Tap(name, (name,), scaled=scaled.get(name)))
+    return added, tensor_taps
 
 
 def even_step(plane: Sequence[int], pixels: int) -> int:
@@ -83,37 +83,37 @@ def even_step(plane: Sequence[int], pixels: int) -> int:
     return max(int((math.prod(plane) / pixels) ** 0.5), 1)
 
 
-def evenly(model: onnx.ModelProto, tensors: Sequence[str], pixels: int, added: onnx.GraphProto) -> dict[str, str]:
+def thin_evenly(model: onnx.ModelProto, tensors: Sequence[str], pixels: int, added: onnx.GraphProto) -> dict[str, str]:
     """Take maps out of ``model`` thinned to about ``pixels``, by nodes that are put into ``added``.
 
     Gives the output of each tensor: itself where its size is not known or small enough.
     """
     shapes = _shapes(model)
-    found = {}
+    outputs = {}
     for name in tensors:
         shape = shapes.get(name, ())
         step = even_step(shape[1:], pixels) if len(shape) == 3 else 1
-        found[name] = name if step == 1 else f"{name}__even"
+        outputs[name] = name if step == 1 else f"{name}__even"
         if step == 1:
             continue
         ends = {"first": (0, 0), "last": (_LAST, _LAST), "plane": (2, 3), "steps": (step, step)}
         for what, values in ends.items():
             added.initializer.append(numpy_helper.from_array(np.array(values, np.int64), f"{name}__even_{what}"))
         inputs = [name, *(f"{name}__even_{what}" for what in ends)]
-        added.node.append(helper.make_node("Slice", inputs, [found[name]]))
-    return found
+        added.node.append(helper.make_node("Slice", inputs, [outputs[name]]))
+    return outputs
 
 
-def _thinned(graph: onnx.GraphProto, name: str, steps: tuple[int, ...], scaled: Scaled | None) -> Tap:
+def _thinned(graph: onnx.GraphProto, name: str, steps: tuple[int, ...], scaled: ScaledTensor | None) -> Tap:
     def constant(what: str, *values: int) -> str:
         graph.initializer.append(numpy_helper.from_array(np.array(values, np.int64), f"{name}__{what}"))
         return f"{name}__{what}"
 
     def node(kind: str, inputs: Sequence[str], output: str) -> str:
-        made = helper.make_node(kind, list(inputs), [f"{name}__{output}"])
+        new_node = helper.make_node(kind, list(inputs), [f"{name}__{output}"])
         if kind != "Slice":
-            made.attribute.append(helper.make_attribute("keepdims", 0))
-        graph.node.append(made)
+            new_node.attribute.append(helper.make_attribute("keepdims", 0))
+        graph.node.append(new_node)
         return f"{name}__{output}"
 
     plane = constant("plane", 2, 3)
@@ -129,5 +129,5 @@ def _shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
 
 
 def _known(graph: onnx.GraphProto) -> Iterator[tuple[str, tuple[int, ...]]]:
-    for value in (*graph.value_info, *graph.output):
-        yield value.name, tuple(d.dim_value for d in value.type.tensor_type.shape.dim)[1:]
+    for tensor in (*graph.value_info, *graph.output):
+        yield tensor.name, tuple(d.dim_value for d in tensor.type.tensor_type.shape.dim)[1:]

@@ -29,7 +29,7 @@ _STEPS_PER_OCTAVE, _OCTAVES = 64, 5
 
 
 @dataclass(frozen=True)
-class Rule:
+class ThresholdRule:
     """A way to choose amax from a histogram; ``str(rule)`` is what ``parse_rule`` takes."""
 
     name: str
@@ -101,30 +101,33 @@ def amax_mse(histogram: Histogram, levels: int = 127) -> float:
     return float(candidates[np.argmin(_squared_errors(counts, steps, levels))])
 
 
-RULES: dict[str, Callable[[Histogram], float]] = {
+THRESHOLD_RULES: dict[str, Callable[[Histogram], float]] = {
     "entropy": amax_entropy,
     "percentile": amax_percentile,
     "max": amax_max,
     "mse": amax_mse,
 }
 
+COMPARED_RULES = ("entropy", "mse", "percentile:99.99", "percentile:99.999", "max")
+"""Rules that are worth comparing as whole tables, each as `parse_rule` takes it."""
 
-def parse_rule(text: str) -> Rule:
+
+def parse_rule(text: str) -> ThresholdRule:
     """The rule that ``text`` names: ``entropy``, ``max``, ``mse``, ``percentile`` or ``percentile:99.99``.
 
     Raises:
         BadInputError: there is no such rule, or the percentile is not above 0 and at most 100.
     """
     name, colon, value = text.partition(":")
-    if text in RULES and text != "percentile":
-        return Rule(text, RULES[text])
+    if text in THRESHOLD_RULES and text != "percentile":
+        return ThresholdRule(text, THRESHOLD_RULES[text])
     if name == "percentile":
         percent = _percent(value) if colon else DEFAULT_PERCENTILE
         if percent is not None:
-            return Rule(f"percentile:{percent:.10g}", lambda histogram: amax_percentile(histogram, percent))
+            return ThresholdRule(f"percentile:{percent:.10g}", lambda histogram: amax_percentile(histogram, percent))
     raise BadInputError(
         f"there is no calibration rule {text!r}",
-        f"use {', '.join(RULES)}, or percentile:VALUE with a value above 0 and at most 100",
+        f"use {', '.join(THRESHOLD_RULES)}, or percentile:VALUE with a value above 0 and at most 100",
     )
 
 

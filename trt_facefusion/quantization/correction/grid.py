@@ -8,9 +8,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from trt_facefusion.model.graph import attribute
+from trt_facefusion.quantization.calibration.table import INT8_MAX
 from trt_facefusion.types import Array
-
-INT8_MAX = 127
 
 _SMALLEST_FP16_SCALE = 2.0**-20
 """Below this, FP16's subnormals are too coarse to hold a scale (relative step above 6 %)."""
@@ -23,25 +22,30 @@ def output_axis(node: onnx.NodeProto) -> int:
     return 1
 
 
-def storable_scale(scale: NDArray[np.float32] | np.float32, kind: int) -> Array:
+def round_scale(scale: NDArray[np.float32] | np.float32, kind: int) -> Array:
     """``scale`` in the type it will be stored in, rounded up so that nothing new is clipped; never 0.
 
     Values are quantised with the scale as stored, so this rounding costs no accuracy of its own.
     """
-    wanted = np.asarray(scale, np.float32)
+    exact = np.asarray(scale, np.float32)
     if kind == TensorProto.FLOAT:
-        return np.asarray(np.maximum(wanted, np.finfo(np.float32).tiny))
-    wanted = np.maximum(wanted, _SMALLEST_FP16_SCALE)
-    stored = wanted.astype(np.float16)
-    rounded_up: Array = np.where(stored < wanted, np.nextafter(stored, np.float16(np.inf)), stored)
+        return np.asarray(np.maximum(exact, np.finfo(np.float32).tiny))
+    exact = np.maximum(exact, _SMALLEST_FP16_SCALE)
+    stored = exact.astype(np.float16)
+    rounded_up: Array = np.where(stored < exact, np.nextafter(stored, np.float16(np.inf)), stored)
     return rounded_up
+
+
+def activation_scale(amax: float, kind: int) -> Array:
+    """The scale of an activation quantised over ``amax``, in the type it will be stored in."""
+    return round_scale(np.float32(amax / INT8_MAX), kind)
 
 
 def quantise_weight(weight: NDArray[np.float32], axis: int, kind: int) -> tuple[NDArray[np.int8], Array]:
     """Symmetric INT8 values and one scale per output channel (``axis``): ``weight ~ values * scale``."""
     others = tuple(i for i in range(weight.ndim) if i != axis)
     peak = np.maximum(weight.max(axis=others), -weight.min(axis=others))
-    scale = storable_scale(peak / INT8_MAX, kind)
+    scale = round_scale(peak / INT8_MAX, kind)
     shape = [1] * weight.ndim
     shape[axis] = -1
     steps = weight / scale.astype(np.float32).reshape(shape)
@@ -50,7 +54,7 @@ def quantise_weight(weight: NDArray[np.float32], axis: int, kind: int) -> tuple[
     return steps.astype(np.int8), scale
 
 
-def fake_quantised(values: NDArray[np.float32], scale: np.float32) -> NDArray[np.float32]:
+def fake_quantise(values: NDArray[np.float32], scale: np.float32) -> NDArray[np.float32]:
     """``values`` as an INT8 layer sees them: on the grid of ``scale``, clipped to -127..127 of its steps."""
     steps = np.clip(np.rint(values / scale), -INT8_MAX, INT8_MAX)
     return np.asarray(steps * scale, np.float32)

@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from trt_facefusion.quantization.correction.grid import INT8_MAX
-from trt_facefusion.quantization.correction.weight_correction import Layer
+from trt_facefusion.quantization.calibration.table import INT8_MAX
+from trt_facefusion.quantization.correction.weight_correction import CorrectableLayer
 from trt_facefusion.types import Array
 
 MAX_COLUMNS = 4608
@@ -21,10 +21,10 @@ _BLOCK = 128
 _Floats = NDArray[np.float64]
 
 
-class Covariance:
+class InputCovariance:
     """The covariance [K,K] of what a layer's columns are multiplied with, from samples of its output positions."""
 
-    def __init__(self, layer: Layer) -> None:
+    def __init__(self, layer: CorrectableLayer) -> None:
         columns = layer.matrix.shape[1]
         self.layer = layer
         self._products = np.zeros((columns, columns))
@@ -34,13 +34,13 @@ class Covariance:
 
     def add(self, quantised: NDArray[np.float32], positions: int) -> None:
         """Take quantised inputs at ``positions`` of their output positions at most, drawn with a fixed seed."""
-        rows, chosen = np.empty((0, 0)), np.empty(0, np.int64)
+        rows, sample = np.empty((0, 0)), np.empty(0, np.int64)
         for columns, values in self.layer.columns(quantised):
-            if not len(chosen):
-                found = values.shape[1]
-                chosen = np.sort(np.random.default_rng(0).permutation(found)[:positions])
-                rows = np.empty((len(self._sums), len(chosen)))
-            rows[columns] = values[:, chosen]
+            if not len(sample):
+                available = values.shape[1]
+                sample = np.sort(np.random.default_rng(0).permutation(available)[:positions])
+                rows = np.empty((len(self._sums), len(sample)))
+            rows[columns] = values[:, sample]
         if not self._count:
             self._origin = rows.mean(1)
         # About a point near the mean, where what varies little beside a large mean loses no digits.
@@ -55,7 +55,7 @@ class Covariance:
         return np.asarray(self._products / self._count - np.outer(means, means))
 
 
-def rounded(layer: Layer, scale: Array, covariance: _Floats) -> _Floats:
+def round_weights(layer: CorrectableLayer, scale: Array, covariance: _Floats) -> _Floats:
     """Steps [O,K] of ``scale`` [O] that keep the layer's output nearest to that of its exact weights."""
     order, factor = _ordered_factor(covariance)
     weights = layer.matrix[:, order].copy()

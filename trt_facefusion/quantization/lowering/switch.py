@@ -20,7 +20,7 @@ SWITCHES = "precision_switches"
 """Input of a switched model: bool [G], one for each group; True takes the lowered nodes."""
 
 
-def switched(view: GraphView, lowered: onnx.ModelProto, groups: Sequence[Sequence[str]]) -> onnx.ModelProto:
+def add_switches(view: GraphView, lowered: onnx.ModelProto, groups: Sequence[Sequence[str]]) -> onnx.ModelProto:
     """``view``'s model with the nodes of ``groups`` as they are or as they are in ``lowered``.
 
     ``lowered`` is the same model with all of them lowered, computing in FP32 elsewhere (`lower` with ``base`` FP32).
@@ -37,11 +37,11 @@ def switched(view: GraphView, lowered: onnx.ModelProto, groups: Sequence[Sequenc
             nodes.append(node)
             continue
         # Put in at once, one branch at a time: the weights of all branches take several times the model's memory.
-        made = nodes.add()
+        switch_node = nodes.add()
         flag = _flag(group_of[node.name])
-        made.CopyFrom(helper.make_node("If", [flag], list(node.output), node.name))
-        made.attribute.append(helper.make_attribute("then_branch", branches.lowered(node.name)))
-        made.attribute.append(helper.make_attribute("else_branch", branches.original(node)))
+        switch_node.CopyFrom(helper.make_node("If", [flag], list(node.output), node.name))
+        switch_node.attribute.append(helper.make_attribute("then_branch", branches.lowered(node.name)))
+        switch_node.attribute.append(helper.make_attribute("else_branch", branches.original(node)))
     result.graph.input.append(helper.make_tensor_value_info(SWITCHES, TensorProto.BOOL, [len(groups)]))
     indices = [numpy_helper.from_array(np.array(i, np.int64), f"{_flag(i)}__index") for i in range(len(groups))]
     result.graph.initializer.extend([*_used(result, view), *indices])
@@ -109,8 +109,8 @@ class _Branches:
         self, nodes: Sequence[onnx.NodeProto], constants: Mapping[str, Array], node: onnx.NodeProto, suffix: str
     ) -> onnx.GraphProto:
         """A branch: what it makes is renamed, because ONNX wants names to be unique over all subgraphs."""
-        made = {name for inner in nodes for name in inner.output} | set(constants)
-        rename = {name: f"{node.name}__{suffix}__{name}" for name in made}
+        inner_names = {name for inner in nodes for name in inner.output} | set(constants)
+        rename = {name: f"{node.name}__{suffix}__{name}" for name in inner_names}
         copies = []
         for inner in nodes:
             copy = onnx.NodeProto()
