@@ -118,13 +118,13 @@ def fix_original_noise(
         own = [node for node in loaded.graph.node if node in nodes]
         plain = Original(source, loaded)
         with plain.open_runner(optimise=False, tapped=[node.output[0] for node in own]) as runner:
-            feeds = {s.name: np.zeros(_shape_for_one(s, shapes), s.dtype) for s in runner.inputs}
+            feeds = {s.name: np.zeros(_choose_shape(s, shapes), s.dtype) for s in runner.inputs}
             noise = seeded(own, runner.infer(feeds), noise.seed)
     noise = replace(noise, nodes=tuple(node.name or node.output[0] for node in nodes))
     return Original(source, fix_noise(loaded, noise), noise)
 
 
-def _shape_for_one(spec: TensorSpec, shapes: Mapping[str, Sequence[int]]) -> list[int]:
+def _choose_shape(spec: TensorSpec, shapes: Mapping[str, Sequence[int]]) -> list[int]:
     """The input's shape for one sample (or the batch that it insists on), other sizes being those described."""
     sample = list(shapes.get(spec.name, ()))
     described = [*([1] * (len(spec.shape) - len(sample))), *sample]

@@ -22,7 +22,7 @@ def save_run(record: RunRecord, root: Path) -> Path:
         StoreError: the folder cannot be written.
     """
     time = str(record.facts["created"]).partition("+")[0].replace(":", "").replace("T", "-")
-    by_time = root / _model(record) / time
+    by_time = root / _choose_model_folder(record) / time
     final, number = by_time, 2
     while final.exists():
         final, number = by_time.with_name(f"{by_time.name}-{number}"), number + 1
@@ -35,7 +35,7 @@ def save_run(record: RunRecord, root: Path) -> Path:
     return final / PAGE
 
 
-def _model(record: RunRecord) -> str:
+def _choose_model_folder(record: RunRecord) -> str:
     """The folder of a model's reports: called as the folder of its engines, which tells models of one name apart."""
     engines = [Path(str(engine["folder"])).resolve().parent.name for engine in record.facts["engines"]]
     name = safe_name(str(record.facts["model"]))

@@ -51,19 +51,19 @@ def save_selection(curated: Curated, folder: Path, output: Path, *, link: bool =
     """
     with commit_folder(output) as temporary:
         for photo in curated.chosen.photos:
-            _put(folder / photo.file, temporary / _name_of(photo.file), photo.digest, link)
+            _copy_photo(folder / photo.file, temporary / _choose_name(photo.file), photo.digest, link)
         # Names that are not UTF-8 are written as the file system holds them.
         write_synced(temporary / REASONS, format_reasons(curated).encode("utf-8", "surrogateescape"))
         write_synced(temporary / FACTS, (json.dumps(collect_facts(curated), indent=2) + "\n").encode())
         write_synced(temporary / SHEET, render_html(make_sheet(curated, folder)).encode(errors="backslashreplace"))
 
 
-def _name_of(file: str) -> str:
+def _choose_name(file: str) -> str:
     """Where a photo goes: a photo called like a document must not be overwritten by it, least of all through a link."""
     return f"photo-{file}" if file in {REASONS, FACTS, SHEET} else file
 
 
-def _put(source: Path, target: Path, digest: str, link: bool) -> None:
+def _copy_photo(source: Path, target: Path, digest: str, link: bool) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     if link:
         target.symlink_to(source.resolve())

@@ -121,7 +121,7 @@ def load(
     if not path.exists() and not _json_path(path).exists():
         return StaleCalibration("this model has not been calibrated yet")
     try:
-        calibration = _read(path)
+        calibration = _read_calibration(path)
     except CalibrationCacheError as error:
         return StaleCalibration(error.message)
     if calibration.model_digest != model_digest:
@@ -146,7 +146,7 @@ def load_named(path: Path, *, model_digest: str) -> CalibrationTable:
     table = CalibrationTable.read(path)
     if not _json_path(path).exists():
         return table
-    calibration = _read(path)
+    calibration = _read_calibration(path)
     if calibration.model_digest != model_digest:
         raise CalibrationCacheError(
             f"{path} was made for another model ({calibration.model}, sha256 {calibration.model_digest[:8]}...), "
@@ -162,7 +162,7 @@ def load_description(path: Path) -> Calibration | None:
     Raises:
         CalibrationCacheError: either file is damaged, or they do not belong together.
     """
-    return _read(path) if _json_path(path).exists() else None
+    return _read_calibration(path) if _json_path(path).exists() else None
 
 
 def _json_path(path: Path) -> Path:
@@ -193,7 +193,7 @@ def _describe(calibration: Calibration, text: str) -> dict[str, Any]:
     }
 
 
-def _read(path: Path) -> Calibration:
+def _read_calibration(path: Path) -> Calibration:
     """The calibration whose table is ``path``.
 
     Raises:
@@ -276,7 +276,7 @@ class _Stored:
             model=self.model,
             model_digest=self.model_digest,
             faces_digest=self.faces_digest,
-            histograms={name: _histogram(name, entry.histogram) for name, entry in self.tensors.items()},
+            histograms={name: _restore_histogram(name, entry.histogram) for name, entry in self.tensors.items()},
             rule=self.rule,
             pinned=self.pinned,
             settings=self.settings,
@@ -286,7 +286,7 @@ class _Stored:
         )
 
 
-def _histogram(name: str, state: _StoredHistogram) -> Histogram:
+def _restore_histogram(name: str, state: _StoredHistogram) -> Histogram:
     where = f"cache.tensors.{name}.histogram"
     try:
         histogram = Histogram.from_dict(asdict(state))

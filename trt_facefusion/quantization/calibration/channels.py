@@ -75,7 +75,9 @@ class ChannelHistogram:
 
     def _widen(self, exponents: NDArray[np.int64]) -> None:
         for channel in np.flatnonzero(exponents > self.exponents):
-            self.counts[channel] = _widened(self.counts[channel], int(exponents[channel] - self.exponents[channel]))
+            self.counts[channel] = _widen_counts(
+                self.counts[channel], int(exponents[channel] - self.exponents[channel])
+            )
         self.exponents = exponents
 
 
@@ -106,7 +108,7 @@ def sample_ranges(
     tail: float = TAIL,
     progress: Progress = silent,
 ) -> tuple[dict[str, Histogram], dict[str, ChannelRanges]]:
-    """A look at a few samples: histograms of ``counted`` (`Histogram.add_sparsely`), and `channel_ranges`.
+    """A look at a few samples: histograms of ``counted`` (`Histogram.add_sparsely`), and `measure_channel_ranges`.
 
     Raises:
         BadInputError, ModelError: as `collect`.
@@ -126,28 +128,28 @@ def sample_ranges(
             tap.count([values[name] for name in tap.outputs], histograms)
         for name in (*fed, *tapped):
             if name in channel_names:
-                values_of_map = values[thinned.get(name, name)]
-                values_of_map = values_of_map if thinned.get(name, name) != name else _evenly(values_of_map)
-                by_channel.setdefault(name, ChannelHistogram(values_of_map.shape[1])).add(_by_channel(values_of_map))
+                output = thinned.get(name, name)
+                sample = values[output] if output != name else _thin(values[name])
+                by_channel.setdefault(name, ChannelHistogram(sample.shape[1])).add(_flatten_channels(sample))
         del values
         require_finite(histograms, fed, done)
         progress(STAGE, done + 1, length_hint(batches))
     return histograms, {name: histogram.ranges(tail) for name, histogram in by_channel.items()}
 
 
-def _evenly(values: Array) -> Array:
+def _thin(values: Array) -> Array:
     """A map [N,C,H,W] thinned to about `_PIXELS`."""
     step = even_step(values.shape[2:], _PIXELS)
     return values[:, :, ::step, ::step]
 
 
-def _by_channel(values: Array) -> NDArray[np.float32]:
+def _flatten_channels(values: Array) -> NDArray[np.float32]:
     """Values [C,n] of a map [N,C,h,w]; what is not finite counts as zero (`collect` complains)."""
     flat = np.ascontiguousarray(values.transpose(1, 0, 2, 3), np.float32).reshape(values.shape[1], -1)
     return np.where(np.abs(flat) < 2.0**127, flat, np.float32(0))
 
 
-def _widened(counts: NDArray[np.int64], doublings: int) -> NDArray[np.int64]:
+def _widen_counts(counts: NDArray[np.int64], doublings: int) -> NDArray[np.int64]:
     """Counts [2 * _BINS] over a range that is ``2**doublings`` times as wide; bins merge around zero."""
     factor = 2 ** min(doublings, 9)
     merged = counts.reshape(-1, factor).sum(1)

@@ -38,7 +38,7 @@ def collect(
 
     They come in the order of the graph, whatever the order of ``tensors``; behind them those of ``scaled``: tensors of
     them whose channels are scaled and shifted. Of large maps only a part of the values is counted, and the largest
-    magnitude of each sample (`taps`).
+    magnitude of each sample (`make_taps`).
 
     While onnxruntime runs one batch, the activations of the one before are counted, then dropped: memory does not grow
     with the number of batches. ``model`` is not changed. ``progress`` counts batches. ``threads`` limits onnxruntime.
@@ -67,7 +67,7 @@ def collect(
     session = open_tapped_session(model, outputs, threads, added)
     all_taps = [*(Tap(name, (name,), scaled=scaled_tensors.get(name)) for name in fed), *inner]
     counting = _CountingPass(session, fed, outputs, all_taps, histograms, checkpoint)
-    done = counting.run(batches, done, _workers(threads), lambda counted: progress(STAGE, counted, total))
+    done = counting.run(batches, done, _count_workers(threads), lambda counted: progress(STAGE, counted, total))
     if checkpoint is not None:
         checkpoint.save(done, histograms, now=True)
     if not done:
@@ -126,7 +126,7 @@ def locate_tensors(graph: onnx.GraphProto, tensors: Sequence[str]) -> tuple[list
     return fed, tapped
 
 
-def _workers(threads: int | None) -> int:
+def _count_workers(threads: int | None) -> int:
     return min(_MAX_WORKERS, threads or os.cpu_count() or 1)
 
 
@@ -180,7 +180,7 @@ def open_tapped_session(
         raise
     except Exception as error:
         raise ModelError(
-            f"onnxruntime cannot load the model: {_first_line(error)}",
+            f"onnxruntime cannot load the model: {_take_first_line(error)}",
             "calibration runs the FP32 model in onnxruntime: export it with operators that onnxruntime has",
         ) from error
 
@@ -193,7 +193,7 @@ def run_batch(session: Any, fed: Sequence[str], tapped: Sequence[str], feeds: Fe
     except Exception as error:
         expected = ", ".join(f"{i.name}: {i.type} {i.shape}" for i in session.get_inputs())
         raise ModelError(
-            f"onnxruntime cannot run the model on the calibration inputs: {_first_line(error)}",
+            f"onnxruntime cannot run the model on the calibration inputs: {_take_first_line(error)}",
             f"describe the inputs as the model declares them ({expected})",
         ) from error
     values = {name: feeds[name] for name in fed} | dict(zip(tapped, outputs, strict=False))
@@ -204,6 +204,6 @@ def run_batch(session: Any, fed: Sequence[str], tapped: Sequence[str], feeds: Fe
     return values
 
 
-def _first_line(error: Exception) -> str:
+def _take_first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__

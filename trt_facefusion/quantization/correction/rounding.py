@@ -57,7 +57,7 @@ class InputCovariance:
 
 def round_weights(layer: CorrectableLayer, scale: Array, covariance: _Floats) -> _Floats:
     """Steps [O,K] of ``scale`` [O] that keep the layer's output nearest to that of its exact weights."""
-    order, factor = _ordered_factor(covariance)
+    order, factor = _factorise(covariance)
     weights = layer.matrix[:, order].copy()
     steps = np.zeros_like(weights)
     step = scale.astype(np.float64)
@@ -75,7 +75,7 @@ def round_weights(layer: CorrectableLayer, scale: Array, covariance: _Floats) ->
     return result
 
 
-def _ordered_factor(covariance: _Floats) -> tuple[NDArray[np.intp], _Floats]:
+def _factorise(covariance: _Floats) -> tuple[NDArray[np.intp], _Floats]:
     """Columns by falling variance, and the upper Cholesky factor of the inverse in that order.
 
     A column that never changes gets a variance of one, so that it is rounded for itself.

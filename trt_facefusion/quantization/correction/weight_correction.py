@@ -71,7 +71,7 @@ class CorrectableLayer:
         if self.node.op_type == "Gemm":
             yield slice(None), np.ascontiguousarray(values.T)
             return
-        strides, dilations = _pair(self.node, "strides"), _pair(self.node, "dilations")
+        strides, dilations = _read_pair(self.node, "strides"), _read_pair(self.node, "dilations")
         height, width = self.weight_shape[2:]
         taps = [(i * dilations[0], j * dilations[1]) for i in range(height) for j in range(width)]
         rows, cols = values.shape[2] - taps[-1][0], values.shape[3] - taps[-1][1]
@@ -80,7 +80,7 @@ class CorrectableLayer:
             yield slice(index, None, len(taps)), window.transpose(1, 0, 2, 3).reshape(values.shape[1], -1)
 
     def without_weights(self) -> CorrectableLayer:
-        """The layer for `Moments`, which need its columns but not what is in them."""
+        """The layer for `InputMoments`, which need its columns but not what is in them."""
         return replace(self, matrix=np.broadcast_to(np.zeros(1), self.matrix.shape))
 
     def inputs(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -193,7 +193,7 @@ def correct_layer(layer: CorrectableLayer, steps: _Floats, scale: Array, moments
     return Correction(values, scale, bias.astype(np.float32))
 
 
-def _pair(node: onnx.NodeProto, name: str) -> tuple[int, int]:
+def _read_pair(node: onnx.NodeProto, name: str) -> tuple[int, int]:
     first, second = read_integers(node, name) or (1, 1)
     return first, second
 

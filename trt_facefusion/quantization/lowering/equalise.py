@@ -3,11 +3,11 @@
 TensorRT runs a convolution in INT8 only if its activations share one scale, so channels of a small range get few of the
 255 steps (a skip connection concatenated with a decoder branch is the worst case). Dividing each channel by a factor
 before the quantiser, and multiplying the weights of that input channel with it, changes nothing in exact arithmetic and
-evens the channels out. The division is one elementwise product, which engine makers fuse into the quantiser's kernel.
+evens the channels out. The division is one elementwise product, which backends fuse into the quantiser's kernel.
 
 Source: G. Xiao et al., "SmoothQuant", ICML 2023 (the factor's formula); here the factors are powers of two, so that
-neither FP16 nor the weights round differently for it. What the channels go through is described in `affine`: with the
-scale comes a shift.
+neither FP16 nor the weights round differently for it. What the channels go through is described in
+`channel_affine`: with the scale comes a shift.
 """
 
 from __future__ import annotations
@@ -90,13 +90,13 @@ def find_channel_affines(
         gains = bool(np.log2(peak[alive] / half[alive]).mean() > np.log2(_WORTH_SHIFTING))
         readers = view.consumers[tensor]
         shifted = shift and gains and all(can_shift(node) and not view.computes_bias(node) for node in readers)
-        exponents = _exponents(half if shifted else peak, weight_peak, alive)
+        exponents = _choose_exponents(half if shifted else peak, weight_peak, alive)
         middle = (high + low) / 2 * np.exp2(-exponents.astype(np.float64)) if shifted else np.zeros_like(peak)
         result[tensor] = Affine(exponents, np.where(alive, middle, 0).astype(np.float16).astype(np.float32))
     return result
 
 
-def _exponents(
+def _choose_exponents(
     half: NDArray[np.float64], weight_peak: NDArray[np.float64], alive: NDArray[np.bool_]
 ) -> NDArray[np.int8]:
     log_factor = np.zeros(len(alive))
@@ -119,9 +119,9 @@ def equalise_model(
 ) -> onnx.ModelProto:
     """The FP32 model with scale and shift in front of the nodes ``int8``, and weights and biases that undo them.
 
-    It is what an engine maker that quantises by itself is to start from. Without ``corrections`` it is the model of
-    ``view`` in exact arithmetic; with them it has the rounded weights, whose largest are 127 steps, so that an engine
-    maker that takes scales from the largest weight finds the same steps.
+    It is what a backend that quantises by itself is to start from. Without ``corrections`` it is the model of
+    ``view`` in exact arithmetic; with them it has the rounded weights, whose largest are 127 steps, so that a
+    backend that takes scales from the largest weight finds the same steps.
     """
     corrections = corrections or {}
     result = onnx.ModelProto()
@@ -138,14 +138,14 @@ def equalise_model(
             tensor = equalised_name(padded_name(node.input[0], pads))
             if tensor not in added:
                 added.add(tensor)
-                _insert(result, nodes, node.input[0], affine, pads)
+                _insert_affine(result, nodes, node.input[0], affine, pads)
             if node.name not in corrections:
-                _undo(view, result, node, affine, added)
+                _undo_affine(view, result, node, affine, added)
             elif affine.shifts:
                 clear_pads(node)
             node.input[0] = tensor
         if node.name in int8_names and node.name in corrections:
-            _correct(result, node, corrections[node.name])
+            _apply_correction(result, node, corrections[node.name])
         nodes.append(node)
     read = {name for node in nodes for name in node.input}
     constants = [tensor for tensor in result.graph.initializer if tensor.name in read]
@@ -158,7 +158,7 @@ def equalise_model(
 def find_added_ranges(
     view: GraphView, int8: Iterable[str], affines: Affines, amax: Mapping[str, float]
 ) -> dict[str, float]:
-    """Ranges of the tensors that `equalised` adds and the table ``amax`` does not name: padded and scaled ones."""
+    """Ranges of the tensors that `equalise_model` adds and the table ``amax`` does not name: padded and scaled ones."""
     ranges: dict[str, float] = {}
     for node in (view.nodes[name] for name in int8):
         tensor = node.input[0]
@@ -174,7 +174,9 @@ def find_added_ranges(
     return ranges
 
 
-def _insert(model: onnx.ModelProto, nodes: list[onnx.NodeProto], tensor: str, affine: Affine, pads: Pads) -> None:
+def _insert_affine(
+    model: onnx.ModelProto, nodes: list[onnx.NodeProto], tensor: str, affine: Affine, pads: Pads
+) -> None:
     affine_ops, constants, _ = make_affine_nodes(tensor, tensor, affine, pads, np.dtype(np.float32))
     nodes += affine_ops
     existing = {constant.name for constant in model.graph.initializer}
@@ -183,7 +185,9 @@ def _insert(model: onnx.ModelProto, nodes: list[onnx.NodeProto], tensor: str, af
     )
 
 
-def _undo(view: GraphView, model: onnx.ModelProto, node: onnx.NodeProto, affine: Affine, added: set[str]) -> None:
+def _undo_affine(
+    view: GraphView, model: onnx.ModelProto, node: onnx.NodeProto, affine: Affine, added: set[str]
+) -> None:
     """Give a convolution the weights and the bias that undo scale and shift."""
     weight = view.constant(node.input[1])
     name = f"{node.input[1]}__times__{node.input[0]}"
@@ -200,7 +204,7 @@ def _undo(view: GraphView, model: onnx.ModelProto, node: onnx.NodeProto, affine:
     node.input[1] = name
 
 
-def _correct(model: onnx.ModelProto, node: onnx.NodeProto, correction: Correction) -> None:
+def _apply_correction(model: onnx.ModelProto, node: onnx.NodeProto, correction: Correction) -> None:
     """Give a node its corrected weights and bias."""
     weight, bias = f"{node.name}__weight", f"{node.name}__bias"
     others = [axis for axis in range(correction.values.ndim) if axis != output_axis(node)]

@@ -275,7 +275,7 @@ def lower_to_integers(
 ) -> onnx.ModelProto:
     """The typed ONNX of ``plan`` for ONNX Runtime on a CPU; the other arguments and the errors are those of `lower`.
 
-    What the plan keeps in FP16 is computed in FP32. ``channels`` are the ranges [C] of convolutions' `results`; without
+    What the plan keeps in FP16 is computed in FP32. ``channels`` are the ranges [C] of `find_storable_results`; without
     them a result is stored by its range in ``amax``. Where that is missing, too, the convolution keeps its quantised
     factors and computes in float. Convolutions' results in ``nine_bit`` are kept in 9 bits, by a second operator each.
     """

@@ -33,6 +33,6 @@ def add_scale_inputs(model: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[str,
 def make_scale_feeds(
     inputs: Mapping[str, str], amax: Mapping[str, float], affines: Affines
 ) -> dict[str, NDArray[np.float32]]:
-    """Values for the inputs that `with_scale_inputs` gave: the scales that `lower` would have written."""
+    """Values for the inputs that `add_scale_inputs` gave: the scales that `lower` would have written."""
     names = {name: equalised_name(tensor) if tensor in affines else tensor for name, tensor in inputs.items()}
     return {name: activation_scale(amax[range_name], TensorProto.FLOAT) for name, range_name in names.items()}

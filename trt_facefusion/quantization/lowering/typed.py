@@ -248,9 +248,9 @@ def lower(
 ) -> onnx.ModelProto:
     """The typed ONNX of ``plan``; ``amax`` is the calibrated range of each tensor that an INT8 node reads.
 
-    ``affines`` scales and shifts the channels of these tensors wherever an INT8 node reads them (see `affine`);
+    ``affines`` scales and shifts the channels of these tensors wherever an INT8 node reads them (see `channel_affine`);
     ``amax`` then holds the range behind that, under its `equalised_name`. ``corrections`` replace weights and biases of
-    INT8 nodes (see `corrections`); they were made with the same ranges and ``affines``.
+    INT8 nodes (see `weight_correction`); they were made with the same ranges and ``affines``.
 
     With ``base`` FP32 everything that the plan keeps in FP16 is computed in FP32: the same INT8 error, several times
     faster on a CPU, for comparing plans.
