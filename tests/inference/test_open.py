@@ -19,12 +19,12 @@ def test_an_engine_is_found_by_its_folder_its_file_and_its_graph(settings: Setti
     plain = settings(Precision.FP16)
     folder = build(plain).engines[0].folder
     for path in (folder, folder / "engine.onnx"):
-        found = open_model(path)
-        assert found.manifest is not None and found.manifest.precision == "fp16"
+        opened = open_model(path)
+        assert opened.manifest is not None and opened.manifest.precision == "fp16"
         named = replace(plain.preset, output=replace(plain.preset.output, name="picture"))
-        assert found.contract is not None and found.contract.preset == named
+        assert opened.contract is not None and opened.contract.preset == named
     graph = open_model(folder / "typed.onnx")
-    assert graph.manifest is None and graph.contract == found.contract
+    assert graph.manifest is None and graph.contract == opened.contract
 
 
 def test_an_engine_and_its_graph_give_the_same_picture(settings: Settings) -> None:

@@ -86,12 +86,12 @@ def test_every_planned_int8_node_becomes_an_integer_operator(make) -> None:
 
 def test_the_picture_is_that_of_the_quantisation_for_gpus_but_for_the_stored_results() -> None:
     case = Case(chain(), SHAPES)
-    wanted = run(case.source, case.feeds)["head"]
+    expected = run(case.source, case.feeds)["head"]
     usual = run(lower(case.view, case.plan, case.amax, Precision.FP32), case.feeds)["head"]
     exact = run(case.model, case.feeds, exact=True)["head"]
     fused = run(case.model, case.feeds)["head"]
     assert np.abs(fused - exact).max() < case.amax["head"] / 127  # a step, where a value lies between two
-    assert np.abs(fused - wanted).max() < 4 * np.abs(usual - wanted).max() + case.amax["head"] / 127
+    assert np.abs(fused - expected).max() < 4 * np.abs(usual - expected).max() + case.amax["head"] / 127
 
 
 def test_a_relu_has_all_steps_for_its_positive_half() -> None:
@@ -121,19 +121,19 @@ def test_a_channel_without_weights_keeps_its_bias() -> None:
     view = GraphView(case.source)
     amax = ranges(case.source, case.feeds)
     model = lower_to_integers(view, case.plan, amax)
-    got = run(model, case.feeds)["head"]
-    assert np.abs(got - run(case.source, case.feeds)["head"]).max() < 0.1 * amax["head"]
+    picture = run(model, case.feeds)["head"]
+    assert np.abs(picture - run(case.source, case.feeds)["head"]).max() < 0.1 * amax["head"]
     assert np.abs(view.constant(bias)[2]) > 0
 
 
 def test_a_result_without_a_range_stays_float_and_an_input_without_one_is_an_error() -> None:
     case = Case(chain(), SHAPES)
-    known = {name: value for name, value in case.amax.items() if name != "c"}
-    model = lower_to_integers(case.view, case.plan, known)
+    all_but_c = {name: value for name, value in case.amax.items() if name != "c"}
+    model = lower_to_integers(case.view, case.plan, all_but_c)
     assert not any(node.name.startswith("c__stored") for node in model.graph.node)
     assert np.isfinite(run(model, case.feeds)["head"]).all()
     with pytest.raises(CalibrationCacheError, match=r"a\.relu|'stem\.relu'"):
-        lower_to_integers(case.view, case.plan, {name: v for name, v in known.items() if "relu" not in name})
+        lower_to_integers(case.view, case.plan, {name: v for name, v in all_but_c.items() if "relu" not in name})
 
 
 def test_equalised_channels_and_stored_results_have_scales_of_their_own() -> None:
