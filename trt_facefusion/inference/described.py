@@ -8,11 +8,12 @@ import onnx
 
 from trt_facefusion.errors import BadInputError
 from trt_facefusion.faces.align import TEMPLATES
+from trt_facefusion.inference.renderer import find_picture
 from trt_facefusion.model.graph import PreparedModel, input_specs, prepare
 from trt_facefusion.model.graph.border import known_outputs
 from trt_facefusion.model.presets import EmbeddingInput, ImageInput, Preset
 from trt_facefusion.model.presets.fit import batch_of, fit_inputs
-from trt_facefusion.model.presets.output import kept_outputs, picture_of
+from trt_facefusion.model.presets.output import kept_outputs
 from trt_facefusion.types import BatchRange
 
 
@@ -43,9 +44,9 @@ def prepare_described(model: onnx.ModelProto, preset: Preset, embedding: int) ->
     file_outputs = known_outputs(model, shapes, batch) if len(model.graph.output) > 1 else None
     picture_and_masks = None
     if file_outputs is not None:
-        picture_and_masks = kept_outputs(picture_of(preset.output, file_outputs, known=preset.known), file_outputs)
+        picture_and_masks = kept_outputs(find_picture(preset, file_outputs), file_outputs)
     prepared = prepare(model, shapes, batch=batch, outputs=picture_and_masks)
-    picture = picture_of(preset.output, prepared.outputs, known=preset.known)
+    picture = find_picture(preset, prepared.outputs)
     picture_and_masks = kept_outputs(picture, prepared.outputs)
     if len(picture_and_masks) < len(prepared.outputs):
         prepared = prepare(model, shapes, batch=batch, outputs=picture_and_masks)

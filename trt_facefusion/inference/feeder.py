@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import numpy_helper
 
 from trt_facefusion.errors import ModelError
 from trt_facefusion.faces.embedder import Embedder
@@ -104,7 +103,7 @@ def find_projection(preset: Preset, model: onnx.ModelProto) -> NDArray[np.float3
         return None
     for tensor in model.graph.initializer:
         if tensor.name == matrix_name:
-            return numpy_helper.to_array(tensor).astype(np.float32)
+            return onnx.numpy_helper.to_array(tensor).astype(np.float32)
     raise ModelError(
         f"the preset {preset.name!r} needs the model's initializer {matrix_name!r}, which is not in the file",
         "use the original file: graph optimisers drop that matrix, because no node reads it",

@@ -11,7 +11,6 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
-from onnx import TensorProto
 
 from trt_facefusion.engine.runtime.base import Infers
 from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
@@ -178,7 +177,7 @@ def computes_in_half(model: onnx.ModelProto) -> bool:
     """Whether a file computes in FP16 itself, so that its own pictures are rounded so."""
     kinds = {tensor.data_type for tensor in model.graph.initializer}
     casts = (a.i for node in model.graph.node if node.op_type == "Cast" for a in node.attribute if a.name == "to")
-    return TensorProto.FLOAT16 in kinds or TensorProto.FLOAT16 in casts
+    return onnx.TensorProto.FLOAT16 in kinds or onnx.TensorProto.FLOAT16 in casts
 
 
 def require_finite_pictures(pictures: NDArray[np.float32]) -> NDArray[np.float32]:

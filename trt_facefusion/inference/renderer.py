@@ -10,19 +10,27 @@ from numpy.typing import NDArray
 
 from trt_facefusion.engine.runtime.base import Infers
 from trt_facefusion.inference.feeder import Feeder
-from trt_facefusion.model.presets import Preset
+from trt_facefusion.model.presets import ImageOutput, Preset
 from trt_facefusion.model.presets.output import picture_of
 from trt_facefusion.types import Progress, TensorSpec, silent
+
+
+def find_picture(preset: Preset, outputs: Sequence[TensorSpec]) -> ImageOutput:
+    """How the picture is read that ``preset`` describes, settled on one of ``outputs``.
+
+    Raises:
+        ModelError: no output is a picture.
+        BadInputError: the named one is none, or nothing says which of several is meant.
+    """
+    return picture_of(preset.output, outputs, known=preset.known)
 
 
 def find_picture_output(preset: Preset, outputs: Sequence[TensorSpec]) -> str:
     """The name of the output that is a picture.
 
-    Raises:
-        ModelError: there is none.
-        BadInputError: the named one is none, or nothing says which of several is meant.
+    Raises: as `find_picture`.
     """
-    return str(picture_of(preset.output, outputs, known=preset.known).name)
+    return str(find_picture(preset, outputs).name)
 
 
 @dataclass(frozen=True)
