@@ -30,8 +30,8 @@ from trt_facefusion.evaluation.profiling.measure import Ring, interleaved
 from trt_facefusion.evaluation.profiling.statistics import Latency, compare
 from trt_facefusion.evaluation.profiling.workload import Inputs, feeder_for
 from trt_facefusion.inference.feeder import Feeder
-from trt_facefusion.inference.renderer import PictureRenderer, find_picture_output
 from trt_facefusion.inference.open import open_model
+from trt_facefusion.inference.renderer import PictureRenderer, find_picture_output
 
 MATH = ["Conv", "Gemm", "MatMul"]
 _WIDTH = 130

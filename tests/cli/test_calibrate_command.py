@@ -16,8 +16,8 @@ Start = Callable[..., "subprocess.Popen[str]"]
 
 # Writes the state after every batch, and dies by a signal once three are done.
 _DIE = (
-    "import os, trt_facefusion.quantization.calibration.resume as r; write = r.Checkpoint.save; "
-    "r.Checkpoint.save = lambda self, done, found, now=False: "
+    "import os, trt_facefusion.quantization.calibration.resume as r; write = r.CalibrationCheckpoint.save; "
+    "r.CalibrationCheckpoint.save = lambda self, done, found, now=False: "
     "(write(self, done, found, True), done == 3 and os.kill(os.getpid(), {signal}))"
 )
 

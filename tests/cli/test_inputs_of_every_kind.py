@@ -50,7 +50,7 @@ def test_the_engine_takes_and_gives_what_the_file_did(
     original = ort.InferenceSession(options["onnx"], providers=["CPUExecutionProvider"])
     template, size = preset.crops[0]
     faces = read_faces(tiny_faces, template=template, size=size, embedder=tiny.Glance(), aligned=True)
-    with found.open() as runner:
+    with found.open_runner() as runner:
         mine, theirs = ({i.name: len(i.shape) for i in side} for side in (runner.inputs, original.get_inputs()))
         assert mine == theirs
         feeder = Feeder(preset, faces, tiny.Glance(), None, 1, runner.inputs)
@@ -69,7 +69,7 @@ def test_masks_stay_and_other_outputs_go_with_a_word(
 ) -> None:
     outcome = command(place.options(json=True, **described("nhwc")))
     assert "the picture is out_celeb_face:0; left out of the engine: code:0" in outcome.err
-    with open_model(Path(outcome.json["engines"][0]["path"])).open() as runner:
+    with open_model(Path(outcome.json["engines"][0]["path"])).open_runner() as runner:
         assert {spec.name for spec in runner.outputs} == {"out_celeb_face:0", "out_celeb_face_mask:0"}
 
 

@@ -37,8 +37,8 @@ from trt_facefusion.model.graph import GraphView, prepare
 from trt_facefusion.model.presets import get_preset
 from trt_facefusion.model.presets.contract import Contract
 from trt_facefusion.quantization.calibration.cache import Calibration, save_as
-from trt_facefusion.quantization.calibration.threshold_choice import TensorChoice, ThresholdChoice
 from trt_facefusion.quantization.calibration.histogram import Histogram
+from trt_facefusion.quantization.calibration.threshold_choice import TensorChoice, ThresholdChoice
 from trt_facefusion.quantization.precision import loads, plan_by_rules, plan_rows
 from trt_facefusion.report.runs import save_run
 

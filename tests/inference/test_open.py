@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tiny import Settings
+from trt_facefusion.build.deliver import build
 
-from trt_facefusion.build.run import build
 from trt_facefusion.errors import BadInputError, StoreError
 from trt_facefusion.inference.open import open_model
 from trt_facefusion.types import Precision
@@ -19,19 +19,19 @@ def test_an_engine_is_found_by_its_folder_its_file_and_its_graph(settings: Setti
     plain = settings(Precision.FP16)
     folder = build(plain).engines[0].folder
     for path in (folder, folder / "engine.onnx"):
-        found = open_model(path)
-        assert found.manifest is not None and found.manifest.precision == "fp16"
+        opened = open_model(path)
+        assert opened.manifest is not None and opened.manifest.precision == "fp16"
         named = replace(plain.preset, output=replace(plain.preset.output, name="picture"))
-        assert found.contract is not None and found.contract.preset == named
+        assert opened.contract is not None and opened.contract.preset == named
     graph = open_model(folder / "typed.onnx")
-    assert graph.manifest is None and graph.contract == found.contract
+    assert graph.manifest is None and graph.contract == opened.contract
 
 
 def test_an_engine_and_its_graph_give_the_same_picture(settings: Settings) -> None:
     folder = build(settings(Precision.FP32)).engines[0].folder
     pictures = []
     for path in (folder, folder / "typed.onnx"):
-        with open_model(path).open() as runner:
+        with open_model(path).open_runner() as runner:
             shape = tuple(axis if isinstance(axis, int) else 1 for axis in runner.inputs[0].shape)
             pictures.append(runner.infer({runner.inputs[0].name: np.full(shape, 0.5, np.float32)}))
     for name, picture in pictures[0].items():

@@ -31,20 +31,20 @@ def saved(folder: Path, linked: bool) -> Path:
 
 
 def outputs(original: Original, tapped: tuple[str, ...]) -> dict[str, Array]:
-    with original.opened(tapped=tapped) as runner:
+    with original.open_runner(tapped=tapped) as runner:
         return runner.infer(feeds(SHAPES))
 
 
 @pytest.mark.parametrize("linked", [False, True])
 def test_it_runs_as_before_without_its_weights(tmp_path: Path, linked: bool) -> None:
     source = OnnxSource(saved(tmp_path, linked))
-    whole = Original(source, source.load({}))
-    lean = whole.without_weights()
-    assert lean.loaded.ByteSize() < whole.loaded.ByteSize() / 10
-    assert lean.whole() == whole.loaded
-    inner = whole.loaded.graph.node[0].output[0]
+    original = Original(source, source.load({}))
+    lean = original.without_weights()
+    assert lean.loaded.ByteSize() < original.loaded.ByteSize() / 10
+    assert lean.load_with_weights() == original.loaded
+    inner = original.loaded.graph.node[0].output[0]
     for tapped in ((), (inner,)):
-        before, after = outputs(whole, tapped), outputs(lean, tapped)
+        before, after = outputs(original, tapped), outputs(lean, tapped)
         assert before.keys() == after.keys() and len(after) == 1 + len(tapped)
         for name, value in before.items():
             np.testing.assert_array_equal(after[name], value)

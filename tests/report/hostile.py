@@ -53,11 +53,13 @@ class Looked(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.add(tag)
-        found = dict(attrs)
-        self.handlers += [name for name in found if name.startswith("on")]
-        self.links += [found[name] or "" for name in ("src", "href", "action", "data", "xlink:href") if name in found]
-        if found.get("http-equiv", "").lower() == "content-security-policy":
-            self.policy = found.get("content") or ""
+        attributes = dict(attrs)
+        self.handlers += [name for name in attributes if name.startswith("on")]
+        self.links += [
+            attributes[name] or "" for name in ("src", "href", "action", "data", "xlink:href") if name in attributes
+        ]
+        if attributes.get("http-equiv", "").lower() == "content-security-policy":
+            self.policy = attributes.get("content") or ""
 
 
 def check_harmless(page: str) -> None:

@@ -22,8 +22,8 @@ def sheet(sample_faces: Path, tmp_path_factory: pytest.TempPathFactory) -> Conta
     folder = tmp_path_factory.mktemp("sheet")
     for path in sorted(sample_faces.glob("*.jpg"))[:10]:
         (folder / path.name).write_bytes(path.read_bytes())
-    found = survey(folder, embedder=DlibEmbedder())
-    return ContactSheet("Faces in <b>", "ten faces", found.photos, found.chips, coverage(found))
+    photos = survey(folder, embedder=DlibEmbedder())
+    return ContactSheet("Faces in <b>", "ten faces", photos.photos, photos.chips, coverage(photos))
 
 
 class Links(HTMLParser):

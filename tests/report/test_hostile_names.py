@@ -44,9 +44,9 @@ def hostile_report() -> str:
 
 
 def hostile_sheet(faces: Path) -> str:
-    found = survey(faces, embedder=DlibEmbedder())
-    photos = [replace(photo, file=name) for photo, name in zip(found.photos, cycle(NAMES), strict=False)]
-    return render_html(ContactSheet(NAMES[0], NAMES[1], photos, found.chips, coverage(found)))
+    surveyed = survey(faces, embedder=DlibEmbedder())
+    photos = [replace(photo, file=name) for photo, name in zip(surveyed.photos, cycle(NAMES), strict=False)]
+    return render_html(ContactSheet(NAMES[0], NAMES[1], photos, surveyed.chips, coverage(surveyed)))
 
 
 @pytest.fixture(scope="module", params=["report", "contact sheet"])

@@ -25,9 +25,9 @@ def test_photos_called_anything_are_selected_and_none_is_overwritten(
     save_selection(curated(folder, 4), folder, output, link=link)
     assert {name: (folder / name).read_bytes() for name in names} == before
     for name in names:
-        chosen = output / (f"photo-{name}" if name in names[:2] else name)
-        assert chosen.read_bytes() == before[name]
-        assert chosen.is_symlink() == link
+        copied = output / (f"photo-{name}" if name in names[:2] else name)
+        assert copied.read_bytes() == before[name]
+        assert copied.is_symlink() == link
     with (output / "selection.csv").open(newline="", errors="surrogateescape") as file:
         assert sorted(row["file"] for row in csv.DictReader(file)) == sorted(names)
     assert sorted(json.loads((output / "selection.json").read_bytes())["chosen"]) == sorted(names)

@@ -129,7 +129,7 @@ def _calibration_batches(inputs: BuildInputs) -> Batches:
     return Batches(replace(feeder, takes=takes), len(inputs.faces.calibration), inputs.network.batch)
 
 
-def compare_tables(inputs: BuildInputs, ranges: Ranges, amax: Mapping[str, float]) -> Mapping[str, object]:
+def describe_own_table(inputs: BuildInputs, ranges: Ranges, amax: Mapping[str, float]) -> Mapping[str, object]:
     """Say where ``amax``, the table that TensorRT made itself, differs most from ours; all of it for the manifest."""
     ours, own = _our_table(inputs), _own_table(inputs)
     comparison = compare_tables(ranges.table, amax)

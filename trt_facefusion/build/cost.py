@@ -12,9 +12,9 @@ import onnx
 
 from trt_facefusion.build.effort import AUTO, Cost, Task, affordable, estimates, level_named
 from trt_facefusion.build.settings import BuildSettings
-from trt_facefusion.quantization.correction.kinds import LAYER_CORRECTIONS, parse_corrections
 from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
 from trt_facefusion.model.graph import GraphView, macs
+from trt_facefusion.quantization.correction.kinds import LAYER_CORRECTIONS, parse_corrections
 from trt_facefusion.quantization.lowering.equalise import find_equalisable
 from trt_facefusion.quantization.precision import quantisable
 from trt_facefusion.quantization.precision.groups import group_candidates

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trt_facefusion.errors import BadInputError
+from trt_facefusion.quantization.calibration.thresholds import COMPARED_RULES
 from trt_facefusion.quantization.precision.search import Effort, effort
 
 AUTO = "auto"
@@ -35,7 +36,7 @@ of the graph take time as well. Calibration as `benchmarks/calibration.py` measu
 one network of inswapper's size took (1.1 to 1.4), so that a build ends early rather than late."""
 _BUSY = 1.5
 """Slowdowns below this are not worth a word."""
-_LAST_RULE = "max"
+_LAST_RULE = COMPARED_RULES[-1]
 """The rule that whole tables start from; every level compares it."""
 
 
@@ -46,7 +47,7 @@ class Level:
     name: str
     look_faces: int = 64
     """Looked at for the ranges of channels, and of what INT8 does not read."""
-    rules: tuple[str, ...] = ("entropy", "mse", "percentile:99.99", "percentile:99.999", _LAST_RULE)
+    rules: tuple[str, ...] = COMPARED_RULES
     """Threshold rules that are compared as whole tables."""
     validation_faces: int = 16
     """Whole tables and corrections are compared on these."""

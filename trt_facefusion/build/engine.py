@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from trt_facefusion.build.compilation import CompiledEngine, compare_tables, compile_plan, report_kernels
+from trt_facefusion.build.compilation import CompiledEngine, compile_plan, describe_own_table, report_kernels
 from trt_facefusion.build.stages import Stages
 from trt_facefusion.build.verification import WIDEN, Repair, VerifiedPlan, Verifier
 from trt_facefusion.errors import GateError
@@ -63,7 +63,7 @@ def build_precision(stages: Stages, verifier: Verifier, precision: Precision) ->
         compiled,
         verifier.gate(precision),
         time.perf_counter() - started,
-        recalibration=None if own_table is None else compare_tables(inputs, stages.choose_ranges(), own_table),
+        recalibration=None if own_table is None else describe_own_table(inputs, stages.choose_ranges(), own_table),
         search=stages.describe_search() if precision is Precision.INT8 else None,
         **_describe_scales(stages, verified.plan),
     )

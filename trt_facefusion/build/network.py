@@ -17,8 +17,8 @@ from trt_facefusion.faces.folder import FaceSet
 from trt_facefusion.inference import feeder as feeding
 from trt_facefusion.inference.described import DescribedModel, prepare_described, require_batch
 from trt_facefusion.inference.feeder import Feeder, find_projection, list_input_shapes
-from trt_facefusion.inference.renderer import PictureRenderer
 from trt_facefusion.inference.original import Original, fix_original_noise, require_finite_pictures
+from trt_facefusion.inference.renderer import PictureRenderer
 from trt_facefusion.model.graph import GraphView, PreparedModel, input_specs
 from trt_facefusion.model.graph.batch import require_samples_apart
 from trt_facefusion.model.graph.noise import parse_noise, require_no_noise

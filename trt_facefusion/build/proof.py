@@ -26,8 +26,8 @@ from trt_facefusion.evaluation.accuracy.agreement import (
 )
 from trt_facefusion.evaluation.accuracy.plausible import Look
 from trt_facefusion.faces.folder import FaceSet
-from trt_facefusion.inference.original import computes_in_half, require_finite_pictures
 from trt_facefusion.inference.graph_difference import find_first_difference, find_first_mixing
+from trt_facefusion.inference.original import computes_in_half, require_finite_pictures
 from trt_facefusion.model.graph import GraphView
 from trt_facefusion.model.graph.segments import activations, with_shapes
 from trt_facefusion.types import Feeds

@@ -10,7 +10,6 @@ from trt_facefusion import __version__
 from trt_facefusion.build.effort import AUTO, MINUTES
 from trt_facefusion.engine.backends.base import BuildOptions
 from trt_facefusion.engine.store.manifest import build_key
-from trt_facefusion.errors import BadInputError
 from trt_facefusion.evaluation.accuracy.gate import Gate
 from trt_facefusion.faces.embedder import Embedder
 from trt_facefusion.inference.embedders import open_embedder
@@ -19,10 +18,6 @@ from trt_facefusion.model.graph.noise import parse_noise
 from trt_facefusion.model.presets import Preset
 from trt_facefusion.types import BatchRange, Precision
 
-CHANNEL_CORRECTIONS = ("equalise", "shift")
-"""Corrections of channels, in front of the quantiser."""
-LAYER_CORRECTIONS = ("scales", "rounding", "bias")
-"""Corrections of a layer's weights and bias."""
 PLANNERS = ("auto", "rules")
 """Where a plan comes from: searched by measurement, or from rules alone."""
 
@@ -85,24 +80,6 @@ class BuildSettings:
     def open_embedder(self) -> Embedder:
         """The embedder whose vectors the generator takes (dlib's where it takes none)."""
         return open_embedder(self.preset, self.embedder)
-
-
-def parse_corrections(text: str) -> frozenset[str] | None:
-    """The corrections that ``text`` names (``shift,bias`` or ``none``); None for ``auto``. A shift needs ``equalise``.
-
-    Raises:
-        BadInputError: there is no such correction.
-    """
-    if text == "auto":
-        return None
-    wanted = frozenset(part.strip() for part in text.split(",") if part.strip()) - {"none"}
-    unknown = sorted(wanted - {*CHANNEL_CORRECTIONS, *LAYER_CORRECTIONS})
-    if unknown or not text.strip():
-        raise BadInputError(
-            f"there is no correction {', '.join(unknown) or text!r}",
-            f"use auto, none, or some of {', '.join((*CHANNEL_CORRECTIONS, *LAYER_CORRECTIONS))}, with commas between",
-        )
-    return wanted | ({"equalise"} if "shift" in wanted else frozenset())
 
 
 def engine_key(settings: BuildSettings, digests: Mapping[str, str], precision: Precision) -> str:

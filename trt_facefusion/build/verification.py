@@ -70,7 +70,9 @@ class Verifier:
         inputs, reporter = self.inputs, self.inputs.reporter
         faces, reference = inputs.faces.verification, self._reference()
         with self._open_stand_in(typed, precision) as runner:
-            pictures = inputs.network.judge_renderer(faces)(runner, None, reporter.progress, f"verify {precision.value}")
+            pictures = inputs.network.judge_renderer(faces)(
+                runner, None, reporter.progress, f"verify {precision.value}"
+            )
         reporter.progress(f"judge {precision.value}", 0, 0)
         accuracy = judge(
             reference,

@@ -18,7 +18,16 @@ from trt_facefusion.errors import BadInputError, CalibrationCacheError
 from trt_facefusion.model.export import OnnxSource, model_digest
 from trt_facefusion.model.graph import GraphView, input_specs, prepare
 from trt_facefusion.model.messages import serialised
-from trt_facefusion.quantization.calibration import AssignedRanges, Calibration, CalibrationTable, Histogram, TableComparison, assign_ranges, compare_tables, load_description
+from trt_facefusion.quantization.calibration import (
+    AssignedRanges,
+    Calibration,
+    CalibrationTable,
+    Histogram,
+    TableComparison,
+    assign_ranges,
+    compare_tables,
+    load_description,
+)
 from trt_facefusion.quantization.calibration.cache import load_named
 from trt_facefusion.quantization.correction.channel_affine import equalised_name
 from trt_facefusion.quantization.lowering import lower
@@ -192,7 +201,9 @@ def convert_command(
     calibration = load_description(cache)
     affines = {} if calibration is None else affines_of(calibration)
     divided = {name: table[name] for name in map(equalised_name, affines) if name in table}
-    found = assign_ranges(CalibrationTable({n: amax for n, amax in table.items() if n not in divided}, table.header), view)
+    found = assign_ranges(
+        CalibrationTable({n: amax for n, amax in table.items() if n not in divided}, table.header), view
+    )
     require_int8(view, found.amax, cache)
     plan: Plan | None = None
     if output.suffix == ".onnx":

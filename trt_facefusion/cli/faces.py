@@ -207,7 +207,9 @@ def _write_sheet(target: Path, title: str, subtitle: str, found: Survey, covered
     sheet = ContactSheet(title, subtitle, found.photos, found.chips, covered)
     stem = target.with_suffix("") if target.suffix.lower() in {".html", ".png"} else target
     files = [stem.with_name(stem.name + suffix) for suffix in (".html", ".png")]
-    for file, data in zip(files, (render_html(sheet).encode(errors="backslashreplace"), render_png(sheet)), strict=True):
+    for file, data in zip(
+        files, (render_html(sheet).encode(errors="backslashreplace"), render_png(sheet)), strict=True
+    ):
         write_atomic(file, data, "--sheet")
     return files
 

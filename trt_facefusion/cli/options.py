@@ -7,13 +7,13 @@ from typing import Annotated, Optional
 
 import typer
 
-from trt_facefusion.quantization.correction.kinds import parse_corrections
 from trt_facefusion.errors import BadInputError
 from trt_facefusion.model.export import CheckpointSource, ModelSource, OnnxSource, ReferenceSource
 from trt_facefusion.model.presets import Preset, get_preset, parse_input
 from trt_facefusion.model.presets.fit import suggestions
 from trt_facefusion.model.presets.syntax import INPUT_SYNTAX
 from trt_facefusion.quantization.calibration.thresholds import parse_rule
+from trt_facefusion.quantization.correction.kinds import parse_corrections
 
 MODEL, FACES, ENGINE, ACCURACY = "Model", "Faces", "Engine", "Accuracy"
 

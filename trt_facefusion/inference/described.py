@@ -8,11 +8,12 @@ import onnx
 
 from trt_facefusion.errors import BadInputError
 from trt_facefusion.faces.align import TEMPLATES
+from trt_facefusion.inference.renderer import find_picture
 from trt_facefusion.model.graph import PreparedModel, input_specs, prepare
 from trt_facefusion.model.graph.border import known_outputs
 from trt_facefusion.model.presets import EmbeddingInput, ImageInput, Preset
 from trt_facefusion.model.presets.fit import batch_of, fit_inputs
-from trt_facefusion.model.presets.output import kept_outputs, picture_of
+from trt_facefusion.model.presets.output import kept_outputs
 from trt_facefusion.types import BatchRange
 
 
@@ -37,19 +38,19 @@ def prepare_described(model: onnx.ModelProto, preset: Preset, embedding: int) ->
         BadInputError: an input is not what its description says, or nothing says which output is the picture.
         ModelError: as `prepare`, or no output is a picture.
     """
-    takes = input_specs(model)
+    model_inputs = input_specs(model)
     shapes = fit_input_shapes(model, preset, embedding)
-    batch = batch_of(preset, takes, fit_inputs(preset, takes, embedding))
-    known = known_outputs(model, shapes, batch) if len(model.graph.output) > 1 else None
-    wanted = None
-    if known is not None:
-        wanted = kept_outputs(picture_of(preset.output, known, known=preset.known), known)
-    prepared = prepare(model, shapes, batch=batch, outputs=wanted)
-    picture = picture_of(preset.output, prepared.outputs, known=preset.known)
-    kept = kept_outputs(picture, prepared.outputs)
-    if len(kept) < len(prepared.outputs):
-        prepared = prepare(model, shapes, batch=batch, outputs=kept)
-    dropped = tuple(value.name for value in model.graph.output if value.name not in kept)
+    batch = batch_of(preset, model_inputs, fit_inputs(preset, model_inputs, embedding))
+    file_outputs = known_outputs(model, shapes, batch) if len(model.graph.output) > 1 else None
+    picture_and_masks = None
+    if file_outputs is not None:
+        picture_and_masks = kept_outputs(find_picture(preset, file_outputs), file_outputs)
+    prepared = prepare(model, shapes, batch=batch, outputs=picture_and_masks)
+    picture = find_picture(preset, prepared.outputs)
+    picture_and_masks = kept_outputs(picture, prepared.outputs)
+    if len(picture_and_masks) < len(prepared.outputs):
+        prepared = prepare(model, shapes, batch=batch, outputs=picture_and_masks)
+    dropped = tuple(value.name for value in model.graph.output if value.name not in picture_and_masks)
     return DescribedModel(prepared, replace(preset, output=picture), dropped)
 
 
@@ -70,12 +71,12 @@ def require_templates(preset: Preset) -> None:
             raise BadInputError(f"there is no crop template {template!r}", f"use one of {', '.join(TEMPLATES)}")
 
 
-def require_batch(fitted: DescribedModel, batch: BatchRange) -> None:
+def require_batch(described: DescribedModel, batch: BatchRange) -> None:
     """Raise `BadInputError` if the model cannot be built for ``batch``."""
-    prepared = fitted.prepared
+    prepared = described.prepared
     if prepared.dynamic_batch or {batch.min, batch.max} == {prepared.fixed_batch}:
         return
-    of_faces = [spec.name for spec in fitted.preset.inputs if isinstance(spec, ImageInput | EmbeddingInput)]
+    of_faces = [spec.name for spec in described.preset.inputs if isinstance(spec, ImageInput | EmbeddingInput)]
     single = [name for name in of_faces if name in prepared.unbatched]
     why = f" ({', '.join(single)} has no batch axis)" if single and prepared.fixed_batch == 1 else ""
     raise BadInputError(

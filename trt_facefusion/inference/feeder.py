@@ -1,4 +1,4 @@
-"""Faces -> network inputs -> pictures: the one place where calibration, verification and serving agree on both ends."""
+"""Faces -> network inputs: the one place where calibration, verification and serving agree on what a network is fed."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import numpy_helper
 
-from trt_facefusion.engine.runtime.base import Infers
 from trt_facefusion.errors import ModelError
 from trt_facefusion.faces.embedder import Embedder
 from trt_facefusion.faces.folder import FaceSet
@@ -20,8 +18,7 @@ from trt_facefusion.faces.pairing import cross_pairs
 from trt_facefusion.model.presets import EmbeddingInput, FileInput, ImageInput, Preset, ValueInput
 from trt_facefusion.model.presets.fit import Fit, fit_inputs
 from trt_facefusion.model.presets.inputs import SOURCE, TARGET
-from trt_facefusion.model.presets.output import picture_of
-from trt_facefusion.types import Array, Feeds, Progress, TensorSpec, silent
+from trt_facefusion.types import Array, Feeds, TensorSpec
 
 PAIRING_SEED = 0
 BATCH = 4
@@ -62,7 +59,9 @@ class Feeder:
         """
         if self.takes:
             return fit_inputs(self.preset, self.takes, self.embedder.dim)
-        return {name: Fit(name, True, shape) for name, shape in list_input_shapes(self.preset, self.embedder.dim).items()}
+        return {
+            name: Fit(name, True, shape) for name, shape in list_input_shapes(self.preset, self.embedder.dim).items()
+        }
 
     @cached_property
     def _crops(self) -> Mapping[tuple[str, int], Any]:
@@ -76,37 +75,37 @@ class Feeder:
 
     def __call__(self, indices: Sequence[int]) -> Feeds:
         """Inputs for the targets ``indices``."""
-        chosen = np.asarray(indices, np.int64)
+        targets = np.asarray(indices, np.int64)
         if self.fixed_batch is not None:
-            chosen = np.resize(chosen, self.fixed_batch)
+            targets = np.resize(targets, self.fixed_batch)
         feeds: dict[str, Array] = {}
         for spec in self.preset.inputs:
             fit = self.fits[spec.name]
             if isinstance(spec, ImageInput):
-                feeds[spec.name] = fit.samples(self._encoded(spec, chosen))
+                feeds[spec.name] = fit.samples(self._encode(spec, targets))
             elif isinstance(spec, EmbeddingInput):
-                vectors = spec.encode(self.faces.embeddings[self.sources[chosen]], self.projection)
+                vectors = spec.encode(self.faces.embeddings[self.sources[targets]], self.projection)
                 feeds[spec.name] = fit.samples(vectors)
             else:
-                feeds[spec.name] = fit.fixed(self._values[spec.name], len(chosen))
+                feeds[spec.name] = fit.fixed(self._values[spec.name], len(targets))
         return feeds
 
-    def _encoded(self, spec: ImageInput, chosen: NDArray[np.int64]) -> Array:
+    def _encode(self, spec: ImageInput, targets: NDArray[np.int64]) -> Array:
         crops = self._crops[self.preset.crop(spec)]
-        source = crops[self.sources[chosen]] if spec.shows(SOURCE) else None
-        return spec.encode(crops[chosen] if source is None or spec.shows(TARGET) else source, source)
+        source = crops[self.sources[targets]] if spec.shows(SOURCE) else None
+        return spec.encode(crops[targets] if source is None or spec.shows(TARGET) else source, source)
 
 
 def find_projection(preset: Preset, model: onnx.ModelProto) -> NDArray[np.float32] | None:
     """The matrix that ``preset`` wants from the *original* model (graph optimisers drop it, since no node uses it)."""
-    wanted = preset.embedding.projection if preset.embedding else None
-    if wanted is None:
+    matrix_name = preset.embedding.projection if preset.embedding else None
+    if matrix_name is None:
         return None
     for tensor in model.graph.initializer:
-        if tensor.name == wanted:
-            return numpy_helper.to_array(tensor).astype(np.float32)
+        if tensor.name == matrix_name:
+            return onnx.numpy_helper.to_array(tensor).astype(np.float32)
     raise ModelError(
-        f"the preset {preset.name!r} needs the model's initializer {wanted!r}, which is not in the file",
+        f"the preset {preset.name!r} needs the model's initializer {matrix_name!r}, which is not in the file",
         "use the original file: graph optimisers drop that matrix, because no node reads it",
     )
 
@@ -122,35 +121,3 @@ def list_input_shapes(preset: Preset, embedding_dim: int) -> dict[str, tuple[int
         else:
             shapes[spec.name] = spec.values().shape
     return shapes
-
-
-def find_picture_output(preset: Preset, outputs: Sequence[TensorSpec]) -> str:
-    """The name of the output that is a picture.
-
-    Raises:
-        ModelError: there is none.
-        BadInputError: the named one is none, or nothing says which of several is meant.
-    """
-    return str(picture_of(preset.output, outputs, known=preset.known).name)
-
-
-@dataclass(frozen=True)
-class PictureRenderer:
-    """Runs a model on a feeder's faces, ``batch`` samples at a time, and decodes the pictures."""
-
-    feeder: Feeder
-    output: str
-    batch: int
-
-    def __call__(
-        self, runner: Infers, indices: Sequence[int] | None = None, progress: Progress = silent, stage: str = "verify"
-    ) -> NDArray[np.float32]:
-        """Pictures [N,H,W,3] float32, RGB, nominally in [0,1], of the faces ``indices`` (default: all)."""
-        chosen = list(range(len(self.feeder.faces))) if indices is None else list(indices)
-        pictures = []
-        for start in range(0, len(chosen), self.batch):
-            part = chosen[start : start + self.batch]
-            tensor = runner.infer(self.feeder(part))[self.output]
-            pictures.append(self.feeder.preset.output.decode(tensor)[: len(part)])
-            progress(stage, start + len(part), len(chosen))
-        return np.concatenate(pictures)

@@ -44,7 +44,9 @@ class OpenedModel:
         """Whether it is a TensorRT engine."""
         return self.engine.suffix != ".onnx"
 
-    def open(self, *, slots: int = 2, device: int = 0, stand_in: bool = False, threads: int | None = None) -> Runner:
+    def open_runner(
+        self, *, slots: int = 2, device: int = 0, stand_in: bool = False, threads: int | None = None
+    ) -> Runner:
         """A runner.
 
         Args:
@@ -62,12 +64,12 @@ class OpenedModel:
             ModelError: ONNX Runtime cannot load the model.
         """
         if not self.needs_gpu or self.manifest is None:
-            return OnnxRuntimeRunner(self._stored_bytes(self.engine) or self.engine, threads=threads)
+            return OnnxRuntimeRunner(self._read_stored(self.engine) or self.engine, threads=threads)
         if stand_in:
-            return OnnxRuntimeRunner(self._stored_bytes(self.graph) or self.graph, threads=threads, stand_in=True)
-        return _on_the_gpu(self.manifest, self.engine, self._stored_bytes(self.engine) or b"", slots, device)
+            return OnnxRuntimeRunner(self._read_stored(self.graph) or self.graph, threads=threads, stand_in=True)
+        return _open_on_gpu(self.manifest, self.engine, self._read_stored(self.engine) or b"", slots, device)
 
-    def _stored_bytes(self, path: Path) -> bytes | None:
+    def _read_stored(self, path: Path) -> bytes | None:
         """A file of the engine's folder, which must be what was stored (it may have changed since it was looked at)."""
         if self.manifest is None:
             return None
@@ -81,7 +83,7 @@ class OpenedModel:
         return data
 
 
-def _on_the_gpu(manifest: Manifest, engine: Path, data: bytes, slots: int, device: int) -> Runner:
+def _open_on_gpu(manifest: Manifest, engine: Path, data: bytes, slots: int, device: int) -> Runner:
     from trt_facefusion.engine.runtime.pycuda import PycudaRunner
 
     machine = this_machine(device, [manifest.backend])
@@ -92,9 +94,9 @@ def _on_the_gpu(manifest: Manifest, engine: Path, data: bytes, slots: int, devic
     runner = PycudaRunner(data, slots=slots, device=device, library=library, host_code=host_code)
     stored = {name: (low, high) for name, (low, _, high) in manifest.shapes.items()}
     if runner.shape_ranges != stored:
-        found = runner.shape_ranges
+        ranges = runner.shape_ranges
         runner.close()
-        raise damaged(engine, manifest, f"it takes {found}, and its manifest says {stored}")
+        raise damaged(engine, manifest, f"it takes {ranges}, and its manifest says {stored}")
     return runner
 
 
@@ -111,12 +113,12 @@ def open_model(path: Path, precision: Precision | None = None, device: int = 0) 
     if path.name in {"", ".."}:
         path = path.resolve()
     if path.is_dir() and (path / MANIFEST).is_file():
-        return _stored(path)
+        return _open_stored(path)
     if path.is_file() and path.name.startswith("engine.") and (path.parent / MANIFEST).is_file():
-        return _stored(path.parent)
+        return _open_stored(path.parent)
     if path.is_dir() and any(path.glob(f"*/{MANIFEST}")):
         choice = choose(path, machine_as_far_as_known(device), precision)
-        return replace(_stored(choice.folder), notes=choice.notes)
+        return replace(_open_stored(choice.folder), notes=choice.notes)
     if path.is_file() and path.suffix == ".onnx":
         folder = path.parent
         contract = Contract.load(folder) if path.name == TYPED and (folder / MANIFEST).is_file() else None
@@ -125,7 +127,7 @@ def open_model(path: Path, precision: Precision | None = None, device: int = 0) 
     raise BadInputError(f"{path} cannot be run: {what}.", "Name an engine's folder (`trt-ff engines` lists them).")
 
 
-def _stored(folder: Path) -> OpenedModel:
+def _open_stored(folder: Path) -> OpenedModel:
     manifest = Store(folder.parent.parent).load(folder)
     engine = next(folder / name for name in manifest.files if name.startswith("engine."))
     label = f"{folder_label(folder, manifest)}/{folder.name}"

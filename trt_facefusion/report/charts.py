@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from trt_facefusion.report.svg import Element, NAMESPACE, dumps, element, make_svg
+from trt_facefusion.report.svg import NAMESPACE, Element, Scale, dumps, element, make_scale, make_svg
 
 _WIDTH, _HEIGHT = 640, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62, 14, 14, 44
@@ -19,16 +19,16 @@ def draw_pareto(points: Sequence[Mapping[str, Any]]) -> Element:
     """Mean SSIM drop (y, per cent) over the share of MACs in INT8 (x, per cent); the chosen plan is marked."""
     xs = [100 * float(point["int8_macs_share"]) for point in points]
     ys = [100 * float(point["ssim_drop"]) for point in points]
-    x_of = _scale(0, 100, _LEFT, _WIDTH - _RIGHT)
+    x_of = make_scale(0, 100, _LEFT, _WIDTH - _RIGHT)
     top = _round_up(max(ys, default=0))
-    y_of = _scale(0, top, _HEIGHT - _BOTTOM, _TOP)
-    marks = _grid(x_of, [0, 20, 40, 60, 80, 100], y_of, [top * step / 4 for step in range(5)])
+    y_of = make_scale(0, top, _HEIGHT - _BOTTOM, _TOP)
+    marks = _draw_grid(x_of, [0, 20, 40, 60, 80, 100], y_of, [top * step / 4 for step in range(5)])
     line = " ".join(f"{x_of(x):.1f},{y_of(y):.1f}" for x, y in sorted(zip(xs, ys, strict=True)))
     marks.append(element("polyline", class_="line", points=line))
     for point, x, y in zip(points, xs, ys, strict=True):
-        chosen = bool(point.get("chosen"))
-        title = f"{x:.1f} % of MACs in INT8, SSIM drop {y:.3f} %" + (", chosen" if chosen else "")
-        size, kind = (7, "chosen") if chosen else (3.5, "point")
+        marked = bool(point.get("chosen"))
+        title = f"{x:.1f} % of MACs in INT8, SSIM drop {y:.3f} %" + (", chosen" if marked else "")
+        size, kind = (7, "chosen") if marked else (3.5, "point")
         at = {"cx": f"{x_of(x):.1f}", "cy": f"{y_of(y):.1f}", "r": size}
         marks.append(element("circle", element("title", title), class_=kind, **at))
     middle, turned = (_LEFT + _WIDTH - _RIGHT) / 2, f"translate(14 {_HEIGHT / 2}) rotate(-90)"
@@ -87,7 +87,7 @@ def draw_plan_strip(nodes: Sequence[Mapping[str, Any]]) -> Element:
     return make_svg(width, height, label, *marks, preserveAspectRatio="none")
 
 
-def _grid(x_of: Any, xs: Sequence[float], y_of: Any, ys: Sequence[float]) -> list[Element]:
+def _draw_grid(x_of: Scale, xs: Sequence[float], y_of: Scale, ys: Sequence[float]) -> list[Element]:
     parts = []
     for y in ys:
         at = y_of(y)
@@ -98,11 +98,6 @@ def _grid(x_of: Any, xs: Sequence[float], y_of: Any, ys: Sequence[float]) -> lis
         place = {"x": f"{x_of(x):.1f}", "y": _HEIGHT - _BOTTOM + 16}
         parts.append(element("text", f"{x:g}", class_="tick", **place, text_anchor="middle"))
     return parts
-
-
-def _scale(low: float, high: float, start: float, end: float) -> Any:
-    span = (high - low) or 1
-    return lambda value: start + (value - low) / span * (end - start)
 
 
 def _round_up(value: float) -> float:

@@ -22,24 +22,26 @@ def render_page(record: RunRecord) -> str:
     """The page as HTML; pictures, charts and styles are inside of it."""
     facts = record.shown
     environment = load_templates()
-    environment.filters |= {"size": _size, "percent": _percent, "number": _number}
+    environment.filters |= {"size": _format_size, "percent": _format_percent, "number": _format_number}
     searches = [engine.search for engine in facts.engines if engine.search is not None]
     search = searches[0] if searches else None
-    front = dumps(charts.draw_pareto([asdict(p) for p in search.points])) if search is not None and search.points else None
+    front = (
+        dumps(charts.draw_pareto([asdict(p) for p in search.points])) if search is not None and search.points else None
+    )
     return environment.get_template("page.html").render(
         run=facts,
-        engines=[_engine(engine, facts) for engine in facts.engines],
-        fallbacks=_fallbacks(facts.engines),
+        engines=[_describe_engine(engine, facts) for engine in facts.engines],
+        fallbacks=_list_fallbacks(facts.engines),
         warnings=list(dict.fromkeys(text for engine in facts.engines for text in engine.manifest.warnings)),
         front=front,
         search=search,
-        plan=_plan(facts.engines),
-        tensors=[_tensor(tensor) for tensor in facts.tensors],
-        gallery=_gallery(record, facts),
+        plan=_describe_plan(facts.engines),
+        tensors=[_describe_tensor(tensor) for tensor in facts.tensors],
+        gallery=_make_gallery(record, facts),
     )
 
 
-def _engine(engine: EngineFacts, facts: RunFacts) -> dict[str, Any]:
+def _describe_engine(engine: EngineFacts, facts: RunFacts) -> dict[str, Any]:
     m = engine.manifest
     psnr, kernels = m.accuracy.psnr_db, m.int8_kernels
     return {
@@ -49,7 +51,7 @@ def _engine(engine: EngineFacts, facts: RunFacts) -> dict[str, Any]:
         "up_to_date": engine.up_to_date,
         "folder": engine.folder,
         "manifest": m,
-        "limits": _allowed(facts.limits.get(m.precision)),
+        "limits": _describe_limits(facts.limits.get(m.precision)),
         "psnr": "not measured" if psnr is None else "exact" if psnr >= _EXACT_DB else f"{psnr:.1f} dB",
         "kernels": f"{kernels.real} of {kernels.planned}" if kernels.planned else "none planned",
         "missing": kernels.missing,
@@ -57,24 +59,24 @@ def _engine(engine: EngineFacts, facts: RunFacts) -> dict[str, Any]:
     }
 
 
-def _allowed(limits: Limits | None) -> dict[str, str]:
+def _describe_limits(limits: Limits | None) -> dict[str, str]:
     """The limits behind a verdict, by the name of their figure; nothing where none was set or they are not known."""
     if limits is None:
         return {}
-    found = {
-        "ssim_drop": (limits.max_ssim_drop, _percent, "at most"),
-        "ssim_drop_worst": (limits.max_ssim_drop_worst, _percent, "at most"),
-        "perceptual": (limits.max_perceptual, _number, "at most"),
-        "identity_cosine": (limits.min_identity, _number, "at least"),
+    limit_of = {
+        "ssim_drop": (limits.max_ssim_drop, _format_percent, "at most"),
+        "ssim_drop_worst": (limits.max_ssim_drop_worst, _format_percent, "at most"),
+        "perceptual": (limits.max_perceptual, _format_number, "at most"),
+        "identity_cosine": (limits.min_identity, _format_number, "at least"),
     }
-    return {name: f"{word} {write(value)}" for name, (value, write, word) in found.items() if value is not None}
+    return {name: f"{word} {write(value)}" for name, (value, write, word) in limit_of.items() if value is not None}
 
 
-def _fallbacks(engines: Sequence[EngineFacts]) -> list[Fallback]:
+def _list_fallbacks(engines: Sequence[EngineFacts]) -> list[Fallback]:
     return list(dict.fromkeys(step for engine in engines for step in engine.manifest.fallback))
 
 
-def _plan(engines: Sequence[EngineFacts]) -> dict[str, Any] | None:
+def _describe_plan(engines: Sequence[EngineFacts]) -> dict[str, Any] | None:
     """The plan of the cheapest engine: its layers that multiply, and how often each reason occurs among the others."""
     planned = [engine for engine in engines if engine.plan]
     if not planned:
@@ -90,22 +92,22 @@ def _plan(engines: Sequence[EngineFacts]) -> dict[str, Any] | None:
     }
 
 
-def _tensor(tensor: TensorFacts) -> dict[str, Any]:
+def _describe_tensor(tensor: TensorFacts) -> dict[str, Any]:
     label = f"Histogram of {tensor.name}: amax {tensor.amax:.4g} of {tensor.limit:.4g}"
     return {**asdict(tensor), "chart": dumps(charts.draw_histogram(tensor.counts, tensor.limit, tensor.amax, label))}
 
 
-def _gallery(record: RunRecord, facts: RunFacts) -> dict[str, Any] | None:
+def _make_gallery(record: RunRecord, facts: RunFacts) -> dict[str, Any] | None:
     described, pictures = facts.gallery, record.pictures
     if not described.faces:
         return None
     columns = {name: title for name, title in _COLUMNS.items() if name in pictures}
     apart = [name for name in ("fp16", "int8") if name in pictures]
     factor = choose_amplification(pictures["reference"], [pictures[name] for name in apart]) if apart else 1
-    given = {"identity": "source", "target": "target"} if facts.swaps else {"target": "target"}
+    inputs = {"identity": "source", "target": "target"} if facts.swaps else {"target": "target"}
     faces = []
     for index, file in enumerate(described.faces):
-        shown = [(title, encode_data_uri(pictures[name][index])) for title, name in given.items()]
+        shown = [(title, encode_data_uri(pictures[name][index])) for title, name in inputs.items()]
         shown += [(title, encode_data_uri(pictures[name][index])) for name, title in columns.items()]
         for name in apart:
             map_ = amplify_difference(pictures["reference"][index], pictures[name][index], factor)
@@ -115,13 +117,13 @@ def _gallery(record: RunRecord, facts: RunFacts) -> dict[str, Any] | None:
     return {"worst": faces[: described.worst], "ordinary": faces[described.worst :], "factor": factor}
 
 
-def _size(count: int | None) -> str:
+def _format_size(count: int | None) -> str:
     return "unknown" if count is None else f"{count / 1e6:.2f} MB"
 
 
-def _percent(share: float | None, digits: int = 1) -> str:
+def _format_percent(share: float | None, digits: int = 1) -> str:
     return "not measured" if share is None else f"{100 * share:.{digits}f} %"
 
 
-def _number(value: float | None, digits: int = 4) -> str:
+def _format_number(value: float | None, digits: int = 4) -> str:
     return "not measured" if value is None else f"{value:.{digits}f}"

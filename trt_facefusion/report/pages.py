@@ -17,11 +17,14 @@ POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri
 def load_templates() -> Environment:
     """The templates of this folder. Values are shown letter for letter; ``policy`` is what a browser is told."""
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, finalize=_shown
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_escape_unprintable,
     )
     environment.globals["policy"] = POLICY
     return environment
 
 
-def _shown(value: Any) -> Any:
+def _escape_unprintable(value: Any) -> Any:
     return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from trt_facefusion.evaluation.profiling.measure import Point
 from trt_facefusion.evaluation.profiling.result import Profile
 from trt_facefusion.evaluation.profiling.run import ProfileResult
 from trt_facefusion.report.pages import load_templates
-from trt_facefusion.report.svg import Element, NAMESPACE, dumps, element, make_svg
+from trt_facefusion.report.svg import NAMESPACE, Element, Scale, dumps, element, make_scale, make_svg
 
 LAYERS = 20
 _WIDTH, _LEFT, _RIGHT = 880, 60, 20
@@ -23,37 +23,35 @@ _STYLE = (
     "font-size:11px}.axis{stroke:#d1d5db}.mid{text-anchor:middle}.end{text-anchor:end}"
 )
 
-Scale = Callable[[float], float]
-
 
 def render_svg(result: ProfileResult) -> str:
     """Latency by percentile, throughput of the sweeps, and the slowest layers of the first engine."""
-    return f"{dumps(_chart(result))}\n"
+    return f"{dumps(_draw_chart(result))}\n"
 
 
 def render_html(result: ProfileResult) -> str:
     """The plot as an HTML page."""
     template = load_templates().get_template("profile.html")
-    return template.render(title=f"Profile of {result.one.label}", chart=dumps(_chart(result))) + "\n"
+    return template.render(title=f"Profile of {result.one.label}", chart=dumps(_draw_chart(result))) + "\n"
 
 
-def _chart(result: ProfileResult) -> Element:
+def _draw_chart(result: ProfileResult) -> Element:
     profiles = [result.one] + ([result.other] if result.other is not None else [])
     parts: list[Element] = []
     y = 26.0
-    parts += _legend(profiles, y)
+    parts += _draw_legend(profiles, y)
     y += 20 * len(profiles) + 14
-    parts += _latencies(profiles, y)
+    parts += _draw_latencies(profiles, y)
     y += _PANEL
     half = (_WIDTH - _LEFT - _RIGHT - 60) / 2
-    parts += _sweep("faces per second over batch size", [p.batches for p in profiles], y, _LEFT, half)
+    parts += _draw_sweep("faces per second over batch size", [p.batches for p in profiles], y, _LEFT, half)
     flights = [p.flights for p in profiles]
-    parts += _sweep("faces per second over inferences in flight", flights, y, _LEFT + half + 60, half)
+    parts += _draw_sweep("faces per second over inferences in flight", flights, y, _LEFT + half + 60, half)
     y += _PANEL
     for profile in profiles:
         shown = profile.layers[:LAYERS]
         if shown:
-            parts += _bars(profile, shown, y)
+            parts += _draw_bars(profile, shown, y)
             y += 44 + _ROW * len(shown) + 12
     style, ground = element("style"), element("rect", width="100%", height="100%", fill="#fff")
     style.text = _STYLE
@@ -63,90 +61,85 @@ def _chart(result: ProfileResult) -> Element:
     return drawn
 
 
-def _legend(profiles: Sequence[Profile], y: float) -> list[Element]:
+def _draw_legend(profiles: Sequence[Profile], y: float) -> list[Element]:
     rows = []
     for number, profile in enumerate(profiles):
         at = y + 20 * number
         stand_in = " (typed ONNX on the CPU, NOT the engine)" if profile.stand_in else ""
         text = f"{profile.label}{stand_in}: batch {profile.batch}, {profile.device}"
         rows.append(element("rect", x=_LEFT, y=f"{at - 10:.0f}", width=12, height=12, fill=_COLOURS[number]))
-        rows.append(_text(_LEFT + 18, at, text))
+        rows.append(_draw_text(_LEFT + 18, at, text))
     return rows
 
 
-def _latencies(profiles: Sequence[Profile], y: float) -> list[Element]:
+def _draw_latencies(profiles: Sequence[Profile], y: float) -> list[Element]:
     """Every call, sorted: how long the calls of each percentile took."""
     low = min(min(p.times_ms) for p in profiles)
     high = max(max(p.times_ms) for p in profiles)
     low, high = low - 0.05 * (high - low or low), high + 0.05 * (high - low or high)
-    x_of = _scale(0, 100, _LEFT, _WIDTH - _RIGHT)
-    y_of = _scale(low, high, y + _PANEL - 60, y + 20)
-    parts = [_text(_LEFT, y, "latency of one call by percentile, ms", "head")]
-    parts += _y_axis(y_of, low, high, _LEFT, _WIDTH - _RIGHT)
+    x_of = make_scale(0, 100, _LEFT, _WIDTH - _RIGHT)
+    y_of = make_scale(low, high, y + _PANEL - 60, y + 20)
+    parts = [_draw_text(_LEFT, y, "latency of one call by percentile, ms", "head")]
+    parts += _draw_y_axis(y_of, low, high, _LEFT, _WIDTH - _RIGHT)
     for percentile in (0, 25, 50, 75, 90, 99):
-        parts.append(_text(x_of(percentile), y + _PANEL - 44, f"p{percentile}", "tick mid"))
+        parts.append(_draw_text(x_of(percentile), y + _PANEL - 44, f"p{percentile}", "tick mid"))
     for number, profile in enumerate(profiles):
         points = zip(np.linspace(0, 100, len(profile.times_ms)), sorted(profile.times_ms), strict=True)
         line = " ".join(f"{x_of(float(q)):.1f},{y_of(value):.1f}" for q, value in points)
-        parts.append(_line(line, number))
+        parts.append(_draw_line(line, number))
     return parts
 
 
-def _sweep(title: str, sweeps: Sequence[Sequence[Point]], y: float, left: float, width: float) -> list[Element]:
+def _draw_sweep(title: str, sweeps: Sequence[Sequence[Point]], y: float, left: float, width: float) -> list[Element]:
     points = [point for sweep in sweeps for point in sweep]
     if not points:
         return []
     places = sorted({point.at for point in points})
     high = 1.1 * max(point.throughput_per_s for point in points)
-    x_of = _scale(0, max(len(places) - 1, 1), left + 10, left + width - 10)
-    y_of = _scale(0, high, y + _PANEL - 60, y + 20)
-    parts = [_text(left, y, title, "head"), *_y_axis(y_of, 0, high, left, left + width)]
-    parts += [_text(x_of(number), y + _PANEL - 44, str(at), "tick mid") for number, at in enumerate(places)]
+    x_of = make_scale(0, max(len(places) - 1, 1), left + 10, left + width - 10)
+    y_of = make_scale(0, high, y + _PANEL - 60, y + 20)
+    parts = [_draw_text(left, y, title, "head"), *_draw_y_axis(y_of, 0, high, left, left + width)]
+    parts += [_draw_text(x_of(number), y + _PANEL - 44, str(at), "tick mid") for number, at in enumerate(places)]
     for number, sweep in enumerate(sweeps):
         at = [(x_of(places.index(point.at)), y_of(point.throughput_per_s)) for point in sweep]
         line = " ".join(f"{x:.1f},{y:.1f}" for x, y in at)
-        parts.append(_line(line, number))
+        parts.append(_draw_line(line, number))
         parts += [element("circle", cx=f"{x:.1f}", cy=f"{y:.1f}", r=3.5, fill=_COLOURS[number]) for x, y in at]
     return parts
 
 
-def _bars(profile: Profile, shown: Sequence[Layer], y: float) -> list[Element]:
-    parts = [_text(_LEFT, y, f"slowest layers of {profile.label}, ms and planned precision", "head")]
+def _draw_bars(profile: Profile, shown: Sequence[Layer], y: float) -> list[Element]:
+    parts = [_draw_text(_LEFT, y, f"slowest layers of {profile.label}, ms and planned precision", "head")]
     for place, precision in enumerate(("int8", "fp16", "fp32", None)):
         x = _LEFT + 80 * place
         parts.append(element("rect", x=x, y=f"{y + 8:.0f}", width=10, height=10, fill=_OF[precision]))
-        parts.append(_text(x + 15, y + 17, precision or "not planned", "tick"))
-    x_of = _scale(0, shown[0].time_ms or 1, 0, _WIDTH - _RIGHT - 380 - 90)
+        parts.append(_draw_text(x + 15, y + 17, precision or "not planned", "tick"))
+    x_of = make_scale(0, shown[0].time_ms or 1, 0, _WIDTH - _RIGHT - 380 - 90)
     for number, layer in enumerate(shown):
         top = y + 30 + _ROW * number
         wide = max(x_of(layer.time_ms), 0.5)
         name = layer.name if len(layer.name) <= 44 else f"{layer.name[:43]}\u2026"
-        parts.append(_text(_LEFT - 40, top + 11, f"{name}  {layer.dtypes}"[:56], "tick"))
+        parts.append(_draw_text(_LEFT - 40, top + 11, f"{name}  {layer.dtypes}"[:56], "tick"))
         title = f"{layer.name}: {layer.type}, {layer.time_ms:.4f} ms, {layer.share:.1%}; {', '.join(layer.nodes)}"
         bar = {"width": f"{wide:.1f}", "height": 13, "fill": _OF.get(layer.precision, _OF[None])}
         parts.append(element("rect", element("title", title), x=380, y=f"{top:.0f}", **bar))
-        parts.append(_text(380 + wide + 6, top + 11, f"{layer.time_ms:.3f}  {layer.share:.1%}", "tick"))
+        parts.append(_draw_text(380 + wide + 6, top + 11, f"{layer.time_ms:.3f}  {layer.share:.1%}", "tick"))
     return parts
 
 
-def _y_axis(y_of: Scale, low: float, high: float, left: float, right: float) -> list[Element]:
+def _draw_y_axis(y_of: Scale, low: float, high: float, left: float, right: float) -> list[Element]:
     parts = []
     for value in np.linspace(low, high, 5):
         at = y_of(float(value))
         line = {"x1": f"{left:.1f}", "x2": f"{right:.1f}", "y1": f"{at:.1f}", "y2": f"{at:.1f}"}
         parts.append(element("line", class_="axis", **line))
-        parts.append(_text(left - 6, at + 4, f"{value:.3g}", "tick end"))
+        parts.append(_draw_text(left - 6, at + 4, f"{value:.3g}", "tick end"))
     return parts
 
 
-def _text(x: float, y: float, text: str, kind: str = "") -> Element:
+def _draw_text(x: float, y: float, text: str, kind: str = "") -> Element:
     return element("text", text, x=f"{x:.1f}", y=f"{y:.1f}", class_=kind)
 
 
-def _line(points: str, number: int) -> Element:
+def _draw_line(points: str, number: int) -> Element:
     return element("polyline", points=points, fill="none", stroke=_COLOURS[number], stroke_width=2)
-
-
-def _scale(low: float, high: float, start: float, end: float) -> Scale:
-    span = (high - low) or 1
-    return lambda value: start + (value - low) / span * (end - start)

@@ -22,10 +22,10 @@ def save_run(record: RunRecord, root: Path) -> Path:
         StoreError: the folder cannot be written.
     """
     time = str(record.facts["created"]).partition("+")[0].replace(":", "").replace("T", "-")
-    wanted = root / _model(record) / time
-    final, number = wanted, 2
+    by_time = root / _choose_model_folder(record) / time
+    final, number = by_time, 2
     while final.exists():
-        final, number = wanted.with_name(f"{wanted.name}-{number}"), number + 1
+        final, number = by_time.with_name(f"{by_time.name}-{number}"), number + 1
     page = render_page(record).encode()
     for folder in (root, *(path for path in root.glob("*") if path.is_dir())):
         sweep_once(folder)  # what a killed build left holds pictures of people
@@ -35,7 +35,7 @@ def save_run(record: RunRecord, root: Path) -> Path:
     return final / PAGE
 
 
-def _model(record: RunRecord) -> str:
+def _choose_model_folder(record: RunRecord) -> str:
     """The folder of a model's reports: called as the folder of its engines, which tells models of one name apart."""
     engines = [Path(str(engine["folder"])).resolve().parent.name for engine in record.facts["engines"]]
     name = safe_name(str(record.facts["model"]))
@@ -51,7 +51,7 @@ def find_run(path: Path) -> Path:
     folder = path.parent if path.name in {PAGE, FACTS} else path
     if (folder / FACTS).is_file():
         return folder
-    runs = [found.parent for pattern in (f"*/{FACTS}", f"*/*/{FACTS}") for found in folder.glob(pattern)]
+    runs = [facts_file.parent for pattern in (f"*/{FACTS}", f"*/*/{FACTS}") for facts_file in folder.glob(pattern)]
     runs = [run for run in runs if not run.name.startswith(".")]
     if not runs:
         raise BadInputError(

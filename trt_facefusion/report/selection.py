@@ -51,19 +51,19 @@ def save_selection(curated: Curated, folder: Path, output: Path, *, link: bool =
     """
     with commit_folder(output) as temporary:
         for photo in curated.chosen.photos:
-            _put(folder / photo.file, temporary / _name_of(photo.file), photo.digest, link)
+            _copy_photo(folder / photo.file, temporary / _choose_name(photo.file), photo.digest, link)
         # Names that are not UTF-8 are written as the file system holds them.
         write_synced(temporary / REASONS, format_reasons(curated).encode("utf-8", "surrogateescape"))
         write_synced(temporary / FACTS, (json.dumps(collect_facts(curated), indent=2) + "\n").encode())
         write_synced(temporary / SHEET, render_html(make_sheet(curated, folder)).encode(errors="backslashreplace"))
 
 
-def _name_of(file: str) -> str:
+def _choose_name(file: str) -> str:
     """Where a photo goes: a photo called like a document must not be overwritten by it, least of all through a link."""
     return f"photo-{file}" if file in {REASONS, FACTS, SHEET} else file
 
 
-def _put(source: Path, target: Path, digest: str, link: bool) -> None:
+def _copy_photo(source: Path, target: Path, digest: str, link: bool) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     if link:
         target.symlink_to(source.resolve())
@@ -79,8 +79,8 @@ def format_reasons(curated: Curated) -> str:
     table = csv.writer(text, lineterminator="\n")
     table.writerow(["file", "chosen", "reason", "distance"])
     photos = curated.survey.photos
-    for rank, chosen in enumerate(curated.selection.chosen, 1):
-        table.writerow([photos[chosen.index].file, rank, chosen.reason, chosen.distance])
+    for rank, pick in enumerate(curated.selection.chosen, 1):
+        table.writerow([photos[pick.index].file, rank, pick.reason, pick.distance])
     for index, why in curated.selection.dropped:
         table.writerow([photos[index].file, "", why, ""])
     for skip in sorted(curated.survey.skipped, key=lambda skip: skip.file):
@@ -95,17 +95,17 @@ def collect_facts(curated: Curated) -> dict[str, Any]:
         "schema": SCHEMA,
         "photos": len(curated.survey) + len(curated.survey.skipped),
         "faces": len(curated.survey),
-        "chosen": [curated.survey.photos[chosen.index].file for chosen in curated.selection.chosen],
+        "chosen": [curated.survey.photos[pick.index].file for pick in curated.selection.chosen],
         "dropped": len(curated.selection.dropped),
         "skipped": curated.survey.faces.summary(),
         "not_needed": left,
         "generator": curated.generator,
-        "coverage": {when: found.as_dict() for when, found in curated.coverage.items()},
+        "coverage": {when: covered.as_dict() for when, covered in curated.coverage.items()},
     }
 
 
 def make_sheet(curated: Curated, folder: Path) -> ContactSheet:
     """The contact sheet of the chosen photos."""
-    chosen = curated.chosen
-    subtitle = f"{len(chosen)} of {len(curated.survey)} faces in {folder.name}"
-    return ContactSheet("Selection to calibrate on", subtitle, chosen.photos, chosen.chips, curated.coverage["after"])
+    survey = curated.chosen
+    subtitle = f"{len(survey)} of {len(curated.survey)} faces in {folder.name}"
+    return ContactSheet("Selection to calibrate on", subtitle, survey.photos, survey.chips, curated.coverage["after"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from xml.etree import ElementTree
 
 from markupsafe import Markup
@@ -9,6 +10,8 @@ from markupsafe import Markup
 from trt_facefusion.text import printable
 
 Element = ElementTree.Element
+Scale = Callable[[float], float]
+"""A value -> where it stands in a picture."""
 NAMESPACE = "http://www.w3.org/2000/svg"
 
 
@@ -18,13 +21,15 @@ def element(tag: str, *children: Element | str, **attributes: object) -> Element
     In the names of attributes ``class_`` stands for ``class`` and ``text_anchor`` for ``text-anchor``. Characters that
     XML cannot hold, such as escape sequences in names, are written out.
     """
-    made = ElementTree.Element(tag, {name.rstrip("_").replace("_", "-"): _text(v) for name, v in attributes.items()})
+    result = ElementTree.Element(
+        tag, {name.rstrip("_").replace("_", "-"): _format_value(v) for name, v in attributes.items()}
+    )
     for child in children:
         if isinstance(child, str):
-            made.text = (made.text or "") + _text(child)
+            result.text = (result.text or "") + _format_value(child)
         else:
-            made.append(child)
-    return made
+            result.append(child)
+    return result
 
 
 def make_svg(width: float, height: float, label: str, *children: Element, **attributes: object) -> Element:
@@ -37,5 +42,11 @@ def dumps(tree: Element) -> Markup:
     return Markup(ElementTree.tostring(tree, encoding="unicode"))
 
 
-def _text(value: object) -> str:
+def make_scale(low: float, high: float, start: float, end: float) -> Scale:
+    """The linear scale that takes ``low`` to ``start`` and ``high`` to ``end``."""
+    span = (high - low) or 1
+    return lambda value: start + (value - low) / span * (end - start)
+
+
+def _format_value(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else printable(str(value))

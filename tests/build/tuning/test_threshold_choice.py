@@ -16,7 +16,7 @@ from trt_facefusion.build.tuning.ranges import Ranges, calibrate, choose_ranges
 from trt_facefusion.build.tuning.scale_session import Trials
 from trt_facefusion.build.tuning.thresholds import AUTO_RULES
 from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
-from trt_facefusion.quantization.calibration.threshold_choice import ThresholdChoice as ThresholdChoice
+from trt_facefusion.quantization.calibration.threshold_choice import ThresholdChoice
 from trt_facefusion.quantization.calibration.thresholds import parse_rule
 from trt_facefusion.quantization.lowering import lower
 from trt_facefusion.quantization.lowering.scales import add_scale_inputs

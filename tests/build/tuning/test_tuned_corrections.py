@@ -10,12 +10,12 @@ from tiny import Settings
 from trt_facefusion.build.inputs import read_inputs
 from trt_facefusion.build.job import open_job
 from trt_facefusion.build.settings import BuildSettings
-from trt_facefusion.quantization.correction.kinds import parse_corrections
 from trt_facefusion.build.tuning import corrections as correct
 from trt_facefusion.build.tuning.corrections import Correcting, by_memory, correcting_faces
 from trt_facefusion.build.tuning.ranges import calibrate, choose_ranges
 from trt_facefusion.build.tuning.thresholds import VALIDATION_FACES
 from trt_facefusion.errors import BadInputError
+from trt_facefusion.quantization.correction.kinds import parse_corrections
 from trt_facefusion.quantization.precision import Plan, plan_by_rules
 from trt_facefusion.sampling import spread
 from trt_facefusion.types import Precision

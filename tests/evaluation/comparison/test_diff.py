@@ -12,8 +12,8 @@ import pytest
 import tiny
 from polygraphy.comparator import RunResults
 from tiny import Settings
+from trt_facefusion.build.deliver import build
 
-from trt_facefusion.build.run import build
 from trt_facefusion.engine.store.store import Store
 from trt_facefusion.errors import BackendUnavailableError, BadInputError, FacesError, ModelError, StoreError
 from trt_facefusion.evaluation.accuracy.judge import judge
@@ -239,7 +239,7 @@ def test_batches_of_an_engine_are_those_of_its_manifest(settings: Settings) -> N
 
     folder = build(settings(Precision.FP32, batch=BatchRange(2, 2, 3))).engines[0].folder
     found = open_model(folder)
-    with found.open() as runner:
+    with found.open_runner() as runner:
         engine, plain = Side(found, runner, GPU), Side(found, runner, CPU)
         for pair in ((engine, plain), (plain, plain)):
             batch = batch_of(*pair, IMAGE, 128)

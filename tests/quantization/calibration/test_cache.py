@@ -10,7 +10,16 @@ import numpy as np
 import pytest
 
 from trt_facefusion.errors import BadInputError, CalibrationCacheError, StoreError
-from trt_facefusion.quantization.calibration import Calibration, CalibrationTable, Histogram, StaleCalibration, cache_path, load, load_named, save
+from trt_facefusion.quantization.calibration import (
+    Calibration,
+    CalibrationTable,
+    Histogram,
+    StaleCalibration,
+    cache_path,
+    load,
+    load_named,
+    save,
+)
 
 KEY = {"model_digest": "a1" * 32, "faces_digest": "b2" * 32, "settings": {"batch_size": 4, "pairing": "next"}}
 

@@ -24,27 +24,27 @@ def negation():
 def test_ranges_are_those_of_all_batches_in_any_order():
     rng = np.random.default_rng(0)
     batches = [{"x": rng.standard_normal((n, 3, 4, 4)).astype(np.float32)} for n in (2, 1, 3)]
-    found = measure_channel_ranges(negation(), ["y", "x"], batches)
+    ranges = measure_channel_ranges(negation(), ["y", "x"], batches)
     everything = np.concatenate([b["x"] for b in batches])
     width = 2.0**3 / 512
-    for bound, exact in ((found["x"].low, everything.min((0, 2, 3))), (found["y"].high, -everything.min((0, 2, 3)))):
+    for bound, exact in ((ranges["x"].low, everything.min((0, 2, 3))), (ranges["y"].high, -everything.min((0, 2, 3)))):
         np.testing.assert_allclose(bound, exact, atol=width)
     again = measure_channel_ranges(negation(), ["y"], batches[::-1])["y"]
-    np.testing.assert_array_equal(again.low, found["y"].low)
-    np.testing.assert_array_equal(again.high, found["y"].high)
+    np.testing.assert_array_equal(again.low, ranges["y"].low)
+    np.testing.assert_array_equal(again.high, ranges["y"].high)
 
 
 @given(st.permutations(range(6)), st.integers(1, 5))
 def test_neither_order_nor_batches_change_a_histogram(order: list[int], size: int):
     rng = np.random.default_rng(0)
     values = (rng.standard_normal((2, 60)) * np.exp2(rng.integers(-40, 40, (2, 60)))).astype(np.float32)
-    whole, parts = ChannelHistogram(2), ChannelHistogram(2)
-    whole.add(values)
+    at_once, parts = ChannelHistogram(2), ChannelHistogram(2)
+    at_once.add(values)
     pieces = values.reshape(2, 6, 10)[:, order].reshape(2, -1)
     for start in range(0, 60, 10 * size):
         parts.add(pieces[:, start : start + 10 * size])
-    np.testing.assert_array_equal(whole.counts, parts.counts)
-    np.testing.assert_array_equal(whole.exponents, parts.exponents)
+    np.testing.assert_array_equal(at_once.counts, parts.counts)
+    np.testing.assert_array_equal(at_once.exponents, parts.exponents)
 
 
 def test_a_few_outliers_are_left_out_and_zero_is_not():
@@ -52,6 +52,6 @@ def test_a_few_outliers_are_left_out_and_zero_is_not():
     values[0, :5] = 1000
     histogram = ChannelHistogram(1)
     histogram.add(values)
-    found = histogram.ranges()
-    assert found.low[0] == 0
-    assert 3 <= found.high[0] <= 3 + 1024 / 512
+    ranges = histogram.ranges()
+    assert ranges.low[0] == 0
+    assert 3 <= ranges.high[0] <= 3 + 1024 / 512

@@ -50,15 +50,15 @@ def test_histograms_are_those_of_the_activations():
 
     model = network()
     before = model.SerializeToString()
-    got = collect(model, ["image", "conv", "output"], batches())
+    histograms = collect(model, ["image", "conv", "output"], batches())
     assert model.SerializeToString() == before
     tapped = onnx.ModelProto.FromString(before)
     tapped.graph.output.append(onnx.ValueInfoProto(name="conv"))
     session = ort.InferenceSession(tapped.SerializeToString(), providers=["CPUExecutionProvider"])
     conv, output = session.run(["conv", "output"], {"image": IMAGES})
     for name, values in (("image", IMAGES), ("conv", conv), ("output", output)):
-        assert got[name].count == values.size
-        assert got[name].amax == pytest.approx(np.abs(values).max(), rel=1e-5)
+        assert histograms[name].count == values.size
+        assert histograms[name].amax == pytest.approx(np.abs(values).max(), rel=1e-5)
 
 
 def test_batch_size_and_order_of_images_change_nothing():
@@ -192,5 +192,5 @@ def test_a_real_generator(shared_models):
     tensors = [node.output[0] for node in model.graph.node if node.op_type == "Conv"]
     name = model.graph.input[0].name
     images = np.random.default_rng(2).random((2, 3, 64, 64), np.float32)
-    got = collect(model, tensors, Batches(lambda i: {name: images[list(i)]}, 2, 1))
-    assert all(isinstance(h, Histogram) and h.amax > 0 for h in got.values())
+    histograms = collect(model, tensors, Batches(lambda i: {name: images[list(i)]}, 2, 1))
+    assert all(isinstance(h, Histogram) and h.amax > 0 for h in histograms.values())

@@ -33,11 +33,15 @@ def test_an_interrupted_pass_continues_to_the_same_bits(tmp_path, stopped):
     interrupted_after(stopped, path)
     done, _ = checkpoint(path).load()
     assert done == stopped
-    seen = []
+    batches_run = []
     resumed = collect(
-        network(), TENSORS, batches(2), checkpoint=checkpoint(path), progress=lambda _, done, total: seen.append(done)
+        network(),
+        TENSORS,
+        batches(2),
+        checkpoint=checkpoint(path),
+        progress=lambda _, done, total: batches_run.append(done),
     )
-    assert seen[0] == stopped and seen[-1] == 6
+    assert batches_run[0] == stopped and batches_run[-1] == 6
     assert resumed == collect(network(), TENSORS, batches(2))
 
 
@@ -82,19 +86,19 @@ def test_it_writes_now_and_then_only(tmp_path):
 def test_sparse_counting_knows_the_exact_range_and_depends_on_no_order():
     rng = np.random.default_rng(3)
     values = rng.standard_normal((6, 8, 128, 256), np.float32) * np.arange(1, 7, dtype=np.float32).reshape(-1, 1, 1, 1)
-    whole, one_by_one, full = Histogram(), Histogram(), Histogram()
-    whole.add_sparsely(values)
+    at_once, one_by_one, full = Histogram(), Histogram(), Histogram()
+    at_once.add_sparsely(values)
     for sample in rng.permutation(len(values)):
         one_by_one.add_sparsely(values[sample : sample + 1])
     full.add(values)
-    assert whole == one_by_one
-    assert whole.amax == full.amax
-    assert whole.count == pytest.approx(full.count, rel=1e-4)
-    assert np.count_nonzero(whole.counts % 4) <= 6  # of every sample the largest magnitude, and one value of four
-    tail = [float(h.counts[512:].sum() / h.count) for h in (whole, full)]
+    assert at_once == one_by_one
+    assert at_once.amax == full.amax
+    assert at_once.count == pytest.approx(full.count, rel=1e-4)
+    assert np.count_nonzero(at_once.counts % 4) <= 6  # of every sample the largest magnitude, and one value of four
+    tail = [float(h.counts[512:].sum() / h.count) for h in (at_once, full)]
     assert tail[0] == pytest.approx(tail[1], rel=0.05)
     for share in ("99.9", "99.99"):
-        first, second = (parse_rule(f"percentile:{share}")(histogram) for histogram in (whole, full))
+        first, second = (parse_rule(f"percentile:{share}")(histogram) for histogram in (at_once, full))
         assert first == pytest.approx(second, rel=0.02)
 
 

@@ -37,10 +37,10 @@ def behind(channels: int = CHANNELS) -> ScaledTensor:
 
 def test_only_extremes_and_some_values_of_large_maps_leave_the_graph() -> None:
     model = large()
-    added, made = make_taps(model, ["wide", "small"], {})
+    added, tensor_taps = make_taps(model, ["wide", "small"], {})
     model.graph.node.extend(added.node)
     model.graph.initializer.extend(added.initializer)
-    wide, small = made
+    wide, small = tensor_taps
     assert small.outputs == ("small",)
     values = run(tapped(model, wide.outputs), {"x": IMAGES})
     highest, lowest, part = (values[name] for name in wide.outputs)
@@ -51,13 +51,13 @@ def test_only_extremes_and_some_values_of_large_maps_leave_the_graph() -> None:
 def test_it_is_what_counting_outside_of_the_graph_gives() -> None:
     model, scaled = large(), behind()
     values = run(tapped(model, ["wide"]), {"x": IMAGES})["wide"]
-    found = collect(model, ["wide", "small"], batches(4), scaled={"wide": scaled}, threads=1)
-    assert list(found) == ["wide", "small", "behind"]
+    histograms = collect(model, ["wide", "small"], batches(4), scaled={"wide": scaled}, threads=1)
+    assert list(histograms) == ["wide", "small", "behind"]
     outside, moved = Histogram(), Histogram()
     outside.add_sparsely(values)
     moved.add_sparsely(values * scaled.factors.reshape(-1, 1, 1) - scaled.offsets.reshape(-1, 1, 1))
-    assert found["wide"] == outside and found["behind"] == moved
-    assert found["wide"].amax == np.abs(values).max()
+    assert histograms["wide"] == outside and histograms["behind"] == moved
+    assert histograms["wide"].amax == np.abs(values).max()
 
 
 @pytest.mark.parametrize("size", [1, 3])
@@ -70,10 +70,10 @@ def test_neither_batches_nor_the_order_change_what_is_counted(size: int) -> None
 def test_small_maps_are_scaled_whole() -> None:
     scaled = behind(8)
     values = run(large(), {"x": IMAGES})["small"]
-    found = collect(large(), ["small"], batches(4), scaled={"small": scaled}, threads=1)["behind"]
-    whole = Histogram()
-    whole.add(values * scaled.factors.reshape(-1, 1, 1) - scaled.offsets.reshape(-1, 1, 1))
-    assert found == whole
+    histogram = collect(large(), ["small"], batches(4), scaled={"small": scaled}, threads=1)["behind"]
+    all_values = Histogram()
+    all_values.add(values * scaled.factors.reshape(-1, 1, 1) - scaled.offsets.reshape(-1, 1, 1))
+    assert histogram == all_values
 
 
 def test_an_infinite_value_anywhere_is_told() -> None:
@@ -93,7 +93,7 @@ def test_a_look_at_channels_takes_no_large_map_out_of_the_graph_either() -> None
     step = even_step(values.shape[2:], 1024)
     assert step > 1
     part = values[:, :, ::step, ::step].transpose(1, 0, 2, 3).reshape(CHANNELS, -1)
-    seen = ChannelHistogram(CHANNELS)
-    seen.add(np.ascontiguousarray(part))
-    np.testing.assert_array_equal(ranges["wide"].low, seen.ranges(0.0).low)
-    np.testing.assert_array_equal(ranges["wide"].high, seen.ranges(0.0).high)
+    expected = ChannelHistogram(CHANNELS)
+    expected.add(np.ascontiguousarray(part))
+    np.testing.assert_array_equal(ranges["wide"].low, expected.ranges(0.0).low)
+    np.testing.assert_array_equal(ranges["wide"].high, expected.ranges(0.0).high)

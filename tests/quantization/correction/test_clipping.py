@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto
 
+from trt_facefusion.quantization.calibration.table import INT8_MAX
 from trt_facefusion.quantization.correction.clipping import find_best_scales, quantisation_error
 from trt_facefusion.quantization.correction.grid import round_scale
-from trt_facefusion.quantization.calibration.table import INT8_MAX
 
 KINDS = (TensorProto.FLOAT16, TensorProto.FLOAT)
 
@@ -47,10 +47,10 @@ def test_the_scales_are_those_that_double_precision_chooses(
     variances = np.exp(uneven * rng.standard_normal(shape[1]))
     with np.errstate(all="ignore"):  # scales that FP16 cannot hold are infinite
         scales = candidates(matrix, kind)
-        wanted = tried_one_by_one(matrix, scales, variances)
-    found = find_best_scales(matrix, scales, variances)
-    assert found.dtype == scales.dtype
-    assert np.array_equal(found, wanted)
+        expected = tried_one_by_one(matrix, scales, variances)
+    best_scales = find_best_scales(matrix, scales, variances)
+    assert best_scales.dtype == scales.dtype
+    assert np.array_equal(best_scales, expected)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -73,8 +73,8 @@ def test_doubts_are_decided_in_double_precision(what: str, kind: int) -> None:
         matrix[5, 5] = -np.inf
     with np.errstate(all="ignore"):
         scales = candidates(matrix, kind)
-        wanted = tried_one_by_one(matrix, scales, variances)
-    assert np.array_equal(find_best_scales(matrix, scales, variances), wanted, equal_nan=True)
+        expected = tried_one_by_one(matrix, scales, variances)
+    assert np.array_equal(find_best_scales(matrix, scales, variances), expected, equal_nan=True)
 
 
 def test_the_error_is_that_of_the_rounded_and_clipped_weights() -> None:

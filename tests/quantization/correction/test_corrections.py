@@ -14,11 +14,19 @@ from hypothesis import strategies as st
 from nets import Net, feeds, run, tapped
 
 from trt_facefusion.model.graph import GraphView, prepare
+from trt_facefusion.quantization.calibration.table import INT8_MAX
 from trt_facefusion.quantization.correction.channel_affine import Affine
 from trt_facefusion.quantization.correction.grid import fake_quantise
-from trt_facefusion.quantization.calibration.table import INT8_MAX
 from trt_facefusion.quantization.correction.rounding import InputCovariance, round_weights
-from trt_facefusion.quantization.correction.weight_correction import CorrectableLayer, Correction, InputMoments, choose_weight_scales, correct_layer, read_layer, round_to_nearest
+from trt_facefusion.quantization.correction.weight_correction import (
+    CorrectableLayer,
+    Correction,
+    InputMoments,
+    choose_weight_scales,
+    correct_layer,
+    read_layer,
+    round_to_nearest,
+)
 from trt_facefusion.quantization.lowering import lower, lower_to_integers
 from trt_facefusion.quantization.lowering.equalise import equalise_model
 from trt_facefusion.quantization.precision import plan_by_rules
@@ -70,11 +78,11 @@ def measured(
 
 
 def columns_of(layer: CorrectableLayer, values: np.ndarray) -> np.ndarray:
-    found: dict[int, np.ndarray] = {}
+    by_column: dict[int, np.ndarray] = {}
     for columns, factors in layer.columns(values):
         for column, row in zip(range(layer.matrix.shape[1])[columns], factors, strict=True):
-            found[column] = row
-    return np.stack([found[column] for column in range(layer.matrix.shape[1])]).astype(np.float64)
+            by_column[column] = row
+    return np.stack([by_column[column] for column in range(layer.matrix.shape[1])]).astype(np.float64)
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -83,10 +91,10 @@ def test_the_matrix_and_its_columns_are_the_node(name: str, bias: bool) -> None:
     view = view_of(bias)
     layer, _, values = measured(view, name)
     output = view.nodes[name].output[0]
-    wanted = run(tapped(view.model, [output]), feeds(SHAPES, batch=6))[output]
-    found = layer.matrix @ columns_of(layer, layer.inputs(values)) + layer.bias[:, None]
-    channels = np.moveaxis(wanted, 1, 0).reshape(len(layer.matrix), -1)
-    np.testing.assert_allclose(found, channels, atol=1e-4)
+    node_output = run(tapped(view.model, [output]), feeds(SHAPES, batch=6))[output]
+    product = layer.matrix @ columns_of(layer, layer.inputs(values)) + layer.bias[:, None]
+    channels = np.moveaxis(node_output, 1, 0).reshape(len(layer.matrix), -1)
+    np.testing.assert_allclose(product, channels, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["conv", "linear"])
@@ -94,13 +102,13 @@ def test_no_channel_keeps_a_mean_error_once_its_bias_is_corrected(name: str) -> 
     layer, moments, values = measured(view_of(), name)
     scale = choose_weight_scales(layer, None)
     exact = layer.inputs(values)
-    wanted = layer.matrix @ columns_of(layer, exact) + layer.bias[:, None]
-    seen = columns_of(layer, fake_quantise(exact, layer.scale))
+    exact_output = layer.matrix @ columns_of(layer, exact) + layer.bias[:, None]
+    quantised_columns = columns_of(layer, fake_quantise(exact, layer.scale))
 
     def mean_error(moments: InputMoments | None) -> np.ndarray:
-        made = correct_layer(layer, round_to_nearest(layer.matrix, scale), scale, moments)
-        weights = made.values.reshape(len(layer.matrix), -1) * scale.astype(np.float64)[:, None]
-        return np.abs((weights @ seen + made.bias[:, None] - wanted).mean(1))
+        correction = correct_layer(layer, round_to_nearest(layer.matrix, scale), scale, moments)
+        weights = correction.values.reshape(len(layer.matrix), -1) * scale.astype(np.float64)[:, None]
+        return np.abs((weights @ quantised_columns + correction.bias[:, None] - exact_output).mean(1))
 
     assert mean_error(moments).max() < 1e-6
     assert mean_error(None).max() > 1e-5
@@ -124,12 +132,12 @@ def test_rounding_in_order_beats_rounding_to_the_nearest_and_stays_on_the_grid(s
     layer, _, values = measured(view_of(), "conv", seed)
     scale = choose_weight_scales(layer, None)
     covariance = InputCovariance(layer)
-    seen = fake_quantise(layer.inputs(values), layer.scale)
-    covariance.add(seen, 10_000)
+    quantised_inputs = fake_quantise(layer.inputs(values), layer.scale)
+    covariance.add(quantised_inputs, 10_000)
     steps = round_weights(layer, scale, covariance.matrix())
     assert np.array_equal(steps, np.rint(steps))
     assert np.abs(steps).max() <= INT8_MAX
-    inputs = columns_of(layer, seen)
+    inputs = columns_of(layer, quantised_inputs)
     inputs -= inputs.mean(1, keepdims=True)
 
     def error(steps: np.ndarray) -> float:
@@ -145,8 +153,8 @@ def test_inputs_that_vary_little_beside_a_large_mean_are_rounded_as_well() -> No
     near = 100 + 1e-4 * values
     covariance.add(near[:3].astype(np.float32), 10_000)
     covariance.add(near[3:].astype(np.float32), 10_000)
-    seen = columns_of(layer, near.astype(np.float32))
-    np.testing.assert_allclose(covariance.matrix(), np.cov(seen, bias=True), rtol=1e-6, atol=1e-15)
+    quantised_columns = columns_of(layer, near.astype(np.float32))
+    np.testing.assert_allclose(covariance.matrix(), np.cov(quantised_columns, bias=True), rtol=1e-6, atol=1e-15)
     scale = choose_weight_scales(layer, None)
     steps = round_weights(layer, scale, covariance.matrix())
     assert np.abs(steps - round_to_nearest(layer.matrix, scale)).max() <= 2
@@ -177,18 +185,20 @@ def test_every_lowering_carries_the_correction(shifted: bool) -> None:
     plan = replace(plan, nodes=nodes)
     layer, moments, _ = measured(view, "conv", affine=affines.get("x"))
     scale = choose_weight_scales(layer, moments)
-    found: dict[str, Correction] = {"conv": correct_layer(layer, round_to_nearest(layer.matrix, scale), scale, moments)}
-    far = {"conv": Correction(found["conv"].values, found["conv"].scale, found["conv"].bias + 1)}
+    corrections: dict[str, Correction] = {
+        "conv": correct_layer(layer, round_to_nearest(layer.matrix, scale), scale, moments)
+    }
+    far = {"conv": Correction(corrections["conv"].values, corrections["conv"].scale, corrections["conv"].bias + 1)}
     exact = run(view.model, inputs)
     for make in (
-        lambda made: lower(view, plan, amax, Precision.FP32, affines, made),
-        lambda made: lower_to_integers(view, plan, amax, affines, made),
-        lambda made: equalise_model(view, ["conv"], affines, made),
+        lambda applied: lower(view, plan, amax, Precision.FP32, affines, applied),
+        lambda applied: lower_to_integers(view, plan, amax, affines, applied),
+        lambda applied: equalise_model(view, ["conv"], affines, applied),
     ):
-        for name, wanted in exact.items():
-            scale_of = np.abs(wanted).max()
-            assert np.abs(run(make(found), inputs)[name] - wanted).max() < 0.05 * scale_of
-            assert np.abs(run(make(far), inputs)[name] - wanted).max() > 0.05 * scale_of
+        for name, expected in exact.items():
+            scale_of = np.abs(expected).max()
+            assert np.abs(run(make(corrections), inputs)[name] - expected).max() < 0.05 * scale_of
+            assert np.abs(run(make(far), inputs)[name] - expected).max() > 0.05 * scale_of
 
 
 def test_what_cannot_be_corrected_is_left_alone() -> None:

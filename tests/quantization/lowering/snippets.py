@@ -235,8 +235,8 @@ def codebook(net: Net, x: str) -> str:
     tokens = net.op("Reshape", net.op("Transpose", x, perm=[0, 2, 3, 1]), ints(net, 64, 4))
     codes = weight(net, 10, 4)
     products = net.op("MatMul", tokens, net.op("Transpose", codes, perm=[1, 0]))
-    found = net.op("Gather", codes, net.op("ArgMin", products, axis=1, keepdims=0))
-    return net.op("Transpose", net.op("Reshape", found, ints(net, 1, 8, 8, 4)), perm=[0, 3, 1, 2])
+    entries = net.op("Gather", codes, net.op("ArgMin", products, axis=1, keepdims=0))
+    return net.op("Transpose", net.op("Reshape", entries, ints(net, 1, 8, 8, 4)), perm=[0, 3, 1, 2])
 
 
 @snippet
@@ -255,8 +255,8 @@ def largest(net: Net, x: str) -> str:
 def sizes_in_floats(net: Net, x: str) -> str:
     sizes = net.op("Slice", net.op("Shape", x), ints(net, 2), ints(net, 4))
     half = net.op("Floor", net.op("Mul", net.op("Cast", sizes, to=TensorProto.FLOAT), net.const(0.55)))
-    kept = net.op("Slice", net.op("Shape", x), ints(net, 0), ints(net, 2))
-    smaller = net.op("Concat", kept, net.op("Cast", half, to=TensorProto.INT64), axis=0)
+    spatial = net.op("Slice", net.op("Shape", x), ints(net, 0), ints(net, 2))
+    smaller = net.op("Concat", spatial, net.op("Cast", half, to=TensorProto.INT64), axis=0)
     return net.op("Resize", net.op("Resize", x, "", "", smaller, mode="linear"), "", "", net.op("Shape", x))
 
 

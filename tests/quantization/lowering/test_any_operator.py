@@ -34,34 +34,34 @@ def network(names: Sequence[str], opset: int = 20) -> tuple[onnx.ModelProto, Gra
 
 
 def planned(view: GraphView) -> tuple[Plan, dict[str, float]]:
-    seen = ranges(view.model, FED)
-    return plan_by_rules(view, seen, "net"), seen
+    amax = ranges(view.model, FED)
+    return plan_by_rules(view, amax, "net"), amax
 
 
 def assert_lowered(names: Sequence[str], tolerance: float) -> None:
     """All plans give a graph that onnxruntime runs, and FP16's is near the model, also where it is really rounded."""
     model, view = network(names)
-    (wanted,) = run(model, FED).values()
-    plan, seen = planned(view)
+    (expected,) = run(model, FED).values()
+    plan, amax = planned(view)
     for precision in Precision:
-        typed = lower(view, plan.capped(precision), seen)
+        typed = lower(view, plan.capped(precision), amax)
         for tried in (typed, with_fp16_rounding(typed)):
             (result,) = run(tried, FED).values()
             assert result.dtype == np.float32 and np.isfinite(result).all()
             if precision is not Precision.INT8 and not _JUMPS.intersection(names):
-                np.testing.assert_allclose(result, wanted, atol=tolerance)
-    run(lower_to_integers(view, plan, seen), FED)
-    assert_measured(view, plan, seen, wanted)
+                np.testing.assert_allclose(result, expected, atol=tolerance)
+    run(lower_to_integers(view, plan, amax), FED)
+    assert_measured(view, plan, amax, expected)
 
 
-def assert_measured(view: GraphView, plan: Plan, seen: dict[str, float], wanted: Array) -> None:
+def assert_measured(view: GraphView, plan: Plan, amax: dict[str, float], expected: Array) -> None:
     """The models that try plans and scales in one session run as well; with nothing in INT8 they are the model."""
-    exact = lower(view, plan, seen, Precision.FP32)
+    exact = lower(view, plan, amax, Precision.FP32)
     scaled, inputs = add_scale_inputs(deepcopy(exact))
     np.testing.assert_array_equal(
         *(
             next(iter(run(m, FED | f, exact=True).values()))
-            for m, f in ((exact, {}), (scaled, make_scale_feeds(inputs, seen, {})))
+            for m, f in ((exact, {}), (scaled, make_scale_feeds(inputs, amax, {})))
         )
     )
     groups = [[name] for name in plan.names(Precision.INT8)]
@@ -71,7 +71,7 @@ def assert_measured(view: GraphView, plan: Plan, seen: dict[str, float], wanted:
     for on in (False, True):
         (result,) = run(model, FED | {SWITCHES: np.full(len(groups), on)}).values()
         if not on:
-            np.testing.assert_allclose(result, wanted, atol=1e-4)
+            np.testing.assert_allclose(result, expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", SNIPPETS)

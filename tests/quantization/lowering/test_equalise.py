@@ -14,7 +14,12 @@ from trt_facefusion.quantization.calibration import collect
 from trt_facefusion.quantization.calibration.channels import ChannelRanges, measure_channel_ranges
 from trt_facefusion.quantization.correction.channel_affine import Affine, equalised_name
 from trt_facefusion.quantization.lowering import lower
-from trt_facefusion.quantization.lowering.equalise import equalise_model, find_channel_affines, find_equalisable, make_scaled_tensors
+from trt_facefusion.quantization.lowering.equalise import (
+    equalise_model,
+    find_channel_affines,
+    find_equalisable,
+    make_scaled_tensors,
+)
 from trt_facefusion.quantization.precision import plan_by_rules
 from trt_facefusion.types import Precision
 
@@ -38,10 +43,12 @@ def uneven(scale: float = 100.0) -> onnx.ModelProto:
 def equalised_pair(source: onnx.ModelProto, shapes: dict[str, tuple[int, ...]], *, shift: bool = True):
     model = prepare(source, shapes).model
     view, inputs = GraphView(model), feeds(shapes, batch=4)
-    found = find_channel_affines(view, measure_channel_ranges(model, list(find_equalisable(view)), [inputs]), shift=shift)
-    behind = collect(model, list(found), [inputs], scaled=make_scaled_tensors(found))
+    affines = find_channel_affines(
+        view, measure_channel_ranges(model, list(find_equalisable(view)), [inputs]), shift=shift
+    )
+    behind = collect(model, list(affines), [inputs], scaled=make_scaled_tensors(affines))
     amax = ranges(model, inputs) | {name: histogram.amax for name, histogram in behind.items()}
-    return view, inputs, found, amax
+    return view, inputs, affines, amax
 
 
 def rectified(strides: int = 1) -> onnx.ModelProto:
@@ -58,9 +65,9 @@ def rectified(strides: int = 1) -> onnx.ModelProto:
 
 @pytest.mark.parametrize("strides", [1, 2])
 def test_scale_and_shift_are_undone_also_at_the_border(strides: int) -> None:
-    view, inputs, found, _ = equalised_pair(rectified(strides), {"x": (3, 16, 16)})
-    assert any(affine.shifts for affine in found.values())
-    model = equalise_model(view, ["wide", "narrow"], found)
+    view, inputs, affines, _ = equalised_pair(rectified(strides), {"x": (3, 16, 16)})
+    assert any(affine.shifts for affine in affines.values())
+    model = equalise_model(view, ["wide", "narrow"], affines)
     onnx.checker.check_model(model, full_check=True)
     np.testing.assert_allclose(run(model, inputs)["y"], run(view.model, inputs)["y"], atol=1e-6)
 
@@ -72,33 +79,34 @@ def test_any_scale_and_shift_is_undone(values: list[tuple[int, int]]) -> None:
     view, inputs = GraphView(model), feeds({"x": (3, 16, 16)}, batch=1)
     exponents, offsets = np.array(values).T
     (tensor,) = set(view.nodes["wide"].input) & set(view.nodes["narrow"].input)
-    found = {tensor: Affine(exponents.astype(np.int8), (offsets / 8).astype(np.float32))}
-    result = run(equalise_model(view, ["wide", "narrow"], found), inputs)["y"]
+    affines = {tensor: Affine(exponents.astype(np.int8), (offsets / 8).astype(np.float32))}
+    result = run(equalise_model(view, ["wide", "narrow"], affines), inputs)["y"]
     np.testing.assert_allclose(result, run(model, inputs)["y"], atol=2e-4)
 
 
 def test_a_shift_makes_the_steps_behind_a_rectifier_finer() -> None:
     steps = []
     for shift in (False, True):
-        view, _, found, amax = equalised_pair(rectified(), {"x": (3, 16, 16)}, shift=shift)
+        view, _, affines, amax = equalised_pair(rectified(), {"x": (3, 16, 16)}, shift=shift)
         (tensor,) = set(view.nodes["wide"].input) & set(view.nodes["narrow"].input)
-        steps.append(np.mean(amax[equalised_name(tensor)] * found[tensor].factors))
+        steps.append(np.mean(amax[equalised_name(tensor)] * affines[tensor].factors))
     assert steps[1] < 0.7 * steps[0]
 
 
 def test_a_small_branch_behind_a_concat_keeps_its_detail() -> None:
-    view, inputs, found, amax = equalised_pair(uneven(), {"x": (3, 16, 16)})
+    view, inputs, affines, amax = equalised_pair(uneven(), {"x": (3, 16, 16)})
     plan = plan_by_rules(view, amax, "net")
     exact = run(view.model, inputs)["y"]
     errors = [
-        np.abs(run(lower(view, plan, amax, Precision.FP32, given), inputs)["y"] - exact).mean() for given in ({}, found)
+        np.abs(run(lower(view, plan, amax, Precision.FP32, applied), inputs)["y"] - exact).mean()
+        for applied in ({}, affines)
     ]
     assert errors[1] < errors[0] / 3
 
 
 def test_factors_leave_the_typical_channel_alone_and_dead_ones_too() -> None:
-    view, _, found, _ = equalised_pair(uneven(), {"x": (3, 16, 16)})
-    values = found["both"].exponents.astype(int)
+    view, _, affines, _ = equalised_pair(uneven(), {"x": (3, 16, 16)})
+    values = affines["both"].exponents.astype(int)
     assert abs(values.mean()) < 1
     assert values[:8].min() > values[8:].max()
     nothing = np.zeros(16, np.float32)
@@ -113,10 +121,10 @@ def test_factors_are_exact_in_fp16(values: list[int]) -> None:
 
 
 def test_a_raised_node_is_not_divided() -> None:
-    view, _, found, amax = equalised_pair(uneven(), {"x": (3, 16, 16)})
+    view, _, affines, amax = equalised_pair(uneven(), {"x": (3, 16, 16)})
     plan = plan_by_rules(view, amax, "net")
-    assert equalised_name("both") in {o for n in lower(view, plan, amax, affines=found).graph.node for o in n.output}
-    raised = lower(view, plan.raised({"mixed": "why not"}), amax, affines=found)
+    assert equalised_name("both") in {o for n in lower(view, plan, amax, affines=affines).graph.node for o in n.output}
+    raised = lower(view, plan.raised({"mixed": "why not"}), amax, affines=affines)
     assert equalised_name("both") not in {o for n in raised.graph.node for o in n.output}
 
 
@@ -136,9 +144,9 @@ def test_the_compiler_keeps_the_int8_kernels() -> None:
     from trt_facefusion.engine.backends.kernels import int8_coverage
     from trt_facefusion.engine.backends.tensorrt_rtx import TensorRtRtx
 
-    view, _, found, amax = equalised_pair(swapper(width=16), dict(SWAPPER_SHAPES))
+    view, _, affines, amax = equalised_pair(swapper(width=16), dict(SWAPPER_SHAPES))
     plan = plan_by_rules(view, amax, "swapper")
-    model = lower(view, plan, amax, affines=found)
+    model = lower(view, plan, amax, affines=affines)
     assert any(node.name.endswith("__shift") for node in model.graph.node)
     assert any(node.name.endswith("__pad") for node in model.graph.node)
     shapes = {name: ((1, *shape),) * 3 for name, shape in SWAPPER_SHAPES.items()}

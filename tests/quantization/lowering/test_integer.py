@@ -17,7 +17,12 @@ from trt_facefusion.errors import CalibrationCacheError
 from trt_facefusion.model.graph import GraphView, prepare
 from trt_facefusion.quantization.calibration.channels import ChannelRanges
 from trt_facefusion.quantization.correction.channel_affine import Affine, equalised_name
-from trt_facefusion.quantization.lowering import find_nine_bit_candidates, find_storable_results, lower, lower_to_integers
+from trt_facefusion.quantization.lowering import (
+    find_nine_bit_candidates,
+    find_storable_results,
+    lower,
+    lower_to_integers,
+)
 from trt_facefusion.quantization.lowering.integer import StorageGrid
 from trt_facefusion.quantization.precision import Plan, plan_by_rules
 from trt_facefusion.types import Precision
@@ -42,8 +47,8 @@ class Case:
             name: ChannelRanges(*(bound(values[name], axis=(0, 2, 3)) for bound in (lowest, highest))) for name in names
         }
 
-    def by_channel(self, finer: tuple[str, ...] = ()) -> onnx.ModelProto:
-        return lower_to_integers(self.view, self.plan, self.amax, channels=self.channels(), finer=finer)
+    def by_channel(self, nine_bit: tuple[str, ...] = ()) -> onnx.ModelProto:
+        return lower_to_integers(self.view, self.plan, self.amax, channels=self.channels(), nine_bit=nine_bit)
 
     def built(self, model: onnx.ModelProto | None = None) -> tuple[BuiltEngine, Coverage]:
         engine = OnnxRuntime().build(BuildRequest((model or self.model).SerializeToString(), {}, "cpu"))
@@ -81,12 +86,12 @@ def test_every_planned_int8_node_becomes_an_integer_operator(make) -> None:
 
 def test_the_picture_is_that_of_the_quantisation_for_gpus_but_for_the_stored_results() -> None:
     case = Case(chain(), SHAPES)
-    wanted = run(case.source, case.feeds)["head"]
+    expected = run(case.source, case.feeds)["head"]
     usual = run(lower(case.view, case.plan, case.amax, Precision.FP32), case.feeds)["head"]
     exact = run(case.model, case.feeds, exact=True)["head"]
     fused = run(case.model, case.feeds)["head"]
     assert np.abs(fused - exact).max() < case.amax["head"] / 127  # a step, where a value lies between two
-    assert np.abs(fused - wanted).max() < 4 * np.abs(usual - wanted).max() + case.amax["head"] / 127
+    assert np.abs(fused - expected).max() < 4 * np.abs(usual - expected).max() + case.amax["head"] / 127
 
 
 def test_a_relu_has_all_steps_for_its_positive_half() -> None:
@@ -116,19 +121,19 @@ def test_a_channel_without_weights_keeps_its_bias() -> None:
     view = GraphView(case.source)
     amax = ranges(case.source, case.feeds)
     model = lower_to_integers(view, case.plan, amax)
-    got = run(model, case.feeds)["head"]
-    assert np.abs(got - run(case.source, case.feeds)["head"]).max() < 0.1 * amax["head"]
+    picture = run(model, case.feeds)["head"]
+    assert np.abs(picture - run(case.source, case.feeds)["head"]).max() < 0.1 * amax["head"]
     assert np.abs(view.constant(bias)[2]) > 0
 
 
 def test_a_result_without_a_range_stays_float_and_an_input_without_one_is_an_error() -> None:
     case = Case(chain(), SHAPES)
-    known = {name: value for name, value in case.amax.items() if name != "c"}
-    model = lower_to_integers(case.view, case.plan, known)
+    all_but_c = {name: value for name, value in case.amax.items() if name != "c"}
+    model = lower_to_integers(case.view, case.plan, all_but_c)
     assert not any(node.name.startswith("c__stored") for node in model.graph.node)
     assert np.isfinite(run(model, case.feeds)["head"]).all()
     with pytest.raises(CalibrationCacheError, match=r"a\.relu|'stem\.relu'"):
-        lower_to_integers(case.view, case.plan, {name: v for name, v in known.items() if "relu" not in name})
+        lower_to_integers(case.view, case.plan, {name: v for name, v in all_but_c.items() if "relu" not in name})
 
 
 def test_equalised_channels_and_stored_results_have_scales_of_their_own() -> None:
@@ -184,7 +189,7 @@ def test_every_channel_is_stored_on_a_grid_of_its_own() -> None:
 
 def test_two_operators_store_the_sum_of_nine_bits() -> None:
     case = Case(uneven(), SHAPES)
-    model = case.by_channel(finer=("body",))
+    model = case.by_channel(nine_bit=("body",))
     engine, coverage = case.built(model)
     assert coverage.missing == ()
     assert sum(kernel.nodes == ("body",) and kernel.is_int8_math for kernel in engine.kernels) == 2
@@ -196,13 +201,13 @@ def test_two_operators_store_the_sum_of_nine_bits() -> None:
 
 def test_what_an_int8_convolution_reads_as_it_is_keeps_that_ones_scale() -> None:
     case = Case(chain(), SHAPES)
-    model = case.by_channel(finer=tuple(find_storable_results(case.view)))
+    model = case.by_channel(nine_bit=tuple(find_storable_results(case.view)))
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     assert constants["b__stored__scale"] == pytest.approx(case.amax["b"] / 127, rel=1e-6)
     assert "b__factors" not in constants and "c__factors" in constants
     assert case.built(model)[1].missing == ()
-    finer = find_nine_bit_candidates(case.view, case.plan, case.amax, {}, case.channels())
-    assert finer == ["c"]  # `b` is read as it is, and of `a` only the Relu behind is stored
+    nine_bit = find_nine_bit_candidates(case.view, case.plan, case.amax, {}, case.channels())
+    assert nine_bit == ["c"]  # `b` is read as it is, and of `a` only the Relu behind is stored
 
 
 @given(

@@ -40,18 +40,18 @@ class Lowered:
         self.types |= {name: value.dtype for name, value in self.constants.items()}
 
     def error(self) -> float:
-        wanted, got = run(self.source, self.feeds), run(self.model, self.feeds)
-        assert wanted.keys() == got.keys()
-        assert all(value.dtype == np.float32 for value in got.values())
-        return max(float(np.abs(wanted[name] - got[name]).max()) for name in wanted)
+        expected, outputs = run(self.source, self.feeds), run(self.model, self.feeds)
+        assert expected.keys() == outputs.keys()
+        assert all(value.dtype == np.float32 for value in outputs.values())
+        return max(float(np.abs(expected[name] - outputs[name]).max()) for name in expected)
 
     def ops(self, op_type: str) -> list[onnx.NodeProto]:
         return [node for node in self.model.graph.node if node.op_type == op_type]
 
     def dq(self, node: str, index: int) -> onnx.NodeProto:
-        found = self.producer[self.nodes[node].input[index]]
-        assert found.op_type == "DequantizeLinear"
-        return found
+        producer = self.producer[self.nodes[node].input[index]]
+        assert producer.op_type == "DequantizeLinear"
+        return producer
 
     def scale_of(self, node: str, index: int) -> np.ndarray:
         return self.constants[self.dq(node, index).input[1]]
@@ -81,8 +81,8 @@ def test_a_swapper_keeps_its_picture_in_int8_and_fp16(of_swapper: Lowered) -> No
     assert 0 < of_swapper.error() < 0.05
     half = of_swapper.plan.capped(Precision.FP16)
     typed = lower(of_swapper.view, half, {})
-    got = run(typed, of_swapper.feeds)["output"]
-    assert np.abs(got - run(of_swapper.source, of_swapper.feeds)["output"]).max() < 0.005
+    picture = run(typed, of_swapper.feeds)["output"]
+    assert np.abs(picture - run(of_swapper.source, of_swapper.feeds)["output"]).max() < 0.005
 
 
 def test_an_fp32_plan_is_the_model_itself(of_swapper: Lowered) -> None:
@@ -96,13 +96,13 @@ def test_inputs_and_outputs_keep_names_types_and_shapes(of_swapper: Lowered) -> 
 
 def test_every_node_computes_in_its_planned_type(of_swapper: Lowered) -> None:
     for planned in of_swapper.plan.nodes:
-        wanted = np.float32 if planned.precision is Precision.FP32 else np.float16
+        dtype = np.float32 if planned.precision is Precision.FP32 else np.float16
         node = of_swapper.nodes[planned.name]
         skipped = (
             {1, 2} if node.op_type == "Resize" else {1} if node.op_type in {"Pad", "ReduceMean", "Unsqueeze"} else set()
         )
         inputs = [name for i, name in enumerate(node.input) if name and i not in skipped]
-        assert {of_swapper.types[name] for name in (*inputs, *node.output)} == {np.dtype(wanted)}, planned.name
+        assert {of_swapper.types[name] for name in (*inputs, *node.output)} == {np.dtype(dtype)}, planned.name
 
 
 def test_int8_nodes_have_quantised_activations_and_weights_and_no_others_do(of_swapper: Lowered) -> None:
@@ -110,8 +110,8 @@ def test_int8_nodes_have_quantised_activations_and_weights_and_no_others_do(of_s
     for name in planned:
         assert of_swapper.constants[of_swapper.dq(name, 0).input[2]] == 0
         assert of_swapper.constants[of_swapper.dq(name, 1).input[0]].dtype == np.int8
-    made = {out for node in of_swapper.ops("DequantizeLinear") for out in node.output}
-    readers = {node.name for node in of_swapper.model.graph.node if made.intersection(node.input)}
+    dequantised = {out for node in of_swapper.ops("DequantizeLinear") for out in node.output}
+    readers = {node.name for node in of_swapper.model.graph.node if dequantised.intersection(node.input)}
     assert readers == set(planned)
 
 
@@ -137,11 +137,11 @@ def test_weights_are_quantised_along_their_output_channels() -> None:
     style = net.op("Reshape", flat, net.const([-1, 4, 1, 1], np.int64))
     y = net.conv(net.op("Add", net.conv("x", 3, 4), style), 4, 7, name="conv")
     y = net.conv(y, 7, 3)
-    found = Lowered(net.model({"x": ["N", 3, 8, 8], "s": ["N", 16]}, {y: ["N", 3, 8, 8]}), SHAPES)
+    lowered = Lowered(net.model({"x": ["N", 3, 8, 8], "s": ["N", 16]}, {y: ["N", 3, 8, 8]}), SHAPES)
     for name, axis, size in (("conv", 0, 7), ("transposed", 0, 5), ("plain", 1, 6), ("matmul", 1, 4)):
-        assert helper.get_node_attr_value(found.dq(name, 1), "axis") == axis
-        assert found.scale_of(name, 1).shape == (size,)
-    assert found.error() < 0.1
+        assert helper.get_node_attr_value(lowered.dq(name, 1), "axis") == axis
+        assert lowered.scale_of(name, 1).shape == (size,)
+    assert lowered.error() < 0.1
 
 
 def test_one_quantiser_serves_all_int8_consumers_and_float_consumers_see_floats() -> None:
@@ -150,10 +150,10 @@ def test_one_quantiser_serves_all_int8_consumers_and_float_consumers_see_floats(
         both = net.op("Add", net.conv(relu, 4, 4, name="a"), net.conv(relu, 4, 4, name="b"))
         return net.op("Add", both, net.op("Sigmoid", relu, name="float"), name="sum")
 
-    found = small(body)
-    assert found.nodes["a"].input[0] == found.nodes["b"].input[0]
-    assert len(found.ops("QuantizeLinear")) == 1
-    assert found.nodes["float"].input[0] == "shared"
+    lowered = small(body)
+    assert lowered.nodes["a"].input[0] == lowered.nodes["b"].input[0]
+    assert len(lowered.ops("QuantizeLinear")) == 1
+    assert lowered.nodes["float"].input[0] == "shared"
 
 
 @pytest.mark.parametrize("op", ["Resize", "Concat", "Pad"])
@@ -168,9 +168,9 @@ def test_quantisers_stand_behind_what_moves_values(op: str) -> None:
             y = net.op("Pad", x, net.const([0, 0, 1, 1, 0, 0, 1, 1], np.int64), mode="reflect", name="move")
         return net.conv(y, 8 if op == "Concat" else 4, 4, name="conv")
 
-    found = small(body)
-    quantise = found.producer[found.dq("conv", 0).input[0]]
-    assert found.producer[quantise.input[0]].name == "move"
+    lowered = small(body)
+    quantise = lowered.producer[lowered.dq("conv", 0).input[0]]
+    assert lowered.producer[quantise.input[0]].name == "move"
 
 
 def fake_quantised(x: np.ndarray, amax: float) -> np.ndarray:
@@ -187,19 +187,19 @@ def convolved(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray
 
 @pytest.mark.parametrize("exact", [True, False])
 def test_int8_computes_what_quantisation_says(exact: bool) -> None:
-    found = small(lambda net: net.op("Relu", net.conv("stem", 4, 4, name="conv")), base=Precision.FP32)
-    assert found.plan.names(Precision.INT8) == ("conv",)
-    params = {name: [found.view.constant(i) for i in node.input[1:]] for name, node in found.view.nodes.items()}
+    lowered = small(lambda net: net.op("Relu", net.conv("stem", 4, 4, name="conv")), base=Precision.FP32)
+    assert lowered.plan.names(Precision.INT8) == ("conv",)
+    params = {name: [lowered.view.constant(i) for i in node.input[1:]] for name, node in lowered.view.nodes.items()}
     weight, bias = params["conv"]
     quantised = np.stack([fake_quantised(channel, np.abs(channel).max()) for channel in weight])
-    x = convolved(found.feeds["x"], *params["stem"]).astype(np.float32)
-    x = np.maximum(convolved(fake_quantised(x, found.amax["stem"]), quantised, bias), 0)
-    wanted = convolved(x, *params["head"])
-    got = run(found.model, found.feeds, exact)["head"]
+    x = convolved(lowered.feeds["x"], *params["stem"]).astype(np.float32)
+    x = np.maximum(convolved(fake_quantised(x, lowered.amax["stem"]), quantised, bias), 0)
+    expected = convolved(x, *params["head"])
+    output = run(lowered.model, lowered.feeds, exact)["head"]
     # A value that lies on the border between two steps may fall to either side: compare all but a few.
-    differences = np.sort(np.abs(got - wanted).ravel())
+    differences = np.sort(np.abs(output - expected).ravel())
     assert differences[int(0.9 * differences.size)] < 1e-5
-    assert differences[-1] < found.amax["stem"] / 127
+    assert differences[-1] < lowered.amax["stem"] / 127
 
 
 def split(net: Net, x: str) -> str:
@@ -266,15 +266,15 @@ OPERATORS = [
 @pytest.mark.parametrize("precision", ["fp16", "fp32"])
 @pytest.mark.parametrize("make", OPERATORS, ids=lambda make: make.__name__)
 def test_every_usual_operator_can_be_lowered(make: Callable[[Net, str], str], precision: str) -> None:
-    found = small(lambda net: net.conv(make(net, "stem"), 4, 4, name="conv"), it=precision)
-    assert found.plan.names(Precision.INT8) == ("conv",)
-    assert found.error() < 0.15
-    integers = {t.name for t in found.source.graph.initializer if t.data_type == TensorProto.INT64}
-    assert all(found.constants[name].dtype == np.int64 for name in integers)
+    lowered = small(lambda net: net.conv(make(net, "stem"), 4, 4, name="conv"), it=precision)
+    assert lowered.plan.names(Precision.INT8) == ("conv",)
+    assert lowered.error() < 0.15
+    integers = {t.name for t in lowered.source.graph.initializer if t.data_type == TensorProto.INT64}
+    assert all(lowered.constants[name].dtype == np.int64 for name in integers)
     if make.__name__ == "Resize":
-        assert found.types[found.nodes["it"].input[2]] == np.float32
+        assert lowered.types[lowered.nodes["it"].input[2]] == np.float32
     if make is cast:
-        assert found.types["it"] == (np.float16 if precision == "fp16" else np.float32)
+        assert lowered.types["it"] == (np.float16 if precision == "fp16" else np.float32)
 
 
 def test_a_weight_that_an_int8_and_a_float_node_share_is_kept_in_both_forms() -> None:
@@ -284,9 +284,9 @@ def test_a_weight_that_an_int8_and_a_float_node_share_is_kept_in_both_forms() ->
         return net.op("Conv", net.op("Conv", first, weight, name="second"), weight, name="third")
 
     for plan in ({"first": "fp16"}, {"second": "fp16"}, {"third": "fp32"}, {"first": "fp32", "third": "fp16"}):
-        found = small(body, **plan)
-        assert found.error() < 0.5
-        assert len([t for t in found.constants.values() if t.dtype == np.int8 and t.ndim == 4]) == 1
+        lowered = small(body, **plan)
+        assert lowered.error() < 0.5
+        assert len([t for t in lowered.constants.values() if t.dtype == np.int8 and t.ndim == 4]) == 1
 
 
 def test_an_output_that_is_used_inside_too_stays_fp32_outside() -> None:
@@ -307,8 +307,8 @@ def test_half_precision_files_can_be_lowered() -> None:
     view, inputs = GraphView(source), feeds({"x": (3, 8, 8)})
     plan = plan_by_rules(view, {}, "net")
     assert plan.names(Precision.INT8) == ("conv",)
-    got = run(lower(view, plan, dict.fromkeys(view.producer, 4.0)), inputs)["head"]
-    assert np.abs(got - run(source, inputs)["head"]).max() < 0.1
+    output = run(lower(view, plan, dict.fromkeys(view.producer, 4.0)), inputs)["head"]
+    assert np.abs(output - run(source, inputs)["head"]).max() < 0.1
 
 
 @pytest.mark.parametrize("amax", [None, float("nan"), float("inf"), -1.0])

@@ -30,14 +30,14 @@ def test_weights_are_at_most_half_a_step_off_and_not_clipped(
 
 
 @given(st.floats(1e-12, 65_000), st.sampled_from(KINDS))
-def test_stored_scales_are_never_too_small_nor_nothing_nor_infinite(wanted: float, kind: int) -> None:
-    wanted32 = np.float32(wanted)
+def test_stored_scales_are_never_too_small_nor_nothing_nor_infinite(exact: float, kind: int) -> None:
+    wanted32 = np.float32(exact)
     stored = round_scale(wanted32, kind)
     assert stored.shape == ()
     assert stored.dtype == (np.float32 if kind == TensorProto.FLOAT else np.float16)
     assert 0 < stored < np.inf
     assert stored.astype(np.float32) >= wanted32
-    if wanted > 2**-14 or kind == TensorProto.FLOAT:
+    if exact > 2**-14 or kind == TensorProto.FLOAT:
         assert stored.astype(np.float32) <= wanted32 * 1.001
 
 

@@ -60,8 +60,8 @@ def test_any_plan_comes_out_bit_for_bit(view: GraphView, equalise: bool) -> None
     rules = plan_by_rules(view, {}, "net")
     quantisable = [node.name for node in rules.nodes if node.quantisable]
     groups = group_candidates(view, quantisable)
-    whole = lower(view, only(rules, set(quantisable)), amax, Precision.FP32, factors)
-    model = add_switches(view, whole, [group.nodes for group in groups])
+    all_int8 = lower(view, only(rules, set(quantisable)), amax, Precision.FP32, factors)
+    model = add_switches(view, all_int8, [group.nodes for group in groups])
     onnx.checker.check_model(model, full_check=True)
     rng = np.random.default_rng(1)
     choices = [np.zeros(len(groups), bool), np.ones(len(groups), bool), *(rng.random((4, len(groups))) < 0.5)]
@@ -69,9 +69,9 @@ def test_any_plan_comes_out_bit_for_bit(view: GraphView, equalise: bool) -> None
     for switches in choices:
         names = {name for on, group in zip(switches, groups, strict=True) if on for name in group.nodes}
         plan = only(rules, names)
-        wanted = lower(view, plan, amax, Precision.FP32, factors) if names else view.model
+        expected = lower(view, plan, amax, Precision.FP32, factors) if names else view.model
         pictures.append(run(model, {**inputs, SWITCHES: switches}))
-        assert np.array_equal(pictures[-1], run(wanted, inputs))
+        assert np.array_equal(pictures[-1], run(expected, inputs))
     assert not np.array_equal(pictures[0], pictures[1])
 
 

@@ -11,15 +11,24 @@ from onnx import TensorProto
 
 from trt_facefusion.build.effort import FULL
 from trt_facefusion.build.inputs import BuildInputs
-from trt_facefusion.quantization.correction.kinds import LAYER_CORRECTIONS, parse_corrections
 from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
 from trt_facefusion.evaluation.accuracy.metrics import ssim
 from trt_facefusion.model.graph import GraphView
 from trt_facefusion.quantization.calibration.collect import open_tapped_session, run_batch
 from trt_facefusion.quantization.correction.channel_affine import Affines, equalised_name
 from trt_facefusion.quantization.correction.grid import fake_quantise
-from trt_facefusion.quantization.correction.rounding import InputCovariance, MAX_COLUMNS, round_weights
-from trt_facefusion.quantization.correction.weight_correction import CorrectableLayer, Correction, Corrections, InputMoments, choose_weight_scales, correct_layer, read_layer, round_to_nearest
+from trt_facefusion.quantization.correction.kinds import LAYER_CORRECTIONS, parse_corrections
+from trt_facefusion.quantization.correction.rounding import MAX_COLUMNS, InputCovariance, round_weights
+from trt_facefusion.quantization.correction.weight_correction import (
+    CorrectableLayer,
+    Correction,
+    Corrections,
+    InputMoments,
+    choose_weight_scales,
+    correct_layer,
+    read_layer,
+    round_to_nearest,
+)
 from trt_facefusion.quantization.lowering import lower
 from trt_facefusion.quantization.precision import Plan
 from trt_facefusion.sampling import spread
@@ -153,7 +162,9 @@ class Correcting:
             self._moments |= new
         return self._moments
 
-    def _rounded(self, layers: Mapping[str, CorrectableLayer], scales: Mapping[str, Array]) -> dict[str, NDArray[np.float64]]:
+    def _rounded(
+        self, layers: Mapping[str, CorrectableLayer], scales: Mapping[str, Array]
+    ) -> dict[str, NDArray[np.float64]]:
         steps = {}
         for group in _groups(layers):
             covariances = {name: InputCovariance(layer) for name, layer in group.items()}

@@ -15,7 +15,12 @@ from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
 from trt_facefusion.evaluation.accuracy.metrics import ssim
 from trt_facefusion.model.graph import GraphView
 from trt_facefusion.quantization.calibration.channels import ChannelRanges
-from trt_facefusion.quantization.lowering import find_nine_bit_candidates, find_storable_results, lower, lower_to_integers
+from trt_facefusion.quantization.lowering import (
+    find_nine_bit_candidates,
+    find_storable_results,
+    lower,
+    lower_to_integers,
+)
 from trt_facefusion.quantization.precision import Plan
 from trt_facefusion.sampling import spread
 from trt_facefusion.types import Precision
@@ -57,7 +62,9 @@ class Storing:
 
     @cached_property
     def _channels(self) -> dict[str, ChannelRanges]:
-        return seen_channels(self.inputs, find_storable_results(self.inputs.view), self.inputs.level.storing_ranges, tail=0)
+        return seen_channels(
+            self.inputs, find_storable_results(self.inputs.view), self.inputs.level.storing_ranges, tail=0
+        )
 
     def _decide(self, plan: Plan) -> tuple[str, ...]:
         """As few as will do: one after the other, those kept that measurably help."""
@@ -81,7 +88,9 @@ class Storing:
     def order(self, plan: Plan) -> list[str]:
         """The results that can be stored finer, in the order in which they are."""
         view = self.inputs.view
-        return by_pixels(view, find_nine_bit_candidates(view, plan, self.ranges.table, self.ranges.affines, self._channels))
+        return by_pixels(
+            view, find_nine_bit_candidates(view, plan, self.ranges.table, self.ranges.affines, self._channels)
+        )
 
     def _measure(self, plan: Plan) -> Callable[[tuple[str, ...]], float]:
         inputs = self.inputs

@@ -16,13 +16,20 @@ from trt_facefusion.build.effort import FULL
 from trt_facefusion.build.inputs import BuildInputs
 from trt_facefusion.build.job import VALUES_OF
 from trt_facefusion.build.settings import BuildSettings
-from trt_facefusion.quantization.correction.kinds import CHANNEL_CORRECTIONS, parse_corrections
 from trt_facefusion.build.tuning.thresholds import affines_of, choose, with_aliases
 from trt_facefusion.errors import CalibrationCacheError, StoreError
 from trt_facefusion.model.graph import GraphView
 from trt_facefusion.model.presets import Preset
-from trt_facefusion.quantization.calibration.cache import Calibration, StaleCalibration, cache_path, load, load_description, load_named, save_as
-from trt_facefusion.quantization.calibration.channels import ChannelRanges, TAIL, measure_channel_ranges, sample_ranges
+from trt_facefusion.quantization.calibration.cache import (
+    Calibration,
+    StaleCalibration,
+    cache_path,
+    load,
+    load_description,
+    load_named,
+    save_as,
+)
+from trt_facefusion.quantization.calibration.channels import TAIL, ChannelRanges, measure_channel_ranges, sample_ranges
 from trt_facefusion.quantization.calibration.collect import collect
 from trt_facefusion.quantization.calibration.compare import assign_ranges
 from trt_facefusion.quantization.calibration.histogram import Histogram
@@ -30,6 +37,7 @@ from trt_facefusion.quantization.calibration.reader import Batches
 from trt_facefusion.quantization.calibration.resume import CalibrationCheckpoint
 from trt_facefusion.quantization.calibration.table import CalibrationTable
 from trt_facefusion.quantization.correction.channel_affine import Affines, equalised_name
+from trt_facefusion.quantization.correction.kinds import CHANNEL_CORRECTIONS, parse_corrections
 from trt_facefusion.quantization.lowering.equalise import find_channel_affines, find_equalisable, make_scaled_tensors
 from trt_facefusion.quantization.precision import Seen, plan_by_rules, quantisable
 from trt_facefusion.sampling import spread
@@ -318,7 +326,9 @@ def collect_histograms(
     watched, aliases = tensors_to_watch(view)
     wanted = list(find_equalisable(view)) if channels != "none" else []
     read = {aliases.get(name, name) for name in read_by_int8(view)} | set(view.output_names)
-    looked, ranges = sample_ranges(view.model, [name for name in watched if name not in read], wanted, few, progress=progress)
+    looked, ranges = sample_ranges(
+        view.model, [name for name in watched if name not in read], wanted, few, progress=progress
+    )
     found = find_channel_affines(view, ranges, shift=channels == "shift")
     scaled = make_scaled_tensors(found)
     tensors = [*(name for name in watched if name in read), *(name for name in found if name not in watched)]
@@ -340,7 +350,9 @@ def seen_channels(inputs: BuildInputs, tensors: list[str], count: int, tail: flo
     faces = inputs.faces.calibration
     few = faces.subset(spread(len(faces), count))
     batches = Batches(inputs.network.feeder(few), len(few), inputs.network.smallest_batch)
-    return measure_channel_ranges(inputs.network.prepared.model, tensors, batches, tail=tail, progress=inputs.reporter.progress)
+    return measure_channel_ranges(
+        inputs.network.prepared.model, tensors, batches, tail=tail, progress=inputs.reporter.progress
+    )
 
 
 def _checkpoint(inputs: BuildInputs, parts: list[Any]) -> CalibrationCheckpoint:

@@ -14,9 +14,9 @@ from trt_facefusion.build.inputs import BuildInputs
 from trt_facefusion.build.tuning.scale_session import Trials
 from trt_facefusion.build.tuning.threshold_descent import Candidate, Descended, descend, distinct
 from trt_facefusion.quantization.calibration.cache import Calibration
-from trt_facefusion.quantization.calibration.threshold_choice import ThresholdChoice
 from trt_facefusion.quantization.calibration.noise import sqnr_db
 from trt_facefusion.quantization.calibration.table import CalibrationTable
+from trt_facefusion.quantization.calibration.threshold_choice import ThresholdChoice
 from trt_facefusion.quantization.calibration.thresholds import parse_rule
 from trt_facefusion.quantization.correction.channel_affine import Affine, Affines, equalised_name
 from trt_facefusion.quantization.precision import Plan, Seen, plan_by_rules

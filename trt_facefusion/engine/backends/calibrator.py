@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from trt_facefusion.engine.backends.callbacks import Stop
 from trt_facefusion.engine.backends.uploader import BatchFeed
 from trt_facefusion.errors import BuildError
-from trt_facefusion.quantization.calibration.table import CalibrationTable, INT8_MAX
+from trt_facefusion.quantization.calibration.table import INT8_MAX, CalibrationTable
 from trt_facefusion.types import Progress, silent
 
 if TYPE_CHECKING:

@@ -29,9 +29,9 @@ from trt_facefusion.faces.folder import FaceSet, read_faces, require_enough
 from trt_facefusion.inference.described import require_templates
 from trt_facefusion.inference.embedders import open_embedder
 from trt_facefusion.inference.feeder import Feeder, list_input_shapes
-from trt_facefusion.inference.renderer import PictureRenderer
 from trt_facefusion.inference.open import open_model
 from trt_facefusion.inference.original import require_finite_pictures
+from trt_facefusion.inference.renderer import PictureRenderer
 from trt_facefusion.inference.type_adapter import TypeAdapter
 from trt_facefusion.model.export.onnx_file import load_model
 from trt_facefusion.model.presets import ImageOutput, Preset
@@ -354,9 +354,9 @@ class _Run:
             original = None if manifest is None else file_of(manifest, shapes, self.note)
             if manifest is None or original is None or self.output is None:
                 continue
-            painter = PictureRenderer(self._feeder(faces, self.batch.fixed), self.output, self.batch.size)
-            with original.opened() as runner:
-                pictures = require_finite_pictures(painter(runner, None, self.progress, "the file"))
+            renderer = PictureRenderer(self._feeder(faces, self.batch.fixed), self.output, self.batch.size)
+            with original.open_runner() as runner:
+                pictures = require_finite_pictures(renderer(runner, None, self.progress, "the file"))
             return against_file(original, manifest, pictures, a, b)
         return None
 
@@ -375,8 +375,8 @@ class _Run:
         )
         errors = comparison.errors(self.progress, self._save_layers)
         if self.output is not None:
-            painter = PictureRenderer(feeder, self.output, self.batch.size)
-            errors = comparison.with_gains(errors, painter, self.settings.raised, self.progress)
+            renderer = PictureRenderer(feeder, self.output, self.batch.size)
+            errors = comparison.with_gains(errors, renderer, self.settings.raised, self.progress)
         return Layers(len(chosen), errors, comparison.reshaped)
 
     def _save_layers(self, number: int, a: Values, b: Values, local: Values) -> None:

@@ -119,17 +119,17 @@ def open_side(subject: OpenedModel, stack: ExitStack, *, stand_in: bool | None, 
     """
     if not subject.needs_gpu:
         imitated = bool(stand_in) and subject.manifest is None
-        runner: Runner = OnnxRuntimeRunner(subject.graph, stand_in=True) if imitated else subject.open()
+        runner: Runner = OnnxRuntimeRunner(subject.graph, stand_in=True) if imitated else subject.open_runner()
         return Side(subject, stack.enter_context(runner), STAND_IN if imitated else CPU)
     missing = ""
     if not stand_in:
         try:
-            return Side(subject, stack.enter_context(subject.open(slots=1, device=device)), GPU)
+            return Side(subject, stack.enter_context(subject.open_runner(slots=1, device=device)), GPU)
         except BackendUnavailableError as error:
             if stand_in is False:
                 raise
             missing = error.message.rstrip(".")
-    return Side(subject, stack.enter_context(subject.open(stand_in=True)), STAND_IN, missing)
+    return Side(subject, stack.enter_context(subject.open_runner(stand_in=True)), STAND_IN, missing)
 
 
 def check_side(side: Side, preset: Preset, embedding: int) -> None:

@@ -228,7 +228,7 @@ class GpuBench(Bench):
 
     def opened(self, in_flight: int) -> Runner:
         """A runner with so many slots."""
-        return self.found.open(slots=in_flight, device=self.device)
+        return self.found.open_runner(slots=in_flight, device=self.device)
 
     def inside(self, progress: Progress) -> Inside:
         """Events split the stages; TensorRT's profiler times the layers, in a runner of their own."""
@@ -249,7 +249,7 @@ class GpuBench(Bench):
     def _layers(self, progress: Progress) -> tuple[Layer, ...]:
         progress("layers", 0, 0)
         total: dict[str, float] = {}
-        with self.found.open(slots=1, device=self.device) as runner:
+        with self.found.open_runner(slots=1, device=self.device) as runner:
             assert isinstance(runner, PycudaRunner)
             for number, feeds in enumerate(self.ring.take(_LAYER_WARMUPS + _LAYER_RUNS)):
                 for name, time_ms in runner.layer_times(feeds):

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from trt_facefusion.errors import BadInputError, CalibrationCacheError
-from trt_facefusion.quantization.calibration.threshold_choice import ThresholdChoice
 from trt_facefusion.quantization.calibration.histogram import Histogram
 from trt_facefusion.quantization.calibration.table import CalibrationTable
+from trt_facefusion.quantization.calibration.threshold_choice import ThresholdChoice
 from trt_facefusion.quantization.calibration.thresholds import THRESHOLD_RULES, parse_rule
 from trt_facefusion.storage.documents import LATER, DocumentError, decode, parse_json, read_bytes
 from trt_facefusion.storage.files import write_atomic
@@ -114,12 +114,14 @@ def save_as(calibration: Calibration, path: Path, option: str = "--cache") -> Pa
     return path
 
 
-def load(path: Path, *, model_digest: str, faces_digest: str, settings: Mapping[str, Setting]) -> Calibration | StaleCalibration:
+def load(
+    path: Path, *, model_digest: str, faces_digest: str, settings: Mapping[str, Setting]
+) -> Calibration | StaleCalibration:
     """The calibration at ``path``, or why it is not to be used: for callers that can calibrate again."""
     if not path.exists() and not _json_path(path).exists():
         return StaleCalibration("this model has not been calibrated yet")
     try:
-        calibration = _read(path)
+        calibration = _read_calibration(path)
     except CalibrationCacheError as error:
         return StaleCalibration(error.message)
     if calibration.model_digest != model_digest:
@@ -144,7 +146,7 @@ def load_named(path: Path, *, model_digest: str) -> CalibrationTable:
     table = CalibrationTable.read(path)
     if not _json_path(path).exists():
         return table
-    calibration = _read(path)
+    calibration = _read_calibration(path)
     if calibration.model_digest != model_digest:
         raise CalibrationCacheError(
             f"{path} was made for another model ({calibration.model}, sha256 {calibration.model_digest[:8]}...), "
@@ -160,7 +162,7 @@ def load_description(path: Path) -> Calibration | None:
     Raises:
         CalibrationCacheError: either file is damaged, or they do not belong together.
     """
-    return _read(path) if _json_path(path).exists() else None
+    return _read_calibration(path) if _json_path(path).exists() else None
 
 
 def _json_path(path: Path) -> Path:
@@ -191,7 +193,7 @@ def _describe(calibration: Calibration, text: str) -> dict[str, Any]:
     }
 
 
-def _read(path: Path) -> Calibration:
+def _read_calibration(path: Path) -> Calibration:
     """The calibration whose table is ``path``.
 
     Raises:
@@ -274,7 +276,7 @@ class _Stored:
             model=self.model,
             model_digest=self.model_digest,
             faces_digest=self.faces_digest,
-            histograms={name: _histogram(name, entry.histogram) for name, entry in self.tensors.items()},
+            histograms={name: _restore_histogram(name, entry.histogram) for name, entry in self.tensors.items()},
             rule=self.rule,
             pinned=self.pinned,
             settings=self.settings,
@@ -284,7 +286,7 @@ class _Stored:
         )
 
 
-def _histogram(name: str, state: _StoredHistogram) -> Histogram:
+def _restore_histogram(name: str, state: _StoredHistogram) -> Histogram:
     where = f"cache.tensors.{name}.histogram"
     try:
         histogram = Histogram.from_dict(asdict(state))

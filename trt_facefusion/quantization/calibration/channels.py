@@ -10,7 +10,12 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from trt_facefusion.quantization.calibration.collect import locate_tensors, open_tapped_session, require_finite, run_batch
+from trt_facefusion.quantization.calibration.collect import (
+    locate_tensors,
+    open_tapped_session,
+    require_finite,
+    run_batch,
+)
 from trt_facefusion.quantization.calibration.histogram import Histogram
 from trt_facefusion.quantization.calibration.taps import Tap, even_step, make_taps, thin_evenly
 from trt_facefusion.types import Array, Feeds, Progress, silent
@@ -70,7 +75,9 @@ class ChannelHistogram:
 
     def _widen(self, exponents: NDArray[np.int64]) -> None:
         for channel in np.flatnonzero(exponents > self.exponents):
-            self.counts[channel] = _widened(self.counts[channel], int(exponents[channel] - self.exponents[channel]))
+            self.counts[channel] = _widen_counts(
+                self.counts[channel], int(exponents[channel] - self.exponents[channel])
+            )
         self.exponents = exponents
 
 
@@ -101,48 +108,48 @@ def sample_ranges(
     tail: float = TAIL,
     progress: Progress = silent,
 ) -> tuple[dict[str, Histogram], dict[str, ChannelRanges]]:
-    """A look at a few samples: histograms of ``counted`` (`Histogram.add_sparsely`), and `channel_ranges`.
+    """A look at a few samples: histograms of ``counted`` (`Histogram.add_sparsely`), and `measure_channel_ranges`.
 
     Raises:
         BadInputError, ModelError: as `collect`.
     """
     fed, tapped = locate_tensors(model.graph, [*counted, *channels])
-    wanted, by_channel = set(counted), set(channels)
-    added, inner = make_taps(model, [name for name in tapped if name in wanted], {})
-    thinned = thin_evenly(model, [name for name in tapped if name in by_channel], _PIXELS, added)
+    counted_names, channel_names = set(counted), set(channels)
+    added, inner = make_taps(model, [name for name in tapped if name in counted_names], {})
+    thinned = thin_evenly(model, [name for name in tapped if name in channel_names], _PIXELS, added)
     outputs = list(dict.fromkeys([*(name for tap in inner for name in tap.outputs), *thinned.values()]))
     session = open_tapped_session(model, outputs, None, added)
-    every = [*(Tap(name, (name,)) for name in fed if name in wanted), *inner]
-    histograms = {name: Histogram() for name in (*fed, *tapped) if name in wanted}
-    found: dict[str, ChannelHistogram] = {}
+    all_taps = [*(Tap(name, (name,)) for name in fed if name in counted_names), *inner]
+    histograms = {name: Histogram() for name in (*fed, *tapped) if name in counted_names}
+    by_channel: dict[str, ChannelHistogram] = {}
     for done, feeds in enumerate(batches):
         values = run_batch(session, fed, outputs, feeds)
-        for tap in every:
+        for tap in all_taps:
             tap.count([values[name] for name in tap.outputs], histograms)
         for name in (*fed, *tapped):
-            if name in by_channel:
-                part = values[thinned.get(name, name)]
-                part = part if thinned.get(name, name) != name else _evenly(part)
-                found.setdefault(name, ChannelHistogram(part.shape[1])).add(_by_channel(part))
+            if name in channel_names:
+                output = thinned.get(name, name)
+                sample = values[output] if output != name else _thin(values[name])
+                by_channel.setdefault(name, ChannelHistogram(sample.shape[1])).add(_flatten_channels(sample))
         del values
         require_finite(histograms, fed, done)
         progress(STAGE, done + 1, length_hint(batches))
-    return histograms, {name: histogram.ranges(tail) for name, histogram in found.items()}
+    return histograms, {name: histogram.ranges(tail) for name, histogram in by_channel.items()}
 
 
-def _evenly(values: Array) -> Array:
+def _thin(values: Array) -> Array:
     """A map [N,C,H,W] thinned to about `_PIXELS`."""
     step = even_step(values.shape[2:], _PIXELS)
     return values[:, :, ::step, ::step]
 
 
-def _by_channel(values: Array) -> NDArray[np.float32]:
+def _flatten_channels(values: Array) -> NDArray[np.float32]:
     """Values [C,n] of a map [N,C,h,w]; what is not finite counts as zero (`collect` complains)."""
     flat = np.ascontiguousarray(values.transpose(1, 0, 2, 3), np.float32).reshape(values.shape[1], -1)
     return np.where(np.abs(flat) < 2.0**127, flat, np.float32(0))
 
 
-def _widened(counts: NDArray[np.int64], doublings: int) -> NDArray[np.int64]:
+def _widen_counts(counts: NDArray[np.int64], doublings: int) -> NDArray[np.int64]:
     """Counts [2 * _BINS] over a range that is ``2**doublings`` times as wide; bins merge around zero."""
     factor = 2 ** min(doublings, 9)
     merged = counts.reshape(-1, factor).sum(1)

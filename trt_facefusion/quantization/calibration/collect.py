@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from operator import length_hint
 from typing import Any
 
@@ -37,7 +38,7 @@ def collect(
 
     They come in the order of the graph, whatever the order of ``tensors``; behind them those of ``scaled``: tensors of
     them whose channels are scaled and shifted. Of large maps only a part of the values is counted, and the largest
-    magnitude of each sample (`taps`).
+    magnitude of each sample (`make_taps`).
 
     While onnxruntime runs one batch, the activations of the one before are counted, then dropped: memory does not grow
     with the number of batches. ``model`` is not changed. ``progress`` counts batches. ``threads`` limits onnxruntime.
@@ -53,30 +54,20 @@ def collect(
     if not tensors:
         return {}
     fed, tapped = locate_tensors(model.graph, tensors)
-    beside = scaled or {}
-    added, inner = make_taps(model, tapped, beside)
+    scaled_tensors = scaled or {}
+    added, inner = make_taps(model, tapped, scaled_tensors)
     outputs = [name for tap in inner for name in tap.outputs]
-    session = open_tapped_session(model, outputs, threads, added)
-    every = [*(Tap(name, (name,), scaled=beside.get(name)) for name in fed), *inner]
-    histograms = {name: Histogram() for name in (*fed, *tapped, *(found.name for found in beside.values()))}
+    histograms = {name: Histogram() for name in (*fed, *tapped, *(tensor.name for tensor in scaled_tensors.values()))}
     total = length_hint(batches)
     done = 0
     if checkpoint is not None and isinstance(batches, Batches):
-        done, found = checkpoint.load()
-        histograms |= found
+        done, saved = checkpoint.load()
+        histograms |= saved
         batches = batches.after(done)
-    with ThreadPoolExecutor(_workers(threads), "histogram") as pool:
-        counting: list[Future[None]] = []
-        for feeds in batches:
-            values = run_batch(session, fed, outputs, feeds)
-            if counting:
-                done += _finish(counting, histograms, fed, done)
-                if checkpoint is not None:
-                    checkpoint.save(done, histograms)
-            counting = [pool.submit(tap.count, [values[name] for name in tap.outputs], histograms) for tap in every]
-            del feeds, values
-            progress(STAGE, done, total)
-        done += _finish(counting, histograms, fed, done)
+    session = open_tapped_session(model, outputs, threads, added)
+    all_taps = [*(Tap(name, (name,), scaled=scaled_tensors.get(name)) for name in fed), *inner]
+    counting = _CountingPass(session, fed, outputs, all_taps, histograms, checkpoint)
+    done = counting.run(batches, done, _count_workers(threads), lambda counted: progress(STAGE, counted, total))
     if checkpoint is not None:
         checkpoint.save(done, histograms, now=True)
     if not done:
@@ -85,12 +76,48 @@ def collect(
     return histograms
 
 
+@dataclass(frozen=True)
+class _CountingPass:
+    """Counts the activations of one batch while the session runs the next."""
+
+    session: Any
+    fed: Sequence[str]
+    outputs: Sequence[str]
+    taps: Sequence[Tap]
+    histograms: Mapping[str, Histogram]
+    checkpoint: CalibrationCheckpoint | None
+
+    def run(self, batches: Iterable[Feeds], done: int, workers: int, report: Callable[[int], None]) -> int:
+        """Count ``batches``, with ``done`` behind us; the number that is counted then, which ``report`` hears, too."""
+        with ThreadPoolExecutor(workers, "histogram") as pool:
+            counting: list[Future[None]] = []
+            for feeds in batches:
+                values = run_batch(self.session, self.fed, self.outputs, feeds)
+                if counting:
+                    done += self._finish(counting, done)
+                    if self.checkpoint is not None:
+                        self.checkpoint.save(done, self.histograms)
+                counting = [
+                    pool.submit(tap.count, [values[name] for name in tap.outputs], self.histograms) for tap in self.taps
+                ]
+                del feeds, values
+                report(done)
+            return done + self._finish(counting, done)
+
+    def _finish(self, counting: list[Future[None]], batch: int) -> int:
+        """Wait until a batch is counted and check it; the number of batches finished (0 or 1)."""
+        for future in counting:
+            future.result()
+        require_finite(self.histograms, self.fed, batch)
+        return 1 if counting else 0
+
+
 def locate_tensors(graph: onnx.GraphProto, tensors: Sequence[str]) -> tuple[list[str], list[str]]:
     """Which of ``tensors`` are fed and which are made by nodes, both in the order of the graph."""
-    wanted = set(tensors)
+    names = set(tensors)
     weights = {weight.name for weight in graph.initializer}
-    fed = [value.name for value in graph.input if value.name in wanted - weights]
-    tapped = [name for node in graph.node for name in node.output if name in wanted]
+    fed = [value.name for value in graph.input if value.name in names - weights]
+    tapped = [name for node in graph.node for name in node.output if name in names]
     for name in tensors:
         if name not in fed and name not in tapped:
             raise ModelError(
@@ -99,16 +126,8 @@ def locate_tensors(graph: onnx.GraphProto, tensors: Sequence[str]) -> tuple[list
     return fed, tapped
 
 
-def _workers(threads: int | None) -> int:
+def _count_workers(threads: int | None) -> int:
     return min(_MAX_WORKERS, threads or os.cpu_count() or 1)
-
-
-def _finish(counting: list[Future[None]], histograms: Mapping[str, Histogram], fed: Sequence[str], batch: int) -> int:
-    """Wait until a batch is counted and check it; the number of batches finished (0 or 1)."""
-    for future in counting:
-        future.result()
-    require_finite(histograms, fed, batch)
-    return 1 if counting else 0
 
 
 def require_finite(histograms: Mapping[str, Histogram], fed: Sequence[str], batch: int) -> None:
@@ -161,7 +180,7 @@ def open_tapped_session(
         raise
     except Exception as error:
         raise ModelError(
-            f"onnxruntime cannot load the model: {_first_line(error)}",
+            f"onnxruntime cannot load the model: {_take_first_line(error)}",
             "calibration runs the FP32 model in onnxruntime: export it with operators that onnxruntime has",
         ) from error
 
@@ -174,7 +193,7 @@ def run_batch(session: Any, fed: Sequence[str], tapped: Sequence[str], feeds: Fe
     except Exception as error:
         expected = ", ".join(f"{i.name}: {i.type} {i.shape}" for i in session.get_inputs())
         raise ModelError(
-            f"onnxruntime cannot run the model on the calibration inputs: {_first_line(error)}",
+            f"onnxruntime cannot run the model on the calibration inputs: {_take_first_line(error)}",
             f"describe the inputs as the model declares them ({expected})",
         ) from error
     values = {name: feeds[name] for name in fed} | dict(zip(tapped, outputs, strict=False))
@@ -185,6 +204,6 @@ def run_batch(session: Any, fed: Sequence[str], tapped: Sequence[str], feeds: Fe
     return values
 
 
-def _first_line(error: Exception) -> str:
+def _take_first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__

@@ -8,8 +8,11 @@ from dataclasses import dataclass
 
 from trt_facefusion.model.graph import GraphView
 
-# Nodes whose output holds the values of their first input and no others.
-MOVES = frozenset({"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Dropout"})
+MOVING_OPERATORS = frozenset({"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Identity"})
+"""Operators whose output holds the values of their first input and no others: both have the same histogram."""
+
+_COPYING_OPERATORS = MOVING_OPERATORS | {"Dropout"}
+"""A file may hold dropout, which an engine computes as a copy."""
 
 
 @dataclass(frozen=True)
@@ -70,20 +73,20 @@ def assign_ranges(table: Mapping[str, float], view: GraphView) -> AssignedRanges
     A tensor that is missing takes over the range of the tensor that it is a copy of.
     """
     outputs = (name for node in view.float_nodes() for name in node.output)
-    wanted = [name for name in (*view.input_names, *outputs) if name and view.is_float(name)]
-    amax = {name: table[name] for name in wanted if name in table}
+    float_tensors = [name for name in (*view.input_names, *outputs) if name and view.is_float(name)]
+    amax = {name: table[name] for name in float_tensors if name in table}
     derived: dict[str, str] = {}
-    copies = [(n.input[0], n.output[0]) for n in view.model.graph.node if n.op_type in MOVES]
+    copies = [(n.input[0], n.output[0]) for n in view.model.graph.node if n.op_type in _COPYING_OPERATORS]
     for pairs in (copies, [(copy, source) for source, copy in reversed(copies)]):
         for source, copy in pairs:
             if copy not in amax and source in amax:
                 amax[copy], derived[copy] = amax[source], source
-    rest = [name for name in table if name not in amax]
-    constants = tuple(n for n in rest if view.is_constant(n) or view.is_constant(n.removesuffix("_output")))
+    unmatched = [name for name in table if name not in amax]
+    constants = tuple(n for n in unmatched if view.is_constant(n) or view.is_constant(n.removesuffix("_output")))
     return AssignedRanges(
-        {name: amax[name] for name in wanted if name in amax},
+        {name: amax[name] for name in float_tensors if name in amax},
         derived,
-        tuple(name for name in wanted if name not in amax),
+        tuple(name for name in float_tensors if name not in amax),
         constants,
-        tuple(name for name in rest if name not in constants),
+        tuple(name for name in unmatched if name not in constants),
     )

@@ -68,7 +68,7 @@ class Histogram:
             self._add_chunk(flat[start : start + _CHUNK], weight)
 
     def add_sparsely(self, values: Array) -> None:
-        """Count a part of ``values`` [N,...]: each sample's largest magnitude, and evenly spread values (`thinning`).
+        """Count a part of ``values`` [N,...]: each sample's largest magnitude, and some evenly (`choose_thinning`).
 
         Each of these stands for those around it, and counts so many times. `amax` and the range are exactly those of
         all values, at a third of the cost. Which values count depends on the shape of a sample only, so the order of
@@ -100,7 +100,7 @@ class Histogram:
     def merge(self, other: Histogram) -> None:
         """Add all that ``other`` has counted."""
         self._widen(other.exponent)
-        self.counts += _widened(other.counts, self.exponent - other.exponent)
+        self.counts += _widen_counts(other.counts, self.exponent - other.exponent)
         self.amax = max(self.amax, other.amax)
         self.non_finite += other.non_finite
 
@@ -145,7 +145,11 @@ class Histogram:
         return f"Histogram(count={self.count}, amax={self.amax:g}, range=2**{self.exponent})"
 
     def _is_consistent(self) -> bool:
-        if not 0 <= self.amax < 2.0**MAX_EXPONENT or self.exponent != _exponent_of(self.amax) or self.counts.min() < 0:
+        if (
+            not 0 <= self.amax < 2.0**MAX_EXPONENT
+            or self.exponent != _find_exponent(self.amax)
+            or self.counts.min() < 0
+        ):
             return False
         filled = np.flatnonzero(self.counts)
         return bool(filled[-1] == int(self.amax / self.bin_width)) if filled.size else self.amax == 0
@@ -159,12 +163,12 @@ class Histogram:
                 self._add_chunk(finite, weight)
             return
         self.amax = max(self.amax, amax)
-        self._widen(_exponent_of(amax))
+        self._widen(_find_exponent(amax))
         self.counts += weight * _count(chunk, self.exponent)
 
     def _widen(self, exponent: int) -> None:
         if exponent > self.exponent:
-            self.counts = _widened(self.counts, exponent - self.exponent)
+            self.counts = _widen_counts(self.counts, exponent - self.exponent)
             self.exponent = exponent
 
 
@@ -183,12 +187,12 @@ def choose_thinning(shape: Sequence[int]) -> tuple[int, ...]:
     return (1, rows, min(every // rows, shape[2]))
 
 
-def _exponent_of(amax: float) -> int:
+def _find_exponent(amax: float) -> int:
     """The smallest exponent whose range lies above ``amax``."""
     return max(math.frexp(amax)[1], MIN_EXPONENT) if amax else MIN_EXPONENT
 
 
-def _widened(counts: NDArray[np.int64], doublings: int) -> NDArray[np.int64]:
+def _widen_counts(counts: NDArray[np.int64], doublings: int) -> NDArray[np.int64]:
     """The counts over a range that is ``2**doublings`` times as wide."""
     merged = counts.reshape(-1, min(2**doublings, BINS)).sum(1)
     return np.pad(merged, (0, BINS - merged.size))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from trt_facefusion.quantization.calibration.histogram import Histogram
+from trt_facefusion.quantization.calibration.table import INT8_MAX
 
-INT8_MAX = 127
 _CAP_DB = 120.0
 
 

@@ -44,8 +44,8 @@ class CalibrationCheckpoint:
                 return 0, {}
             names = [str(name) for name in state["names"]]
             columns = (state["counts"], state["exponents"], state["amax"])
-            found = {name: _histogram(*values) for name, *values in zip(names, *columns, strict=True)}
-            return int(state["done"]), found
+            histograms = {name: _restore_histogram(*values) for name, *values in zip(names, *columns, strict=True)}
+            return int(state["done"]), histograms
         except (OSError, ValueError, TypeError, KeyError):
             return 0, {}  # a damaged file costs the pass from the start, no more
 
@@ -75,7 +75,7 @@ class CalibrationCheckpoint:
         self.path.unlink(missing_ok=True)
 
 
-def _histogram(counts: Any, exponent: Any, amax: Any) -> Histogram:
+def _restore_histogram(counts: Any, exponent: Any, amax: Any) -> Histogram:
     histogram = Histogram()
     histogram.counts = counts.astype(np.int64)
     histogram.exponent, histogram.amax = int(exponent), float(amax)

@@ -65,17 +65,17 @@ def make_taps(
     model: onnx.ModelProto, tensors: Sequence[str], scaled: Mapping[str, ScaledTensor]
 ) -> tuple[onnx.GraphProto, list[Tap]]:
     """What ``model`` needs on top to take ``tensors`` out: nodes and constants; taps in the order of ``tensors``."""
-    shapes = _shapes(model)
-    result = onnx.GraphProto()
-    made = []
+    shapes = _find_sample_shapes(model)
+    added = onnx.GraphProto()
+    tensor_taps = []
     for name in tensors:
         shape = shapes.get(name, ())
         steps = choose_thinning(shape) if len(shape) == 3 else ()
         if math.prod(steps) > 1:
-            made.append(_thinned(result, name, steps, scaled.get(name)))
+            tensor_taps.append(_make_thinned_tap(added, name, steps, scaled.get(name)))
         else:
-            made.append(Tap(name, (name,), scaled=scaled.get(name)))
-    return result, made
+            tensor_taps.append(Tap(name, (name,), scaled=scaled.get(name)))
+    return added, tensor_taps
 
 
 def even_step(plane: Sequence[int], pixels: int) -> int:
@@ -88,46 +88,46 @@ def thin_evenly(model: onnx.ModelProto, tensors: Sequence[str], pixels: int, add
 
     Gives the output of each tensor: itself where its size is not known or small enough.
     """
-    shapes = _shapes(model)
-    found = {}
+    shapes = _find_sample_shapes(model)
+    outputs = {}
     for name in tensors:
         shape = shapes.get(name, ())
         step = even_step(shape[1:], pixels) if len(shape) == 3 else 1
-        found[name] = name if step == 1 else f"{name}__even"
+        outputs[name] = name if step == 1 else f"{name}__even"
         if step == 1:
             continue
         ends = {"first": (0, 0), "last": (_LAST, _LAST), "plane": (2, 3), "steps": (step, step)}
         for what, values in ends.items():
             added.initializer.append(numpy_helper.from_array(np.array(values, np.int64), f"{name}__even_{what}"))
         inputs = [name, *(f"{name}__even_{what}" for what in ends)]
-        added.node.append(helper.make_node("Slice", inputs, [found[name]]))
-    return found
+        added.node.append(helper.make_node("Slice", inputs, [outputs[name]]))
+    return outputs
 
 
-def _thinned(graph: onnx.GraphProto, name: str, steps: tuple[int, ...], scaled: ScaledTensor | None) -> Tap:
-    def constant(what: str, *values: int) -> str:
+def _make_thinned_tap(graph: onnx.GraphProto, name: str, steps: tuple[int, ...], scaled: ScaledTensor | None) -> Tap:
+    def add_constant(what: str, *values: int) -> str:
         graph.initializer.append(numpy_helper.from_array(np.array(values, np.int64), f"{name}__{what}"))
         return f"{name}__{what}"
 
-    def node(kind: str, inputs: Sequence[str], output: str) -> str:
-        made = helper.make_node(kind, list(inputs), [f"{name}__{output}"])
+    def add_node(kind: str, inputs: Sequence[str], output: str) -> str:
+        new_node = helper.make_node(kind, list(inputs), [f"{name}__{output}"])
         if kind != "Slice":
-            made.attribute.append(helper.make_attribute("keepdims", 0))
-        graph.node.append(made)
+            new_node.attribute.append(helper.make_attribute("keepdims", 0))
+        graph.node.append(new_node)
         return f"{name}__{output}"
 
-    plane = constant("plane", 2, 3)
-    extremes = [node("ReduceMax", [name, plane], "highest"), node("ReduceMin", [name, plane], "lowest")]
-    bounds = [constant("first", *(step // 2 for step in steps[1:])), constant("last", _LAST, _LAST)]
-    part = node("Slice", [name, *bounds, plane, constant("steps", *steps[1:])], "part")
+    plane = add_constant("plane", 2, 3)
+    extremes = [add_node("ReduceMax", [name, plane], "highest"), add_node("ReduceMin", [name, plane], "lowest")]
+    bounds = [add_constant("first", *(step // 2 for step in steps[1:])), add_constant("last", _LAST, _LAST)]
+    part = add_node("Slice", [name, *bounds, plane, add_constant("steps", *steps[1:])], "part")
     return Tap(name, (*extremes, part), math.prod(steps), scaled)
 
 
-def _shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
+def _find_sample_shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
     """Shape of a sample of every tensor made by a node, where all of its sizes are known."""
-    return {name: sizes for name, sizes in _known(model.graph) if all(size > 0 for size in sizes)}
+    return {name: sizes for name, sizes in _list_sample_sizes(model.graph) if all(size > 0 for size in sizes)}
 
 
-def _known(graph: onnx.GraphProto) -> Iterator[tuple[str, tuple[int, ...]]]:
-    for value in (*graph.value_info, *graph.output):
-        yield value.name, tuple(d.dim_value for d in value.type.tensor_type.shape.dim)[1:]
+def _list_sample_sizes(graph: onnx.GraphProto) -> Iterator[tuple[str, tuple[int, ...]]]:
+    for tensor in (*graph.value_info, *graph.output):
+        yield tensor.name, tuple(d.dim_value for d in tensor.type.tensor_type.shape.dim)[1:]

@@ -43,7 +43,7 @@ class ThresholdRule:
         return self.name
 
 
-def _positive(threshold: Callable[Concatenate[Histogram, P], float]) -> Callable[Concatenate[Histogram, P], float]:
+def _keep_positive(threshold: Callable[Concatenate[Histogram, P], float]) -> Callable[Concatenate[Histogram, P], float]:
     @functools.wraps(threshold)
     def wrapped(histogram: Histogram, /, *args: P.args, **kwargs: P.kwargs) -> float:
         if histogram.amax < MIN_AMAX:
@@ -53,13 +53,13 @@ def _positive(threshold: Callable[Concatenate[Histogram, P], float]) -> Callable
     return wrapped
 
 
-@_positive
+@_keep_positive
 def amax_max(histogram: Histogram) -> float:
     """The largest magnitude seen: nothing is clipped."""
     return histogram.amax
 
 
-@_positive
+@_keep_positive
 def amax_percentile(histogram: Histogram, percent: float = DEFAULT_PERCENTILE) -> float:
     """The upper edge of the bin below which ``percent`` % of all values lie (zeros count as values)."""
     below = np.cumsum(histogram.counts)
@@ -68,7 +68,7 @@ def amax_percentile(histogram: Histogram, percent: float = DEFAULT_PERCENTILE) -
     return min((bin_index + 1) * histogram.bin_width, histogram.amax)
 
 
-@_positive
+@_keep_positive
 def amax_entropy(histogram: Histogram, levels: int = 128) -> float:
     """The threshold that loses the least information, as TensorRT's entropy calibrator finds it.
 
@@ -87,7 +87,7 @@ def amax_entropy(histogram: Histogram, levels: int = 128) -> float:
     return min((best + 0.5) * histogram.bin_width, histogram.amax)
 
 
-@_positive
+@_keep_positive
 def amax_mse(histogram: Histogram, levels: int = 127) -> float:
     """The threshold with the smallest mean squared error of quantisation to ``levels`` steps each side of zero.
 
@@ -108,6 +108,9 @@ THRESHOLD_RULES: dict[str, Callable[[Histogram], float]] = {
     "mse": amax_mse,
 }
 
+COMPARED_RULES = ("entropy", "mse", "percentile:99.99", "percentile:99.999", "max")
+"""Rules that are worth comparing as whole tables, each as `parse_rule` takes it."""
+
 
 def parse_rule(text: str) -> ThresholdRule:
     """The rule that ``text`` names: ``entropy``, ``max``, ``mse``, ``percentile`` or ``percentile:99.99``.
@@ -119,7 +122,7 @@ def parse_rule(text: str) -> ThresholdRule:
     if text in THRESHOLD_RULES and text != "percentile":
         return ThresholdRule(text, THRESHOLD_RULES[text])
     if name == "percentile":
-        percent = _percent(value) if colon else DEFAULT_PERCENTILE
+        percent = _parse_percent(value) if colon else DEFAULT_PERCENTILE
         if percent is not None:
             return ThresholdRule(f"percentile:{percent:.10g}", lambda histogram: amax_percentile(histogram, percent))
     raise BadInputError(
@@ -128,7 +131,7 @@ def parse_rule(text: str) -> ThresholdRule:
     )
 
 
-def _percent(text: str) -> float | None:
+def _parse_percent(text: str) -> float | None:
     try:
         value = float(text)
     except ValueError:
@@ -142,9 +145,9 @@ def _kl_divergences(counts: _Floats, sizes: NDArray[np.int64], levels: int) -> _
     With T the sum of P and C that of Q, KL = (sum P log P - sum P log Q) / T - log T + log C. Q is constant over the
     filled bins of a level, so both sums come from running totals and no P or Q is ever written out.
     """
-    below = _running(counts)
-    filled = _running(counts > 0)
-    xlogx = _running(_xlogx(counts))
+    below = _sum_running(counts)
+    filled = _sum_running(counts > 0)
+    xlogx = _sum_running(_xlogx(counts))
     edges = -(-sizes[:, None] * np.arange(levels + 1) // levels)  # the first bin of each level: ceil(size * j / levels)
     mass = np.diff(below[edges], axis=1)
     log_q = np.log(np.where(mass > 0, mass / np.maximum(np.diff(filled[edges], axis=1), 1), 1))
@@ -172,12 +175,12 @@ def _squared_errors(counts: _Floats, steps: _Floats, levels: int) -> _Floats:
 def _moment(counts: _Floats, upto: _Floats, k: int) -> _Floats:
     """The k-th moment about zero of all values below ``upto`` (bins), those of a bin spread evenly inside it."""
     primitive = np.arange(BINS + 1.0) ** (k + 1) / (k + 1)
-    below = _running(counts * np.diff(primitive))
+    below = _sum_running(counts * np.diff(primitive))
     inside = np.minimum(upto.astype(np.intp), BINS - 1)
     return np.asarray(below[inside] + counts[inside] * (upto ** (k + 1) / (k + 1) - primitive[inside]))
 
 
-def _running(values: NDArray[np.generic]) -> _Floats:
+def _sum_running(values: NDArray[np.generic]) -> _Floats:
     """Sums of the first 0, 1, 2 ... values."""
     return np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
 

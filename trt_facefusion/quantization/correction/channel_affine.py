@@ -90,7 +90,7 @@ def read_explicit_pads(node: onnx.NodeProto, affine: Affine) -> Pads:
 
 def read_integers(node: onnx.NodeProto, name: str) -> tuple[int, ...]:
     """A node's attribute that holds integers; empty where it is not written."""
-    return tuple(size for found in node.attribute if found.name == name for size in found.ints)
+    return tuple(size for entry in node.attribute if entry.name == name for size in entry.ints)
 
 
 def can_shift(node: onnx.NodeProto) -> bool:

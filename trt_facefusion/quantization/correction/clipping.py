@@ -41,13 +41,13 @@ def find_best_scales(matrix: _Floats, scales: Array, variances: _Floats) -> Arra
     starts = range(0, len(matrix), _ROWS)
     parts = [slice(start, start + _ROWS) for start in starts]
 
-    def choose(rows: slice) -> NDArray[np.intp]:
+    def pick(rows: slice) -> NDArray[np.intp]:
         with np.errstate(all="ignore"):  # what is not finite is decided in double precision, as every doubt is
-            return _chosen(matrix[rows], scales[:, rows].astype(np.float64), variances)
+            return _pick_scales(matrix[rows], scales[:, rows].astype(np.float64), variances)
 
     with ThreadPoolExecutor(min(_MAX_WORKERS, os.cpu_count() or 1)) as pool:
-        chosen = np.concatenate(list(pool.map(choose, parts)))
-    return np.asarray(scales[chosen, np.arange(len(matrix))])
+        best = np.concatenate(list(pool.map(pick, parts)))
+    return np.asarray(scales[best, np.arange(len(matrix))])
 
 
 def quantisation_error(matrix: _Floats, scale: _Floats, variances: _Floats) -> _Floats:
@@ -62,15 +62,15 @@ def quantisation_error(matrix: _Floats, scale: _Floats, variances: _Floats) -> _
     return np.asarray(error @ variances)
 
 
-def _chosen(matrix: _Floats, scales: _Floats, variances: _Floats) -> NDArray[np.intp]:
+def _pick_scales(matrix: _Floats, scales: _Floats, variances: _Floats) -> NDArray[np.intp]:
     """The number of each row's candidate."""
-    open_ones = _candidates(matrix, scales, variances)
-    open_ones[1:] &= scales[1:] != scales[:-1]  # the same scale has the same error
-    best = open_ones.argmax(axis=0)
-    doubtful = open_ones.sum(axis=0) > 1
+    shortlist = _shortlist(matrix, scales, variances)
+    shortlist[1:] &= scales[1:] != scales[:-1]  # the same scale has the same error
+    best = shortlist.argmax(axis=0)
+    doubtful = shortlist.sum(axis=0) > 1
     smallest = np.full(len(matrix), np.inf)
     best[doubtful] = 0
-    for number, candidates in enumerate(open_ones):
+    for number, candidates in enumerate(shortlist):
         rows = np.flatnonzero(candidates & doubtful)
         if len(rows):
             error = quantisation_error(matrix[rows], scales[number, rows], variances)
@@ -80,7 +80,7 @@ def _chosen(matrix: _Floats, scales: _Floats, variances: _Floats) -> NDArray[np.
     return np.asarray(best)
 
 
-def _candidates(matrix: _Floats, scales: _Floats, variances: _Floats) -> NDArray[np.bool_]:
+def _shortlist(matrix: _Floats, scales: _Floats, variances: _Floats) -> NDArray[np.bool_]:
     """Which scales [C,O] may have the smallest error, as far as single precision can tell.
 
     Roots of errors are norms of the distances to the grid, each of which changes by no more than what a weight is
@@ -89,7 +89,7 @@ def _candidates(matrix: _Floats, scales: _Floats, variances: _Floats) -> NDArray
     top = variances.max(initial=0.0) or 1.0
     roots = np.sqrt(variances / top)
     narrow_roots = roots.astype(np.float32)
-    found = np.zeros(scales.shape)
+    squared_steps = np.zeros(scales.shape)
     squares = np.zeros(len(matrix))
     inverse = (1 / scales).astype(np.float32)[:, :, None]
     for start in range(0, matrix.shape[1], _COLUMNS):
@@ -100,8 +100,8 @@ def _candidates(matrix: _Floats, scales: _Floats, variances: _Floats) -> NDArray
         lines = max(_VALUES // narrow.shape[1], 1)
         for first in range(0, len(matrix), lines):
             rows = slice(first, first + lines)
-            found[:, rows] += _squares(narrow[rows], inverse[:, rows], narrow_roots[columns])
-    norms = scales * np.sqrt(found)
+            squared_steps[:, rows] += _sum_squares(narrow[rows], inverse[:, rows], narrow_roots[columns])
+    norms = scales * np.sqrt(squared_steps)
     small_weight, small_step = _SMALLEST
     wrong = 8 * _ROUNDING * np.sqrt(squares) + np.sqrt(matrix.shape[1]) * (small_weight + small_step * scales)
     share = (_COLUMNS + 8) * _ROUNDING
@@ -109,15 +109,15 @@ def _candidates(matrix: _Floats, scales: _Floats, variances: _Floats) -> NDArray
     return np.asarray(~(norms * (1 - share) - wrong > least))
 
 
-def _squares(weights: NDArray[np.float32], inverse: NDArray[np.float32], roots: NDArray[np.float32]) -> _Floats:
+def _sum_squares(weights: NDArray[np.float32], inverse: NDArray[np.float32], roots: NDArray[np.float32]) -> _Floats:
     """Weighted squares [C,O] of what ``weights`` [O,K] are apart from the grids, in steps of each."""
-    found = np.zeros(inverse.shape[:2])
+    sums = np.zeros(inverse.shape[:2])
     steps, apart = np.empty_like(weights), np.empty_like(weights)
-    for row, factor in zip(found, inverse, strict=True):
+    for row, factor in zip(sums, inverse, strict=True):
         np.multiply(weights, factor, out=apart)
         np.rint(apart, out=steps)
         np.clip(steps, -INT8_MAX, INT8_MAX, out=steps)
         apart -= steps
         apart *= roots
         row[:] = np.einsum("ij,ij->i", apart, apart)
-    return found
+    return sums

@@ -8,9 +8,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from trt_facefusion.model.graph import attribute
+from trt_facefusion.quantization.calibration.table import INT8_MAX
 from trt_facefusion.types import Array
-
-INT8_MAX = 127
 
 _SMALLEST_FP16_SCALE = 2.0**-20
 """Below this, FP16's subnormals are too coarse to hold a scale (relative step above 6 %)."""
@@ -28,13 +27,18 @@ def round_scale(scale: NDArray[np.float32] | np.float32, kind: int) -> Array:
 
     Values are quantised with the scale as stored, so this rounding costs no accuracy of its own.
     """
-    wanted = np.asarray(scale, np.float32)
+    exact = np.asarray(scale, np.float32)
     if kind == TensorProto.FLOAT:
-        return np.asarray(np.maximum(wanted, np.finfo(np.float32).tiny))
-    wanted = np.maximum(wanted, _SMALLEST_FP16_SCALE)
-    stored = wanted.astype(np.float16)
-    rounded_up: Array = np.where(stored < wanted, np.nextafter(stored, np.float16(np.inf)), stored)
+        return np.asarray(np.maximum(exact, np.finfo(np.float32).tiny))
+    exact = np.maximum(exact, _SMALLEST_FP16_SCALE)
+    stored = exact.astype(np.float16)
+    rounded_up: Array = np.where(stored < exact, np.nextafter(stored, np.float16(np.inf)), stored)
     return rounded_up
+
+
+def activation_scale(amax: float, kind: int) -> Array:
+    """The scale of an activation quantised over ``amax``, in the type it will be stored in."""
+    return round_scale(np.float32(amax / INT8_MAX), kind)
 
 
 def quantise_weight(weight: NDArray[np.float32], axis: int, kind: int) -> tuple[NDArray[np.int8], Array]:

@@ -34,13 +34,13 @@ class InputCovariance:
 
     def add(self, quantised: NDArray[np.float32], positions: int) -> None:
         """Take quantised inputs at ``positions`` of their output positions at most, drawn with a fixed seed."""
-        rows, chosen = np.empty((0, 0)), np.empty(0, np.int64)
+        rows, sample = np.empty((0, 0)), np.empty(0, np.int64)
         for columns, values in self.layer.columns(quantised):
-            if not len(chosen):
-                found = values.shape[1]
-                chosen = np.sort(np.random.default_rng(0).permutation(found)[:positions])
-                rows = np.empty((len(self._sums), len(chosen)))
-            rows[columns] = values[:, chosen]
+            if not len(sample):
+                available = values.shape[1]
+                sample = np.sort(np.random.default_rng(0).permutation(available)[:positions])
+                rows = np.empty((len(self._sums), len(sample)))
+            rows[columns] = values[:, sample]
         if not self._count:
             self._origin = rows.mean(1)
         # About a point near the mean, where what varies little beside a large mean loses no digits.
@@ -57,7 +57,7 @@ class InputCovariance:
 
 def round_weights(layer: CorrectableLayer, scale: Array, covariance: _Floats) -> _Floats:
     """Steps [O,K] of ``scale`` [O] that keep the layer's output nearest to that of its exact weights."""
-    order, factor = _ordered_factor(covariance)
+    order, factor = _factorise(covariance)
     weights = layer.matrix[:, order].copy()
     steps = np.zeros_like(weights)
     step = scale.astype(np.float64)
@@ -75,7 +75,7 @@ def round_weights(layer: CorrectableLayer, scale: Array, covariance: _Floats) ->
     return result
 
 
-def _ordered_factor(covariance: _Floats) -> tuple[NDArray[np.intp], _Floats]:
+def _factorise(covariance: _Floats) -> tuple[NDArray[np.intp], _Floats]:
     """Columns by falling variance, and the upper Cholesky factor of the inverse in that order.
 
     A column that never changes gets a variance of one, so that it is rounded for itself.

@@ -22,13 +22,17 @@ import onnx
 from numpy.typing import NDArray
 
 from trt_facefusion.model.graph import GraphView, attribute
-from trt_facefusion.quantization.correction.channel_affine import Affine, can_shift, fold_bias, fold_weight, read_integers
-from trt_facefusion.quantization.correction.clipping import find_best_scales
-from trt_facefusion.quantization.correction.grid import fake_quantise, output_axis, round_scale
 from trt_facefusion.quantization.calibration.table import INT8_MAX
+from trt_facefusion.quantization.correction.channel_affine import (
+    Affine,
+    can_shift,
+    fold_bias,
+    fold_weight,
+    read_integers,
+)
+from trt_facefusion.quantization.correction.clipping import find_best_scales
+from trt_facefusion.quantization.correction.grid import activation_scale, fake_quantise, output_axis, round_scale
 from trt_facefusion.types import Array
-
-LAYER_CORRECTIONS = ("scales", "rounding", "bias")
 
 _Floats = NDArray[np.float64]
 _SHRINKS = np.linspace(1.0, 0.7, 31)
@@ -67,16 +71,16 @@ class CorrectableLayer:
         if self.node.op_type == "Gemm":
             yield slice(None), np.ascontiguousarray(values.T)
             return
-        strides, dilations = _pair(self.node, "strides"), _pair(self.node, "dilations")
+        strides, dilations = _read_pair(self.node, "strides"), _read_pair(self.node, "dilations")
         height, width = self.weight_shape[2:]
         taps = [(i * dilations[0], j * dilations[1]) for i in range(height) for j in range(width)]
         rows, cols = values.shape[2] - taps[-1][0], values.shape[3] - taps[-1][1]
         for index, (top, left) in enumerate(taps):
-            seen = values[:, :, top : top + rows : strides[0], left : left + cols : strides[1]]
-            yield slice(index, None, len(taps)), seen.transpose(1, 0, 2, 3).reshape(values.shape[1], -1)
+            window = values[:, :, top : top + rows : strides[0], left : left + cols : strides[1]]
+            yield slice(index, None, len(taps)), window.transpose(1, 0, 2, 3).reshape(values.shape[1], -1)
 
     def without_weights(self) -> CorrectableLayer:
-        """The layer for `Moments`, which need its columns but not what is in them."""
+        """The layer for `InputMoments`, which need its columns but not what is in them."""
         return replace(self, matrix=np.broadcast_to(np.zeros(1), self.matrix.shape))
 
     def inputs(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -87,7 +91,9 @@ class CorrectableLayer:
         return values if self.affine is None else self.affine.apply(values)
 
 
-def read_layer(view: GraphView, name: str, affine: Affine | None, amax: float, element_type: int) -> CorrectableLayer | None:
+def read_layer(
+    view: GraphView, name: str, affine: Affine | None, amax: float, element_type: int
+) -> CorrectableLayer | None:
     """The node ``name`` as a layer whose input is quantised over ``amax``; None where it cannot be corrected.
 
     Left alone are matrix products without a bias to correct, biases that are computed, grouped convolutions and
@@ -97,8 +103,8 @@ def read_layer(view: GraphView, name: str, affine: Affine | None, amax: float, e
     weight = view.constant(node.input[1]).astype(np.float32, copy=False)
     if view.computes_bias(node):
         return None
-    written = view.bias(node)
-    bias = None if written is None else view.constant(written)
+    bias_name = view.bias(node)
+    bias = None if bias_name is None else view.constant(bias_name)
     if node.op_type == "Conv":
         if attribute(node, "group", 1) != 1 or weight.ndim != 4 or not can_shift(node):
             return None
@@ -111,9 +117,11 @@ def read_layer(view: GraphView, name: str, affine: Affine | None, amax: float, e
         return None
     start = np.zeros(len(matrix), np.float32) if bias is None else bias.reshape(-1).astype(np.float32)
     folded = start if affine is None else fold_bias(weight, start, affine)
-    scale = round_scale(np.float32(amax / INT8_MAX), element_type).astype(np.float32)
+    scale = activation_scale(amax, element_type).astype(np.float32)
     flat = matrix.reshape(len(matrix), -1).astype(np.float64)
-    return CorrectableLayer(node, weight.shape, flat, folded.astype(np.float64), affine, np.float32(scale), element_type)
+    return CorrectableLayer(
+        node, weight.shape, flat, folded.astype(np.float64), affine, np.float32(scale), element_type
+    )
 
 
 def _is_plain(node: onnx.NodeProto) -> bool:
@@ -185,7 +193,7 @@ def correct_layer(layer: CorrectableLayer, steps: _Floats, scale: Array, moments
     return Correction(values, scale, bias.astype(np.float32))
 
 
-def _pair(node: onnx.NodeProto, name: str) -> tuple[int, int]:
+def _read_pair(node: onnx.NodeProto, name: str) -> tuple[int, int]:
     first, second = read_integers(node, name) or (1, 1)
     return first, second
 

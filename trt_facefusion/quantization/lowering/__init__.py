@@ -1,6 +1,29 @@
-"""Plan + calibration table -> what an engine maker understands."""
+"""Plan + ranges + corrections -> the ONNX that a backend builds.
 
-from trt_facefusion.quantization.lowering.integer import find_nine_bit_candidates, find_storable_results, lower_to_integers
+The plan says a precision for every node, the calibration table a range for every quantised activation. Lowering writes
+both into the graph: casts between precisions, a quantiser and a dequantiser at each INT8 node, weights in INT8. What is
+lowered here already decides the numbers, so it is judged on pictures before a backend sees it. The same plan and table
+give the same bytes.
+
+May import: the ground, `model`, and of `quantization` everything else.
+
+Modules, from the ground up:
+
+    typed       the one strongly typed ONNX for TensorRT: FP16 casts and explicit Q/DQ
+    integer     the same plan for onnxruntime's integer operators on a CPU, which want quantised results, too
+    equalise    which channels get which scale and shift; the FP32 model with them, for a backend that quantises itself
+    scales      a lowered model whose activation scales are inputs: one session tries any thresholds
+    switch      a model whose precisions are inputs: one session measures every plan of a search
+
+Start reading at `typed`: its docstring says what is placed where and why; `typed.Rewriter` then does it, node by node.
+`integer.IntegerRewriter` is the same with other rules for results and biases.
+"""
+
+from trt_facefusion.quantization.lowering.integer import (
+    find_nine_bit_candidates,
+    find_storable_results,
+    lower_to_integers,
+)
 from trt_facefusion.quantization.lowering.typed import lower
 
-__all__ = ["lower", "lower_to_integers", "find_nine_bit_candidates", "find_storable_results"]
+__all__ = ["find_nine_bit_candidates", "find_storable_results", "lower", "lower_to_integers"]

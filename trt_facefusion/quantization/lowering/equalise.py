@@ -3,11 +3,11 @@
 TensorRT runs a convolution in INT8 only if its activations share one scale, so channels of a small range get few of the
 255 steps (a skip connection concatenated with a decoder branch is the worst case). Dividing each channel by a factor
 before the quantiser, and multiplying the weights of that input channel with it, changes nothing in exact arithmetic and
-evens the channels out. The division is one elementwise product, which engine makers fuse into the quantiser's kernel.
+evens the channels out. The division is one elementwise product, which backends fuse into the quantiser's kernel.
 
 Source: G. Xiao et al., "SmoothQuant", ICML 2023 (the factor's formula); here the factors are powers of two, so that
-neither FP16 nor the weights round differently for it. What the channels go through is described in `affine`: with the
-scale comes a shift.
+neither FP16 nor the weights round differently for it. What the channels go through is described in
+`channel_affine`: with the scale comes a shift.
 """
 
 from __future__ import annotations
@@ -22,7 +22,21 @@ from onnx import numpy_helper
 from trt_facefusion.model.graph import GraphView, attribute
 from trt_facefusion.quantization.calibration.channels import ChannelRanges
 from trt_facefusion.quantization.calibration.taps import ScaledTensor
-from trt_facefusion.quantization.correction.channel_affine import Affine, Affines, Pads, can_shift, clear_pads, equalised_name, fold_bias, fold_weight, make_affine_nodes, pad_output_name, padded_name, read_explicit_pads, scaled_name
+from trt_facefusion.quantization.correction.channel_affine import (
+    Affine,
+    Affines,
+    Pads,
+    can_shift,
+    clear_pads,
+    equalised_name,
+    fold_bias,
+    fold_weight,
+    make_affine_nodes,
+    pad_output_name,
+    padded_name,
+    read_explicit_pads,
+    scaled_name,
+)
 from trt_facefusion.quantization.correction.grid import output_axis
 from trt_facefusion.quantization.correction.weight_correction import Correction, Corrections
 from trt_facefusion.quantization.precision import quantisable
@@ -40,20 +54,22 @@ def find_equalisable(view: GraphView) -> dict[str, list[str]]:
 
     Only inputs of ungrouped convolutions: there, and there alone, input channel c of the weights meets channel c.
     """
-    found: dict[str, list[str]] = {}
+    weights_of: dict[str, list[str]] = {}
     barred: set[str] = set()
     for node in view.model.graph.node:
         if node.op_type not in {"Conv", "Gemm", "MatMul"} or not quantisable(view, node.name):
             continue
         tensor = node.input[0]
         if node.op_type == "Conv" and attribute(node, "group", 1) == 1 and len(view.shape(tensor) or ()) == 4:
-            found.setdefault(tensor, []).append(node.input[1])
+            weights_of.setdefault(tensor, []).append(node.input[1])
         else:
             barred.add(tensor)
-    return {tensor: weights for tensor, weights in found.items() if tensor not in barred}
+    return {tensor: weights for tensor, weights in weights_of.items() if tensor not in barred}
 
 
-def find_channel_affines(view: GraphView, ranges: Mapping[str, ChannelRanges], *, shift: bool = True) -> dict[str, Affine]:
+def find_channel_affines(
+    view: GraphView, ranges: Mapping[str, ChannelRanges], *, shift: bool = True
+) -> dict[str, Affine]:
     """Scale and shift of every candidate that ``ranges`` has.
 
     The scale is ``s = a**alpha / w**(1 - alpha)``, rounded to powers of two of geometric mean one: a is half the width
@@ -74,13 +90,13 @@ def find_channel_affines(view: GraphView, ranges: Mapping[str, ChannelRanges], *
         gains = bool(np.log2(peak[alive] / half[alive]).mean() > np.log2(_WORTH_SHIFTING))
         readers = view.consumers[tensor]
         shifted = shift and gains and all(can_shift(node) and not view.computes_bias(node) for node in readers)
-        exponents = _exponents(half if shifted else peak, weight_peak, alive)
+        exponents = _choose_exponents(half if shifted else peak, weight_peak, alive)
         middle = (high + low) / 2 * np.exp2(-exponents.astype(np.float64)) if shifted else np.zeros_like(peak)
         result[tensor] = Affine(exponents, np.where(alive, middle, 0).astype(np.float16).astype(np.float32))
     return result
 
 
-def _exponents(
+def _choose_exponents(
     half: NDArray[np.float64], weight_peak: NDArray[np.float64], alive: NDArray[np.bool_]
 ) -> NDArray[np.int8]:
     log_factor = np.zeros(len(alive))
@@ -92,7 +108,10 @@ def _exponents(
 def make_scaled_tensors(affines: Affines) -> dict[str, ScaledTensor]:
     """The tensors behind scale and shift as the calibration pass is to count them."""
     one = np.float32(1)
-    return {name: ScaledTensor(equalised_name(name), one / made.factors, made.offsets) for name, made in affines.items()}
+    return {
+        name: ScaledTensor(equalised_name(name), one / affine.factors, affine.offsets)
+        for name, affine in affines.items()
+    }
 
 
 def equalise_model(
@@ -100,33 +119,33 @@ def equalise_model(
 ) -> onnx.ModelProto:
     """The FP32 model with scale and shift in front of the nodes ``int8``, and weights and biases that undo them.
 
-    It is what an engine maker that quantises by itself is to start from. Without ``corrections`` it is the model of
-    ``view`` in exact arithmetic; with them it has the rounded weights, whose largest are 127 steps, so that an engine
-    maker that takes scales from the largest weight finds the same steps.
+    It is what a backend that quantises by itself is to start from. Without ``corrections`` it is the model of
+    ``view`` in exact arithmetic; with them it has the rounded weights, whose largest are 127 steps, so that a
+    backend that takes scales from the largest weight finds the same steps.
     """
     corrections = corrections or {}
     result = onnx.ModelProto()
     result.CopyFrom(view.model)
     del result.graph.node[:]
-    wanted, made = set(int8), set[str]()
+    int8_names, added = set(int8), set[str]()
     nodes: list[onnx.NodeProto] = []
     for source in view.model.graph.node:
         node = onnx.NodeProto()
         node.CopyFrom(source)
-        affine = affines.get(node.input[0]) if node.name in wanted else None
+        affine = affines.get(node.input[0]) if node.name in int8_names else None
         if affine is not None:
             pads = read_explicit_pads(node, affine)
             tensor = equalised_name(padded_name(node.input[0], pads))
-            if tensor not in made:
-                made.add(tensor)
-                _insert(result, nodes, node.input[0], affine, pads)
+            if tensor not in added:
+                added.add(tensor)
+                _insert_affine(result, nodes, node.input[0], affine, pads)
             if node.name not in corrections:
-                _undo(view, result, node, affine, made)
+                _undo_affine(view, result, node, affine, added)
             elif affine.shifts:
                 clear_pads(node)
             node.input[0] = tensor
-        if node.name in wanted and node.name in corrections:
-            _correct(result, node, corrections[node.name])
+        if node.name in int8_names and node.name in corrections:
+            _apply_correction(result, node, corrections[node.name])
         nodes.append(node)
     read = {name for node in nodes for name in node.input}
     constants = [tensor for tensor in result.graph.initializer if tensor.name in read]
@@ -139,41 +158,45 @@ def equalise_model(
 def find_added_ranges(
     view: GraphView, int8: Iterable[str], affines: Affines, amax: Mapping[str, float]
 ) -> dict[str, float]:
-    """Ranges of the tensors that `equalised` adds and the table ``amax`` does not name: padded and scaled ones."""
-    found: dict[str, float] = {}
+    """Ranges of the tensors that `equalise_model` adds and the table ``amax`` does not name: padded and scaled ones."""
+    ranges: dict[str, float] = {}
     for node in (view.nodes[name] for name in int8):
         tensor = node.input[0]
         if tensor not in affines:
             continue
         affine = affines[tensor]
         behind, padded = amax[equalised_name(tensor)], padded_name(tensor, read_explicit_pads(node, affine))
-        found[equalised_name(padded)] = behind
+        ranges[equalised_name(padded)] = behind
         if padded != tensor:
-            found[pad_output_name(padded)] = amax[tensor]
+            ranges[pad_output_name(padded)] = amax[tensor]
         if affine.shifts:
-            found[scaled_name(padded)] = behind + float(np.abs(affine.offsets).max())
-    return found
+            ranges[scaled_name(padded)] = behind + float(np.abs(affine.offsets).max())
+    return ranges
 
 
-def _insert(model: onnx.ModelProto, nodes: list[onnx.NodeProto], tensor: str, affine: Affine, pads: Pads) -> None:
-    made, constants, _ = make_affine_nodes(tensor, tensor, affine, pads, np.dtype(np.float32))
-    nodes += made
-    known = {constant.name for constant in model.graph.initializer}
+def _insert_affine(
+    model: onnx.ModelProto, nodes: list[onnx.NodeProto], tensor: str, affine: Affine, pads: Pads
+) -> None:
+    affine_ops, constants, _ = make_affine_nodes(tensor, tensor, affine, pads, np.dtype(np.float32))
+    nodes += affine_ops
+    existing = {constant.name for constant in model.graph.initializer}
     model.graph.initializer.extend(
-        numpy_helper.from_array(values, name) for name, values in constants.items() if name not in known
+        numpy_helper.from_array(values, name) for name, values in constants.items() if name not in existing
     )
 
 
-def _undo(view: GraphView, model: onnx.ModelProto, node: onnx.NodeProto, affine: Affine, made: set[str]) -> None:
+def _undo_affine(
+    view: GraphView, model: onnx.ModelProto, node: onnx.NodeProto, affine: Affine, added: set[str]
+) -> None:
     """Give a convolution the weights and the bias that undo scale and shift."""
     weight = view.constant(node.input[1])
     name = f"{node.input[1]}__times__{node.input[0]}"
-    if name not in made:
-        made.add(name)
+    if name not in added:
+        added.add(name)
         model.graph.initializer.append(numpy_helper.from_array(fold_weight(weight, affine), name))
     if affine.shifts:
-        written = view.bias(node)
-        bias = None if written is None else view.constant(written)
+        bias_name = view.bias(node)
+        bias = None if bias_name is None else view.constant(bias_name)
         del node.input[2:]
         node.input.append(f"{node.name}__bias")
         model.graph.initializer.append(numpy_helper.from_array(fold_bias(weight, bias, affine), node.input[2]))
@@ -181,7 +204,7 @@ def _undo(view: GraphView, model: onnx.ModelProto, node: onnx.NodeProto, affine:
     node.input[1] = name
 
 
-def _correct(model: onnx.ModelProto, node: onnx.NodeProto, correction: Correction) -> None:
+def _apply_correction(model: onnx.ModelProto, node: onnx.NodeProto, correction: Correction) -> None:
     """Give a node its corrected weights and bias."""
     weight, bias = f"{node.name}__weight", f"{node.name}__bias"
     others = [axis for axis in range(correction.values.ndim) if axis != output_axis(node)]

@@ -30,8 +30,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from trt_facefusion.model.graph import GraphView
 from trt_facefusion.quantization.calibration.channels import ChannelRanges
-from trt_facefusion.quantization.correction.channel_affine import Affines
 from trt_facefusion.quantization.calibration.table import INT8_MAX
+from trt_facefusion.quantization.correction.channel_affine import Affines
 from trt_facefusion.quantization.correction.weight_correction import Corrections
 from trt_facefusion.quantization.lowering.typed import Rewriter, rewrite
 from trt_facefusion.quantization.precision import Plan
@@ -48,7 +48,7 @@ _LARGEST_BIAS = 2**30
 
 @dataclass(frozen=True)
 class StorageGrid:
-    """How a result is kept in uint8: as the sum of ``parts`` integers, ``result / steps + zeros``.
+    """How a result is stored in uint8: as the sum of ``parts`` integers, ``result / steps + zeros``.
 
     ``steps`` and ``zeros`` are scalars, or [C] where channels have grids of their own.
     """
@@ -58,7 +58,7 @@ class StorageGrid:
     parts: int = 1
 
     @classmethod
-    def whole(cls, amax: float, *, positive: bool) -> StorageGrid:
+    def of_tensor(cls, amax: float, *, positive: bool) -> StorageGrid:
         """One grid for the whole tensor: the symmetric one, or all of it for a Relu's positive half."""
         count, zero = (_UINT8_MAX, 0) if positive else (INT8_MAX, ZERO_POINT)
         return cls(np.array(max(amax / count, _TINY), np.float32), np.array(zero))
@@ -93,33 +93,33 @@ class IntegerRewriter(Rewriter):
     """Lowers for ONNX Runtime's integer operators; ``stored`` are the results that are kept in uint8."""
 
     channels: Mapping[str, ChannelRanges] = field(default_factory=dict)
-    finer: Collection[str] = ()
+    nine_bit: Collection[str] = ()
     stored: set[str] = field(default_factory=set)
 
     def _quantise(self, node: onnx.NodeProto, new: onnx.NodeProto, kind: int) -> None:
         super()._quantise(node, new, kind)
         if node.op_type == "MatMul":
             return
-        store = self._store(self._only_relu(node) or node)
-        if store is not None and store.by_channel:
-            self._bring_to_one_grid(node, new, store)
+        grid = self._find_grid(self._only_relu(node) or node)
+        if grid is not None and grid.by_channel:
+            self._bring_to_one_grid(node, new, grid)
         if len(new.input) > 2 and new.input[2] in self.constants:
-            new.input[2] = self._quantised_bias(node, new)
+            new.input[2] = self._quantise_bias(node, new)
 
-    def _bring_to_one_grid(self, node: onnx.NodeProto, new: onnx.NodeProto, store: StorageGrid) -> None:
+    def _bring_to_one_grid(self, node: onnx.NodeProto, new: onnx.NodeProto, grid: StorageGrid) -> None:
         """Have a convolution give ``(result / steps + zeros) * step``: what one quantiser then stores by channel."""
-        factors = store.step / store.steps.astype(np.float64)
-        maker = self._maker(new.input[1])
+        factors = grid.step / grid.steps.astype(np.float64)
+        producer = self._producer_of(new.input[1])
         name = f"{new.input[1]}__of_{node.name}"
         scale = self._add_constant(f"{name}__scale", (self._scale_of(new.input[1]) * factors).astype(np.float32))
-        names = [maker.input[0], scale, maker.input[2]]
+        names = [producer.input[0], scale, producer.input[2]]
         self.nodes.append(helper.make_node("DequantizeLinear", names, [name], name=f"{name}__node", axis=0))
         new.input[1] = name
         bias = numpy_helper.to_array(self.constants[new.input[2]]).astype(np.float64) if len(new.input) > 2 else 0.0
-        zeros = store.zeros * float(store.step)
+        zeros = grid.zeros * float(grid.step)
         self._set_bias(node, new, (bias * factors + zeros).astype(np.float32), TensorProto.FLOAT)
 
-    def _quantised_bias(self, node: onnx.NodeProto, new: onnx.NodeProto) -> str:
+    def _quantise_bias(self, node: onnx.NodeProto, new: onnx.NodeProto) -> str:
         """The bias in INT32 where it fits, else as it is: the node then stays a float one."""
         scale = (self._scale_of(new.input[0]) * self._scale_of(new.input[1])).astype(np.float32)
         bias = numpy_helper.to_array(self.constants[new.input[2]])
@@ -135,85 +135,87 @@ class IntegerRewriter(Rewriter):
         self.nodes.append(helper.make_node("DequantizeLinear", names, [output], name=f"{output}__node", axis=0))
         return output
 
-    def _maker(self, dequantised: str) -> onnx.NodeProto:
-        return next(made for made in reversed(self.nodes) if dequantised in made.output)
+    def _producer_of(self, dequantised: str) -> onnx.NodeProto:
+        return next(node for node in reversed(self.nodes) if dequantised in node.output)
 
     def _scale_of(self, dequantised: str) -> Array:
-        return numpy_helper.to_array(self.constants[self._maker(dequantised).input[1]]).astype(np.float64)
+        return numpy_helper.to_array(self.constants[self._producer_of(dequantised).input[1]]).astype(np.float64)
 
-    def _outputs(self, node: onnx.NodeProto, new: onnx.NodeProto, kind: int) -> None:
-        store = self._store(node)
-        if store is None:
-            super()._outputs(node, new, kind)
+    def _convert_outputs(self, node: onnx.NodeProto, new: onnx.NodeProto, kind: int) -> None:
+        grid = self._find_grid(node)
+        if grid is None:
+            super()._convert_outputs(node, new, kind)
             return
         result = node.output[0]
-        if store.by_channel:
-            self._to_channels(result, self._in_parts(node, new, store), store)
+        if grid.by_channel:
+            self._restore_channels(result, self._store_in_parts(node, new, grid), grid)
         else:
-            self._keep(new, store, result)
+            self._add_quantiser(new, grid, result)
         self.types[result] = kind
         self.stored.add(result)
 
-    def _in_parts(self, node: onnx.NodeProto, new: onnx.NodeProto, store: StorageGrid) -> str:
+    def _store_in_parts(self, node: onnx.NodeProto, new: onnx.NodeProto, grid: StorageGrid) -> str:
         """Have one operator store the lowest 255 steps, the next one those above; gives the sum's name."""
         result = node.output[0]
-        names = [f"{result}__part{index}" for index in range(store.parts)]
-        self._keep(new, store, names[0])
+        names = [f"{result}__part{index}" for index in range(grid.parts)]
+        self._add_quantiser(new, grid, names[0])
         for index, name in enumerate(names[1:], 1):
             part = onnx.NodeProto()
             part.CopyFrom(new)
             part.name = f"{node.name}__part{index}"
             bias = numpy_helper.to_array(self.constants[f"{node.name}__bias"])
-            below = index * _UINT8_MAX * float(store.step)
+            below = index * _UINT8_MAX * float(grid.step)
             self._set_bias(part, part, (bias - below).astype(np.float32), TensorProto.FLOAT)
-            part.input[2] = self._quantised_bias(part, part)
-            self._keep(part, store, name)
+            part.input[2] = self._quantise_bias(part, part)
+            self._add_quantiser(part, grid, name)
         if len(names) == 1:
             return names[0]
         self.nodes.append(helper.make_node("Sum", names, [f"{result}__sum"], name=f"{result}__add_up"))
         return f"{result}__sum"
 
-    def _to_channels(self, result: str, source: str, store: StorageGrid) -> None:
+    def _restore_channels(self, result: str, source: str, grid: StorageGrid) -> None:
         """Undo ``_bring_to_one_grid``. Not by scales in a DequantizeLinear: ONNX Runtime may fuse that with what reads
         it into an operator that knows one scale only, and then refuses it."""
-        steps = store.steps.astype(np.float64).reshape(1, -1, 1, 1)
-        zeros = store.zeros.reshape(steps.shape) * steps
-        scaled = f"{result}__scaled" if store.zeros.any() else result
-        factors = self._add_constant(f"{result}__factors", (steps / store.step).astype(np.float32))
+        steps = grid.steps.astype(np.float64).reshape(1, -1, 1, 1)
+        zeros = grid.zeros.reshape(steps.shape) * steps
+        scaled = f"{result}__scaled" if grid.zeros.any() else result
+        factors = self._add_constant(f"{result}__factors", (steps / grid.step).astype(np.float32))
         self.nodes.append(helper.make_node("Mul", [source, factors], [scaled], name=f"{result}__scale"))
         if scaled != result:
             offsets = self._add_constant(f"{result}__zeros", zeros.astype(np.float32))
             self.nodes.append(helper.make_node("Sub", [scaled, offsets], [result], name=f"{result}__shift"))
 
-    def _keep(self, new: onnx.NodeProto, store: StorageGrid, result: str) -> None:
+    def _add_quantiser(self, new: onnx.NodeProto, grid: StorageGrid, result: str) -> None:
         """Add ``new``, the quantiser of what it gives, and the DequantizeLinear that gives ``result``."""
         new.output[0], integers = f"{result}__exact", f"{result}__stored"
-        grid = [self._add_constant(f"{integers}__scale", store.step), self._zero_point(store.zero)]
+        scale_and_zero = [self._add_constant(f"{integers}__scale", grid.step), self._add_zero_point(grid.zero)]
         self.nodes += [
             new,
-            helper.make_node("QuantizeLinear", [new.output[0], *grid], [integers], name=f"{integers}__quantize"),
-            helper.make_node("DequantizeLinear", [integers, *grid], [result], name=f"{integers}__dequantize"),
+            helper.make_node(
+                "QuantizeLinear", [new.output[0], *scale_and_zero], [integers], name=f"{integers}__quantize"
+            ),
+            helper.make_node("DequantizeLinear", [integers, *scale_and_zero], [result], name=f"{integers}__dequantize"),
         ]
 
-    def _store(self, node: onnx.NodeProto) -> StorageGrid | None:
+    def _find_grid(self, node: onnx.NodeProto) -> StorageGrid | None:
         """How the result of ``node`` is stored; None for what stays float, as does all whose range is unknown."""
         if node.op_type == "Relu":
-            maker = self.view.producer.get(node.input[0])
-            if maker is None or self._only_relu(maker) is not node or not self._is_int8_convolution(maker):
+            producer = self.view.producer.get(node.input[0])
+            if producer is None or self._only_relu(producer) is not node or not self._is_int8_convolution(producer):
                 return None
         elif not self._is_int8_convolution(node) or self._only_relu(node) is not None:
             return None
         result = node.output[0]
         if result in self.channels and not self._read_as_it_is(result):
-            parts = 2 if result in self.finer and node.op_type == "Conv" else 1
+            parts = 2 if result in self.nine_bit and node.op_type == "Conv" else 1
             return StorageGrid.of_channels(self.channels[result], parts)
         amax = self.amax.get(result, math.nan)
-        return StorageGrid.whole(amax, positive=node.op_type == "Relu") if 0 <= amax < math.inf else None
+        return StorageGrid.of_tensor(amax, positive=node.op_type == "Relu") if 0 <= amax < math.inf else None
 
     def by_channel(self, node: onnx.NodeProto) -> bool:
         """Whether the result of ``node`` is stored on a grid for each channel."""
-        store = self._store(node)
-        return store is not None and store.by_channel
+        grid = self._find_grid(node)
+        return grid is not None and grid.by_channel
 
     def _is_int8_convolution(self, node: onnx.NodeProto) -> bool:
         int8 = node.op_type == "Conv" and self.plan.get(node.name) is Precision.INT8
@@ -233,24 +235,24 @@ class IntegerRewriter(Rewriter):
             reader.input[0] == tensor and self.plan.get(reader.name) is Precision.INT8 for reader in readers
         )
 
-    def _quantised_activation(self, node: onnx.NodeProto, source: str, kind: int) -> str:
+    def _quantise_activation(self, node: onnx.NodeProto, source: str, kind: int) -> str:
         tensor = node.input[0]
         if tensor in self.stored and tensor not in self.affines:
             return tensor
-        return super()._quantised_activation(node, source, kind)
+        return super()._quantise_activation(node, source, kind)
 
-    def _zero_point(self, value: int = ZERO_POINT) -> str:
+    def _add_zero_point(self, value: int = ZERO_POINT) -> str:
         return self._add_constant(f"zero_point__uint8_{value}", np.array(value, np.uint8))
 
 
 def find_storable_results(view: GraphView) -> list[str]:
     """The results [N,C,H,W] of convolutions, and of a Relu behind: those that `lower_to_integers` may store."""
-    wanted = []
+    names = []
     for node in view.float_nodes():
         if node.op_type == "Conv" and len(view.shape(node.output[0]) or ()) == 4:
             readers = view.consumers[node.output[0]]
-            wanted += [node.output[0], *(reader.output[0] for reader in readers if reader.op_type == "Relu")]
-    return wanted
+            names += [node.output[0], *(reader.output[0] for reader in readers if reader.op_type == "Relu")]
+    return names
 
 
 def find_nine_bit_candidates(
@@ -269,13 +271,13 @@ def lower_to_integers(
     affines: Affines | None = None,
     corrections: Corrections | None = None,
     channels: Mapping[str, ChannelRanges] | None = None,
-    finer: Collection[str] = (),
+    nine_bit: Collection[str] = (),
 ) -> onnx.ModelProto:
     """The typed ONNX of ``plan`` for ONNX Runtime on a CPU; the other arguments and the errors are those of `lower`.
 
-    What the plan keeps in FP16 is computed in FP32. ``channels`` are the ranges [C] of convolutions' `results`; without
+    What the plan keeps in FP16 is computed in FP32. ``channels`` are the ranges [C] of `find_storable_results`; without
     them a result is stored by its range in ``amax``. Where that is missing, too, the convolution keeps its quantised
-    factors and computes in float. Convolutions' results in ``finer`` are kept in 9 bits, by a second operator each.
+    factors and computes in float. Convolutions' results in ``nine_bit`` are kept in 9 bits, by a second operator each.
     """
     rewriter = IntegerRewriter(
         view,
@@ -285,6 +287,6 @@ def lower_to_integers(
         affines or {},
         corrections or {},
         channels=channels or {},
-        finer=finer,
+        nine_bit=nine_bit,
     )
     return rewrite(rewriter)

@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from trt_facefusion.quantization.correction.channel_affine import Affines, equalised_name
-from trt_facefusion.quantization.correction.grid import round_scale
-from trt_facefusion.quantization.calibration.table import INT8_MAX
+from trt_facefusion.quantization.correction.grid import activation_scale
 
 _SUFFIX = "__scale"
 
@@ -34,8 +33,6 @@ def add_scale_inputs(model: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[str,
 def make_scale_feeds(
     inputs: Mapping[str, str], amax: Mapping[str, float], affines: Affines
 ) -> dict[str, NDArray[np.float32]]:
-    """Values for the inputs that `with_scale_inputs` gave: the scales that `lower` would have written."""
+    """Values for the inputs that `add_scale_inputs` gave: the scales that `lower` would have written."""
     names = {name: equalised_name(tensor) if tensor in affines else tensor for name, tensor in inputs.items()}
-    return {
-        name: round_scale(np.float32(amax[ranged] / INT8_MAX), TensorProto.FLOAT) for name, ranged in names.items()
-    }
+    return {name: activation_scale(amax[range_name], TensorProto.FLOAT) for name, range_name in names.items()}

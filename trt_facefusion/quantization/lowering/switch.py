@@ -31,32 +31,34 @@ def add_switches(view: GraphView, lowered: onnx.ModelProto, groups: Sequence[Seq
     result = without_weights(view.model, 0)
     del result.graph.node[:], result.graph.initializer[:]
     nodes = result.graph.node
-    nodes.extend(_selector(index) for index in range(len(groups)))
+    nodes.extend(_make_selector(index) for index in range(len(groups)))
     for node in view.model.graph.node:
         if node.name not in group_of:
             nodes.append(node)
             continue
         # Put in at once, one branch at a time: the weights of all branches take several times the model's memory.
-        made = nodes.add()
-        flag = _flag(group_of[node.name])
-        made.CopyFrom(helper.make_node("If", [flag], list(node.output), node.name))
-        made.attribute.append(helper.make_attribute("then_branch", branches.lowered(node.name)))
-        made.attribute.append(helper.make_attribute("else_branch", branches.original(node)))
+        switch_node = nodes.add()
+        flag = _flag_name(group_of[node.name])
+        switch_node.CopyFrom(helper.make_node("If", [flag], list(node.output), node.name))
+        switch_node.attribute.append(helper.make_attribute("then_branch", branches.make_lowered(node.name)))
+        switch_node.attribute.append(helper.make_attribute("else_branch", branches.make_original(node)))
     result.graph.input.append(helper.make_tensor_value_info(SWITCHES, TensorProto.BOOL, [len(groups)]))
-    indices = [numpy_helper.from_array(np.array(i, np.int64), f"{_flag(i)}__index") for i in range(len(groups))]
-    result.graph.initializer.extend([*_used(result, view), *indices])
+    indices = [numpy_helper.from_array(np.array(i, np.int64), f"{_flag_name(i)}__index") for i in range(len(groups))]
+    result.graph.initializer.extend([*_find_read_constants(result, view), *indices])
     return result
 
 
-def _flag(index: int) -> str:
+def _flag_name(index: int) -> str:
     return f"{SWITCHES}__{index}"
 
 
-def _selector(index: int) -> onnx.NodeProto:
-    return helper.make_node("Gather", [SWITCHES, f"{_flag(index)}__index"], [_flag(index)], name=_flag(index))
+def _make_selector(index: int) -> onnx.NodeProto:
+    return helper.make_node(
+        "Gather", [SWITCHES, f"{_flag_name(index)}__index"], [_flag_name(index)], name=_flag_name(index)
+    )
 
 
-def _used(result: onnx.ModelProto, view: GraphView) -> list[onnx.TensorProto]:
+def _find_read_constants(result: onnx.ModelProto, view: GraphView) -> list[onnx.TensorProto]:
     """The constants that nodes outside of branches read."""
     read = {name for node in result.graph.node for name in node.input}
     return [tensor for tensor in view.model.graph.initializer if tensor.name in read]
@@ -71,46 +73,48 @@ class _Branches:
         self.producer = {name: node for node in lowered.graph.node for name in node.output}
         self.constants = {tensor.name: tensor for tensor in lowered.graph.initializer}
 
-    def original(self, node: onnx.NodeProto) -> onnx.GraphProto:
+    def make_original(self, node: onnx.NodeProto) -> onnx.GraphProto:
         weights = [self.view.constant(name) for name in node.input if name and self.view.is_constant(name)]
         names = [name for name in node.input if name and self.view.is_constant(name)]
-        return self._graph([node], dict(zip(names, weights, strict=True)), node, "as_it_was")
+        return self._make_branch([node], dict(zip(names, weights, strict=True)), node, "as_it_was")
 
-    def lowered(self, name: str) -> onnx.GraphProto:
+    def make_lowered(self, name: str) -> onnx.GraphProto:
         node = self.nodes[name]
         chain: dict[str, onnx.NodeProto] = {}
         constants: dict[str, Array] = {}
-        self._collect(node, chain, constants)
-        return self._graph([*chain.values(), node], constants, node, "lowered")
+        self._collect_chain(node, chain, constants)
+        return self._make_branch([*chain.values(), node], constants, node, "lowered")
 
-    def _collect(self, node: onnx.NodeProto, chain: dict[str, onnx.NodeProto], constants: dict[str, Array]) -> None:
+    def _collect_chain(
+        self, node: onnx.NodeProto, chain: dict[str, onnx.NodeProto], constants: dict[str, Array]
+    ) -> None:
         """What lowering put between the tensors of the model and ``node``, in order."""
         for name in node.input:
             if name in self.constants:
                 constants[name] = numpy_helper.to_array(self.constants[name])
                 continue
-            maker = self.producer.get(name)
-            if maker is None or maker.name in self.view.nodes or maker.name in chain:
+            producer = self.producer.get(name)
+            if producer is None or producer.name in self.view.nodes or producer.name in chain:
                 continue
-            if maker.op_type == "DequantizeLinear" and all(i in self.constants for i in maker.input):
-                constants[name] = self._dequantised(maker)
+            if producer.op_type == "DequantizeLinear" and all(i in self.constants for i in producer.input):
+                constants[name] = self._dequantise(producer)
                 continue
-            self._collect(maker, chain, constants)
-            chain[maker.name] = maker
+            self._collect_chain(producer, chain, constants)
+            chain[producer.name] = producer
 
-    def _dequantised(self, node: onnx.NodeProto) -> Array:
+    def _dequantise(self, node: onnx.NodeProto) -> Array:
         values, scale = (numpy_helper.to_array(self.constants[name]) for name in node.input[:2])
         axis = next((a.i for a in node.attribute if a.name == "axis"), 1)
         shape = [1] * values.ndim
         shape[axis] = -1
         return values.astype(np.float32) * scale.astype(np.float32).reshape(shape if scale.ndim else ())
 
-    def _graph(
+    def _make_branch(
         self, nodes: Sequence[onnx.NodeProto], constants: Mapping[str, Array], node: onnx.NodeProto, suffix: str
     ) -> onnx.GraphProto:
         """A branch: what it makes is renamed, because ONNX wants names to be unique over all subgraphs."""
-        made = {name for inner in nodes for name in inner.output} | set(constants)
-        rename = {name: f"{node.name}__{suffix}__{name}" for name in made}
+        inner_names = {name for inner in nodes for name in inner.output} | set(constants)
+        rename = {name: f"{node.name}__{suffix}__{name}" for name in inner_names}
         copies = []
         for inner in nodes:
             copy = onnx.NodeProto()

@@ -26,20 +26,31 @@ from trt_facefusion.model.graph import GraphView, takes_half
 from trt_facefusion.model.graph.sizes import ONLY_THE_SHAPE
 from trt_facefusion.model.graph.view import FLOATS
 from trt_facefusion.model.messages import checkable
-from trt_facefusion.quantization.correction.channel_affine import Affines, clear_pads, equalised_name, fold_bias, fold_weight, make_affine_nodes, padded_name, read_explicit_pads
-from trt_facefusion.quantization.correction.grid import output_axis, quantise_weight, round_scale
-from trt_facefusion.quantization.calibration.table import INT8_MAX
+from trt_facefusion.quantization.correction.channel_affine import (
+    Affines,
+    clear_pads,
+    equalised_name,
+    fold_bias,
+    fold_weight,
+    make_affine_nodes,
+    padded_name,
+    read_explicit_pads,
+)
+from trt_facefusion.quantization.correction.grid import activation_scale, output_axis, quantise_weight
 from trt_facefusion.quantization.correction.weight_correction import Corrections
 from trt_facefusion.quantization.precision import Plan
 from trt_facefusion.types import Array, Precision
 
-_MADE_OF_A_TYPE = frozenset({"RandomNormalLike", "RandomUniformLike", "Bernoulli", "EyeLike"})
+_WITH_DTYPE = frozenset({"RandomNormalLike", "RandomUniformLike", "Bernoulli", "EyeLike"})
 """Operators whose attribute ``dtype`` may say another type than that of their input."""
 
 
 @dataclass
 class Rewriter:
-    """State of one lowering: the nodes made so far, and what type every tensor has."""
+    """State of one lowering: the nodes of the result so far, and what type every tensor has.
+
+    ``added_tensors`` are those that the source model does not have: casts and results of quantisers.
+    """
 
     view: GraphView
     plan: Mapping[str, Precision]
@@ -50,60 +61,60 @@ class Rewriter:
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     constants: dict[str, onnx.TensorProto] = field(default_factory=dict)
     types: dict[str, int] = field(default_factory=dict)
-    made: set[str] = field(default_factory=set)
+    added_tensors: set[str] = field(default_factory=set)
 
     def run(self) -> None:
         """Rewrite every node; the results are in ``nodes`` and ``constants``."""
         for name in self.view.input_names:
             self.types[name] = self.view.element_type(name)
         for node in self.view.model.graph.node:
-            self._node(node)
+            self._rewrite_node(node)
 
-    def _node(self, node: onnx.NodeProto) -> None:
+    def _rewrite_node(self, node: onnx.NodeProto) -> None:
         new = onnx.NodeProto()
         new.CopyFrom(node)
         precision = self.plan.get(node.name)
         if precision is None:
             for index, name in enumerate(node.input):
-                new.input[index] = self._as_it_was(node, name)
+                new.input[index] = self._restore_type(node, name)
             self.nodes.append(new)
             self.types.update({name: self.view.element_type(name) for name in node.output})
             return
         kind = TensorProto.FLOAT if precision is Precision.FP32 else self.half
         for index, name in enumerate(node.input):
-            new.input[index] = self._input(node, index, name, kind)
+            new.input[index] = self._convert_input(node, index, name, kind)
         while new.input and not new.input[-1]:
             del new.input[-1]  # optional inputs that are not given need no place at the end
         if precision is Precision.INT8:
             self._quantise(node, new, kind)
-        self._outputs(node, new, kind)
+        self._convert_outputs(node, new, kind)
 
-    def _as_it_was(self, node: onnx.NodeProto, name: str) -> str:
+    def _restore_type(self, node: onnx.NodeProto, name: str) -> str:
         """An input of a node that the plan does not speak of, in the type that it had."""
         if name and node.op_type not in ONLY_THE_SHAPE and self.types.get(name) in FLOATS:
-            return self._cast(name, self.view.element_type(name))
+            return self._add_cast(name, self.view.element_type(name))
         self._keep_constant(name)
         return name
 
-    def _input(self, node: onnx.NodeProto, index: int, name: str, kind: int) -> str:
+    def _convert_input(self, node: onnx.NodeProto, index: int, name: str, kind: int) -> str:
         if not name or not self.view.is_float(name):
             self._keep_constant(name)
             return name
         if kind == TensorProto.FLOAT16 and not takes_half(self.view, node, index):
             kind = TensorProto.FLOAT
         if self.view.is_constant(name):
-            return self._constant(name, kind)
-        return self._cast(name, kind)
+            return self._convert_constant(name, kind)
+        return self._add_cast(name, kind)
 
-    def _outputs(self, node: onnx.NodeProto, new: onnx.NodeProto, kind: int) -> None:
+    def _convert_outputs(self, node: onnx.NodeProto, new: onnx.NodeProto, kind: int) -> None:
         """Give the outputs their type; a graph output keeps its own through a Cast."""
         floats = [name for name in node.output if name and self.view.is_float(name)]
         if node.op_type == "Cast" and floats:
             for candidate in new.attribute:
                 if candidate.name == "to":
                     candidate.i = kind
-        elif floats and node.op_type in _MADE_OF_A_TYPE:
-            self._made_of(new, kind)
+        elif floats and node.op_type in _WITH_DTYPE:
+            self._set_dtype(new, kind)
         elif floats and not any(self.view.is_float(name) for name in node.input if name):
             kind = self.view.element_type(floats[0])  # made from integers, in the type that an attribute says
         casts = []
@@ -120,7 +131,7 @@ class Rewriter:
                 self.types[name] = own
         self.nodes += [new, *casts]
 
-    def _made_of(self, new: onnx.NodeProto, kind: int) -> None:
+    def _set_dtype(self, new: onnx.NodeProto, kind: int) -> None:
         for candidate in new.attribute:
             if candidate.name == "dtype":
                 candidate.i = kind
@@ -135,35 +146,35 @@ class Rewriter:
         self.constants[name] = numpy_helper.from_array(np.asarray(values, order="C"), name)
         return name
 
-    def _constant(self, name: str, kind: int) -> str:
+    def _convert_constant(self, name: str, kind: int) -> str:
         dtype = helper.tensor_dtype_to_np_dtype(kind)
         typed = name if kind == self.view.element_type(name) else f"{name}__{dtype.name}"
         if typed not in self.constants:
             self._add_constant(typed, self.view.constant(name).astype(dtype))
         return typed
 
-    def _cast(self, name: str, kind: int) -> str:
+    def _add_cast(self, name: str, kind: int) -> str:
         if self.types[name] == kind:
             return name
         suffix = "fp16" if kind == TensorProto.FLOAT16 else "fp32"
         typed = f"{name}__as_{suffix}"
-        if typed not in self.made:
-            self.made.add(typed)
+        if typed not in self.added_tensors:
+            self.added_tensors.add(typed)
             self.nodes.append(helper.make_node("Cast", [name], [typed], name=f"{typed}__cast", to=kind))
         return typed
 
     def _quantise(self, node: onnx.NodeProto, new: onnx.NodeProto, kind: int) -> None:
         activation, weight = node.input[0], node.input[1]
-        new.input[0] = self._quantised_activation(node, new.input[0], kind)
-        new.input[1] = self._quantised_weight(node, kind)
+        new.input[0] = self._quantise_activation(node, new.input[0], kind)
+        new.input[1] = self._quantise_weight(node, kind)
         affine = self.affines.get(activation)
         if affine is not None and affine.shifts:
             clear_pads(new)  # the padding was done in front of the shift
         if node.name in self.corrections:
             self._set_bias(node, new, self.corrections[node.name].bias, kind)
         elif affine is not None and affine.shifts:
-            written = self.view.bias(node)
-            bias = None if written is None else self.view.constant(written)
+            bias_name = self.view.bias(node)
+            bias = None if bias_name is None else self.view.constant(bias_name)
             self._set_bias(node, new, fold_bias(self.view.constant(weight).astype(np.float32), bias, affine), kind)
 
     def _set_bias(self, node: onnx.NodeProto, new: onnx.NodeProto, bias: NDArray[np.float32], kind: int) -> None:
@@ -171,45 +182,45 @@ class Rewriter:
         dtype = helper.tensor_dtype_to_np_dtype(kind)
         new.input.append(self._add_constant(f"{node.name}__bias", bias.astype(dtype)))
 
-    def _quantised_activation(self, node: onnx.NodeProto, source: str, kind: int) -> str:
+    def _quantise_activation(self, node: onnx.NodeProto, source: str, kind: int) -> str:
         tensor = node.input[0]
         affine = self.affines.get(tensor)
         pads = () if affine is None else read_explicit_pads(node, affine)
         name = padded_name(tensor, pads)
         output = f"{name}__dq"
-        if output in self.made:
+        if output in self.added_tensors:
             return output
-        ranged = tensor if affine is None else equalised_name(tensor)
-        amax = self.amax.get(ranged, math.nan)
+        range_name = tensor if affine is None else equalised_name(tensor)
+        amax = self.amax.get(range_name, math.nan)
         if not 0 <= amax < math.inf:
             raise CalibrationCacheError(
-                f"the calibration has no range for the tensor {ranged!r}, which the plan quantises",
+                f"the calibration has no range for the tensor {range_name!r}, which the plan quantises",
                 "calibrate again (delete the cache file, or build with --recalibrate)",
             )
-        self.made.add(output)
+        self.added_tensors.add(output)
         if affine is not None:
             dtype = helper.tensor_dtype_to_np_dtype(kind)
             nodes, constants, source = make_affine_nodes(tensor, source, affine, pads, dtype)
             self.nodes += nodes
             for constant, values in constants.items():
                 self._add_constant(constant, values)
-        scale = round_scale(np.float32(amax / INT8_MAX), kind)
+        scale = activation_scale(amax, kind)
         scale_name = self._add_constant(f"{tensor}__scale", scale)
-        zero = self._zero_point()
+        zero = self._add_zero_point()
         self.nodes += [
             helper.make_node("QuantizeLinear", [source, scale_name, zero], [f"{name}__q"], name=f"{name}__quantize"),
             helper.make_node("DequantizeLinear", [f"{name}__q", scale_name, zero], [output], name=f"{output}__node"),
         ]
         return output
 
-    def _quantised_weight(self, node: onnx.NodeProto, kind: int) -> str:
+    def _quantise_weight(self, node: onnx.NodeProto, kind: int) -> str:
         activation, name = node.input[0], node.input[1]
         affine, correction, axis = self.affines.get(activation), self.corrections.get(node.name), output_axis(node)
         output = f"{name}__dq{axis}" + ("" if affine is None else f"__{activation}")
         output += "" if correction is None else f"__{node.name}"
-        if output in self.made:
+        if output in self.added_tensors:
             return output
-        self.made.add(output)
+        self.added_tensors.add(output)
         if correction is not None:
             quantised = correction.values
             scale = correction.scale.astype(helper.tensor_dtype_to_np_dtype(kind))
@@ -223,7 +234,7 @@ class Rewriter:
         )
         return output
 
-    def _zero_point(self) -> str:
+    def _add_zero_point(self) -> str:
         return self._add_constant("zero_point__int8", np.array(0, np.int8))
 
 
@@ -237,9 +248,9 @@ def lower(
 ) -> onnx.ModelProto:
     """The typed ONNX of ``plan``; ``amax`` is the calibrated range of each tensor that an INT8 node reads.
 
-    ``affines`` scales and shifts the channels of these tensors wherever an INT8 node reads them (see `affine`);
+    ``affines`` scales and shifts the channels of these tensors wherever an INT8 node reads them (see `channel_affine`);
     ``amax`` then holds the range behind that, under its `equalised_name`. ``corrections`` replace weights and biases of
-    INT8 nodes (see `corrections`); they were made with the same ranges and ``affines``.
+    INT8 nodes (see `weight_correction`); they were made with the same ranges and ``affines``.
 
     With ``base`` FP32 everything that the plan keeps in FP16 is computed in FP32: the same INT8 error, several times
     faster on a CPU, for comparing plans.

@@ -55,19 +55,19 @@ class ThresholdChoice:
 
     def as_dict(self) -> dict[str, Any]:
         """The choice as JSON holds it, with the reasons in words."""
-        tensors = {name: {**asdict(chosen), "reason": chosen.reason} for name, chosen in self.tensors.items()}
+        tensors = {name: {**asdict(choice), "reason": choice.reason} for name, choice in self.tensors.items()}
         return {**asdict(self), "tried": dict(self.tried), "quantised": list(self.quantised), "tensors": tensors}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ThresholdChoice:
         """The choice that `as_dict` described. Raises DocumentError where it is damaged."""
-        found = decode(cls, data, "choice", lenient=True)
+        choice = decode(cls, data, "choice", lenient=True)
         for name, rule in [
-            ("choice", found.rule),
-            *((f"choice.tensors.{n}", t.rule) for n, t in found.tensors.items()),
+            ("choice", choice.rule),
+            *((f"choice.tensors.{n}", t.rule) for n, t in choice.tensors.items()),
         ]:
             try:
                 parse_rule(rule)
             except BadInputError as error:
                 raise DocumentError(f"{name}.rule: {error}") from error
-        return found
+        return choice
