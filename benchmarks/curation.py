@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+from trt_facefusion.faces.faceset import FaceSet
 
 from trt_facefusion.build.activations import driven_tensors, level
 from trt_facefusion.build.face_sets import FaceSets
@@ -36,9 +37,9 @@ from trt_facefusion.build.tuning.ranges import pinned_ranges, read_by_int8
 from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
 from trt_facefusion.evaluation.accuracy.metrics import ssim
 from trt_facefusion.faces.curation.select import select
-from trt_facefusion.faces.curation.survey import Survey, survey
+from trt_facefusion.faces.curation.survey import Survey, survey_folder
 from trt_facefusion.faces.embedder import DlibEmbedder
-from trt_facefusion.faces.folder import FaceSet, read_faces
+from trt_facefusion.faces.folder import read_faces
 from trt_facefusion.inference.feeder import Feeder, find_projection, list_input_shapes
 from trt_facefusion.inference.renderer import PictureRenderer, find_picture_output
 from trt_facefusion.model.export import ModelSource, OnnxSource, ReferenceSource
@@ -210,7 +211,7 @@ def main(
     view = GraphView(net.prepared.model)
     shape = {"template": net.preset.template, "size": net.preset.image.size, "embedder": net.embedder}
     console.print("reading photos ...")
-    found = survey(folder, **shape)
+    found = survey_folder(folder, **shape)
     eval_faces = read_faces(evaluation, **shape)
     eval_faces = eval_faces.subset(
         np.linspace(0, len(eval_faces) - 1, min(judged, len(eval_faces))).round().astype(int)

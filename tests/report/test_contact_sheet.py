@@ -11,8 +11,8 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from trt_facefusion.faces.curation.coverage import coverage
-from trt_facefusion.faces.curation.survey import survey
+from trt_facefusion.faces.curation.coverage import measure_coverage
+from trt_facefusion.faces.curation.survey import survey_folder
 from trt_facefusion.faces.embedder import DlibEmbedder
 from trt_facefusion.report.contact_sheet import ContactSheet, render_html, render_png
 
@@ -22,8 +22,8 @@ def sheet(sample_faces: Path, tmp_path_factory: pytest.TempPathFactory) -> Conta
     folder = tmp_path_factory.mktemp("sheet")
     for path in sorted(sample_faces.glob("*.jpg"))[:10]:
         (folder / path.name).write_bytes(path.read_bytes())
-    photos = survey(folder, embedder=DlibEmbedder())
-    return ContactSheet("Faces in <b>", "ten faces", photos.photos, photos.chips, coverage(photos))
+    photos = survey_folder(folder, embedder=DlibEmbedder())
+    return ContactSheet("Faces in <b>", "ten faces", photos.photos, photos.chips, measure_coverage(photos))
 
 
 class Links(HTMLParser):

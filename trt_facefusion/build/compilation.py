@@ -14,7 +14,7 @@ from trt_facefusion.build.tuning.ranges import Ranges
 from trt_facefusion.engine.backends.base import BuildRequest, BuiltEngine, ShapeRange, WeakTyping
 from trt_facefusion.engine.backends.kernels import Coverage, int8_coverage
 from trt_facefusion.errors import BuildError
-from trt_facefusion.model.messages import serialised
+from trt_facefusion.model.messages import serialise_model
 from trt_facefusion.quantization.calibration import Batches, compare_tables
 from trt_facefusion.quantization.calibration.cache import cache_path
 from trt_facefusion.quantization.calibration.table import CalibrationTable
@@ -70,7 +70,7 @@ def request_build(inputs: BuildInputs, lowered: LoweredPlan) -> BuildRequest:
     settings, selection = inputs.settings, inputs.job.selection
     weak = _type_weakly(inputs, lowered) if selection.backend.name == "tensorrt" else None
     return BuildRequest(
-        serialised(lowered.typed),
+        serialise_model(lowered.typed),
         list_shapes(inputs),
         selection.target,
         workspace_bytes=settings.workspace_bytes,
@@ -103,7 +103,7 @@ def _type_weakly(inputs: BuildInputs, lowered: LoweredPlan) -> WeakTyping:
         table = CalibrationTable({**ranges.table, **added}, ranges.table.header)
         precisions |= {node.name: Precision.FP16 for node in model.graph.node if node.name not in view.nodes}
     return WeakTyping(
-        model=serialised(model),
+        model=serialise_model(model),
         precisions=precisions,
         table=table,
         batches=_calibration_batches(inputs) if settings.recalibrate else None,

@@ -19,7 +19,7 @@ from trt_facefusion.build.verification import Verifier
 from trt_facefusion.engine.store.manifest import Fallback, Manifest
 from trt_facefusion.engine.store.store import Store
 from trt_facefusion.errors import BuildError, GateError
-from trt_facefusion.model.messages import serialised
+from trt_facefusion.model.messages import serialise_model
 from trt_facefusion.types import Precision
 
 _FALLBACK_KEYS = "fallback_keys"
@@ -173,7 +173,7 @@ class Delivery:
         files = {
             **inputs.network.contract.files(),
             f"engine.{job.selection.backend.suffix}": engine.data,
-            "typed.onnx": serialised(built.verified.lowered.typed),
+            "typed.onnx": serialise_model(built.verified.lowered.typed),
             "plan.yaml": plan_text,
             "build.log": "\n".join(engine.log_tail).encode(),
             **({} if built.search is None else {SEARCH: (json.dumps(built.search, indent=1) + "\n").encode()}),

@@ -10,7 +10,8 @@ import numpy as np
 from trt_facefusion.build.job import Job
 from trt_facefusion.build.reporter import Note
 from trt_facefusion.errors import FacesError
-from trt_facefusion.faces.folder import KINDS, MIN_FACES, FaceSet, read_faces, require_enough
+from trt_facefusion.faces.faceset import KINDS, MIN_FACES, FaceSet, require_enough
+from trt_facefusion.faces.folder import read_faces
 from trt_facefusion.faces.split import MIN_VERIFICATION, split_by_identity
 
 _SHOWN_SKIPS = 5
@@ -48,7 +49,7 @@ def read_face_sets(job: Job) -> FaceSets:
     elif not settings.hold_out:
         return FaceSets(calibration.thinned(settings.max_calib), calibration.subset([]))
     else:
-        comparable = job.embedder.comparable(calibration.embeddings)
+        comparable = job.embedder.make_comparable(calibration.embeddings)
         first, second = split_by_identity(comparable, same_person=job.embedder.same_person)
         calibration, verification = calibration.subset(first), calibration.subset(second)
     calibration, verification = calibration.thinned(settings.max_calib), verification.thinned(settings.max_eval)
@@ -80,7 +81,7 @@ def _tell_skipped(folder: Path, faces: FaceSet, note: Note) -> None:
         note(f"skipped {skip.file}: {skip.reason}")
     more = len(faces.skipped) - _SHOWN_SKIPS
     if more > 0:
-        kinds = ", ".join(f"{count} {KINDS[kind]}" for kind, count in faces.summary().items())
+        kinds = ", ".join(f"{count} {KINDS[kind]}" for kind, count in faces.count_skipped().items())
         total = len(faces) + len(faces.skipped)
         note(f"and {more} more; skipped {len(faces.skipped)} of {total} photos in {folder}: {kinds}")
     if faces.note:

@@ -13,7 +13,7 @@ from trt_facefusion.engine.backends.registry import Choice, choose, default_targ
 from trt_facefusion.engine.backends.registry import get as get_backend
 from trt_facefusion.errors import BackendUnavailableError, BadInputError
 from trt_facefusion.faces.embedder import Embedder
-from trt_facefusion.faces.folder import folder_digest
+from trt_facefusion.faces.folder import digest_folder
 from trt_facefusion.storage.files import read_regular
 from trt_facefusion.types import Precision, Progress, silent
 
@@ -101,4 +101,4 @@ def digest_files(settings: BuildSettings) -> dict[str, str]:
 
 def _digest_folder(settings: BuildSettings, folder: Path, embedder: Embedder) -> str:
     template, size = settings.preset.crops[0]
-    return folder_digest(folder, template=template, size=size, embedder=embedder, aligned=settings.aligned)
+    return digest_folder(folder, template=template, size=size, embedder=embedder, aligned=settings.aligned)

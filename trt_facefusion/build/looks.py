@@ -15,7 +15,7 @@ from trt_facefusion.engine.runtime.base import Infers
 from trt_facefusion.errors import BadInputError, ModelError
 from trt_facefusion.evaluation.accuracy.identity import identity_cosine
 from trt_facefusion.evaluation.accuracy.plausible import Look, look
-from trt_facefusion.faces.folder import FaceSet
+from trt_facefusion.faces.faceset import FaceSet
 from trt_facefusion.inference.renderer import PictureRenderer
 from trt_facefusion.model.presets import ImageInput, Preset
 from trt_facefusion.model.presets.syntax import written_input

@@ -17,7 +17,7 @@ from trt_facefusion.build.inputs import BuildInputs
 from trt_facefusion.build.rebuild_command import build_arguments
 from trt_facefusion.engine.store.identity import ORIGIN
 from trt_facefusion.engine.store.manifest import Gate, Inputs, Int8Kernels, Manifest
-from trt_facefusion.model.export import origin_of
+from trt_facefusion.model.export import identify_origin
 from trt_facefusion.types import Precision
 
 
@@ -64,7 +64,7 @@ def _describe_inputs(inputs: BuildInputs, built: VerifiedEngine, plan_text: byte
         evaluation_faces_sha256=faces.verification.digest,
         calibration_sha256=built.table_sha256,
         settings={
-            ORIGIN: origin_of(settings.source),
+            ORIGIN: identify_origin(settings.source),
             "preset": repr(settings.preset),
             "batch": str(settings.batch),
             "calibration": dict(built.calibration),

@@ -11,7 +11,7 @@ from trt_facefusion.engine.store.lock import build_lock
 from trt_facefusion.engine.store.manifest import Manifest, safe_name
 from trt_facefusion.engine.store.store import Store
 from trt_facefusion.errors import StoreError
-from trt_facefusion.model.export import origin_of
+from trt_facefusion.model.export import identify_origin
 
 
 @contextmanager
@@ -67,7 +67,7 @@ def tell_stale(job: Job, store: Store) -> None:
 
 def _folder(job: Job) -> Path:
     source = job.settings.source
-    return Store(job.settings.output).model_folder(source.name, job.digests["model"], origin_of(source))
+    return Store(job.settings.output).model_folder(source.name, job.digests["model"], identify_origin(source))
 
 
 def _tell_namesake(job: Job, folder: Path) -> None:

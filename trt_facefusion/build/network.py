@@ -13,13 +13,13 @@ from trt_facefusion.build.reporter import Reporter
 from trt_facefusion.build.settings import BuildSettings
 from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
 from trt_facefusion.faces.embedder import Embedder
-from trt_facefusion.faces.folder import FaceSet
+from trt_facefusion.faces.faceset import FaceSet
 from trt_facefusion.inference import feeder as feeding
 from trt_facefusion.inference.described import DescribedModel, prepare_described, require_batch
 from trt_facefusion.inference.feeder import Feeder, find_projection, list_input_shapes
 from trt_facefusion.inference.original import Original, fix_original_noise, require_finite_pictures
 from trt_facefusion.inference.renderer import PictureRenderer
-from trt_facefusion.model.graph import GraphView, PreparedModel, input_specs
+from trt_facefusion.model.graph import GraphView, PreparedModel, read_input_specs
 from trt_facefusion.model.graph.batch import require_samples_apart
 from trt_facefusion.model.graph.noise import parse_noise, require_no_noise
 from trt_facefusion.model.presets import Preset
@@ -123,7 +123,7 @@ def read_network(settings: BuildSettings, embedder: Embedder, reporter: Reporter
     model = settings.source.load(list_input_shapes(settings.preset, embedder.dim))
     for note in settings.source.notes:
         reporter.note(note)
-    takes = input_specs(model)
+    takes = read_input_specs(model)
     fits = fit_inputs(settings.preset, takes, embedder.dim)
     shapes = {name: fit.shape for name, fit in fits.items()}
     projection = find_projection(settings.preset, model)

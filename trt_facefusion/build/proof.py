@@ -25,11 +25,11 @@ from trt_facefusion.evaluation.accuracy.agreement import (
     pooled,
 )
 from trt_facefusion.evaluation.accuracy.plausible import Look
-from trt_facefusion.faces.folder import FaceSet
+from trt_facefusion.faces.faceset import FaceSet
 from trt_facefusion.inference.graph_difference import find_first_difference, find_first_mixing
 from trt_facefusion.inference.original import computes_in_half, require_finite_pictures
 from trt_facefusion.model.graph import GraphView
-from trt_facefusion.model.graph.segments import activations, with_shapes
+from trt_facefusion.model.graph.segments import list_activations, set_input_shapes
 from trt_facefusion.types import Feeds
 
 _SAMPLES = 3
@@ -148,7 +148,7 @@ def _run_one_at_a_time(network: Network, settings: BuildSettings, reporter: Repo
 
 def _activation_shapes(network: Network, feeds: Feeds) -> dict[str, tuple[int, ...]]:
     shapes = {name: value.shape for name, value in feeds.items()}
-    return activations(GraphView(with_shapes(network.prepared.model, shapes)))
+    return list_activations(GraphView(set_input_shapes(network.prepared.model, shapes)))
 
 
 def _check_export(network: Network, faces: FaceSet, settings: BuildSettings) -> None:

@@ -20,7 +20,7 @@ from trt_facefusion.build.stages import Stages
 from trt_facefusion.build.tuning.ranges import require_writable_cache
 from trt_facefusion.build.verification import Verifier
 from trt_facefusion.engine.store.store import Store
-from trt_facefusion.model.messages import is_one_piece, serialised
+from trt_facefusion.model.messages import is_one_piece, serialise_model
 from trt_facefusion.quantization.precision import read_rows
 from trt_facefusion.types import Progress, silent
 
@@ -115,7 +115,7 @@ def start_work(job: Job) -> Work:
     require_writable_cache(settings)
     network = read_network(settings, job.embedder, job.reporter)
     if is_one_piece(network.prepared.model):  # else only smaller types can be built
-        job.selection.backend.check(serialised(network.prepared.model))
+        job.selection.backend.check(serialise_model(network.prepared.model))
     inputs = read_inputs(job, network)
     return Work(Stages(inputs), Verifier(inputs))
 

@@ -9,8 +9,8 @@ import onnx
 from trt_facefusion.errors import BadInputError
 from trt_facefusion.faces.align import TEMPLATES
 from trt_facefusion.inference.renderer import find_picture
-from trt_facefusion.model.graph import PreparedModel, input_specs, prepare
-from trt_facefusion.model.graph.border import known_outputs
+from trt_facefusion.model.graph import PreparedModel, prepare, read_input_specs
+from trt_facefusion.model.graph.border import infer_output_specs
 from trt_facefusion.model.presets import EmbeddingInput, ImageInput, Preset
 from trt_facefusion.model.presets.fit import batch_of, fit_inputs
 from trt_facefusion.model.presets.output import kept_outputs
@@ -38,10 +38,10 @@ def prepare_described(model: onnx.ModelProto, preset: Preset, embedding: int) ->
         BadInputError: an input is not what its description says, or nothing says which output is the picture.
         ModelError: as `prepare`, or no output is a picture.
     """
-    model_inputs = input_specs(model)
+    model_inputs = read_input_specs(model)
     shapes = fit_input_shapes(model, preset, embedding)
     batch = batch_of(preset, model_inputs, fit_inputs(preset, model_inputs, embedding))
-    file_outputs = known_outputs(model, shapes, batch) if len(model.graph.output) > 1 else None
+    file_outputs = infer_output_specs(model, shapes, batch) if len(model.graph.output) > 1 else None
     picture_and_masks = None
     if file_outputs is not None:
         picture_and_masks = kept_outputs(find_picture(preset, file_outputs), file_outputs)
@@ -61,7 +61,7 @@ def fit_input_shapes(model: onnx.ModelProto, preset: Preset, embedding: int) -> 
         BadInputError: an input is not what its description says.
     """
     require_templates(preset)
-    return {name: fit.shape for name, fit in fit_inputs(preset, input_specs(model), embedding).items()}
+    return {name: fit.shape for name, fit in fit_inputs(preset, read_input_specs(model), embedding).items()}
 
 
 def require_templates(preset: Preset) -> None:

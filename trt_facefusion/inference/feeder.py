@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from trt_facefusion.errors import ModelError
 from trt_facefusion.faces.embedder import Embedder
-from trt_facefusion.faces.folder import FaceSet
-from trt_facefusion.faces.pairing import cross_pairs
+from trt_facefusion.faces.faceset import FaceSet
+from trt_facefusion.faces.pairing import pair_across_people
 from trt_facefusion.model.presets import EmbeddingInput, FileInput, ImageInput, Preset, ValueInput
 from trt_facefusion.model.presets.fit import Fit, fit_inputs
 from trt_facefusion.model.presets.inputs import SOURCE, TARGET
@@ -47,8 +47,8 @@ class Feeder:
         """For each face the number of the face that lends its identity, embedding and images alike."""
         if not self.preset.swaps:
             return np.arange(len(self.faces))
-        comparable = self.embedder.comparable(self.faces.embeddings)
-        return cross_pairs(comparable, PAIRING_SEED, other_person=self.embedder.other_person)
+        comparable = self.embedder.make_comparable(self.faces.embeddings)
+        return pair_across_people(comparable, PAIRING_SEED, other_person=self.embedder.other_person)
 
     @cached_property
     def fits(self) -> Mapping[str, Fit]:
@@ -67,7 +67,7 @@ class Feeder:
     def _crops(self) -> Mapping[tuple[str, int], Any]:
         """The faces as each image wants them, by template and side."""
         own, *others = self.preset.crops
-        return {own: self.faces.crops, **{crop: self.faces.crops_for(*crop) for crop in others}}
+        return {own: self.faces.crops, **{crop: self.faces.cut_crops(*crop) for crop in others}}
 
     @cached_property
     def _values(self) -> Mapping[str, Array]:

@@ -12,7 +12,7 @@ import onnx
 from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
 from trt_facefusion.inference.original import Original, add_outputs
 from trt_facefusion.model.graph import GraphView
-from trt_facefusion.model.graph.segments import activations, with_shapes
+from trt_facefusion.model.graph.segments import list_activations, set_input_shapes
 from trt_facefusion.types import Array, Feeds
 
 _BUDGET_BYTES = 256 << 20
@@ -44,7 +44,7 @@ def find_first_difference(original: Original, prepared: onnx.ModelProto, feeds: 
     None where no common tensor differs: then the difference enters between the last of them and the output.
     """
     shapes = {name: value.shape for name, value in feeds.items()}
-    sizes = activations(GraphView(with_shapes(prepared, shapes)))
+    sizes = list_activations(GraphView(set_input_shapes(prepared, shapes)))
     nodes = {name: node for node in original.loaded.graph.node for name in node.output if name in sizes}
     for group in _split_by_size(list(nodes), sizes):
         with original.open_runner(optimise=False, tapped=group) as runner:

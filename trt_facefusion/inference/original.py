@@ -16,8 +16,8 @@ from trt_facefusion.engine.runtime.base import Infers
 from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
 from trt_facefusion.errors import BadInputError, ModelError
 from trt_facefusion.model.export import ModelSource, load_model
-from trt_facefusion.model.graph.noise import FIXABLE, Noise, fix_noise, random_nodes, seeded
-from trt_facefusion.model.messages import LARGE, without_weights
+from trt_facefusion.model.graph.noise import FIXABLE, Noise, draw_noise, find_random_nodes, fix_noise
+from trt_facefusion.model.messages import LARGE, strip_weights
 from trt_facefusion.types import Array, Feeds, TensorSpec
 
 
@@ -41,7 +41,7 @@ class Original:
         """The same without large weights in memory, where they can be read again: those of a file."""
         if not isinstance(self.source.original(), Path):
             return self
-        return replace(self, loaded=without_weights(self.loaded, LARGE), lean=True)
+        return replace(self, loaded=strip_weights(self.loaded, LARGE), lean=True)
 
     def load_with_weights(self) -> onnx.ModelProto:
         """The loaded model with its weights."""
@@ -110,7 +110,7 @@ def fix_original_noise(
         BadInputError: it has no noise that could be fixed.
         ModelError: as `fix_noise`.
     """
-    nodes = [node for node in random_nodes(loaded) if node.op_type in FIXABLE]
+    nodes = [node for node in find_random_nodes(loaded) if node.op_type in FIXABLE]
     if not nodes:
         raise BadInputError("--noise is given, but the network has no random normal or uniform node", "leave it out")
     if noise.seed is not None:
@@ -118,7 +118,7 @@ def fix_original_noise(
         plain = Original(source, loaded)
         with plain.open_runner(optimise=False, tapped=[node.output[0] for node in own]) as runner:
             feeds = {s.name: np.zeros(_choose_shape(s, shapes), s.dtype) for s in runner.inputs}
-            noise = seeded(own, runner.infer(feeds), noise.seed)
+            noise = draw_noise(own, runner.infer(feeds), noise.seed)
     noise = replace(noise, nodes=tuple(node.name or node.output[0] for node in nodes))
     return Original(source, fix_noise(loaded, noise), noise)
 

@@ -79,7 +79,7 @@ def format_reasons(curated: Curated) -> str:
     table = csv.writer(text, lineterminator="\n")
     table.writerow(["file", "chosen", "reason", "distance"])
     photos = curated.survey.photos
-    for rank, pick in enumerate(curated.selection.chosen, 1):
+    for rank, pick in enumerate(curated.selection.picks, 1):
         table.writerow([photos[pick.index].file, rank, pick.reason, pick.distance])
     for index, why in curated.selection.dropped:
         table.writerow([photos[index].file, "", why, ""])
@@ -90,14 +90,14 @@ def format_reasons(curated: Curated) -> str:
 
 def collect_facts(curated: Curated) -> dict[str, Any]:
     """The selection as JSON: counts and coverage, no embedding, nobody's identity."""
-    left = len(curated.survey) - len(curated.selection.chosen) - len(curated.selection.dropped)
+    left = len(curated.survey) - len(curated.selection.picks) - len(curated.selection.dropped)
     return {
         "schema": SCHEMA,
         "photos": len(curated.survey) + len(curated.survey.skipped),
         "faces": len(curated.survey),
-        "chosen": [curated.survey.photos[pick.index].file for pick in curated.selection.chosen],
+        "chosen": [curated.survey.photos[pick.index].file for pick in curated.selection.picks],
         "dropped": len(curated.selection.dropped),
-        "skipped": curated.survey.faces.summary(),
+        "skipped": curated.survey.faces.count_skipped(),
         "not_needed": left,
         "generator": curated.generator,
         "coverage": {when: covered.as_dict() for when, covered in curated.coverage.items()},

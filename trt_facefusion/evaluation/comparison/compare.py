@@ -25,7 +25,8 @@ from trt_facefusion.evaluation.comparison.layers import BUDGET_BYTES, LayerCompa
 from trt_facefusion.evaluation.comparison.outputs import OutputComparison, OutputDifference
 from trt_facefusion.evaluation.comparison.sides import BatchSize, Side, batch_of, check_side, contract_of, open_side
 from trt_facefusion.faces.embedder import Embedder
-from trt_facefusion.faces.folder import FaceSet, read_faces, require_enough
+from trt_facefusion.faces.faceset import FaceSet, require_enough
+from trt_facefusion.faces.folder import read_faces
 from trt_facefusion.inference.described import require_templates
 from trt_facefusion.inference.embedders import open_embedder
 from trt_facefusion.inference.feeder import Feeder, list_input_shapes
@@ -271,7 +272,7 @@ class _Run:
             self.note(f"skipped {len(faces.skipped)} of {len(faces) + len(faces.skipped)} photos in {folder}")
         if faces.note:
             self.note(f"{folder}: {faces.note}")
-        return faces.thinned(self.settings.max_faces)
+        return faces.thin(self.settings.max_faces)
 
     def _feeder(self, faces: FaceSet, fixed: bool) -> Feeder:
         fixed_batch = self.batch.size if fixed else None
@@ -361,7 +362,7 @@ class _Run:
         return None
 
     def _layers(self, faces: FaceSet) -> Layers:
-        chosen = faces.thinned(self.settings.layer_faces)
+        chosen = faces.thin(self.settings.layer_faces)
         whole = len(chosen) - len(chosen) % self.batch.size  # repeats would count double
         chosen = chosen.subset(range(whole)) if whole else chosen
         if self.a.subject.needs_gpu or self.b.subject.needs_gpu:

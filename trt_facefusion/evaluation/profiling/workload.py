@@ -12,7 +12,8 @@ import numpy as np
 from trt_facefusion.errors import BadInputError, FacesError
 from trt_facefusion.evaluation.profiling.inputs import sample_feeds
 from trt_facefusion.evaluation.profiling.measure import Ring
-from trt_facefusion.faces.folder import image_files, read_faces
+from trt_facefusion.faces.find import list_photos
+from trt_facefusion.faces.folder import read_faces
 from trt_facefusion.inference.embedders import open_embedder
 from trt_facefusion.inference.feeder import Feeder
 from trt_facefusion.inference.open import OpenedModel
@@ -84,7 +85,7 @@ def feeder_for(found: OpenedModel, inputs: Inputs, photos: int, note: Callable[[
         )
     preset = found.contract.preset
     embedder = open_embedder(preset, inputs.embedder)
-    files = image_files(inputs.faces)
+    files = list_photos(inputs.faces)
     with scratch_folder() as folder:
         for number, index in enumerate(spread(len(files), photos)):
             _link(files[index], folder / f"{number:05}{files[index].suffix}")

@@ -21,7 +21,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from trt_facefusion.model.graph import GraphView, attribute
+from trt_facefusion.model.graph import GraphView, read_attribute
 from trt_facefusion.quantization.calibration.table import INT8_MAX
 from trt_facefusion.quantization.correction.channel_affine import (
     Affine,
@@ -106,11 +106,11 @@ def read_layer(
     bias_name = view.bias(node)
     bias = None if bias_name is None else view.constant(bias_name)
     if node.op_type == "Conv":
-        if attribute(node, "group", 1) != 1 or weight.ndim != 4 or not can_shift(node):
+        if read_attribute(node, "group", 1) != 1 or weight.ndim != 4 or not can_shift(node):
             return None
         matrix = weight if affine is None else fold_weight(weight, affine)
     elif node.op_type == "Gemm" and _is_plain(node):
-        matrix = weight if attribute(node, "transB", 0) else weight.T
+        matrix = weight if read_attribute(node, "transB", 0) else weight.T
     else:
         return None
     if bias is not None and bias.size != len(matrix):
@@ -126,7 +126,7 @@ def read_layer(
 
 def _is_plain(node: onnx.NodeProto) -> bool:
     defaults = (("alpha", 1.0), ("beta", 1.0), ("transA", 0))
-    return all(attribute(node, name, value) == value for name, value in defaults)
+    return all(read_attribute(node, name, value) == value for name, value in defaults)
 
 
 class InputMoments:
