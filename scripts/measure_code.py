@@ -5,8 +5,8 @@ Every figure is read from the syntax tree; nothing is imported or run.
 Filler words are the 26 names below that say how the code came by a thing, or that it is one, but not which. Thirteen
 are past participles (found, wanted, known, chosen, made, got, seen, kept, given, asked, said, told, taken): a variable
 that is called `found` could hold a match, a path or a list of nodes. Thirteen are placeholders (whole, others, thing,
-stuff, data, result, value, item, tmp, temp, obj, info, foo) that fit everything. Counted is each place that binds such a
-name exactly: an argument, an assignment, a loop, an attribute, a field. Plurals and longer names (`values`,
+stuff, data, result, value, item, tmp, temp, obj, info, foo) that fit everything. Counted is each place that binds such
+a name exactly: an argument, an assignment, a loop, an attribute, a field. Plurals and longer names (`values`,
 `value_info`, `batch_result`) say more and are not counted.
 
 Imports of a file are the different modules that it imports, ours and others', also inside functions. Nesting counts the
@@ -25,6 +25,7 @@ from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
+from typing import TypeGuard
 
 PARTICIPLES = {
     "found", "wanted", "known", "chosen", "made", "got", "seen", "kept", "given", "asked", "said", "told", "taken",
@@ -173,12 +174,16 @@ def duplicate_classes(modules: Iterable[Module]) -> dict[str, list[str]]:
     return {name: places for name, places in sorted(homes.items()) if len(places) > 1}
 
 
+def is_text(node: ast.AST) -> TypeGuard[ast.Expr]:
+    """Whether the node is a string that stands alone: a docstring, or one that explains a constant."""
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+
+
 def code_lines(module: Module) -> list[str]:
     """Lines of code: no blank ones, comments, docstrings or imports, and without indentation."""
     left_out: set[int] = set()
     for node in ast.walk(module.tree):
-        text = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
-        if text or isinstance(node, (ast.Import, ast.ImportFrom)):
+        if is_text(node) or isinstance(node, (ast.Import, ast.ImportFrom)):
             left_out.update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
     lines = enumerate(module.text.splitlines(), 1)
     return [text for number, line in lines if number not in left_out and (text := line.strip()) and text[0] != "#"]

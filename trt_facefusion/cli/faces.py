@@ -120,8 +120,8 @@ def curate(
     generator = _generator(onnx, preset, inputs or [], embedder, picture)
     with console.progress_bar() as (progress, note):
         result = curated(folder, count, generator, aligned=aligned, progress=progress)
-        if len(result.selection.chosen) < count:
-            note(f"warning: only {len(result.selection.chosen)} photos are fit, {count} were asked for")
+        if len(result.selection.picks) < count:
+            note(f"warning: only {len(result.selection.picks)} photos are fit, {count} were asked for")
         save_selection(result, folder, output, link=link)
     if as_json:
         console.print_json(facts(result) | {"folder": str(output)})
@@ -229,7 +229,7 @@ def _show(found: Survey, covered: Coverage) -> None:
 
 def _show_selection(result: Curated, output: Path) -> None:
     before, after = result.coverage["before"], result.coverage["after"]
-    chosen, everything = len(result.selection.chosen), len(result.survey)
+    chosen, everything = len(result.selection.picks), len(result.survey)
     console.show(_table({f"all {everything}": before, f"chosen {chosen}": after}))
     _show_findings("Still missing", after.gaps, "yellow")
     _show_findings("Wrong with the set", result.problems, "red")

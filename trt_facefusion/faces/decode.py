@@ -90,7 +90,7 @@ def read_bytes(path: Path) -> bytes:
     try:
         with open_regular(path) as file:
             size_bytes = os.fstat(file.fileno()).st_size
-            data = file.read(MAX_FILE_BYTES + 1) if size_bytes <= MAX_FILE_BYTES else b""
+            encoded = file.read(MAX_FILE_BYTES + 1) if size_bytes <= MAX_FILE_BYTES else b""
     except (OSError, ValueError) as error:
         reason = str(getattr(error, "strerror", None) or error)
         special = isinstance(error, OSError) and error.errno is None
@@ -98,16 +98,16 @@ def read_bytes(path: Path) -> bytes:
             reason = reason if special else f"a link that leads to no file ({reason})"
             raise NotAFileError(path.name, reason, "Take it out of the folder.") from error
         raise UnreadableImageError(path.name, reason, "Check the name and the rights of the file.") from error
-    if max(size_bytes, len(data)) > MAX_FILE_BYTES:
+    if max(size_bytes, len(encoded)) > MAX_FILE_BYTES:
         raise ImageTooLargeError(
             path.name,
             f"the file has {size_bytes >> 20} MiB; at most {MAX_FILE_BYTES >> 20} MiB are read",
             "Save the photo smaller.",
         )
-    return data
+    return encoded
 
 
-def decode_image(data: bytes, name: str = "image") -> Image:
+def decode_image(encoded: bytes, name: str = "image") -> Image:
     """An encoded picture as [H,W,3] uint8 RGB: turned upright by its EXIF, 16 bits scaled to 8, alpha laid on white.
 
     Nothing but the pixels decides whether it can be read. Of several frames or pages the first is taken.
@@ -117,20 +117,20 @@ def decode_image(data: bytes, name: str = "image") -> Image:
         UnreadableImageError: not JPEG, PNG, WebP, BMP or TIFF, damaged or truncated, of a type without a range, or
             packed such that it would take minutes.
     """
-    if not data:
+    if not encoded:
         raise UnreadableImageError(name, "the file is empty", _CONVERT)
-    kind = kind_of(data[:HEAD_BYTES])
+    kind = kind_of(encoded[:HEAD_BYTES])
     if kind is not None and kind not in READ and not (kind == "HEIC" and reads_heic()):
         raise UnreadableImageError(name, how_to_read(kind), _CONVERT)
-    found = bare(data, kind)
-    _check_size(name, *(found.size or (0, 0)))
-    if found.excess is not None:
-        raise UnreadableImageError(name, found.excess, _CONVERT)
+    stripped = bare(encoded, kind)
+    _check_size(name, *(stripped.size or (0, 0)))
+    if stripped.excess is not None:
+        raise UnreadableImageError(name, stripped.excess, _CONVERT)
     try:
-        if found.endless:
-            image = _without_end(found.data, name)
+        if stripped.endless:
+            image = _without_end(stripped.encoded, name)
         else:
-            image = _pixels(found.data, name, ("HEIF",) if kind == "HEIC" else FORMATS)
+            image = _pixels(stripped.encoded, name, ("HEIF",) if kind == "HEIC" else FORMATS)
     except UnreadableImageError:
         raise
     except PIL.UnidentifiedImageError as error:
@@ -141,11 +141,11 @@ def decode_image(data: bytes, name: str = "image") -> Image:
         ) from error
     except Exception as error:  # Pillow's decoders raise almost any type on a damaged file
         raise UnreadableImageError(name, f"damaged or truncated ({error})", _CONVERT) from error
-    return upright(image, found.orientation)
+    return upright(image, stripped.orientation)
 
 
-def _pixels(data: bytes, name: str, formats: tuple[str, ...] = FORMATS) -> Image:
-    with _open(data, formats) as picture:
+def _pixels(encoded: bytes, name: str, formats: tuple[str, ...] = FORMATS) -> Image:
+    with _open(encoded, formats) as picture:
         _check_size(name, *picture.size)
         picture.load()
         return _to_rgb8(picture)
@@ -181,11 +181,11 @@ def reads_heic() -> bool:
     return True
 
 
-def _open(data: bytes, formats: tuple[str, ...]) -> PIL.Image.Image:
+def _open(encoded: bytes, formats: tuple[str, ...]) -> PIL.Image.Image:
     """Read the header. Pillow's own bomb warning is silenced: `MAX_PIXELS` decides, and gives a reason."""
     with _warnings_lock, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return PIL.Image.open(io.BytesIO(data), formats=formats)
+        return PIL.Image.open(io.BytesIO(encoded), formats=formats)
 
 
 def _to_rgb8(picture: PIL.Image.Image) -> Image:
@@ -197,8 +197,8 @@ def _to_rgb8(picture: PIL.Image.Image) -> Image:
     rows = max(1, _STRIP_PIXELS // max(width, 1))
     for top in range(0, height, rows):
         bottom = min(top + rows, height)
-        whole = bottom - top == height
-        rgb[top:bottom] = _strip_to_rgb8(picture if whole else picture.crop((0, top, width, bottom)))
+        is_all_rows = bottom - top == height
+        rgb[top:bottom] = _strip_to_rgb8(picture if is_all_rows else picture.crop((0, top, width, bottom)))
     return rgb
 
 

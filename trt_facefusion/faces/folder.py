@@ -78,13 +78,13 @@ class FaceSet:
 
     def subset(self, indices: Iterable[int] | NDArray[np.int64]) -> FaceSet:
         """The faces at ``indices``, in that order; what was skipped stays on record."""
-        chosen = np.asarray(list(indices), np.int64)
+        positions = np.asarray(list(indices), np.int64)
         return replace(
             self,
-            crops=self.crops.subset(chosen),
-            embeddings=self.embeddings[chosen],
-            files=tuple(self.files[i] for i in chosen),
-            digests=tuple(self.digests[i] for i in chosen),
+            crops=self.crops.subset(positions),
+            embeddings=self.embeddings[positions],
+            files=tuple(self.files[i] for i in positions),
+            digests=tuple(self.digests[i] for i in positions),
         )
 
     def thinned(self, limit: int) -> FaceSet:
@@ -137,23 +137,23 @@ def read_faces(
     """
     detector = detector or FaceDetector()
     spec = Spec(template, size, embedder, aligned, min_face_px, detector)
-    found = find_photos(folder)
-    reader = Reader(spec, len(found.photos), keep_copies, inspect)
-    seen: list[str] = []
-    for done, path in enumerate(found.photos, 1):
+    listing = find_photos(folder)
+    reader = Reader(spec, len(listing.photos), keep_copies, inspect)
+    content_digests: list[str] = []
+    for done, path in enumerate(listing.photos, 1):
         name = path.relative_to(folder).as_posix()
         try:
-            data, digest = _content(path)
-            seen.append(_seen(data, digest))
-            reader.add(name, Path(os.path.realpath(path)), digest, data)
+            encoded, digest = _content(path)
+            content_digests.append(_seen(encoded, digest))
+            reader.add(name, Path(os.path.realpath(path)), digest, encoded)
         except SkipError as skip:
             reader.skipped.append(Skipped(name, skip.reason, skip.kind))
         except _UnreadError as skip:
-            seen.append(skip.digest)
+            content_digests.append(skip.digest)
             reader.skipped.append(Skipped(name, skip.reason, skip.kind))
-        progress("faces", done, len(found.photos))
+        progress("faces", done, len(listing.photos))
     reader.skipped += [
-        Skipped(path.relative_to(folder).as_posix(), how_to_read("camera raw"), "unreadable") for path in found.raw
+        Skipped(path.relative_to(folder).as_posix(), how_to_read("camera raw"), "unreadable") for path in listing.raw
     ]
     return FaceSet(
         crops=reader.crops,
@@ -163,10 +163,10 @@ def read_faces(
         template=template,
         size=size,
         settings=spec.digest,
-        folder_digest=digest_of([spec.digest, *seen]),
+        folder_digest=digest_of([spec.digest, *content_digests]),
         skipped=tuple(sorted(reader.skipped, key=lambda skip: skip.file)),
-        note=found.note,
-    ).subset(reader.kept)
+        note=listing.note,
+    ).subset(reader.representatives)
 
 
 def folder_digest(
@@ -188,13 +188,13 @@ def folder_digest(
         FacesError: as `read_faces`.
     """
     spec = Spec(template, size, embedder, aligned, min_face_px, detector or FaceDetector())
-    seen = []
+    content_digests = []
     for path in image_files(folder):
         try:
-            seen.append(_seen(*_content(path)))
+            content_digests.append(_seen(*_content(path)))
         except _UnreadError as unread:
-            seen.append(unread.digest)
-    return digest_of([spec.digest, *seen])
+            content_digests.append(unread.digest)
+    return digest_of([spec.digest, *content_digests])
 
 
 def require_enough(faces: FaceSet, minimum: int = MIN_FACES, advised: int = ADVISED_FACES) -> str | None:
@@ -203,20 +203,20 @@ def require_enough(faces: FaceSet, minimum: int = MIN_FACES, advised: int = ADVI
     Raises:
         FacesError: fewer than ``minimum`` faces; says why photos were skipped and how many to add.
     """
-    found = len(faces)
-    skipped = ", ".join(f"{count} {KINDS[kind]}" for kind, count in faces.summary().items())
+    count = len(faces)
+    skipped = ", ".join(f"{number} {KINDS[kind]}" for kind, number in faces.summary().items())
     why = f" ({len(faces.skipped)} skipped: {skipped})" if skipped else ""
-    photos = "photo" if minimum - found == 1 else "photos"
-    if found < minimum:
+    photos = "photo" if minimum - count == 1 else "photos"
+    if count < minimum:
         raise FacesError(
-            f"only {found} usable {'face' if found == 1 else 'faces'}, at least {minimum} are needed{why}",
-            f"Add at least {minimum - found} {photos} that each show another clear face of {MIN_FACE_PX} px or more; "
+            f"only {count} usable {'face' if count == 1 else 'faces'}, at least {minimum} are needed{why}",
+            f"Add at least {minimum - count} {photos} that each show another clear face of {MIN_FACE_PX} px or more; "
             f"{advised} varied faces (light, skin tone, age, pose) are better. If the photos are aligned crops, "
             "say so with --aligned.",
         )
-    if found < advised:
+    if count < advised:
         return (
-            f"{found} usable faces{why}: {advised} or more, varied in light, skin tone, age and pose, "
+            f"{count} usable faces{why}: {advised} or more, varied in light, skin tone, age and pose, "
             "give safer INT8 ranges"
         )
     return None
@@ -233,7 +233,7 @@ class _UnreadError(Exception):
 def _content(path: Path) -> tuple[bytes, str]:
     """The bytes of a photo and their sha256."""
     try:
-        data = read_bytes(path)
+        encoded = read_bytes(path)
     except ImageTooLargeError as error:
         # Hashing gigabytes that are never used would only delay: the size tells enough.
         stand_in = digest_of(["too large", str(path.stat().st_size), str(MAX_FILE_BYTES)])
@@ -242,9 +242,9 @@ def _content(path: Path) -> tuple[bytes, str]:
         raise _UnreadError("unreadable", error.reason, digest_of(["not a file"])) from error
     except UnreadableImageError as error:
         raise _UnreadError("unreadable", error.reason, digest_of(["unreadable"])) from error
-    return data, hashlib.sha256(data).hexdigest()
+    return encoded, hashlib.sha256(encoded).hexdigest()
 
 
-def _seen(data: bytes, digest: str) -> str:
+def _seen(encoded: bytes, digest: str) -> str:
     """What the folder's digest takes of a photo: more than its content where a package decides if it can be read."""
-    return digest_of([digest, "read"]) if kind_of(data[:HEAD_BYTES]) == "HEIC" and reads_heic() else digest
+    return digest_of([digest, "read"]) if kind_of(encoded[:HEAD_BYTES]) == "HEIC" and reads_heic() else digest

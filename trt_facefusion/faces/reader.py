@@ -100,10 +100,10 @@ class Spec:
         return self._cut_aligned(image) if self.aligned else self._cut_photo(image)
 
     def _cut_photo(self, image: Image) -> _Cut:
-        found = self.detector.detect(image)
-        if not found:
+        faces = self.detector.detect(image)
+        if not faces:
             raise SkipError("no_face", "no face was found")
-        face = found[0]
+        face = faces[0]
         if face.side_px < self.min_face_px:
             raise SkipError(
                 "tiny_face", f"the face is {face.side_px:.0f} px wide, at least {self.min_face_px} px are needed"
@@ -111,7 +111,7 @@ class Spec:
         try:
             crop = align_crop(image, face.landmarks, self.template, self.size)
             chip = align_crop(image, face.landmarks, self.embedder.template, self.embedder.size)
-            return _Cut(crop, chip, face.side_px, face, len(found))
+            return _Cut(crop, chip, face.side_px, face, len(faces))
         except ValueError as error:
             raise SkipError("no_face", f"no usable face was found: {error}") from error
 
@@ -130,7 +130,7 @@ class Spec:
 class Reader:
     """Collects faces; chips are embedded in small batches, so that no photo's pixels are held for long.
 
-    Faces are numbered as they come. One that a larger copy replaces keeps its number: `kept` leaves it out.
+    Faces are numbered as they come. One that a larger copy replaces keeps its number: `representatives` leaves it out.
     """
 
     spec: Spec
@@ -149,12 +149,12 @@ class Reader:
         self._chips: list[Image] = []
         self._embeddings: list[NDArray[np.float32]] = []
 
-    def add(self, name: str, path: Path, digest: str, data: bytes) -> None:
+    def add(self, name: str, path: Path, digest: str, encoded: bytes) -> None:
         """Take the face of one photo, or raise `SkipError`."""
         if digest in self.digests:
             raise SkipError("duplicate", f"the same file as {self.digests[digest]}")
         try:
-            image = decode_image(data, name)
+            image = decode_image(encoded, name)
         except ImageTooLargeError as error:
             raise SkipError("too_large", error.reason) from error
         except UnreadableImageError as error:
@@ -182,7 +182,9 @@ class Reader:
             best = self._stands_for[twin]
             if cut.side_px < CLEARLY_LARGER * self.sides[best]:
                 raise SkipError("duplicate", f"almost the same picture as {self.files[best]}")
-            self._stands_for = [number if kept == best else kept for kept in self._stands_for]
+            self._stands_for = [
+                number if representative == best else representative for representative in self._stands_for
+            ]
             reason = f"almost the same picture as {name}, which is larger"
             self.skipped.append(Skipped(self.files[best], reason, "duplicate"))
         self.twins.add(image, cut.crop)
@@ -194,9 +196,9 @@ class Reader:
             self._chips.clear()
 
     @property
-    def kept(self) -> list[int]:
+    def representatives(self) -> list[int]:
         """The numbers of the faces that no larger copy replaced, in the order of the photos."""
-        return [number for number, kept in enumerate(self._stands_for) if number == kept]
+        return [number for number, representative in enumerate(self._stands_for) if number == representative]
 
     def embeddings(self) -> NDArray[np.float32]:
         """Of all faces by number [N,dim]."""

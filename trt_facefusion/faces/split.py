@@ -64,13 +64,13 @@ def split_by_identity(
         FacesError: all faces look like one person, so that nobody can be held out.
     """
     count = len(embeddings)
-    wanted = min(max(round(holdout * count), MIN_VERIFICATION), count // 2)
+    holdout_count = min(max(round(holdout * count), MIN_VERIFICATION), count // 2)
     best = np.zeros(0, np.int64)
     for factor in (1.0, 0.9, 0.8, 0.7, 0.6):
-        held_out = _hold_out(identity_groups(embeddings, same_person * factor), wanted, seed)
+        held_out = _hold_out(identity_groups(embeddings, same_person * factor), holdout_count, seed)
         if len(held_out) > len(best):
             best = held_out
-        if len(best) >= 0.75 * wanted:
+        if len(best) >= 0.75 * holdout_count:
             break
     if not len(best):
         raise FacesError(
@@ -80,12 +80,12 @@ def split_by_identity(
     return np.setdiff1d(np.arange(count), best), best
 
 
-def _hold_out(groups: list[NDArray[np.int64]], wanted: int, seed: int) -> NDArray[np.int64]:
-    """Whole groups in a random order, as long as they fit into ``wanted`` faces."""
-    taken: list[NDArray[np.int64]] = [np.zeros(0, np.int64)]
-    room = wanted
+def _hold_out(groups: list[NDArray[np.int64]], limit: int, seed: int) -> NDArray[np.int64]:
+    """Whole groups in a random order, as long as they fit into ``limit`` faces."""
+    held_out: list[NDArray[np.int64]] = [np.zeros(0, np.int64)]
+    room = limit
     for index in np.random.default_rng(seed).permutation(len(groups)):
         if len(groups[index]) <= room:
-            taken.append(groups[index])
+            held_out.append(groups[index])
             room -= len(groups[index])
-    return np.sort(np.concatenate(taken))
+    return np.sort(np.concatenate(held_out))

@@ -65,9 +65,9 @@ def open_made(
     """
     model = make()
     if weights_bytes(model) <= IN_MEMORY_BYTES and is_one_piece(model):
-        data = _changed(model, change).SerializeToString()
+        serialised = _changed(model, change).SerializeToString()
         del model
-        return _open(data, options)
+        return _open(serialised, options)
     with scratch_folder() as folder:
         source = _written(model, Path(folder), change)
         del model

@@ -79,7 +79,7 @@ def reasons(curated: Curated) -> str:
     table = csv.writer(text, lineterminator="\n")
     table.writerow(["file", "chosen", "reason", "distance"])
     photos = curated.survey.photos
-    for rank, chosen in enumerate(curated.selection.chosen, 1):
+    for rank, chosen in enumerate(curated.selection.picks, 1):
         table.writerow([photos[chosen.index].file, rank, chosen.reason, chosen.distance])
     for index, why in curated.selection.dropped:
         table.writerow([photos[index].file, "", why, ""])
@@ -90,12 +90,12 @@ def reasons(curated: Curated) -> str:
 
 def facts(curated: Curated) -> dict[str, Any]:
     """The selection as JSON: counts and coverage, no embedding, nobody's identity."""
-    left = len(curated.survey) - len(curated.selection.chosen) - len(curated.selection.dropped)
+    left = len(curated.survey) - len(curated.selection.picks) - len(curated.selection.dropped)
     return {
         "schema": SCHEMA,
         "photos": len(curated.survey) + len(curated.survey.skipped),
         "faces": len(curated.survey),
-        "chosen": [curated.survey.photos[chosen.index].file for chosen in curated.selection.chosen],
+        "chosen": [curated.survey.photos[chosen.index].file for chosen in curated.selection.picks],
         "dropped": len(curated.selection.dropped),
         "skipped": curated.survey.faces.summary(),
         "not_needed": left,

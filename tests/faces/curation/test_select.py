@@ -41,13 +41,13 @@ def test_the_selection_is_reproducible_and_has_no_photo_twice(some: Survey, coun
 
 def test_more_than_there_are_gives_all_that_are_fit(some: Survey) -> None:
     found = select(some, 500, same_person=SAME_PERSON)
-    assert len(found.chosen) + len(found.dropped) == len(some)
+    assert len(found.picks) + len(found.dropped) == len(some)
 
 
 def test_distances_fall_where_nothing_is_lacking(some: Survey) -> None:
     same = tuple(replace(photo, pose=None, covered=()) for photo in some.photos)
     found = select(replace(some, photos=same), 12, same_person=SAME_PERSON)
-    free = [c.distance for c in found.chosen[1:] if c.reason == "farthest from all chosen before"]
+    free = [c.distance for c in found.picks[1:] if c.reason == "farthest from all chosen before"]
     assert free == sorted(free, reverse=True)
 
 
@@ -102,4 +102,4 @@ def test_near_copies_take_no_more_than_one_place(sample_faces: Path, surveyed: s
     first, *others = sets.photos(sample_faces, 4)
     folder = sets.near_identical(first, sets.copies(others, tmp_path), 6)
     found = select(surveyed(folder), 4, same_person=SAME_PERSON)
-    assert len(found.chosen) == 4 and len(found.dropped) == 5
+    assert len(found.picks) == 4 and len(found.dropped) == 5

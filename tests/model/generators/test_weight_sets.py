@@ -42,7 +42,7 @@ FLAT = {f"{part}.{name}": value for i, part in enumerate(("netG", "netD"), 1) fo
 def test_averaged_weights_go_first_and_are_told(tmp_path: Path, averaged: str) -> None:
     path = saved(tmp_path, {"params": net(1), averaged: net(2), "optimizer": {"state": {}}})
     found = read_weights(path)
-    assert taken(path) == 2 and found.where == averaged and found.averaged and found.others == ("params",)
+    assert taken(path) == 2 and found.where == averaged and found.averaged and found.alternatives == ("params",)
     assert taken(path, "params") == 1
 
 

@@ -194,7 +194,7 @@ def test_phases_give_what_a_transposed_convolution_gives(
     wanted = run_nodes([node], "y", {"x": x, "w": weight})
     made = as_subpixel(node, "x", weight, (size[0], size[1]))
     assert made is not None
-    np.testing.assert_allclose(run_nodes(made.nodes, made.result, {"x": x, **made.constants}), wanted, atol=1e-5)
+    np.testing.assert_allclose(run_nodes(made.nodes, made.output, {"x": x, **made.constants}), wanted, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ def groups_of_copies(
     parent = np.arange(count)
     for start in range(0, count, _ROWS):
         rows = slice(start, start + _ROWS)
-        picture, crop = (known[rows] @ known.T for known in thumbnails)
+        picture, crop = (view[rows] @ view.T for view in thumbnails)
         alike = (picture > VIEWS[0][1]) | (crop > VIEWS[1][1])
         alike |= (crop > _FRAME_LIKENESS) & (distances(comparable[rows], comparable) < same_person * _FRAME_DISTANCE)
         for row, other in zip(*np.nonzero(alike), strict=True):

@@ -107,7 +107,7 @@ class Coverage:
             }
             for row in self.rows
         ]
-        problems, gaps = ([finding.as_dict() for finding in found] for found in (self.problems, self.gaps))
+        problems, gaps = ([finding.as_dict() for finding in findings] for findings in (self.problems, self.gaps))
         return {"table": table, "problems": problems, "gaps": gaps}
 
 
@@ -121,10 +121,10 @@ def coverage(survey: Survey, advised: int = ADVISED_FACES) -> Coverage:
 
 def table(photos: Sequence[Photo]) -> tuple[Row, ...]:
     """A row for each bin of each axis; shares are of the photos that say something about the axis."""
-    seen = [facets(photo) for photo in photos]
+    photo_bins = [facets(photo) for photo in photos]
     rows = []
     for name, axis in AXES.items():
-        counts = Counter(found[name] for found in seen if name in found)
+        counts = Counter(bins[name] for bins in photo_bins if name in bins)
         total = max(sum(counts.values()), 1)
         for key, words in axis.bins.items():
             target = TARGETS.get((name, key), Target())
@@ -146,13 +146,13 @@ def _share(share: float) -> str:
 
 def problems(survey: Survey, advised: int) -> tuple[Finding, ...]:
     """What is wrong with the set as a whole."""
-    found = [*_unusable(survey), *_repeats(survey), *_one_sided(survey)]
+    findings = [*_unusable(survey), *_repeats(survey), *_one_sided(survey)]
     different = len(survey.best_copies())
     if different < advised:
         photos = "photo" if different == 1 else "photos"
         text = f"only {different} different usable {photos}, {advised} give safer INT8 ranges"
-        found.append(Finding("few", text, f"add about {advised - different} photos that fill the gaps"))
-    return tuple(found)
+        findings.append(Finding("few", text, f"add about {advised - different} photos that fill the gaps"))
+    return tuple(findings)
 
 
 def _unusable(survey: Survey) -> list[Finding]:
@@ -176,7 +176,7 @@ def _unusable(survey: Survey) -> list[Finding]:
 
 def _repeats(survey: Survey) -> list[Finding]:
     """Near copies, and one person in most photos."""
-    found = []
+    findings = []
     total = len(survey)
     same_files = sum(skip.kind == "duplicate" for skip in survey.skipped)
     extra = total - len(survey.best_copies()) + same_files
@@ -185,18 +185,18 @@ def _repeats(survey: Survey) -> list[Finding]:
         text = f"{extra / (total + same_files):.0%} of the faces are near copies of others"
         text += f"; {total + same_files} photos show only {different} different picture{'s' * (different > 1)}"
         advice = "keep one of each, and add photos of other people, places and light; frames of one video count as one"
-        found.append(Finding("copies", text, advice))
+        findings.append(Finding("copies", text, advice))
     share = survey.largest_person / max(total, 1)
     if total > 1 and share > 0.3:
         text = "all photos" if share == 1 else f"{share:.0%} of the photos"
         advice = "add other people; with one person there is nobody to swap with and nobody to verify on"
-        found.append(Finding("one_person", f"{text} seem to show one person", advice))
-    return found
+        findings.append(Finding("one_person", f"{text} seem to show one person", advice))
+    return findings
 
 
 def _one_sided(survey: Survey) -> list[Finding]:
     """Nearly all photos in the same difficult light, or soft."""
-    found = []
+    findings = []
     words = {
         ("light", "low"): "in low light",
         ("light", "bright"): "in harsh bright light",
@@ -209,5 +209,5 @@ def _one_sided(survey: Survey) -> list[Finding]:
             advice = "add photos in other light; ranges from these clip everything else"
             if row.axis == "focus":
                 advice = "use sharper photos; detail drives the activations' extremes"
-            found.append(Finding(f"all_{row.bin}", text, advice))
-    return found
+            findings.append(Finding(f"all_{row.bin}", text, advice))
+    return findings

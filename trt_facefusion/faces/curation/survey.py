@@ -94,9 +94,11 @@ class Survey:
         """Each photo that is a near copy -> the best one of its group, see `best_copies`."""
         best = self.best_copies()
         names = {int(self.copies[index]): self.photos[index].file for index in best}
-        kept = set(best)
+        originals = set(best)
         return {
-            photo.file: names[int(self.copies[index])] for index, photo in enumerate(self.photos) if index not in kept
+            photo.file: names[int(self.copies[index])]
+            for index, photo in enumerate(self.photos)
+            if index not in originals
         }
 
     def best_copies(self, among: NDArray[np.int64] | None = None) -> list[int]:
@@ -117,14 +119,14 @@ class Survey:
 
     def subset(self, indices: Sequence[int]) -> Survey:
         """The photos at ``indices``, in that order."""
-        chosen = np.asarray(indices, np.int64)
+        positions = np.asarray(indices, np.int64)
         return Survey(
-            faces=self.faces.subset(chosen),
-            photos=tuple(self.photos[index] for index in chosen),
-            chips=self.chips.subset(chosen),
-            embeddings=self.embeddings[chosen],
-            copies=self.copies[chosen],
-            persons=self.persons[chosen],
+            faces=self.faces.subset(positions),
+            photos=tuple(self.photos[index] for index in positions),
+            chips=self.chips.subset(positions),
+            embeddings=self.embeddings[positions],
+            copies=self.copies[positions],
+            persons=self.persons[positions],
         )
 
     @property
@@ -197,8 +199,8 @@ class _Notes:
     def take(self, look: Look) -> None:
         face = look.face
         if face is None:  # an aligned crop: its landmarks are known well enough to cut, not to tell the pose
-            found = self.detector.detect(look.image)
-            face = found[0] if found else None
+            faces = self.detector.detect(look.image)
+            face = faces[0] if faces else None
         landmarks = None if face is None else face.landmarks
         chip = chips.cut(look.image, landmarks)
         pose = None if landmarks is None else estimate(look.image, landmarks, self.detector)

@@ -189,12 +189,12 @@ class CheckpointSource(_TorchSource):
         self.net  # noqa: B018
         w = self._weights
         what = f"{len(w.tensors)} tensors" + (f" of {w.where}" if w.where else "") + (" (EMA)" if w.averaged else "")
-        others = f"; there are also {', '.join(w.others)} (--weights-key)" if w.others else ""
+        alternatives = f"; there are also {', '.join(w.alternatives)} (--weights-key)" if w.alternatives else ""
         missed = unseen_modules(self._code, Path.cwd())
-        told = f"weights: {what} from {self.path}{others}"
+        summary = f"weights: {what} from {self.path}{alternatives}"
         if not missed:
-            return (told,)
-        return told, (
+            return (summary,)
+        return summary, (
             f"warning: {', '.join(missed)} was loaded in a way that cannot be seen in the code of {self.factory}: "
             "after a change there, build with --force"
         )

@@ -54,9 +54,9 @@ def _names(model: onnx.ModelProto) -> Iterator[str]:
         yield from (function.name, function.domain, *function.input, *function.output, *function.attribute)
         yield from (o.domain for o in function.opset_import)
     for graph in graphs(model.graph):
-        for value in (*graph.input, *graph.output):
-            yield value.name
-            yield from (d.dim_param for d in value.type.tensor_type.shape.dim)
+        for value_info in (*graph.input, *graph.output):
+            yield value_info.name
+            yield from (d.dim_param for d in value_info.type.tensor_type.shape.dim)
     for node in nodes(model):
         yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
         yield from (text for a in node.attribute for text in (a.name, a.ref_attr_name))
@@ -77,32 +77,39 @@ def _require_text(names: Iterable[str | bytes], path: Path) -> None:
 def _check_border(graph: onnx.GraphProto, path: Path) -> None:
     constants = {tensor.name for tensor in graph.initializer}
     for kind, values in (("input", graph.input), ("output", graph.output)):
-        seen: set[str] = set()
-        for value in values:
-            if value.name in seen or not value.name:
-                what = f"two {kind}s called {value.name!r}" if value.name else f"an {kind} without a name"
+        names: set[str] = set()
+        for value_info in values:
+            name = value_info.name
+            if name in names or not name:
+                what = f"two {kind}s called {name!r}" if name else f"an {kind} without a name"
                 raise ModelError(f"{path} has {what}", "export the model again")
-            seen.add(value.name)
-            held = value.type.WhichOneof("value")
-            if kind == "input" and value.name not in constants and held not in {None, "tensor_type"}:
-                raise ModelError(
-                    f"{path}: the input {value.name!r} is no tensor, but of the kind {str(held).removesuffix('_type')}",
-                    "export the model so that its inputs are tensors",
-                )
-            element = value.type.tensor_type.elem_type
-            if kind == "input" and not (element_bits(element) or element == TensorProto.STRING):
-                raise ModelError(
-                    f"{path}: the input {value.name!r} has the type number {element}, which is not known",
-                    "export the model again",
-                )
-            if kind == "input" and value.name not in constants and not value.type.tensor_type.HasField("shape"):
-                raise ModelError(
-                    f"{path}: the input {value.name!r} says nothing of its axes",
-                    "export the model with the inputs' axes; their sizes may be dynamic",
-                )
-            sizes = value.type.tensor_type.shape.dim
+            names.add(name)
+            if kind == "input":
+                _check_input(value_info, name in constants, path)
+            sizes = value_info.type.tensor_type.shape.dim
             if len(sizes) > MOST_RANK or any(abs(d.dim_value) > MOST_ELEMENTS for d in sizes):
-                raise ModelError(f"{path}: the {kind} {value.name!r} has impossible sizes", "export the model again")
+                raise ModelError(f"{path}: the {kind} {name!r} has impossible sizes", "export the model again")
+
+
+def _check_input(value_info: onnx.ValueInfoProto, is_constant: bool, path: Path) -> None:
+    """Require a tensor of a type that exists and, where it must be fed, of axes that are told."""
+    name, kind = value_info.name, value_info.type.WhichOneof("value")
+    if not is_constant and kind not in {None, "tensor_type"}:
+        raise ModelError(
+            f"{path}: the input {name!r} is no tensor, but of the kind {str(kind).removesuffix('_type')}",
+            "export the model so that its inputs are tensors",
+        )
+    element = value_info.type.tensor_type.elem_type
+    if not (element_bits(element) or element == TensorProto.STRING):
+        raise ModelError(
+            f"{path}: the input {name!r} has the type number {element}, which is not known",
+            "export the model again",
+        )
+    if not is_constant and not value_info.type.tensor_type.HasField("shape"):
+        raise ModelError(
+            f"{path}: the input {name!r} says nothing of its axes",
+            "export the model with the inputs' axes; their sizes may be dynamic",
+        )
 
 
 def _check_tensor(tensor: TensorProto, path: Path) -> None:
@@ -124,8 +131,8 @@ def _wrong_content(tensor: TensorProto, bits: int) -> str:
         if tensor.data_type == TensorProto.STRING:
             return "holds text as raw bytes"
         held = len(tensor.raw_data)
-        wanted = tensor_bytes(tensor)
-        return "" if held == wanted else f"holds {held} bytes, its shape {list(tensor.dims)} asks for {wanted}"
+        needed = tensor_bytes(tensor)
+        return "" if held == needed else f"holds {held} bytes, its shape {list(tensor.dims)} asks for {needed}"
     values = len(getattr(tensor, _HELD.get(tensor.data_type, "int32_data")))
     if tensor.data_type in {TensorProto.COMPLEX64, TensorProto.COMPLEX128}:
         elements *= 2

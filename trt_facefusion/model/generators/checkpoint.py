@@ -51,15 +51,15 @@ def read_weights(path: Path, key: str | None = None) -> WeightSet:
     require_regular_file(path, "checkpoint", ModelError)
     size = path.stat().st_size
     with _memory_limited(_WIDENING * size + _ROOM_BYTES):
-        chosen = choose_weights(_read(path, size), key, path)
+        weight_set = choose_weights(_read(path, size), key, path)
         total = 0
-        for name, value in chosen.tensors.items():
-            _require_plain(name, value, path)
-            total += value.numel()
+        for name, tensor in weight_set.tensors.items():
+            _require_plain(name, tensor, path)
+            total += tensor.numel()
         if total * 4 > _WIDENING * size + (64 << 20):
             raise ModelError(f"{path} claims {total:,} weights in {size:,} bytes", "download or save it again")
-        tensors = {name: _widened(name, value, path) for name, value in chosen.tensors.items()}
-    return WeightSet(tensors, chosen.where, chosen.others)
+        tensors = {name: _widened(name, tensor, path) for name, tensor in weight_set.tensors.items()}
+    return WeightSet(tensors, weight_set.where, weight_set.alternatives)
 
 
 def _read(path: Path, size: int) -> object:
@@ -113,38 +113,38 @@ def _check_safetensors(path: Path, size: int) -> None:
         )
 
 
-def _require_plain(name: str, value: Tensor, path: Path) -> None:
+def _require_plain(name: str, tensor: Tensor, path: Path) -> None:
     """Refuse tensors that are no plain block of numbers."""
     import torch
 
     odd = None
-    if torch.nn.parameter.is_lazy(value):
+    if torch.nn.parameter.is_lazy(tensor):
         odd = "has no shape yet (a lazy layer that never ran)"
-    elif value.is_meta:
+    elif tensor.is_meta:
         odd = "has no values (it was saved from the device 'meta')"
-    elif value.is_nested or value.layout != torch.strided:
+    elif tensor.is_nested or tensor.layout != torch.strided:
         odd = "is sparse or nested"
-    elif value.is_quantized:
+    elif tensor.is_quantized:
         odd = "is quantised"
-    elif value.is_complex():
+    elif tensor.is_complex():
         odd = "is complex"
-    elif value.numel() * value.element_size() > value.untyped_storage().nbytes():
-        odd = f"claims {value.numel():,} values and holds {value.untyped_storage().nbytes():,} bytes"
+    elif tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        odd = f"claims {tensor.numel():,} values and holds {tensor.untyped_storage().nbytes():,} bytes"
     if odd is not None:
         raise ModelError(
             f"{path}: the weight {name!r} {odd}", "save the weights as plain FP32 or FP16 tensors, or use safetensors"
         )
 
 
-def _widened(name: str, value: Tensor, path: Path) -> Tensor:
+def _widened(name: str, tensor: Tensor, path: Path) -> Tensor:
     import torch
 
-    if not value.is_floating_point():
-        return value
-    wide = value.float()
+    if not tensor.is_floating_point():
+        return tensor
+    wide = tensor.float()
     if bool(torch.isfinite(wide).all()):
         return wide
-    too_large = bool(torch.isfinite(value.double()).all())
+    too_large = bool(torch.isfinite(tensor.double()).all())
     what = "values beyond FP32's range" if too_large else "NaN or infinite values"
     raise ModelError(
         f"{path}: the weight {name!r} holds {what}",
@@ -162,8 +162,8 @@ def _memory_limited(extra_bytes: int) -> Iterator[None]:
 
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    wanted = pages * resource.getpagesize() + extra_bytes
-    limit = min((value for value in (wanted, soft, hard) if value != resource.RLIM_INFINITY), default=wanted)
+    needed = pages * resource.getpagesize() + extra_bytes
+    limit = min((bound for bound in (needed, soft, hard) if bound != resource.RLIM_INFINITY), default=needed)
     resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
     try:
         yield
@@ -185,7 +185,7 @@ def load_weights(net: nn.Module, state: Mapping[str, Tensor], path: Path) -> Non
     expected = net.state_dict()
     for name in [name for name in state if name in expected]:
         _require_kind(name, state[name], expected[name], path)
-    from_nothing = any(value.is_meta for value in expected.values())
+    from_nothing = any(tensor.is_meta for tensor in expected.values())
     try:
         with user_code(f"loading {path} into the network", remedy, ModelError):
             net.load_state_dict(dict(state), strict=True, assign=from_nothing)
@@ -193,10 +193,10 @@ def load_weights(net: nn.Module, state: Mapping[str, Tensor], path: Path) -> Non
         lines = lines_of(error.__cause__)[1:3] if isinstance(error.__cause__, RuntimeError) else []
         if not lines:
             raise
-        told = " ".join(lines)
-        told = told if len(told) <= _SHOWN_CHARACTERS else told[:_SHOWN_CHARACTERS] + "..."
-        raise ModelError(f"{path} does not fit the network: {told}", remedy) from error
-    empty = [name for name, value in (*net.named_parameters(), *net.named_buffers()) if value.is_meta]
+        mismatch = " ".join(lines)
+        mismatch = mismatch if len(mismatch) <= _SHOWN_CHARACTERS else mismatch[:_SHOWN_CHARACTERS] + "..."
+        raise ModelError(f"{path} does not fit the network: {mismatch}", remedy) from error
+    empty = [name for name, tensor in (*net.named_parameters(), *net.named_buffers()) if tensor.is_meta]
     if empty:
         raise ModelError(
             f"{path} leaves {empty[0]!r} of the network without values ({len(empty)} in all)",
@@ -217,19 +217,19 @@ def _part_that_fits(net: nn.Module, state: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _require_kind(name: str, value: Tensor, wanted: Tensor, path: Path) -> None:
+def _require_kind(name: str, loaded: Tensor, expected: Tensor, path: Path) -> None:
     """Refuse what torch would silently turn into something else: quantised weights, masks, other numbers."""
     import torch
 
-    if value.dtype == wanted.dtype or value.shape != wanted.shape:  # of shapes torch tells better
+    if loaded.dtype == expected.dtype or loaded.shape != expected.shape:  # of shapes torch tells better
         return
-    if wanted.is_floating_point() and value.is_floating_point():
+    if expected.is_floating_point() and loaded.is_floating_point():
         return
-    if not wanted.is_floating_point() and not wanted.is_meta and not value.is_complex():
-        again = value.to(wanted.dtype)
-        if bool((again.to(value.dtype) == value).all()) and not torch.is_complex(again):
+    if not expected.is_floating_point() and not expected.is_meta and not loaded.is_complex():
+        again = loaded.to(expected.dtype)
+        if bool((again.to(loaded.dtype) == loaded).all()) and not torch.is_complex(again):
             return
-    kinds = [str(tensor.dtype).removeprefix("torch.") for tensor in (value, wanted)]
+    kinds = [str(tensor.dtype).removeprefix("torch.") for tensor in (loaded, expected)]
     raise ModelError(
         f"{path}: the weight {name!r} is {kinds[0]}, and the network's is {kinds[1]}",
         "is the checkpoint quantised or packed? use the one that was trained, in FP32 or FP16",

@@ -75,13 +75,13 @@ def lines_of(error: BaseException) -> list[str]:
 
 def _place(error: BaseException) -> str:
     """Where in the user's own code it happened."""
-    here, found, trace = Path(__file__).parents[2], "", error.__traceback__
+    here, place, trace = Path(__file__).parents[2], "", error.__traceback__
     while trace is not None:
         path = Path(trace.tb_frame.f_code.co_filename)
         if path.suffix == ".py" and not is_installed(path) and not path.is_relative_to(here):
-            found = f" ({path.name}, line {trace.tb_lineno})"
+            place = f" ({path.name}, line {trace.tb_lineno})"
         trace = trace.tb_next
-    return found
+    return place
 
 
 @contextmanager
@@ -91,19 +91,19 @@ def _stdout_on_stderr() -> Iterator[None]:
     The block gets streams of its own, which it may close or replace.
     """
     _flush()
-    kept = _duplicate(1)
-    with _stream_to(2) as said, _stream_to(2) as complained:
+    saved = _duplicate(1)
+    with _stream_to(2) as out, _stream_to(2) as err:
         try:
-            if kept is not None:
+            if saved is not None:
                 with suppress(OSError):
                     os.dup2(2, 1)
-            with redirect_stdout(said), redirect_stderr(complained):
+            with redirect_stdout(out), redirect_stderr(err):
                 yield
         finally:
             _flush()
-            if kept is not None:
-                os.dup2(kept, 1)
-                os.close(kept)
+            if saved is not None:
+                os.dup2(saved, 1)
+                os.close(saved)
 
 
 def _duplicate(handle: int) -> int | None:

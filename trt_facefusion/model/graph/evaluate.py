@@ -53,24 +53,24 @@ _BOUNDED_BY_INPUTS = frozenset({"NonZero", "Unique", "Compress"})
 def result_bytes(node: onnx.NodeProto, inputs: Mapping[str, Array], opset: int) -> int | None:
     """Bytes of the results, told before they are computed; None where that cannot be told."""
     if node.op_type in _BOUNDED_BY_INPUTS:
-        return sum(value.size * 8 * max(value.ndim, 1) for value in inputs.values())
-    found = result_sizes(node, {name: of_array(value) for name, value in inputs.items()}, inputs, opset)
+        return sum(array.size * 8 * max(array.ndim, 1) for array in inputs.values())
+    inferred = result_sizes(node, {name: of_array(array) for name, array in inputs.items()}, inputs, opset)
     total = 0
     for name in filter(None, node.output):
-        kind, sizes = found.get(name, (0, None))
+        kind, sizes = inferred.get(name, (0, None))
         if sizes is None or None in sizes or not element_bits(kind):
             return None
         total += math.prod(size or 0 for size in sizes) * element_bits(kind) // 8
     return total
 
 
-def macs(node: onnx.NodeProto, inputs: Mapping[str, Array], result: int) -> int:
+def macs(node: onnx.NodeProto, inputs: Mapping[str, Array], output_bytes: int) -> int:
     """Multiplications that the node costs at most, from the bytes of its result."""
     if node.op_type not in _PRODUCTS:
         return 0
     second = inputs[node.input[1]]
     per_value = math.prod(second.shape[1:]) if "Conv" in node.op_type else max(second.shape[-2:], default=1)
-    return result // 4 * per_value
+    return output_bytes // 4 * per_value
 
 
 def evaluate(node: onnx.NodeProto, inputs: Mapping[str, Array], opset: int) -> list[Array] | None:
@@ -88,10 +88,10 @@ def evaluate(node: onnx.NodeProto, inputs: Mapping[str, Array], opset: int) -> l
     return [np.asarray(r) for r in results] if all(isinstance(r, np.ndarray | np.generic) for r in results) else None
 
 
-def _widened(node: onnx.NodeProto, value: Array) -> list[Array] | None:
+def _widened(node: onnx.NodeProto, array: Array) -> list[Array] | None:
     """FP8 and INT4 in FP32, which holds them all; onnxruntime takes neither from numpy."""
     to = next((a.i for a in node.attribute if a.name == "to"), 0)
-    return [value.astype(np.float32)] if to == TensorProto.FLOAT else None
+    return [array.astype(np.float32)] if to == TensorProto.FLOAT else None
 
 
 def _no_optimisation() -> object:
@@ -102,7 +102,7 @@ def _no_optimisation() -> object:
 
 def _alone(node: onnx.NodeProto, inputs: Mapping[str, Array], opset: int) -> onnx.ModelProto:
     """A model of this one node."""
-    fed = [helper.make_tensor_value_info(name, *of_array(value)) for name, value in inputs.items()]
+    fed = [helper.make_tensor_value_info(name, *of_array(array)) for name, array in inputs.items()]
     outputs = [onnx.ValueInfoProto(name=name) for name in node.output if name]
     graph = helper.make_graph([node], "node", fed, outputs)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=9)

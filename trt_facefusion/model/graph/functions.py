@@ -52,7 +52,7 @@ def inline_functions(work: Work) -> None:
 def _say_types(graph: onnx.GraphProto) -> None:
     """Note the types of constants in place of what notes there are: the converter asks for every tensor's."""
     del graph.value_info[:]
-    fed = {value.name for value in graph.input}
+    fed = {graph_input.name for graph_input in graph.input}
     constants = [tensor for tensor in graph.initializer if tensor.name not in fed]
     graph.value_info.extend(helper.make_tensor_value_info(t.name, t.data_type, t.dims) for t in constants)
 

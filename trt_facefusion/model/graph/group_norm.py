@@ -28,18 +28,18 @@ def expand_group_norms(graph: onnx.GraphProto, opset: int) -> None:
 def _expanded(graph: onnx.GraphProto, node: onnx.NodeProto, opset: int) -> list[onnx.NodeProto]:
     settings = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
     groups, (x, scale, bias), prefix = int(settings["num_groups"]), node.input, node.output[0]
-    made: list[onnx.NodeProto] = []
+    nodes: list[onnx.NodeProto] = []
     if not 1 <= groups <= MOST_GROUPS:
         raise ModelError(
             f"the GroupNormalization {node.name or prefix!r} has {groups} groups", "export the model again"
         )
 
-    def constant(name: str, value: Array) -> str:
-        graph.initializer.append(numpy_helper.from_array(value, f"{prefix}/{name}"))
+    def constant(name: str, array: Array) -> str:
+        graph.initializer.append(numpy_helper.from_array(array, f"{prefix}/{name}"))
         return f"{prefix}/{name}"
 
     def op(kind: str, *inputs: str, name: str, **attributes: Any) -> str:
-        made.append(onnx.helper.make_node(kind, inputs, [f"{prefix}/{name}"], f"{prefix}/{name}", **attributes))
+        nodes.append(onnx.helper.make_node(kind, inputs, [f"{prefix}/{name}"], f"{prefix}/{name}", **attributes))
         return f"{prefix}/{name}"
 
     per_group = opset < 21  # since then, scale and bias hold a value for each channel
@@ -55,5 +55,5 @@ def _expanded(graph: onnx.GraphProto, node: onnx.NodeProto, opset: int) -> list[
         y = op("Mul", op("Reshape", y, shape, name="join"), op("Unsqueeze", scale, axes, name="s"), name="scaled")
         y = op("Add", y, op("Unsqueeze", bias, axes, name="b"), name="shifted")
     op("Reshape", y, op("Shape", x, name="shape"), name="out")
-    made[-1].name, made[-1].output[0] = node.name, node.output[0]
-    return made
+    nodes[-1].name, nodes[-1].output[0] = node.name, node.output[0]
+    return nodes

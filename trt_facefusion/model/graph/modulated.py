@@ -90,29 +90,29 @@ class _Rewriting:
         self._replace(node, modulated, shape, groups if unfolded else 1)
 
     def _replace(self, node: onnx.NodeProto, modulated: _Modulated, shape: tuple[int, ...], batch: int) -> None:
-        made = _Maker(node.name, self.constants)
+        maker = _Maker(node.name, self.constants)
         rank = len(shape) - 2
         groups, outputs, inputs, _ = modulated.constant.shape
         x = _without_reshape(self.view, node.input[0])
         if batch > 1:
-            x = made.op("Reshape", node.input[0], made.const([batch, inputs, *[0] * rank]), name="unfolded")
-        styles = [made.vector(self.view, f, f.index[:, 0, :, 0], batch, rank) for f in modulated.styles]
+            x = maker.op("Reshape", node.input[0], maker.const([batch, inputs, *[0] * rank]), name="unfolded")
+        styles = [maker.vector(self.view, f, f.index[:, 0, :, 0], batch, rank) for f in modulated.styles]
         if styles:
-            x = made.op("Mul", x, made.product(styles, "style"), name="modulated")
-        y = self._plain(made, node, x, modulated, shape, batch)
-        norms = [made.vector(self.view, f, f.index[:, :, 0, 0], batch, rank) for f in modulated.norms]
+            x = maker.op("Mul", x, maker.product(styles, "style"), name="modulated")
+        y = self._plain(maker, node, x, modulated, shape, batch)
+        norms = [maker.vector(self.view, f, f.index[:, :, 0, 0], batch, rank) for f in modulated.norms]
         if norms:
-            y = made.op("Mul", y, made.product(norms, "norm"), name="demodulated")
+            y = maker.op("Mul", y, maker.product(norms, "norm"), name="demodulated")
         if len(node.input) > 2 and node.input[2]:
-            to = made.const([batch, groups * outputs // batch, *[1] * rank])
-            y = made.op("Add", y, made.op("Reshape", node.input[2], to, name="bias"), name="shifted")
+            to = maker.const([batch, groups * outputs // batch, *[1] * rank])
+            y = maker.op("Add", y, maker.op("Reshape", node.input[2], to, name="bias"), name="shifted")
         if batch > 1:
-            y = made.op("Reshape", y, made.const([1, -1, *[0] * rank]), name="folded")
-        made.nodes[-1].output[0] = node.output[0]
-        self.replaced[node.name] = made.nodes
+            y = maker.op("Reshape", y, maker.const([1, -1, *[0] * rank]), name="folded")
+        maker.nodes[-1].output[0] = node.output[0]
+        self.replaced[node.name] = maker.nodes
 
     def _plain(
-        self, made: _Maker, node: onnx.NodeProto, x: str, modulated: _Modulated, shape: tuple[int, ...], batch: int
+        self, maker: _Maker, node: onnx.NodeProto, x: str, modulated: _Modulated, shape: tuple[int, ...], batch: int
     ) -> str:
         """The convolution with constant weights, without bias."""
         weight = modulated.constant[:1] if batch > 1 else modulated.constant
@@ -130,20 +130,20 @@ class _Rewriting:
         if node.op_type == "ConvTranspose" and size is not None and len(size) == 4:
             subpixel = as_subpixel(plain, x, values, (size[2], size[3]))
             if subpixel is not None:
-                made.nodes += subpixel.nodes
+                maker.nodes += subpixel.nodes
                 self.constants.update(subpixel.constants)
-                return subpixel.result
+                return subpixel.output
         del plain.input[:]
-        plain.input.extend([x, made.const(values, "weight")])
+        plain.input.extend([x, maker.const(values, "weight")])
         plain.output[0] = f"{node.name}/plain"
-        made.nodes.append(plain)
+        maker.nodes.append(plain)
         return plain.output[0]
 
     def norm(self, node: onnx.NodeProto) -> None:
         """Replace a sum of squares of modulated weights by a product of the squared style with a constant matrix."""
         squared = _squared(self.view, node)
-        maker = self.view.producer.get(squared or "")
-        if maker is None or maker.op_type not in _PRODUCTS:
+        producer = self.view.producer.get(squared or "")
+        if producer is None or producer.op_type not in _PRODUCTS:
             return
         out = known_shape(self.view, node.output[0])
         shape = known_shape(self.view, squared) if squared else None
@@ -164,17 +164,17 @@ class _Rewriting:
             return
         if node.op_type == "ReduceMean":
             matrix = matrix / math.prod(shape[axis] for axis in axes)
-        made = _Maker(node.name, self.constants)
-        flat = made.op("Reshape", styles[0].tensor, made.const([batch, len(matrix)]), name="style")
+        maker = _Maker(node.name, self.constants)
+        flat = maker.op("Reshape", styles[0].tensor, maker.const([batch, len(matrix)]), name="style")
         if styles[0].inverse:
-            flat = made.op("Reciprocal", flat, name="inverse")
-        y = made.op("Mul", flat, flat, name="squares")
-        y = made.op("MatMul", y, made.const(matrix.astype(np.float32), "matrix"), name="sums")
+            flat = maker.op("Reciprocal", flat, name="inverse")
+        y = maker.op("Mul", flat, flat, name="squares")
+        y = maker.op("MatMul", y, maker.const(matrix.astype(np.float32), "matrix"), name="sums")
         if node.op_type == "ReduceL2":
-            y = made.op("Sqrt", y, name="root")
-        made.op("Reshape", y, made.const(out), name="norm")
-        made.nodes[-1].name, made.nodes[-1].output[0] = node.name, node.output[0]
-        self.replaced[node.name] = made.nodes
+            y = maker.op("Sqrt", y, name="root")
+        maker.op("Reshape", y, maker.const(out), name="norm")
+        maker.nodes[-1].name, maker.nodes[-1].output[0] = node.name, node.output[0]
+        self.replaced[node.name] = maker.nodes
 
 
 @dataclass
@@ -192,8 +192,8 @@ class _Maker:
 
     def const(self, values: Sequence[int] | Array, name: str = "") -> str:
         full = f"{self.prefix}/{name or 'const'}_{len(self.constants)}"
-        kept = values if isinstance(values, np.ndarray) else np.array(values, np.int64)
-        self.constants[full] = kept
+        array = values if isinstance(values, np.ndarray) else np.array(values, np.int64)
+        self.constants[full] = array
         return full
 
     def vector(self, view: GraphView, factor: Factor, index: NDArray[np.int32], batch: int, rank: int) -> str:
@@ -211,10 +211,10 @@ class _Maker:
 
     def product(self, names: Sequence[str], name: str) -> str:
         """The product of all of ``names``."""
-        result, *rest = names
+        product, *rest = names
         for position, other in enumerate(rest):
-            result = self.op("Mul", result, other, name=f"{name}_{position}")
-        return result
+            product = self.op("Mul", product, other, name=f"{name}_{position}")
+        return product
 
 
 def _modulated(view: GraphView, node: onnx.NodeProto, shape: tuple[int, ...]) -> _Modulated | None:
@@ -245,11 +245,11 @@ def _modulated(view: GraphView, node: onnx.NodeProto, shape: tuple[int, ...]) ->
 
 def _constant(view: GraphView, parts: Sequence[Factor], shape: tuple[int, ...]) -> NDArray[np.float64]:
     """The product of constant factors."""
-    result = np.ones(shape)
+    product = np.ones(shape)
     for part in parts:
         values = view.constant(part.tensor).reshape(-1).astype(np.float64)[part.index]
-        result = result / values if part.inverse else result * values
-    return result
+        product = product / values if part.inverse else product * values
+    return product
 
 
 def _without_reshape(view: GraphView, name: str) -> str:
@@ -291,9 +291,9 @@ def _matrix(
     squares: NDArray[np.float64], index: NDArray[np.int32], axes: tuple[int, ...], elements: int, batch: int
 ) -> NDArray[np.float64] | None:
     """Matrix [elements/batch, sums/batch] whose product with the squared style gives the sums; None where none does."""
-    kept = tuple(axis for axis in range(squares.ndim) if axis not in axes)
-    order = (*kept, *axes)
-    sums = math.prod(squares.shape[axis] for axis in kept) // batch
+    remaining = tuple(axis for axis in range(squares.ndim) if axis not in axes)
+    order = (*remaining, *axes)
+    sums = math.prod(squares.shape[axis] for axis in remaining) // batch
     own = elements // batch
     ordered = squares.transpose(order).reshape(batch, sums, -1)
     which = index.transpose(order).reshape(batch, sums, -1)

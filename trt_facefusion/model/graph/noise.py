@@ -56,17 +56,17 @@ def parse_noise(text: str) -> Noise:
 def random_nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
     """Nodes that give other values each time and that an output depends on, nested graphs and functions included."""
     opset = next((o.version for o in model.opset_import if o.domain in {"", "ai.onnx"}), 1)
-    found = [node for node in _needed(model.graph) if _is_random(node, model.graph, opset)]
+    nodes = [node for node in _needed(model.graph) if _is_random(node, model.graph, opset)]
     called = {node.op_type for node in _needed(model.graph)}
     for function in model.functions:
         if function.name in called:
-            found += [node for node in function.node if _is_random(node, model.graph, opset)]
-    return found
+            nodes += [node for node in function.node if _is_random(node, model.graph, opset)]
+    return nodes
 
 
 def _needed(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
     """The nodes that the graph's outputs depend on; of nested graphs all."""
-    needed = {value.name for value in graph.output}
+    needed = {output.name for output in graph.output}
     for node in reversed(graph.node):
         if needed.isdisjoint(node.output):
             continue
@@ -104,8 +104,8 @@ def _constant(graph: onnx.GraphProto, name: str) -> Array | None:
             return numpy_helper.to_array(tensor)
     for node in graph.node:
         if node.op_type == "Constant" and name in node.output:
-            value = attribute(node, "value")
-            return numpy_helper.to_array(value) if isinstance(value, onnx.TensorProto) else None
+            constant = attribute(node, "value")
+            return numpy_helper.to_array(constant) if isinstance(constant, onnx.TensorProto) else None
     return None
 
 
@@ -165,7 +165,9 @@ def fix_noise(model: onnx.ModelProto, noise: Noise) -> onnx.ModelProto:
         fixed.graph,
     ]  # inner first
     for graph in graphs:
-        nodes = [made for node in graph.node for made in (_fixed(node, noise) if _fixable(node) else [node])]
+        nodes = [
+            replacement for node in graph.node for replacement in (_fixed(node, noise) if _fixable(node) else [node])
+        ]
         rest = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
         del graph.node[:]
         graph.node.extend(rest)
@@ -186,20 +188,20 @@ def _fixed(node: onnx.NodeProto, noise: Noise) -> list[onnx.NodeProto]:
     if node.op_type not in _LIKE:
         shape = attribute(node, "shape")
         kind = helper.tensor_dtype_to_np_dtype(int(attribute(node, "dtype", 1)))  # type: ignore[call-overload]
-        value = noise.values.get(name, np.zeros(list(shape), kind))  # type: ignore[call-overload]
-        return [helper.make_node("Constant", [], [name], node.name, value=numpy_helper.from_array(value, name))]
+        array = noise.values.get(name, np.zeros(list(shape), kind))  # type: ignore[call-overload]
+        return [helper.make_node("Constant", [], [name], node.name, value=numpy_helper.from_array(array, name))]
     parts = f"{name}/fixed", f"{name}/shape", f"{name}/expanded"
     dtype = attribute(node, "dtype")
-    value = noise.values.get(name, np.zeros((), np.float32))
-    made = [
-        helper.make_node("Constant", [], [parts[0]], parts[0], value=numpy_helper.from_array(value, parts[0])),
+    array = noise.values.get(name, np.zeros((), np.float32))
+    nodes = [
+        helper.make_node("Constant", [], [parts[0]], parts[0], value=numpy_helper.from_array(array, parts[0])),
         helper.make_node("Shape", [node.input[0]], [parts[1]], parts[1]),
         helper.make_node("Expand", [parts[0], parts[1]], [name], node.name),
     ]
     if noise.seed is None:  # the type is that of the node's attribute, else of what it resembles
-        made[2].output[0] = parts[2]
+        nodes[2].output[0] = parts[2]
         if dtype is None:
-            made.append(helper.make_node("CastLike", [parts[2], node.input[0]], [name], f"{name}/type"))
+            nodes.append(helper.make_node("CastLike", [parts[2], node.input[0]], [name], f"{name}/type"))
         else:
-            made.append(helper.make_node("Cast", [parts[2]], [name], f"{name}/type", to=dtype))
-    return made
+            nodes.append(helper.make_node("Cast", [parts[2]], [name], f"{name}/type", to=dtype))
+    return nodes

@@ -17,19 +17,19 @@ _MOVES = frozenset({"Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "
 
 def move_pixels_as_floats(graph: onnx.GraphProto) -> None:
     """Rewrite what stands between uint8 inputs or outputs and the casts behind or in front of them, in place."""
-    for value in graph.input:
-        if value.type.tensor_type.elem_type == TensorProto.UINT8:
-            _from_input(graph, value.name)
-    for value in graph.output:
-        if value.type.tensor_type.elem_type == TensorProto.UINT8:
-            _to_output(graph, value.name)
+    for graph_input in graph.input:
+        if graph_input.type.tensor_type.elem_type == TensorProto.UINT8:
+            _from_input(graph, graph_input.name)
+    for output in graph.output:
+        if output.type.tensor_type.elem_type == TensorProto.UINT8:
+            _to_output(graph, output.name)
 
 
 def _from_input(graph: onnx.GraphProto, name: str) -> None:
     """Cast the input to floats in front of nodes that only move it, where nothing else reads what they make."""
     chain = list(_moved(graph, name))
     moved = {name, *(node.output[0] for node in chain)}
-    inner = moved & {value.name for value in graph.output} or not moved.isdisjoint(_read_inside(graph))
+    inner = moved & {output.name for output in graph.output} or not moved.isdisjoint(_read_inside(graph))
     ends = [node for node in graph.node if node.input and node.input[0] in moved - {name} and node not in chain]
     if not chain or inner or any(node.op_type != "Cast" for node in ends):
         return
@@ -53,7 +53,7 @@ def _to_output(graph: onnx.GraphProto, name: str) -> None:
     """Cast to uint8 behind the nodes that only move the picture."""
     producer = {output: node for node in graph.node for output in node.output}
     uses = Counter(i for node in graph.node for i in node.input) + Counter(_read_inside(graph))
-    uses.update(value.name for value in graph.output)
+    uses.update(output_info.name for output_info in graph.output)
     chain: list[onnx.NodeProto] = []
     node = producer.get(name)
     while node is not None and node.op_type in _MOVES and uses[node.output[0]] == 1:
@@ -69,10 +69,10 @@ def _to_output(graph: onnx.GraphProto, name: str) -> None:
 
 def _read_inside(graph: onnx.GraphProto) -> list[str]:
     """What branches and loops read."""
-    found: list[str] = []
+    names: list[str] = []
     for node in graph.node:
         for attribute in node.attribute:
             for inner in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
-                found += [name for inside in inner.node for name in inside.input]
-                found += [*_read_inside(inner), *(value.name for value in inner.output)]
-    return found
+                names += [name for inside in inner.node for name in inside.input]
+                names += [*_read_inside(inner), *(output.name for output in inner.output)]
+    return names

@@ -145,10 +145,10 @@ def _drop_empty_ends(graph: onnx.GraphProto) -> None:
 
 
 def _name_nodes(graph: onnx.GraphProto) -> None:
-    seen: set[str] = set()
+    names: set[str] = set()
     for index, node in enumerate(graph.node):
-        if not node.name or node.name in seen:
+        if not node.name or node.name in names:
             node.name = f"{node.op_type}_{index}"
-            while node.name in seen:
+            while node.name in names:
                 node.name += "_"
-        seen.add(node.name)
+        names.add(node.name)

@@ -66,7 +66,7 @@ def _factors(view: GraphView, name: str, shape: tuple[int, ...], elements: int) 
 
 
 def _of_operands(view: GraphView, node: onnx.NodeProto, shape: tuple[int, ...], elements: int) -> tuple[Factor, ...]:
-    found: list[Factor] = []
+    parts: list[Factor] = []
     for position, name in enumerate(node.input):
         own = known_shape(view, name)
         if own is None:
@@ -74,8 +74,8 @@ def _of_operands(view: GraphView, node: onnx.NodeProto, shape: tuple[int, ...], 
         divides = node.op_type == "Div" and position == 1
         for factor in _factors(view, name, own, elements):
             index = np.broadcast_to(factor.index, shape)
-            found.append(replace(factor, index=index, inverse=factor.inverse != divides))
-    return tuple(found)
+            parts.append(replace(factor, index=index, inverse=factor.inverse != divides))
+    return tuple(parts)
 
 
 def _moves(view: GraphView, node: onnx.NodeProto) -> bool:

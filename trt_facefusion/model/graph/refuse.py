@@ -55,12 +55,12 @@ def refuse_operators(graph: onnx.GraphProto) -> None:
 def refuse_values(graph: onnx.GraphProto) -> None:
     """Raise `ModelError` for an input or output that is no tensor."""
     for kind, values in (("input", graph.input), ("output", graph.output)):
-        for value in values:
-            held = value.type.WhichOneof("value")
+        for value_info in values:
+            held = value_info.type.WhichOneof("value")
             if held not in {None, "tensor_type"}:
                 what = held.removesuffix("_type").replace("_", " ")
                 raise ModelError(
-                    f"the model's {kind} {value.name!r} is no tensor, but of the kind {what}",
+                    f"the model's {kind} {value_info.name!r} is no tensor, but of the kind {what}",
                     "export the model so that its inputs and outputs are tensors",
                 )
 
@@ -75,8 +75,8 @@ def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
 
 def refuse_long_sizes(graph: onnx.GraphProto) -> None:
     """Raise `ModelError` for a Concat of sizes that doubles and doubles: onnx's inference would follow every value."""
-    whole = {TensorProto.INT64, TensorProto.INT32}
-    lengths = {t.name: math.prod(t.dims) for t in graph.initializer if t.data_type in whole}
+    integers = {TensorProto.INT64, TensorProto.INT32}
+    lengths = {t.name: math.prod(t.dims) for t in graph.initializer if t.data_type in integers}
     most = _MOST_SIZES + 2 * max(lengths.values(), default=0)
     for node in graph.node:
         if node.op_type == "Shape":
@@ -104,19 +104,19 @@ def require_few_nodes(graph: onnx.GraphProto) -> None:
 
 def require_shapes(graph: onnx.GraphProto) -> None:
     """Raise `ModelError` for the first tensor whose type or rank is not known, or that no memory holds."""
-    typed = {value.name: value.type.tensor_type for value in (*graph.value_info, *graph.output)}
+    typed = {value_info.name: value_info.type.tensor_type for value_info in (*graph.value_info, *graph.output)}
     for node in graph.node:
         for name in filter(None, node.output):
-            made = f"{name!r}, made by {node.op_type} {node.name!r}"
+            description = f"{name!r}, made by {node.op_type} {node.name!r}"
             if name not in typed or not typed[name].elem_type or not typed[name].HasField("shape"):
                 raise ModelError(
-                    f"the type or shape of {made}, is not known",
+                    f"the type or shape of {description}, is not known",
                     "export the model with standard ONNX operators and fixed sizes",
                 )
             sizes = [d.dim_value if d.HasField("dim_value") else 1 for d in typed[name].shape.dim]
             needed = math.prod(sizes) * element_bits(typed[name].elem_type) // 8
             if min(sizes, default=0) < 0 or needed > MOST_BYTES:
                 raise ModelError(
-                    f"the tensor {made}, would take {needed / 1e9:.3g} GB for one face",
+                    f"the tensor {description}, would take {needed / 1e9:.3g} GB for one face",
                     "check the sizes given with --input, and the model",
                 )

@@ -48,13 +48,13 @@ class Work:
         """The initializer with its values."""
         return self.aside.get(tensor.name, tensor)
 
-    def add(self, name: str, value: Array) -> onnx.TensorProto:
+    def add(self, name: str, array: Array) -> onnx.TensorProto:
         """Add an initializer; gives it with its values."""
-        return self._place(numpy_helper.from_array(np.asarray(value, order="C"), name))
+        return self._place(numpy_helper.from_array(np.asarray(array, order="C"), name))
 
-    def add_tensor(self, name: str, given: onnx.TensorProto) -> onnx.TensorProto:
-        """Add a copy of ``given`` as the initializer ``name``; gives it."""
-        return self._place(numpy_helper.from_array(numpy_helper.to_array(given), name))
+    def add_tensor(self, name: str, tensor: onnx.TensorProto) -> onnx.TensorProto:
+        """Add a copy of ``tensor`` as the initializer ``name``; gives it."""
+        return self._place(numpy_helper.from_array(numpy_helper.to_array(tensor), name))
 
     def _place(self, tensor: onnx.TensorProto) -> onnx.TensorProto:
         if tensor_bytes(tensor) < LARGE:
@@ -85,17 +85,17 @@ class Work:
         self.graph.initializer.extend(t for t in places if t.name not in aside)
         fed = len(self.graph.input)
         self.graph.input.extend(helper.make_tensor_value_info(t.name, t.data_type, t.dims) for t in aside.values())
-        result = process(self.model)
-        keep = [value for value in result.graph.input if value.name not in aside]
+        processed = process(self.model)
+        keep = [graph_input for graph_input in processed.graph.input if graph_input.name not in aside]
         assert len(keep) == fed
-        del result.graph.input[:]
-        result.graph.input.extend(keep)
-        found = {t.name: t for t in result.graph.initializer} | aside
-        order = [found[name] for name in before if name in found]
-        order += [t for t in result.graph.initializer if t.name not in set(before)]
-        del result.graph.initializer[:]
-        result.graph.initializer.extend(order)
-        self.model = result
+        del processed.graph.input[:]
+        processed.graph.input.extend(keep)
+        initializers = {t.name: t for t in processed.graph.initializer} | aside
+        order = [initializers[name] for name in before if name in initializers]
+        order += [t for t in processed.graph.initializer if t.name not in set(before)]
+        del processed.graph.initializer[:]
+        processed.graph.initializer.extend(order)
+        self.model = processed
 
     def infer(self, follow: bool = True) -> None:
         """Have onnx say types and shapes of all tensors; ``follow`` sizes through the nodes that compute them.
@@ -113,16 +113,16 @@ class Work:
     def drop_unused(self) -> None:
         """Drop the nodes and constants that no output needs."""
         graph = self.graph
-        needed = {value.name for value in graph.output}
-        kept = []
+        needed = {output.name for output in graph.output}
+        needed_nodes = []
         for node in reversed(graph.node):
             if needed.intersection(node.output):
-                kept.append(node)
+                needed_nodes.append(node)
                 needed.update(node.input)
                 needed.update(captured(node))
         constants = [tensor for tensor in graph.initializer if tensor.name in needed]
         del graph.node[:], graph.initializer[:]
-        graph.node.extend(reversed(kept))
+        graph.node.extend(reversed(needed_nodes))
         graph.initializer.extend(constants)
         self.aside = {name: tensor for name, tensor in self.aside.items() if name in needed}
 
@@ -139,7 +139,7 @@ def captured(node: onnx.NodeProto) -> set[str]:
     names: set[str] = set()
     for attribute in node.attribute:
         for graph in (attribute.g, *attribute.graphs):
-            names.update(value.name for value in graph.output)
+            names.update(output.name for output in graph.output)
             for inner in graph.node:
                 names.update(inner.input)
                 names.update(captured(inner))
