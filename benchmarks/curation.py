@@ -34,7 +34,7 @@ from trt_facefusion.build.tuning.ranges import pinned_ranges, read_by_int8
 from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
 from trt_facefusion.evaluation.accuracy.metrics import ssim
 from trt_facefusion.faces.curation.select import select
-from trt_facefusion.faces.curation.survey import Survey, survey
+from trt_facefusion.faces.curation.survey import Survey, survey_folder
 from trt_facefusion.faces.embedder import DlibEmbedder
 from trt_facefusion.faces.folder import FaceSet, read_faces
 from trt_facefusion.inference.feeder import Feeder, Painter, input_shapes, picture_output, projection_of
@@ -206,7 +206,7 @@ def main(
     view = GraphView(net.prepared.model)
     shape = {"template": net.preset.template, "size": net.preset.image.size, "embedder": net.embedder}
     console.print("reading photos ...")
-    found = survey(folder, **shape)
+    found = survey_folder(folder, **shape)
     eval_faces = read_faces(evaluation, **shape)
     eval_faces = eval_faces.subset(
         np.linspace(0, len(eval_faces) - 1, min(judged, len(eval_faces))).round().astype(int)

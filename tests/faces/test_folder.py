@@ -12,10 +12,10 @@ import PIL.Image
 import pytest
 
 from trt_facefusion.errors import FacesError
-from trt_facefusion.faces.decode import MAX_FILE_BYTES, read_image, reads_heic
+from trt_facefusion.faces.decode import MAX_FILE_BYTES, can_read_heic, read_image
 from trt_facefusion.faces.detector import FaceDetector
 from trt_facefusion.faces.embedder import DlibEmbedder
-from trt_facefusion.faces.folder import FaceSet, folder_digest, image_files, read_faces, require_enough
+from trt_facefusion.faces.folder import FaceSet, digest_folder, list_photos, read_faces, require_enough
 
 
 class MeanColour:
@@ -41,7 +41,7 @@ def read(folder: Path, **options: object) -> FaceSet:
 
 
 def digest(folder: Path, **options: object) -> str:
-    return folder_digest(folder, **{"template": "arcface_128", "size": 64, "embedder": MeanColour(), **options})
+    return digest_folder(folder, **{"template": "arcface_128", "size": 64, "embedder": MeanColour(), **options})
 
 
 @pytest.fixture
@@ -109,7 +109,7 @@ def test_photos_are_known_by_their_content_whatever_they_are_called(crops: Path)
     assert len(faces) == 4 + 6
     reasons = {skip.file: skip.reason for skip in faces.skipped}
     assert set(reasons) == {"phone.bin", "alone.cr2"}, "D.NEF lies beside D.PNG"
-    assert "pip install pillow-heif" in reasons["phone.bin"] or reads_heic()
+    assert "pip install pillow-heif" in reasons["phone.bin"] or can_read_heic()
     assert faces.folder_digest == digest(crops, aligned=True)
 
 
@@ -224,7 +224,7 @@ def test_folders_without_photos_each_have_their_message(tmp_path: Path) -> None:
         ("empty", "is empty"),
         ("texts", "no photo among its 1 files"),
     ):
-        for ask in (read, digest, image_files):
+        for ask in (read, digest, list_photos):
             with pytest.raises(FacesError, match=message) as caught:
                 ask(tmp_path / name)
             assert "jpg" in caught.value.remedy

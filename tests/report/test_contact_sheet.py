@@ -11,8 +11,8 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from trt_facefusion.faces.curation.coverage import coverage
-from trt_facefusion.faces.curation.survey import survey
+from trt_facefusion.faces.curation.coverage import measure_coverage
+from trt_facefusion.faces.curation.survey import survey_folder
 from trt_facefusion.faces.embedder import DlibEmbedder
 from trt_facefusion.report.contact_sheet import Sheet, html, png
 
@@ -22,8 +22,8 @@ def sheet(sample_faces: Path, tmp_path_factory: pytest.TempPathFactory) -> Sheet
     folder = tmp_path_factory.mktemp("sheet")
     for path in sorted(sample_faces.glob("*.jpg"))[:10]:
         (folder / path.name).write_bytes(path.read_bytes())
-    found = survey(folder, embedder=DlibEmbedder())
-    return Sheet("Faces in <b>", "ten faces", found.photos, found.chips, coverage(found))
+    found = survey_folder(folder, embedder=DlibEmbedder())
+    return Sheet("Faces in <b>", "ten faces", found.photos, found.chips, measure_coverage(found))
 
 
 class Links(HTMLParser):

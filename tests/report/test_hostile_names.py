@@ -14,8 +14,8 @@ from markupsafe import escape
 from test_report import _record
 
 from trt_facefusion.build.report_data import RunRecord
-from trt_facefusion.faces.curation.coverage import coverage
-from trt_facefusion.faces.curation.survey import survey
+from trt_facefusion.faces.curation.coverage import measure_coverage
+from trt_facefusion.faces.curation.survey import survey_folder
 from trt_facefusion.faces.embedder import DlibEmbedder
 from trt_facefusion.report.charts import pareto, standalone, strip
 from trt_facefusion.report.contact_sheet import Sheet, html
@@ -44,9 +44,9 @@ def hostile_report() -> str:
 
 
 def hostile_sheet(faces: Path) -> str:
-    found = survey(faces, embedder=DlibEmbedder())
+    found = survey_folder(faces, embedder=DlibEmbedder())
     photos = [replace(photo, file=name) for photo, name in zip(found.photos, cycle(NAMES), strict=False)]
-    return html(Sheet(NAMES[0], NAMES[1], photos, found.chips, coverage(found)))
+    return html(Sheet(NAMES[0], NAMES[1], photos, found.chips, measure_coverage(found)))
 
 
 @pytest.fixture(scope="module", params=["report", "contact sheet"])

@@ -13,7 +13,7 @@ import onnx
 from trt_facefusion.build.effort import AUTO, Cost, Task, affordable, estimates, level_named
 from trt_facefusion.build.settings import LAYERS, BuildSettings, parse_corrections
 from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
-from trt_facefusion.model.graph import GraphView, macs
+from trt_facefusion.model.graph import GraphView, count_macs
 from trt_facefusion.quantization.lowering.equalise import candidates
 from trt_facefusion.quantization.precision import quantisable
 from trt_facefusion.quantization.precision.groups import group_candidates
@@ -115,7 +115,7 @@ def task_of(settings: BuildSettings, view: GraphView, calibration: int, verifica
         calibration_faces=calibration,
         verification_faces=verification,
         groups=len(group_candidates(view, layers)),
-        macs=sum(macs(view).values()),
+        macs=sum(count_macs(view).values()),
         precisions=len(judged - {Precision.FP32}),
         int8=bool(layers) and Precision.INT8 in judged,
         calibrates=settings.table is None,

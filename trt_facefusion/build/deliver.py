@@ -26,8 +26,8 @@ from trt_facefusion.engine.store.identity import ORIGIN
 from trt_facefusion.engine.store.manifest import Fallback, Gate, Inputs, Int8Kernels, Manifest
 from trt_facefusion.engine.store.store import Store
 from trt_facefusion.errors import BuildError, GateError
-from trt_facefusion.model.export import origin_of
-from trt_facefusion.model.messages import is_one_piece, serialised
+from trt_facefusion.model.export import identify_origin
+from trt_facefusion.model.messages import is_one_piece, serialise_model
 from trt_facefusion.quantization.precision import read_rows
 from trt_facefusion.types import Precision, Progress, silent
 
@@ -222,7 +222,7 @@ class _Builder:
         if not self.fresh and not self.failed:
             self.attempts.check_files()
             if is_one_piece(self.context.prepared.model):  # else only smaller types can be built
-                self.context.choice.backend.check(serialised(self.context.prepared.model))
+                self.context.choice.backend.check(serialise_model(self.context.prepared.model))
             self.context.cost  # noqa: B018  # told before what takes long
             self.context.check_source()
 
@@ -266,7 +266,7 @@ class _Builder:
         files = {
             **context.contract.files(),
             f"engine.{context.choice.backend.suffix}": made.engine.data,
-            "typed.onnx": serialised(made.typed),
+            "typed.onnx": serialise_model(made.typed),
             "plan.yaml": plan_text,
             "build.log": "\n".join(made.engine.log_tail).encode(),
             **({} if made.search is None else {SEARCH: (json.dumps(made.search, indent=1) + "\n").encode()}),
@@ -334,7 +334,7 @@ def _manifest(
             evaluation_faces_sha256=held_out.digest,
             calibration_sha256=attempts.ranges.table_sha256 if needs_table else None,
             settings={
-                ORIGIN: origin_of(s.source),
+                ORIGIN: identify_origin(s.source),
                 "preset": repr(s.preset),
                 "batch": str(s.batch),
                 "calibration": _calibration(attempts) if needs_table else {},

@@ -23,13 +23,13 @@ from trt_facefusion.errors import BackendUnavailableError, BadInputError, FacesE
 from trt_facefusion.evaluation.accuracy.agreement import Agreement
 from trt_facefusion.evaluation.accuracy.plausible import Look
 from trt_facefusion.faces.embedder import Embedder
-from trt_facefusion.faces.folder import KINDS, MIN_FACES, FaceSet, folder_digest, read_faces, require_enough
+from trt_facefusion.faces.folder import KINDS, MIN_FACES, FaceSet, digest_folder, read_faces, require_enough
 from trt_facefusion.faces.split import MIN_VERIFICATION, split_by_identity
 from trt_facefusion.inference import feeder as feeding
 from trt_facefusion.inference.described import Fitted, fitted, require_batch
 from trt_facefusion.inference.feeder import Feeder, Painter, input_shapes, projection_of
 from trt_facefusion.inference.original import Original, require_sound, without_noise
-from trt_facefusion.model.graph import GraphView, PreparedModel, input_specs
+from trt_facefusion.model.graph import GraphView, PreparedModel, read_input_specs
 from trt_facefusion.model.graph.batch import require_samples_apart
 from trt_facefusion.model.graph.noise import parse_noise, require_no_noise
 from trt_facefusion.model.presets import Preset
@@ -124,7 +124,7 @@ class Context:
     def _folder_digest(self, folder: Path) -> str:
         s = self.settings
         template, size = s.preset.crops[0]
-        return folder_digest(folder, template=template, size=size, embedder=self.embedder, aligned=s.aligned)
+        return digest_folder(folder, template=template, size=size, embedder=self.embedder, aligned=s.aligned)
 
     @cached_property
     def faces(self) -> tuple[FaceSet, FaceSet]:
@@ -195,7 +195,7 @@ class Context:
         model = s.source.load(input_shapes(s.preset, self.embedder.dim))
         for note in s.source.notes:
             self.note(note)
-        takes = input_specs(model)
+        takes = read_input_specs(model)
         fits = fit_inputs(s.preset, takes, self.embedder.dim)
         shapes = {name: fit.shape for name, fit in fits.items()}
         self._projection = projection_of(s.preset, model)

@@ -22,7 +22,7 @@ from trt_facefusion.evaluation.accuracy.agreement import (
 from trt_facefusion.faces.folder import FaceSet
 from trt_facefusion.inference.original import computes_in_half, first_difference, first_mixing, require_sound
 from trt_facefusion.model.graph import GraphView
-from trt_facefusion.model.graph.segments import activations, with_shapes
+from trt_facefusion.model.graph.segments import list_activations, set_input_shapes
 from trt_facefusion.types import Feeds
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ class Proof:
 
     def _sizes(self, feeds: Feeds) -> dict[str, tuple[int, ...]]:
         shapes = {name: value.shape for name, value in feeds.items()}
-        return activations(GraphView(with_shapes(self.context.prepared.model, shapes)))
+        return list_activations(GraphView(set_input_shapes(self.context.prepared.model, shapes)))
 
     def hold(self, few: bool = False) -> Agreement:
         """The prepared FP32 graph against what was handed in, on all faces that are judged (or a ``few``).

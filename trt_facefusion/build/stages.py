@@ -25,7 +25,7 @@ from trt_facefusion.evaluation.accuracy.gate import MAX_SSIM_DROP, Gate, Verdict
 from trt_facefusion.evaluation.accuracy.judge import Accuracy, judge
 from trt_facefusion.evaluation.accuracy.perceptual import PerceptualDistance
 from trt_facefusion.inference.original import computes_in_half
-from trt_facefusion.model.messages import serialised
+from trt_facefusion.model.messages import serialise_model
 from trt_facefusion.quantization.calibration import Batches, compare
 from trt_facefusion.quantization.calibration.cache import cache_path, load_named
 from trt_facefusion.quantization.calibration.table import CalibrationTable
@@ -119,7 +119,7 @@ class Attempts:
         context = self.context
         weak = self._weak(plan) if context.choice.backend.name == "tensorrt" else None
         return BuildRequest(
-            serialised(typed),
+            serialise_model(typed),
             self.shapes(),
             context.choice.target,
             workspace_bytes=context.settings.workspace_bytes,
@@ -141,7 +141,7 @@ class Attempts:
                 node.name: Precision.FP16 for node in model.graph.node if node.name not in context.view.nodes
             }
         return WeakTyping(
-            model=serialised(model),
+            model=serialise_model(model),
             precisions=precisions,
             table=table,
             batches=self._batches() if context.settings.recalibrate else None,

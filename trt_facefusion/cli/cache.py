@@ -15,9 +15,9 @@ from trt_facefusion.build.tuning.thresholds import affines_of
 from trt_facefusion.cli import console, histograms, options
 from trt_facefusion.cli.calibrate import compared, show_tensors
 from trt_facefusion.errors import BadInputError, CalibrationCacheError
-from trt_facefusion.model.export import OnnxSource, model_digest
-from trt_facefusion.model.graph import GraphView, input_specs, prepare
-from trt_facefusion.model.messages import serialised
+from trt_facefusion.model.export import OnnxSource, digest_model
+from trt_facefusion.model.graph import GraphView, prepare, read_input_specs
+from trt_facefusion.model.messages import serialise_model
 from trt_facefusion.quantization.calibration import (
     Calibration,
     CalibrationTable,
@@ -197,7 +197,7 @@ def convert_command(
         raise BadInputError(f"{output} exists", "name another file with --output, or add --force")
     source = OnnxSource(onnx)
     view = _prepared(source)
-    table = load_named(cache, model_digest=model_digest(view.model))
+    table = load_named(cache, model_digest=digest_model(view.model))
     calibration = beside(cache)
     affines = {} if calibration is None else affines_of(calibration)
     divided = {name: table[name] for name in map(equalised_name, affines) if name in table}
@@ -207,7 +207,7 @@ def convert_command(
     if output.suffix == ".onnx":
         plan = plan_by_rules(view, found.amax, source.name)
         typed = lower(view, plan, {**found.amax, **divided}, affines=affines)
-        write_atomic(output, serialised(typed))
+        write_atomic(output, serialise_model(typed))
     else:
         write_atomic(output, CalibrationTable(found.amax, table.header).dumps().encode("utf-8"))
     _report(output, found, plan, as_json=as_json)
@@ -215,7 +215,7 @@ def convert_command(
 
 def _prepared(source: OnnxSource) -> GraphView:
     shapes: dict[str, tuple[int, ...]] = {}
-    for spec in input_specs(source.model):
+    for spec in read_input_specs(source.model):
         rest = tuple(size for size in spec.shape[1:] if isinstance(size, int))
         if len(rest) != len(spec.shape) - 1:
             raise BadInputError(

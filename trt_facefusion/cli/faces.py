@@ -14,9 +14,9 @@ from rich.text import Text
 
 from trt_facefusion.cli import console
 from trt_facefusion.errors import BadInputError, FacesError
-from trt_facefusion.faces.curation.coverage import Coverage, Finding, Row, coverage
+from trt_facefusion.faces.curation.coverage import CoverageFinding, FaceCoverage, Row, measure_coverage
 from trt_facefusion.faces.curation.facets import AXES
-from trt_facefusion.faces.curation.survey import Photo, Survey, survey
+from trt_facefusion.faces.curation.survey import Photo, Survey, survey_folder
 from trt_facefusion.faces.embedder import DlibEmbedder, Embedder
 from trt_facefusion.faces.folder import KINDS, require_enough
 from trt_facefusion.storage.files import write_atomic
@@ -60,7 +60,7 @@ def audit(
     """
     with console.progress_bar() as (progress, _):
         found = _survey(folder, DlibEmbedder(), aligned, progress)
-    covered = coverage(found)
+    covered = measure_coverage(found)
     title = f"Photos in {folder.resolve().name}"
     files = [] if sheet is None else _write_sheet(sheet, title, _summary(found), found, covered)
     if as_json:
@@ -134,7 +134,7 @@ def _generator(
 ) -> Generator | None:
     from trt_facefusion.build.curate import Generator
     from trt_facefusion.model.export import OnnxSource, ReferenceSource
-    from trt_facefusion.model.graph import input_specs
+    from trt_facefusion.model.graph import read_input_specs
     from trt_facefusion.model.presets import Preset, get_preset, parse_input
     from trt_facefusion.model.presets.fit import suggestions
 
@@ -149,9 +149,10 @@ def _generator(
             )
         return None
     if preset is None and not inputs:
+        hints = suggestions(read_input_specs(OnnxSource(onnx).model))
         raise BadInputError(
             f"nothing says what the inputs of {onnx.name} are",
-            f"name a --preset, or describe each input, perhaps with {suggestions(input_specs(OnnxSource(onnx).model))}",
+            f"name a --preset, or describe each input, perhaps with {hints}",
         )
     described = (
         get_preset(preset).with_picture(picture)
@@ -167,7 +168,7 @@ def _generator(
 
 
 def _survey(folder: Path, embedder: Embedder, aligned: bool, progress: Progress) -> Survey:
-    found = survey(folder, embedder=embedder, aligned=aligned, progress=progress)
+    found = survey_folder(folder, embedder=embedder, aligned=aligned, progress=progress)
     try:
         require_enough(found.faces, 1)
     except FacesError as error:
@@ -181,7 +182,7 @@ def _summary(found: Survey) -> str:
     return f"{len(found)} faces in {photos} photos, about {people} {'person' if people == 1 else 'people'}"
 
 
-def _as_json(folder: Path, found: Survey, covered: Coverage) -> dict[str, Any]:
+def _as_json(folder: Path, found: Survey, covered: FaceCoverage) -> dict[str, Any]:
     copies = found.copy_of
     return {
         "schema": 1,
@@ -201,7 +202,7 @@ def _by_name(found: Survey) -> list[Photo]:
     return sorted(found.photos, key=lambda photo: photo.file)
 
 
-def _write_sheet(target: Path, title: str, subtitle: str, found: Survey, covered: Coverage) -> list[Path]:
+def _write_sheet(target: Path, title: str, subtitle: str, found: Survey, covered: FaceCoverage) -> list[Path]:
     from trt_facefusion.report.contact_sheet import Sheet, html, png
 
     sheet = Sheet(title, subtitle, found.photos, found.chips, covered)
@@ -212,7 +213,7 @@ def _write_sheet(target: Path, title: str, subtitle: str, found: Survey, covered
     return files
 
 
-def _show(found: Survey, covered: Coverage) -> None:
+def _show(found: Survey, covered: FaceCoverage) -> None:
     console.out.print(_summary(found))
     kinds = found.faces.summary()
     if kinds:
@@ -239,7 +240,7 @@ def _show_selection(result: Curated, output: Path) -> None:
     _say_files([output])
 
 
-def _table(columns: dict[str, Coverage]) -> Table:
+def _table(columns: dict[str, FaceCoverage]) -> Table:
     """Shares by axis and bin; one column for each coverage, and what is aimed at."""
     table = Table(header_style="bold")
     table.add_column("")
@@ -269,7 +270,7 @@ def _aim(row: Row) -> str:
     return f">= {least:.0%}" if least > 0 else f"<= {most:.0%}" if most < 1 else ""
 
 
-def _show_findings(heading: str, findings: Sequence[Finding], colour: str) -> None:
+def _show_findings(heading: str, findings: Sequence[CoverageFinding], colour: str) -> None:
     if not findings:
         return
     console.line()

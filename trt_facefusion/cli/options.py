@@ -186,9 +186,9 @@ def preset_of(source: ModelSource, name: str | None, inputs: list[str], picture:
         return get_preset("reference")
     takes, example = "", INPUT_SYNTAX
     if isinstance(source, OnnxSource):
-        from trt_facefusion.model.graph import input_specs
+        from trt_facefusion.model.graph import read_input_specs
 
-        specs = input_specs(source.model)
+        specs = read_input_specs(source.model)
         takes, example = f". The model takes {'; '.join(map(str, specs))}", suggestions(specs)
     raise BadInputError(
         f"nothing says what the inputs of {source.name} are{takes}",

@@ -21,9 +21,9 @@ import numpy as np
 import PIL.Image
 
 from trt_facefusion.errors import FacesError
-from trt_facefusion.faces.kinds import HEAD_BYTES, READ, how_to_read, kind_of
-from trt_facefusion.faces.metadata import bare
-from trt_facefusion.faces.orientation import upright
+from trt_facefusion.faces.kinds import HEAD_BYTES, READ, detect_kind, explain_unread
+from trt_facefusion.faces.metadata import strip_metadata
+from trt_facefusion.faces.orientation import turn_upright
 from trt_facefusion.types import Image
 
 MAX_PIXELS = 128_000_000
@@ -119,18 +119,18 @@ def decode_image(encoded: bytes, name: str = "image") -> Image:
     """
     if not encoded:
         raise UnreadableImageError(name, "the file is empty", _CONVERT)
-    kind = kind_of(encoded[:HEAD_BYTES])
-    if kind is not None and kind not in READ and not (kind == "HEIC" and reads_heic()):
-        raise UnreadableImageError(name, how_to_read(kind), _CONVERT)
-    stripped = bare(encoded, kind)
+    kind = detect_kind(encoded[:HEAD_BYTES])
+    if kind is not None and kind not in READ and not (kind == "HEIC" and can_read_heic()):
+        raise UnreadableImageError(name, explain_unread(kind), _CONVERT)
+    stripped = strip_metadata(encoded, kind)
     _check_size(name, *(stripped.size or (0, 0)))
     if stripped.excess is not None:
         raise UnreadableImageError(name, stripped.excess, _CONVERT)
     try:
         if stripped.endless:
-            image = _without_end(stripped.encoded, name)
+            image = _decode_endless(stripped.encoded, name)
         else:
-            image = _pixels(stripped.encoded, name, ("HEIF",) if kind == "HEIC" else FORMATS)
+            image = _decode_pixels(stripped.encoded, name, ("HEIF",) if kind == "HEIC" else FORMATS)
     except UnreadableImageError:
         raise
     except PIL.UnidentifiedImageError as error:
@@ -141,21 +141,21 @@ def decode_image(encoded: bytes, name: str = "image") -> Image:
         ) from error
     except Exception as error:  # Pillow's decoders raise almost any type on a damaged file
         raise UnreadableImageError(name, f"damaged or truncated ({error})", _CONVERT) from error
-    return upright(image, stripped.orientation)
+    return turn_upright(image, stripped.orientation)
 
 
-def _pixels(encoded: bytes, name: str, formats: tuple[str, ...] = FORMATS) -> Image:
+def _decode_pixels(encoded: bytes, name: str, formats: tuple[str, ...] = FORMATS) -> Image:
     with _open(encoded, formats) as picture:
         _check_size(name, *picture.size)
         picture.load()
         return _to_rgb8(picture)
 
 
-def _without_end(jpeg: bytes, name: str) -> Image:
+def _decode_endless(jpeg: bytes, name: str) -> Image:
     """A JPEG that lost its end marker: whole, if no bytes that could follow would change a pixel."""
-    image = _pixels(jpeg + b"\xff\xd9", name)
+    image = _decode_pixels(jpeg + b"\xff\xd9", name)
     for guess in (b"\x55", b"\xaa"):
-        if not np.array_equal(image, _pixels(jpeg + guess * 512 + b"\xff\xd9", name)):
+        if not np.array_equal(image, _decode_pixels(jpeg + guess * 512 + b"\xff\xd9", name)):
             raise ValueError("the file ends before the picture does")
     return image
 
@@ -170,7 +170,7 @@ def _check_size(name: str, width: int, height: int) -> None:
 
 
 @cache
-def reads_heic() -> bool:
+def can_read_heic() -> bool:
     """Whether pillow-heif is installed; Pillow itself reads no HEIC."""
     if importlib.util.find_spec("pillow_heif") is None:
         return False

@@ -12,7 +12,7 @@ import struct
 import zlib
 from typing import NamedTuple
 
-from trt_facefusion.faces.orientation import from_exif, from_ifd_entry, from_xmp
+from trt_facefusion.faces.orientation import read_exif_orientation, read_ifd_orientation, read_xmp_orientation
 
 MAX_SCANNED_PIXELS = 2_000_000_000
 """Scans times pixels of a JPEG. Encoders write 1 to 20 scans, each of which goes over the whole picture: thousands hold
@@ -27,7 +27,7 @@ _DEFLATE_BEST = 1032
 _PIXELS_PER_BYTE = 512
 
 
-class Bare(NamedTuple):
+class StrippedImage(NamedTuple):
     """A picture without its metadata.
 
     ``orientation`` is 1 to 8 as EXIF numbers them. ``excess`` says why it must not be decoded, or is None. ``size`` is
@@ -41,15 +41,16 @@ class Bare(NamedTuple):
     endless: bool = False
 
 
-def bare(encoded: bytes, kind: str | None) -> Bare:
-    """``encoded``, a picture of ``kind`` (`kinds.kind_of`), without its metadata; never raises on what is broken."""
-    strip = {"JPEG": _jpeg, "PNG": _png, "WebP": _webp, "TIFF": _tiff, "BMP": _bmp}.get(kind or "")
+def strip_metadata(encoded: bytes, kind: str | None) -> StrippedImage:
+    """``encoded``, a picture of ``kind`` (`detect_kind`), without its metadata; never raises on what is broken."""
+    strips = {"JPEG": _strip_jpeg, "PNG": _strip_png, "WebP": _read_webp, "TIFF": _strip_tiff, "BMP": _read_bmp}
+    strip = strips.get(kind or "")
     if strip is None:
-        return Bare(encoded)
+        return StrippedImage(encoded)
     try:
         return strip(encoded)
     except (struct.error, IndexError, OverflowError):  # the last: places beyond what an index can be
-        return Bare(encoded)
+        return StrippedImage(encoded)
 
 
 # Any marker that may follow entropy-coded data: not a stuffed FF, a restart or a fill byte.
@@ -57,7 +58,7 @@ _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _JFIF = b"\xff\xe0\x00\x10JFIF\x00\x01\x01\x00\x00\x01\x00\x01\x00\x00"
 
 
-def _jpeg(encoded: bytes) -> Bare:
+def _strip_jpeg(encoded: bytes) -> StrippedImage:
     segments, exif, xmp = [encoded[:2]], b"", b""
     scans, parts, size, frame, at = 0, 0, (0, 0), 0, 2
     endless = False
@@ -76,14 +77,14 @@ def _jpeg(encoded: bytes) -> Bare:
         if not scans and (0xE0 <= marker <= 0xEF or marker == 0xFE):
             exif = exif or (body if body.startswith(b"Exif\0") and marker == 0xE1 else b"")
             xmp = xmp or (body if body.startswith(b"http://ns.adobe.com/xap/1.0/") else b"")
-            segments.append(_colour_segment(encoded[start:at], marker, body))
+            segments.append(_keep_colour_segment(encoded[start:at], marker, body))
         else:
             segments.append(encoded[start:at])
         scans += marker == 0xDA
         if 0xC0 <= marker <= 0xCF and marker not in {0xC4, 0xC8, 0xCC} and len(body) >= 5:
             size, frame = (int.from_bytes(body[3:5], "big"), int.from_bytes(body[1:3], "big")), marker
         if parts > _MAX_PARTS:
-            return Bare(b"", excess=f"more than {_MAX_PARTS:,} segments")
+            return StrippedImage(b"", excess=f"more than {_MAX_PARTS:,} segments")
     else:
         segments.append(encoded[at:].rstrip(b"\xff"))
         endless = scans > 0 and frame in {0xC0, 0xC1}
@@ -92,22 +93,24 @@ def _jpeg(encoded: bytes) -> Bare:
     if scans * max(pixels, _LEAST_PIXELS) > MAX_SCANNED_PIXELS and scans > 1:
         excess = f"{scans:,} scans of {size[0]}x{size[1]} pixels would take too long: save it again as an ordinary JPEG"
     elif pixels > len(encoded) * _PIXELS_PER_BYTE and frame < 0xC8:
-        excess = _too_short(len(encoded), *size)
-    return Bare(b"".join(segments), from_exif(exif) or from_xmp(xmp) or 1, excess, size, endless)
+        excess = _explain_too_short(len(encoded), *size)
+    return StrippedImage(
+        b"".join(segments), read_exif_orientation(exif) or read_xmp_orientation(xmp) or 1, excess, size, endless
+    )
 
 
-def _colour_segment(segment: bytes, marker: int, body: bytes) -> bytes:
+def _keep_colour_segment(segment: bytes, marker: int, body: bytes) -> bytes:
     """The application segments that say which colours the components are; nothing of any other."""
     if marker == 0xE0 and body.startswith(b"JFIF\0") and len(body) >= 14:
         return _JFIF
     return segment if marker == 0xEE and body.startswith(b"Adobe") and len(body) >= 12 else b""
 
 
-def _too_short(count: int, width: int, height: int) -> str:
+def _explain_too_short(count: int, width: int, height: int) -> str:
     return f"damaged or truncated: {count:,} bytes cannot hold {width}x{height} pixels"
 
 
-def _png(encoded: bytes) -> Bare:
+def _strip_png(encoded: bytes) -> StrippedImage:
     header: dict[bytes, bytes] = {}
     pixels: list[bytes] = []
     texts: list[tuple[bytes, bytes]] = []
@@ -119,7 +122,9 @@ def _png(encoded: bytes) -> Bare:
             break
         if name == b"IDAT":
             pixels.append(body)
-        elif name in {b"IHDR", b"PLTE"} or (name == b"tRNS" and encoded[end - 4 : end] == _checksum(name, body)):
+        elif name in {b"IHDR", b"PLTE"} or (
+            name == b"tRNS" and encoded[end - 4 : end] == _compute_checksum(name, body)
+        ):
             header.setdefault(name, encoded[at:end])
         elif name == b"eXIf":
             exif = exif or body
@@ -127,26 +132,28 @@ def _png(encoded: bytes) -> Bare:
             texts.append((name, body))
         at = end
         if parts > _MAX_PARTS:
-            return Bare(b"", excess=f"more than {_MAX_PARTS:,} chunks")
+            return StrippedImage(b"", excess=f"more than {_MAX_PARTS:,} chunks")
     packed = b"".join(pixels)
     width, height, depth, colours = struct.unpack_from(">IIBB", header.get(b"IHDR", b""), 8)
     chunks = [encoded[:8], *(header[name] for name in (b"IHDR", b"PLTE", b"tRNS") if name in header)]
     if pixels:
-        chunks.append(struct.pack(">I", len(packed)) + b"IDAT" + packed + _checksum(b"IDAT", packed))
-    chunks.append(b"\0\0\0\0IEND" + _checksum(b"IEND", b""))
+        chunks.append(struct.pack(">I", len(packed)) + b"IDAT" + packed + _compute_checksum(b"IDAT", packed))
+    chunks.append(b"\0\0\0\0IEND" + _compute_checksum(b"IEND", b""))
     row = (width * depth * {2: 3, 4: 2, 6: 4}.get(colours, 1) + 7) // 8 + 1
-    excess = _too_short(len(packed), width, height) if row * height > (len(packed) + 64) * _DEFLATE_BEST else None
-    turned = from_exif(exif)
+    excess = (
+        _explain_too_short(len(packed), width, height) if row * height > (len(packed) + 64) * _DEFLATE_BEST else None
+    )
+    turned = read_exif_orientation(exif)
     for name, body in texts:
-        turned = turned or _from_text(name, body)
-    return Bare(b"".join(chunks), turned or 1, excess, (width, height))
+        turned = turned or _read_text_orientation(name, body)
+    return StrippedImage(b"".join(chunks), turned or 1, excess, (width, height))
 
 
-def _checksum(name: bytes, body: bytes) -> bytes:
+def _compute_checksum(name: bytes, body: bytes) -> bytes:
     return struct.pack(">I", zlib.crc32(name + body))
 
 
-def _from_text(name: bytes, body: bytes) -> int | None:
+def _read_text_orientation(name: bytes, body: bytes) -> int | None:
     """The orientation in a text chunk: XMP, or EXIF as ImageMagick writes it, in hexadecimal."""
     key, _, text = body.partition(b"\0")
     if key not in {b"XML:com.adobe.xmp", b"Raw profile type exif", b"Raw profile type APP1"}:
@@ -159,13 +166,13 @@ def _from_text(name: bytes, body: bytes) -> int | None:
         if packed:
             text = zlib.decompressobj().decompress(text, _MAX_TEXT)
         if key.startswith(b"XML"):
-            return from_xmp(text)
-        return from_exif(bytes.fromhex(b"".join(text.split(b"\n")[3:]).decode("ascii")))
+            return read_xmp_orientation(text)
+        return read_exif_orientation(bytes.fromhex(b"".join(text.split(b"\n")[3:]).decode("ascii")))
     except (zlib.error, ValueError):
         return None
 
 
-def _webp(encoded: bytes) -> Bare:
+def _read_webp(encoded: bytes) -> StrippedImage:
     chunks: dict[bytes, bytes] = {}
     at, parts = 12, 0
     while at + 8 <= len(encoded) and parts < _MAX_PARTS:
@@ -182,8 +189,8 @@ def _webp(encoded: bytes) -> Bare:
     elif b"VP8 " in chunks:
         width, height = struct.unpack_from("<HH", chunks[b"VP8 "], 6)
         size = width & 0x3FFF, height & 0x3FFF
-    turned = from_exif(chunks.get(b"EXIF", b"")) or from_xmp(chunks.get(b"XMP ", b""))
-    return Bare(encoded, turned or 1, None, size)
+    turned = read_exif_orientation(chunks.get(b"EXIF", b"")) or read_xmp_orientation(chunks.get(b"XMP ", b""))
+    return StrippedImage(encoded, turned or 1, None, size)
 
 
 # The tags of a TIFF that its pixels depend on; all others, and further pages, are left out.
@@ -193,7 +200,7 @@ _PIXEL_TAGS = frozenset(
 )
 
 
-def _tiff(encoded: bytes) -> Bare:
+def _strip_tiff(encoded: bytes) -> StrippedImage:
     order, big = "<" if encoded[:2] == b"II" else ">", 43 in encoded[2:4]
     entry, count, word = (20, "Q", 8) if big else (12, "H", 4)
     offset = int(struct.unpack_from(order + ("Q" if big else "I"), encoded, 8 if big else 4)[0])
@@ -208,22 +215,22 @@ def _tiff(encoded: bytes) -> Bare:
         if tag in _PIXEL_TAGS:
             pixel_entries.append(line)
         elif tag == 0x112:
-            turned = from_ifd_entry(line, order)
+            turned = read_ifd_orientation(line, order)
         elif tag == 700:
             length, place = struct.unpack_from(order + ("QQ" if big else "II"), line, 4)
             xmp = encoded[place : place + min(length, _MAX_TEXT)]
     directory = struct.pack(order + count, len(pixel_entries)) + b"".join(pixel_entries) + bytes(word)
     if not pixel_entries or offset + len(directory) > len(encoded) + word:
-        return Bare(encoded)
+        return StrippedImage(encoded)
     rebuilt = encoded[:offset] + directory + encoded[offset + len(directory) :]
-    return Bare(rebuilt, turned or from_xmp(xmp) or 1)
+    return StrippedImage(rebuilt, turned or read_xmp_orientation(xmp) or 1)
 
 
-def _bmp(encoded: bytes) -> Bare:
+def _read_bmp(encoded: bytes) -> StrippedImage:
     if encoded[14:18] == b"\x0c\0\0\0":
-        return Bare(encoded)
+        return StrippedImage(encoded)
     width, height, _, _, packing = struct.unpack_from("<iiHHI", encoded, 18)
     excess = None
     if packing in {1, 2} and abs(width * height) > 4_000_000:  # run lengths are unpacked one by one
         excess = "a packed BMP of more than 4 megapixels would take too long: save it as JPEG or PNG"
-    return Bare(encoded, 1, excess, (abs(width), abs(height)))
+    return StrippedImage(encoded, 1, excess, (abs(width), abs(height)))

@@ -8,8 +8,8 @@ import onnx
 
 from trt_facefusion.errors import BadInputError
 from trt_facefusion.faces.align import TEMPLATES
-from trt_facefusion.model.graph import PreparedModel, input_specs, prepare
-from trt_facefusion.model.graph.border import known_outputs
+from trt_facefusion.model.graph import PreparedModel, prepare, read_input_specs
+from trt_facefusion.model.graph.border import infer_output_specs
 from trt_facefusion.model.presets import EmbeddingInput, ImageInput, Preset
 from trt_facefusion.model.presets.fit import batch_of, fit_inputs
 from trt_facefusion.model.presets.output import kept_outputs, picture_of
@@ -37,10 +37,10 @@ def fitted(model: onnx.ModelProto, preset: Preset, embedding: int) -> Fitted:
         BadInputError: an input is not what its description says, or nothing says which output is the picture.
         ModelError: as `prepare`, or no output is a picture.
     """
-    takes = input_specs(model)
+    takes = read_input_specs(model)
     shapes = described_shapes(model, preset, embedding)
     batch = batch_of(preset, takes, fit_inputs(preset, takes, embedding))
-    known = known_outputs(model, shapes, batch) if len(model.graph.output) > 1 else None
+    known = infer_output_specs(model, shapes, batch) if len(model.graph.output) > 1 else None
     wanted = None
     if known is not None:
         wanted = kept_outputs(picture_of(preset.output, known, known=preset.known), known)
@@ -60,7 +60,7 @@ def described_shapes(model: onnx.ModelProto, preset: Preset, embedding: int) -> 
         BadInputError: an input is not what its description says.
     """
     require_templates(preset)
-    return {name: fit.shape for name, fit in fit_inputs(preset, input_specs(model), embedding).items()}
+    return {name: fit.shape for name, fit in fit_inputs(preset, read_input_specs(model), embedding).items()}
 
 
 def require_templates(preset: Preset) -> None:

@@ -16,7 +16,7 @@ from trt_facefusion.engine.runtime.base import Infers
 from trt_facefusion.errors import ModelError
 from trt_facefusion.faces.embedder import Embedder
 from trt_facefusion.faces.folder import FaceSet
-from trt_facefusion.faces.pairing import cross_pairs
+from trt_facefusion.faces.pairing import pair_across_people
 from trt_facefusion.model.presets import EmbeddingInput, FileInput, ImageInput, Preset, ValueInput
 from trt_facefusion.model.presets.fit import Fit, fit_inputs
 from trt_facefusion.model.presets.inputs import SOURCE, TARGET
@@ -51,7 +51,7 @@ class Feeder:
         if not self.preset.swaps:
             return np.arange(len(self.faces))
         comparable = self.embedder.comparable(self.faces.embeddings)
-        return cross_pairs(comparable, PAIRING_SEED, other_person=self.embedder.other_person)
+        return pair_across_people(comparable, PAIRING_SEED, other_person=self.embedder.other_person)
 
     @cached_property
     def fits(self) -> Mapping[str, Fit]:

@@ -19,9 +19,9 @@ from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
 from trt_facefusion.errors import BadInputError, ModelError
 from trt_facefusion.model.export import ModelSource, load_model
 from trt_facefusion.model.graph import GraphView
-from trt_facefusion.model.graph.noise import FIXABLE, Noise, fix_noise, random_nodes, seeded
-from trt_facefusion.model.graph.segments import activations, with_shapes
-from trt_facefusion.model.messages import LARGE, without_weights
+from trt_facefusion.model.graph.noise import FIXABLE, Noise, draw_noise, find_random_nodes, fix_noise
+from trt_facefusion.model.graph.segments import list_activations, set_input_shapes
+from trt_facefusion.model.messages import LARGE, strip_weights
 from trt_facefusion.types import Array, Feeds, TensorSpec
 
 _BUDGET_BYTES = 256 << 20
@@ -50,7 +50,7 @@ class Original:
         """The same without large weights in memory, where they can be read again: those of a file."""
         if not isinstance(self.source.original(), Path):
             return self
-        return replace(self, loaded=without_weights(self.loaded, LARGE), lean=True)
+        return replace(self, loaded=strip_weights(self.loaded, LARGE), lean=True)
 
     def whole(self) -> onnx.ModelProto:
         """The loaded model with its weights."""
@@ -119,7 +119,7 @@ def without_noise(
         BadInputError: it has no noise that could be fixed.
         ModelError: as `fix_noise`.
     """
-    nodes = [node for node in random_nodes(loaded) if node.op_type in FIXABLE]
+    nodes = [node for node in find_random_nodes(loaded) if node.op_type in FIXABLE]
     if not nodes:
         raise BadInputError("--noise is given, but the network has no random normal or uniform node", "leave it out")
     if noise.seed is not None:
@@ -127,7 +127,7 @@ def without_noise(
         plain = Original(source, loaded)
         with plain.opened(optimise=False, tapped=[node.output[0] for node in own]) as runner:
             feeds = {s.name: np.zeros(_one(s, shapes), s.dtype) for s in runner.inputs}
-            noise = seeded(own, runner.infer(feeds), noise.seed)
+            noise = draw_noise(own, runner.infer(feeds), noise.seed)
     noise = replace(noise, nodes=tuple(node.name or node.output[0] for node in nodes))
     return Original(source, fix_noise(loaded, noise), noise)
 
@@ -204,7 +204,7 @@ def first_difference(original: Original, prepared: onnx.ModelProto, feeds: Feeds
     None where no common tensor differs: then the difference enters between the last of them and the output.
     """
     shapes = {name: value.shape for name, value in feeds.items()}
-    sizes = activations(GraphView(with_shapes(prepared, shapes)))
+    sizes = list_activations(GraphView(set_input_shapes(prepared, shapes)))
     nodes = {name: node for node in original.loaded.graph.node for name in node.output if name in sizes}
     for group in _groups(list(nodes), sizes):
         with original.opened(optimise=False, tapped=group) as runner:

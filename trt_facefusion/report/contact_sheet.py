@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from trt_facefusion.faces.crops import Crops
-from trt_facefusion.faces.curation.coverage import Coverage, Finding, Row
-from trt_facefusion.faces.curation.facets import AXES, facets
+from trt_facefusion.faces.curation.coverage import CoverageFinding, FaceCoverage, Row
+from trt_facefusion.faces.curation.facets import AXES, assign_bins
 from trt_facefusion.faces.curation.survey import Photo
 from trt_facefusion.report.images import data_uri
 from trt_facefusion.report.pages import templates
@@ -44,13 +44,13 @@ class Sheet:
     subtitle: str
     photos: Sequence[Photo]
     chips: NDArray[np.uint8] | Crops
-    coverage: Coverage
+    coverage: FaceCoverage
 
     def cells(self) -> dict[tuple[str, str], list[int]]:
         """Photos by light and pose, each cell from dark to light skin; photos of unknown pose are in none."""
         found: dict[tuple[str, str], list[int]] = {(row, column): [] for row in ROWS for column in COLUMNS}
         for index, photo in enumerate(self.photos):
-            place = facets(photo)
+            place = assign_bins(photo)
             if "pose" in place:
                 pose = place["pose"]
                 side = "right" if photo.pose is not None and photo.pose.yaw > 0 else "left"
@@ -102,7 +102,7 @@ def _groups(sheet: Sheet, shown: set[int]) -> list[dict[str, Any]]:
     poses = {**AXES["pose"].bins, "": "faces of unknown pose"}
     members: dict[str, list[int]] = {key: [] for key in poses}
     for index in sorted(shown, key=lambda index: sheet.photos[index].exposure.lightness):
-        members[facets(sheet.photos[index]).get("pose", "")].append(index)
+        members[assign_bins(sheet.photos[index]).get("pose", "")].append(index)
     return [{"title": poses[key], "members": found} for key, found in members.items() if found]
 
 
@@ -157,7 +157,7 @@ def _cell(
         canvas.paste(thumb, (x + 4 + column * _THUMB_PX, y + 26 + row * _THUMB_PX))
 
 
-def _findings(draw: ImageDraw.ImageDraw, y: int, findings: Sequence[Finding]) -> None:
+def _findings(draw: ImageDraw.ImageDraw, y: int, findings: Sequence[CoverageFinding]) -> None:
     heading = "What is missing" if findings else "Every target is met"
     draw.text((_EDGE, y), heading, _INK, _font(18))
     for line, finding in enumerate(findings[:_LINES]):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import sets
 
-from trt_facefusion.faces.curation.copies import people
+from trt_facefusion.faces.curation.copies import group_people
 from trt_facefusion.faces.curation.survey import Survey
 
 
@@ -38,7 +38,7 @@ def test_people_are_counted_by_distance_to_their_mean_face() -> None:
     rng = np.random.default_rng(0)
     centres = 3 * np.eye(4, 16)
     faces = np.repeat(centres, [5, 1, 3, 2], 0) + rng.normal(0, 0.03, (11, 16))
-    found = people(faces.astype(np.float32), 0.6)
+    found = group_people(faces.astype(np.float32), 0.6)
     assert np.unique(found, return_counts=True)[1].tolist() == [5, 1, 3, 2]
 
 

@@ -23,7 +23,7 @@ from trt_facefusion.evaluation.accuracy.perceptual import PerceptualDistance
 from trt_facefusion.faces.embedder import Embedder
 from trt_facefusion.inference.feeder import Painter
 from trt_facefusion.model.messages import hash_model
-from trt_facefusion.model.sessions import open_made, session_options
+from trt_facefusion.model.sessions import make_session_options, open_from_builder
 from trt_facefusion.quantization.lowering.switch import SWITCHES
 from trt_facefusion.quantization.precision.search import Choice, Figures
 from trt_facefusion.types import Array, Progress, silent
@@ -154,10 +154,10 @@ class Meter:
     def _open(self) -> None:
         """Load the model and make the reference pictures, once."""
         if self._session is None:
-            options = session_options(max((os.cpu_count() or 1) // _workers(), 1), spin=False)
+            options = make_session_options(max((os.cpu_count() or 1) // _workers(), 1), spin=False)
             options.add_session_config_entry("session.disable_quant_qdq", "1")
             try:
-                self._session = open_made(self._taken, options)
+                self._session = open_from_builder(self._taken, options)
             except TrtFaceFusionError:
                 raise
             except Exception as error:  # the same

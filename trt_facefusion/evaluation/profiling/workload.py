@@ -12,7 +12,7 @@ import numpy as np
 from trt_facefusion.errors import BadInputError, FacesError
 from trt_facefusion.evaluation.profiling.inputs import sample_feeds
 from trt_facefusion.evaluation.profiling.measure import Ring
-from trt_facefusion.faces.folder import image_files, read_faces
+from trt_facefusion.faces.folder import list_photos, read_faces
 from trt_facefusion.inference.embedders import open_embedder
 from trt_facefusion.inference.feeder import Feeder
 from trt_facefusion.inference.open import Subject
@@ -84,7 +84,7 @@ def feeder_for(found: Subject, inputs: Inputs, photos: int, note: Callable[[str]
         )
     preset = found.contract.preset
     embedder = open_embedder(preset, inputs.embedder)
-    files = image_files(inputs.faces)
+    files = list_photos(inputs.faces)
     with scratch_folder() as folder:
         for number, index in enumerate(spread(len(files), photos)):
             _link(files[index], folder / f"{number:05}{files[index].suffix}")

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from trt_facefusion.faces.curation.facets import AXES, facets
+from trt_facefusion.faces.curation.facets import AXES, assign_bins
 from trt_facefusion.faces.curation.survey import Photo, Survey
 from trt_facefusion.faces.folder import ADVISED_FACES, KINDS
 
@@ -74,7 +74,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Finding:
+class CoverageFinding:
     """Something that is wrong with the set: ``kind`` for programs, ``text`` and ``advice`` for people."""
 
     kind: str
@@ -87,12 +87,12 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Coverage:
+class FaceCoverage:
     """The table of a set, what is wrong with the set as a whole, and its gaps, the emptiest first."""
 
     rows: tuple[Row, ...]
-    problems: tuple[Finding, ...]
-    gaps: tuple[Finding, ...]
+    problems: tuple[CoverageFinding, ...]
+    gaps: tuple[CoverageFinding, ...]
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -111,17 +111,17 @@ class Coverage:
         return {"table": table, "problems": problems, "gaps": gaps}
 
 
-def coverage(survey: Survey, advised: int = ADVISED_FACES) -> Coverage:
+def measure_coverage(survey: Survey, advised: int = ADVISED_FACES) -> FaceCoverage:
     """The coverage of ``survey``; fewer than ``advised`` different photos are said to be few."""
-    rows = table(survey.photos)
+    rows = tabulate_bins(survey.photos)
     missed = [row for row in rows if row.gap]
     missed.sort(key=lambda row: ("none", "few", "many").index(row.gap or ""))
-    return Coverage(rows, problems(survey, advised), tuple(_gap(row) for row in missed))
+    return FaceCoverage(rows, find_problems(survey, advised), tuple(_describe_gap(row) for row in missed))
 
 
-def table(photos: Sequence[Photo]) -> tuple[Row, ...]:
+def tabulate_bins(photos: Sequence[Photo]) -> tuple[Row, ...]:
     """A row for each bin of each axis; shares are of the photos that say something about the axis."""
-    photo_bins = [facets(photo) for photo in photos]
+    photo_bins = [assign_bins(photo) for photo in photos]
     rows = []
     for name, axis in AXES.items():
         counts = Counter(bins[name] for bins in photo_bins if name in bins)
@@ -132,30 +132,30 @@ def table(photos: Sequence[Photo]) -> tuple[Row, ...]:
     return tuple(rows)
 
 
-def _gap(row: Row) -> Finding:
+def _describe_gap(row: Row) -> CoverageFinding:
     kind = f"{row.axis}/{row.bin}"
     if row.gap == "none":
-        return Finding(kind, f"no {row.words}", row.target.advice)
+        return CoverageFinding(kind, f"no {row.words}", row.target.advice)
     limit = f"aim for {row.target.least:.0%}" if row.gap == "few" else f"at most {row.target.most:.0%} is better"
-    return Finding(kind, f"{_share(row.share)} {row.words}, {limit}", row.target.advice)
+    return CoverageFinding(kind, f"{_format_share(row.share)} {row.words}, {limit}", row.target.advice)
 
 
-def _share(share: float) -> str:
+def _format_share(share: float) -> str:
     return f"{share:.1%}" if share < 0.0995 else f"{share:.0%}"
 
 
-def problems(survey: Survey, advised: int) -> tuple[Finding, ...]:
+def find_problems(survey: Survey, advised: int) -> tuple[CoverageFinding, ...]:
     """What is wrong with the set as a whole."""
-    findings = [*_unusable(survey), *_repeats(survey), *_one_sided(survey)]
+    findings = [*_find_unusable(survey), *_find_repeats(survey), *_find_one_sided(survey)]
     different = len(survey.best_copies())
     if different < advised:
         photos = "photo" if different == 1 else "photos"
         text = f"only {different} different usable {photos}, {advised} give safer INT8 ranges"
-        findings.append(Finding("few", text, f"add about {advised - different} photos that fill the gaps"))
+        findings.append(CoverageFinding("few", text, f"add about {advised - different} photos that fill the gaps"))
     return tuple(findings)
 
 
-def _unusable(survey: Survey) -> list[Finding]:
+def _find_unusable(survey: Survey) -> list[CoverageFinding]:
     total = len(survey) + len(survey.skipped)
     counts = Counter(skip.kind for skip in survey.skipped if skip.kind != "duplicate")
     advice = {
@@ -164,7 +164,7 @@ def _unusable(survey: Survey) -> list[Finding]:
         "unreadable": "save them again as JPEG or PNG, or take them out",
     }
     return [
-        Finding(
+        CoverageFinding(
             kind,
             f"{count / total:.0%} of the photos ({count} of {total}) are {KINDS[kind]}",
             advice.get(kind, "take them out"),
@@ -174,7 +174,7 @@ def _unusable(survey: Survey) -> list[Finding]:
     ]
 
 
-def _repeats(survey: Survey) -> list[Finding]:
+def _find_repeats(survey: Survey) -> list[CoverageFinding]:
     """Near copies, and one person in most photos."""
     findings = []
     total = len(survey)
@@ -185,16 +185,16 @@ def _repeats(survey: Survey) -> list[Finding]:
         text = f"{extra / (total + same_files):.0%} of the faces are near copies of others"
         text += f"; {total + same_files} photos show only {different} different picture{'s' * (different > 1)}"
         advice = "keep one of each, and add photos of other people, places and light; frames of one video count as one"
-        findings.append(Finding("copies", text, advice))
+        findings.append(CoverageFinding("copies", text, advice))
     share = survey.largest_person / max(total, 1)
     if total > 1 and share > 0.3:
         text = "all photos" if share == 1 else f"{share:.0%} of the photos"
         advice = "add other people; with one person there is nobody to swap with and nobody to verify on"
-        findings.append(Finding("one_person", f"{text} seem to show one person", advice))
+        findings.append(CoverageFinding("one_person", f"{text} seem to show one person", advice))
     return findings
 
 
-def _one_sided(survey: Survey) -> list[Finding]:
+def _find_one_sided(survey: Survey) -> list[CoverageFinding]:
     """Nearly all photos in the same difficult light, or soft."""
     findings = []
     words = {
@@ -202,12 +202,12 @@ def _one_sided(survey: Survey) -> list[Finding]:
         ("light", "bright"): "in harsh bright light",
         ("focus", "soft"): "blurred",
     }
-    for row in table(survey.photos):
+    for row in tabulate_bins(survey.photos):
         if (row.axis, row.bin) in words and row.share >= 0.8:
             who = "all faces" if row.share == 1 else f"{row.share:.0%} of the faces"
             text = f"{who} are {words[row.axis, row.bin]}"
             advice = "add photos in other light; ranges from these clip everything else"
             if row.axis == "focus":
                 advice = "use sharper photos; detail drives the activations' extremes"
-            findings.append(Finding(f"all_{row.bin}", text, advice))
+            findings.append(CoverageFinding(f"all_{row.bin}", text, advice))
     return findings

@@ -13,7 +13,7 @@ import onnx
 from onnx import TensorProto
 
 from trt_facefusion.errors import ModelError
-from trt_facefusion.model.messages import element_bits, tensor_bytes
+from trt_facefusion.model.messages import count_element_bits, count_tensor_bytes
 
 MOST_NODES = 50_000
 """Nodes of a graph, those in branches, loops and functions included; large generators have some thousands."""
@@ -41,13 +41,13 @@ def check_structure(model: onnx.ModelProto, path: Path) -> None:
             f"{path} has {count} nodes; at most {MOST_NODES} are read",
             "a generator has some thousands: export it without unrolled loops",
         )
-    _require_text(_names(model), path)
+    _require_text(_iterate_names(model), path)
     _check_border(model.graph, path)
-    for tensor in tensors(model):
+    for tensor in iterate_tensors(model):
         _check_tensor(tensor, path)
 
 
-def _names(model: onnx.ModelProto) -> Iterator[str]:
+def _iterate_names(model: onnx.ModelProto) -> Iterator[str]:
     """Every name that decides something. Those that are not UTF-8 come as bytes."""
     yield from (o.domain for o in model.opset_import)
     for function in model.functions:
@@ -57,10 +57,10 @@ def _names(model: onnx.ModelProto) -> Iterator[str]:
         for value_info in (*graph.input, *graph.output):
             yield value_info.name
             yield from (d.dim_param for d in value_info.type.tensor_type.shape.dim)
-    for node in nodes(model):
+    for node in iterate_nodes(model):
         yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
         yield from (text for a in node.attribute for text in (a.name, a.ref_attr_name))
-    for tensor in tensors(model):
+    for tensor in iterate_tensors(model):
         yield tensor.name
         yield from (text for entry in tensor.external_data for text in (entry.key, entry.value))
 
@@ -100,7 +100,7 @@ def _check_input(value_info: onnx.ValueInfoProto, is_constant: bool, path: Path)
             "export the model so that its inputs are tensors",
         )
     element = value_info.type.tensor_type.elem_type
-    if not (element_bits(element) or element == TensorProto.STRING):
+    if not (count_element_bits(element) or element == TensorProto.STRING):
         raise ModelError(
             f"{path}: the input {name!r} has the type number {element}, which is not known",
             "export the model again",
@@ -113,25 +113,25 @@ def _check_input(value_info: onnx.ValueInfoProto, is_constant: bool, path: Path)
 
 
 def _check_tensor(tensor: TensorProto, path: Path) -> None:
-    bits, dims = element_bits(tensor.data_type), list(tensor.dims)
+    bits, dims = count_element_bits(tensor.data_type), list(tensor.dims)
     problem = ""
     if not bits and tensor.data_type != TensorProto.STRING:
         problem = f"has the type number {tensor.data_type}, which is not known"
     elif min(dims, default=0) < 0 or len(dims) > MOST_RANK or math.prod(size or 1 for size in dims) > MOST_ELEMENTS:
         problem = f"has the impossible shape {dims}"
     elif tensor.data_location != TensorProto.EXTERNAL:
-        problem = _wrong_content(tensor, bits)
+        problem = _find_wrong_content(tensor, bits)
     if problem:
         raise ModelError(f"{path}: the constant {tensor.name!r} {problem}", "export or download the model again")
 
 
-def _wrong_content(tensor: TensorProto, bits: int) -> str:
+def _find_wrong_content(tensor: TensorProto, bits: int) -> str:
     elements = math.prod(tensor.dims)
     if tensor.HasField("raw_data"):
         if tensor.data_type == TensorProto.STRING:
             return "holds text as raw bytes"
         held = len(tensor.raw_data)
-        needed = tensor_bytes(tensor)
+        needed = count_tensor_bytes(tensor)
         return "" if held == needed else f"holds {held} bytes, its shape {list(tensor.dims)} asks for {needed}"
     values = len(getattr(tensor, _HELD.get(tensor.data_type, "int32_data")))
     if tensor.data_type in {TensorProto.COMPLEX64, TensorProto.COMPLEX128}:
@@ -154,7 +154,7 @@ def _nested(found: Iterable[onnx.NodeProto]) -> Iterator[onnx.GraphProto]:
                 yield from graphs(inner)
 
 
-def nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
+def iterate_nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
     """Every node, those of nested graphs and of functions included."""
     for graph in graphs(model.graph):
         yield from graph.node
@@ -164,14 +164,14 @@ def nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
             yield from graph.node
 
 
-def tensors(model: onnx.ModelProto) -> Iterator[TensorProto]:
+def iterate_tensors(model: onnx.ModelProto) -> Iterator[TensorProto]:
     """Every constant: initializers, sparse ones, and what nodes hold as attributes."""
     inner = [graph for function in model.functions for graph in _nested(function.node)]
     for graph in (*graphs(model.graph), *inner):
         yield from graph.initializer
         for sparse in graph.sparse_initializer:
             yield from (sparse.values, sparse.indices)
-    for node in nodes(model):
+    for node in iterate_nodes(model):
         for attribute in node.attribute:
             yield from ([attribute.t] if attribute.HasField("t") else [])
             yield from attribute.tensors

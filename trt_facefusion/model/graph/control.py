@@ -15,7 +15,7 @@ MOST_UNROLLED = 5000
 """Nodes that a loop may become."""
 
 
-def decide(work: Work) -> bool:
+def resolve_control_flow(work: Work) -> bool:
     """Replace each If whose condition is constant by its branch, and each Loop of a known count by its passes.
 
     Gives whether there was one. Raises ModelError for a loop that would become too many nodes.
@@ -26,9 +26,9 @@ def decide(work: Work) -> bool:
     for node in work.graph.node:
         replacement = None
         if not node.domain and node.op_type == "If":
-            replacement = _branch(work, node, constants)
+            replacement = _take_branch(work, node, constants)
         elif not node.domain and node.op_type == "Loop":
-            replacement = _passes(work, node, constants)
+            replacement = _unroll_loop(work, node, constants)
         changed |= replacement is not None
         remaining += [node] if replacement is None else replacement
     if changed:
@@ -52,28 +52,32 @@ def refuse_control_flow(graph: onnx.GraphProto) -> None:
         )
 
 
-def _scalar(name: str, constants: Mapping[str, onnx.TensorProto]) -> int | None:
+def _read_scalar(name: str, constants: Mapping[str, onnx.TensorProto]) -> int | None:
     tensor = constants.get(name)
     if tensor is None or int(np.prod(tensor.dims)) != 1 or tensor.data_type == onnx.TensorProto.STRING:
         return None
     return int(numpy_helper.to_array(tensor).reshape(()))
 
 
-def _branch(work: Work, node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]) -> list[onnx.NodeProto] | None:
-    condition = _scalar(node.input[0], constants)
+def _take_branch(
+    work: Work, node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]
+) -> list[onnx.NodeProto] | None:
+    condition = _read_scalar(node.input[0], constants)
     if condition is None:
         return None
     branch = "then_branch" if condition else "else_branch"
     body = next((a.g for a in node.attribute if a.name == branch), None)
     if body is None or len(body.output) != len(node.output):
         return None
-    return _inlined(work, body, f"{node.output[0]}/", {}, list(node.output))
+    return _inline(work, body, f"{node.output[0]}/", {}, list(node.output))
 
 
-def _passes(work: Work, node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]) -> list[onnx.NodeProto] | None:
+def _unroll_loop(
+    work: Work, node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]
+) -> list[onnx.NodeProto] | None:
     body = next((a.g for a in node.attribute if a.name == "body"), None)
-    count = _scalar(node.input[0], constants)
-    if body is None or count is None or not _goes_on(node, body, constants):
+    count = _read_scalar(node.input[0], constants)
+    if body is None or count is None or not _is_counted_loop(node, body, constants):
         return None
     carried = list(node.input[2:])
     gathered = len(body.output) - 1 - len(carried)
@@ -94,19 +98,19 @@ def _passes(work: Work, node: onnx.NodeProto, constants: Mapping[str, onnx.Tenso
         arguments = [f"{prefix}/{step}", f"{prefix}/true", *carried]
         names = dict(zip((body_input.name for body_input in body.input), arguments, strict=True))
         results = [f"{prefix}/{step}/out{i}" for i in range(len(body.output))]
-        nodes += _inlined(work, body, f"{prefix}/{step}/", names, results)
+        nodes += _inline(work, body, f"{prefix}/{step}/", names, results)
         carried = results[1 : 1 + len(carried)]
         for parts, part in zip(collected, results[1 + len(carried) :], strict=True):
             parts.append(part)
     nodes += [helper.make_node("Identity", [a], [b]) for a, b in zip(carried, node.output, strict=False) if b]
     for parts, output in zip(collected, node.output[len(carried) :], strict=False):
-        nodes += _stacked(work, parts, output)
+        nodes += _stack(work, parts, output)
     return nodes
 
 
-def _goes_on(node: onnx.NodeProto, body: onnx.GraphProto, constants: Mapping[str, onnx.TensorProto]) -> bool:
+def _is_counted_loop(node: onnx.NodeProto, body: onnx.GraphProto, constants: Mapping[str, onnx.TensorProto]) -> bool:
     """Whether only the count ends the loop."""
-    if len(node.input) > 1 and node.input[1] and _scalar(node.input[1], constants) != 1:
+    if len(node.input) > 1 and node.input[1] and _read_scalar(node.input[1], constants) != 1:
         return False
     own = {t.name: t for t in body.initializer}
     producer = {o: n for n in body.node for o in n.output}
@@ -116,10 +120,10 @@ def _goes_on(node: onnx.NodeProto, body: onnx.GraphProto, constants: Mapping[str
     if name in producer and producer[name].op_type == "Constant":
         attribute = producer[name].attribute[0]
         own[name] = attribute.t if attribute.name == "value" else numpy_helper.from_array(np.array(attribute.i), name)
-    return name == body.input[1].name or _scalar(name, {**constants, **own}) == 1
+    return name == body.input[1].name or _read_scalar(name, {**constants, **own}) == 1
 
 
-def _stacked(work: Work, parts: list[str], output: str) -> list[onnx.NodeProto]:
+def _stack(work: Work, parts: list[str], output: str) -> list[onnx.NodeProto]:
     nodes = []
     for name in parts:
         if work.opset < 13:
@@ -131,7 +135,7 @@ def _stacked(work: Work, parts: list[str], output: str) -> list[onnx.NodeProto]:
     return [*nodes, helper.make_node("Concat", [f"{name}/row" for name in parts], [output], axis=0)]
 
 
-def _inlined(
+def _inline(
     work: Work, body: onnx.GraphProto, prefix: str, input_names: Mapping[str, str], outputs: list[str]
 ) -> list[onnx.NodeProto]:
     """The nodes of ``body`` for the outer graph; ``input_names`` names its inputs there, ``outputs`` its results."""
@@ -158,25 +162,25 @@ def _inlined(
         node = onnx.NodeProto()
         node.CopyFrom(inner)
         node.name = prefix + inner.name if inner.name else ""
-        _rename(node, names)
+        _rename_tensors(node, names)
         nodes.append(node)
     return nodes + extra
 
 
-def _rename(node: onnx.NodeProto, names: Mapping[str, str]) -> None:
+def _rename_tensors(node: onnx.NodeProto, names: Mapping[str, str]) -> None:
     """Rename what a node reads and makes, and what the graphs inside it read from outside."""
-    node.input[:] = _renamed(node.input, names)
-    node.output[:] = _renamed(node.output, names)
+    node.input[:] = _map_names(node.input, names)
+    node.output[:] = _map_names(node.output, names)
     for attribute in node.attribute:
         for graph in ([attribute.g] if attribute.HasField("g") else []) + list(attribute.graphs):
             own = {graph_input.name for graph_input in graph.input} | {t.name for t in graph.initializer}
             own |= {o for n in graph.node for o in n.output}
             outer = {a: b for a, b in names.items() if a not in own}
             for inner in graph.node:
-                _rename(inner, outer)
+                _rename_tensors(inner, outer)
             for output in graph.output:
                 output.name = outer.get(output.name, output.name)
 
 
-def _renamed(tensors: Iterable[str], names: Mapping[str, str]) -> list[str]:
+def _map_names(tensors: Iterable[str], names: Mapping[str, str]) -> list[str]:
     return [names.get(name, name) if name else name for name in tensors]

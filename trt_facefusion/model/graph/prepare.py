@@ -15,10 +15,10 @@ from trt_facefusion.model.graph.attention import expand_attention
 from trt_facefusion.model.graph.border import (
     BATCH_AXIS,
     fix_inputs,
-    input_specs,
     keep_fed_inputs,
     keep_outputs,
-    output_specs,
+    read_input_specs,
+    read_output_specs,
 )
 from trt_facefusion.model.graph.control import refuse_control_flow
 from trt_facefusion.model.graph.functions import inline_functions
@@ -101,7 +101,7 @@ def prepare(
         work.infer()
         prepared = work.whole()
     require_shapes(prepared.graph)
-    return PreparedModel(prepared, input_specs(prepared), output_specs(prepared), unbatched)
+    return PreparedModel(prepared, read_input_specs(prepared), read_output_specs(prepared), unbatched)
 
 
 def _satisfy_checker(model: onnx.ModelProto) -> None:

@@ -152,7 +152,7 @@ def open_session(
 
     try:
         # Threads that spin while they wait take the cores from the counting: 1.33 instead of 1.1 times a plain pass.
-        options = sessions.session_options(threads, spin=False)
+        options = sessions.make_session_options(threads, spin=False)
         # What takes values out runs right behind what makes them. In the usual order it runs last, and every activation
         # is held until then: of a network for 512 px, gigabytes.
         options.execution_order = ort.ExecutionOrder.PRIORITY_BASED

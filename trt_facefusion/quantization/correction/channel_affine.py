@@ -24,7 +24,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper
 
-from trt_facefusion.model.graph import attribute
+from trt_facefusion.model.graph import read_attribute
 from trt_facefusion.types import Array
 
 SUFFIX = "__equalised"
@@ -95,7 +95,7 @@ def integers(node: onnx.NodeProto, name: str) -> tuple[int, ...]:
 
 def may_shift(node: onnx.NodeProto) -> bool:
     """Whether the padding of a convolution is known and can be done before it."""
-    return attribute(node, "auto_pad", b"NOTSET") in (b"NOTSET", b"VALID", "NOTSET", "VALID")
+    return read_attribute(node, "auto_pad", b"NOTSET") in (b"NOTSET", b"VALID", "NOTSET", "VALID")
 
 
 def affine_nodes(

@@ -7,7 +7,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-from trt_facefusion.model.graph import attribute
+from trt_facefusion.model.graph import read_attribute
 from trt_facefusion.types import Array
 
 INT8_MAX = 127
@@ -18,7 +18,7 @@ _SMALLEST_FP16_SCALE = 2.0**-20
 
 def output_axis(node: onnx.NodeProto) -> int:
     """The weight's axis that counts output channels."""
-    if node.op_type == "Conv" or (node.op_type == "Gemm" and attribute(node, "transB", 0)):
+    if node.op_type == "Conv" or (node.op_type == "Gemm" and read_attribute(node, "transB", 0)):
         return 0
     return 1
 

@@ -21,7 +21,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from trt_facefusion.model.graph import GraphView, attribute
+from trt_facefusion.model.graph import GraphView, read_attribute
 from trt_facefusion.quantization.correction.channel_affine import (
     Affine,
     folded_bias,
@@ -105,11 +105,11 @@ def layer_of(view: GraphView, name: str, affine: Affine | None, amax: float, ele
     written = view.bias(node)
     bias = None if written is None else view.constant(written)
     if node.op_type == "Conv":
-        if attribute(node, "group", 1) != 1 or weight.ndim != 4 or not may_shift(node):
+        if read_attribute(node, "group", 1) != 1 or weight.ndim != 4 or not may_shift(node):
             return None
         matrix = weight if affine is None else folded_weight(weight, affine)
     elif node.op_type == "Gemm" and _is_plain(node):
-        matrix = weight if attribute(node, "transB", 0) else weight.T
+        matrix = weight if read_attribute(node, "transB", 0) else weight.T
     else:
         return None
     if bias is not None and bias.size != len(matrix):
@@ -123,7 +123,7 @@ def layer_of(view: GraphView, name: str, affine: Affine | None, amax: float, ele
 
 def _is_plain(node: onnx.NodeProto) -> bool:
     defaults = (("alpha", 1.0), ("beta", 1.0), ("transA", 0))
-    return all(attribute(node, name, value) == value for name, value in defaults)
+    return all(read_attribute(node, name, value) == value for name, value in defaults)
 
 
 class Moments:

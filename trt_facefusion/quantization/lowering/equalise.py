@@ -19,7 +19,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from trt_facefusion.model.graph import GraphView, attribute
+from trt_facefusion.model.graph import GraphView, read_attribute
 from trt_facefusion.quantization.calibration.channels import ChannelRanges
 from trt_facefusion.quantization.calibration.taps import Scaled
 from trt_facefusion.quantization.correction.channel_affine import (
@@ -60,7 +60,7 @@ def candidates(view: GraphView) -> dict[str, list[str]]:
         if node.op_type not in {"Conv", "Gemm", "MatMul"} or not quantisable(view, node.name):
             continue
         tensor = node.input[0]
-        if node.op_type == "Conv" and attribute(node, "group", 1) == 1 and len(view.shape(tensor) or ()) == 4:
+        if node.op_type == "Conv" and read_attribute(node, "group", 1) == 1 and len(view.shape(tensor) or ()) == 4:
             found.setdefault(tensor, []).append(node.input[1])
         else:
             barred.add(tensor)

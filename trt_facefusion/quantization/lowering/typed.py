@@ -25,7 +25,7 @@ from trt_facefusion.errors import CalibrationCacheError, ModelError
 from trt_facefusion.model.graph import GraphView, takes_half
 from trt_facefusion.model.graph.sizes import ONLY_THE_SHAPE
 from trt_facefusion.model.graph.view import FLOATS
-from trt_facefusion.model.messages import checkable
+from trt_facefusion.model.messages import declare_weights
 from trt_facefusion.quantization.correction.channel_affine import (
     Affines,
     affine_nodes,
@@ -276,7 +276,7 @@ def rewritten(rewriter: Rewriter) -> onnx.ModelProto:
     model = helper.make_model(graph, opset_imports=source.opset_import, ir_version=max(source.ir_version, 9))
     model.producer_name = "trt-facefusion"
     try:
-        onnx.checker.check_model(checkable(model), full_check=True)
+        onnx.checker.check_model(declare_weights(model), full_check=True)
     except Exception as error:
         raise ModelError(
             f"the plan cannot be lowered to typed ONNX: {str(error).strip().splitlines()[0]}",
