@@ -383,8 +383,8 @@ def pictures_of(net: ReferenceGenerator, x: Tensor, source: Tensor) -> np.ndarra
 
 def nearer_to_source(swapped: np.ndarray, photos: np.ndarray, embedder: Embedder) -> dict[str, float]:
     """Distances of swapped faces to the photos of source and target, and how often the source is the nearer one."""
-    own = embedder.comparable(embed_crops(photos, "arcface_128", embedder))
-    got = embedder.comparable(embed_crops(swapped, "arcface_128", embedder))
+    own = embedder.make_comparable(embed_crops(photos, "arcface_128", embedder))
+    got = embedder.make_comparable(embed_crops(swapped, "arcface_128", embedder))
     source = np.roll(own, -PAIR_SHIFT, 0)
     to_source, to_target = (np.linalg.norm(got - other, axis=1) for other in (source, own))
     return {

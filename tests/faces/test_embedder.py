@@ -100,7 +100,7 @@ def test_one_person_is_near_and_others_are_far(shared_faces: Path, shared_models
     photos = [read_image(path) for path in sorted((shared_faces / "eval").glob("*.jpg"))[:6]]
     photos += [np.ascontiguousarray(photo[:, ::-1]) for photo in photos]  # a mirror image is another photo of a person
     chips = [align_crop(p, detector.detect(p)[0].landmarks, embedder.template, embedder.size) for p in photos]
-    vectors = embedder.comparable(embedder.embed(np.stack(chips)))
+    vectors = embedder.make_comparable(embedder.embed(np.stack(chips)))
     distance = np.linalg.norm(vectors[:6, None] - vectors[None, 6:], axis=2)
     assert distance.diagonal().max() < embedder.same_person
     assert np.median(distance[~np.eye(6, dtype=bool)]) > embedder.other_person

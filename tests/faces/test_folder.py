@@ -32,7 +32,7 @@ class MeanColour:
     def embed(self, chips: np.ndarray) -> np.ndarray:
         return chips.mean(axis=(1, 2)).astype(np.float32)
 
-    def comparable(self, embeddings: np.ndarray) -> np.ndarray:
+    def make_comparable(self, embeddings: np.ndarray) -> np.ndarray:
         return embeddings
 
 
@@ -90,7 +90,7 @@ def test_every_photo_left_out_has_its_reason(crops: Path) -> None:
         "smaller.jpg": "duplicate",
         "wide.png": "not_square",
     }
-    assert faces.summary() == {"unreadable": 3, "too_large": 1, "tiny_face": 1, "duplicate": 2, "not_square": 1}
+    assert faces.count_skipped() == {"unreadable": 3, "too_large": 1, "tiny_face": 1, "duplicate": 2, "not_square": 1}
     assert "b.png" in next(skip.reason for skip in faces.skipped if skip.file == "copy.png")
     assert faces.folder_digest == digest(crops, aligned=True)
 
@@ -176,7 +176,7 @@ def test_of_copies_in_several_sizes_the_largest_is_taken(
             whole.resize((side, side)).save(tmp_path / f"{photo}{name}")
     faces = read(tmp_path)
     assert set(faces.files) == {f"1{names[1]}", f"2{names[1]}"}
-    assert faces.summary() == {"duplicate": 4}
+    assert faces.count_skipped() == {"duplicate": 4}
     assert len(faces.crops) == len(faces.embeddings) == len(faces.digests) == 2
     replaced = any("which is larger" in skip.reason for skip in faces.skipped)
     assert replaced == (names[0] < names[1])
@@ -209,7 +209,7 @@ def test_a_subset_has_its_own_digest_and_keeps_the_record(crops: Path) -> None:
     part = faces.subset([2, 0])
     assert part.files == ("b.png", "D.PNG")
     assert np.array_equal(part.crops[0], faces.crops[2])
-    assert part.summary() == {"unreadable": 1}
+    assert part.count_skipped() == {"unreadable": 1}
     assert len({faces.digest, part.digest, faces.subset([0, 2]).digest}) == 3
     assert faces.subset(range(4)).digest == faces.digest
 
@@ -257,7 +257,7 @@ def test_photos_that_hold_no_face_leave_an_empty_set(tmp_path: Path) -> None:
     faces = read(tmp_path)
     assert faces.crops.shape == (0, 64, 64, 3)
     assert faces.embeddings.shape == (0, 3)
-    assert faces.summary() == {"no_face": 1}
+    assert faces.count_skipped() == {"no_face": 1}
 
 
 def test_hard_photos_are_kept_or_skipped_as_a_person_would(shared_faces: Path) -> None:
@@ -267,7 +267,7 @@ def test_hard_photos_are_kept_or_skipped_as_a_person_would(shared_faces: Path) -
     assert {file.split("_")[0] for file, kind in skipped.items() if kind == "unreadable"} == {"broken"}
     assert all(file.startswith(("noface", "bright", "blurred")) for file, kind in skipped.items() if kind == "no_face")
     assert len(faces) + len(skipped) == 58
-    assert "duplicate" not in faces.summary(), "all hard photos are different pictures"
+    assert "duplicate" not in faces.count_skipped(), "all hard photos are different pictures"
 
 
 def test_other_copies_of_a_photo_are_found_and_other_people_are_not(shared_faces: Path, tmp_path: Path) -> None:
@@ -279,7 +279,7 @@ def test_other_copies_of_a_photo_are_found_and_other_people_are_not(shared_faces
         cv2.imwrite(str(tmp_path / f"{index}_c.png"), cv2.convertScaleAbs(photo, alpha=1.15, beta=5))
     faces = read(tmp_path)
     assert faces.files == tuple(f"{index}_a.jpg" for index in range(8))
-    assert faces.summary() == {"duplicate": 16}
+    assert faces.count_skipped() == {"duplicate": 16}
 
 
 def test_crops_read_as_aligned_keep_their_identity(shared_faces: Path, tmp_path: Path) -> None:

@@ -143,12 +143,12 @@ class Context:
                     f"{len(shared)} photos of {s.eval} are also in {s.calib}: the verdict is softer than it looks"
                 )
         elif not s.hold_out:
-            return calib.thinned(s.max_calib), calib.subset([])
+            return calib.thin(s.max_calib), calib.subset([])
         else:
-            comparable = self.embedder.comparable(calib.embeddings)
+            comparable = self.embedder.make_comparable(calib.embeddings)
             first, second = split_by_identity(comparable, same_person=self.embedder.same_person)
             calib, held_out = calib.subset(first), calib.subset(second)
-        calib, held_out = calib.thinned(s.max_calib), held_out.thinned(s.max_eval)
+        calib, held_out = calib.thin(s.max_calib), held_out.thin(s.max_eval)
         if len(held_out) < MIN_VERIFICATION:
             self.warn(f"judged on {len(held_out)} faces only: {MIN_VERIFICATION} are the least that says something")
         return calib, held_out
@@ -175,7 +175,7 @@ class Context:
             self.note(f"skipped {skip.file}: {skip.reason}")
         more = len(faces.skipped) - _SHOWN_SKIPS
         if more > 0:
-            kinds = ", ".join(f"{count} {KINDS[kind]}" for kind, count in faces.summary().items())
+            kinds = ", ".join(f"{count} {KINDS[kind]}" for kind, count in faces.count_skipped().items())
             total = len(faces) + len(faces.skipped)
             self.note(f"and {more} more; skipped {len(faces.skipped)} of {total} photos in {folder}: {kinds}")
         if faces.note:

@@ -95,7 +95,7 @@ def record_of(
         "target": choice.target,
         "reason": choice.reason,
         "faces": {"calibration": len(calib), "verification": len(held_out)},
-        "skipped": {KINDS[kind]: count for kind, count in calib.summary().items()},
+        "skipped": {KINDS[kind]: count for kind, count in calib.count_skipped().items()},
         "engines": engines,
         "tensors": tensor_facts(ranges, list(dict.fromkeys(int8)), context.view) if int8 else [],
         "limits": {p.value: _limits(context, p) for p in Precision},

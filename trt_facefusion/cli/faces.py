@@ -215,7 +215,7 @@ def _write_sheet(target: Path, title: str, subtitle: str, found: Survey, covered
 
 def _show(found: Survey, covered: FaceCoverage) -> None:
     console.out.print(_summary(found))
-    kinds = found.faces.summary()
+    kinds = found.faces.count_skipped()
     if kinds:
         told = ", ".join(f"{count} {KINDS[kind]}" for kind, count in kinds.items())
         console.out.print(f"skipped: {told}")

@@ -28,7 +28,7 @@ Embeddings = NDArray[np.float32]
 class Embedder(Protocol):
     """A network that tells people apart.
 
-    ``template`` and ``size`` say how its chips are aligned. Two faces whose `comparable` vectors are nearer than
+    ``template`` and ``size`` say how its chips are aligned. Two faces whose `make_comparable` vectors are nearer than
     ``same_person`` (L2) are taken for one person, farther than ``other_person`` surely for two.
     """
 
@@ -49,7 +49,7 @@ class Embedder(Protocol):
     def embed(self, chips: NDArray[np.uint8]) -> Embeddings:
         """Raw embeddings [N,dim] float32 of ``chips`` [N,size,size,3] uint8 RGB."""
 
-    def comparable(self, embeddings: Embeddings) -> Embeddings:
+    def make_comparable(self, embeddings: Embeddings) -> Embeddings:
         """The vectors [N,dim] whose L2 distances ``same_person`` and ``other_person`` speak of."""
 
 
@@ -129,7 +129,7 @@ class DlibEmbedder(_OnnxEmbedder):
         """Length of an embedding."""
         return 128
 
-    def comparable(self, embeddings: Embeddings) -> Embeddings:
+    def make_comparable(self, embeddings: Embeddings) -> Embeddings:
         """The raw vectors: dlib was trained on plain L2 distances."""
         return embeddings
 
@@ -161,7 +161,7 @@ class ArcFaceEmbedder(_OnnxEmbedder):
         """Length of an embedding."""
         return self._dim
 
-    def comparable(self, embeddings: Embeddings) -> Embeddings:
+    def make_comparable(self, embeddings: Embeddings) -> Embeddings:
         """Unit vectors: ArcFace compares angles."""
         return normalise_embeddings(embeddings)
 

@@ -96,15 +96,15 @@ class FaceSet:
             digests=tuple(self.digests[i] for i in positions),
         )
 
-    def thinned(self, limit: int) -> FaceSet:
+    def thin(self, limit: int) -> FaceSet:
         """At most ``limit`` faces (0: all), evenly spread over the set."""
         return self if limit <= 0 or len(self) <= limit else self.subset(spread(len(self), limit))
 
-    def crops_for(self, template: str, size: int) -> Crops:
+    def cut_crops(self, template: str, size: int) -> Crops:
         """The same faces in the same order, cut with another ``template`` [N,size,size,3] uint8 RGB."""
         return self.crops.cut_for(template, size)
 
-    def summary(self) -> dict[str, int]:
+    def count_skipped(self) -> dict[str, int]:
         """How many photos were skipped, by kind; kinds that did not occur are left out."""
         counts = Counter(skip.kind for skip in self.skipped)
         return {kind: counts[kind] for kind in KINDS if counts[kind]}
@@ -166,7 +166,7 @@ def read_faces(
     ]
     return FaceSet(
         crops=reader.crops,
-        embeddings=reader.embeddings(),
+        embeddings=reader.collect_embeddings(),
         files=tuple(reader.files),
         digests=tuple(reader.digests),
         template=template,
@@ -213,7 +213,7 @@ def require_enough(faces: FaceSet, minimum: int = MIN_FACES, advised: int = ADVI
         FacesError: fewer than ``minimum`` faces; says why photos were skipped and how many to add.
     """
     count = len(faces)
-    skipped = ", ".join(f"{number} {KINDS[kind]}" for kind, number in faces.summary().items())
+    skipped = ", ".join(f"{number} {KINDS[kind]}" for kind, number in faces.count_skipped().items())
     why = f" ({len(faces.skipped)} skipped: {skipped})" if skipped else ""
     photos = "photo" if minimum - count == 1 else "photos"
     if count < minimum:

@@ -17,7 +17,7 @@ def pair_across_people(embeddings: NDArray[np.float32], seed: int, other_person:
     serves more than once.
 
     Args:
-        embeddings: [N,D], in the space that ``other_person`` speaks of (`Embedder.comparable`).
+        embeddings: [N,D], in the space that ``other_person`` speaks of (`Embedder.make_comparable`).
         seed: the same seed gives the same pairs.
         other_person: L2 distance over which two faces surely show two people.
 

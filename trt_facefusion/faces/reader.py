@@ -91,7 +91,7 @@ class CropSpec:
             [_VERSION, self.template, str(self.size), self.embedder.digest, str(self.min_face_px), found_by]
         )
 
-    def origin(self, path: Path, digest: str, face: Face | None) -> Origin:
+    def make_origin(self, path: Path, digest: str, face: Face | None) -> Origin:
         """What the crop of the photo at ``path`` is cut from."""
         return Origin(path, digest, None if face is None else face.landmarks, self.template)
 
@@ -161,10 +161,10 @@ class Reader:
             raise SkipError("unreadable", error.reason) from error
         cut = self.spec.cut(image)
         if not self.keep_copies:
-            self._settle_copies(name, image, cut)
+            self._resolve_copies(name, image, cut)
         else:
             self._stands_for.append(len(self.files))
-        origin = self.spec.origin(path, digest, cut.face)
+        origin = self.spec.make_origin(path, digest, cut.face)
         if self.inspect is not None:
             self.inspect(InspectedFace(name, image, cut.crop, cut.face, cut.faces_found, origin))
         self.crops.add(origin, cut.crop)
@@ -175,7 +175,7 @@ class Reader:
         if len(self._chips) == _EMBED_EVERY:
             self._embed()
 
-    def _settle_copies(self, name: str, image: Image, cut: _CutFace) -> None:
+    def _resolve_copies(self, name: str, image: Image, cut: _CutFace) -> None:
         """Raise `SkipError` for a copy of a picture that is there already, unless this one is clearly larger."""
         number, twin = len(self.files), self.twins.find(image, cut.crop)
         if twin is not None:
@@ -200,7 +200,7 @@ class Reader:
         """The numbers of the faces that no larger copy replaced, in the order of the photos."""
         return [number for number, representative in enumerate(self._stands_for) if number == representative]
 
-    def embeddings(self) -> NDArray[np.float32]:
+    def collect_embeddings(self) -> NDArray[np.float32]:
         """Of all faces by number [N,dim]."""
         self._embed()
         return np.concatenate([np.zeros((0, self.spec.embedder.dim), np.float32), *self._embeddings])

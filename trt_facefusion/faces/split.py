@@ -52,7 +52,7 @@ def split_by_identity(
     """Indices to calibrate on and to verify on, both sorted, such that nobody is on both sides.
 
     Args:
-        embeddings: [N,D], in the space that ``same_person`` speaks of (`Embedder.comparable`).
+        embeddings: [N,D], in the space that ``same_person`` speaks of (`Embedder.make_comparable`).
         holdout: share of the faces to verify on; at least 8 faces where that leaves as many to calibrate on.
         same_person: L2 distance under which two faces count as one person.
         seed: decides who is held out.

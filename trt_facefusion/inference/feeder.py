@@ -50,7 +50,7 @@ class Feeder:
         """For each face the number of the face that lends its identity, embedding and images alike."""
         if not self.preset.swaps:
             return np.arange(len(self.faces))
-        comparable = self.embedder.comparable(self.faces.embeddings)
+        comparable = self.embedder.make_comparable(self.faces.embeddings)
         return pair_across_people(comparable, PAIRING_SEED, other_person=self.embedder.other_person)
 
     @cached_property
@@ -68,7 +68,7 @@ class Feeder:
     def _crops(self) -> Mapping[tuple[str, int], Any]:
         """The faces as each image wants them, by template and side."""
         own, *others = self.preset.crops
-        return {own: self.faces.crops, **{crop: self.faces.crops_for(*crop) for crop in others}}
+        return {own: self.faces.crops, **{crop: self.faces.cut_crops(*crop) for crop in others}}
 
     @cached_property
     def _values(self) -> Mapping[str, Array]:

@@ -97,7 +97,7 @@ def facts(curated: Curated) -> dict[str, Any]:
         "faces": len(curated.survey),
         "chosen": [curated.survey.photos[chosen.index].file for chosen in curated.selection.picks],
         "dropped": len(curated.selection.dropped),
-        "skipped": curated.survey.faces.summary(),
+        "skipped": curated.survey.faces.count_skipped(),
         "not_needed": left,
         "generator": curated.generator,
         "coverage": {when: found.as_dict() for when, found in curated.coverage.items()},

@@ -270,7 +270,7 @@ class _Run:
             self.note(f"skipped {len(faces.skipped)} of {len(faces) + len(faces.skipped)} photos in {folder}")
         if faces.note:
             self.note(f"{folder}: {faces.note}")
-        return faces.thinned(self.settings.max_faces)
+        return faces.thin(self.settings.max_faces)
 
     def _feeder(self, faces: FaceSet, fixed: bool) -> Feeder:
         fixed_batch = self.batch.size if fixed else None
@@ -360,7 +360,7 @@ class _Run:
         return None
 
     def _layers(self, faces: FaceSet) -> Layers:
-        chosen = faces.thinned(self.settings.layer_faces)
+        chosen = faces.thin(self.settings.layer_faces)
         whole = len(chosen) - len(chosen) % self.batch.size  # repeats would count double
         chosen = chosen.subset(range(whole)) if whole else chosen
         if self.a.subject.needs_gpu or self.b.subject.needs_gpu:

@@ -158,9 +158,9 @@ class _GreedySelection:
         nearest = np.linalg.norm(self.points - self.points[first], axis=1)
         self._take(first, nearest)
         while len(picks) < self.count:
-            lacks = np.array([self._lack(bins) for bins in self.bins])
+            lacks = np.array([self._measure_lack(bins) for bins in self.bins])
             index = int(np.argmax(np.where(nearest < 0, -1.0, nearest * (1 + lacks))))
-            picks.append((index, self._reason(index), float(nearest[index])))
+            picks.append((index, self._explain_pick(index), float(nearest[index])))
             nearest = _shrink_distances(nearest, np.linalg.norm(self.points - self.points[index], axis=1))
             self._take(index, nearest)
         return picks
@@ -169,12 +169,12 @@ class _GreedySelection:
         self.have.update(self.bins[index])
         nearest[index] = -1.0
 
-    def _lack(self, bins: Sequence[tuple[str, str]]) -> float:
+    def _measure_lack(self, bins: Sequence[tuple[str, str]]) -> float:
         """The sum of the unfilled shares of the bins' needs."""
         needs = ((self.need[axis_bin], self.have[axis_bin]) for axis_bin in bins if self.need.get(axis_bin))
         return sum(max(0.0, 1 - have / need) for need, have in needs)
 
-    def _reason(self, index: int) -> str:
+    def _explain_pick(self, index: int) -> str:
         lacking = [axis_bin for axis_bin in self.bins[index] if self.have[axis_bin] < self.need.get(axis_bin, 0)]
         if not lacking:
             return "farthest from all chosen before"

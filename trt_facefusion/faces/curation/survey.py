@@ -110,9 +110,9 @@ class Survey:
         groups: dict[int, list[int]] = {}
         for index in range(len(self)) if among is None else among.tolist():
             groups.setdefault(int(self.copies[index]), []).append(index)
-        return sorted(self._best(members) for members in groups.values())
+        return sorted(self._pick_best(members) for members in groups.values())
 
-    def _best(self, members: list[int]) -> int:
+    def _pick_best(self, members: list[int]) -> int:
         largest = max(self.photos[index].face_px for index in members)
         large = [index for index in members if self.photos[index].face_px > SMALLER_COPY * largest]
         return max(large, key=lambda index: (self.photos[index].sharpness, -index))
@@ -150,7 +150,7 @@ def survey_folder(
     Raises:
         FacesError: no such folder, or no photo in it.
     """
-    notes = _FaceMeasurer(FaceDetector(), template)
+    measurer = _FaceMeasurer(FaceDetector(), template)
     faces = read_faces(
         folder,
         template=template,
@@ -158,24 +158,24 @@ def survey_folder(
         embedder=embedder,
         aligned=aligned,
         min_face_px=min_face_px,
-        detector=notes.detector,
+        detector=measurer.detector,
         keep_copies=True,
-        inspect=notes.take,
+        inspect=measurer.measure,
         progress=progress,
     )
     order = np.argsort(np.array(faces.digests, dtype=str), kind="stable")
     faces = faces.subset(order)
     photos = tuple(
-        Photo(digest=digest, **notes.measured[index]) for index, digest in zip(order, faces.digests, strict=True)
+        Photo(digest=digest, **measurer.measured[index]) for index, digest in zip(order, faces.digests, strict=True)
     )
     thumbnails = tuple(
-        _stack_rows([notes.thumbnails[index][view] for index in order], VIEWS[view][0] ** 2) for view in (0, 1)
+        _stack_rows([measurer.thumbnails[index][view] for index in order], VIEWS[view][0] ** 2) for view in (0, 1)
     )
-    comparable = embedder.comparable(faces.embeddings)
+    comparable = embedder.make_comparable(faces.embeddings)
     return Survey(
         faces=faces,
         photos=photos,
-        chips=notes.chips.subset(order),
+        chips=measurer.chips.subset(order),
         embeddings=comparable,
         copies=group_copies((thumbnails[0], thumbnails[1]), comparable, embedder.same_person),
         persons=group_people(comparable, embedder.same_person),
@@ -196,27 +196,27 @@ class _FaceMeasurer:
     chips: Crops = field(default_factory=lambda: Crops([], chips.TEMPLATE, chips.SIZE))
     thumbnails: list[tuple[NDArray[np.float32], NDArray[np.float32]]] = field(default_factory=list)
 
-    def take(self, look: InspectedFace) -> None:
-        face = look.face
+    def measure(self, inspected: InspectedFace) -> None:
+        face = inspected.face
         if face is None:  # an aligned crop: its landmarks are known well enough to cut, not to tell the pose
-            faces = self.detector.detect(look.image)
+            faces = self.detector.detect(inspected.image)
             face = faces[0] if faces else None
         landmarks = None if face is None else face.landmarks
-        chip = chips.cut_chip(look.image, landmarks)
-        pose = None if landmarks is None else estimate_pose(look.image, landmarks, self.detector)
+        chip = chips.cut_chip(inspected.image, landmarks)
+        pose = None if landmarks is None else estimate_pose(inspected.image, landmarks, self.detector)
         turned = pose is not None and abs(pose.yaw) > COVERING_YAW
         self.measured.append(
             {
-                "file": look.file,
-                "face_px": float(min(look.image.shape[:2]) if look.face is None else look.face.side_px),
-                "faces_found": look.faces_found,
+                "file": inspected.file,
+                "face_px": float(min(inspected.image.shape[:2]) if inspected.face is None else inspected.face.side_px),
+                "faces_found": inspected.faces_found,
                 "sharpness": measure_sharpness(chip),
                 "exposure": measure_exposure(chip),
-                "tone": measure_tone(chip, look.image),
+                "tone": measure_tone(chip, inspected.image),
                 "pose": pose,
                 "covered": () if turned else detect_covers(chip),
             }
         )
-        self.chips.add(replace(look.origin, landmarks=chips.locate_landmarks(look.image, landmarks)), chip)
+        self.chips.add(replace(inspected.origin, landmarks=chips.locate_landmarks(inspected.image, landmarks)), chip)
         # The measures of copies were made for crops: the chip serves as one, whatever the generator's template.
-        self.thumbnails.append((make_thumbnail(look.image, VIEWS[0][0]), make_thumbnail(chip, VIEWS[1][0])))
+        self.thumbnails.append((make_thumbnail(inspected.image, VIEWS[0][0]), make_thumbnail(chip, VIEWS[1][0])))

@@ -145,7 +145,7 @@ def _watch_signals() -> Iterator[list[int]]:
     numbers = [getattr(signal, name) for name in _SIGNALS if hasattr(signal, name)]
     before = {number: signal.getsignal(number) for number in numbers}
 
-    def watched(number: int, frame: Any) -> None:
+    def record_signal(number: int, frame: Any) -> None:
         came.append(number)
         handler = before[number]
         if callable(handler):
@@ -153,7 +153,7 @@ def _watch_signals() -> Iterator[list[int]]:
 
     for number, handler in before.items():
         if callable(handler):
-            signal.signal(number, watched)
+            signal.signal(number, record_signal)
     try:
         yield came
     finally:

@@ -33,7 +33,7 @@ def expand_attention(work: Work) -> bool:
     types = [helper.make_tensor_value_info(t.name, t.data_type, t.dims) for t in constants]
     work.graph.value_info.extend(types)
 
-    def expanded(model: onnx.ModelProto) -> onnx.ModelProto:
+    def expand(model: onnx.ModelProto) -> onnx.ModelProto:
         try:
             return inliner.inline_selected_functions(model, [("", _ATTENTION)], inline_schema_functions=True)
         except Exception as error:
@@ -42,7 +42,7 @@ def expand_attention(work: Work) -> bool:
                 "export the model with opset_version=20, or with attention written out",
             ) from error
 
-    work.through(expanded)
+    work.apply(expand)
     _name_after(work.graph, prefixes)
     return True
 

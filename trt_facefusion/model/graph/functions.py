@@ -30,7 +30,7 @@ def inline_functions(work: Work) -> None:
     if differ:
         _declare_types(work.graph)
 
-    def inlined(model: onnx.ModelProto) -> onnx.ModelProto:
+    def inline(model: onnx.ModelProto) -> onnx.ModelProto:
         try:
             return inliner.inline_local_functions(_infer_types(model) if differ else model, convert_version=differ)
         except Exception as error:
@@ -39,7 +39,7 @@ def inline_functions(work: Work) -> None:
                 "export the model without functions",
             ) from error
 
-    work.through(inlined)
+    work.apply(inline)
 
     left = [f.name for f in work.model.functions]
     if left:

@@ -46,10 +46,10 @@ def rewrite_modulated(model: onnx.ModelProto) -> bool:
     rewriting = _Rewriting(view)
     for node in model.graph.node:
         if node.op_type in {"Conv", "ConvTranspose"} and not view.is_constant(node.input[1]):
-            rewriting.convolution(node)
+            rewriting.rewrite_convolution(node)
     for node in model.graph.node:
         if node.op_type in _SQUARES | _SUMS:
-            rewriting.norm(node)
+            rewriting.rewrite_norm(node)
     if not rewriting.replaced:
         return False
     nodes = [new for node in model.graph.node for new in rewriting.replaced.get(node.name, [node])]
@@ -79,7 +79,7 @@ class _Rewriting:
     replaced: dict[str, list[onnx.NodeProto]] = field(default_factory=dict)
     constants: dict[str, Array] = field(default_factory=dict)
 
-    def convolution(self, node: onnx.NodeProto) -> None:
+    def rewrite_convolution(self, node: onnx.NodeProto) -> None:
         """Replace ``node`` where its weights are constants, styles and norms multiplied."""
         source, shape = self.view.shape(node.input[0]), read_fixed_shape(self.view, node.input[1])
         modulated = _find_modulated(self.view, node, shape) if shape is not None and source is not None else None
@@ -95,23 +95,25 @@ class _Rewriting:
         groups, outputs, inputs, _ = modulated.constant.shape
         x = _skip_reshape(self.view, node.input[0])
         if batch > 1:
-            x = maker.op("Reshape", node.input[0], maker.const([batch, inputs, *[0] * rank]), name="unfolded")
-        styles = [maker.vector(self.view, f, f.index[:, 0, :, 0], batch, rank) for f in modulated.styles]
+            x = maker.add_node(
+                "Reshape", node.input[0], maker.add_constant([batch, inputs, *[0] * rank]), name="unfolded"
+            )
+        styles = [maker.add_vector(self.view, f, f.index[:, 0, :, 0], batch, rank) for f in modulated.styles]
         if styles:
-            x = maker.op("Mul", x, maker.product(styles, "style"), name="modulated")
-        y = self._plain(maker, node, x, modulated, shape, batch)
-        norms = [maker.vector(self.view, f, f.index[:, :, 0, 0], batch, rank) for f in modulated.norms]
+            x = maker.add_node("Mul", x, maker.add_product(styles, "style"), name="modulated")
+        y = self._convolve_plainly(maker, node, x, modulated, shape, batch)
+        norms = [maker.add_vector(self.view, f, f.index[:, :, 0, 0], batch, rank) for f in modulated.norms]
         if norms:
-            y = maker.op("Mul", y, maker.product(norms, "norm"), name="demodulated")
+            y = maker.add_node("Mul", y, maker.add_product(norms, "norm"), name="demodulated")
         if len(node.input) > 2 and node.input[2]:
-            to = maker.const([batch, groups * outputs // batch, *[1] * rank])
-            y = maker.op("Add", y, maker.op("Reshape", node.input[2], to, name="bias"), name="shifted")
+            to = maker.add_constant([batch, groups * outputs // batch, *[1] * rank])
+            y = maker.add_node("Add", y, maker.add_node("Reshape", node.input[2], to, name="bias"), name="shifted")
         if batch > 1:
-            y = maker.op("Reshape", y, maker.const([1, -1, *[0] * rank]), name="folded")
+            y = maker.add_node("Reshape", y, maker.add_constant([1, -1, *[0] * rank]), name="folded")
         maker.nodes[-1].output[0] = node.output[0]
         self.replaced[node.name] = maker.nodes
 
-    def _plain(
+    def _convolve_plainly(
         self, maker: _NodeMaker, node: onnx.NodeProto, x: str, modulated: _Modulated, shape: tuple[int, ...], batch: int
     ) -> str:
         """The convolution with constant weights, without bias."""
@@ -134,12 +136,12 @@ class _Rewriting:
                 self.constants.update(subpixel.constants)
                 return subpixel.output
         del plain.input[:]
-        plain.input.extend([x, maker.const(values, "weight")])
+        plain.input.extend([x, maker.add_constant(values, "weight")])
         plain.output[0] = f"{node.name}/plain"
         maker.nodes.append(plain)
         return plain.output[0]
 
-    def norm(self, node: onnx.NodeProto) -> None:
+    def rewrite_norm(self, node: onnx.NodeProto) -> None:
         """Replace a sum of squares of modulated weights by a product of the squared style with a constant matrix."""
         squared = _find_squared(self.view, node)
         producer = self.view.producer.get(squared or "")
@@ -167,14 +169,14 @@ class _Rewriting:
         if node.op_type == "ReduceMean":
             matrix = matrix / math.prod(shape[axis] for axis in axes)
         maker = _NodeMaker(node.name, self.constants)
-        flat = maker.op("Reshape", styles[0].tensor, maker.const([batch, len(matrix)]), name="style")
+        flat = maker.add_node("Reshape", styles[0].tensor, maker.add_constant([batch, len(matrix)]), name="style")
         if styles[0].inverse:
-            flat = maker.op("Reciprocal", flat, name="inverse")
-        y = maker.op("Mul", flat, flat, name="squares")
-        y = maker.op("MatMul", y, maker.const(matrix.astype(np.float32), "matrix"), name="sums")
+            flat = maker.add_node("Reciprocal", flat, name="inverse")
+        y = maker.add_node("Mul", flat, flat, name="squares")
+        y = maker.add_node("MatMul", y, maker.add_constant(matrix.astype(np.float32), "matrix"), name="sums")
         if node.op_type == "ReduceL2":
-            y = maker.op("Sqrt", y, name="root")
-        maker.op("Reshape", y, maker.const(out), name="norm")
+            y = maker.add_node("Sqrt", y, name="root")
+        maker.add_node("Reshape", y, maker.add_constant(out), name="norm")
         maker.nodes[-1].name, maker.nodes[-1].output[0] = node.name, node.output[0]
         self.replaced[node.name] = maker.nodes
 
@@ -187,35 +189,35 @@ class _NodeMaker:
     constants: dict[str, Array]
     nodes: list[onnx.NodeProto] = field(default_factory=list)
 
-    def op(self, kind: str, *inputs: str, name: str, **attributes: Any) -> str:
+    def add_node(self, kind: str, *inputs: str, name: str, **attributes: Any) -> str:
         full = f"{self.prefix}/{name}"
         self.nodes.append(helper.make_node(kind, inputs, [full], full, **attributes))
         return full
 
-    def const(self, values: Sequence[int] | Array, name: str = "") -> str:
+    def add_constant(self, values: Sequence[int] | Array, name: str = "") -> str:
         full = f"{self.prefix}/{name or 'const'}_{len(self.constants)}"
         array = values if isinstance(values, np.ndarray) else np.array(values, np.int64)
         self.constants[full] = array
         return full
 
-    def vector(self, view: GraphView, factor: Factor, index: NDArray[np.int32], batch: int, rank: int) -> str:
+    def add_vector(self, view: GraphView, factor: Factor, index: NDArray[np.int32], batch: int, rank: int) -> str:
         """``factor`` as [batch,C,1,...]; ``index`` says which of its elements each channel of each group has."""
         shape = (batch, index.size // batch, *[1] * rank)
         name = factor.tensor
         label = f"factor_{len(self.nodes)}"
         elements = math.prod(read_fixed_shape(view, name) or (0,))
         if elements != index.size or not (index.reshape(-1) == np.arange(elements)).all():
-            flat = self.op("Reshape", name, self.const([-1]), name=f"{label}_flat")
-            name = self.op("Gather", flat, self.const(index.reshape(shape).astype(np.int64)), name=label)
+            flat = self.add_node("Reshape", name, self.add_constant([-1]), name=f"{label}_flat")
+            name = self.add_node("Gather", flat, self.add_constant(index.reshape(shape).astype(np.int64)), name=label)
         elif view.shape(name) != shape:
-            name = self.op("Reshape", name, self.const(shape), name=label)
-        return self.op("Reciprocal", name, name=f"{label}_inverse") if factor.inverse else name
+            name = self.add_node("Reshape", name, self.add_constant(shape), name=label)
+        return self.add_node("Reciprocal", name, name=f"{label}_inverse") if factor.inverse else name
 
-    def product(self, names: Sequence[str], name: str) -> str:
+    def add_product(self, names: Sequence[str], name: str) -> str:
         """The product of all of ``names``."""
         product, *rest = names
         for position, other in enumerate(rest):
-            product = self.op("Mul", product, other, name=f"{name}_{position}")
+            product = self.add_node("Mul", product, other, name=f"{name}_{position}")
         return product
 
 
@@ -224,13 +226,13 @@ def _find_modulated(view: GraphView, node: onnx.NodeProto, shape: tuple[int, ...
     groups = group if isinstance(group, int) else 1
     sizes = (groups, shape[0] // groups, shape[1], math.prod(shape[2:]))
 
-    def by_channel(values: NDArray[Any]) -> NDArray[Any]:
+    def split_channels(values: NDArray[Any]) -> NDArray[Any]:
         split = values.reshape(sizes)
         return split if node.op_type == "Conv" else split.transpose(0, 2, 1, 3)
 
     parts = find_factors(view, node.input[1])
     constants = [f for f in parts if view.is_constant(f.tensor)]
-    computed = [Factor(f.tensor, by_channel(f.index), f.inverse) for f in parts if not view.is_constant(f.tensor)]
+    computed = [Factor(f.tensor, split_channels(f.index), f.inverse) for f in parts if not view.is_constant(f.tensor)]
     styles: list[Factor] = []
     norms: list[Factor] = []
     for factor in computed:
@@ -242,7 +244,7 @@ def _find_modulated(view: GraphView, node: onnx.NodeProto, shape: tuple[int, ...
             return None
     if not constants or not computed:
         return None
-    return _Modulated(by_channel(_multiply_constants(view, constants, shape)), tuple(styles), tuple(norms))
+    return _Modulated(split_channels(_multiply_constants(view, constants, shape)), tuple(styles), tuple(norms))
 
 
 def _multiply_constants(view: GraphView, parts: Sequence[Factor], shape: tuple[int, ...]) -> NDArray[np.float64]:

@@ -41,7 +41,7 @@ def upgrade(work: Work, opset: int) -> None:
                 f"export it again with opset_version={opset}",
             ) from error
 
-    work.through(convert)
+    work.apply(convert)
     if hidden:
         _show_resizes(work)
 

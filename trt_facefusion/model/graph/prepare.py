@@ -94,12 +94,12 @@ def prepare(
         keep_outputs(graph, outputs)
     move_pixels_as_floats(graph)
     _normalise(work)
-    prepared = work.whole()
+    prepared = work.assemble()
     if any([rewrite_modulated(prepared), rewrite_transposed(prepared), write_all_pads(prepared)]):
         work = Work(prepared)
         work.drop_unused()
         work.infer()
-        prepared = work.whole()
+        prepared = work.assemble()
     require_shapes(prepared.graph)
     return PreparedModel(prepared, read_input_specs(prepared), read_output_specs(prepared), unbatched)
 

@@ -76,7 +76,7 @@ class Work:
                     place.name, place.data_type = tensor.name, tensor.data_type
                     place.dims.extend(tensor.dims)
 
-    def through(self, process: Callable[[onnx.ModelProto], onnx.ModelProto]) -> None:
+    def apply(self, process: Callable[[onnx.ModelProto], onnx.ModelProto]) -> None:
         """Let ``process`` make a new model of this one; initializers stay in their order, new ones follow."""
         places = list(self.graph.initializer)
         before = [t.name for t in places]
@@ -108,7 +108,7 @@ class Work:
         del self.graph.value_info[:]
         forget_output_shapes(self.graph)
         undecided = any(node.op_type in CONTROL_FLOW for node in self.graph.node)
-        self.through(lambda model: _infer_shapes(model, follow, strict=not undecided))
+        self.apply(lambda model: _infer_shapes(model, follow, strict=not undecided))
 
     def drop_unused(self) -> None:
         """Drop the nodes and constants that no output needs."""
@@ -126,7 +126,7 @@ class Work:
         graph.initializer.extend(constants)
         self.aside = {name: tensor for name, tensor in self.aside.items() if name in needed}
 
-    def whole(self) -> onnx.ModelProto:
+    def assemble(self) -> onnx.ModelProto:
         """The model with all its weights."""
         for place in self.graph.initializer:
             if place.name in self.aside:
