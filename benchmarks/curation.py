@@ -36,7 +36,8 @@ from trt_facefusion.evaluation.accuracy.metrics import ssim
 from trt_facefusion.faces.curation.select import select
 from trt_facefusion.faces.curation.survey import Survey, survey_folder
 from trt_facefusion.faces.embedder import DlibEmbedder
-from trt_facefusion.faces.folder import FaceSet, read_faces
+from trt_facefusion.faces.faceset import FaceSet
+from trt_facefusion.faces.folder import read_faces
 from trt_facefusion.inference.feeder import Feeder, Painter, input_shapes, picture_output, projection_of
 from trt_facefusion.model.export import ModelSource, OnnxSource, ReferenceSource
 from trt_facefusion.model.graph import GraphView, PreparedModel, prepare

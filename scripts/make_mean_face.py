@@ -11,7 +11,7 @@ from trt_facefusion.faces.curation.chip import compute_luma, cut_chip
 from trt_facefusion.faces.curation.covering import MEAN_FACE
 from trt_facefusion.faces.decode import read_image
 from trt_facefusion.faces.detector import FaceDetector
-from trt_facefusion.faces.folder import list_photos
+from trt_facefusion.faces.find import list_photos
 
 SAMPLES = Path(__file__).resolve().parents[1] / "samples" / "faces"
 SPREAD = 40  # grey levels of one standard deviation

@@ -40,7 +40,7 @@ from trt_facefusion.faces.align import align_crop, fit_templates
 from trt_facefusion.faces.decode import read_image
 from trt_facefusion.faces.detector import FaceDetector
 from trt_facefusion.faces.embedder import DLIB_MODEL, ArcFaceEmbedder, DlibEmbedder, Embedder
-from trt_facefusion.faces.folder import list_photos
+from trt_facefusion.faces.find import list_photos
 from trt_facefusion.model.generators import REFERENCE_WEIGHTS, read_state
 from trt_facefusion.model.generators.reference import TARGET_SIZE, ReferenceGenerator
 

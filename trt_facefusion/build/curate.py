@@ -13,7 +13,7 @@ from trt_facefusion.faces.curation.coverage import CoverageFinding, FaceCoverage
 from trt_facefusion.faces.curation.select import Selection, select
 from trt_facefusion.faces.curation.survey import Survey, survey_folder
 from trt_facefusion.faces.embedder import ArcFaceEmbedder, DlibEmbedder, Embedder
-from trt_facefusion.faces.folder import require_enough
+from trt_facefusion.faces.faceset import require_enough
 from trt_facefusion.inference.described import fitted
 from trt_facefusion.inference.feeder import Feeder, input_shapes, projection_of
 from trt_facefusion.model.export import ModelSource

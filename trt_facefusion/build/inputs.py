@@ -23,7 +23,8 @@ from trt_facefusion.errors import BackendUnavailableError, BadInputError, FacesE
 from trt_facefusion.evaluation.accuracy.agreement import Agreement
 from trt_facefusion.evaluation.accuracy.plausible import Look
 from trt_facefusion.faces.embedder import Embedder
-from trt_facefusion.faces.folder import KINDS, MIN_FACES, FaceSet, digest_folder, read_faces, require_enough
+from trt_facefusion.faces.faceset import KINDS, MIN_FACES, FaceSet, require_enough
+from trt_facefusion.faces.folder import digest_folder, read_faces
 from trt_facefusion.faces.split import MIN_VERIFICATION, split_by_identity
 from trt_facefusion.inference import feeder as feeding
 from trt_facefusion.inference.described import Fitted, fitted, require_batch

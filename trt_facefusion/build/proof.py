@@ -19,7 +19,7 @@ from trt_facefusion.evaluation.accuracy.agreement import (
     measured,
     pooled,
 )
-from trt_facefusion.faces.folder import FaceSet
+from trt_facefusion.faces.faceset import FaceSet
 from trt_facefusion.inference.original import computes_in_half, first_difference, first_mixing, require_sound
 from trt_facefusion.model.graph import GraphView
 from trt_facefusion.model.graph.segments import list_activations, set_input_shapes

@@ -20,7 +20,7 @@ from trt_facefusion.build.inputs import Context
 from trt_facefusion.build.report_facts import RunFacts, SearchFacts, check_pictures, read_facts
 from trt_facefusion.build.tuning.ranges import Ranges
 from trt_facefusion.errors import StoreError
-from trt_facefusion.faces.folder import KINDS
+from trt_facefusion.faces.faceset import KINDS
 from trt_facefusion.model.graph import GraphView
 from trt_facefusion.quantization.calibration.noise import clipped_share, sqnr_db
 from trt_facefusion.quantization.correction.channel_affine import equalised_name

@@ -18,7 +18,7 @@ from trt_facefusion.faces.curation.coverage import CoverageFinding, FaceCoverage
 from trt_facefusion.faces.curation.facets import AXES
 from trt_facefusion.faces.curation.survey import Photo, Survey, survey_folder
 from trt_facefusion.faces.embedder import DlibEmbedder, Embedder
-from trt_facefusion.faces.folder import KINDS, require_enough
+from trt_facefusion.faces.faceset import KINDS, require_enough
 from trt_facefusion.storage.files import write_atomic
 from trt_facefusion.types import Progress
 

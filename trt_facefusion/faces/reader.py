@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -15,22 +14,14 @@ from trt_facefusion.faces.align import align_crop, fit_templates, warp
 from trt_facefusion.faces.crops import Crops, Origin
 from trt_facefusion.faces.decode import ImageTooLargeError, UnreadableImageError, decode_image
 from trt_facefusion.faces.detector import Face, FaceDetector
+from trt_facefusion.faces.duplicates import CLEARLY_LARGER, CopyFinder
 from trt_facefusion.faces.embedder import Embedder
-from trt_facefusion.faces.twins import CLEARLY_LARGER, CopyFinder
+from trt_facefusion.faces.faceset import Skipped, digest_lines
 from trt_facefusion.types import Image
 
 # Changes whenever the same photos would give other crops or embeddings, so that no older result passes for current.
 _VERSION = "faces-2"
 _EMBED_EVERY = 16
-
-
-@dataclass(frozen=True)
-class Skipped:
-    """A photo that was left out: its name relative to the folder, the reason as a sentence, and its kind (`KINDS`)."""
-
-    file: str
-    reason: str
-    kind: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,11 +46,6 @@ class SkipError(Exception):
     def __init__(self, kind: str, reason: str) -> None:
         super().__init__(reason)
         self.kind, self.reason = kind, reason
-
-
-def digest_lines(parts: Iterable[str]) -> str:
-    """sha256 of ``parts``, one a line."""
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 class _CutFace(NamedTuple):
@@ -141,11 +127,11 @@ class Reader:
 
     def __post_init__(self) -> None:
         self.crops = Crops([], self.spec.template, self.spec.size)
-        self.twins = CopyFinder(0 if self.keep_copies else self.capacity)
+        self.copies = CopyFinder(0 if self.keep_copies else self.capacity)
         self.files: list[str] = []
         self.sides: list[float] = []
         self.digests: dict[str, str] = {}
-        self._stands_for: list[int] = []  # of each face, the one that is kept instead: mostly itself
+        self._representative: list[int] = []  # of each face, the one that is kept instead: mostly itself
         self._chips: list[Image] = []
         self._embeddings: list[NDArray[np.float32]] = []
 
@@ -163,7 +149,7 @@ class Reader:
         if not self.keep_copies:
             self._resolve_copies(name, image, cut)
         else:
-            self._stands_for.append(len(self.files))
+            self._representative.append(len(self.files))
         origin = self.spec.make_origin(path, digest, cut.face)
         if self.inspect is not None:
             self.inspect(InspectedFace(name, image, cut.crop, cut.face, cut.faces_found, origin))
@@ -177,18 +163,16 @@ class Reader:
 
     def _resolve_copies(self, name: str, image: Image, cut: _CutFace) -> None:
         """Raise `SkipError` for a copy of a picture that is there already, unless this one is clearly larger."""
-        number, twin = len(self.files), self.twins.find(image, cut.crop)
-        if twin is not None:
-            best = self._stands_for[twin]
+        number, copy = len(self.files), self.copies.find(image, cut.crop)
+        if copy is not None:
+            best = self._representative[copy]
             if cut.side_px < CLEARLY_LARGER * self.sides[best]:
                 raise SkipError("duplicate", f"almost the same picture as {self.files[best]}")
-            self._stands_for = [
-                number if representative == best else representative for representative in self._stands_for
-            ]
+            self._representative = [number if other == best else other for other in self._representative]
             reason = f"almost the same picture as {name}, which is larger"
             self.skipped.append(Skipped(self.files[best], reason, "duplicate"))
-        self.twins.add(image, cut.crop)
-        self._stands_for.append(number)
+        self.copies.add(image, cut.crop)
+        self._representative.append(number)
 
     def _embed(self) -> None:
         if self._chips:
@@ -198,7 +182,7 @@ class Reader:
     @property
     def representatives(self) -> list[int]:
         """The numbers of the faces that no larger copy replaced, in the order of the photos."""
-        return [number for number, representative in enumerate(self._stands_for) if number == representative]
+        return [number for number, best in enumerate(self._representative) if number == best]
 
     def collect_embeddings(self) -> NDArray[np.float32]:
         """Of all faces by number [N,dim]."""

@@ -15,7 +15,7 @@ from onnx import numpy_helper
 from trt_facefusion.engine.runtime.base import Infers
 from trt_facefusion.errors import ModelError
 from trt_facefusion.faces.embedder import Embedder
-from trt_facefusion.faces.folder import FaceSet
+from trt_facefusion.faces.faceset import FaceSet
 from trt_facefusion.faces.pairing import pair_across_people
 from trt_facefusion.model.presets import EmbeddingInput, FileInput, ImageInput, Preset, ValueInput
 from trt_facefusion.model.presets.fit import Fit, fit_inputs

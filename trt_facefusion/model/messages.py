@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -81,13 +81,38 @@ def count_weight_bytes(model: onnx.ModelProto) -> int:
     return sum(count_tensor_bytes(tensor) for graph in iterate_graphs(model.graph) for tensor in graph.initializer)
 
 
+def find_opset(model: onnx.ModelProto) -> int:
+    """The version of the standard operators; 1 where the model names none."""
+    return next((entry.version for entry in model.opset_import if entry.domain in {"", "ai.onnx"}), 1)
+
+
+def iterate_subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    """The graphs that ``node`` (an If, Loop or Scan) holds, without those that are nested deeper."""
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            yield attribute.g
+        yield from attribute.graphs
+
+
 def iterate_graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
     """The graph, and all graphs inside of its nodes."""
     yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            for inner in (attribute.g, *attribute.graphs) if _holds_graphs(attribute) else ():
-                yield from iterate_graphs(inner)
+    yield from iterate_nested_graphs(graph.node)
+
+
+def iterate_nested_graphs(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.GraphProto]:
+    """All graphs inside of ``nodes``, each followed by those inside of its own nodes."""
+    for node in nodes:
+        for inner in iterate_subgraphs(node):
+            yield from iterate_graphs(inner)
+
+
+def iterate_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+    """Each of ``nodes``, followed by the nodes of the graphs that it holds."""
+    for node in nodes:
+        yield node
+        for inner in iterate_subgraphs(node):
+            yield from iterate_nodes(inner.node)
 
 
 def _holds_graphs(attribute: onnx.AttributeProto) -> bool:

@@ -9,7 +9,7 @@ import sets
 
 from trt_facefusion.faces.curation.coverage import FaceCoverage, measure_coverage
 from trt_facefusion.faces.curation.survey import Survey
-from trt_facefusion.faces.folder import ADVISED_FACES
+from trt_facefusion.faces.faceset import ADVISED_FACES
 
 
 def told(found: FaceCoverage) -> dict[str, str]:

@@ -25,7 +25,8 @@ from trt_facefusion.evaluation.comparison.layers import BUDGET_BYTES, LayerCompa
 from trt_facefusion.evaluation.comparison.outputs import OutputComparison, OutputDifference
 from trt_facefusion.evaluation.comparison.sides import BatchSize, Side, batch_of, check_side, contract_of, open_side
 from trt_facefusion.faces.embedder import Embedder
-from trt_facefusion.faces.folder import FaceSet, read_faces, require_enough
+from trt_facefusion.faces.faceset import FaceSet, require_enough
+from trt_facefusion.faces.folder import read_faces
 from trt_facefusion.inference.described import require_templates
 from trt_facefusion.inference.embedders import open_embedder
 from trt_facefusion.inference.feeder import Feeder, Painter, input_shapes

@@ -12,7 +12,8 @@ import numpy as np
 from trt_facefusion.errors import BadInputError, FacesError
 from trt_facefusion.evaluation.profiling.inputs import sample_feeds
 from trt_facefusion.evaluation.profiling.measure import Ring
-from trt_facefusion.faces.folder import list_photos, read_faces
+from trt_facefusion.faces.find import list_photos
+from trt_facefusion.faces.folder import read_faces
 from trt_facefusion.inference.embedders import open_embedder
 from trt_facefusion.inference.feeder import Feeder
 from trt_facefusion.inference.open import Subject

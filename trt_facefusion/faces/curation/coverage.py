@@ -9,7 +9,7 @@ from typing import Any
 
 from trt_facefusion.faces.curation.facets import AXES, assign_bins
 from trt_facefusion.faces.curation.survey import Photo, Survey
-from trt_facefusion.faces.folder import ADVISED_FACES, KINDS
+from trt_facefusion.faces.faceset import ADVISED_FACES, KINDS
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,11 @@ from trt_facefusion.faces.curation.light import Exposure, measure_exposure, meas
 from trt_facefusion.faces.curation.pose import Pose, estimate_pose
 from trt_facefusion.faces.curation.tone import Tone, measure_tone
 from trt_facefusion.faces.detector import FaceDetector
+from trt_facefusion.faces.duplicates import VIEWS, make_thumbnail
 from trt_facefusion.faces.embedder import Embedder
-from trt_facefusion.faces.folder import MIN_FACE_PX, FaceSet, InspectedFace, Skipped, read_faces
-from trt_facefusion.faces.twins import VIEWS, make_thumbnail
+from trt_facefusion.faces.faceset import MIN_FACE_PX, FaceSet, Skipped
+from trt_facefusion.faces.folder import read_faces
+from trt_facefusion.faces.reader import InspectedFace
 from trt_facefusion.types import Progress, silent
 
 COVERING_YAW = 40.0

@@ -14,9 +14,9 @@ from onnx import AttributeProto, TensorProto, numpy_helper
 
 from trt_facefusion.errors import ModelError
 from trt_facefusion.model.export.external import is_external, load_external_data, locate_data_files
-from trt_facefusion.model.export.structure import check_structure, graphs, iterate_tensors
+from trt_facefusion.model.export.structure import check_structure, iterate_tensors
 from trt_facefusion.model.export.tolerate import complete_notes, sort_nodes
-from trt_facefusion.model.messages import hash_model, strip_weights
+from trt_facefusion.model.messages import hash_model, iterate_graphs, strip_weights
 
 _FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE})
 _FLOAT = AttributeProto.FLOAT
@@ -44,7 +44,7 @@ def check_model(model: onnx.ModelProto, name: str) -> None:
     Raises:
         ModelError: onnx's checker refuses it, or a constant holds NaN.
     """
-    sparse = [tensor.values.name for graph in graphs(model.graph) for tensor in graph.sparse_initializer]
+    sparse = [tensor.values.name for graph in iterate_graphs(model.graph) for tensor in graph.sparse_initializer]
     if sparse:
         raise ModelError(
             f"{name}: the constant {sparse[0]!r} is sparse, and no engine takes sparse constants",
@@ -88,7 +88,7 @@ def _make_checkable(model: onnx.ModelProto) -> onnx.ModelProto:
             lean.graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
     del lean.graph.initializer[:]
     lean.graph.initializer.extend(small)
-    for graph in graphs(lean.graph):
+    for graph in iterate_graphs(lean.graph):
         del graph.value_info[:]
         _hide_group_norms(graph)
     for output in lean.graph.output:

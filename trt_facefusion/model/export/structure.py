@@ -13,7 +13,12 @@ import onnx
 from onnx import TensorProto
 
 from trt_facefusion.errors import ModelError
-from trt_facefusion.model.messages import count_element_bits, count_tensor_bytes
+from trt_facefusion.model.messages import (
+    count_element_bits,
+    count_tensor_bytes,
+    iterate_graphs,
+    iterate_nested_graphs,
+)
 
 MOST_NODES = 50_000
 """Nodes of a graph, those in branches, loops and functions included; large generators have some thousands."""
@@ -35,7 +40,7 @@ def check_structure(model: onnx.ModelProto, path: Path) -> None:
         ModelError: too many nodes, names that are no text, inputs or constants of unknown types, constants whose bytes
             do not fit their shape.
     """
-    count = sum(len(graph.node) for graph in graphs(model.graph)) + sum(len(f.node) for f in model.functions)
+    count = sum(len(graph.node) for graph in iterate_graphs(model.graph)) + sum(len(f.node) for f in model.functions)
     if count > MOST_NODES:
         raise ModelError(
             f"{path} has {count} nodes; at most {MOST_NODES} are read",
@@ -53,11 +58,11 @@ def _iterate_names(model: onnx.ModelProto) -> Iterator[str]:
     for function in model.functions:
         yield from (function.name, function.domain, *function.input, *function.output, *function.attribute)
         yield from (o.domain for o in function.opset_import)
-    for graph in graphs(model.graph):
+    for graph in iterate_graphs(model.graph):
         for value_info in (*graph.input, *graph.output):
             yield value_info.name
             yield from (d.dim_param for d in value_info.type.tensor_type.shape.dim)
-    for node in iterate_nodes(model):
+    for node in iterate_all_nodes(model):
         yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
         yield from (text for a in node.attribute for text in (a.name, a.ref_attr_name))
     for tensor in iterate_tensors(model):
@@ -141,37 +146,24 @@ def _find_wrong_content(tensor: TensorProto, bits: int) -> str:
     return "" if values == elements else f"holds {values} values, its shape {list(tensor.dims)} asks for {elements}"
 
 
-def graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """The graph and all graphs nested in its If, Loop and Scan nodes."""
-    yield graph
-    yield from _nested(graph.node)
-
-
-def _nested(found: Iterable[onnx.NodeProto]) -> Iterator[onnx.GraphProto]:
-    for node in found:
-        for attribute in node.attribute:
-            for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                yield from graphs(inner)
-
-
-def iterate_nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
+def iterate_all_nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
     """Every node, those of nested graphs and of functions included."""
-    for graph in graphs(model.graph):
+    for graph in iterate_graphs(model.graph):
         yield from graph.node
     for function in model.functions:
         yield from function.node
-        for graph in _nested(function.node):
+        for graph in iterate_nested_graphs(function.node):
             yield from graph.node
 
 
 def iterate_tensors(model: onnx.ModelProto) -> Iterator[TensorProto]:
     """Every constant: initializers, sparse ones, and what nodes hold as attributes."""
-    inner = [graph for function in model.functions for graph in _nested(function.node)]
-    for graph in (*graphs(model.graph), *inner):
+    inner = [graph for function in model.functions for graph in iterate_nested_graphs(function.node)]
+    for graph in (*iterate_graphs(model.graph), *inner):
         yield from graph.initializer
         for sparse in graph.sparse_initializer:
             yield from (sparse.values, sparse.indices)
-    for node in iterate_nodes(model):
+    for node in iterate_all_nodes(model):
         for attribute in node.attribute:
             yield from ([attribute.t] if attribute.HasField("t") else [])
             yield from attribute.tensors

@@ -10,6 +10,7 @@ import onnx
 from onnx import TensorProto
 
 from trt_facefusion.errors import ModelError
+from trt_facefusion.model.messages import iterate_subgraphs
 
 _OLDEST_IR = 4
 """The first that lets constants be no inputs; onnxruntime reads files of older ones in the same way."""
@@ -57,13 +58,11 @@ def _sort_indices(reads: Sequence[set[int]]) -> list[int]:
 def _collect_reads(node: onnx.NodeProto) -> set[str]:
     """What a node reads, and what the graphs inside it read from outside (their own results may be among it)."""
     names = set(node.input)
-    for attribute in node.attribute:
-        for graph in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-            own = {name for inner in graph.node for name in inner.output} | {
-                graph_input.name for graph_input in graph.input
-            }
-            names |= {name for inner in graph.node for name in _collect_reads(inner)} - own
-            names |= {output.name for output in graph.output} - own
+    for graph in iterate_subgraphs(node):
+        own = {name for inner in graph.node for name in inner.output}
+        own |= {graph_input.name for graph_input in graph.input}
+        names |= {name for inner in graph.node for name in _collect_reads(inner)} - own
+        names |= {output.name for output in graph.output} - own
     return names
 
 

@@ -9,7 +9,7 @@ from onnx import TensorProto, helper, numpy_helper, shape_inference
 
 from trt_facefusion.errors import ModelError
 from trt_facefusion.model.graph.view import read_attribute
-from trt_facefusion.model.messages import strip_weights
+from trt_facefusion.model.messages import find_opset, strip_weights
 
 _BATCH = "batch"
 _SMALL = 64
@@ -56,7 +56,7 @@ def _report_mixing(node: onnx.NodeProto, verb: str, remedy: str) -> ModelError:
 
 def _find_batch_statistics(model: onnx.ModelProto) -> list[onnx.NodeProto]:
     """Batch normalisations in training mode; also in a batch of one onnxruntime keeps a state in them."""
-    opset = next((o.version for o in model.opset_import if o.domain in {"", "ai.onnx"}), 1)
+    opset = find_opset(model)
     nodes = [*model.graph.node, *(node for function in model.functions for node in function.node)]
     return [n for n in nodes if n.op_type == "BatchNormalization" and _is_training(n, opset)]
 

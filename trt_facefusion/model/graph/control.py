@@ -10,6 +10,7 @@ from onnx import helper, numpy_helper
 
 from trt_facefusion.errors import ModelError
 from trt_facefusion.model.graph.work import CONTROL_FLOW, Work
+from trt_facefusion.model.messages import iterate_subgraphs
 
 MOST_UNROLLED = 5000
 """Nodes that a loop may become."""
@@ -171,15 +172,14 @@ def _rename_tensors(node: onnx.NodeProto, names: Mapping[str, str]) -> None:
     """Rename what a node reads and makes, and what the graphs inside it read from outside."""
     node.input[:] = _map_names(node.input, names)
     node.output[:] = _map_names(node.output, names)
-    for attribute in node.attribute:
-        for graph in ([attribute.g] if attribute.HasField("g") else []) + list(attribute.graphs):
-            own = {graph_input.name for graph_input in graph.input} | {t.name for t in graph.initializer}
-            own |= {o for n in graph.node for o in n.output}
-            outer = {a: b for a, b in names.items() if a not in own}
-            for inner in graph.node:
-                _rename_tensors(inner, outer)
-            for output in graph.output:
-                output.name = outer.get(output.name, output.name)
+    for graph in iterate_subgraphs(node):
+        own = {graph_input.name for graph_input in graph.input} | {t.name for t in graph.initializer}
+        own |= {o for n in graph.node for o in n.output}
+        outer = {a: b for a, b in names.items() if a not in own}
+        for inner in graph.node:
+            _rename_tensors(inner, outer)
+        for output in graph.output:
+            output.name = outer.get(output.name, output.name)
 
 
 def _map_names(tensors: Iterable[str], names: Mapping[str, str]) -> list[str]:

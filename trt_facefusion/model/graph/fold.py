@@ -58,7 +58,7 @@ class FoldingBudget:
     bytes: int
     macs: int = 2 * MOST_MACS
     left: set[str] = field(default_factory=set)
-    """Results that stay to be computed by the engine maker."""
+    """Results that stay to be computed by the backend."""
 
     def spend(self, node: onnx.NodeProto, size: int, input_bytes: int) -> None:
         """Count a result of ``size`` bytes made from ``input_bytes``. Raises ModelError when it is too much."""

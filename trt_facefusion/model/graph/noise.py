@@ -17,6 +17,7 @@ from onnx import helper, numpy_helper
 
 from trt_facefusion.errors import BadInputError, ModelError
 from trt_facefusion.model.graph.view import read_attribute
+from trt_facefusion.model.messages import find_opset, iterate_nested_graphs
 from trt_facefusion.types import Array
 
 _LIKE = {"RandomNormalLike", "RandomUniformLike"}
@@ -55,7 +56,7 @@ def parse_noise(text: str) -> Noise:
 
 def find_random_nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
     """Nodes that give other values each time and that an output depends on, nested graphs and functions included."""
-    opset = next((o.version for o in model.opset_import if o.domain in {"", "ai.onnx"}), 1)
+    opset = find_opset(model)
     nodes = [node for node in _iterate_needed(model.graph) if _is_random(node, model.graph, opset)]
     called = {node.op_type for node in _iterate_needed(model.graph)}
     for function in model.functions:
@@ -72,17 +73,9 @@ def _iterate_needed(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
             continue
         needed.update(node.input)
         yield node
-        for nested in _nested(node):
+        for nested in iterate_nested_graphs([node]):
             needed.update(name for inner in nested.node for name in inner.input)
             yield from nested.node
-
-
-def _nested(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    for attribute_ in node.attribute:
-        for graph in (*([attribute_.g] if attribute_.HasField("g") else []), *attribute_.graphs):
-            yield graph
-            for inner in graph.node:
-                yield from _nested(inner)
 
 
 def _is_random(node: onnx.NodeProto, graph: onnx.GraphProto, opset: int) -> bool:
@@ -158,7 +151,7 @@ def fix_noise(model: onnx.ModelProto, noise: Noise) -> onnx.ModelProto:
     """
     fixed = onnx.ModelProto()
     fixed.CopyFrom(model)
-    nested = [inner for node in fixed.graph.node for inner in _nested(node)]
+    nested = list(iterate_nested_graphs(fixed.graph.node))
     graphs: list[onnx.GraphProto | onnx.FunctionProto] = [
         *reversed(nested),
         *fixed.functions,

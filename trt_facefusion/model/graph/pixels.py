@@ -12,6 +12,8 @@ from collections.abc import Iterator
 import onnx
 from onnx import TensorProto, helper
 
+from trt_facefusion.model.messages import iterate_nested_graphs
+
 _MOVES = frozenset({"Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Slice"})
 
 
@@ -70,9 +72,7 @@ def _cast_before_output(graph: onnx.GraphProto, name: str) -> None:
 def _list_nested_reads(graph: onnx.GraphProto) -> list[str]:
     """What branches and loops read."""
     names: list[str] = []
-    for node in graph.node:
-        for attribute in node.attribute:
-            for inner in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
-                names += [name for inside in inner.node for name in inside.input]
-                names += [*_list_nested_reads(inner), *(output.name for output in inner.output)]
+    for inner in iterate_nested_graphs(graph.node):
+        names += [name for node in inner.node for name in node.input]
+        names += [output.name for output in inner.output]
     return names

@@ -1,4 +1,4 @@
-"""Bring a checked model into the one form the other rooms work on.
+"""Bring a checked model into the one form that all other modules work on.
 
 After `prepare`: opset 20 or later, batch axis named `batch` (where it is dynamic), all other sizes fixed, constants
 folded into initializers, every node named uniquely, shapes and types of all tensors known.

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import onnx
 from onnx import TensorProto
 
 from trt_facefusion.errors import ModelError
 from trt_facefusion.model.export.structure import MOST_NODES, MOST_RANK
-from trt_facefusion.model.messages import count_element_bits
+from trt_facefusion.model.messages import count_element_bits, iterate_nodes
 
 MOST_BYTES = 8 << 30
 """Bytes of one tensor, for one face."""
@@ -28,7 +27,7 @@ _STANDARD = frozenset({"", "ai.onnx"})
 
 def refuse_operators(graph: onnx.GraphProto) -> None:
     """Raise `ModelError` for the first node that no generator in FP32 has."""
-    for node in _nodes(graph):
+    for node in iterate_nodes(graph.node):
         name = f"{node.op_type} {node.name or next(iter(node.output), '')!r}"
         if node.op_type in _QUANTISED or node.op_type.startswith(("QLinear", "DynamicQuantize")):
             raise ModelError(
@@ -65,14 +64,6 @@ def refuse_values(graph: onnx.GraphProto) -> None:
                 )
 
 
-def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    for node in graph.node:
-        yield node
-        for attribute in node.attribute:
-            for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                yield from _nodes(inner)
-
-
 def refuse_long_sizes(graph: onnx.GraphProto) -> None:
     """Raise `ModelError` for a Concat of sizes that doubles and doubles: onnx's inference would follow every value."""
     integers = {TensorProto.INT64, TensorProto.INT32}
@@ -94,7 +85,7 @@ def refuse_long_sizes(graph: onnx.GraphProto) -> None:
 
 def require_few_nodes(graph: onnx.GraphProto) -> None:
     """Raise `ModelError` for a graph that would keep every later step busy for hours."""
-    count = sum(1 for _ in _nodes(graph))
+    count = sum(1 for _ in iterate_nodes(graph.node))
     if count > MOST_NODES:
         raise ModelError(
             f"the model has {count} nodes, at most {MOST_NODES} are read",

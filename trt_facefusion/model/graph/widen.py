@@ -10,6 +10,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from trt_facefusion.model.graph.work import Work
+from trt_facefusion.model.messages import iterate_subgraphs
 
 _NARROW = frozenset({TensorProto.FLOAT16, TensorProto.BFLOAT16})
 _TYPE_ATTRIBUTES = frozenset({"to", "dtype", "output_datatype", "stash_type"})
@@ -57,8 +58,8 @@ def _is_narrow(graph: onnx.GraphProto) -> bool:
         for a in node.attribute:
             types += [a.t.data_type] if a.HasField("t") else []
             types += [a.i] if a.name in _TYPE_ATTRIBUTES else []
-            if any(_is_narrow(inner) for inner in ([a.g] if a.HasField("g") else [])):
-                return True
+        if any(_is_narrow(inner) for inner in iterate_subgraphs(node)):
+            return True
     return not _NARROW.isdisjoint(types)
 
 
@@ -73,8 +74,8 @@ def _widen_nodes(graph: onnx.GraphProto) -> None:
                 a.t.CopyFrom(_widen_tensor(a.t))
             elif a.name in _TYPE_ATTRIBUTES and a.i in _NARROW:
                 a.i = TensorProto.FLOAT
-            for inner in ([a.g] if a.HasField("g") else []) + list(a.graphs):
-                _widen_inner(inner)
+        for inner in iterate_subgraphs(node):
+            _widen_inner(inner)
 
 
 def _widen_inner(graph: onnx.GraphProto) -> None:
@@ -111,8 +112,7 @@ def _keep_border(graph: onnx.GraphProto) -> None:
 def _read_instead(graph: onnx.GraphProto, name: str, wide: str) -> None:
     for node in graph.node:
         node.input[:] = [wide if i == name else i for i in node.input]
-        for a in node.attribute:
-            for inner in ([a.g] if a.HasField("g") else []) + list(a.graphs):
-                _read_instead(inner, name, wide)
-                for output in inner.output:
-                    output.name = wide if output.name == name else output.name
+        for inner in iterate_subgraphs(node):
+            _read_instead(inner, name, wide)
+            for output in inner.output:
+                output.name = wide if output.name == name else output.name

@@ -14,7 +14,7 @@ from onnx import helper, numpy_helper, shape_inference
 
 from trt_facefusion.errors import ModelError
 from trt_facefusion.model.graph.border import forget_output_shapes
-from trt_facefusion.model.messages import count_tensor_bytes, strip_weights
+from trt_facefusion.model.messages import count_tensor_bytes, find_opset, iterate_nested_graphs, strip_weights
 from trt_facefusion.types import Array
 
 CONTROL_FLOW = frozenset({"If", "Loop", "Scan"})
@@ -37,7 +37,7 @@ class Work:
     @property
     def opset(self) -> int:
         """The version of the standard operators."""
-        return next((o.version for o in self.model.opset_import if o.domain in {"", "ai.onnx"}), 1)
+        return find_opset(self.model)
 
     @property
     def weights_bytes(self) -> int:
@@ -137,12 +137,9 @@ class Work:
 def find_captured(node: onnx.NodeProto) -> set[str]:
     """Names that the graphs inside an If, Loop or Scan read, their own tensors included."""
     names: set[str] = set()
-    for attribute in node.attribute:
-        for graph in (attribute.g, *attribute.graphs):
-            names.update(output.name for output in graph.output)
-            for inner in graph.node:
-                names.update(inner.input)
-                names.update(find_captured(inner))
+    for graph in iterate_nested_graphs([node]):
+        names.update(output.name for output in graph.output)
+        names.update(name for inner in graph.node for name in inner.input)
     return names
 
 
