@@ -12,12 +12,13 @@ import PIL.Image
 import pytest
 
 from trt_facefusion.errors import FacesError
-from trt_facefusion.faces.decode import MAX_FILE_BYTES, can_read_heic, read_image
+from trt_facefusion.faces.decode import can_read_heic, read_image
 from trt_facefusion.faces.detector import FaceDetector
 from trt_facefusion.faces.embedder import DlibEmbedder
 from trt_facefusion.faces.faceset import FaceSet, require_enough
 from trt_facefusion.faces.find import list_photos
 from trt_facefusion.faces.folder import digest_folder, read_faces
+from trt_facefusion.faces.image_file import MAX_FILE_BYTES
 
 
 class MeanColour:

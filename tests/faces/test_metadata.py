@@ -14,7 +14,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from trt_facefusion.faces.decode import UnreadableImageError, decode_image
+from trt_facefusion.faces.decode import decode_image
+from trt_facefusion.faces.image_file import UnreadableImageError
 from trt_facefusion.faces.kinds import detect_kind
 from trt_facefusion.faces.metadata import strip_metadata
 from trt_facefusion.faces.orientation import read_exif_orientation

@@ -16,7 +16,8 @@ from trt_facefusion.cli import console
 from trt_facefusion.errors import BadInputError, FacesError
 from trt_facefusion.faces.curation.coverage import CoverageFinding, FaceCoverage, Row, measure_coverage
 from trt_facefusion.faces.curation.facets import AXES
-from trt_facefusion.faces.curation.survey import Photo, Survey, survey_folder
+from trt_facefusion.faces.curation.measure import Photo
+from trt_facefusion.faces.curation.survey import Survey, survey_folder
 from trt_facefusion.faces.embedder import DlibEmbedder, Embedder
 from trt_facefusion.faces.faceset import KINDS, require_enough
 from trt_facefusion.storage.files import write_atomic

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from trt_facefusion.errors import FacesError
 from trt_facefusion.faces.align import Landmarks, align_crop, fit_templates, warp
-from trt_facefusion.faces.decode import decode_image, read_bytes
+from trt_facefusion.faces.decode import decode_image
+from trt_facefusion.faces.image_file import read_bytes
 from trt_facefusion.types import Image
 
 CACHE_BYTES = 256 << 20

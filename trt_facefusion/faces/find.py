@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from trt_facefusion.errors import FacesError
-from trt_facefusion.faces.decode import open_regular
+from trt_facefusion.faces.image_file import open_regular
 from trt_facefusion.faces.kinds import HEAD_BYTES, RAW_SUFFIXES, detect_kind
 
 SUFFIXES = frozenset(

@@ -7,18 +7,18 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from trt_facefusion.faces.decode import (
-    MAX_FILE_BYTES,
-    ImageTooLargeError,
-    NotAFileError,
-    UnreadableImageError,
-    can_read_heic,
-    read_bytes,
-)
+from trt_facefusion.faces.decode import can_read_heic
 from trt_facefusion.faces.detector import FaceDetector
 from trt_facefusion.faces.embedder import Embedder
 from trt_facefusion.faces.faceset import MIN_FACE_PX, FaceSet, Skipped, digest_lines
 from trt_facefusion.faces.find import find_photos, list_photos
+from trt_facefusion.faces.image_file import (
+    MAX_FILE_BYTES,
+    ImageTooLargeError,
+    NotAFileError,
+    UnreadableImageError,
+    read_bytes,
+)
 from trt_facefusion.faces.kinds import HEAD_BYTES, detect_kind, explain_unread
 from trt_facefusion.faces.reader import CropSpec, InspectedFace, Reader, SkipError
 from trt_facefusion.types import Progress, silent

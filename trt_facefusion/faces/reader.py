@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 
 from trt_facefusion.faces.align import align_crop, fit_templates, warp
 from trt_facefusion.faces.crops import Crops, Origin
-from trt_facefusion.faces.decode import ImageTooLargeError, UnreadableImageError, decode_image
+from trt_facefusion.faces.decode import decode_image
 from trt_facefusion.faces.detector import Face, FaceDetector
 from trt_facefusion.faces.duplicates import CLEARLY_LARGER, CopyFinder
 from trt_facefusion.faces.embedder import Embedder
 from trt_facefusion.faces.faceset import Skipped, digest_lines
+from trt_facefusion.faces.image_file import ImageTooLargeError, UnreadableImageError
 from trt_facefusion.types import Image
 
 # Changes whenever the same photos would give other crops or embeddings, so that no older result passes for current.

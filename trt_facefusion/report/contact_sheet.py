@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from trt_facefusion.faces.crops import Crops
 from trt_facefusion.faces.curation.coverage import CoverageFinding, FaceCoverage, Row
 from trt_facefusion.faces.curation.facets import AXES, assign_bins
-from trt_facefusion.faces.curation.survey import Photo
+from trt_facefusion.faces.curation.measure import Photo
 from trt_facefusion.report.images import data_uri
 from trt_facefusion.report.pages import templates
 from trt_facefusion.sampling import spread

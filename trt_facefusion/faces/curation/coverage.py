@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from trt_facefusion.faces.curation.facets import AXES, assign_bins
-from trt_facefusion.faces.curation.survey import Photo, Survey
+from trt_facefusion.faces.curation.measure import Photo
+from trt_facefusion.faces.curation.survey import Survey
 from trt_facefusion.faces.faceset import ADVISED_FACES, KINDS
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from trt_facefusion.faces.curation.survey import Photo
+from trt_facefusion.faces.curation.measure import Photo
 from trt_facefusion.faces.curation.tone import CLASSES, UNDEREXPOSED_GAIN
 
 TURNED_DEGREES, PROFILE_DEGREES, TILTED_DEGREES = 15.0, 45.0, 10.0

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from trt_facefusion.errors import FacesError
 from trt_facefusion.faces.curation.coverage import TARGETS
 from trt_facefusion.faces.curation.facets import AXES, assign_bins
-from trt_facefusion.faces.curation.survey import Photo, Survey
+from trt_facefusion.faces.curation.measure import Photo
+from trt_facefusion.faces.curation.survey import Survey
 
 FLOOR_SHARPNESS = 0.40
 """Softer than every one of 749 portraits: a blurred face teaches ranges that sharp ones exceed."""
