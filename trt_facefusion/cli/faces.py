@@ -190,7 +190,7 @@ def _as_json(folder: Path, found: Survey, covered: FaceCoverage) -> dict[str, An
         "folder": str(folder),
         "photos": len(found) + len(found.skipped),
         "faces": len(found),
-        "different_pictures": len(found.best_copies()),
+        "different_pictures": len(found.pick_best_copies()),
         "people_about": len(np.unique(found.persons)),
         "photos_of_the_most_frequent_person": found.largest_person,
         "skipped": [{"file": skip.file, "kind": skip.kind, "reason": skip.reason} for skip in found.skipped],

@@ -83,7 +83,7 @@ def _decode_pixels(encoded: bytes, name: str, formats: tuple[str, ...] = FORMATS
     with _open(encoded, formats) as picture:
         _check_size(name, *picture.size)
         picture.load()
-        return _to_rgb8(picture)
+        return _convert_to_rgb8(picture)
 
 
 def _decode_endless(jpeg: bytes, name: str) -> Image:
@@ -123,7 +123,7 @@ def _open(encoded: bytes, formats: tuple[str, ...]) -> PIL.Image.Image:
         return PIL.Image.open(io.BytesIO(encoded), formats=formats)
 
 
-def _to_rgb8(picture: PIL.Image.Image) -> Image:
+def _convert_to_rgb8(picture: PIL.Image.Image) -> Image:
     """The pixels, strip by strip: a large picture of another type needs little more room than as RGB."""
     if picture.mode == "F":
         raise ValueError("floating-point pixel values, whose range is not known")
@@ -133,11 +133,11 @@ def _to_rgb8(picture: PIL.Image.Image) -> Image:
     for top in range(0, height, rows):
         bottom = min(top + rows, height)
         is_all_rows = bottom - top == height
-        rgb[top:bottom] = _strip_to_rgb8(picture if is_all_rows else picture.crop((0, top, width, bottom)))
+        rgb[top:bottom] = _convert_strip(picture if is_all_rows else picture.crop((0, top, width, bottom)))
     return rgb
 
 
-def _strip_to_rgb8(picture: PIL.Image.Image) -> Image:
+def _convert_strip(picture: PIL.Image.Image) -> Image:
     if picture.mode.startswith("I"):
         # Grey of 16 bits, which Pillow would clip at 255 instead of scaling.
         grey = np.asarray(picture).astype(np.int64)

@@ -23,7 +23,7 @@ def test_copies_point_to_the_sharpest(some_faces: Path, surveyed: sets.Surveyor,
     group = [photo for photo in found.photos if photo.file.startswith("copy_") or photo.file == first.name]
     best = max(group, key=lambda photo: photo.sharpness)
     assert found.copy_of == {photo.file: best.file for photo in group if photo is not best}
-    assert len(found.best_copies()) == 3
+    assert len(found.pick_best_copies()) == 3
 
 
 def test_the_same_file_twice_counts_as_a_duplicate(some_faces: Path, surveyed: sets.Surveyor, tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def test_of_good_photos_only_their_number_is_wrong(some: Survey) -> None:
 
 def test_near_copies_are_one_picture(sample_faces: Path, surveyed: sets.Surveyor, tmp_path: Path) -> None:
     found = surveyed(sets.near_identical(sets.photos(sample_faces, 1)[0], tmp_path, 20))
-    assert len(found) == 20 and len(found.best_copies()) == 1
+    assert len(found) == 20 and len(found.pick_best_copies()) == 1
     problems = told(measure_coverage(found))
     assert problems["copies"] == "95% of the faces are near copies of others; 20 photos show only 1 different picture"
     assert "all photos" in problems["one_person"]

@@ -148,7 +148,7 @@ def _format_share(share: float) -> str:
 def find_problems(survey: Survey, advised: int) -> tuple[CoverageFinding, ...]:
     """What is wrong with the set as a whole."""
     findings = [*_find_unusable(survey), *_find_repeats(survey), *_find_one_sided(survey)]
-    different = len(survey.best_copies())
+    different = len(survey.pick_best_copies())
     if different < advised:
         photos = "photo" if different == 1 else "photos"
         text = f"only {different} different usable {photos}, {advised} give safer INT8 ranges"
@@ -180,7 +180,7 @@ def _find_repeats(survey: Survey) -> list[CoverageFinding]:
     findings = []
     total = len(survey)
     same_files = sum(skip.kind == "duplicate" for skip in survey.skipped)
-    extra = total - len(survey.best_copies()) + same_files
+    extra = total - len(survey.pick_best_copies()) + same_files
     if extra and extra / (total + same_files) >= 0.1:
         different = total + same_files - extra
         text = f"{extra / (total + same_files):.0%} of the faces are near copies of others"

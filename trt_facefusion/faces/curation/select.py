@@ -107,7 +107,7 @@ def select(
     """
     dropped = {index: why for index, photo in enumerate(survey.photos) if (why := explain_rejection(photo))}
     fit = np.array([index for index in range(len(survey)) if index not in dropped], np.int64)
-    candidates = survey.best_copies(fit)
+    candidates = survey.pick_best_copies(fit)
     best = {int(survey.copies[index]): survey.photos[index].file for index in candidates}
     for index in sorted(set(fit.tolist()) - set(candidates)):
         dropped[index] = f"near copy of {best[int(survey.copies[index])]}"

@@ -51,8 +51,8 @@ class Survey:
 
     @cached_property
     def copy_of(self) -> dict[str, str]:
-        """Each photo that is a near copy -> the best one of its group, see `best_copies`."""
-        best = self.best_copies()
+        """Each photo that is a near copy -> the best one of its group, see `pick_best_copies`."""
+        best = self.pick_best_copies()
         names = {int(self.copies[index]): self.photos[index].file for index in best}
         originals = set(best)
         return {
@@ -61,7 +61,7 @@ class Survey:
             if index not in originals
         }
 
-    def best_copies(self, among: NDArray[np.int64] | None = None) -> list[int]:
+    def pick_best_copies(self, among: NDArray[np.int64] | None = None) -> list[int]:
         """Of each group of near copies the best photo, of ``among`` (default: all); singles are their own best.
 
         Best is the sharpest of those whose face is about as large as the largest: on the chip, which is always of one
@@ -70,9 +70,9 @@ class Survey:
         groups: dict[int, list[int]] = {}
         for index in range(len(self)) if among is None else among.tolist():
             groups.setdefault(int(self.copies[index]), []).append(index)
-        return sorted(self._pick_best(members) for members in groups.values())
+        return sorted(self._pick_sharpest(members) for members in groups.values())
 
-    def _pick_best(self, members: list[int]) -> int:
+    def _pick_sharpest(self, members: list[int]) -> int:
         largest = max(self.photos[index].face_px for index in members)
         large = [index for index in members if self.photos[index].face_px > SMALLER_COPY * largest]
         return max(large, key=lambda index: (self.photos[index].sharpness, -index))

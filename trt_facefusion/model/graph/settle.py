@@ -30,7 +30,7 @@ def settle(work: Work) -> None:
         if decided:
             refuse_operators(work.graph)
             require_few_nodes(work.graph)
-            constants_to_initializers(work)
+            replace_constants(work)
         work.drop_unused()
         if not (changed or decided):
             if follow:
@@ -38,7 +38,7 @@ def settle(work: Work) -> None:
             follow = True
 
 
-def constants_to_initializers(work: Work) -> None:
+def replace_constants(work: Work) -> None:
     """Turn every Constant into an initializer, whatever attribute holds its value.
 
     Raises:
