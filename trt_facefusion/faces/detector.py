@@ -113,8 +113,10 @@ class FaceDetector:
         scale = LONG_SIDES_PX[0] / max(image_rgb.shape[:2])
         while scale < CLOSE_SCALE:
             scale = min(2 * scale, CLOSE_SCALE)
-            refined = [self._look_again(image_rgb, face, scale) for face in self._detect_in_tiles(image_rgb, scale)]
-            sure = _drop_overlapping([face for face in refined if face.score >= SURE_SCORE])
+            refined_faces = [
+                self._look_again(image_rgb, face, scale) for face in self._detect_in_tiles(image_rgb, scale)
+            ]
+            sure = _drop_overlapping([face for face in refined_faces if face.score >= SURE_SCORE])
             if sure:
                 return sorted(sure, key=lambda face: -face.area)
         return []
@@ -177,11 +179,11 @@ def _move_face(face: Face, left: int, top: int, zoom: NDArray[np.float32]) -> Fa
 
 def _drop_overlapping(faces: list[Face]) -> list[Face]:
     """Of boxes that lie on one face, the one with the best score."""
-    distinct: list[Face] = []
+    distinct_faces: list[Face] = []
     for face in sorted(faces, key=lambda face: (-face.score, face.box)):
-        if all(_measure_overlap(face.box, other.box) < SAME_FACE for other in distinct):
-            distinct.append(face)
-    return distinct
+        if all(_measure_overlap(face.box, other.box) < SAME_FACE for other in distinct_faces):
+            distinct_faces.append(face)
+    return distinct_faces
 
 
 def _measure_overlap(one: tuple[float, float, float, float], other: tuple[float, float, float, float]) -> float:

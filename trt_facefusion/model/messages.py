@@ -138,15 +138,15 @@ def declare_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     """The model as onnx's checker and inference may see it: its large weights are declared as inputs, not copied."""
     lean = strip_weights(model, LARGE)
     declared = {graph_input.name for graph_input in lean.graph.input}
-    small = []
+    small_tensors = []
     for tensor in lean.graph.initializer:
         if count_tensor_bytes(tensor) < LARGE:
-            small.append(tensor)
+            small_tensors.append(tensor)
             continue
         if tensor.name not in declared:
             lean.graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
     del lean.graph.initializer[:]
-    lean.graph.initializer.extend(small)
+    lean.graph.initializer.extend(small_tensors)
     return lean
 
 

@@ -80,14 +80,14 @@ def _make_checkable(model: onnx.ModelProto) -> onnx.ModelProto:
     lean = strip_weights(model, _CHECKED_WITHOUT)
     complete_notes(lean)
     declared = {graph_input.name for graph_input in lean.graph.input}
-    small = []
+    small_tensors = []
     for tensor, original in zip(lean.graph.initializer, model.graph.initializer, strict=True):
         if tensor == original:
-            small.append(tensor)
+            small_tensors.append(tensor)
         elif tensor.name not in declared:
             lean.graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
     del lean.graph.initializer[:]
-    lean.graph.initializer.extend(small)
+    lean.graph.initializer.extend(small_tensors)
     for graph in iterate_graphs(lean.graph):
         del graph.value_info[:]
         _hide_group_norms(graph)

@@ -42,9 +42,9 @@ def require_samples_apart(model: onnx.ModelProto, shapes: Mapping[str, Sequence[
     trained = _find_batch_statistics(model)
     if trained:
         raise _report_mixing(trained[0], "normalises", _EVALUATION)
-    mixing = [] if single or find_fixed_batch(model) is not None else _find_mixing_nodes(model, shapes)
-    if mixing:
-        raise _report_mixing(*mixing[0], f"{_EVALUATION}; {_FIXED}")
+    mixing_nodes = [] if single or find_fixed_batch(model) is not None else _find_mixing_nodes(model, shapes)
+    if mixing_nodes:
+        raise _report_mixing(*mixing_nodes[0], f"{_EVALUATION}; {_FIXED}")
 
 
 def _report_mixing(node: onnx.NodeProto, verb: str, remedy: str) -> ModelError:
@@ -71,21 +71,21 @@ def _is_training(node: onnx.NodeProto, opset: int) -> bool:
 
 def _find_mixing_nodes(model: onnx.ModelProto, shapes: Mapping[str, Sequence[int]]) -> list[tuple[onnx.NodeProto, str]]:
     """Nodes that reduce, normalise or choose along an axis that is the batch."""
-    inferred = _infer_shapes(model, shapes)
+    inferred_shapes = _infer_shapes(model, shapes)
     constants = _collect_small_constants(model.graph)
     alive = {graph_input.name for graph_input in model.graph.input}
-    mixing = []
+    mixing_nodes = []
     for node in model.graph.node:
         if alive.isdisjoint(node.input) or node.op_type in {"Shape", "Size"}:
             continue
         alive.update(name for name in node.output if name)
-        shape = inferred.get(node.input[0]) if node.input[0] in alive else None
+        shape = inferred_shapes.get(node.input[0]) if node.input[0] in alive else None
         if shape is None or len(shape) < 2 or shape[0] != _BATCH or node.domain not in {"", "ai.onnx"}:
             continue
         verb = _name_mixing(node, len(shape), constants)
         if verb:
-            mixing.append((node, verb))
-    return mixing
+            mixing_nodes.append((node, verb))
+    return mixing_nodes
 
 
 def _name_mixing(node: onnx.NodeProto, rank: int, constants: Mapping[str, list[int]]) -> str:

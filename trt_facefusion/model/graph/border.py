@@ -113,8 +113,8 @@ def infer_output_specs(
         light = shape_inference.infer_shapes(light, data_prop=True)
     except Exception:  # whatever onnx's inference lacks, preparing may resolve
         return None
-    inferred = all(output.type.tensor_type.HasField("shape") for output in light.graph.output)
-    specs = read_output_specs(light) if inferred else ()
+    has_shapes = all(output.type.tensor_type.HasField("shape") for output in light.graph.output)
+    specs = read_output_specs(light) if has_shapes else ()
     sized = all(isinstance(size, int) for spec in specs for size in spec.shape[1:])
     return specs if specs and sized else None
 

@@ -22,7 +22,7 @@ def resolve_control_flow(work: Work) -> bool:
     Gives whether there was one. Raises ModelError for a loop that would become too many nodes.
     """
     constants = {t.name: t for t in work.graph.initializer}
-    remaining: list[onnx.NodeProto] = []
+    nodes_after: list[onnx.NodeProto] = []
     changed = False
     for node in work.graph.node:
         replacement = None
@@ -31,24 +31,24 @@ def resolve_control_flow(work: Work) -> bool:
         elif not node.domain and node.op_type == "Loop":
             replacement = _unroll_loop(work, node, constants)
         changed |= replacement is not None
-        remaining += [node] if replacement is None else replacement
+        nodes_after += [node] if replacement is None else replacement
     if changed:
-        nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in remaining]
+        copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes_after]
         del work.graph.node[:]
-        work.graph.node.extend(nodes)
+        work.graph.node.extend(copies)
     return changed
 
 
 def refuse_control_flow(graph: onnx.GraphProto) -> None:
     """Raise `ModelError` naming what still branches or loops."""
-    branching = [
+    branching_nodes = [
         f"{node.op_type} {node.name or node.output[0]!r}" for node in graph.node if node.op_type in CONTROL_FLOW
     ]
-    if branching:
-        scans = all(kind.startswith("Scan ") for kind in branching)
+    if branching_nodes:
+        scans = all(kind.startswith("Scan ") for kind in branching_nodes)
         why = "no engine here runs a Scan" if scans else "what runs would depend on the input"
         raise ModelError(
-            f"the model branches or loops ({', '.join(branching[:3])}): {why}",
+            f"the model branches or loops ({', '.join(branching_nodes[:3])}): {why}",
             "export it with the inputs' sizes fixed, so that the exporter decides the branch; loops must be unrolled",
         )
 

@@ -54,10 +54,12 @@ def count_result_bytes(node: onnx.NodeProto, inputs: Mapping[str, Array], opset:
     """Bytes of the results, told before they are computed; None where that cannot be told."""
     if node.op_type in _BOUNDED_BY_INPUTS:
         return sum(array.size * 8 * max(array.ndim, 1) for array in inputs.values())
-    inferred = infer_result_sizes(node, {name: describe_array(array) for name, array in inputs.items()}, inputs, opset)
+    types_and_sizes = infer_result_sizes(
+        node, {name: describe_array(array) for name, array in inputs.items()}, inputs, opset
+    )
     total = 0
     for name in filter(None, node.output):
-        kind, sizes = inferred.get(name, (0, None))
+        kind, sizes = types_and_sizes.get(name, (0, None))
         if sizes is None or None in sizes or not count_element_bits(kind):
             return None
         total += math.prod(size or 0 for size in sizes) * count_element_bits(kind) // 8

@@ -85,10 +85,10 @@ def fold(work: Work, budget: FoldingBudget) -> bool:
         ModelError: the constants would not fit into memory.
     """
     folder = _Folder(work, budget)
-    remaining = [node for node in work.graph.node if not folder.try_fold(node)]
-    changed = len(remaining) < len(work.graph.node)
+    remaining_nodes = [node for node in work.graph.node if not folder.try_fold(node)]
+    changed = len(remaining_nodes) < len(work.graph.node)
     del work.graph.node[:]
-    work.graph.node.extend(remaining)
+    work.graph.node.extend(remaining_nodes)
     return changed
 
 
@@ -127,8 +127,8 @@ class _Folder:
             return
         target = self._find_partial(find_target(node)) if find_target(node) else None
         target_sizes = read_target_sizes(node, target.values, target.mask) if target is not None else None
-        inferred = {names[0]: (0, target_sizes)} if target_sizes is not None else self._infer(node)
-        for name, (kind, sizes) in inferred.items():
+        types_and_sizes = {names[0]: (0, target_sizes)} if target_sizes is not None else self._infer(node)
+        for name, (kind, sizes) in types_and_sizes.items():
             if sizes is not None:
                 before = self.sizes.get(name) or (None,) * len(sizes)
                 if len(before) == len(sizes):

@@ -295,9 +295,9 @@ def _build_matrix(
     squares: NDArray[np.float64], index: NDArray[np.int32], axes: tuple[int, ...], elements: int, batch: int
 ) -> NDArray[np.float64] | None:
     """Matrix [elements/batch, sums/batch] whose product with the squared style gives the sums; None where none does."""
-    remaining = tuple(axis for axis in range(squares.ndim) if axis not in axes)
-    order = (*remaining, *axes)
-    sums = math.prod(squares.shape[axis] for axis in remaining) // batch
+    kept_axes = tuple(axis for axis in range(squares.ndim) if axis not in axes)
+    order = (*kept_axes, *axes)
+    sums = math.prod(squares.shape[axis] for axis in kept_axes) // batch
     own = elements // batch
     ordered = squares.transpose(order).reshape(batch, sums, -1)
     which = index.transpose(order).reshape(batch, sums, -1)

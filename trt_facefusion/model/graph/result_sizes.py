@@ -50,10 +50,10 @@ def infer_result_sizes(
     try:
         schema = defs.get_schema(node.op_type, opset, "")
         imports = [helper.make_opsetid("", opset)]
-        inferred = shape_inference.infer_node_outputs(schema, node, types, constants, opset_imports=imports)
+        result_types = shape_inference.infer_node_outputs(schema, node, types, constants, opset_imports=imports)
     except Exception:  # onnx raises errors of its own, and KeyError and RuntimeError
         return {}
-    return {name: (kind.tensor_type.elem_type, _read_type_sizes(kind)) for name, kind in inferred.items()}
+    return {name: (kind.tensor_type.elem_type, _read_type_sizes(kind)) for name, kind in result_types.items()}
 
 
 def read_target_sizes(node: onnx.NodeProto, values: Array, mask: Array) -> Sizes | None:

@@ -85,17 +85,17 @@ class Work:
         self.graph.initializer.extend(t for t in places if t.name not in aside)
         fed = len(self.graph.input)
         self.graph.input.extend(helper.make_tensor_value_info(t.name, t.data_type, t.dims) for t in aside.values())
-        processed = process(self.model)
-        keep = [graph_input for graph_input in processed.graph.input if graph_input.name not in aside]
+        new_model = process(self.model)
+        keep = [graph_input for graph_input in new_model.graph.input if graph_input.name not in aside]
         assert len(keep) == fed
-        del processed.graph.input[:]
-        processed.graph.input.extend(keep)
-        initializers = {t.name: t for t in processed.graph.initializer} | aside
+        del new_model.graph.input[:]
+        new_model.graph.input.extend(keep)
+        initializers = {t.name: t for t in new_model.graph.initializer} | aside
         order = [initializers[name] for name in before if name in initializers]
-        order += [t for t in processed.graph.initializer if t.name not in set(before)]
-        del processed.graph.initializer[:]
-        processed.graph.initializer.extend(order)
-        self.model = processed
+        order += [t for t in new_model.graph.initializer if t.name not in set(before)]
+        del new_model.graph.initializer[:]
+        new_model.graph.initializer.extend(order)
+        self.model = new_model
 
     def infer(self, follow: bool = True) -> None:
         """Have onnx say types and shapes of all tensors; ``follow`` sizes through the nodes that compute them.
