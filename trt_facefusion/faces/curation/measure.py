@@ -42,13 +42,13 @@ class Photo:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        exposure_, pose = asdict(self.exposure), asdict(self.pose) if self.pose else None
+        exposure, pose = asdict(self.exposure), asdict(self.pose) if self.pose else None
         return {
             "file": self.file,
             "face_px": round(self.face_px),
             "faces_found": self.faces_found,
             "sharpness": self.sharpness,
-            "exposure": exposure_,
+            "exposure": exposure,
             "pose_degrees": pose,
             "ita_degrees": self.tone.ita,
             "tone": self.tone.name,
