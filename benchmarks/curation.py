@@ -25,7 +25,6 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from trt_facefusion.faces.faceset import FaceSet
 
 from trt_facefusion.build.activations import driven_tensors, level
 from trt_facefusion.build.face_sets import FaceSets
@@ -39,6 +38,7 @@ from trt_facefusion.evaluation.accuracy.metrics import ssim
 from trt_facefusion.faces.curation.select import select
 from trt_facefusion.faces.curation.survey import Survey, survey_folder
 from trt_facefusion.faces.embedder import DlibEmbedder
+from trt_facefusion.faces.faceset import FaceSet
 from trt_facefusion.faces.folder import read_faces
 from trt_facefusion.inference.feeder import Feeder, find_projection, list_input_shapes
 from trt_facefusion.inference.renderer import PictureRenderer, find_picture_output

@@ -25,25 +25,25 @@ def photos(sample_faces: Path, tmp_path: Path) -> Path:
 def test_crops_cut_again_are_the_crops_that_were_cut_first(
     photos: Path, aligned: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kept = np.asarray(read(photos, aligned=aligned).crops)
+    first = np.asarray(read(photos, aligned=aligned).crops)
     monkeypatch.setattr(crops_module, "CACHE_BYTES", 2 * 64 * 64 * 3)
     faces = read(photos, aligned=aligned)
     assert len(faces.crops._cached) == 2
-    assert np.array_equal(faces.crops, kept)
+    assert np.array_equal(faces.crops, first)
     assert len(faces.crops._cached) == 2, "memory does not grow with what is asked for"
 
 
 def test_crops_are_read_like_an_array(photos: Path) -> None:
     faces = read(photos)
-    whole = np.asarray(faces.crops)
-    assert whole.shape == faces.crops.shape == (5, 64, 64, 3)
-    for key in (2, -1, slice(1, 4), [3, 0], np.array([[1, 2], [0, 0]]), whole[:, 0, 0, 0] > 90, np.int64(3)):
-        assert np.array_equal(faces.crops[key], whole[key])
+    array = np.asarray(faces.crops)
+    assert array.shape == faces.crops.shape == (5, 64, 64, 3)
+    for key in (2, -1, slice(1, 4), [3, 0], np.array([[1, 2], [0, 0]]), array[:, 0, 0, 0] > 90, np.int64(3)):
+        assert np.array_equal(faces.crops[key], array[key])
     assert faces.crops[[]].shape == (0, 64, 64, 3)
-    assert np.array_equal(faces.crops[:, :, ::-1], whole[:, :, ::-1])
-    assert np.array_equal(np.stack(list(faces.crops)), whole)
+    assert np.array_equal(faces.crops[:, :, ::-1], array[:, :, ::-1])
+    assert np.array_equal(np.stack(list(faces.crops)), array)
     faces.crops[0][:] = 0
-    assert np.array_equal(faces.crops[0], whole[0]), "what is handed out is the caller's own"
+    assert np.array_equal(faces.crops[0], array[0]), "what is handed out is the caller's own"
     with pytest.raises(IndexError):
         faces.crops[5]
 

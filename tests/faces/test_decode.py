@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 import PIL.Image
 import pytest
-from trt_facefusion.faces.image_file import MAX_FILE_BYTES, ImageTooLargeError, UnreadableImageError
 
 from trt_facefusion.faces.decode import decode_image, read_image
+from trt_facefusion.faces.image_file import MAX_FILE_BYTES, ImageTooLargeError, UnreadableImageError
 
 
 def picture(width: int = 40, height: int = 24) -> PIL.Image.Image:
@@ -83,8 +83,8 @@ def test_transparency_is_laid_on_white() -> None:
 def bomb(width: int, height: int) -> bytes:
     """A PNG whose header promises ``width`` x ``height`` pixels and whose data is a few bytes."""
 
-    def chunk(name: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+    def chunk(name: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return (
@@ -100,16 +100,16 @@ def test_a_decompression_bomb_is_refused_by_its_header(side: int) -> None:
 
 
 def test_damaged_files_say_what_is_wrong(tmp_path: Path) -> None:
-    whole = encoded(picture(400, 300), "JPEG")
-    for data, reason in (
+    jpeg = encoded(picture(400, 300), "JPEG")
+    for damaged, reason in (
         (b"", "empty"),
         (b"hello, I am a text", "not a JPEG"),
-        (whole[: len(whole) // 2], "truncated"),
+        (jpeg[: len(jpeg) // 2], "truncated"),
         (encoded(picture(), "PNG")[:60], "truncated"),
         (encoded(picture().convert("F"), "TIFF"), "floating-point"),
         (encoded(picture(), "GIF"), "GIF pictures are not read"),
     ):
-        (tmp_path / "photo.jpg").write_bytes(data)
+        (tmp_path / "photo.jpg").write_bytes(damaged)
         with pytest.raises(UnreadableImageError, match=reason) as caught:
             read_image(tmp_path / "photo.jpg")
         assert caught.value.message.startswith("photo.jpg: ")
@@ -144,12 +144,12 @@ def test_strips_of_a_large_picture_give_what_the_whole_gives(mode: str, monkeypa
     kind, options = ("TIFF" if mode in {"CMYK", "I;16B"} else "PNG"), {"transparency": 7} if mode == "P" else {}
     if mode.startswith("I;16"):
         grey = np.asarray(picture().convert("L")).astype(np.uint16) * 257
-        data = encoded(PIL.Image.fromarray(grey), kind)
+        file = encoded(PIL.Image.fromarray(grey), kind)
         if mode == "I;16B":
             values = grey.astype(">u2")
-            data = encoded(PIL.Image.frombytes("I;16B", (40, 24), values.tobytes()), kind)
+            file = encoded(PIL.Image.frombytes("I;16B", (40, 24), values.tobytes()), kind)
     else:
-        data = encoded(picture().convert(mode), kind, **options)
-    whole = decode_image(data)
+        file = encoded(picture().convert(mode), kind, **options)
+    expected = decode_image(file)
     monkeypatch.setattr("trt_facefusion.faces.decode._STRIP_PIXELS", 7 * 40)
-    assert np.array_equal(decode_image(data), whole)
+    assert np.array_equal(decode_image(file), expected)

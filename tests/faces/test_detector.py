@@ -86,8 +86,8 @@ def test_the_digest_follows_the_threshold() -> None:
 def test_a_face_of_64_px_is_found_in_54_megapixels(sample_faces: Path, left: int, top: int) -> None:
     face = read_image(sample_faces / "sample_001.jpg")
     detector = FaceDetector()
-    found = detector.detect(face)[0]
-    scale = 64 / found.side_px
+    detected = detector.detect(face)[0]
+    scale = 64 / detected.side_px
     small = cv2.resize(face, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     rows = np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)
     photo = cv2.resize(rows, (9000, 6000), interpolation=cv2.INTER_CUBIC)
@@ -96,5 +96,5 @@ def test_a_face_of_64_px_is_found_in_54_megapixels(sample_faces: Path, left: int
     photo[top : top + small.shape[0], left : left + small.shape[1]] = small
     faces = detector._detect_closely(photo)
     assert len(faces) == 1, "a face on the seam of two tiles is one face"
-    assert np.abs(faces[0].landmarks - (found.landmarks * scale + [left, top])).max() < 8
+    assert np.abs(faces[0].landmarks - (detected.landmarks * scale + [left, top])).max() < 8
     assert detector.detect(photo)[0].box == faces[0].box

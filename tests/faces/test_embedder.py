@@ -72,8 +72,8 @@ def test_another_input_is_a_clear_error(tmp_path: Path, shape: list[object]) -> 
         mean_colour_model(path, shape)
     else:
         node = helper.make_node("Relu", ["image"], ["y"])
-        info = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ("image", "y")]
-        graph = helper.make_graph([node], "relu", info[:1], info[1:])
+        value_infos = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ("image", "y")]
+        graph = helper.make_graph([node], "relu", value_infos[:1], value_infos[1:])
         onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
     with pytest.raises(ModelError, match=r"other\.onnx is not an ArcFace network.*\[N,3,112,112\]"):
         ArcFaceEmbedder(path)

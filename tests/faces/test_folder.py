@@ -10,15 +10,15 @@ import cv2
 import numpy as np
 import PIL.Image
 import pytest
-from trt_facefusion.faces.faceset import FaceSet, require_enough
-from trt_facefusion.faces.image_file import MAX_FILE_BYTES
 
 from trt_facefusion.errors import FacesError
 from trt_facefusion.faces.decode import can_read_heic, read_image
 from trt_facefusion.faces.detector import FaceDetector
 from trt_facefusion.faces.embedder import DlibEmbedder
+from trt_facefusion.faces.faceset import FaceSet, require_enough
 from trt_facefusion.faces.find import list_photos
 from trt_facefusion.faces.folder import digest_folder, read_faces
+from trt_facefusion.faces.image_file import MAX_FILE_BYTES
 
 
 class MeanColour:
@@ -65,8 +65,8 @@ def test_aligned_crops_are_taken_as_they_are_in_sorted_order(crops: Path) -> Non
     assert faces.crops.shape == (4, 64, 64, 3)
     assert faces.embeddings.shape == (4, 3)
     assert stages[-1] == ("faces", 4, 4)
-    whole = read(crops, aligned=True, size=80)
-    assert np.array_equal(whole.crops[2], np.asarray(PIL.Image.open(crops / "b.png")))
+    faces = read(crops, aligned=True, size=80)
+    assert np.array_equal(faces.crops[2], np.asarray(PIL.Image.open(crops / "b.png")))
 
 
 def test_every_photo_left_out_has_its_reason(crops: Path) -> None:
@@ -174,9 +174,9 @@ def test_of_copies_in_several_sizes_the_largest_is_taken(
     sample_faces: Path, tmp_path: Path, names: tuple[str, ...]
 ) -> None:
     for photo in (1, 2):
-        whole = PIL.Image.open(sample_faces / f"sample_00{photo}.jpg")
+        photograph = PIL.Image.open(sample_faces / f"sample_00{photo}.jpg")
         for name, side in zip(names, (100, 256, 160), strict=True):
-            whole.resize((side, side)).save(tmp_path / f"{photo}{name}")
+            photograph.resize((side, side)).save(tmp_path / f"{photo}{name}")
     faces = read(tmp_path)
     assert set(faces.files) == {f"1{names[1]}", f"2{names[1]}"}
     assert faces.count_skipped() == {"duplicate": 4}

@@ -13,9 +13,9 @@ import PIL.ImageOps
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from trt_facefusion.faces.image_file import UnreadableImageError
 
 from trt_facefusion.faces.decode import decode_image
+from trt_facefusion.faces.image_file import UnreadableImageError
 from trt_facefusion.faces.kinds import detect_kind
 from trt_facefusion.faces.metadata import strip_metadata
 from trt_facefusion.faces.orientation import read_exif_orientation
@@ -34,9 +34,9 @@ def encoded(kind: str, **options: object) -> bytes:
     return buffer.getvalue()
 
 
-def upright(data: bytes) -> np.ndarray:
+def upright(file: bytes) -> np.ndarray:
     """The pixels without metadata, turned as orientation 6 says."""
-    return np.rot90(np.asarray(PIL.Image.open(io.BytesIO(data)).convert("RGB")), -1)
+    return np.rot90(np.asarray(PIL.Image.open(io.BytesIO(file)).convert("RGB")), -1)
 
 
 def with_segment(body: bytes, marker: int = 0xE1) -> bytes:
@@ -149,8 +149,8 @@ def test_chunks_beside_the_pixels_cost_no_photo(extra: bytes) -> None:
 def test_all_kinds_are_turned_as_pillow_turns_them(kind: str, orientation: int) -> None:
     tags = PIL.Image.Exif()
     tags[0x0112] = orientation
-    data = encoded(kind, exif=tags)
-    assert np.array_equal(decode_image(data), PIL.ImageOps.exif_transpose(PIL.Image.open(io.BytesIO(data))))
+    file = encoded(kind, exif=tags)
+    assert np.array_equal(decode_image(file), PIL.ImageOps.exif_transpose(PIL.Image.open(io.BytesIO(file))))
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
@@ -168,19 +168,19 @@ def test_only_the_first_of_several_pictures_counts() -> None:
     other = PIL.Image.new("RGB", (9, 9))
     first = np.asarray(picture())
     for kind, options in (("MPO", {}), ("TIFF", {}), ("WEBP", {"lossless": True}), ("PNG", {})):
-        data = encoded(kind, save_all=True, append_images=[other.resize((40, 24))] * 3, **options)
-        found = decode_image(data)
-        assert found.shape == first.shape
-        assert np.array_equal(found, first) or kind == "MPO"
+        file = encoded(kind, save_all=True, append_images=[other.resize((40, 24))] * 3, **options)
+        decoded = decode_image(file)
+        assert decoded.shape == first.shape
+        assert np.array_equal(decoded, first) or kind == "MPO"
 
 
 def test_trailing_bytes_and_a_lost_end_marker_cost_nothing() -> None:
     for kind in ("JPEG", "PNG", "WEBP"):
         plain = encoded(kind)
-        whole = decode_image(plain)
-        assert np.array_equal(decode_image(plain + b"\xff\xd8film" * 1000), whole)
+        expected = decode_image(plain)
+        assert np.array_equal(decode_image(plain + b"\xff\xd8film" * 1000), expected)
         if kind != "WEBP":
-            assert np.array_equal(decode_image(plain[: -12 if kind == "PNG" else -2]), whole)
+            assert np.array_equal(decode_image(plain[: -12 if kind == "PNG" else -2]), expected)
 
 
 def test_a_truncated_photo_is_left_out_and_says_so() -> None:
@@ -193,10 +193,10 @@ def test_a_truncated_photo_is_left_out_and_says_so() -> None:
 def test_a_jpeg_of_thousands_of_scans_is_left_out_before_it_is_decoded() -> None:
     plain = io.BytesIO()
     picture().resize((800, 800)).save(plain, "JPEG", progressive=True)
-    data = plain.getvalue()
-    last = data.rindex(b"\xff\xda")
-    decode_image(data)
-    hostile = data[:last] + data[last:-2] * 4000 + data[-2:]
+    file = plain.getvalue()
+    last = file.rindex(b"\xff\xda")
+    decode_image(file)
+    hostile = file[:last] + file[last:-2] * 4000 + file[-2:]
     with pytest.raises(UnreadableImageError, match=r"4,0\d\d scans of 800x800 pixels would take too long"):
         decode_image(hostile)
 

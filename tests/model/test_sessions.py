@@ -37,11 +37,11 @@ def test_a_model_above_the_limit_runs_and_is_left_as_it_was(tmp_path: Path, monk
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     model = swapper()
     before = model.SerializeToString()
-    found = picture(model)
+    painted = picture(model)
     assert model.SerializeToString() == before
     assert not list(tmp_path.iterdir())
     monkeypatch.undo()
-    np.testing.assert_array_equal(found, picture(model))
+    np.testing.assert_array_equal(painted, picture(model))
 
 
 @pytest.mark.usefixtures("tiny_messages")
@@ -125,11 +125,11 @@ def branching() -> onnx.ModelProto:
 def test_weights_in_branches_go_through_the_file_as_well(monkeypatch: pytest.MonkeyPatch, flag: bool) -> None:
     model = branching()
     inputs = {**feeds(SWAPPER_SHAPES), "flag": np.array(flag)}
-    wanted = open_session(model).run(None, inputs)[0]
+    expected = open_session(model).run(None, inputs)[0]
     lean = next(n for n in strip_weights(model, 1).graph.node if n.op_type == "If")
     assert not any(t.raw_data for attribute in lean.attribute for t in attribute.g.initializer)
     monkeypatch.setattr("trt_facefusion.model.sessions.IN_MEMORY_BYTES", 1 << 10)
-    np.testing.assert_array_equal(open_session(model).run(None, inputs)[0], wanted)
+    np.testing.assert_array_equal(open_session(model).run(None, inputs)[0], expected)
 
 
 def test_a_digest_in_parts_sees_weights_in_branches() -> None:

@@ -47,12 +47,12 @@ def read_face_sets(job: Job) -> FaceSets:
                 "looks"
             )
     elif not settings.hold_out:
-        return FaceSets(calibration.thinned(settings.max_calib), calibration.subset([]))
+        return FaceSets(calibration.thin(settings.max_calib), calibration.subset([]))
     else:
         comparable = job.embedder.make_comparable(calibration.embeddings)
         first, second = split_by_identity(comparable, same_person=job.embedder.same_person)
         calibration, verification = calibration.subset(first), calibration.subset(second)
-    calibration, verification = calibration.thinned(settings.max_calib), verification.thinned(settings.max_eval)
+    calibration, verification = calibration.thin(settings.max_calib), verification.thin(settings.max_eval)
     if len(verification) < MIN_VERIFICATION:
         reporter.warn(f"judged on {len(verification)} faces only: {MIN_VERIFICATION} are the least that says something")
     return FaceSets(calibration, verification)

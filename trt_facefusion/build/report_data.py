@@ -94,7 +94,7 @@ def record_build(stages: Stages, gallery: Gallery, engines: list[dict[str, Any]]
         "target": selection.target,
         "reason": selection.reason,
         "faces": {"calibration": len(faces.calibration), "verification": len(faces.verification)},
-        "skipped": {KINDS[kind]: count for kind, count in faces.calibration.summary().items()},
+        "skipped": {KINDS[kind]: count for kind, count in faces.calibration.count_skipped().items()},
         "engines": engines,
         "tensors": tensor_facts(stages.choose_ranges(), list(dict.fromkeys(int8)), inputs.view) if int8 else [],
         "limits": {p.value: _limits(inputs.settings, p) for p in Precision},

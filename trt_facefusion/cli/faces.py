@@ -150,9 +150,10 @@ def _generator(
             )
         return None
     if preset is None and not inputs:
+        example = suggestions(read_input_specs(OnnxSource(onnx).model))
         raise BadInputError(
             f"nothing says what the inputs of {onnx.name} are",
-            f"name a --preset, or describe each input, perhaps with {suggestions(read_input_specs(OnnxSource(onnx).model))}",
+            f"name a --preset, or describe each input, perhaps with {example}",
         )
     described = (
         get_preset(preset).with_picture(picture)

@@ -69,7 +69,7 @@ class Crops:
     template: str
     size: int
     _cached: dict[int, Image] = field(default_factory=dict)
-    _others: dict[tuple[str, int], Crops] = field(default_factory=dict)
+    _by_template: dict[tuple[str, int], Crops] = field(default_factory=dict)
 
     dtype = np.dtype(np.uint8)
     ndim = 4
@@ -85,13 +85,13 @@ class Crops:
     def __getitem__(self, key: Any) -> NDArray[np.uint8]:
         if isinstance(key, tuple):
             return self[:][key]
-        chosen = np.arange(len(self))[np.asarray(key, np.int64) if isinstance(key, list) and not key else key]
-        if not chosen.ndim:
-            return np.array(self._crop(int(chosen)))
-        found = np.empty((*chosen.shape, *self.shape[1:]), np.uint8)
-        for place, index in np.ndenumerate(chosen):
-            found[place] = self._crop(int(index))
-        return found
+        indices = np.arange(len(self))[np.asarray(key, np.int64) if isinstance(key, list) and not key else key]
+        if not indices.ndim:
+            return np.array(self._crop(int(indices)))
+        crops = np.empty((*indices.shape, *self.shape[1:]), np.uint8)
+        for place, index in np.ndenumerate(indices):
+            crops[place] = self._crop(int(index))
+        return crops
 
     def __iter__(self) -> Iterator[NDArray[np.uint8]]:
         return (self[index] for index in range(len(self)))
@@ -108,15 +108,15 @@ class Crops:
 
     def subset(self, indices: Iterable[int] | NDArray[np.int64]) -> Crops:
         """The crops at ``indices``, in that order."""
-        chosen = [int(index) for index in indices]
-        cached = {new: self._cached[old] for new, old in enumerate(chosen) if old in self._cached}
-        return Crops([self.origins[index] for index in chosen], self.template, self.size, cached)
+        positions = [int(index) for index in indices]
+        cached = {new: self._cached[old] for new, old in enumerate(positions) if old in self._cached}
+        return Crops([self.origins[index] for index in positions], self.template, self.size, cached)
 
     def cut_for(self, template: str, size: int) -> Crops:
         """The same faces, aligned with another ``template`` [N,size,size,3]."""
         if (template, size) == (self.template, self.size):
             return self
-        return self._others.setdefault((template, size), Crops(self.origins, template, size))
+        return self._by_template.setdefault((template, size), Crops(self.origins, template, size))
 
     def _crop(self, index: int) -> Image:
         crop = self._cached.get(index)
@@ -130,7 +130,7 @@ class Crops:
             self._cached[index] = crop
 
     def _cut(self, origin: Origin) -> Image:
-        data = read_bytes(origin.path)
-        if hashlib.sha256(data).hexdigest() != origin.digest:
+        encoded = read_bytes(origin.path)
+        if hashlib.sha256(encoded).hexdigest() != origin.digest:
             raise FacesError(f"{origin.path.name} was changed while it was in use", "Run the same command again.")
-        return origin.cut(decode_image(data, origin.path.name), self.template, self.size)
+        return origin.cut(decode_image(encoded, origin.path.name), self.template, self.size)

@@ -113,8 +113,10 @@ class FaceDetector:
         scale = LONG_SIDES_PX[0] / max(image_rgb.shape[:2])
         while scale < CLOSE_SCALE:
             scale = min(2 * scale, CLOSE_SCALE)
-            found = [self._look_again(image_rgb, face, scale) for face in self._detect_in_tiles(image_rgb, scale)]
-            sure = _drop_overlapping([face for face in found if face.score >= SURE_SCORE])
+            refined_faces = [
+                self._look_again(image_rgb, face, scale) for face in self._detect_in_tiles(image_rgb, scale)
+            ]
+            sure = _drop_overlapping([face for face in refined_faces if face.score >= SURE_SCORE])
             if sure:
                 return sorted(sure, key=lambda face: -face.area)
         return []
@@ -123,12 +125,12 @@ class FaceDetector:
         size = [max(1, round(side * scale)) for side in image_rgb.shape[:2]]
         small = cv2.resize(image_rgb, (size[1], size[0]), interpolation=cv2.INTER_AREA)
         zoom = np.array([image_rgb.shape[1] / size[1], image_rgb.shape[0] / size[0]], np.float32)
-        found = []
+        faces = []
         for top in range(0, max(size[0] - OVERLAP_PX, 1), TILE_PX - OVERLAP_PX):
             for left in range(0, max(size[1] - OVERLAP_PX, 1), TILE_PX - OVERLAP_PX):
                 tile = np.ascontiguousarray(small[top : top + TILE_PX, left : left + TILE_PX])
-                found += [_move_face(face, left, top, zoom) for face in self._detect_at(tile, 1.0)]
-        return _drop_overlapping(found)
+                faces += [_move_face(face, left, top, zoom) for face in self._detect_at(tile, 1.0)]
+        return _drop_overlapping(faces)
 
     def _look_again(self, image_rgb: Image, face: Face, scale: float) -> Face:
         """``face``, found at ``scale``, with landmarks from the scale that suits them best, as far as pixels allow."""
@@ -177,11 +179,11 @@ def _move_face(face: Face, left: int, top: int, zoom: NDArray[np.float32]) -> Fa
 
 def _drop_overlapping(faces: list[Face]) -> list[Face]:
     """Of boxes that lie on one face, the one with the best score."""
-    kept: list[Face] = []
+    distinct_faces: list[Face] = []
     for face in sorted(faces, key=lambda face: (-face.score, face.box)):
-        if all(_measure_overlap(face.box, other.box) < SAME_FACE for other in kept):
-            kept.append(face)
-    return kept
+        if all(_measure_overlap(face.box, other.box) < SAME_FACE for other in distinct_faces):
+            distinct_faces.append(face)
+    return distinct_faces
 
 
 def _measure_overlap(one: tuple[float, float, float, float], other: tuple[float, float, float, float]) -> float:

@@ -28,7 +28,7 @@ Embeddings = NDArray[np.float32]
 class Embedder(Protocol):
     """A network that tells people apart.
 
-    ``template`` and ``size`` say how its chips are aligned. Two faces whose `comparable` vectors are nearer than
+    ``template`` and ``size`` say how its chips are aligned. Two faces whose `make_comparable` vectors are nearer than
     ``same_person`` (L2) are taken for one person, farther than ``other_person`` surely for two.
     """
 
@@ -173,7 +173,8 @@ class ArcFaceEmbedder(_OnnxEmbedder):
         shape = list(inputs[0].shape) if inputs else []
         fits = len(inputs) == 1 and len(shape) == 4 and inputs[0].type == "tensor(float)"
         fits = fits and all(
-            not isinstance(got, int) or got == want for got, want in zip(shape[1:], (3, 112, 112), strict=True)
+            not isinstance(size, int) or size == expected
+            for size, expected in zip(shape[1:], (3, 112, 112), strict=True)
         )
         if not fits:
             described = "; ".join(f"{i.name}: {i.type} {i.shape}" for i in inputs) or "none"

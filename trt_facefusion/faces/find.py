@@ -34,7 +34,7 @@ class PhotoListing:
 
     photos: list[Path] = field(default_factory=list)
     raw: list[Path] = field(default_factory=list)
-    others: int = 0
+    other_files: int = 0
     hidden_folders: Counter[str] = field(default_factory=Counter)
     hidden_files: int = 0
     linked_folders: int = 0
@@ -71,25 +71,25 @@ def find_photos(folder: Path) -> PhotoListing:
         raise FacesError(f"there is no folder {folder}: {error.strerror or error}", remedy) from error
     if not stat.S_ISDIR(mode):
         raise FacesError(f"{folder} is a file, not a folder", remedy)
-    found = PhotoListing()
+    listing = PhotoListing()
     try:
         for root, folders, names in os.walk(folder, onerror=_reraise):
-            _select_folders(found, Path(root), folders)
+            _select_folders(listing, Path(root), folders)
             for name in names:
-                _sort_file(found, Path(root) / name)
+                _sort_file(listing, Path(root) / name)
     except OSError as error:
         raise FacesError(
             f"the folder {error.filename or folder} cannot be read: {error.strerror or error}",
             "Check its rights, or name another folder.",
         ) from error
-    if not found.photos and not found.raw:
-        what = f"holds no photo among its {found.others} files" if found.others else "is empty"
-        raise FacesError(f"the folder {folder} {what}" + (f" ({found.note})" if found.note else ""), remedy)
-    developed = {path.with_suffix("") for path in found.photos}
-    found.raw = [path for path in found.raw if path.with_suffix("") not in developed]
-    for paths in (found.photos, found.raw):
+    if not listing.photos and not listing.raw:
+        what = f"holds no photo among its {listing.other_files} files" if listing.other_files else "is empty"
+        raise FacesError(f"the folder {folder} {what}" + (f" ({listing.note})" if listing.note else ""), remedy)
+    developed = {path.with_suffix("") for path in listing.photos}
+    listing.raw = [path for path in listing.raw if path.with_suffix("") not in developed]
+    for paths in (listing.photos, listing.raw):
         paths.sort(key=lambda path: path.relative_to(folder).as_posix())
-    return found
+    return listing
 
 
 def list_photos(folder: Path) -> list[Path]:
@@ -101,30 +101,30 @@ def list_photos(folder: Path) -> list[Path]:
     return find_photos(folder).photos
 
 
-def _select_folders(found: PhotoListing, root: Path, folders: list[str]) -> None:
+def _select_folders(listing: PhotoListing, root: Path, folders: list[str]) -> None:
     """Keep in ``folders`` those to walk into. A link is none of them: it could lead in a circle."""
     walked = []
     for name in folders:
         if name.startswith(".") or name.lower() in _SYSTEM_FOLDERS:
-            found.hidden_folders[name] += 1
+            listing.hidden_folders[name] += 1
         elif (root / name).is_symlink():
-            found.linked_folders += 1
+            listing.linked_folders += 1
         else:
             walked.append(name)
     folders[:] = walked
 
 
-def _sort_file(found: PhotoListing, path: Path) -> None:
+def _sort_file(listing: PhotoListing, path: Path) -> None:
     suffix = path.suffix.lower()
     named_as_photo = suffix in SUFFIXES | FOREIGN_SUFFIXES
     if path.name.startswith("."):
-        found.hidden_files += named_as_photo or path.name.startswith("._")
+        listing.hidden_files += named_as_photo or path.name.startswith("._")
     elif suffix in RAW_SUFFIXES:
-        found.raw.append(path)
+        listing.raw.append(path)
     elif named_as_photo or _looks_like_a_photo(path):
-        found.photos.append(path)
+        listing.photos.append(path)
     else:
-        found.others += 1
+        listing.other_files += 1
 
 
 def _looks_like_a_photo(path: Path) -> bool:

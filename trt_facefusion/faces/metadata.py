@@ -34,24 +34,23 @@ class StrippedImage(NamedTuple):
     width and height where the header was read. ``endless`` is a JPEG whose end marker is missing.
     """
 
-    data: bytes
+    encoded: bytes
     orientation: int = 1
     excess: str | None = None
     size: tuple[int, int] | None = None
     endless: bool = False
 
 
-def strip_metadata(data: bytes, kind: str | None) -> StrippedImage:
-    """``data``, a picture of ``kind`` (`kinds.detect_kind`), without its metadata; never raises on what is broken."""
-    strip = {"JPEG": _strip_jpeg, "PNG": _strip_png, "WebP": _read_webp, "TIFF": _strip_tiff, "BMP": _read_bmp}.get(
-        kind or ""
-    )
+def strip_metadata(encoded: bytes, kind: str | None) -> StrippedImage:
+    """``encoded``, a picture of ``kind`` (`detect_kind`), without its metadata; never raises on what is broken."""
+    strips = {"JPEG": _strip_jpeg, "PNG": _strip_png, "WebP": _read_webp, "TIFF": _strip_tiff, "BMP": _read_bmp}
+    strip = strips.get(kind or "")
     if strip is None:
-        return StrippedImage(data)
+        return StrippedImage(encoded)
     try:
-        return strip(data)
+        return strip(encoded)
     except (struct.error, IndexError, OverflowError):  # the last: places beyond what an index can be
-        return StrippedImage(data)
+        return StrippedImage(encoded)
 
 
 # Any marker that may follow entropy-coded data: not a stuffed FF, a restart or a fill byte.
@@ -59,44 +58,44 @@ _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _JFIF = b"\xff\xe0\x00\x10JFIF\x00\x01\x01\x00\x00\x01\x00\x01\x00\x00"
 
 
-def _strip_jpeg(data: bytes) -> StrippedImage:
-    kept, exif, xmp = [data[:2]], b"", b""
+def _strip_jpeg(encoded: bytes) -> StrippedImage:
+    segments, exif, xmp = [encoded[:2]], b"", b""
     scans, parts, size, frame, at = 0, 0, (0, 0), 0, 2
     endless = False
-    while match := _MARKER.search(data, at):
-        start, marker, parts = match.start(), data[match.start() + 1], parts + 1
-        kept.append(data[at:start])
-        length = struct.unpack_from(">H", data, start + 2)[0] if start + 4 <= len(data) else 0
+    while match := _MARKER.search(encoded, at):
+        start, marker, parts = match.start(), encoded[match.start() + 1], parts + 1
+        segments.append(encoded[at:start])
+        length = struct.unpack_from(">H", encoded, start + 2)[0] if start + 4 <= len(encoded) else 0
         at = start + 2 + length
         if marker == 0xD9:
-            kept.append(data[start : start + 2])  # what follows is another picture, a film or nothing
+            segments.append(encoded[start : start + 2])  # what follows is another picture, a film or nothing
             break
-        if length < 2 or at > len(data):
-            kept.append(data[start:])
+        if length < 2 or at > len(encoded):
+            segments.append(encoded[start:])
             break
-        body = data[start + 4 : at]
+        body = encoded[start + 4 : at]
         if not scans and (0xE0 <= marker <= 0xEF or marker == 0xFE):
             exif = exif or (body if body.startswith(b"Exif\0") and marker == 0xE1 else b"")
             xmp = xmp or (body if body.startswith(b"http://ns.adobe.com/xap/1.0/") else b"")
-            kept.append(_keep_colour_segment(data[start:at], marker, body))
+            segments.append(_keep_colour_segment(encoded[start:at], marker, body))
         else:
-            kept.append(data[start:at])
+            segments.append(encoded[start:at])
         scans += marker == 0xDA
         if 0xC0 <= marker <= 0xCF and marker not in {0xC4, 0xC8, 0xCC} and len(body) >= 5:
             size, frame = (int.from_bytes(body[3:5], "big"), int.from_bytes(body[1:3], "big")), marker
         if parts > _MAX_PARTS:
             return StrippedImage(b"", excess=f"more than {_MAX_PARTS:,} segments")
     else:
-        kept.append(data[at:].rstrip(b"\xff"))
+        segments.append(encoded[at:].rstrip(b"\xff"))
         endless = scans > 0 and frame in {0xC0, 0xC1}
     pixels = size[0] * size[1]
     excess = None
     if scans * max(pixels, _LEAST_PIXELS) > MAX_SCANNED_PIXELS and scans > 1:
         excess = f"{scans:,} scans of {size[0]}x{size[1]} pixels would take too long: save it again as an ordinary JPEG"
-    elif pixels > len(data) * _PIXELS_PER_BYTE and frame < 0xC8:
-        excess = _explain_too_short(len(data), *size)
+    elif pixels > len(encoded) * _PIXELS_PER_BYTE and frame < 0xC8:
+        excess = _explain_too_short(len(encoded), *size)
     return StrippedImage(
-        b"".join(kept), read_exif_orientation(exif) or read_xmp_orientation(xmp) or 1, excess, size, endless
+        b"".join(segments), read_exif_orientation(exif) or read_xmp_orientation(xmp) or 1, excess, size, endless
     )
 
 
@@ -111,20 +110,22 @@ def _explain_too_short(count: int, width: int, height: int) -> str:
     return f"damaged or truncated: {count:,} bytes cannot hold {width}x{height} pixels"
 
 
-def _strip_png(data: bytes) -> StrippedImage:
+def _strip_png(encoded: bytes) -> StrippedImage:
     header: dict[bytes, bytes] = {}
     pixels: list[bytes] = []
     texts: list[tuple[bytes, bytes]] = []
     exif, at, parts = b"", 8, 0
-    while at + 8 <= len(data):
-        length, name = struct.unpack_from(">I4s", data, at)
-        body, end, parts = data[at + 8 : at + 8 + length], at + 12 + length, parts + 1
+    while at + 8 <= len(encoded):
+        length, name = struct.unpack_from(">I4s", encoded, at)
+        body, end, parts = encoded[at + 8 : at + 8 + length], at + 12 + length, parts + 1
         if name == b"IEND":
             break
         if name == b"IDAT":
             pixels.append(body)
-        elif name in {b"IHDR", b"PLTE"} or (name == b"tRNS" and data[end - 4 : end] == _compute_checksum(name, body)):
-            header.setdefault(name, data[at:end])
+        elif name in {b"IHDR", b"PLTE"} or (
+            name == b"tRNS" and encoded[end - 4 : end] == _compute_checksum(name, body)
+        ):
+            header.setdefault(name, encoded[at:end])
         elif name == b"eXIf":
             exif = exif or body
         elif name in {b"tEXt", b"zTXt", b"iTXt"} and len(texts) < 64:
@@ -134,10 +135,10 @@ def _strip_png(data: bytes) -> StrippedImage:
             return StrippedImage(b"", excess=f"more than {_MAX_PARTS:,} chunks")
     packed = b"".join(pixels)
     width, height, depth, colours = struct.unpack_from(">IIBB", header.get(b"IHDR", b""), 8)
-    kept = [data[:8], *(header[name] for name in (b"IHDR", b"PLTE", b"tRNS") if name in header)]
+    chunks = [encoded[:8], *(header[name] for name in (b"IHDR", b"PLTE", b"tRNS") if name in header)]
     if pixels:
-        kept.append(struct.pack(">I", len(packed)) + b"IDAT" + packed + _compute_checksum(b"IDAT", packed))
-    kept.append(b"\0\0\0\0IEND" + _compute_checksum(b"IEND", b""))
+        chunks.append(struct.pack(">I", len(packed)) + b"IDAT" + packed + _compute_checksum(b"IDAT", packed))
+    chunks.append(b"\0\0\0\0IEND" + _compute_checksum(b"IEND", b""))
     row = (width * depth * {2: 3, 4: 2, 6: 4}.get(colours, 1) + 7) // 8 + 1
     excess = (
         _explain_too_short(len(packed), width, height) if row * height > (len(packed) + 64) * _DEFLATE_BEST else None
@@ -145,7 +146,7 @@ def _strip_png(data: bytes) -> StrippedImage:
     turned = read_exif_orientation(exif)
     for name, body in texts:
         turned = turned or _read_text_orientation(name, body)
-    return StrippedImage(b"".join(kept), turned or 1, excess, (width, height))
+    return StrippedImage(b"".join(chunks), turned or 1, excess, (width, height))
 
 
 def _compute_checksum(name: bytes, body: bytes) -> bytes:
@@ -171,25 +172,25 @@ def _read_text_orientation(name: bytes, body: bytes) -> int | None:
         return None
 
 
-def _read_webp(data: bytes) -> StrippedImage:
-    found: dict[bytes, bytes] = {}
+def _read_webp(encoded: bytes) -> StrippedImage:
+    chunks: dict[bytes, bytes] = {}
     at, parts = 12, 0
-    while at + 8 <= len(data) and parts < _MAX_PARTS:
-        name, length = struct.unpack_from("<4sI", data, at)
-        found.setdefault(name, data[at + 8 : at + 8 + length] if name != b"ANMF" else b"")
+    while at + 8 <= len(encoded) and parts < _MAX_PARTS:
+        name, length = struct.unpack_from("<4sI", encoded, at)
+        chunks.setdefault(name, encoded[at + 8 : at + 8 + length] if name != b"ANMF" else b"")
         at, parts = at + 8 + length + length % 2, parts + 1
     size = None
-    if b"VP8X" in found:
-        canvas = found[b"VP8X"]
+    if b"VP8X" in chunks:
+        canvas = chunks[b"VP8X"]
         size = int.from_bytes(canvas[4:7], "little") + 1, int.from_bytes(canvas[7:10], "little") + 1
-    elif b"VP8L" in found:
-        packed = int.from_bytes(found[b"VP8L"][1:5], "little")
+    elif b"VP8L" in chunks:
+        packed = int.from_bytes(chunks[b"VP8L"][1:5], "little")
         size = (packed & 0x3FFF) + 1, (packed >> 14 & 0x3FFF) + 1
-    elif b"VP8 " in found:
-        width, height = struct.unpack_from("<HH", found[b"VP8 "], 6)
+    elif b"VP8 " in chunks:
+        width, height = struct.unpack_from("<HH", chunks[b"VP8 "], 6)
         size = width & 0x3FFF, height & 0x3FFF
-    turned = read_exif_orientation(found.get(b"EXIF", b"")) or read_xmp_orientation(found.get(b"XMP ", b""))
-    return StrippedImage(data, turned or 1, None, size)
+    turned = read_exif_orientation(chunks.get(b"EXIF", b"")) or read_xmp_orientation(chunks.get(b"XMP ", b""))
+    return StrippedImage(encoded, turned or 1, None, size)
 
 
 # The tags of a TIFF that its pixels depend on; all others, and further pages, are left out.
@@ -199,35 +200,37 @@ _PIXEL_TAGS = frozenset(
 )
 
 
-def _strip_tiff(data: bytes) -> StrippedImage:
-    order, big = "<" if data[:2] == b"II" else ">", 43 in data[2:4]
+def _strip_tiff(encoded: bytes) -> StrippedImage:
+    order, big = "<" if encoded[:2] == b"II" else ">", 43 in encoded[2:4]
     entry, count, word = (20, "Q", 8) if big else (12, "H", 4)
-    offset = int(struct.unpack_from(order + ("Q" if big else "I"), data, 8 if big else 4)[0])
+    offset = int(struct.unpack_from(order + ("Q" if big else "I"), encoded, 8 if big else 4)[0])
     start = offset + struct.calcsize(order + count)
-    number = min(int(struct.unpack_from(order + count, data, offset)[0]), (len(data) - start) // entry, _MAX_PARTS)
-    kept, turned, xmp = [], None, b""
+    number = min(
+        int(struct.unpack_from(order + count, encoded, offset)[0]), (len(encoded) - start) // entry, _MAX_PARTS
+    )
+    pixel_entries, turned, xmp = [], None, b""
     for index in range(number):
-        line = data[start + index * entry : start + (index + 1) * entry]
+        line = encoded[start + index * entry : start + (index + 1) * entry]
         tag = int(struct.unpack_from(order + "H", line)[0])
         if tag in _PIXEL_TAGS:
-            kept.append(line)
+            pixel_entries.append(line)
         elif tag == 0x112:
             turned = read_ifd_orientation(line, order)
         elif tag == 700:
             length, place = struct.unpack_from(order + ("QQ" if big else "II"), line, 4)
-            xmp = data[place : place + min(length, _MAX_TEXT)]
-    directory = struct.pack(order + count, len(kept)) + b"".join(kept) + bytes(word)
-    if not kept or offset + len(directory) > len(data) + word:
-        return StrippedImage(data)
-    rebuilt = data[:offset] + directory + data[offset + len(directory) :]
+            xmp = encoded[place : place + min(length, _MAX_TEXT)]
+    directory = struct.pack(order + count, len(pixel_entries)) + b"".join(pixel_entries) + bytes(word)
+    if not pixel_entries or offset + len(directory) > len(encoded) + word:
+        return StrippedImage(encoded)
+    rebuilt = encoded[:offset] + directory + encoded[offset + len(directory) :]
     return StrippedImage(rebuilt, turned or read_xmp_orientation(xmp) or 1)
 
 
-def _read_bmp(data: bytes) -> StrippedImage:
-    if data[14:18] == b"\x0c\0\0\0":
-        return StrippedImage(data)
-    width, height, _, _, packing = struct.unpack_from("<iiHHI", data, 18)
+def _read_bmp(encoded: bytes) -> StrippedImage:
+    if encoded[14:18] == b"\x0c\0\0\0":
+        return StrippedImage(encoded)
+    width, height, _, _, packing = struct.unpack_from("<iiHHI", encoded, 18)
     excess = None
     if packing in {1, 2} and abs(width * height) > 4_000_000:  # run lengths are unpacked one by one
         excess = "a packed BMP of more than 4 megapixels would take too long: save it as JPEG or PNG"
-    return StrippedImage(data, 1, excess, (abs(width), abs(height)))
+    return StrippedImage(encoded, 1, excess, (abs(width), abs(height)))

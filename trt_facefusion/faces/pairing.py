@@ -17,7 +17,7 @@ def pair_across_people(embeddings: NDArray[np.float32], seed: int, other_person:
     serves more than once.
 
     Args:
-        embeddings: [N,D], in the space that ``other_person`` speaks of (`Embedder.comparable`).
+        embeddings: [N,D], in the space that ``other_person`` speaks of (`Embedder.make_comparable`).
         seed: the same seed gives the same pairs.
         other_person: L2 distance over which two faces surely show two people.
 
@@ -31,12 +31,12 @@ def pair_across_people(embeddings: NDArray[np.float32], seed: int, other_person:
         )
     rng = np.random.default_rng(seed)
     pairs = rng.permutation(count)
-    good = _StrangerTest(embeddings, other_person)
+    is_stranger = _StrangerTest(embeddings, other_person)
     for target in range(count):
-        if not good(target, pairs[target : target + 1])[0]:
-            _repair(pairs, target, good, rng)
+        if not is_stranger(target, pairs[target : target + 1])[0]:
+            _repair(pairs, target, is_stranger, rng)
     for target in range(count):
-        if not good(target, pairs[target : target + 1])[0]:
+        if not is_stranger(target, pairs[target : target + 1])[0]:
             pairs[target] = int(measure_distances(embeddings[target : target + 1], embeddings)[0].argmax())
             if pairs[target] == target:  # copies of one picture: all distances are zero
                 pairs[target] = (target + 1) % count
@@ -50,15 +50,15 @@ class _StrangerTest:
         self.embeddings = embeddings
         self.other_person = other_person
 
-    def __call__(self, face: int, others: NDArray[np.int64]) -> NDArray[np.bool_]:
-        far = measure_distances(self.embeddings[face : face + 1], self.embeddings[others])[0] > self.other_person
-        return np.asarray(far & (others != face))
+    def __call__(self, face: int, sources: NDArray[np.int64]) -> NDArray[np.bool_]:
+        far = measure_distances(self.embeddings[face : face + 1], self.embeddings[sources])[0] > self.other_person
+        return np.asarray(far & (sources != face))
 
 
-def _repair(pairs: NDArray[np.int64], target: int, good: _StrangerTest, rng: np.random.Generator) -> None:
+def _repair(pairs: NDArray[np.int64], target: int, is_stranger: _StrangerTest, rng: np.random.Generator) -> None:
     """Swap the source of ``target`` with that of another target where both are right afterwards."""
-    fits_here = good(target, pairs)
-    candidates = np.nonzero(fits_here & good(int(pairs[target]), np.arange(len(pairs))))[0]
+    fits_here = is_stranger(target, pairs)
+    candidates = np.nonzero(fits_here & is_stranger(int(pairs[target]), np.arange(len(pairs))))[0]
     if len(candidates):
         other = int(rng.choice(candidates))
         pairs[target], pairs[other] = pairs[other], pairs[target]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -17,21 +16,13 @@ from trt_facefusion.faces.decode import decode_image
 from trt_facefusion.faces.detector import Face, FaceDetector
 from trt_facefusion.faces.duplicates import CLEARLY_LARGER, CopyFinder
 from trt_facefusion.faces.embedder import Embedder
+from trt_facefusion.faces.faceset import Skipped, digest_lines
 from trt_facefusion.faces.image_file import ImageTooLargeError, UnreadableImageError
 from trt_facefusion.types import Image
 
 # Changes whenever the same photos would give other crops or embeddings, so that no older result passes for current.
 _VERSION = "faces-2"
 _EMBED_EVERY = 16
-
-
-@dataclass(frozen=True)
-class Skipped:
-    """A photo that was left out: its name relative to the folder, the reason as a sentence, and its kind (`KINDS`)."""
-
-    file: str
-    reason: str
-    kind: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,11 +47,6 @@ class SkipError(Exception):
     def __init__(self, kind: str, reason: str) -> None:
         super().__init__(reason)
         self.kind, self.reason = kind, reason
-
-
-def digest_lines(parts: Iterable[str]) -> str:
-    """sha256 of ``parts``, one a line."""
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 class _CutFace(NamedTuple):
@@ -92,7 +78,7 @@ class CropSpec:
             [_VERSION, self.template, str(self.size), self.embedder.digest, str(self.min_face_px), found_by]
         )
 
-    def origin(self, path: Path, digest: str, face: Face | None) -> Origin:
+    def make_origin(self, path: Path, digest: str, face: Face | None) -> Origin:
         """What the crop of the photo at ``path`` is cut from."""
         return Origin(path, digest, None if face is None else face.landmarks, self.template)
 
@@ -101,10 +87,10 @@ class CropSpec:
         return self._cut_aligned(image) if self.aligned else self._cut_photo(image)
 
     def _cut_photo(self, image: Image) -> _CutFace:
-        found = self.detector.detect(image)
-        if not found:
+        faces = self.detector.detect(image)
+        if not faces:
             raise SkipError("no_face", "no face was found")
-        face = found[0]
+        face = faces[0]
         if face.side_px < self.min_face_px:
             raise SkipError(
                 "tiny_face", f"the face is {face.side_px:.0f} px wide, at least {self.min_face_px} px are needed"
@@ -112,7 +98,7 @@ class CropSpec:
         try:
             crop = align_crop(image, face.landmarks, self.template, self.size)
             chip = align_crop(image, face.landmarks, self.embedder.template, self.embedder.size)
-            return _CutFace(crop, chip, face.side_px, face, len(found))
+            return _CutFace(crop, chip, face.side_px, face, len(faces))
         except ValueError as error:
             raise SkipError("no_face", f"no usable face was found: {error}") from error
 
@@ -131,7 +117,7 @@ class CropSpec:
 class Reader:
     """Collects faces; chips are embedded in small batches, so that no photo's pixels are held for long.
 
-    Faces are numbered as they come. One that a larger copy replaces keeps its number: `kept` leaves it out.
+    Faces are numbered as they come. One that a larger copy replaces keeps its number: `representatives` leaves it out.
     """
 
     spec: CropSpec
@@ -142,30 +128,30 @@ class Reader:
 
     def __post_init__(self) -> None:
         self.crops = Crops([], self.spec.template, self.spec.size)
-        self.twins = CopyFinder(0 if self.keep_copies else self.capacity)
+        self.copies = CopyFinder(0 if self.keep_copies else self.capacity)
         self.files: list[str] = []
         self.sides: list[float] = []
         self.digests: dict[str, str] = {}
-        self._stands_for: list[int] = []  # of each face, the one that is kept instead: mostly itself
+        self._representative: list[int] = []  # of each face, the one that is kept instead: mostly itself
         self._chips: list[Image] = []
         self._embeddings: list[NDArray[np.float32]] = []
 
-    def add(self, name: str, path: Path, digest: str, data: bytes) -> None:
+    def add(self, name: str, path: Path, digest: str, encoded: bytes) -> None:
         """Take the face of one photo, or raise `SkipError`."""
         if digest in self.digests:
             raise SkipError("duplicate", f"the same file as {self.digests[digest]}")
         try:
-            image = decode_image(data, name)
+            image = decode_image(encoded, name)
         except ImageTooLargeError as error:
             raise SkipError("too_large", error.reason) from error
         except UnreadableImageError as error:
             raise SkipError("unreadable", error.reason) from error
         cut = self.spec.cut(image)
         if not self.keep_copies:
-            self._settle_copies(name, image, cut)
+            self._resolve_copies(name, image, cut)
         else:
-            self._stands_for.append(len(self.files))
-        origin = self.spec.origin(path, digest, cut.face)
+            self._representative.append(len(self.files))
+        origin = self.spec.make_origin(path, digest, cut.face)
         if self.inspect is not None:
             self.inspect(InspectedFace(name, image, cut.crop, cut.face, cut.faces_found, origin))
         self.crops.add(origin, cut.crop)
@@ -176,18 +162,18 @@ class Reader:
         if len(self._chips) == _EMBED_EVERY:
             self._embed()
 
-    def _settle_copies(self, name: str, image: Image, cut: _CutFace) -> None:
+    def _resolve_copies(self, name: str, image: Image, cut: _CutFace) -> None:
         """Raise `SkipError` for a copy of a picture that is there already, unless this one is clearly larger."""
-        number, twin = len(self.files), self.twins.find(image, cut.crop)
-        if twin is not None:
-            best = self._stands_for[twin]
+        number, copy = len(self.files), self.copies.find(image, cut.crop)
+        if copy is not None:
+            best = self._representative[copy]
             if cut.side_px < CLEARLY_LARGER * self.sides[best]:
                 raise SkipError("duplicate", f"almost the same picture as {self.files[best]}")
-            self._stands_for = [number if kept == best else kept for kept in self._stands_for]
+            self._representative = [number if other == best else other for other in self._representative]
             reason = f"almost the same picture as {name}, which is larger"
             self.skipped.append(Skipped(self.files[best], reason, "duplicate"))
-        self.twins.add(image, cut.crop)
-        self._stands_for.append(number)
+        self.copies.add(image, cut.crop)
+        self._representative.append(number)
 
     def _embed(self) -> None:
         if self._chips:
@@ -195,11 +181,11 @@ class Reader:
             self._chips.clear()
 
     @property
-    def kept(self) -> list[int]:
+    def representatives(self) -> list[int]:
         """The numbers of the faces that no larger copy replaced, in the order of the photos."""
-        return [number for number, kept in enumerate(self._stands_for) if number == kept]
+        return [number for number, best in enumerate(self._representative) if number == best]
 
-    def embeddings(self) -> NDArray[np.float32]:
+    def collect_embeddings(self) -> NDArray[np.float32]:
         """Of all faces by number [N,dim]."""
         self._embed()
         return np.concatenate([np.zeros((0, self.spec.embedder.dim), np.float32), *self._embeddings])

@@ -29,21 +29,27 @@ def group_identities(embeddings: NDArray[np.float32], same_person: float = 0.5) 
 
     Groups come in the order of their first face.
     """
-    parent = np.arange(len(embeddings))
-
-    def root(index: int) -> int:
-        while parent[index] != index:
-            parent[index] = parent[parent[index]]
-            index = int(parent[index])
-        return index
-
+    firsts = np.arange(len(embeddings))
     for start in range(0, len(embeddings), _ROWS):
         near = measure_distances(embeddings[start : start + _ROWS], embeddings[start:]) < same_person
-        for row, column in zip(*np.nonzero(near), strict=True):
-            one, other = root(start + int(row)), root(start + int(column))
-            parent[max(one, other)] = min(one, other)
-    roots = np.array([root(i) for i in range(len(embeddings))], np.int64)
-    return [np.nonzero(roots == first)[0] for first in np.unique(roots)]
+        rows, columns = np.nonzero(near)
+        firsts = join_groups(firsts, start + rows, start + columns)
+    return [np.nonzero(firsts == first)[0] for first in np.unique(firsts)]
+
+
+def join_groups(firsts: NDArray[np.int64], one: NDArray[np.int64], another: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Groups of faces after ``one[i]`` and ``another[i]`` were tied, for all i; ``firsts`` [N] are those before.
+
+    A group is called by its first face: entry n is the smallest index in the group of face n.
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    count = len(firsts)
+    edges = (np.concatenate([np.arange(count), one]), np.concatenate([firsts, another]))
+    _, labels = connected_components(coo_array((np.ones(len(edges[0]), bool), edges), (count, count)), directed=False)
+    _, first_of_label = np.unique(labels, return_index=True)
+    return np.asarray(first_of_label[labels], np.int64)
 
 
 def split_by_identity(
@@ -52,7 +58,7 @@ def split_by_identity(
     """Indices to calibrate on and to verify on, both sorted, such that nobody is on both sides.
 
     Args:
-        embeddings: [N,D], in the space that ``same_person`` speaks of (`Embedder.comparable`).
+        embeddings: [N,D], in the space that ``same_person`` speaks of (`Embedder.make_comparable`).
         holdout: share of the faces to verify on; at least 8 faces where that leaves as many to calibrate on.
         same_person: L2 distance under which two faces count as one person.
         seed: decides who is held out.
@@ -64,13 +70,13 @@ def split_by_identity(
         FacesError: all faces look like one person, so that nobody can be held out.
     """
     count = len(embeddings)
-    wanted = min(max(round(holdout * count), MIN_VERIFICATION), count // 2)
+    holdout_count = min(max(round(holdout * count), MIN_VERIFICATION), count // 2)
     best = np.zeros(0, np.int64)
     for factor in (1.0, 0.9, 0.8, 0.7, 0.6):
-        held_out = _hold_out(group_identities(embeddings, same_person * factor), wanted, seed)
+        held_out = _hold_out(group_identities(embeddings, same_person * factor), holdout_count, seed)
         if len(held_out) > len(best):
             best = held_out
-        if len(best) >= 0.75 * wanted:
+        if len(best) >= 0.75 * holdout_count:
             break
     if not len(best):
         raise FacesError(
@@ -80,12 +86,12 @@ def split_by_identity(
     return np.setdiff1d(np.arange(count), best), best
 
 
-def _hold_out(groups: list[NDArray[np.int64]], wanted: int, seed: int) -> NDArray[np.int64]:
-    """Whole groups in a random order, as long as they fit into ``wanted`` faces."""
-    taken: list[NDArray[np.int64]] = [np.zeros(0, np.int64)]
-    room = wanted
+def _hold_out(groups: list[NDArray[np.int64]], limit: int, seed: int) -> NDArray[np.int64]:
+    """Whole groups in a random order, as long as they fit into ``limit`` faces."""
+    held_out: list[NDArray[np.int64]] = [np.zeros(0, np.int64)]
+    left = limit
     for index in np.random.default_rng(seed).permutation(len(groups)):
-        if len(groups[index]) <= room:
-            taken.append(groups[index])
-            room -= len(groups[index])
-    return np.sort(np.concatenate(taken))
+        if len(groups[index]) <= left:
+            held_out.append(groups[index])
+            left -= len(groups[index])
+    return np.sort(np.concatenate(held_out))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -81,13 +81,38 @@ def count_weight_bytes(model: onnx.ModelProto) -> int:
     return sum(count_tensor_bytes(tensor) for graph in iterate_graphs(model.graph) for tensor in graph.initializer)
 
 
+def find_opset(model: onnx.ModelProto) -> int:
+    """The version of the standard operators; 1 where the model names none."""
+    return next((entry.version for entry in model.opset_import if entry.domain in {"", "ai.onnx"}), 1)
+
+
+def iterate_subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    """The graphs that ``node`` (an If, Loop or Scan) holds, without those that are nested deeper."""
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            yield attribute.g
+        yield from attribute.graphs
+
+
 def iterate_graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
     """The graph, and all graphs inside of its nodes."""
     yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            for inner in (attribute.g, *attribute.graphs) if _holds_graphs(attribute) else ():
-                yield from iterate_graphs(inner)
+    yield from iterate_nested_graphs(graph.node)
+
+
+def iterate_nested_graphs(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.GraphProto]:
+    """All graphs inside of ``nodes``, each followed by those inside of its own nodes."""
+    for node in nodes:
+        for inner in iterate_subgraphs(node):
+            yield from iterate_graphs(inner)
+
+
+def iterate_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+    """Each of ``nodes``, followed by the nodes of the graphs that it holds."""
+    for node in nodes:
+        yield node
+        for inner in iterate_subgraphs(node):
+            yield from iterate_nodes(inner.node)
 
 
 def _holds_graphs(attribute: onnx.AttributeProto) -> bool:
@@ -97,38 +122,38 @@ def _holds_graphs(attribute: onnx.AttributeProto) -> bool:
 def strip_weights(model: onnx.ModelProto, smallest: int) -> onnx.ModelProto:
     """A copy whose initializers of at least ``smallest`` bytes keep name, type and shape, but hold no values."""
     copy = onnx.ModelProto()
-    for field, value in model.ListFields():
+    for field, content in model.ListFields():
         if field.name == "graph":
             _copy_graph(model.graph, copy.graph, smallest)
         elif field.is_repeated:
-            getattr(copy, field.name).extend(value)
+            getattr(copy, field.name).extend(content)
         elif field.message_type is not None:
-            getattr(copy, field.name).CopyFrom(value)
+            getattr(copy, field.name).CopyFrom(content)
         else:
-            setattr(copy, field.name, value)
+            setattr(copy, field.name, content)
     return copy
 
 
 def declare_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     """The model as onnx's checker and inference may see it: its large weights are declared as inputs, not copied."""
     lean = strip_weights(model, LARGE)
-    declared = {value.name for value in lean.graph.input}
-    kept = []
+    declared = {graph_input.name for graph_input in lean.graph.input}
+    small_tensors = []
     for tensor in lean.graph.initializer:
         if count_tensor_bytes(tensor) < LARGE:
-            kept.append(tensor)
+            small_tensors.append(tensor)
             continue
         if tensor.name not in declared:
             lean.graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
     del lean.graph.initializer[:]
-    lean.graph.initializer.extend(kept)
+    lean.graph.initializer.extend(small_tensors)
     return lean
 
 
 def _copy_graph(graph: onnx.GraphProto, copy: onnx.GraphProto, smallest: int) -> None:
-    for field, value in graph.ListFields():
+    for field, content in graph.ListFields():
         if field.name == "initializer":
-            for tensor in value:
+            for tensor in content:
                 added = copy.initializer.add()
                 if count_tensor_bytes(tensor) < smallest:
                     added.CopyFrom(tensor)
@@ -136,14 +161,14 @@ def _copy_graph(graph: onnx.GraphProto, copy: onnx.GraphProto, smallest: int) ->
                     added.name, added.data_type = tensor.name, tensor.data_type
                     added.dims.extend(tensor.dims)
         elif field.name == "node":
-            for node in value:
+            for node in content:
                 _copy_node(node, copy.node.add(), smallest)
         elif field.is_repeated:
-            getattr(copy, field.name).extend(value)
+            getattr(copy, field.name).extend(content)
         elif field.message_type is not None:
-            getattr(copy, field.name).CopyFrom(value)
+            getattr(copy, field.name).CopyFrom(content)
         else:
-            setattr(copy, field.name, value)
+            setattr(copy, field.name, content)
 
 
 def _copy_node(node: onnx.NodeProto, copy: onnx.NodeProto, smallest: int) -> None:
@@ -151,9 +176,9 @@ def _copy_node(node: onnx.NodeProto, copy: onnx.NodeProto, smallest: int) -> Non
     if not any(_holds_graphs(attribute) for attribute in node.attribute):
         copy.CopyFrom(node)
         return
-    for field, value in node.ListFields():
+    for field, content in node.ListFields():
         if field.name == "attribute":
-            for attribute in value:
+            for attribute in content:
                 added = copy.attribute.add()
                 if not _holds_graphs(attribute):
                     added.CopyFrom(attribute)
@@ -164,9 +189,9 @@ def _copy_node(node: onnx.NodeProto, copy: onnx.NodeProto, smallest: int) -> Non
                 for inner in attribute.graphs:
                     _copy_graph(inner, added.graphs.add(), smallest)
         elif field.is_repeated:
-            getattr(copy, field.name).extend(value)
+            getattr(copy, field.name).extend(content)
         else:
-            setattr(copy, field.name, value)
+            setattr(copy, field.name, content)
 
 
 def write_with_data(
@@ -182,13 +207,13 @@ def write_with_data(
     with (folder / "weights.bin").open("wb") as file:
         for tensor, placed in zip(_iterate_initializers(model), _iterate_initializers(lean), strict=True):
             if count_tensor_bytes(tensor) >= smallest:
-                data = tensor.raw_data or onnx.numpy_helper.to_array(tensor).tobytes()
+                raw = tensor.raw_data or onnx.numpy_helper.to_array(tensor).tobytes()
                 placed.data_location = TensorProto.EXTERNAL
-                values = {"location": "weights.bin", "offset": str(file.tell()), "length": str(len(data))}
-                for key, value in values.items():
-                    placed.external_data.add(key=key, value=value)
-                file.write(data)
-                file.write(bytes(-len(data) % 4096))  # onnxruntime maps the file: pages
+                values = {"location": "weights.bin", "offset": str(file.tell()), "length": str(len(raw))}
+                for key, entry in values.items():
+                    placed.external_data.add(key=key, value=entry)
+                file.write(raw)
+                file.write(bytes(-len(raw) % 4096))  # onnxruntime maps the file: pages
     if change is not None:
         change(lean.graph)
     (folder / "model.onnx").write_bytes(lean.SerializeToString())

@@ -65,9 +65,9 @@ def open_from_builder(
     """
     model = make()
     if count_weight_bytes(model) <= IN_MEMORY_BYTES and is_one_piece(model):
-        data = _apply_change(model, change).SerializeToString()
+        serialised = _apply_change(model, change).SerializeToString()
         del model
-        return _open(data, options)
+        return _open(serialised, options)
     with scratch_folder() as folder:
         source = _write_model(model, Path(folder), change)
         del model

@@ -51,7 +51,7 @@ def one_person(of: Path, folder: Path, count: int, seed: int = 0) -> Path:
     side = image.shape[0]
     for index in range(count):
         turn = cv2.getRotationMatrix2D((side / 2, side / 2), float(rng.uniform(-35, 35)), float(rng.uniform(0.6, 1.0)))
-        background = tuple(int(value) for value in rng.integers(0, 255, 3))
+        background = tuple(int(level) for level in rng.integers(0, 255, 3))
         turned = cv2.warpAffine(image, turn, (side, side), borderMode=cv2.BORDER_CONSTANT, borderValue=background)
         ramp = np.linspace(*rng.uniform(0.45, 1.1, 2), side)[None, :, None]
         save(np.clip(turned * ramp, 0, 255).astype(np.uint8), folder / f"person_{index:03}.jpg")

@@ -17,36 +17,36 @@ def test_different_people_are_no_copies(some: Survey) -> None:
 
 
 def test_copies_point_to_the_sharpest(some_faces: Path, surveyed: sets.Surveyor, tmp_path: Path) -> None:
-    first, *others = sets.photos(some_faces, 3)
-    sets.near_identical(first, sets.copies([first, *others], tmp_path), 4)
-    found = surveyed(tmp_path)
-    group = [photo for photo in found.photos if photo.file.startswith("copy_") or photo.file == first.name]
+    first, *strangers = sets.photos(some_faces, 3)
+    sets.near_identical(first, sets.copies([first, *strangers], tmp_path), 4)
+    survey = surveyed(tmp_path)
+    group = [photo for photo in survey.photos if photo.file.startswith("copy_") or photo.file == first.name]
     best = max(group, key=lambda photo: photo.sharpness)
-    assert found.copy_of == {photo.file: best.file for photo in group if photo is not best}
-    assert len(found.pick_best_copies()) == 3
+    assert survey.copy_of == {photo.file: best.file for photo in group if photo is not best}
+    assert len(survey.pick_best_copies()) == 3
 
 
 def test_the_same_file_twice_counts_as_a_duplicate(some_faces: Path, surveyed: sets.Surveyor, tmp_path: Path) -> None:
     first = sets.photos(some_faces, 1)[0]
     sets.copies([first], tmp_path / "a")
     sets.copies([first], tmp_path / "b")
-    found = surveyed(tmp_path)
-    assert len(found) == 1 and [skip.kind for skip in found.skipped] == ["duplicate"]
+    survey = surveyed(tmp_path)
+    assert len(survey) == 1 and [skip.kind for skip in survey.skipped] == ["duplicate"]
 
 
 def test_people_are_counted_by_distance_to_their_mean_face() -> None:
     rng = np.random.default_rng(0)
     centres = 3 * np.eye(4, 16)
     faces = np.repeat(centres, [5, 1, 3, 2], 0) + rng.normal(0, 0.03, (11, 16))
-    found = group_people(faces.astype(np.float32), 0.6)
-    assert np.unique(found, return_counts=True)[1].tolist() == [5, 1, 3, 2]
+    labels = group_people(faces.astype(np.float32), 0.6)
+    assert np.unique(labels, return_counts=True)[1].tolist() == [5, 1, 3, 2]
 
 
 def test_of_copies_in_several_sizes_the_largest_is_the_best(
     some_faces: Path, surveyed: sets.Surveyor, tmp_path: Path
 ) -> None:
-    first, *others = sets.photos(some_faces, 3)
-    sets.copies([first, *others], tmp_path)
+    first, *strangers = sets.photos(some_faces, 3)
+    sets.copies([first, *strangers], tmp_path)
     image = sets.load(first)
     for side in (96, 128, 160):
         small = cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA)
@@ -54,8 +54,8 @@ def test_of_copies_in_several_sizes_the_largest_is_the_best(
             np.clip(1.5 * small - 0.5 * cv2.GaussianBlur(small, (0, 0), 1), 0, 255).astype(np.uint8),
             tmp_path / f"{side}.jpg",
         )
-    found = surveyed(tmp_path)
-    assert found.copy_of == dict.fromkeys(["96.jpg", "128.jpg", "160.jpg"], first.name)
+    survey = surveyed(tmp_path)
+    assert survey.copy_of == dict.fromkeys(["96.jpg", "128.jpg", "160.jpg"], first.name)
 
 
 def test_chips_cut_again_are_those_that_were_measured(

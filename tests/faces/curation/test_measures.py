@@ -28,10 +28,10 @@ def flat(colour: tuple[int, int, int]) -> np.ndarray:
 def test_skin_tone_is_the_individual_typology_angle(red: int, green: int, blue: int) -> None:
     assume(red > green + 8 and green > blue + 8)
     lightness, _, yellow = rgb2lab(np.array([red, green, blue]) / 255)
-    found = measure_tone(flat((red, green, blue)), GREY_RAMP)
-    assert found.ita is not None
+    tone = measure_tone(flat((red, green, blue)), GREY_RAMP)
+    assert tone.ita is not None
     # Two libraries' Lab agree to half a step; what that is in degrees depends on how colourful the skin is.
-    difference = math.radians(found.ita) - math.atan2(lightness - 50, yellow)
+    difference = math.radians(tone.ita) - math.atan2(lightness - 50, yellow)
     assert abs(difference) * math.hypot(lightness - 50, yellow) < 0.5
 
 
@@ -67,9 +67,9 @@ def test_the_pose_of_projected_landmarks_is_found_again(yaw: float, pitch: float
     around_z = np.array([[np.cos(r), -np.sin(r), 0], [np.sin(r), np.cos(r), 0], [0, 0, 1]])
     points = (MODEL_MM - MODEL_MM.mean(0)) @ (around_y @ around_x @ around_z).T + [0, 0, 20 * DISTANCE_MM]
     landmarks = (points[:, :2] / points[:, 2:] * 30000 + 200).astype(np.float32)
-    found = solve_pose(landmarks)
-    assert found is not None
-    assert (found.yaw, found.pitch, found.roll) == pytest.approx((yaw, pitch, roll), abs=4)
+    pose = solve_pose(landmarks)
+    assert pose is not None
+    assert (pose.yaw, pose.pitch, pose.roll) == pytest.approx((yaw, pitch, roll), abs=4)
 
 
 def test_landmarks_in_one_point_have_no_pose() -> None:

@@ -40,14 +40,14 @@ def test_the_selection_is_reproducible_and_has_no_photo_twice(some: Survey, coun
 
 
 def test_more_than_there_are_gives_all_that_are_fit(some: Survey) -> None:
-    found = select(some, 500, same_person=SAME_PERSON)
-    assert len(found.chosen) + len(found.dropped) == len(some)
+    selection = select(some, 500, same_person=SAME_PERSON)
+    assert len(selection.picks) + len(selection.dropped) == len(some)
 
 
 def test_distances_fall_where_nothing_is_lacking(some: Survey) -> None:
     same = tuple(replace(photo, pose=None, covered=()) for photo in some.photos)
-    found = select(replace(some, photos=same), 12, same_person=SAME_PERSON)
-    free = [c.distance for c in found.chosen[1:] if c.reason == "farthest from all chosen before"]
+    selection = select(replace(some, photos=same), 12, same_person=SAME_PERSON)
+    free = [c.distance for c in selection.picks[1:] if c.reason == "farthest from all chosen before"]
     assert free == sorted(free, reverse=True)
 
 
@@ -87,19 +87,19 @@ def test_rare_profiles_are_always_chosen(some: Survey, profiles: set[int]) -> No
         return Pose(60.0, 0.0, 0.0) if index in profiles else Pose(3.0, 0.0, 0.0)
 
     photos = tuple(replace(photo, pose=posed(index)) for index, photo in enumerate(some.photos))
-    found = select(replace(some, photos=photos), 12, same_person=SAME_PERSON)
-    assert found.indices and set(found.indices) & profiles
+    selection = select(replace(some, photos=photos), 12, same_person=SAME_PERSON)
+    assert selection.indices and set(selection.indices) & profiles
 
 
 def test_activations_change_what_is_chosen(some: Survey) -> None:
     strong = np.zeros((len(some), 6))
     strong[5] = 9.0
-    found = select(some, 3, same_person=SAME_PERSON, activations=strong)
-    assert 5 in found.indices
+    selection = select(some, 3, same_person=SAME_PERSON, activations=strong)
+    assert 5 in selection.indices
 
 
 def test_near_copies_take_no_more_than_one_place(sample_faces: Path, surveyed: sets.Surveyor, tmp_path: Path) -> None:
-    first, *others = sets.photos(sample_faces, 4)
-    folder = sets.near_identical(first, sets.copies(others, tmp_path), 6)
-    found = select(surveyed(folder), 4, same_person=SAME_PERSON)
-    assert len(found.chosen) == 4 and len(found.dropped) == 5
+    first, *strangers = sets.photos(sample_faces, 4)
+    folder = sets.near_identical(first, sets.copies(strangers, tmp_path), 6)
+    selection = select(surveyed(folder), 4, same_person=SAME_PERSON)
+    assert len(selection.picks) == 4 and len(selection.dropped) == 5

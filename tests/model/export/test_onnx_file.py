@@ -55,30 +55,30 @@ def test_external_weights_are_read_and_part_of_the_digest(tmp_path: Path) -> Non
     inputs = feeds(SWAPPER_SHAPES)
     np.testing.assert_array_equal(run(source.load({}), inputs)["output"], run(swapper(), inputs)["output"])
     before = source.digest()
-    data = bytearray((tmp_path / "net.bin").read_bytes())
-    data[100] ^= 1
-    (tmp_path / "net.bin").write_bytes(data)
+    weights = bytearray((tmp_path / "net.bin").read_bytes())
+    weights[100] ^= 1
+    (tmp_path / "net.bin").write_bytes(weights)
     assert source.digest() != before
 
 
 def test_a_file_that_begins_to_name_other_weights_has_another_digest(tmp_path: Path) -> None:
     source = OnnxSource(with_external_data(tmp_path))
-    data = (tmp_path / "net.bin").read_bytes()
-    (tmp_path / "b.bin").write_bytes(data)
+    weights = (tmp_path / "net.bin").read_bytes()
+    (tmp_path / "b.bin").write_bytes(weights)
     first = source.digest()
     assert source.digest() == first
     relocated(source.path, "b.bin")
     second = source.digest()
-    (tmp_path / "b.bin").write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    (tmp_path / "b.bin").write_bytes(weights[:-1] + bytes([weights[-1] ^ 1]))
     assert len({first, second, source.digest()}) == 3
 
 
 def test_a_model_that_was_taken_is_read_again(tmp_path: Path) -> None:
     (tmp_path / "net.onnx").write_bytes(tiny().SerializeToString())
     source = OnnxSource(tmp_path / "net.onnx")
-    kept = source.model
-    assert source.load({}) is kept
-    assert source.load({}) == kept == source.model
+    model = source.model
+    assert source.load({}) is model
+    assert source.load({}) == model == source.model
 
 
 def test_the_digest_is_that_of_the_content(tmp_path: Path) -> None:

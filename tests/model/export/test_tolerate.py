@@ -47,8 +47,8 @@ def no_output_shape(model: onnx.ModelProto) -> None:
 
 
 def metadata_twice(model: onnx.ModelProto) -> None:
-    for value in ("a", "b"):
-        model.metadata_props.add(key="author", value=value)
+    for text in ("a", "b"):
+        model.metadata_props.add(key="author", value=text)
 
 
 def other_domains(model: onnx.ModelProto) -> None:
@@ -76,11 +76,11 @@ def test_what_onnxruntime_does_not_mind_is_read(odd: Callable[[onnx.ModelProto],
     odd(model)
     (tmp_path / "net.onnx").write_bytes(model.SerializeToString())
     inputs = feeds(PICTURE)
-    wanted = run(model, inputs)
-    got = run(prepare(load_model(tmp_path / "net.onnx"), PICTURE).model, inputs)
-    assert wanted.keys() == got.keys()
-    for name, value in wanted.items():
-        np.testing.assert_allclose(got[name], value, atol=1e-6)
+    expected = run(model, inputs)
+    outputs = run(prepare(load_model(tmp_path / "net.onnx"), PICTURE).model, inputs)
+    assert expected.keys() == outputs.keys()
+    for name, array in expected.items():
+        np.testing.assert_allclose(outputs[name], array, atol=1e-6)
 
 
 def test_constants_that_a_file_of_the_oldest_kind_does_not_list_as_inputs_are_read(tmp_path: Path) -> None:
@@ -110,6 +110,6 @@ def test_a_group_normalisation_of_a_withdrawn_definition_is_read(tmp_path: Path)
     model = net.model({"x": ["N", 3, 8, 8]}, {net.conv(y, 4, 3): ["N", 3, 8, 8]}, opset=18, ir=8)
     onnx.save(model, tmp_path / "m.onnx")
     prepared = prepare(load_model(tmp_path / "m.onnx"), PICTURE).model
-    given = feeds(PICTURE)
-    for got, wanted in zip(run(prepared, given).values(), run(model, given).values(), strict=True):
-        np.testing.assert_allclose(got, wanted, atol=1e-4)
+    inputs = feeds(PICTURE)
+    for output, expected in zip(run(prepared, inputs).values(), run(model, inputs).values(), strict=True):
+        np.testing.assert_allclose(output, expected, atol=1e-4)

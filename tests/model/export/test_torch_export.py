@@ -63,7 +63,7 @@ def test_inputs_keep_their_names_in_whatever_order_they_are_described(
     checkpoint: CheckpointSource, order: tuple[str, str]
 ) -> None:
     model = checkpoint.load({name: SMALL[name] for name in order})
-    rank = {value.name: len(value.type.tensor_type.shape.dim) for value in model.graph.input}
+    rank = {graph_input.name: len(graph_input.type.tensor_type.shape.dim) for graph_input in model.graph.input}
     assert rank == {"target": 4, "source": 2}
     inputs = feeds(SMALL, 3)
     checkpoint.check(run(model, inputs), inputs)
@@ -83,7 +83,7 @@ def test_the_digest_changes_with_weights_and_with_code(checkpoint: CheckpointSou
     code.write_text(NET + "\n# changed\n")
     after = checkpoint.digest()
     state = torch.load(checkpoint.path, weights_only=True)
-    torch.save({key: value + 1 for key, value in state.items()}, checkpoint.path)
+    torch.save({key: tensor + 1 for key, tensor in state.items()}, checkpoint.path)
     assert len({before, after, checkpoint.digest()}) == 3
 
 
@@ -113,5 +113,5 @@ def test_networks_that_return_several_outputs_are_compared_by_the_first() -> Non
 
 def test_the_exported_model_tells_nothing_of_this_machine() -> None:
     """Its digest names caches and plans, which are to be used elsewhere, too."""
-    data = ReferenceSource().load(SHAPES).SerializeToString()
-    assert b'File "' not in data and str(Path(torch.__file__).parent).encode() not in data
+    serialised = ReferenceSource().load(SHAPES).SerializeToString()
+    assert b'File "' not in serialised and str(Path(torch.__file__).parent).encode() not in serialised

@@ -18,12 +18,12 @@ def saved(folder: Path, content: object, name: str = "net.pth") -> Path:
 
 
 def prefixed(prefix: str, weights: dict[str, torch.Tensor] | None = None) -> dict[str, torch.Tensor]:
-    return {prefix + key: value for key, value in (weights or WEIGHTS).items()}
+    return {prefix + key: tensor for key, tensor in (weights or WEIGHTS).items()}
 
 
-def assert_weights(found: dict[str, torch.Tensor]) -> None:
-    assert found.keys() == WEIGHTS.keys()
-    assert all(torch.equal(found[key], value) for key, value in WEIGHTS.items())
+def assert_weights(weights: dict[str, torch.Tensor]) -> None:
+    assert weights.keys() == WEIGHTS.keys()
+    assert all(torch.equal(weights[key], tensor) for key, tensor in WEIGHTS.items())
 
 
 @pytest.mark.parametrize(
@@ -51,11 +51,11 @@ def test_a_layer_called_module_keeps_its_name(tmp_path: Path) -> None:
 def test_safetensors_in_half_become_fp32(tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
-    half = {key: value.half() if value.is_floating_point() else value for key, value in WEIGHTS.items()}
+    half = {key: tensor.half() if tensor.is_floating_point() else tensor for key, tensor in WEIGHTS.items()}
     save_file(half, tmp_path / "net.safetensors")
-    found = read_state(tmp_path / "net.safetensors")
-    assert_weights(found)
-    assert found["a.weight"].dtype == torch.float32
+    state = read_state(tmp_path / "net.safetensors")
+    assert_weights(state)
+    assert state["a.weight"].dtype == torch.float32
 
 
 class Trap:

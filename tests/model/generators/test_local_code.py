@@ -37,8 +37,8 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_every_module_that_the_import_brings_in_is_found_and_no_other(tree: Path) -> None:
-    found = {name for name in collect_local_code("nets.swap", tree) if "installed" not in name}
-    assert found == set(TREE) - {"nets/unused.py", "other.py"}
+    names = {name for name in collect_local_code("nets.swap", tree) if "installed" not in name}
+    assert names == set(TREE) - {"nets/unused.py", "other.py"}
 
 
 @pytest.mark.parametrize("name", sorted(set(TREE) - {"nets/unused.py", "other.py"}))
@@ -89,11 +89,11 @@ def test_modules_that_cannot_be_seen_in_the_text_are_told_after_the_import(
     tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tree / "hidden_net.py").write_text("import importlib\nimportlib.import_module('oth' + 'er')\nimport lazy_one\n")
-    known = collect_local_code("hidden_net", tree)
+    code = collect_local_code("hidden_net", tree)
     monkeypatch.syspath_prepend(tree)
     __import__("hidden_net")
     try:
-        assert find_unseen_modules(known, tree) == ["other"]
+        assert find_unseen_modules(code, tree) == ["other"]
     finally:
         for name in ("hidden_net", "other", "lazy_one"):
             sys.modules.pop(name, None)

@@ -34,8 +34,8 @@ def rewritten(path: Path, change: Callable[[str, bytes], bytes], packed: int = z
     with zipfile.ZipFile(path) as archive:
         entries = {entry.filename: archive.read(entry) for entry in archive.infolist()}
     with zipfile.ZipFile(path, "w", packed) as archive:
-        for name, data in entries.items():
-            archive.writestr(name, change(name, data))
+        for name, content in entries.items():
+            archive.writestr(name, change(name, content))
     return path
 
 
@@ -84,25 +84,25 @@ def test_a_network_on_the_device_meta_is_filled(tmp_path: Path) -> None:
 
 def zip_bomb(folder: Path) -> Path:
     path = saved(folder, {"w": torch.zeros(1 << 22)})
-    return rewritten(path, lambda _, data: data, zipfile.ZIP_DEFLATED)
+    return rewritten(path, lambda _, content: content, zipfile.ZIP_DEFLATED)
 
 
 def absurd_view(folder: Path) -> Path:
     """One tensor of four floats that claims two thousand million."""
     path = saved(folder, {"w": torch.arange(4.0)})
 
-    def claim(name: str, data: bytes) -> bytes:
+    def claim(name: str, content: bytes) -> bytes:
         if not name.endswith("data.pkl"):
-            return data
+            return content
         size, stride = b"QK\x00K\x04\x85", b"K\x01\x85"
-        return data.replace(size, b"QK\x00J\xff\xff\xff\x7f\x85", 1).replace(stride, b"K\x00\x85", 1)
+        return content.replace(size, b"QK\x00J\xff\xff\xff\x7f\x85", 1).replace(stride, b"K\x00\x85", 1)
 
     return rewritten(path, claim)
 
 
 def many_views(folder: Path) -> Path:
-    whole = torch.zeros(1 << 16)
-    return saved(folder, {f"w{i}": whole[:] for i in range(2000)})
+    storage = torch.zeros(1 << 16)
+    return saved(folder, {f"w{i}": storage[:] for i in range(2000)})
 
 
 def absurd_storage(folder: Path) -> Path:
@@ -113,11 +113,11 @@ def absurd_storage(folder: Path) -> Path:
 def absurd_storage_of_the_older_format(folder: Path) -> Path:
     path = folder / "net.pth"
     torch.save({"w": torch.arange(4.0)}, path, _use_new_zipfile_serialization=False)
-    data = path.read_bytes()
-    changed = data.replace(b"K\x04N", b"\x8a\x05\x00\x00\x00\x00\x10N", 1).replace(
+    content = path.read_bytes()
+    changed = content.replace(b"K\x04N", b"\x8a\x05\x00\x00\x00\x00\x10N", 1).replace(
         b"K\x04\x85", b"\x8a\x05\x00\x00\x00\x00\x10\x85", 1
     )
-    assert changed != data
+    assert changed != content
     path.write_bytes(changed)
     return path
 
@@ -126,7 +126,7 @@ def endless_bytes(folder: Path) -> Path:
     """A pickle that asks for a terabyte of zeros, which torch allows."""
     pickled = b"\x80\x02cbuiltins\nbytearray\n\x8a\x06\x00\x00\x00\x00\x00\x01\x85R."
     path = saved(folder, {"w": torch.arange(4.0)})
-    return rewritten(path, lambda name, data: pickled if name.endswith("data.pkl") else data)
+    return rewritten(path, lambda name, content: pickled if name.endswith("data.pkl") else content)
 
 
 def absurd_header(folder: Path) -> Path:

@@ -18,7 +18,7 @@ def net() -> torch.nn.Module:
 
 
 def paint(net: torch.nn.Module, batch: int) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-    inputs = {name: torch.from_numpy(value) for name, value in feeds(SHAPES, batch).items()}
+    inputs = {name: torch.from_numpy(array) for name, array in feeds(SHAPES, batch).items()}
     with torch.no_grad():
         return inputs, net(**inputs)
 
@@ -36,7 +36,7 @@ def test_it_paints_pictures(net: torch.nn.Module) -> None:
 def test_a_picture_does_not_depend_on_its_batch(net: torch.nn.Module) -> None:
     inputs, together = paint(net, 3)
     with torch.no_grad():
-        alone = torch.cat([net(**{name: value[i : i + 1] for name, value in inputs.items()}) for i in range(3)])
+        alone = torch.cat([net(**{name: array[i : i + 1] for name, array in inputs.items()}) for i in range(3)])
     assert (together - alone).abs().max() < 1e-5
 
 

@@ -35,29 +35,34 @@ GAN = {
     "ema": {"decay": 0.99},
     "models": {"student": net(3), "teacher": {"module": net(4)}},
 }
-FLAT = {f"{part}.{name}": value for i, part in enumerate(("netG", "netD"), 1) for name, value in net(i).items()}
+FLAT = {f"{part}.{name}": tensor for i, part in enumerate(("netG", "netD"), 1) for name, tensor in net(i).items()}
 
 
 @pytest.mark.parametrize("averaged", ["params_ema", "ema", "g_ema", "model_ema"])
 def test_averaged_weights_go_first_and_are_told(tmp_path: Path, averaged: str) -> None:
     path = saved(tmp_path, {"params": net(1), averaged: net(2), "optimizer": {"state": {}}})
-    found = read_weights(path)
-    assert taken(path) == 2 and found.where == averaged and found.averaged and found.others == ("params",)
+    weight_set = read_weights(path)
+    assert (
+        taken(path) == 2
+        and weight_set.where == averaged
+        and weight_set.averaged
+        and weight_set.alternatives == ("params",)
+    )
     assert taken(path, "params") == 1
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [(None, 1), ("netD", 2), ("student", 3), ("models/teacher/module", 4), ("netG", 1)]
+    ("key", "fill"), [(None, 1), ("netD", 2), ("student", 3), ("models/teacher/module", 4), ("netG", 1)]
 )
-def test_a_key_or_a_path_names_the_weights(tmp_path: Path, key: str | None, value: float) -> None:
-    assert taken(saved(tmp_path, GAN), key) == value
+def test_a_key_or_a_path_names_the_weights(tmp_path: Path, key: str | None, fill: float) -> None:
+    assert taken(saved(tmp_path, GAN), key) == fill
 
 
-@pytest.mark.parametrize(("key", "value"), [("netG.", 1), ("netG", 1), ("netD.", 2)])
+@pytest.mark.parametrize(("key", "fill"), [("netG.", 1), ("netG", 1), ("netD.", 2)])
 @pytest.mark.parametrize("wrapper", ["", "module.", "_orig_mod.module."])
-def test_a_prefix_names_the_weights(tmp_path: Path, key: str, value: float, wrapper: str) -> None:
+def test_a_prefix_names_the_weights(tmp_path: Path, key: str, fill: float, wrapper: str) -> None:
     flat = {wrapper + name: tensor for name, tensor in FLAT.items()}
-    assert taken(saved(tmp_path, {"state_dict": flat}), key) == value
+    assert taken(saved(tmp_path, {"state_dict": flat}), key) == fill
 
 
 def test_a_key_that_is_not_there_is_told_with_what_is(tmp_path: Path) -> None:

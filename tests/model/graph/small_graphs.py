@@ -81,10 +81,10 @@ def trials(name: str = "") -> Iterator[Trial]:
 def difference(trial: Trial) -> float:
     """Largest difference that preparing makes to any output in onnxruntime, in parts of the largest value (or of 1)."""
     x = np.random.default_rng(1).normal(size=(2, *trial.shape)).astype(np.float32)
-    wanted = run(trial.model, {"x": x})
-    got = run(prepare(trial.model, {"x": trial.shape}).model, {"x": x})
-    assert {k: v.shape for k, v in wanted.items()} == {k: v.shape for k, v in got.items()}, trial
-    return max(float(np.abs(v - got[k]).max() / max(1, np.abs(v).max())) for k, v in wanted.items())
+    expected = run(trial.model, {"x": x})
+    outputs = run(prepare(trial.model, {"x": trial.shape}).model, {"x": x})
+    assert {k: v.shape for k, v in expected.items()} == {k: v.shape for k, v in outputs.items()}, trial
+    return max(float(np.abs(v - outputs[k]).max() / max(1, np.abs(v).max())) for k, v in expected.items())
 
 
 def ints(net: Net, *values: int) -> str:

@@ -40,7 +40,7 @@ def attention(heads: int = 2, mask: np.ndarray | None = None, opset: int = 23, *
         "g",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3, 4, 4])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 3, 4, 4])],
-        [numpy_helper.from_array(value, name) for name, value in (weights | sizes).items()],
+        [numpy_helper.from_array(array, name) for name, array in (weights | sizes).items()],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=11)
 

@@ -17,15 +17,17 @@ SHAPES = {"x": (4, 8, 8)}
 def model(
     *nodes: onnx.NodeProto, opset: int = 20, batch: int | str = "N", constants: dict[str, Array] | None = None
 ) -> onnx.ModelProto:
-    given = helper.make_tensor_value_info("x", TensorProto.FLOAT, [batch, 4, "h", "w"])
-    made = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
-    weights = [numpy_helper.from_array(value, name) for name, value in (constants or {}).items()]
-    graph = helper.make_graph(list(nodes), "g", [given], [made], weights)
+    graph_input = helper.make_tensor_value_info("x", TensorProto.FLOAT, [batch, 4, "h", "w"])
+    output = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+    weights = [numpy_helper.from_array(array, name) for name, array in (constants or {}).items()]
+    graph = helper.make_graph(list(nodes), "g", [graph_input], [output], weights)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=9)
 
 
-def one(op: str, *others: str, opset: int = 20, constants: dict[str, Array] | None = None, **attributes: object):
-    return model(helper.make_node(op, ["x", *others], ["y"], "culprit", **attributes), opset=opset, constants=constants)
+def one(op: str, *more_inputs: str, opset: int = 20, constants: dict[str, Array] | None = None, **attributes: object):
+    return model(
+        helper.make_node(op, ["x", *more_inputs], ["y"], "culprit", **attributes), opset=opset, constants=constants
+    )
 
 
 def norm(batch: int | str = "N", opset: int = 20, outputs: int = 1, **attributes: object) -> onnx.ModelProto:

@@ -36,15 +36,15 @@ def test_an_input_without_a_batch_axis_leaves_the_batch_to_the_others() -> None:
 
 def test_outputs_that_are_not_kept_take_their_nodes_along() -> None:
     shapes = {"x": (3, 16, 16), "v": (128,)}
-    kept = prepare(parsed(TWO), shapes, outputs=["y", "m"])
-    assert [spec.name for spec in kept.outputs] == ["y", "m"]
-    assert {node.op_type for node in kept.model.graph.node} == {"Relu", "ReduceMax"}
+    prepared = prepare(parsed(TWO), shapes, outputs=["y", "m"])
+    assert [spec.name for spec in prepared.outputs] == ["y", "m"]
+    assert {node.op_type for node in prepared.model.graph.node} == {"Relu", "ReduceMax"}
 
 
 def test_what_a_file_gives_is_known_before_it_is_prepared() -> None:
-    found = infer_output_specs(parsed(TWO), {"x": (3, 16, 24), "v": (128,)})
-    assert found is not None
-    assert {spec.name: spec.shape[1:] for spec in found} == {"y": (3, 16, 24), "m": (1, 16, 24), "code": ()}
+    specs = infer_output_specs(parsed(TWO), {"x": (3, 16, 24), "v": (128,)})
+    assert specs is not None
+    assert {spec.name: spec.shape[1:] for spec in specs} == {"y": (3, 16, 24), "m": (1, 16, 24), "code": ()}
 
 
 PIXELS = """g (uint8[1,8,8,3] frame) => (uint8[1,8,8,3] out) {{

@@ -10,7 +10,7 @@ from test_prepare import PICTURE, assert_same, loop, picture_net
 from trt_facefusion.errors import ModelError
 from trt_facefusion.model.graph import prepare
 
-info = helper.make_tensor_value_info
+value_info = helper.make_tensor_value_info
 
 
 def decided(net: Net, condition: str, **outer: str) -> str:
@@ -19,7 +19,7 @@ def decided(net: Net, condition: str, **outer: str) -> str:
     for name, op in (("then_branch", "Add"), ("else_branch", "Mul")):
         inner = {}
         for inside, kind in (("then_branch", "Relu"), ("else_branch", "Neg")):
-            out = info("z", TensorProto.FLOAT, None)
+            out = value_info("z", TensorProto.FLOAT, None)
             inner[inside] = helper.make_graph([helper.make_node(kind, ["y"], ["z"])], inside, [], [out])
         nodes = [
             helper.make_node("Constant", [], ["c"], value=numpy_helper.from_array(np.float32(0.25))),
@@ -28,7 +28,7 @@ def decided(net: Net, condition: str, **outer: str) -> str:
             helper.make_node("If", [outer.get("inner", condition)], ["r"], "inner", **inner),
         ]
         own = [numpy_helper.from_array(np.float32([0.5]), "k")]
-        graphs[name] = helper.make_graph(nodes, name, [], [info("r", TensorProto.FLOAT, None)], own)
+        graphs[name] = helper.make_graph(nodes, name, [], [value_info("r", TensorProto.FLOAT, None)], own)
     return net.op("If", condition, **graphs)
 
 
@@ -45,13 +45,15 @@ def test_a_branch_that_fixed_sizes_decide_is_taken(wanted: int, opset: int) -> N
 
 def test_a_branch_may_hand_on_what_it_was_given() -> None:
     net = Net()
-    out = info("x", TensorProto.FLOAT, None)
-    other = helper.make_graph([helper.make_node("Relu", ["x"], ["z"])], "b", [], [info("z", TensorProto.FLOAT, None)])
-    given = helper.make_graph(
-        [helper.make_node("Identity", ["x"], ["i"])], "a", [], [info("i", TensorProto.FLOAT, None)]
+    out = value_info("x", TensorProto.FLOAT, None)
+    other = helper.make_graph(
+        [helper.make_node("Relu", ["x"], ["z"])], "b", [], [value_info("z", TensorProto.FLOAT, None)]
+    )
+    branch = helper.make_graph(
+        [helper.make_node("Identity", ["x"], ["i"])], "a", [], [value_info("i", TensorProto.FLOAT, None)]
     )
     assert out.name == "x"
-    y = net.op("If", net.const(True, bool), then_branch=given, else_branch=other)
+    y = net.op("If", net.const(True, bool), then_branch=branch, else_branch=other)
     assert_same(picture_net(net, net.op("Neg", y)), PICTURE)
 
 
@@ -74,8 +76,16 @@ def test_a_loop_that_collects_its_passes_is_unrolled(opset: int) -> None:
             helper.make_node("Mul", ["v2", "x"], ["row"]),
         ],
         "body",
-        [info("i", TensorProto.INT64, []), info("go", TensorProto.BOOL, []), info("v", TensorProto.FLOAT, None)],
-        [info("go2", TensorProto.BOOL, []), info("v2", TensorProto.FLOAT, None), info("row", TensorProto.FLOAT, None)],
+        [
+            value_info("i", TensorProto.INT64, []),
+            value_info("go", TensorProto.BOOL, []),
+            value_info("v", TensorProto.FLOAT, None),
+        ],
+        [
+            value_info("go2", TensorProto.BOOL, []),
+            value_info("v2", TensorProto.FLOAT, None),
+            value_info("row", TensorProto.FLOAT, None),
+        ],
     )
     net.op("Loop", net.const(3, np.int64), "", "x", body=body, name="loop", outputs=2)
     squeezed = (
@@ -96,8 +106,12 @@ def test_a_loop_whose_condition_is_computed_is_refused_by_name() -> None:
             helper.make_node("Less", ["top", "limit"], ["go2"]),
         ],
         "body",
-        [info("i", TensorProto.INT64, []), info("go", TensorProto.BOOL, []), info("v", TensorProto.FLOAT, None)],
-        [info("go2", TensorProto.BOOL, []), info("v2", TensorProto.FLOAT, None)],
+        [
+            value_info("i", TensorProto.INT64, []),
+            value_info("go", TensorProto.BOOL, []),
+            value_info("v", TensorProto.FLOAT, None),
+        ],
+        [value_info("go2", TensorProto.BOOL, []), value_info("v2", TensorProto.FLOAT, None)],
         [numpy_helper.from_array(np.float32(9), "limit")],
     )
     y = net.op("Loop", net.const(3, np.int64), net.const(True, bool), "x", body=body, name="until_large")
@@ -110,8 +124,8 @@ def test_a_scan_is_refused_for_what_it_is() -> None:
     body = helper.make_graph(
         [helper.make_node("Add", ["s", "e"], ["s2"]), helper.make_node("Identity", ["s2"], ["row"])],
         "body",
-        [info("s", TensorProto.FLOAT, None), info("e", TensorProto.FLOAT, None)],
-        [info("s2", TensorProto.FLOAT, None), info("row", TensorProto.FLOAT, None)],
+        [value_info("s", TensorProto.FLOAT, None), value_info("e", TensorProto.FLOAT, None)],
+        [value_info("s2", TensorProto.FLOAT, None), value_info("row", TensorProto.FLOAT, None)],
     )
     first = net.op("ReduceMean", "x", net.const([2, 3], np.int64))
     y = net.op("Scan", first, "x", body=body, num_scan_inputs=1, scan_input_axes=[0], name="over", outputs=2)

@@ -36,8 +36,8 @@ def ints(net: Net, *values: int) -> str:
 def test_a_constant_that_is_cast_like_an_activation_stays_a_constant() -> None:
     net = Net()
     lowest = net.op("CastLike", net.const(-np.inf, np.float64), "x")
-    kept = net.op("Where", net.op("Equal", "x", lowest), net.const(0.0), "x")
-    assert operators(picture_net(net, net.conv(kept, 3, 3, name="last"))) == ["Equal", "Where", "Conv"]
+    masked = net.op("Where", net.op("Equal", "x", lowest), net.const(0.0), "x")
+    assert operators(picture_net(net, net.conv(masked, 3, 3, name="last"))) == ["Equal", "Where", "Conv"]
 
 
 @pytest.mark.parametrize(
@@ -82,8 +82,8 @@ def test_a_value_that_depends_on_the_batch_is_not_folded() -> None:
     model = picture_net(net, net.op("Mul", "x", scale))
     for batch_size in (1, 2, 5):
         inputs = feeds(PICTURE, batch_size)
-        for name, value in run(model, inputs).items():
-            np.testing.assert_array_equal(run(prepare(model, PICTURE).model, inputs)[name], value)
+        for name, array in run(model, inputs).items():
+            np.testing.assert_array_equal(run(prepare(model, PICTURE).model, inputs)[name], array)
 
 
 @pytest.mark.parametrize(

@@ -51,11 +51,11 @@ def test_weights_of_unknown_size_do_not_crash() -> None:
 
 
 def test_a_swapper_has_the_macs_of_its_convolutions_and_linears() -> None:
-    found = count_macs(GraphView(prepare(swapper(width=8), SWAPPER_SHAPES).model))
-    assert found["stem"] == 8 * 32 * 32 * 3 * 49
-    assert found["down2"] == 32 * 8 * 8 * 16 * 9
-    assert found["block0a/adain/style"] == 64 * 64
-    assert len(found) == 3 + 4 + 4 + 2 + 1
+    counts = count_macs(GraphView(prepare(swapper(width=8), SWAPPER_SHAPES).model))
+    assert counts["stem"] == 8 * 32 * 32 * 3 * 49
+    assert counts["down2"] == 32 * 8 * 8 * 16 * 9
+    assert counts["block0a/adain/style"] == 64 * 64
+    assert len(counts) == 3 + 4 + 4 + 2 + 1
 
 
 def test_an_exported_network_has_the_macs_that_torch_counts() -> None:

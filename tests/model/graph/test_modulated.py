@@ -90,9 +90,9 @@ def assert_rewritten(model: onnx.ModelProto, feeds: Mapping[str, Array]) -> Grap
     """All weights are constants, and the picture is that of the file."""
     prepared = prepare(model, {"x": (3, SIZE, SIZE)}).model
     onnx.checker.check_model(prepared, full_check=True)
-    for name, wanted in run(model, feeds).items():
-        difference = np.abs(run(prepared, feeds)[name] - wanted).max()
-        assert difference <= 1e-4 * np.abs(wanted).max()
+    for name, expected in run(model, feeds).items():
+        difference = np.abs(run(prepared, feeds)[name] - expected).max()
+        assert difference <= 1e-4 * np.abs(expected).max()
     view = GraphView(prepared)
     assert all(view.weight(node) for node in prepared.graph.node if node.op_type in {"Conv", "ConvTranspose"})
     return view
@@ -128,8 +128,8 @@ class Shared(nn.Module):
         self.bias = nn.Parameter(torch.rand(5))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        seen = x.mean((0, 2, 3))
-        weight = self.weight * (self.style @ seen).view(1, 6, 1, 1) / (1 + self.gain @ seen).view(5, 1, 1, 1)
+        mean = x.mean((0, 2, 3))
+        weight = self.weight * (self.style @ mean).view(1, 6, 1, 1) / (1 + self.gain @ mean).view(5, 1, 1, 1)
         return functional.conv2d(torch.relu(self.stem(x)), weight, self.bias, padding=1)
 
 
@@ -191,10 +191,12 @@ def test_phases_give_what_a_transposed_convolution_gives(
         return
     attributes = {"strides": [stride] * 2, "pads": pads, "output_padding": [extra] * 2}
     node = helper.make_node("ConvTranspose", ["x", "w"], ["y"], "up", **attributes)
-    wanted = run_nodes([node], "y", {"x": x, "w": weight})
-    made = make_subpixel(node, "x", weight, (size[0], size[1]))
-    assert made is not None
-    np.testing.assert_allclose(run_nodes(made.nodes, made.result, {"x": x, **made.constants}), wanted, atol=1e-5)
+    expected = run_nodes([node], "y", {"x": x, "w": weight})
+    subpixel = make_subpixel(node, "x", weight, (size[0], size[1]))
+    assert subpixel is not None
+    np.testing.assert_allclose(
+        run_nodes(subpixel.nodes, subpixel.output, {"x": x, **subpixel.constants}), expected, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize(
@@ -221,10 +223,10 @@ def test_only_what_costs_no_more_becomes_a_convolution(
     assert view.nodes["y"].op_type == op
 
 
-def run_nodes(nodes: Iterable[onnx.NodeProto], result: str, values: Mapping[str, Array]) -> Array:
+def run_nodes(nodes: Iterable[onnx.NodeProto], output: str, values: Mapping[str, Array]) -> Array:
     inputs = [
         helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(v.dtype), v.shape) for n, v in values.items()
     ]
-    graph = helper.make_graph(list(nodes), "g", inputs, [onnx.ValueInfoProto(name=result)])
+    graph = helper.make_graph(list(nodes), "g", inputs, [onnx.ValueInfoProto(name=output)])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
-    return run(model, values)[result]
+    return run(model, values)[output]

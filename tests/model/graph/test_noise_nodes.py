@@ -23,7 +23,7 @@ from trt_facefusion.types import Array
 def model(*nodes: onnx.NodeProto, opset: int = 20, constants: dict[str, Array] | None = None) -> onnx.ModelProto:
     """``x`` [N,2,3,3] -> ``y``."""
     sides = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 2, 3, 3]) for name in "xy"]
-    weights = [numpy_helper.from_array(value, name) for name, value in (constants or {}).items()]
+    weights = [numpy_helper.from_array(array, name) for name, array in (constants or {}).items()]
     graph = helper.make_graph(list(nodes), "g", [sides[0]], [sides[1]], weights)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=9)
 

@@ -24,10 +24,10 @@ def assert_same(model: onnx.ModelProto, shapes: dict[str, tuple[int, ...]], batc
     prepared = prepare(model, shapes)
     onnx.checker.check_model(prepared.model, full_check=True)
     inputs = feeds(shapes, batch)
-    wanted, got = run(model, inputs), run(prepared.model, inputs)
-    assert wanted.keys() == got.keys()
-    for name, value in wanted.items():
-        np.testing.assert_allclose(got[name], value, rtol=1e-5, atol=1e-5)
+    expected, outputs = run(model, inputs), run(prepared.model, inputs)
+    assert expected.keys() == outputs.keys()
+    for name, array in expected.items():
+        np.testing.assert_allclose(outputs[name], array, rtol=1e-5, atol=1e-5)
     return GraphView(prepared.model)
 
 
@@ -130,11 +130,11 @@ def test_group_normalisations_are_expanded(opset: int) -> None:
     y = net.op("GroupNormalization", *inputs, num_groups=2, epsilon=1e-3, name="norm")
     view = GraphView(prepare(picture_net(net, net.op("Relu", y), opset=opset), PICTURE).model)
     assert view.shape("norm") == ("batch", 4, 8, 8)
-    found = run(tapped(view.model, ["conv", "norm"]), feeds(PICTURE))
-    groups = found["conv"].reshape(2, 2, -1)
+    outputs = run(tapped(view.model, ["conv", "norm"]), feeds(PICTURE))
+    groups = outputs["conv"].reshape(2, 2, -1)
     normed = (groups - groups.mean(-1, keepdims=True)) / np.sqrt(groups.var(-1, keepdims=True) + 1e-3)
-    wanted = normed.reshape(2, 4, 8, 8) * scale[:, None, None] + bias[:, None, None]
-    np.testing.assert_allclose(found["norm"], wanted, atol=1e-5)
+    expected = normed.reshape(2, 4, 8, 8) * scale[:, None, None] + bias[:, None, None]
+    np.testing.assert_allclose(outputs["norm"], expected, atol=1e-5)
 
 
 def test_initializers_that_are_listed_as_inputs_are_no_inputs() -> None:
@@ -151,8 +151,8 @@ def test_what_onnxs_checker_asks_for_is_mended() -> None:
     net = Net()
     model = picture_net(net, net.conv("x", 3, 3))
     model.graph.name = ""
-    for value in ("first", "second"):
-        model.metadata_props.add(key="note", value=value)
+    for text in ("first", "second"):
+        model.metadata_props.add(key="note", value=text)
     assert_same(model, PICTURE)
 
 
@@ -213,24 +213,28 @@ def loop(net: Net, count: str = "") -> str:
     """``count`` passes over a Relu; as many as the picture says where none is given."""
     if not count:
         count = net.op("Cast", net.op("ReduceMax", "x", keepdims=0), to=TensorProto.INT64)
-    info = helper.make_tensor_value_info
+    value_info = helper.make_tensor_value_info
     body = helper.make_graph(
         [helper.make_node("Identity", ["go"], ["go2"]), helper.make_node("Relu", ["v"], ["v2"])],
         "body",
-        [info("i", TensorProto.INT64, []), info("go", TensorProto.BOOL, []), info("v", TensorProto.FLOAT, None)],
-        [info("go2", TensorProto.BOOL, []), info("v2", TensorProto.FLOAT, None)],
+        [
+            value_info("i", TensorProto.INT64, []),
+            value_info("go", TensorProto.BOOL, []),
+            value_info("v", TensorProto.FLOAT, None),
+        ],
+        [value_info("go2", TensorProto.BOOL, []), value_info("v2", TensorProto.FLOAT, None)],
     )
     return net.op("Loop", count, net.const(True, bool), "x", body=body)
 
 
 def scan(net: Net) -> str:
-    info = helper.make_tensor_value_info
+    value_info = helper.make_tensor_value_info
     shape = [3, 8, 8]
     body = helper.make_graph(
         [helper.make_node("Relu", ["v"], ["v2"])],
         "body",
-        [info("v", TensorProto.FLOAT, shape)],
-        [info("v2", TensorProto.FLOAT, shape)],
+        [value_info("v", TensorProto.FLOAT, shape)],
+        [value_info("v2", TensorProto.FLOAT, shape)],
     )
     return net.op("Scan", "x", body=body, num_scan_inputs=1)
 

@@ -47,8 +47,8 @@ def scalar_activation(net: Net, x: str) -> str:
     return net.op("Div", x, net.op("ReduceMax", net.op("Abs", x), keepdims=0))
 
 
-def mask(net: Net, x: str, value: float = -3.4028235e38) -> str:
-    causal = np.triu(np.full((1, 1, 16, 16), value), 1)
+def mask(net: Net, x: str, hidden: float = -3.4028235e38) -> str:
+    causal = np.triu(np.full((1, 1, 16, 16), hidden), 1)
     return net.op("Mul", x, net.op("Softmax", net.op("Add", x, net.const(np.nan_to_num(causal, nan=0))), axis=-1))
 
 
@@ -59,25 +59,25 @@ def infinite_mask(net: Net, x: str) -> str:
 
 def squeeze_if_one(net: Net, x: str) -> str:
     """torch.jit's `squeeze(1)`: a branch on a size that never changes."""
-    info = helper.make_tensor_value_info
+    value_info = helper.make_tensor_value_info
     mean = net.op("ReduceMean", x, axes=[1])
     axis = net.const([1], np.int64)
-    out = [info("a", TensorProto.FLOAT, None), info("b", TensorProto.FLOAT, None)]
+    out = [value_info("a", TensorProto.FLOAT, None), value_info("b", TensorProto.FLOAT, None)]
     then = helper.make_graph([helper.make_node("Squeeze", [mean, axis], ["a"])], "then", [], out[:1])
     other = helper.make_graph([helper.make_node("Identity", [mean], ["b"])], "else", [], out[1:])
     size = net.op("Gather", net.op("Shape", mean), net.const(1, np.int64))
-    found = net.op("If", net.op("Equal", size, net.const(1, np.int64)), then_branch=then, else_branch=other)
-    return net.op("Mul", x, net.op("Unsqueeze", found, axis))
+    branches = net.op("If", net.op("Equal", size, net.const(1, np.int64)), then_branch=then, else_branch=other)
+    return net.op("Mul", x, net.op("Unsqueeze", branches, axis))
 
 
 def pad_to_sixteen(net: Net, x: str) -> str:
     """NAFNet in the legacy exporter's words: pads assembled by ConstantOfShape, Reshape, Slice and Transpose."""
     missing = net.op("Sub", net.const(24, np.int64), net.op("Gather", net.op("Shape", x), net.const(3, np.int64)))
-    given = net.op(
+    padded = net.op(
         "Concat", net.const([0], np.int64), net.op("Unsqueeze", missing, axes=[0]), net.const([0, 0], np.int64), axis=0
     )
     rest = net.op("ConstantOfShape", net.const([4], np.int64), value=numpy_helper.from_array(np.zeros(1, np.int64)))
-    rows = net.op("Reshape", net.op("Concat", given, rest, axis=0), net.const([-1, 2], np.int64))
+    rows = net.op("Reshape", net.op("Concat", padded, rest, axis=0), net.const([-1, 2], np.int64))
     turned = net.op(
         "Slice",
         rows,
@@ -109,9 +109,9 @@ def test_what_was_reported_is_prepared_and_stays_the_same(middle: Middle, opset:
     model = generator(middle, opset, batch)
     inputs = feeds(SHAPES, 2 if batch == "N" else 1)
     prepared = prepare(model, SHAPES).model
-    wanted, got = run(model, inputs), run(prepared, inputs)
-    for name, value in wanted.items():
-        np.testing.assert_allclose(got[name], value, atol=1e-6)
+    expected, outputs = run(model, inputs), run(prepared, inputs)
+    for name, array in expected.items():
+        np.testing.assert_allclose(outputs[name], array, atol=1e-6)
     arithmetic = {"If", "Gather", "Equal", "Shape", "ConstantOfShape", "Cast", "Concat"}
     assert arithmetic.isdisjoint(node.op_type for node in prepared.graph.node)
 
@@ -125,8 +125,8 @@ def test_a_group_normalisation_in_fp16_is_prepared_in_fp32() -> None:
     model = generator(middle, 21)
     prepared = prepare(model, SHAPES).model
     inputs = feeds(SHAPES)
-    for name, value in run(model, inputs).items():
-        np.testing.assert_allclose(run(prepared, inputs)[name], value, atol=5e-3)  # the file computes in FP16
+    for name, array in run(model, inputs).items():
+        np.testing.assert_allclose(run(prepared, inputs)[name], array, atol=5e-3)  # the file computes in FP16
     assert {t.data_type for t in prepared.graph.initializer} <= {TensorProto.FLOAT, TensorProto.INT64}
 
 

@@ -21,8 +21,8 @@ def roles(net: Net, *outputs: str, style: int = 0) -> dict[str, Role]:
     return classify(GraphView(prepare(model, shapes).model))
 
 
-def named(found: dict[str, Role], *wanted: Role) -> set[str]:
-    return {name for name, role in found.items() if role in wanted}
+def named(roles_by_name: dict[str, Role], *roles_asked: Role) -> set[str]:
+    return {name for name, role in roles_by_name.items() if role in roles_asked}
 
 
 @pytest.fixture(scope="module")
@@ -51,9 +51,9 @@ def test_a_normalised_residual_sum_is_no_statistic() -> None:
     net = Net()
     trunk = net.conv("x", 3, 8, name="stem")
     total = net.op("Add", trunk, net.conv(trunk, 8, 8), name="total")
-    found = roles(net, net.conv(net.instance_norm(total, "norm"), 8, 3, name="head"))
-    assert found["total"] is Role.RESIDUAL_ADD
-    assert named(found, Role.STATISTICS) == {f"norm/{part}" for part in STATISTICS}
+    by_name = roles(net, net.conv(net.instance_norm(total, "norm"), 8, 3, name="head"))
+    assert by_name["total"] is Role.RESIDUAL_ADD
+    assert named(by_name, Role.STATISTICS) == {f"norm/{part}" for part in STATISTICS}
 
 
 def deviation_first(net: Net, x: str, axes: str) -> tuple[str, set[str]]:
@@ -87,18 +87,18 @@ def test_other_ways_to_write_a_normalisation_are_found(write: object) -> None:
     net = Net()
     scaled = net.op("Mul", net.conv("x", 3, 8), net.const(0.5), name="scaled")
     out, statistics = write(net, scaled, net.const([2, 3], np.int64))
-    found = roles(net, net.conv(out, 8, 3, name="head"))
-    assert named(found, Role.STATISTICS) == statistics
-    assert found["scaled"] is Role.ELEMENTWISE
+    by_name = roles(net, net.conv(out, 8, 3, name="head"))
+    assert named(by_name, Role.STATISTICS) == statistics
+    assert by_name["scaled"] is Role.ELEMENTWISE
 
 
 def test_pooling_without_a_root_is_no_statistic() -> None:
     net = Net()
     x = net.conv("x", 3, 8, name="stem")
     gate = net.op("Sigmoid", net.conv(net.op("GlobalAveragePool", x, name="pool"), 8, 8, 1, "squeeze"))
-    found = roles(net, net.conv(net.op("Mul", x, gate, name="gated"), 8, 3, name="head"))
-    assert not named(found, Role.STATISTICS)
-    assert found["squeeze"] is Role.CONV
+    by_name = roles(net, net.conv(net.op("Mul", x, gate, name="gated"), 8, 3, name="head"))
+    assert not named(by_name, Role.STATISTICS)
+    assert by_name["squeeze"] is Role.CONV
 
 
 @pytest.mark.parametrize("tail", ["none", "tanh_to_01", "clip", "skip", "blend"])
@@ -117,14 +117,14 @@ def test_the_head_is_found_through_whatever_follows_it(tail: str) -> None:
         y, behind = net.op("Add", "x", y, name="skip"), {"skip"}
     elif tail == "blend":
         mask = net.op("Sigmoid", net.conv(trunk, 8, 1, name="mask"), name="m")
-        kept = net.op("Mul", "x", net.op("Sub", net.const(1.0), mask, name="inverse"), name="kept")
-        y = net.op("Add", net.op("Mul", y, mask, name="new"), kept, name="sum")
+        masked = net.op("Mul", "x", net.op("Sub", net.const(1.0), mask, name="inverse"), name="kept")
+        y = net.op("Add", net.op("Mul", y, mask, name="new"), masked, name="sum")
         heads, behind = {"head", "mask"}, {"m", "inverse", "kept", "new", "sum"}
-    found = roles(net, y)
-    assert named(found, Role.HEAD_CONV) == heads
-    assert named(found, Role.HEAD_ACTIVATION) == behind
-    assert named(found, Role.FIRST_CONV) == {"stem"}
-    assert found["middle"] is Role.CONV
+    by_name = roles(net, y)
+    assert named(by_name, Role.HEAD_CONV) == heads
+    assert named(by_name, Role.HEAD_ACTIVATION) == behind
+    assert named(by_name, Role.FIRST_CONV) == {"stem"}
+    assert by_name["middle"] is Role.CONV
 
 
 def test_a_second_output_has_its_own_head() -> None:
@@ -132,17 +132,17 @@ def test_a_second_output_has_its_own_head() -> None:
     trunk = net.conv(net.conv("x", 3, 8), 8, 8, name="trunk")
     picture = net.op("Tanh", net.conv(trunk, 8, 3, name="picture_head"), name="picture")
     mask = net.op("Sigmoid", net.conv(trunk, 8, 1, name="mask_head"), name="mask")
-    found = roles(net, picture, mask)
-    assert named(found, Role.HEAD_CONV) == {"picture_head", "mask_head"}
-    assert named(found, Role.HEAD_ACTIVATION) == {"picture", "mask"}
+    by_name = roles(net, picture, mask)
+    assert named(by_name, Role.HEAD_CONV) == {"picture_head", "mask_head"}
+    assert named(by_name, Role.HEAD_ACTIVATION) == {"picture", "mask"}
 
 
 def test_a_style_behind_the_head_does_not_make_its_linear_a_head() -> None:
     net = Net()
     y = net.adain(net.conv(net.conv("x", 3, 8), 8, 3, name="head"), "s", 3, "last", 16)
-    found = roles(net, net.op("Tanh", y), style=16)
-    assert named(found, Role.HEAD_CONV) == {"head"}
-    assert found["last/style"] is Role.STYLE_LINEAR
+    by_name = roles(net, net.op("Tanh", y), style=16)
+    assert named(by_name, Role.HEAD_CONV) == {"head"}
+    assert by_name["last/style"] is Role.STYLE_LINEAR
 
 
 def test_joined_images_are_still_raw_at_the_first_convolution() -> None:
@@ -150,9 +150,9 @@ def test_joined_images_are_still_raw_at_the_first_convolution() -> None:
     small = net.op("Mul", "x", net.const(2.0))
     first = net.conv(net.op("Concat", "x", small, axis=1), 6, 8, name="first")
     late = net.conv(net.op("Concat", "x", first, axis=1), 11, 8, name="late")
-    found = roles(net, net.conv(late, 8, 3, name="head"))
-    assert named(found, Role.FIRST_CONV) == {"first"}
-    assert named(found, Role.CONV) == {"late"}
+    by_name = roles(net, net.conv(late, 8, 3, name="head"))
+    assert named(by_name, Role.FIRST_CONV) == {"first"}
+    assert named(by_name, Role.CONV) == {"late"}
 
 
 def test_attention_is_found_with_linears_and_a_mask() -> None:
@@ -164,10 +164,10 @@ def test_attention_is_found_with_linears_and_a_mask() -> None:
     masked = net.op("Add", net.op("Mul", logits, net.const(0.35)), net.const(np.zeros((256, 256))))
     mixed = net.op("MatMul", net.op("Softmax", masked, name="softmax"), v, name="mixed")
     back = net.op("Reshape", net.op("Transpose", mixed, perm=[0, 2, 1]), net.const([0, 8, 16, 16], np.int64))
-    found = roles(net, net.conv(net.op("Add", x, back, name="add"), 8, 3, name="head"))
-    assert named(found, Role.ATTENTION_LOGITS) == {"q", "k"}
-    assert named(found, Role.ATTENTION_PRODUCT) == {"qk", "mixed"}
-    assert (found["v"], found["softmax"], found["add"]) == (Role.LINEAR, Role.SOFTMAX, Role.RESIDUAL_ADD)
+    by_name = roles(net, net.conv(net.op("Add", x, back, name="add"), 8, 3, name="head"))
+    assert named(by_name, Role.ATTENTION_LOGITS) == {"q", "k"}
+    assert named(by_name, Role.ATTENTION_PRODUCT) == {"qk", "mixed"}
+    assert (by_name["v"], by_name["softmax"], by_name["add"]) == (Role.LINEAR, Role.SOFTMAX, Role.RESIDUAL_ADD)
 
 
 def test_a_feature_map_grown_from_a_vector_is_no_style() -> None:
@@ -176,15 +176,15 @@ def test_a_feature_map_grown_from_a_vector_is_no_style() -> None:
     grown = net.op("Relu", latent)
     total = net.op("Add", grown, net.conv(grown, 4, 4, name="conv"), name="total")
     image = net.conv(net.upsample(net.upsample(total)), 4, 3, name="head")
-    found = roles(net, net.op("Add", "x", image), style=16)
-    assert found["latent"] is Role.STYLE_LINEAR
-    assert (found["conv"], found["total"]) == (Role.CONV, Role.RESIDUAL_ADD)
+    by_name = roles(net, net.op("Add", "x", image), style=16)
+    assert by_name["latent"] is Role.STYLE_LINEAR
+    assert (by_name["conv"], by_name["total"]) == (Role.CONV, Role.RESIDUAL_ADD)
 
 
 def test_the_roles_of_a_cyclegan(shared_models: Path) -> None:
     model = load_model(shared_models / "generator" / "vintagify_cyclegan_A2B.onnx")
-    found = classify(GraphView(prepare(model, {"input": (3, 64, 64)}).model))
-    counts = {role: len(named(found, role)) for role in set(found.values())}
+    by_name = classify(GraphView(prepare(model, {"input": (3, 64, 64)}).model))
+    counts = {role: len(named(by_name, role)) for role in set(by_name.values())}
     assert counts == {
         Role.FIRST_CONV: 1,
         Role.CONV: 20,
@@ -207,8 +207,8 @@ def test_the_roles_of_the_reference_generator() -> None:
     torch.manual_seed(0)
     shapes = {"target": (3, 128, 128), "source": (128,)}
     model = export_onnx(ReferenceGenerator((8, 8, 8, 8), 16).eval(), shapes)
-    found = classify(GraphView(prepare(model, shapes).model))
-    counts = {role: len(named(found, role)) for role in set(found.values())}
+    by_name = classify(GraphView(prepare(model, shapes).model))
+    counts = {role: len(named(by_name, role)) for role in set(by_name.values())}
     once = (Role.FIRST_CONV, Role.HEAD_CONV, Role.HEAD_ACTIVATION, Role.SOFTMAX)
     assert [counts[role] for role in once] == [1, 1, 1, 1]
     assert counts[Role.ATTENTION_LOGITS] == counts[Role.ATTENTION_PRODUCT] == 2

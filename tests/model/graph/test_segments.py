@@ -21,7 +21,7 @@ from trt_facefusion.quantization.lowering import lower
 from trt_facefusion.quantization.precision import plan_by_rules
 
 FEEDS = feeds(SWAPPER_SHAPES, batch=2)
-SIZES = {name: value.shape for name, value in FEEDS.items()}
+SIZES = {name: array.shape for name, array in FEEDS.items()}
 
 
 @pytest.fixture(scope="module")
@@ -36,20 +36,20 @@ def typed(plain: GraphView) -> GraphView:
 
 
 def test_every_float_tensor_is_found_with_its_shape(plain: GraphView) -> None:
-    found = list_activations(plain)
-    assert list(found)[-1] == "output"
-    computed = run(tap_tensors(plain, list(found)), FEEDS, exact=True)
-    assert {name: value.shape for name, value in computed.items()} == found
+    shapes = list_activations(plain)
+    assert list(shapes)[-1] == "output"
+    computed = run(tap_tensors(plain, list(shapes)), FEEDS, exact=True)
+    assert {name: array.shape for name, array in computed.items()} == shapes
 
 
 def test_pieces_that_get_the_graphs_own_values_give_them_back(plain: GraphView) -> None:
-    found = list_activations(plain)
-    values = run(tap_tensors(plain, list(found)), FEEDS, exact=True) | FEEDS
-    parts = find_segments(plain, found)
-    model = splice_segments(plain, list(parts.values()), {**SIZES, **found})
-    given = {value.name: values[value.name.removesuffix(GIVEN)] for value in model.graph.input}
-    pieces = run(model, given, exact=True)
-    assert pieces.keys() == found.keys()
+    shapes = list_activations(plain)
+    values = run(tap_tensors(plain, list(shapes)), FEEDS, exact=True) | FEEDS
+    parts = find_segments(plain, shapes)
+    model = splice_segments(plain, list(parts.values()), {**SIZES, **shapes})
+    inputs = {graph_input.name: values[graph_input.name.removesuffix(GIVEN)] for graph_input in model.graph.input}
+    pieces = run(model, inputs, exact=True)
+    assert pieces.keys() == shapes.keys()
     for name, piece in pieces.items():
         np.testing.assert_array_equal(piece, values[name])
 
@@ -66,7 +66,7 @@ def test_a_typed_graphs_piece_holds_its_casts_and_quantisers(plain: GraphView, t
 
 
 def test_a_graft_of_the_graph_itself_changes_nothing(plain: GraphView) -> None:
-    wanted = run(plain.model, FEEDS, exact=True)["output"]
+    expected = run(plain.model, FEEDS, exact=True)["output"]
     for name, part in find_segments(plain, list_activations(plain)).items():
         if name.startswith(("block0", "output", "Split")):
-            np.testing.assert_array_equal(run(graft_segment(plain, plain, part), FEEDS, exact=True)["output"], wanted)
+            np.testing.assert_array_equal(run(graft_segment(plain, plain, part), FEEDS, exact=True)["output"], expected)

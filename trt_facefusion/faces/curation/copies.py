@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trt_facefusion.faces.duplicates import VIEWS
-from trt_facefusion.faces.split import measure_distances
+from trt_facefusion.faces.split import join_groups, measure_distances
 
 # Frames of one video move more than copies do. Two photos of one person taken on other days reach neither limit.
 _FRAME_LIKENESS, _FRAME_DISTANCE = 0.9, 0.5
@@ -28,30 +28,17 @@ def group_copies(
         same_person: L2 distance under which two faces count as one person.
     """
     count = len(comparable)
-    parent = np.arange(count)
+    firsts = np.arange(count)
     for start in range(0, count, _ROWS):
         rows = slice(start, start + _ROWS)
-        picture, crop = (known[rows] @ known.T for known in thumbnails)
+        picture, crop = (view[rows] @ view.T for view in thumbnails)
         alike = (picture > VIEWS[0][1]) | (crop > VIEWS[1][1])
         alike |= (crop > _FRAME_LIKENESS) & (
             measure_distances(comparable[rows], comparable) < same_person * _FRAME_DISTANCE
         )
-        for row, other in zip(*np.nonzero(alike), strict=True):
-            _join(parent, start + int(row), int(other))
-    roots = np.array([_root(parent, index) for index in range(count)], np.int64)
-    return np.unique(roots, return_inverse=True)[1].astype(np.int64)
-
-
-def _root(parent: NDArray[np.int64], index: int) -> int:
-    while parent[index] != index:
-        parent[index] = parent[parent[index]]
-        index = int(parent[index])
-    return index
-
-
-def _join(parent: NDArray[np.int64], one: int, other: int) -> None:
-    first, second = sorted((_root(parent, one), _root(parent, other)))
-    parent[second] = first
+        one, another = np.nonzero(alike)
+        firsts = join_groups(firsts, start + one, another)
+    return np.unique(firsts, return_inverse=True)[1].astype(np.int64)
 
 
 def group_people(comparable: NDArray[np.float32], same_person: float) -> NDArray[np.int64]:

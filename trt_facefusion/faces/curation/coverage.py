@@ -108,7 +108,7 @@ class FaceCoverage:
             }
             for row in self.rows
         ]
-        problems, gaps = ([finding.as_dict() for finding in found] for found in (self.problems, self.gaps))
+        problems, gaps = ([finding.as_dict() for finding in findings] for findings in (self.problems, self.gaps))
         return {"table": table, "problems": problems, "gaps": gaps}
 
 
@@ -122,10 +122,10 @@ def measure_coverage(survey: Survey, advised: int = ADVISED_FACES) -> FaceCovera
 
 def tabulate_bins(photos: Sequence[Photo]) -> tuple[Row, ...]:
     """A row for each bin of each axis; shares are of the photos that say something about the axis."""
-    seen = [assign_bins(photo) for photo in photos]
+    photo_bins = [assign_bins(photo) for photo in photos]
     rows = []
     for name, axis in AXES.items():
-        counts = Counter(found[name] for found in seen if name in found)
+        counts = Counter(bins[name] for bins in photo_bins if name in bins)
         total = max(sum(counts.values()), 1)
         for key, words in axis.bins.items():
             target = TARGETS.get((name, key), Target())
@@ -147,13 +147,13 @@ def _format_share(share: float) -> str:
 
 def find_problems(survey: Survey, advised: int) -> tuple[CoverageFinding, ...]:
     """What is wrong with the set as a whole."""
-    found = [*_find_unusable(survey), *_find_repeats(survey), *_find_one_sided(survey)]
+    findings = [*_find_unusable(survey), *_find_repeats(survey), *_find_one_sided(survey)]
     different = len(survey.pick_best_copies())
     if different < advised:
         photos = "photo" if different == 1 else "photos"
         text = f"only {different} different usable {photos}, {advised} give safer INT8 ranges"
-        found.append(CoverageFinding("few", text, f"add about {advised - different} photos that fill the gaps"))
-    return tuple(found)
+        findings.append(CoverageFinding("few", text, f"add about {advised - different} photos that fill the gaps"))
+    return tuple(findings)
 
 
 def _find_unusable(survey: Survey) -> list[CoverageFinding]:
@@ -177,7 +177,7 @@ def _find_unusable(survey: Survey) -> list[CoverageFinding]:
 
 def _find_repeats(survey: Survey) -> list[CoverageFinding]:
     """Near copies, and one person in most photos."""
-    found = []
+    findings = []
     total = len(survey)
     same_files = sum(skip.kind == "duplicate" for skip in survey.skipped)
     extra = total - len(survey.pick_best_copies()) + same_files
@@ -186,18 +186,18 @@ def _find_repeats(survey: Survey) -> list[CoverageFinding]:
         text = f"{extra / (total + same_files):.0%} of the faces are near copies of others"
         text += f"; {total + same_files} photos show only {different} different picture{'s' * (different > 1)}"
         advice = "keep one of each, and add photos of other people, places and light; frames of one video count as one"
-        found.append(CoverageFinding("copies", text, advice))
+        findings.append(CoverageFinding("copies", text, advice))
     share = survey.largest_person / max(total, 1)
     if total > 1 and share > 0.3:
         text = "all photos" if share == 1 else f"{share:.0%} of the photos"
         advice = "add other people; with one person there is nobody to swap with and nobody to verify on"
-        found.append(CoverageFinding("one_person", f"{text} seem to show one person", advice))
-    return found
+        findings.append(CoverageFinding("one_person", f"{text} seem to show one person", advice))
+    return findings
 
 
 def _find_one_sided(survey: Survey) -> list[CoverageFinding]:
     """Nearly all photos in the same difficult light, or soft."""
-    found = []
+    findings = []
     words = {
         ("light", "low"): "in low light",
         ("light", "bright"): "in harsh bright light",
@@ -210,5 +210,5 @@ def _find_one_sided(survey: Survey) -> list[CoverageFinding]:
             advice = "add photos in other light; ranges from these clip everything else"
             if row.axis == "focus":
                 advice = "use sharper photos; detail drives the activations' extremes"
-            found.append(CoverageFinding(f"all_{row.bin}", text, advice))
-    return found
+            findings.append(CoverageFinding(f"all_{row.bin}", text, advice))
+    return findings

@@ -75,9 +75,9 @@ def detect_covers(chip: Image) -> tuple[str, ...]:
     Meant for faces turned by less than 40 degrees. Hair over the eyes, hard shadows and grey beards pass for covers at
     times; a mask in the colour of the skin, a hand and clear glasses are not noticed.
     """
-    found = measure_cover(chip)
-    eyes = found.eyes_likeness < EYES_LIKENESS or found.eyes_contrast < EYES_CONTRAST
-    mouth = found.mouth_chroma > MOUTH_CHROMA or found.mouth_colour < MOUTH_COLOUR
+    measures = measure_cover(chip)
+    eyes = measures.eyes_likeness < EYES_LIKENESS or measures.eyes_contrast < EYES_CONTRAST
+    mouth = measures.mouth_chroma > MOUTH_CHROMA or measures.mouth_colour < MOUTH_COLOUR
     return ("eyes",) * eyes + ("mouth",) * mouth
 
 

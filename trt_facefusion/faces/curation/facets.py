@@ -81,14 +81,14 @@ AXES: Mapping[str, Axis] = {
 def assign_bins(photo: Photo) -> dict[str, str]:
     """The bin of ``photo`` on every axis; an axis that it says nothing about is left out."""
     light = _bin_light(photo)
-    found = _bin_pose(photo) | {"light": light, "tone": photo.tone.name}
+    bins = _bin_pose(photo) | {"light": light, "tone": photo.tone.name}
     dark = photo.tone.name in DARK_SKIN
-    known = photo.tone.name != "unknown"
-    found["tone x light"] = f"{'dark' if dark else 'light'}, low" if known and light == "low" else "other"
-    found["cover"] = photo.covered[0] if photo.covered else "clear"
-    found["size"] = "small" if photo.face_px < SMALL_PX else "large" if photo.face_px >= LARGE_PX else "medium"
-    found["focus"] = "soft" if photo.sharpness < SOFT_SHARPNESS else "sharp"
-    return found
+    has_tone = photo.tone.name != "unknown"
+    bins["tone x light"] = f"{'dark' if dark else 'light'}, low" if has_tone and light == "low" else "other"
+    bins["cover"] = photo.covered[0] if photo.covered else "clear"
+    bins["size"] = "small" if photo.face_px < SMALL_PX else "large" if photo.face_px >= LARGE_PX else "medium"
+    bins["focus"] = "soft" if photo.sharpness < SOFT_SHARPNESS else "sharp"
+    return bins
 
 
 def _bin_pose(photo: Photo) -> dict[str, str]:

@@ -50,8 +50,8 @@ def solve_pose(landmarks: Landmarks) -> Pose | None:
     best, least = None, math.inf
     for first_turn, first_shift in zip(turns, shifts, strict=True):
         turn, shift = cv2.solvePnPRefineLM(model, points, camera, None, first_turn.copy(), first_shift.copy())
-        seen = cv2.projectPoints(model, turn, shift, camera, None)[0][:, 0]
-        error = float(((seen - points) ** 2).sum())
+        projection = cv2.projectPoints(model, turn, shift, camera, None)[0][:, 0]
+        error = float(((projection - points) ** 2).sum())
         if shift[2, 0] > 0 and error < least:
             best, least = _read_angles(cv2.Rodrigues(turn)[0]), error
     return best
@@ -77,10 +77,10 @@ def estimate_pose(image: Image, landmarks: Landmarks, detector: FaceDetector) ->
         _detect_nearest(detector, upright),
         _mirror_landmarks(_detect_nearest(detector, np.ascontiguousarray(upright[:, ::-1]))),
     ]
-    found = [points for points in views if points is not None]
-    if not found:
-        found = [(landmarks @ matrix[:, :2].T + matrix[:, 2]).astype(np.float32)]
-    pose = solve_pose(np.mean(found, axis=0))
+    detections = [points for points in views if points is not None]
+    if not detections:
+        detections = [(landmarks @ matrix[:, :2].T + matrix[:, 2]).astype(np.float32)]
+    pose = solve_pose(np.mean(detections, axis=0))
     if pose is None:
         return None
     turned = math.degrees(math.atan2(matrix[1, 0], matrix[0, 0]))

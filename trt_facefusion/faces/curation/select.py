@@ -43,13 +43,13 @@ class SelectedPhoto:
 class Selection:
     """The chosen photos in the order of choice, and those that were not considered, with the reason."""
 
-    chosen: tuple[SelectedPhoto, ...]
+    picks: tuple[SelectedPhoto, ...]
     dropped: tuple[tuple[int, str], ...]
 
     @property
     def indices(self) -> list[int]:
         """Of the chosen photos, in the order of choice: a prefix is a good smaller selection."""
-        return [chosen.index for chosen in self.chosen]
+        return [pick.index for pick in self.picks]
 
 
 def explain_rejection(photo: Photo) -> str | None:
@@ -107,26 +107,30 @@ def select(
     """
     dropped = {index: why for index, photo in enumerate(survey.photos) if (why := explain_rejection(photo))}
     fit = np.array([index for index in range(len(survey)) if index not in dropped], np.int64)
-    kept = survey.pick_best_copies(fit)
-    best = {int(survey.copies[index]): survey.photos[index].file for index in kept}
-    for index in sorted(set(fit.tolist()) - set(kept)):
+    candidates = survey.pick_best_copies(fit)
+    best = {int(survey.copies[index]): survey.photos[index].file for index in candidates}
+    for index in sorted(set(fit.tolist()) - set(candidates)):
         dropped[index] = f"near copy of {best[int(survey.copies[index])]}"
-    if not kept:
+    if not candidates:
         raise FacesError(
             f"none of the {len(survey)} faces is good enough to calibrate on: they are blurred, burnt out or black",
             "Use sharper photos; `trt-ff faces audit` says what is wrong with each.",
         )
     points = compute_features(survey, same_person)
     if activations is not None:
-        points = np.hstack([points, _standardise(activations, kept)])
-    order = _GreedySelection(points[kept], [survey.photos[index] for index in kept], min(count, len(kept))).run()
-    chosen = tuple(SelectedPhoto(kept[position], reason, round(distance, 4)) for position, reason, distance in order)
-    return Selection(chosen, tuple(sorted(dropped.items())))
+        points = np.hstack([points, _standardise(activations, candidates)])
+    order = _GreedySelection(
+        points[candidates], [survey.photos[index] for index in candidates], min(count, len(candidates))
+    ).run()
+    picks = tuple(
+        SelectedPhoto(candidates[position], reason, round(distance, 4)) for position, reason, distance in order
+    )
+    return Selection(picks, tuple(sorted(dropped.items())))
 
 
-def _standardise(values: NDArray[np.float64], kept: Sequence[int]) -> NDArray[np.float64]:
-    """Columns with mean 0 and deviation 1 over ``kept``, so scaled that strangers are about 1 apart."""
-    mean, deviation = values[kept].mean(0), values[kept].std(0)
+def _standardise(values: NDArray[np.float64], candidates: Sequence[int]) -> NDArray[np.float64]:
+    """Columns with mean 0 and deviation 1 over ``candidates``, so scaled that strangers are about 1 apart."""
+    mean, deviation = values[candidates].mean(0), values[candidates].std(0)
     return np.asarray((values - mean) / np.maximum(deviation, 1e-9) / math.sqrt(2 * values.shape[1]))
 
 
@@ -138,12 +142,12 @@ class _GreedySelection:
         self.bins = [
             [(axis, key) for axis, key in assign_bins(photo).items() if (axis, key) in TARGETS] for photo in photos
         ]
-        self.held = held = Counter(found for bins in self.bins for found in bins)
+        self.held = held = Counter(axis_bin for bins in self.bins for axis_bin in bins)
         # What the folder does not have cannot be asked for.
         self.need = {
-            found: min(math.ceil(TARGETS[found].least * count), held[found])
-            for found in held
-            if TARGETS[found].least > 0
+            axis_bin: min(math.ceil(TARGETS[axis_bin].least * count), held[axis_bin])
+            for axis_bin in held
+            if TARGETS[axis_bin].least > 0
         }
         self.have: Counter[tuple[str, str]] = Counter()
 
@@ -151,37 +155,37 @@ class _GreedySelection:
         """(candidate, reason, distance to the nearest earlier one) in the order of choice."""
         apart = np.linalg.norm(self.points - self.points.mean(0), axis=1)
         first = int(apart.argmin())
-        found = [(first, "the most ordinary face", 0.0)]
+        picks = [(first, "the most ordinary face", 0.0)]
         nearest = np.linalg.norm(self.points - self.points[first], axis=1)
         self._take(first, nearest)
-        while len(found) < self.count:
-            lacks = np.array([self._lack(bins) for bins in self.bins])
+        while len(picks) < self.count:
+            lacks = np.array([self._measure_lack(bins) for bins in self.bins])
             index = int(np.argmax(np.where(nearest < 0, -1.0, nearest * (1 + lacks))))
-            found.append((index, self._reason(index), float(nearest[index])))
+            picks.append((index, self._explain_pick(index), float(nearest[index])))
             nearest = _shrink_distances(nearest, np.linalg.norm(self.points - self.points[index], axis=1))
             self._take(index, nearest)
-        return found
+        return picks
 
     def _take(self, index: int, nearest: NDArray[np.float64]) -> None:
         self.have.update(self.bins[index])
         nearest[index] = -1.0
 
-    def _lack(self, bins: Sequence[tuple[str, str]]) -> float:
+    def _measure_lack(self, bins: Sequence[tuple[str, str]]) -> float:
         """The sum of the unfilled shares of the bins' needs."""
-        needs = ((self.need[found], self.have[found]) for found in bins if self.need.get(found))
+        needs = ((self.need[axis_bin], self.have[axis_bin]) for axis_bin in bins if self.need.get(axis_bin))
         return sum(max(0.0, 1 - have / need) for need, have in needs)
 
-    def _reason(self, index: int) -> str:
-        lacking = [found for found in self.bins[index] if self.have[found] < self.need.get(found, 0)]
+    def _explain_pick(self, index: int) -> str:
+        lacking = [axis_bin for axis_bin in self.bins[index] if self.have[axis_bin] < self.need.get(axis_bin, 0)]
         if not lacking:
             return "farthest from all chosen before"
-        lacking.sort(key=lambda found: self.held[found])
+        lacking.sort(key=lambda axis_bin: self.held[axis_bin])
         return "adds " + ", ".join(list(dict.fromkeys(map(_describe_bin, lacking)))[:_NAMED])
 
 
-def _describe_bin(found: tuple[str, str]) -> str:
+def _describe_bin(axis_bin: tuple[str, str]) -> str:
     """The bin in words; a person's skin tone is not spelt out, since the reason is written to a file."""
-    axis, key = found
+    axis, key = axis_bin
     return "a skin tone that was short" if axis.startswith("tone") else AXES[axis].bins[key]
 
 

@@ -91,8 +91,8 @@ def _estimate_cast(scene: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _linearise(rgb: NDArray[np.integer]) -> NDArray[np.float64]:
     """Linear light of sRGB values 0 to 255 (IEC 61966-2-1)."""
-    value = rgb / 255.0
-    return np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
+    scaled = rgb / 255.0
+    return np.where(scaled <= 0.04045, scaled / 12.92, ((scaled + 0.055) / 1.055) ** 2.4)
 
 
 def _encode_srgb(light: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -109,11 +109,11 @@ def _list_allowed_folders(path: Path) -> list[Path]:
 
 def _require_plausible(tensors: list[TensorProto], files: Mapping[str, Path], path: Path) -> None:
     """A small file that is read many times over is an attack on the memory."""
-    asked = sum(count_tensor_bytes(tensor) for tensor in tensors)
-    there = sum(file.stat().st_size for file in set(files.values()))
-    if asked > 2 * there + _SLACK_BYTES:
+    needed = sum(count_tensor_bytes(tensor) for tensor in tensors)
+    stored = sum(file.stat().st_size for file in set(files.values()))
+    if needed > 2 * stored + _SLACK_BYTES:
         raise ModelError(
-            f"{path} asks for {asked / 1e9:.1f} GB of weights from files that hold {there / 1e9:.1f} GB",
+            f"{path} asks for {needed / 1e9:.1f} GB of weights from files that hold {stored / 1e9:.1f} GB",
             "the weights were cut off, or the model is damaged: export or download both again",
         )
 
@@ -132,12 +132,12 @@ def _read(file: Path, piece: ExternalPiece, tensor: TensorProto, path: Path) -> 
             if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
                 raise ModelError(f"{path}: the weights file {piece.location!r} is no regular file", "export it again")
             opened.seek(piece.offset)
-            data = opened.read(length)
+            content = opened.read(length)
     except OSError as error:
         raise ModelError(f"cannot read the weights of {path}: {error}", "check the file's rights") from error
-    if len(data) < length:
+    if len(content) < length:
         raise ModelError(
             f"the weights file {piece.location!r} of {path} is cut off: {tensor.name!r} lies behind its end",
             "export or download the weights again",
         )
-    return data
+    return content

@@ -14,9 +14,9 @@ from onnx import AttributeProto, TensorProto, numpy_helper
 
 from trt_facefusion.errors import ModelError
 from trt_facefusion.model.export.external import is_external, load_external_data, locate_data_files
-from trt_facefusion.model.export.structure import check_structure, iterate_graphs, iterate_tensors
+from trt_facefusion.model.export.structure import check_structure, iterate_tensors
 from trt_facefusion.model.export.tolerate import complete_notes, sort_nodes
-from trt_facefusion.model.messages import hash_model, strip_weights
+from trt_facefusion.model.messages import hash_model, iterate_graphs, strip_weights
 
 _FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE})
 _FLOAT = AttributeProto.FLOAT
@@ -53,11 +53,11 @@ def check_model(model: onnx.ModelProto, name: str) -> None:
     try:
         lean = _make_checkable(model)
         onnx.checker.check_model(lean)
-        for value, given in zip(lean.graph.output, model.graph.output, strict=True):
-            if given.type.WhichOneof("value") is None:
-                value.ClearField("type")
-            elif value.type.WhichOneof("value") == "tensor_type":
-                value.type.tensor_type.ClearField("shape")
+        for lean_output, output in zip(lean.graph.output, model.graph.output, strict=True):
+            if output.type.WhichOneof("value") is None:
+                lean_output.ClearField("type")
+            elif lean_output.type.WhichOneof("value") == "tensor_type":
+                lean_output.type.tensor_type.ClearField("shape")
         onnx.shape_inference.infer_shapes(lean, check_type=True, strict_mode=True)
     except Exception as error:
         line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -79,22 +79,22 @@ def _make_checkable(model: onnx.ModelProto) -> onnx.ModelProto:
     """
     lean = strip_weights(model, _CHECKED_WITHOUT)
     complete_notes(lean)
-    declared = {value.name for value in lean.graph.input}
-    kept = []
-    for tensor, whole in zip(lean.graph.initializer, model.graph.initializer, strict=True):
-        if tensor == whole:
-            kept.append(tensor)
+    declared = {graph_input.name for graph_input in lean.graph.input}
+    small_tensors = []
+    for tensor, original in zip(lean.graph.initializer, model.graph.initializer, strict=True):
+        if tensor == original:
+            small_tensors.append(tensor)
         elif tensor.name not in declared:
             lean.graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
     del lean.graph.initializer[:]
-    lean.graph.initializer.extend(kept)
+    lean.graph.initializer.extend(small_tensors)
     for graph in iterate_graphs(lean.graph):
         del graph.value_info[:]
         _hide_group_norms(graph)
-    for value in lean.graph.output:
-        if value.type.WhichOneof("value") == "tensor_type":
-            value.type.tensor_type.ClearField("shape")
-            value.type.tensor_type.shape.SetInParent()  # the checker wants one
+    for output in lean.graph.output:
+        if output.type.WhichOneof("value") == "tensor_type":
+            output.type.tensor_type.ClearField("shape")
+            output.type.tensor_type.shape.SetInParent()  # the checker wants one
     return lean
 
 
@@ -106,17 +106,17 @@ def _hide_group_norms(graph: onnx.GraphProto) -> None:
     for node in graph.node:
         kinds = {a.name: a.type for a in node.attribute}
         numbers = kinds.get("num_groups") == AttributeProto.INT and kinds.get("epsilon", _FLOAT) == _FLOAT
-        whole = len(node.input) == 3 and all(node.input) and numbers
-        if node.op_type == "GroupNormalization" and node.domain in {"", "ai.onnx"} and whole:
+        is_complete = len(node.input) == 3 and all(node.input) and numbers
+        if node.op_type == "GroupNormalization" and node.domain in {"", "ai.onnx"} and is_complete:
             node.op_type = "Identity"
             del node.input[1:], node.attribute[:]
 
 
 def _parse(path: Path) -> onnx.ModelProto:
-    data = _read(path)
+    content = _read(path)
     model = onnx.ModelProto()
     try:
-        model.ParseFromString(data)
+        model.ParseFromString(content)
     except (DecodeError, ValueError) as error:
         raise ModelError(
             f"{path} is not an ONNX file, or was cut off ({error})", "export or download the file again"
@@ -130,11 +130,11 @@ def _parse(path: Path) -> onnx.ModelProto:
 def _read(path: Path) -> bytes:
     """The file's content, if it is a regular file: a pipe would be waited for, and a device has no end."""
     try:
-        found = path.stat()
-        if not stat.S_ISREG(found.st_mode):
-            what = "is a folder" if stat.S_ISDIR(found.st_mode) else "is no regular file, but a pipe or a device"
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            what = "is a folder" if stat.S_ISDIR(status.st_mode) else "is no regular file, but a pipe or a device"
             raise ModelError(f"the model {path} {what}", "name an ONNX file")
-        if found.st_size >= 2 << 30:
+        if status.st_size >= 2 << 30:
             raise ModelError(
                 f"{path} is larger than 2 GiB, where ONNX files end",
                 "export the model with its weights in a file of their own (external data)",
@@ -171,7 +171,7 @@ def _copy_tensor(tensor: TensorProto) -> TensorProto:
 
 
 def list_external_files(outside: Iterable[TensorProto], path: Path) -> list[Path]:
-    """The files that hold the `list_external_tensors` of the model in ``path``, sorted.
+    """The files in which the tensors ``outside`` (`list_external_tensors`) of the model in ``path`` lie, sorted.
 
     Raises:
         ModelError: a file or link that leads out of the model's own folder, or to none.

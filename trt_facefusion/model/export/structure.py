@@ -13,7 +13,12 @@ import onnx
 from onnx import TensorProto
 
 from trt_facefusion.errors import ModelError
-from trt_facefusion.model.messages import count_element_bits, count_tensor_bytes
+from trt_facefusion.model.messages import (
+    count_element_bits,
+    count_tensor_bytes,
+    iterate_graphs,
+    iterate_nested_graphs,
+)
 
 MOST_NODES = 50_000
 """Nodes of a graph, those in branches, loops and functions included; large generators have some thousands."""
@@ -54,9 +59,9 @@ def _iterate_names(model: onnx.ModelProto) -> Iterator[str]:
         yield from (function.name, function.domain, *function.input, *function.output, *function.attribute)
         yield from (o.domain for o in function.opset_import)
     for graph in iterate_graphs(model.graph):
-        for value in (*graph.input, *graph.output):
-            yield value.name
-            yield from (d.dim_param for d in value.type.tensor_type.shape.dim)
+        for value_info in (*graph.input, *graph.output):
+            yield value_info.name
+            yield from (d.dim_param for d in value_info.type.tensor_type.shape.dim)
     for node in iterate_all_nodes(model):
         yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
         yield from (text for a in node.attribute for text in (a.name, a.ref_attr_name))
@@ -77,32 +82,39 @@ def _require_text(names: Iterable[str | bytes], path: Path) -> None:
 def _check_border(graph: onnx.GraphProto, path: Path) -> None:
     constants = {tensor.name for tensor in graph.initializer}
     for kind, values in (("input", graph.input), ("output", graph.output)):
-        seen: set[str] = set()
-        for value in values:
-            if value.name in seen or not value.name:
-                what = f"two {kind}s called {value.name!r}" if value.name else f"an {kind} without a name"
+        names: set[str] = set()
+        for value_info in values:
+            name = value_info.name
+            if name in names or not name:
+                what = f"two {kind}s called {name!r}" if name else f"an {kind} without a name"
                 raise ModelError(f"{path} has {what}", "export the model again")
-            seen.add(value.name)
-            held = value.type.WhichOneof("value")
-            if kind == "input" and value.name not in constants and held not in {None, "tensor_type"}:
-                raise ModelError(
-                    f"{path}: the input {value.name!r} is no tensor, but of the kind {str(held).removesuffix('_type')}",
-                    "export the model so that its inputs are tensors",
-                )
-            element = value.type.tensor_type.elem_type
-            if kind == "input" and not (count_element_bits(element) or element == TensorProto.STRING):
-                raise ModelError(
-                    f"{path}: the input {value.name!r} has the type number {element}, which is not known",
-                    "export the model again",
-                )
-            if kind == "input" and value.name not in constants and not value.type.tensor_type.HasField("shape"):
-                raise ModelError(
-                    f"{path}: the input {value.name!r} says nothing of its axes",
-                    "export the model with the inputs' axes; their sizes may be dynamic",
-                )
-            sizes = value.type.tensor_type.shape.dim
+            names.add(name)
+            if kind == "input":
+                _check_input(value_info, name in constants, path)
+            sizes = value_info.type.tensor_type.shape.dim
             if len(sizes) > MOST_RANK or any(abs(d.dim_value) > MOST_ELEMENTS for d in sizes):
-                raise ModelError(f"{path}: the {kind} {value.name!r} has impossible sizes", "export the model again")
+                raise ModelError(f"{path}: the {kind} {name!r} has impossible sizes", "export the model again")
+
+
+def _check_input(value_info: onnx.ValueInfoProto, is_constant: bool, path: Path) -> None:
+    """Require a tensor of a type that exists and, where it must be fed, of axes that are told."""
+    name, kind = value_info.name, value_info.type.WhichOneof("value")
+    if not is_constant and kind not in {None, "tensor_type"}:
+        raise ModelError(
+            f"{path}: the input {name!r} is no tensor, but of the kind {str(kind).removesuffix('_type')}",
+            "export the model so that its inputs are tensors",
+        )
+    element = value_info.type.tensor_type.elem_type
+    if not (count_element_bits(element) or element == TensorProto.STRING):
+        raise ModelError(
+            f"{path}: the input {name!r} has the type number {element}, which is not known",
+            "export the model again",
+        )
+    if not is_constant and not value_info.type.tensor_type.HasField("shape"):
+        raise ModelError(
+            f"{path}: the input {name!r} says nothing of its axes",
+            "export the model with the inputs' axes; their sizes may be dynamic",
+        )
 
 
 def _check_tensor(tensor: TensorProto, path: Path) -> None:
@@ -124,8 +136,8 @@ def _find_wrong_content(tensor: TensorProto, bits: int) -> str:
         if tensor.data_type == TensorProto.STRING:
             return "holds text as raw bytes"
         held = len(tensor.raw_data)
-        wanted = count_tensor_bytes(tensor)
-        return "" if held == wanted else f"holds {held} bytes, its shape {list(tensor.dims)} asks for {wanted}"
+        needed = count_tensor_bytes(tensor)
+        return "" if held == needed else f"holds {held} bytes, its shape {list(tensor.dims)} asks for {needed}"
     values = len(getattr(tensor, _HELD.get(tensor.data_type, "int32_data")))
     if tensor.data_type in {TensorProto.COMPLEX64, TensorProto.COMPLEX128}:
         elements *= 2
@@ -134,32 +146,19 @@ def _find_wrong_content(tensor: TensorProto, bits: int) -> str:
     return "" if values == elements else f"holds {values} values, its shape {list(tensor.dims)} asks for {elements}"
 
 
-def iterate_graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """The graph and all graphs nested in its If, Loop and Scan nodes."""
-    yield graph
-    yield from _nested(graph.node)
-
-
-def _nested(found: Iterable[onnx.NodeProto]) -> Iterator[onnx.GraphProto]:
-    for node in found:
-        for attribute in node.attribute:
-            for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                yield from iterate_graphs(inner)
-
-
 def iterate_all_nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
     """Every node, those of nested graphs and of functions included."""
     for graph in iterate_graphs(model.graph):
         yield from graph.node
     for function in model.functions:
         yield from function.node
-        for graph in _nested(function.node):
+        for graph in iterate_nested_graphs(function.node):
             yield from graph.node
 
 
 def iterate_tensors(model: onnx.ModelProto) -> Iterator[TensorProto]:
     """Every constant: initializers, sparse ones, and what nodes hold as attributes."""
-    inner = [graph for function in model.functions for graph in _nested(function.node)]
+    inner = [graph for function in model.functions for graph in iterate_nested_graphs(function.node)]
     for graph in (*iterate_graphs(model.graph), *inner):
         yield from graph.initializer
         for sparse in graph.sparse_initializer:

@@ -10,6 +10,7 @@ import onnx
 from onnx import TensorProto
 
 from trt_facefusion.errors import ModelError
+from trt_facefusion.model.messages import iterate_subgraphs
 
 _OLDEST_IR = 4
 """The first that lets constants be no inputs; onnxruntime reads files of older ones in the same way."""
@@ -23,7 +24,7 @@ def sort_nodes(graph: onnx.GraphProto) -> None:
     """
     maker = {name: index for index, node in enumerate(graph.node) for name in node.output if name}
     reads = [{maker[name] for name in _collect_reads(node) if name in maker} for node in graph.node]
-    if all(not found or max(found) < index for index, found in enumerate(reads)):
+    if all(not sources or max(sources) < index for index, sources in enumerate(reads)):
         return
     order = _sort_indices(reads)
     if len(order) < len(reads):
@@ -38,10 +39,10 @@ def sort_nodes(graph: onnx.GraphProto) -> None:
 def _sort_indices(reads: Sequence[set[int]]) -> list[int]:
     """Indices in an order in which each follows those that it reads; those in or behind a cycle are left out."""
     readers: dict[int, list[int]] = defaultdict(list)
-    for index, found in enumerate(reads):
-        for other in found:
+    for index, sources in enumerate(reads):
+        for other in sources:
             readers[other].append(index)
-    missing = [len(found) for found in reads]
+    missing = [len(sources) for sources in reads]
     ready = [index for index, count in enumerate(missing) if not count]
     order = []
     while ready:
@@ -57,11 +58,11 @@ def _sort_indices(reads: Sequence[set[int]]) -> list[int]:
 def _collect_reads(node: onnx.NodeProto) -> set[str]:
     """What a node reads, and what the graphs inside it read from outside (their own results may be among it)."""
     names = set(node.input)
-    for attribute in node.attribute:
-        for graph in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-            own = {name for inner in graph.node for name in inner.output} | {value.name for value in graph.input}
-            names |= {name for inner in graph.node for name in _collect_reads(inner)} - own
-            names |= {value.name for value in graph.output} - own
+    for graph in iterate_subgraphs(node):
+        own = {name for inner in graph.node for name in inner.output}
+        own |= {graph_input.name for graph_input in graph.input}
+        names |= {name for inner in graph.node for name in _collect_reads(inner)} - own
+        names |= {output.name for output in graph.output} - own
     return names
 
 
@@ -70,6 +71,6 @@ def complete_notes(model: onnx.ModelProto) -> None:
     model.ir_version = max(model.ir_version, _OLDEST_IR)
     model.graph.name = model.graph.name or "graph"
     del model.metadata_props[:]
-    for value in model.graph.output:
-        if value.type.WhichOneof("value") is None:
-            value.type.tensor_type.elem_type = TensorProto.FLOAT
+    for output in model.graph.output:
+        if output.type.WhichOneof("value") is None:
+            output.type.tensor_type.elem_type = TensorProto.FLOAT

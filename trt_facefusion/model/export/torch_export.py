@@ -91,9 +91,9 @@ def check_forward(net: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> None
             warnings.simplefilter("ignore")
             net(**example)
     except Exception as error:
-        given = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
+        described = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
         raise ModelError(
-            f"the network does not take {given}: {_describe_refusal(inside, error)}",
+            f"the network does not take {described}: {_describe_refusal(inside, error)}",
             "give the sizes that it was trained with (--input NAME=image:SIZE:MIN:MAX); the length of an embedding is "
             "that of the embedder (--embedder)",
         ) from error
@@ -127,10 +127,10 @@ def _describe_refusal(inside: list[tuple[str, nn.Module, tuple[object, ...]]], e
     if not inside or not inside[-1][0]:
         return reason
     name, module, inputs = inside[-1]
-    got = ", ".join(str(list(value.shape)) for value in inputs if hasattr(value, "shape"))
+    shapes = ", ".join(str(list(argument.shape)) for argument in inputs if hasattr(argument, "shape"))
     described = " ".join(str(module).split())
     described = described if len(described) <= _SHOWN else f"{described[:_SHOWN]}..."
-    return f"the layer {name!r}, {described}, got {got}: {reason}"
+    return f"the layer {name!r}, {described}, got {shapes}: {reason}"
 
 
 def _drop_traces(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -143,11 +143,11 @@ def _drop_traces(model: onnx.ModelProto) -> onnx.ModelProto:
 def measure_difference(net: nn.Module, outputs: Mapping[str, Array], feeds: Feeds) -> float:
     """Largest difference between torch's first output and ``outputs``' first, relative to torch's largest magnitude."""
     expected = run_torch(net, feeds)[0]
-    got = next(iter(outputs.values()))
-    if got.shape != expected.shape:
+    actual = next(iter(outputs.values()))
+    if actual.shape != expected.shape:
         return float("inf")
     scale = float(np.abs(expected).max()) or 1.0
-    return float(np.abs(expected - got).max()) / scale
+    return float(np.abs(expected - actual).max()) / scale
 
 
 def run_torch(net: nn.Module, feeds: Feeds) -> list[Array]:
@@ -155,16 +155,16 @@ def run_torch(net: nn.Module, feeds: Feeds) -> list[Array]:
     import torch
 
     with torch.no_grad():
-        result = net(**{name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in feeds.items()})
-    return [tensor.detach().cpu().numpy() for tensor in _flatten(result)]
+        outputs = net(**{name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in feeds.items()})
+    return [tensor.detach().cpu().numpy() for tensor in _flatten(outputs)]
 
 
-def _flatten(result: Any) -> list[Any]:
-    if isinstance(result, Mapping):
-        result = list(result.values())
-    if isinstance(result, tuple | list):
-        return [tensor for part in result for tensor in _flatten(part)]
-    return [] if result is None else [result]
+def _flatten(outputs: Any) -> list[Any]:
+    if isinstance(outputs, Mapping):
+        outputs = list(outputs.values())
+    if isinstance(outputs, tuple | list):
+        return [tensor for part in outputs for tensor in _flatten(part)]
+    return [] if outputs is None else [outputs]
 
 
 def _find_last_cause(error: BaseException) -> str:

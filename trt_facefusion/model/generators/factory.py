@@ -51,14 +51,14 @@ def _require_no_arguments(reference: str, factory: object) -> None:
         )
 
 
-def _require_network(reference: str, made: object) -> nn.Module:
+def _require_network(reference: str, network: object) -> nn.Module:
     from torch import nn
     from torch.nn.parameter import is_lazy
 
-    if isinstance(made, nn.Module):
-        values = list(made.parameters())
-        if any(is_lazy(value) for value in values):  # it takes its shapes from the weights
-            return made
-        return made.float() if any(value.is_meta for value in values) else made.cpu().float()
-    what = f"the class {made.__name__}" if isinstance(made, type) else f"a {type(made).__name__}"
+    if isinstance(network, nn.Module):
+        parameters = list(network.parameters())
+        if any(is_lazy(parameter) for parameter in parameters):  # it takes its shapes from the weights
+            return network
+        return network.float() if any(parameter.is_meta for parameter in parameters) else network.cpu().float()
+    what = f"the class {network.__name__}" if isinstance(network, type) else f"a {type(network).__name__}"
     raise BadInputError(f"--model {reference} gave {what}", "return a torch.nn.Module: the network itself")

@@ -39,47 +39,47 @@ def collect_local_code(module: str, folder: Path) -> dict[str, bytes]:
         BadInputError: a file cannot be read, or there are more than 5000.
     """
     own = module.partition(".")[0]
-    found: dict[str, bytes] = {}
-    pending, known = [module], set()
+    contents: dict[str, bytes] = {}
+    pending, visited = [module], set()
     while pending:
         name = pending.pop()
-        if name in known or name.partition(".")[0] in (_OURS if own != _OURS else "",):
+        if name in visited or name.partition(".")[0] in (_OURS if own != _OURS else "",):
             continue
-        known.add(name)
+        visited.add(name)
         top = name.partition(".")[0]
         base, is_local = _find_base(top, folder)
         if base is None or not (is_local or top == own):
-            found |= _read_version(top) if base is not None and not _is_standard(top) else {}
+            contents |= _read_version(top) if base is not None and not _is_standard(top) else {}
             continue
         for label, path, package in _iterate_files(name, base):
-            if label in found:
+            if label in contents:
                 continue
-            if len(found) >= _MAX_FILES:
+            if len(contents) >= _MAX_FILES:
                 raise BadInputError(
                     f"the code of --model {module} spans more than {_MAX_FILES} files",
                     "put the network into a package of its own, or export it yourself and pass --onnx",
                 )
-            found[label] = read_regular(path, "source file", limit_bytes=_MAX_SOURCE_BYTES)
+            contents[label] = read_regular(path, "source file", limit_bytes=_MAX_SOURCE_BYTES)
             if path.suffix == ".py":
-                pending += _parse_imports(found[label], package)
-    return found
+                pending += _parse_imports(contents[label], package)
+    return contents
 
 
-def find_unseen_modules(known: dict[str, bytes], folder: Path) -> list[str]:
-    """Modules of the user's that are loaded now and that `collect_local_code` did not find: they count for no digest."""
+def find_unseen_modules(contents: dict[str, bytes], folder: Path) -> list[str]:
+    """Modules of the user's that are loaded now and not in ``contents`` (`collect_local_code`): no digest has them."""
     missed = []
     for name, module in list(sys.modules.items()):
         path = getattr(module, "__file__", None)
         if not isinstance(path, str) or Path(path).suffix != ".py" or name.partition(".")[0] in {_OURS, "__main__"}:
             continue
-        if Path(path).is_relative_to(folder) and not is_installed(Path(path)) and not _is_counted(name, known):
+        if Path(path).is_relative_to(folder) and not is_installed(Path(path)) and not _is_counted(name, contents):
             missed.append(name)
     return sorted(missed)
 
 
-def _is_counted(name: str, known: dict[str, bytes]) -> bool:
+def _is_counted(name: str, contents: dict[str, bytes]) -> bool:
     path = name.replace(".", "/")
-    return any(label in known for label in (f"{path}.py", f"{path}/__init__.py"))
+    return any(label in contents for label in (f"{path}.py", f"{path}/__init__.py"))
 
 
 def _find_base(top: str, folder: Path) -> tuple[Path | None, bool]:
@@ -147,17 +147,17 @@ def _parse_imports(source: bytes, package: str) -> list[str]:
         tree = ast.parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return []  # running it tells better
-    found: list[str] = []
+    names: list[str] = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            found += [alias.name for alias in node.names]
+            names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             origin = _resolve_import(node.module or "", node.level, package)
             if origin is not None:
-                found += [origin, *(f"{origin}.{alias.name}" for alias in node.names if alias.name != "*")]
+                names += [origin, *(f"{origin}.{alias.name}" for alias in node.names if alias.name != "*")]
         elif isinstance(node, ast.Call):
-            found += _parse_import_call(node, package)
-    return [name for name in found if name]
+            names += _parse_import_call(node, package)
+    return [name for name in names if name]
 
 
 def _parse_import_call(node: ast.Call, package: str) -> Sequence[str]:

@@ -75,13 +75,13 @@ def split_lines(error: BaseException) -> list[str]:
 
 def _locate_failure(error: BaseException) -> str:
     """Where in the user's own code it happened."""
-    here, found, trace = Path(__file__).parents[2], "", error.__traceback__
+    here, place, trace = Path(__file__).parents[2], "", error.__traceback__
     while trace is not None:
         path = Path(trace.tb_frame.f_code.co_filename)
         if path.suffix == ".py" and not is_installed(path) and not path.is_relative_to(here):
-            found = f" ({path.name}, line {trace.tb_lineno})"
+            place = f" ({path.name}, line {trace.tb_lineno})"
         trace = trace.tb_next
-    return found
+    return place
 
 
 @contextmanager
@@ -91,19 +91,19 @@ def _redirect_stdout() -> Iterator[None]:
     The block gets streams of its own, which it may close or replace.
     """
     _flush()
-    kept = _duplicate(1)
-    with _open_stream(2) as said, _open_stream(2) as complained:
+    saved = _duplicate(1)
+    with _open_stream(2) as out, _open_stream(2) as err:
         try:
-            if kept is not None:
+            if saved is not None:
                 with suppress(OSError):
                     os.dup2(2, 1)
-            with redirect_stdout(said), redirect_stderr(complained):
+            with redirect_stdout(out), redirect_stderr(err):
                 yield
         finally:
             _flush()
-            if kept is not None:
-                os.dup2(kept, 1)
-                os.close(kept)
+            if saved is not None:
+                os.dup2(saved, 1)
+                os.close(saved)
 
 
 def _duplicate(handle: int) -> int | None:
@@ -145,7 +145,7 @@ def _watch_signals() -> Iterator[list[int]]:
     numbers = [getattr(signal, name) for name in _SIGNALS if hasattr(signal, name)]
     before = {number: signal.getsignal(number) for number in numbers}
 
-    def watched(number: int, frame: Any) -> None:
+    def record_signal(number: int, frame: Any) -> None:
         came.append(number)
         handler = before[number]
         if callable(handler):
@@ -153,7 +153,7 @@ def _watch_signals() -> Iterator[list[int]]:
 
     for number, handler in before.items():
         if callable(handler):
-            signal.signal(number, watched)
+            signal.signal(number, record_signal)
     try:
         yield came
     finally:

@@ -27,11 +27,11 @@ _SHOWN = 8
 
 @dataclass(frozen=True)
 class WeightSet:
-    """One set of weights: ``where`` it lies in its file (empty: the file is the set), and what ``others`` are there."""
+    """One set of weights, ``where`` it lies in its file (empty: it is the file), and its ``alternatives`` there."""
 
     tensors: Mapping[str, Tensor]
     where: str = ""
-    others: tuple[str, ...] = ()
+    alternatives: tuple[str, ...] = ()
 
     @property
     def averaged(self) -> bool:
@@ -51,14 +51,14 @@ def choose_weights(content: object, key: str | None, path: Path) -> WeightSet:
     Raises:
         ModelError: there are no weights, or not under ``key``; the remedy says what is there.
     """
-    found = _find_first(content, (), set())
+    named_set = _find_first(content, (), set())
     if key is not None:
-        found = _find_by_key(content, key) or _find_by_prefix(content, found, key)
-    if found is None:
+        named_set = _find_by_key(content, key) or _find_by_prefix(content, named_set, key)
+    if named_set is None:
         raise _report_no_weights(content, key, path)
-    where, tensors = found
-    others = tuple(name for name, _ in _list_sets(content) if name and name != where)
-    return WeightSet(_strip_wrappers(tensors), where, others[:_SHOWN])
+    where, tensors = named_set
+    alternatives = tuple(name for name, _ in _list_sets(content) if name and name != where)
+    return WeightSet(_strip_wrappers(tensors), where, alternatives[:_SHOWN])
 
 
 def list_prefixes(tensors: Mapping[str, Any]) -> list[str]:
@@ -70,17 +70,17 @@ def list_prefixes(tensors: Mapping[str, Any]) -> list[str]:
 _NamedSet = tuple[str, dict[str, "Tensor"]]
 
 
-def _find_first(node: object, trail: tuple[str, ...], seen: set[int]) -> _NamedSet | None:
-    if not isinstance(node, Mapping) or id(node) in seen or len(trail) > _DEEPEST:
+def _find_first(node: object, trail: tuple[str, ...], visited: set[int]) -> _NamedSet | None:
+    if not isinstance(node, Mapping) or id(node) in visited or len(trail) > _DEEPEST:
         return None
-    seen.add(id(node))
+    visited.add(id(node))
     for nest in _NESTS:
-        found = _find_first(node.get(nest), (*trail, nest), seen)
-        if found is not None:
-            return found
+        named_set = _find_first(node.get(nest), (*trail, nest), visited)
+        if named_set is not None:
+            return named_set
     tensors = _select_tensors(node)
     # Counters and an epoch may stand beside the weights; other mappings with tensors may not.
-    if tensors and (len(tensors) >= len(node) - 1 or not any(_select_tensors(value) for value in node.values())):
+    if tensors and (len(tensors) >= len(node) - 1 or not any(_select_tensors(nested) for nested in node.values())):
         return "/".join(trail), tensors
     return None
 
@@ -94,9 +94,9 @@ def _find_by_key(content: object, key: str) -> _NamedSet | None:
         if not isinstance(inner, Mapping):
             continue
         trail = tuple(part for part in where.split("/") if part) + tuple(parts)
-        found = _find_first(inner, trail, set())
-        if found is not None:
-            return found
+        named_set = _find_first(inner, trail, set())
+        if named_set is not None:
+            return named_set
         if tensors := _select_tensors(inner):
             return "/".join(trail), tensors
     return None
@@ -107,7 +107,7 @@ def _find_by_prefix(content: object, first: _NamedSet | None, key: str) -> _Name
     sets = [first] if first is not None else []
     for where, tensors in (*sets, *((where, _select_tensors(node)) for where, node in _iterate_mappings(content))):
         for names in (tensors, _strip_wrappers(tensors)):
-            part = {name.removeprefix(prefix): value for name, value in names.items() if name.startswith(prefix)}
+            part = {name.removeprefix(prefix): tensor for name, tensor in names.items() if name.startswith(prefix)}
             if part:
                 return "/".join(filter(None, (where, prefix))), part
     return None
@@ -115,19 +115,19 @@ def _find_by_prefix(content: object, first: _NamedSet | None, key: str) -> _Name
 
 def _iterate_mappings(content: object) -> Iterator[tuple[str, Mapping[Any, Any]]]:
     """Every mapping in ``content`` once, the outer ones first, with the path to it."""
-    pending, seen = [("", content)], set[int]()
-    while pending and len(seen) < _MOST_PLACES:
+    pending, visited = [("", content)], set[int]()
+    while pending and len(visited) < _MOST_PLACES:
         where, node = pending.pop(0)
-        if not isinstance(node, Mapping) or id(node) in seen:
+        if not isinstance(node, Mapping) or id(node) in visited:
             continue
-        seen.add(id(node))
+        visited.add(id(node))
         yield where, node
         if where.count("/") < _DEEPEST:
             pending += [(f"{where}/{k}".lstrip("/"), v) for k, v in node.items() if isinstance(v, Mapping)]
 
 
 def _list_sets(content: object) -> list[tuple[str, int]]:
-    return [(where, len(found)) for where, node in _iterate_mappings(content) if (found := _select_tensors(node))]
+    return [(where, len(tensors)) for where, node in _iterate_mappings(content) if (tensors := _select_tensors(node))]
 
 
 def _select_tensors(node: object) -> dict[str, Tensor]:
@@ -135,13 +135,13 @@ def _select_tensors(node: object) -> dict[str, Tensor]:
 
     if not isinstance(node, Mapping):
         return {}
-    return {str(name): value for name, value in node.items() if isinstance(value, torch.Tensor)}
+    return {str(name): tensor for name, tensor in node.items() if isinstance(tensor, torch.Tensor)}
 
 
 def _strip_wrappers(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """``weights`` without what wrappers put before every name, in whatever order."""
     while prefix := next((p for p in _PREFIXES if weights and all(key.startswith(p) for key in weights)), None):
-        weights = {key.removeprefix(prefix): value for key, value in weights.items()}
+        weights = {key.removeprefix(prefix): tensor for key, tensor in weights.items()}
     return weights
 
 

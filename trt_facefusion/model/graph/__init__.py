@@ -1,4 +1,30 @@
-"""Reading an ONNX graph: preparation, roles of nodes, multiply-accumulates."""
+"""The graph of a model: brought to one normal form, indexed, and read by the role of its nodes.
+
+After `prepare` every graph has opset 20 or later, the batch axis `batch`, fixed sizes, constants folded into
+initializers, unique names, and known shapes and types. FP16 in a file has become FP32 by then, control flow is decided,
+functions are inlined, modulated and transposed convolutions are written such that backends run them in INT8. What
+cannot be brought there is refused by the node's name. No pass changes what the graph computes, and most work on a
+`Work`, which keeps large weights aside.
+
+May import the ground, `model.messages`, `model.sessions` and the limits in `model.export.structure`.
+
+From the ground up:
+
+    sizes, masks, view                             an index over a graph (`GraphView`), what is a size, what is masked
+    macs, halves, roles                            multiply-accumulates, FP16 by ONNX's definitions, roles of nodes
+    batch, noise                                   what mixes the samples of a batch; random nodes, found and fixed
+    segments                                       two graphs of one model, cut at the tensors that both have
+    border                                         names, types and sizes of inputs and outputs
+    work                                           a model in preparation, its large weights kept aside
+    refuse                                         what cannot be prepared
+    functions, widen, pixels, group_norm           local functions, FP16 in the file, uint8 at the border, GroupNorm
+    result_sizes, evaluate, fold, control, settle  infer, fold and decide branches until nothing changes
+    attention, opset                               Attention as products; the upgrade to opset 20
+    products, subpixel, modulated, pads            modulated and transposed convolutions, amounts of Pad
+    prepare                                        all of it, in order
+
+Start with `prepare.py`, then `view.py` and `roles.py`, on which plans and rules are built.
+"""
 
 from trt_facefusion.model.graph.border import read_input_specs
 from trt_facefusion.model.graph.halves import holds_half, makes_indices, takes_half

@@ -21,28 +21,28 @@ def expand_attention(work: Work) -> bool:
     Raises:
         ModelError: onnx cannot expand it.
     """
-    found = [node for node in work.graph.node if node.op_type == _ATTENTION and not node.domain]
-    if not found:
+    attentions = [node for node in work.graph.node if node.op_type == _ATTENTION and not node.domain]
+    if not attentions:
         return False
     for index, node in enumerate(work.graph.node):
         node.name = node.name or f"{node.op_type}_{index}"
-    prefixes = [(node.name, {name for name in node.output if name}) for node in found]
+    prefixes = [(node.name, {name for name in node.output if name}) for node in attentions]
 
-    read = {name for node in found for name in node.input}
+    read = {name for node in attentions for name in node.input}
     constants = [t for t in work.graph.initializer if t.name in read]  # onnx asks for their types as for any tensor's
     types = [helper.make_tensor_value_info(t.name, t.data_type, t.dims) for t in constants]
     work.graph.value_info.extend(types)
 
-    def expanded(model: onnx.ModelProto) -> onnx.ModelProto:
+    def expand(model: onnx.ModelProto) -> onnx.ModelProto:
         try:
             return inliner.inline_selected_functions(model, [("", _ATTENTION)], inline_schema_functions=True)
         except Exception as error:
             raise ModelError(
-                f"the Attention {found[0].name!r} cannot be expanded: {summarise_error(error)}",
+                f"the Attention {attentions[0].name!r} cannot be expanded: {summarise_error(error)}",
                 "export the model with opset_version=20, or with attention written out",
             ) from error
 
-    work.through(expanded)
+    work.apply(expand)
     _name_after(work.graph, prefixes)
     return True
 

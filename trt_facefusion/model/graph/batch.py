@@ -9,7 +9,7 @@ from onnx import TensorProto, helper, numpy_helper, shape_inference
 
 from trt_facefusion.errors import ModelError
 from trt_facefusion.model.graph.view import read_attribute
-from trt_facefusion.model.messages import strip_weights
+from trt_facefusion.model.messages import find_opset, strip_weights
 
 _BATCH = "batch"
 _SMALL = 64
@@ -25,8 +25,8 @@ _DEFAULT_AXIS = {"ArgMax": 0, "ArgMin": 0}
 def find_fixed_batch(model: onnx.ModelProto) -> int | None:
     """The batch that the model's inputs insist on; None where it can be chosen."""
     constants = {tensor.name for tensor in model.graph.initializer}
-    inputs = [value for value in model.graph.input if value.name not in constants]
-    dims = [list(value.type.tensor_type.shape.dim) for value in inputs]
+    inputs = [graph_input for graph_input in model.graph.input if graph_input.name not in constants]
+    dims = [list(graph_input.type.tensor_type.shape.dim) for graph_input in inputs]
     widest = max((len(d) for d in dims), default=0)
     first = [d[0] for d in dims if len(d) == widest and d]
     sizes = {d.dim_value for d in first if d.HasField("dim_value") and d.dim_value > 0}
@@ -42,9 +42,9 @@ def require_samples_apart(model: onnx.ModelProto, shapes: Mapping[str, Sequence[
     trained = _find_batch_statistics(model)
     if trained:
         raise _report_mixing(trained[0], "normalises", _EVALUATION)
-    found = [] if single or find_fixed_batch(model) is not None else _find_mixing_nodes(model, shapes)
-    if found:
-        raise _report_mixing(*found[0], f"{_EVALUATION}; {_FIXED}")
+    mixing_nodes = [] if single or find_fixed_batch(model) is not None else _find_mixing_nodes(model, shapes)
+    if mixing_nodes:
+        raise _report_mixing(*mixing_nodes[0], f"{_EVALUATION}; {_FIXED}")
 
 
 def _report_mixing(node: onnx.NodeProto, verb: str, remedy: str) -> ModelError:
@@ -56,7 +56,7 @@ def _report_mixing(node: onnx.NodeProto, verb: str, remedy: str) -> ModelError:
 
 def _find_batch_statistics(model: onnx.ModelProto) -> list[onnx.NodeProto]:
     """Batch normalisations in training mode; also in a batch of one onnxruntime keeps a state in them."""
-    opset = next((o.version for o in model.opset_import if o.domain in {"", "ai.onnx"}), 1)
+    opset = find_opset(model)
     nodes = [*model.graph.node, *(node for function in model.functions for node in function.node)]
     return [n for n in nodes if n.op_type == "BatchNormalization" and _is_training(n, opset)]
 
@@ -71,21 +71,21 @@ def _is_training(node: onnx.NodeProto, opset: int) -> bool:
 
 def _find_mixing_nodes(model: onnx.ModelProto, shapes: Mapping[str, Sequence[int]]) -> list[tuple[onnx.NodeProto, str]]:
     """Nodes that reduce, normalise or choose along an axis that is the batch."""
-    known = _infer_shapes(model, shapes)
+    inferred_shapes = _infer_shapes(model, shapes)
     constants = _collect_small_constants(model.graph)
-    alive = {value.name for value in model.graph.input}
-    found = []
+    alive = {graph_input.name for graph_input in model.graph.input}
+    mixing_nodes = []
     for node in model.graph.node:
         if alive.isdisjoint(node.input) or node.op_type in {"Shape", "Size"}:
             continue
         alive.update(name for name in node.output if name)
-        shape = known.get(node.input[0]) if node.input[0] in alive else None
+        shape = inferred_shapes.get(node.input[0]) if node.input[0] in alive else None
         if shape is None or len(shape) < 2 or shape[0] != _BATCH or node.domain not in {"", "ai.onnx"}:
             continue
         verb = _name_mixing(node, len(shape), constants)
         if verb:
-            found.append((node, verb))
-    return found
+            mixing_nodes.append((node, verb))
+    return mixing_nodes
 
 
 def _name_mixing(node: onnx.NodeProto, rank: int, constants: Mapping[str, list[int]]) -> str:
@@ -124,9 +124,9 @@ def _holds_first(axes: Sequence[int], rank: int) -> bool:
 def _collect_small_constants(graph: onnx.GraphProto) -> dict[str, list[int]]:
     tensors = {tensor.name: tensor for tensor in graph.initializer}
     for node in graph.node:
-        value = read_attribute(node, "value") if node.op_type == "Constant" else None
-        if isinstance(value, onnx.TensorProto):
-            tensors[node.output[0]] = value
+        constant = read_attribute(node, "value") if node.op_type == "Constant" else None
+        if isinstance(constant, onnx.TensorProto):
+            tensors[node.output[0]] = constant
     return {
         name: numpy_helper.to_array(tensor).ravel().tolist()
         for name, tensor in tensors.items()
@@ -145,19 +145,21 @@ def _infer_shapes(model: onnx.ModelProto, shapes: Mapping[str, Sequence[int]]) -
     """Shapes of all tensors as far as they follow, with the batch by its name; nothing where onnx infers nothing."""
     light = strip_weights(model, _SMALL_BYTES)
     constants = {tensor.name for tensor in light.graph.initializer}
-    for value in light.graph.input:
-        shape = shapes.get(value.name)
-        kind = value.type.tensor_type
-        if value.name not in constants and shape is not None and len(kind.shape.dim) == len(shape) + 1:
-            value.CopyFrom(helper.make_tensor_value_info(value.name, kind.elem_type, [_BATCH, *shape]))
-    for value in light.graph.output:
-        value.type.tensor_type.ClearField("shape")
+    for graph_input in light.graph.input:
+        shape = shapes.get(graph_input.name)
+        kind = graph_input.type.tensor_type
+        if graph_input.name not in constants and shape is not None and len(kind.shape.dim) == len(shape) + 1:
+            graph_input.CopyFrom(helper.make_tensor_value_info(graph_input.name, kind.elem_type, [_BATCH, *shape]))
+    for output in light.graph.output:
+        output.type.tensor_type.ClearField("shape")
     try:
         inferred = shape_inference.infer_shapes(light, data_prop=True)
     except Exception:  # onnx's own errors for what it does not know; the check by running still comes
         return {}
     return {
-        value.name: [d.dim_value if d.HasField("dim_value") else d.dim_param for d in value.type.tensor_type.shape.dim]
-        for value in (*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output)
-        if value.type.tensor_type.HasField("shape")
+        value_info.name: [
+            d.dim_value if d.HasField("dim_value") else d.dim_param for d in value_info.type.tensor_type.shape.dim
+        ]
+        for value_info in (*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output)
+        if value_info.type.tensor_type.HasField("shape")
     }

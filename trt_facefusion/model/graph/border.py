@@ -20,18 +20,18 @@ _SMALL_BYTES = 513
 def read_input_specs(model: onnx.ModelProto) -> tuple[TensorSpec, ...]:
     """The inputs that must be fed (initializers that are also listed as inputs are left out)."""
     constants = {tensor.name for tensor in model.graph.initializer}
-    return tuple(_read_spec(value) for value in model.graph.input if value.name not in constants)
+    return tuple(_read_spec(graph_input) for graph_input in model.graph.input if graph_input.name not in constants)
 
 
 def read_output_specs(model: onnx.ModelProto) -> tuple[TensorSpec, ...]:
     """What the model gives, in the file's order."""
-    return tuple(_read_spec(value) for value in model.graph.output)
+    return tuple(_read_spec(output) for output in model.graph.output)
 
 
-def _read_spec(value: onnx.ValueInfoProto) -> TensorSpec:
-    tensor = value.type.tensor_type
+def _read_spec(value_info: onnx.ValueInfoProto) -> TensorSpec:
+    tensor = value_info.type.tensor_type
     shape = tuple(d.dim_value if d.HasField("dim_value") else (d.dim_param or "?") for d in tensor.shape.dim)
-    return TensorSpec(value.name, shape, np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)).name)
+    return TensorSpec(value_info.name, shape, np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)).name)
 
 
 def fix_inputs(
@@ -45,12 +45,16 @@ def fix_inputs(
     Raises:
         ModelError: an input is not described, or takes another shape.
     """
-    return frozenset(value.name for value in graph.input if not _fix_shape(value, shapes.get(value.name), batch))
+    return frozenset(
+        graph_input.name
+        for graph_input in graph.input
+        if not _fix_shape(graph_input, shapes.get(graph_input.name), batch)
+    )
 
 
-def _fix_shape(value: onnx.ValueInfoProto, shape: tuple[int, ...] | None, batch: int | None) -> bool:
+def _fix_shape(graph_input: onnx.ValueInfoProto, shape: tuple[int, ...] | None, batch: int | None) -> bool:
     """Whether the input has a batch axis."""
-    spec = _read_spec(value)
+    spec = _read_spec(graph_input)
     if shape is None:
         raise ModelError(f"the model's input {spec} is not described", "describe it with --input")
     batched = len(spec.shape) == len(shape) + 1
@@ -59,13 +63,13 @@ def _fix_shape(value: onnx.ValueInfoProto, shape: tuple[int, ...] | None, batch:
         not isinstance(have, int) or have == want for have, want in zip(own, shape, strict=True)
     )
     if not fits:
-        wanted = ", ".join(map(str, ("N", *shape)))
+        described = ", ".join(map(str, ("N", *shape)))
         raise ModelError(
-            f"the input {value.name!r} is described as [{wanted}], but the model takes {spec}",
+            f"the input {graph_input.name!r} is described as [{described}], but the model takes {spec}",
             "correct the --input that describes it (SIZE for an image, the embedder for an embedding, the array's "
             "shape without batch axis for a file)",
         )
-    dims = list(value.type.tensor_type.shape.dim)
+    dims = list(graph_input.type.tensor_type.shape.dim)
     if batched and (not isinstance(spec.shape[0], int) or spec.shape[0] == 0):
         dims[0].Clear()
         if batch is None:
@@ -81,16 +85,16 @@ def _fix_shape(value: onnx.ValueInfoProto, shape: tuple[int, ...] | None, batch:
 def keep_fed_inputs(graph: onnx.GraphProto) -> None:
     """Drop the inputs that are constants as well, as files of old versions list them."""
     constants = {tensor.name for tensor in graph.initializer}
-    fed = [value for value in graph.input if value.name not in constants]
+    fed = [graph_input for graph_input in graph.input if graph_input.name not in constants]
     del graph.input[:]
     graph.input.extend(fed)
 
 
 def keep_outputs(graph: onnx.GraphProto, names: Collection[str]) -> None:
     """Drop all outputs but ``names``; what only the others need goes with the next removal of unused nodes."""
-    kept = [value for value in graph.output if value.name in names]
+    outputs = [output for output in graph.output if output.name in names]
     del graph.output[:]
-    graph.output.extend(kept)
+    graph.output.extend(outputs)
 
 
 def infer_output_specs(
@@ -109,20 +113,20 @@ def infer_output_specs(
         light = shape_inference.infer_shapes(light, data_prop=True)
     except Exception:  # whatever onnx's inference lacks, preparing may resolve
         return None
-    known = all(value.type.tensor_type.HasField("shape") for value in light.graph.output)
-    specs = read_output_specs(light) if known else ()
+    has_shapes = all(output.type.tensor_type.HasField("shape") for output in light.graph.output)
+    specs = read_output_specs(light) if has_shapes else ()
     sized = all(isinstance(size, int) for spec in specs for size in spec.shape[1:])
     return specs if specs and sized else None
 
 
 def forget_output_shapes(graph: onnx.GraphProto) -> None:
     """Let inference say the outputs' sizes anew: the file's may hold names that are fixed by now, or be stale."""
-    given = {value.name: value.type for value in graph.input}
-    given |= {t.name: onnx.helper.make_tensor_type_proto(t.data_type, t.dims) for t in graph.initializer}
-    for value in graph.output:
-        kind = value.type.tensor_type.elem_type
-        if value.name in given:
-            value.type.CopyFrom(given[value.name])
+    types = {graph_input.name: graph_input.type for graph_input in graph.input}
+    types |= {t.name: onnx.helper.make_tensor_type_proto(t.data_type, t.dims) for t in graph.initializer}
+    for output in graph.output:
+        kind = output.type.tensor_type.elem_type
+        if output.name in types:
+            output.type.CopyFrom(types[output.name])
         elif kind:
-            value.type.tensor_type.Clear()
-            value.type.tensor_type.elem_type = kind
+            output.type.tensor_type.Clear()
+            output.type.tensor_type.elem_type = kind

@@ -15,7 +15,7 @@ from trt_facefusion.model.sessions import make_session_options, open_session
 from trt_facefusion.types import Array
 
 MOST_MACS = 10**10
-"""Multiplications of one node; what needs more is left to the engine maker."""
+"""Multiplications of one node; what needs more is left to the backend."""
 
 SELECTING = frozenset({
     "Cast", "Compress", "Concat", "DepthToSpace", "Expand", "Flatten", "Gather", "GatherElements", "GatherND",
@@ -53,24 +53,26 @@ _BOUNDED_BY_INPUTS = frozenset({"NonZero", "Unique", "Compress"})
 def count_result_bytes(node: onnx.NodeProto, inputs: Mapping[str, Array], opset: int) -> int | None:
     """Bytes of the results, told before they are computed; None where that cannot be told."""
     if node.op_type in _BOUNDED_BY_INPUTS:
-        return sum(value.size * 8 * max(value.ndim, 1) for value in inputs.values())
-    found = infer_result_sizes(node, {name: describe_array(value) for name, value in inputs.items()}, inputs, opset)
+        return sum(array.size * 8 * max(array.ndim, 1) for array in inputs.values())
+    types_and_sizes = infer_result_sizes(
+        node, {name: describe_array(array) for name, array in inputs.items()}, inputs, opset
+    )
     total = 0
     for name in filter(None, node.output):
-        kind, sizes = found.get(name, (0, None))
+        kind, sizes = types_and_sizes.get(name, (0, None))
         if sizes is None or None in sizes or not count_element_bits(kind):
             return None
         total += math.prod(size or 0 for size in sizes) * count_element_bits(kind) // 8
     return total
 
 
-def bound_macs(node: onnx.NodeProto, inputs: Mapping[str, Array], result: int) -> int:
+def bound_macs(node: onnx.NodeProto, inputs: Mapping[str, Array], output_bytes: int) -> int:
     """Multiplications that the node costs at most, from the bytes of its result."""
     if node.op_type not in _PRODUCTS:
         return 0
     second = inputs[node.input[1]]
     per_value = math.prod(second.shape[1:]) if "Conv" in node.op_type else max(second.shape[-2:], default=1)
-    return result // 4 * per_value
+    return output_bytes // 4 * per_value
 
 
 def evaluate(node: onnx.NodeProto, inputs: Mapping[str, Array], opset: int) -> list[Array] | None:
@@ -83,15 +85,15 @@ def evaluate(node: onnx.NodeProto, inputs: Mapping[str, Array], opset: int) -> l
     try:
         session = open_session(_wrap_node(node, inputs, opset), options)
         results = session.run(names, dict(inputs))
-    except Exception:  # onnxruntime's exceptions have no common base; the engine maker computes it instead
+    except Exception:  # onnxruntime's exceptions have no common base; the backend computes it instead
         return None
     return [np.asarray(r) for r in results] if all(isinstance(r, np.ndarray | np.generic) for r in results) else None
 
 
-def _widen(node: onnx.NodeProto, value: Array) -> list[Array] | None:
+def _widen(node: onnx.NodeProto, array: Array) -> list[Array] | None:
     """FP8 and INT4 in FP32, which holds them all; onnxruntime takes neither from numpy."""
     to = next((a.i for a in node.attribute if a.name == "to"), 0)
-    return [value.astype(np.float32)] if to == TensorProto.FLOAT else None
+    return [array.astype(np.float32)] if to == TensorProto.FLOAT else None
 
 
 def _find_unoptimised_level() -> object:
@@ -102,7 +104,7 @@ def _find_unoptimised_level() -> object:
 
 def _wrap_node(node: onnx.NodeProto, inputs: Mapping[str, Array], opset: int) -> onnx.ModelProto:
     """A model of this one node."""
-    fed = [helper.make_tensor_value_info(name, *describe_array(value)) for name, value in inputs.items()]
+    fed = [helper.make_tensor_value_info(name, *describe_array(array)) for name, array in inputs.items()]
     outputs = [onnx.ValueInfoProto(name=name) for name in node.output if name]
     graph = helper.make_graph([node], "node", fed, outputs)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=9)

@@ -45,10 +45,10 @@ _FEW = 256
 
 @dataclass(frozen=True)
 class Partial:
-    """A small tensor of which only ``known`` values (bool, same shape) are known; the others read 1."""
+    """A small tensor of which only the values at ``mask`` (bool, same shape) are known; the others read 1."""
 
     values: Array
-    known: Array
+    mask: Array
 
 
 @dataclass
@@ -58,12 +58,12 @@ class FoldingBudget:
     bytes: int
     macs: int = 2 * MOST_MACS
     left: set[str] = field(default_factory=set)
-    """Results that stay to be computed by the engine maker."""
+    """Results that stay to be computed by the backend."""
 
-    def spend(self, node: onnx.NodeProto, size: int, given: int) -> None:
-        """Count a result of ``size`` bytes made from ``given``. Raises ModelError when it is too much."""
+    def spend(self, node: onnx.NodeProto, size: int, input_bytes: int) -> None:
+        """Count a result of ``size`` bytes made from ``input_bytes``. Raises ModelError when it is too much."""
         self.bytes -= size
-        most = max(ONE_RESULT, given)
+        most = max(ONE_RESULT, input_bytes)
         if size > most or self.bytes < 0:
             what = f"would hold {size / 1e6:.0f} MB" if size > most else "is one too many"
             raise ModelError(
@@ -85,10 +85,10 @@ def fold(work: Work, budget: FoldingBudget) -> bool:
         ModelError: the constants would not fit into memory.
     """
     folder = _Folder(work, budget)
-    kept = [node for node in work.graph.node if not folder.take(node)]
-    changed = len(kept) < len(work.graph.node)
+    remaining_nodes = [node for node in work.graph.node if not folder.try_fold(node)]
+    changed = len(remaining_nodes) < len(work.graph.node)
     del work.graph.node[:]
-    work.graph.node.extend(kept)
+    work.graph.node.extend(remaining_nodes)
     return changed
 
 
@@ -96,24 +96,24 @@ class _Folder:
     def __init__(self, work: Work, budget: FoldingBudget) -> None:
         self.work, self.budget, self.opset = work, budget, work.opset
         self.tensors = {t.name: work.tensor(t) for t in work.graph.initializer}
-        self.known: dict[str, Array] = {}
+        self.arrays: dict[str, Array] = {}
         self.partial: dict[str, Partial] = {}
-        self.outputs = {value.name for value in work.graph.output}
+        self.outputs = {output.name for output in work.graph.output}
         typed = (*work.graph.value_info, *work.graph.input, *work.graph.output)
         self.sizes = {v.name: s for v in typed if (s := read_sizes(v)) is not None}
         self.sizes |= {t.name: tuple(t.dims) for t in work.graph.initializer}
         self.types = {v.name: v.type.tensor_type.elem_type for v in typed}
         self.types |= {t.name: t.data_type for t in work.graph.initializer}
 
-    def take(self, node: onnx.NodeProto) -> bool:
+    def try_fold(self, node: onnx.NodeProto) -> bool:
         """Whether the node is a constant now. If not, what is known by now tells the sizes of its results."""
-        self._name_the_type(node)
-        folded = self._folded(node)
+        self._resolve_cast_like(node)
+        folded = self._fold(node)
         if not folded and not node.domain:
-            self._learn(node)
+            self._learn_sizes(node)
         return folded
 
-    def _name_the_type(self, node: onnx.NodeProto) -> None:
+    def _resolve_cast_like(self, node: onnx.NodeProto) -> None:
         """CastLike asks a tensor for its type only: a constant that is cast like an activation stays a constant."""
         kind = self.types.get(node.input[1], 0) if node.op_type == "CastLike" and not node.domain else 0
         if kind:
@@ -121,14 +121,14 @@ class _Folder:
             del node.input[1]
             node.attribute.append(onnx.helper.make_attribute("to", kind))
 
-    def _learn(self, node: onnx.NodeProto) -> None:
+    def _learn_sizes(self, node: onnx.NodeProto) -> None:
         names = [name for name in node.output if name]
         if not any(None in (self.sizes.get(name) or (None, None))[1:] for name in names):
             return
-        target = self._part(find_target(node)) if find_target(node) else None
-        told = read_target_sizes(node, target.values, target.known) if target is not None else None
-        found = {names[0]: (0, told)} if told is not None else self._inferred(node)
-        for name, (kind, sizes) in found.items():
+        target = self._find_partial(find_target(node)) if find_target(node) else None
+        target_sizes = read_target_sizes(node, target.values, target.mask) if target is not None else None
+        types_and_sizes = {names[0]: (0, target_sizes)} if target_sizes is not None else self._infer(node)
+        for name, (kind, sizes) in types_and_sizes.items():
             if sizes is not None:
                 before = self.sizes.get(name) or (None,) * len(sizes)
                 if len(before) == len(sizes):
@@ -137,66 +137,68 @@ class _Folder:
                     )
             self.types[name] = self.types.get(name) or kind
 
-    def _inferred(self, node: onnx.NodeProto) -> dict[str, tuple[int, Sizes | None]]:
-        given = {name: (self.types.get(name, 0), self.sizes.get(name)) for name in node.input if name}
-        if not all(kind for kind, _ in given.values()):
+    def _infer(self, node: onnx.NodeProto) -> dict[str, tuple[int, Sizes | None]]:
+        inputs = {name: (self.types.get(name, 0), self.sizes.get(name)) for name in node.input if name}
+        if not all(kind for kind, _ in inputs.values()):
             return {}
-        small = [name for name in given if name in self.tensors and count_tensor_bytes(self.tensors[name]) <= DECIDES]
-        return infer_result_sizes(node, given, {n: v for n in small if (v := self._value(n)) is not None}, self.opset)
+        small = [name for name in inputs if name in self.tensors and count_tensor_bytes(self.tensors[name]) <= DECIDES]
+        return infer_result_sizes(
+            node, inputs, {n: v for n in small if (v := self._read_array(n)) is not None}, self.opset
+        )
 
-    def _folded(self, node: onnx.NodeProto) -> bool:
+    def _fold(self, node: onnx.NodeProto) -> bool:
         if node.domain or node.op_type not in FOLDABLE or not node.output[0] or node.output[0] in self.budget.left:
             return False
-        values = self._sizes_of(node) if node.op_type in {"Shape", "Size"} else self._values_of(node)
+        values = self._evaluate_shape(node) if node.op_type in {"Shape", "Size"} else self._evaluate(node)
         if values is None or self.outputs.intersection(node.output):
             return False
-        for name, value in zip(filter(None, node.output), values, strict=True):
-            self.known[name] = value
-            self.tensors[name] = self.work.add(name, value)
-            self.sizes[name], self.types[name] = value.shape, self.tensors[name].data_type
+        for name, array in zip(filter(None, node.output), values, strict=True):
+            self.arrays[name] = array
+            self.tensors[name] = self.work.add(name, array)
+            self.sizes[name], self.types[name] = array.shape, self.tensors[name].data_type
         return True
 
-    def _value(self, name: str) -> Array | None:
-        if name not in self.known and name in self.tensors:
-            self.known[name] = numpy_helper.to_array(self.tensors[name])
-        return self.known.get(name)
+    def _read_array(self, name: str) -> Array | None:
+        if name not in self.arrays and name in self.tensors:
+            self.arrays[name] = numpy_helper.to_array(self.tensors[name])
+        return self.arrays.get(name)
 
-    def _sizes_of(self, node: onnx.NodeProto) -> list[Array] | None:
+    def _evaluate_shape(self, node: onnx.NodeProto) -> list[Array] | None:
         sizes = self.sizes.get(node.input[0])
         if sizes is None:
             return None
         limits = {a.name: a.i for a in node.attribute}
         sizes = sizes[limits.get("start", 0) : limits.get("end", len(sizes))]
-        known = np.array([size is not None for size in sizes], bool)
+        mask = np.array([size is not None for size in sizes], bool)
         values = np.array([1 if size is None else size for size in sizes], np.int64)
         if node.op_type == "Size":
-            values, known = np.asarray(values.prod()), np.asarray(known.all())
-        return self._settled(node, [Partial(np.asarray(values, np.int64), np.asarray(known))])
+            values, mask = np.asarray(values.prod()), np.asarray(mask.all())
+        return self._keep_partials(node, [Partial(np.asarray(values, np.int64), np.asarray(mask))])
 
-    def _settled(self, node: onnx.NodeProto, results: list[Partial]) -> list[Array] | None:
-        if all(result.known.all() for result in results):
-            return [result.values for result in results]
-        for name, result in zip(filter(None, node.output), results, strict=True):
-            self.partial[name] = result
+    def _keep_partials(self, node: onnx.NodeProto, results: list[Partial]) -> list[Array] | None:
+        if all(partial.mask.all() for partial in results):
+            return [partial.values for partial in results]
+        for name, partial in zip(filter(None, node.output), results, strict=True):
+            self.partial[name] = partial
         return None
 
-    def _values_of(self, node: onnx.NodeProto) -> list[Array] | None:
+    def _evaluate(self, node: onnx.NodeProto) -> list[Array] | None:
         names = [name for name in dict.fromkeys(node.input) if name]
-        if not names or not all(name in self.tensors or name in self.known or name in self.partial for name in names):
+        if not names or not all(name in self.tensors or name in self.arrays or name in self.partial for name in names):
             return None
         parts = [name for name in names if name in self.partial]
         if parts:
-            return self._partly(node, names)
-        inputs = {name: value for name in names if (value := self._value(name)) is not None}
-        if any(value.dtype == object for value in inputs.values()):
+            return self._compute_partly(node, names)
+        inputs = {name: array for name in names if (array := self._read_array(name)) is not None}
+        if any(array.dtype == object for array in inputs.values()):
             return None
-        return self._computed(node, inputs)
+        return self._compute(node, inputs)
 
-    def _computed(self, node: onnx.NodeProto, inputs: Mapping[str, Array]) -> list[Array] | None:
+    def _compute(self, node: onnx.NodeProto, inputs: Mapping[str, Array]) -> list[Array] | None:
         size = count_result_bytes(node, inputs, self.opset)
         if size is None:
             return None
-        self.budget.spend(node, size, sum(value.nbytes for value in inputs.values()))
+        self.budget.spend(node, size, sum(array.nbytes for array in inputs.values()))
         work = bound_macs(node, inputs, size)
         if work > self.budget.macs:
             self.budget.left.add(node.output[0])
@@ -204,34 +206,36 @@ class _Folder:
         self.budget.macs -= work
         return evaluate(node, inputs, self.opset)
 
-    def _partly(self, node: onnx.NodeProto, names: list[str]) -> list[Array] | None:
+    def _compute_partly(self, node: onnx.NodeProto, names: list[str]) -> list[Array] | None:
         """Values of which some are known: moved with a map of what is known, or computed place by place."""
-        known = {name: part for name in names if (part := self._part(name)) is not None}
-        values = {name: part.values for name, part in known.items()}
-        if len(known) < len(names) or any(v.size > _FEW or v.dtype == object for v in values.values()):
+        parts = {name: part for name in names if (part := self._find_partial(name)) is not None}
+        values = {name: part.values for name, part in parts.items()}
+        if len(parts) < len(names) or any(v.size > _FEW or v.dtype == object for v in values.values()):
             return None
         size = count_result_bytes(node, values, self.opset)
-        maps = self._maps(node, known) if size is not None and size <= 8 * _FEW else None
-        results = evaluate(node, values, self.opset) if maps is not None else None
-        if maps is None or results is None:
+        masks = self._compute_masks(node, parts) if size is not None and size <= 8 * _FEW else None
+        results = evaluate(node, values, self.opset) if masks is not None else None
+        if masks is None or results is None:
             return None
-        return self._settled(node, [Partial(r, m) for r, m in zip(results, maps, strict=True)])
+        return self._keep_partials(node, [Partial(r, m) for r, m in zip(results, masks, strict=True)])
 
-    def _maps(self, node: onnx.NodeProto, inputs: Mapping[str, Partial]) -> list[Array] | None:
+    def _compute_masks(self, node: onnx.NodeProto, inputs: Mapping[str, Partial]) -> list[Array] | None:
         """What is known of each result."""
         if node.op_type in ELEMENTWISE or node.op_type == "Cast":
-            return [np.logical_and.reduce(np.broadcast_arrays(*(part.known for part in inputs.values())))]
+            return [np.logical_and.reduce(np.broadcast_arrays(*(part.mask for part in inputs.values())))]
         moved = _list_moved_inputs(node)
         if node.op_type not in SELECTING or not self.partial.keys().isdisjoint(set(inputs) - moved):
             return None  # where to look is not known
-        maps = evaluate(node, {name: _select_numbers(part, name in moved) for name, part in inputs.items()}, self.opset)
-        return None if maps is None else [m.astype(bool) for m in maps]
+        masks = evaluate(
+            node, {name: _select_numbers(part, name in moved) for name, part in inputs.items()}, self.opset
+        )
+        return None if masks is None else [m.astype(bool) for m in masks]
 
-    def _part(self, name: str) -> Partial | None:
+    def _find_partial(self, name: str) -> Partial | None:
         if name in self.partial:
             return self.partial[name]
-        value = self._value(name)
-        return None if value is None else Partial(value, np.ones(value.shape, bool))
+        array = self._read_array(name)
+        return None if array is None else Partial(array, np.ones(array.shape, bool))
 
 
 def _list_moved_inputs(node: onnx.NodeProto) -> set[str]:
@@ -243,4 +247,4 @@ def _list_moved_inputs(node: onnx.NodeProto) -> set[str]:
 
 def _select_numbers(part: Partial, moved: bool) -> Array:
     """What is known, as numbers of the values' own type; indices and the like stay as they are."""
-    return part.known.astype(part.values.dtype) if moved else part.values
+    return part.mask.astype(part.values.dtype) if moved else part.values

@@ -1,8 +1,8 @@
-"""Put local functions into the graph: to the other rooms, a function's nodes are nodes like any other."""
+"""Put local functions into the graph: to all other modules, a function's nodes are nodes like any other."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import onnx
 from onnx import helper, inliner, shape_inference
@@ -10,6 +10,7 @@ from onnx import helper, inliner, shape_inference
 from trt_facefusion.errors import ModelError
 from trt_facefusion.model.export.structure import MOST_NODES
 from trt_facefusion.model.graph.work import Work, summarise_error
+from trt_facefusion.model.messages import iterate_nodes
 
 _Key = tuple[str, str]
 _STANDARD = frozenset({"", "ai.onnx"})
@@ -30,7 +31,7 @@ def inline_functions(work: Work) -> None:
     if differ:
         _declare_types(work.graph)
 
-    def inlined(model: onnx.ModelProto) -> onnx.ModelProto:
+    def inline(model: onnx.ModelProto) -> onnx.ModelProto:
         try:
             return inliner.inline_local_functions(_infer_types(model) if differ else model, convert_version=differ)
         except Exception as error:
@@ -39,7 +40,7 @@ def inline_functions(work: Work) -> None:
                 "export the model without functions",
             ) from error
 
-    work.through(inlined)
+    work.apply(inline)
 
     left = [f.name for f in work.model.functions]
     if left:
@@ -52,7 +53,7 @@ def inline_functions(work: Work) -> None:
 def _declare_types(graph: onnx.GraphProto) -> None:
     """Note the types of constants in place of what notes there are: the converter asks for every tensor's."""
     del graph.value_info[:]
-    fed = {value.name for value in graph.input}
+    fed = {graph_input.name for graph_input in graph.input}
     constants = [tensor for tensor in graph.initializer if tensor.name not in fed]
     graph.value_info.extend(helper.make_tensor_value_info(t.name, t.data_type, t.dims) for t in constants)
 
@@ -91,16 +92,8 @@ def _require_few(model: onnx.ModelProto) -> None:
 
 
 def _count_nodes(nodes: Sequence[onnx.NodeProto], sizes: dict[_Key, int]) -> int:
-    return sum(sizes.get((node.domain, node.op_type), 1) for node in _all(nodes))
+    return sum(sizes.get((node.domain, node.op_type), 1) for node in iterate_nodes(nodes))
 
 
 def _list_called(nodes: Sequence[onnx.NodeProto], bodies: Mapping[_Key, Sequence[onnx.NodeProto]]) -> list[_Key]:
-    return [key for node in _all(nodes) if (key := (node.domain, node.op_type)) in bodies]
-
-
-def _all(nodes: Sequence[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
-    for node in nodes:
-        yield node
-        for attribute in node.attribute:
-            for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                yield from _all(inner.node)
+    return [key for node in iterate_nodes(nodes) if (key := (node.domain, node.op_type)) in bodies]

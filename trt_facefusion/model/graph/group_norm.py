@@ -28,32 +28,42 @@ def expand_group_norms(graph: onnx.GraphProto, opset: int) -> None:
 def _expand(graph: onnx.GraphProto, node: onnx.NodeProto, opset: int) -> list[onnx.NodeProto]:
     settings = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
     groups, (x, scale, bias), prefix = int(settings["num_groups"]), node.input, node.output[0]
-    made: list[onnx.NodeProto] = []
+    nodes: list[onnx.NodeProto] = []
     if not 1 <= groups <= MOST_GROUPS:
         raise ModelError(
             f"the GroupNormalization {node.name or prefix!r} has {groups} groups", "export the model again"
         )
 
-    def constant(name: str, value: Array) -> str:
-        graph.initializer.append(numpy_helper.from_array(value, f"{prefix}/{name}"))
+    def add_constant(name: str, array: Array) -> str:
+        graph.initializer.append(numpy_helper.from_array(array, f"{prefix}/{name}"))
         return f"{prefix}/{name}"
 
-    def op(kind: str, *inputs: str, name: str, **attributes: Any) -> str:
-        made.append(onnx.helper.make_node(kind, inputs, [f"{prefix}/{name}"], f"{prefix}/{name}", **attributes))
+    def add_node(kind: str, *inputs: str, name: str, **attributes: Any) -> str:
+        nodes.append(onnx.helper.make_node(kind, inputs, [f"{prefix}/{name}"], f"{prefix}/{name}", **attributes))
         return f"{prefix}/{name}"
 
     per_group = opset < 21  # since then, scale and bias hold a value for each channel
-    norm_scale = scale if per_group else constant("ones", np.ones(groups, np.float32))
-    norm_bias = bias if per_group else constant("zeros", np.zeros(groups, np.float32))
-    y = op("Reshape", x, constant("groups", np.array([0, groups, -1])), name="split")
-    y = op("InstanceNormalization", y, norm_scale, norm_bias, name="norm", epsilon=settings.get("epsilon", 1e-5))
+    norm_scale = scale if per_group else add_constant("ones", np.ones(groups, np.float32))
+    norm_bias = bias if per_group else add_constant("zeros", np.zeros(groups, np.float32))
+    y = add_node("Reshape", x, add_constant("groups", np.array([0, groups, -1])), name="split")
+    y = add_node("InstanceNormalization", y, norm_scale, norm_bias, name="norm", epsilon=settings.get("epsilon", 1e-5))
     if not per_group:
-        axes, channels = constant("axes", np.array([1])), op("Shape", scale, name="channels")
-        shape = op(
-            "Concat", constant("batch", np.array([0])), channels, constant("rest", np.array([-1])), name="to", axis=0
+        axes, channels = add_constant("axes", np.array([1])), add_node("Shape", scale, name="channels")
+        shape = add_node(
+            "Concat",
+            add_constant("batch", np.array([0])),
+            channels,
+            add_constant("rest", np.array([-1])),
+            name="to",
+            axis=0,
         )
-        y = op("Mul", op("Reshape", y, shape, name="join"), op("Unsqueeze", scale, axes, name="s"), name="scaled")
-        y = op("Add", y, op("Unsqueeze", bias, axes, name="b"), name="shifted")
-    op("Reshape", y, op("Shape", x, name="shape"), name="out")
-    made[-1].name, made[-1].output[0] = node.name, node.output[0]
-    return made
+        y = add_node(
+            "Mul",
+            add_node("Reshape", y, shape, name="join"),
+            add_node("Unsqueeze", scale, axes, name="s"),
+            name="scaled",
+        )
+        y = add_node("Add", y, add_node("Unsqueeze", bias, axes, name="b"), name="shifted")
+    add_node("Reshape", y, add_node("Shape", x, name="shape"), name="out")
+    nodes[-1].name, nodes[-1].output[0] = node.name, node.output[0]
+    return nodes

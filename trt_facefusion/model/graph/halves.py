@@ -11,7 +11,7 @@ from onnx import TensorProto, defs
 from trt_facefusion.model.graph.view import FLOATS, GraphView
 
 _HALF = "tensor(float16)"
-# Their definition would allow FP16, but engine makers want FP32: scales, sizes and the region of interest of a picture.
+# Their definition would allow FP16, but backends want FP32: scales, sizes and the region of interest of a picture.
 _WANT_FP32 = frozenset({("Resize", 1), ("Resize", 2), ("Upsample", 1)})
 
 
@@ -45,8 +45,8 @@ def holds_half(view: GraphView, node: onnx.NodeProto) -> bool:
 
 def makes_indices(view: GraphView, node: onnx.NodeProto) -> bool:
     """Whether ``node`` rounds floats to integers: FP16 knows no odd numbers above 2048."""
-    made = view.element_type(node.output[0])
-    integers = made not in FLOATS and made not in {TensorProto.DOUBLE, TensorProto.BOOL, 0}
+    result_type = view.element_type(node.output[0])
+    integers = result_type not in FLOATS and result_type not in {TensorProto.DOUBLE, TensorProto.BOOL, 0}
     return node.op_type == "Cast" and integers and view.is_float(node.input[0])
 
 

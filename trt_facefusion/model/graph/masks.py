@@ -24,12 +24,12 @@ def find_masked_tensors(graph: onnx.GraphProto) -> set[str]:
     """Names of the constants and activations that hold such values."""
     read = {name for node in graph.node if node.op_type in _PASSES_ON for name in node.input}  # weights are none
     floats = [tensor for tensor in graph.initializer if tensor.name in read and tensor.data_type in _KINDS]
-    found = {tensor.name for tensor in floats if _is_huge(tensor)}
+    masked_tensors = {tensor.name for tensor in floats if _is_huge(tensor)}
     for node in graph.node:
         fills = node.op_type == "ConstantOfShape" and any(a.HasField("t") and _is_huge(a.t) for a in node.attribute)
-        if fills or (node.op_type in _PASSES_ON and not found.isdisjoint(node.input)):
-            found.update(name for name in node.output if name)
-    return found
+        if fills or (node.op_type in _PASSES_ON and not masked_tensors.isdisjoint(node.input)):
+            masked_tensors.update(name for name in node.output if name)
+    return masked_tensors
 
 
 def _is_huge(tensor: onnx.TensorProto) -> bool:

@@ -8,7 +8,7 @@ linear in its input, so the style may as well multiply the input's channels and 
 
 The picture is the same; the weights are constant, and the norms take a small matrix product instead of passes over all
 weights. A batch that was folded into groups (each sample has weights of its own) is unfolded. Transposed convolutions
-of this kind become convolutions (`subpixel`), because engine makers run only these in INT8.
+of this kind become convolutions (`subpixel`), because backends run only these in INT8.
 
 Source: T. Karras et al., "Analyzing and Improving the Image Quality of StyleGAN", CVPR 2020, section 2.2.
 """
@@ -46,10 +46,10 @@ def rewrite_modulated(model: onnx.ModelProto) -> bool:
     rewriting = _Rewriting(view)
     for node in model.graph.node:
         if node.op_type in {"Conv", "ConvTranspose"} and not view.is_constant(node.input[1]):
-            rewriting.convolution(node)
+            rewriting.rewrite_convolution(node)
     for node in model.graph.node:
         if node.op_type in _SQUARES | _SUMS:
-            rewriting.norm(node)
+            rewriting.rewrite_norm(node)
     if not rewriting.replaced:
         return False
     nodes = [new for node in model.graph.node for new in rewriting.replaced.get(node.name, [node])]
@@ -79,7 +79,7 @@ class _Rewriting:
     replaced: dict[str, list[onnx.NodeProto]] = field(default_factory=dict)
     constants: dict[str, Array] = field(default_factory=dict)
 
-    def convolution(self, node: onnx.NodeProto) -> None:
+    def rewrite_convolution(self, node: onnx.NodeProto) -> None:
         """Replace ``node`` where its weights are constants, styles and norms multiplied."""
         source, shape = self.view.shape(node.input[0]), read_fixed_shape(self.view, node.input[1])
         modulated = _find_modulated(self.view, node, shape) if shape is not None and source is not None else None
@@ -90,29 +90,31 @@ class _Rewriting:
         self._replace(node, modulated, shape, groups if unfolded else 1)
 
     def _replace(self, node: onnx.NodeProto, modulated: _Modulated, shape: tuple[int, ...], batch: int) -> None:
-        made = _NodeMaker(node.name, self.constants)
+        maker = _NodeMaker(node.name, self.constants)
         rank = len(shape) - 2
         groups, outputs, inputs, _ = modulated.constant.shape
         x = _skip_reshape(self.view, node.input[0])
         if batch > 1:
-            x = made.op("Reshape", node.input[0], made.const([batch, inputs, *[0] * rank]), name="unfolded")
-        styles = [made.vector(self.view, f, f.index[:, 0, :, 0], batch, rank) for f in modulated.styles]
+            x = maker.add_node(
+                "Reshape", node.input[0], maker.add_constant([batch, inputs, *[0] * rank]), name="unfolded"
+            )
+        styles = [maker.add_vector(self.view, f, f.index[:, 0, :, 0], batch, rank) for f in modulated.styles]
         if styles:
-            x = made.op("Mul", x, made.product(styles, "style"), name="modulated")
-        y = self._plain(made, node, x, modulated, shape, batch)
-        norms = [made.vector(self.view, f, f.index[:, :, 0, 0], batch, rank) for f in modulated.norms]
+            x = maker.add_node("Mul", x, maker.add_product(styles, "style"), name="modulated")
+        y = self._convolve_plainly(maker, node, x, modulated, shape, batch)
+        norms = [maker.add_vector(self.view, f, f.index[:, :, 0, 0], batch, rank) for f in modulated.norms]
         if norms:
-            y = made.op("Mul", y, made.product(norms, "norm"), name="demodulated")
+            y = maker.add_node("Mul", y, maker.add_product(norms, "norm"), name="demodulated")
         if len(node.input) > 2 and node.input[2]:
-            to = made.const([batch, groups * outputs // batch, *[1] * rank])
-            y = made.op("Add", y, made.op("Reshape", node.input[2], to, name="bias"), name="shifted")
+            to = maker.add_constant([batch, groups * outputs // batch, *[1] * rank])
+            y = maker.add_node("Add", y, maker.add_node("Reshape", node.input[2], to, name="bias"), name="shifted")
         if batch > 1:
-            y = made.op("Reshape", y, made.const([1, -1, *[0] * rank]), name="folded")
-        made.nodes[-1].output[0] = node.output[0]
-        self.replaced[node.name] = made.nodes
+            y = maker.add_node("Reshape", y, maker.add_constant([1, -1, *[0] * rank]), name="folded")
+        maker.nodes[-1].output[0] = node.output[0]
+        self.replaced[node.name] = maker.nodes
 
-    def _plain(
-        self, made: _NodeMaker, node: onnx.NodeProto, x: str, modulated: _Modulated, shape: tuple[int, ...], batch: int
+    def _convolve_plainly(
+        self, maker: _NodeMaker, node: onnx.NodeProto, x: str, modulated: _Modulated, shape: tuple[int, ...], batch: int
     ) -> str:
         """The convolution with constant weights, without bias."""
         weight = modulated.constant[:1] if batch > 1 else modulated.constant
@@ -130,20 +132,20 @@ class _Rewriting:
         if node.op_type == "ConvTranspose" and size is not None and len(size) == 4:
             subpixel = make_subpixel(plain, x, values, (size[2], size[3]))
             if subpixel is not None:
-                made.nodes += subpixel.nodes
+                maker.nodes += subpixel.nodes
                 self.constants.update(subpixel.constants)
-                return subpixel.result
+                return subpixel.output
         del plain.input[:]
-        plain.input.extend([x, made.const(values, "weight")])
+        plain.input.extend([x, maker.add_constant(values, "weight")])
         plain.output[0] = f"{node.name}/plain"
-        made.nodes.append(plain)
+        maker.nodes.append(plain)
         return plain.output[0]
 
-    def norm(self, node: onnx.NodeProto) -> None:
+    def rewrite_norm(self, node: onnx.NodeProto) -> None:
         """Replace a sum of squares of modulated weights by a product of the squared style with a constant matrix."""
         squared = _find_squared(self.view, node)
-        maker = self.view.producer.get(squared or "")
-        if maker is None or maker.op_type not in _PRODUCTS:
+        producer = self.view.producer.get(squared or "")
+        if producer is None or producer.op_type not in _PRODUCTS:
             return
         out = read_fixed_shape(self.view, node.output[0])
         shape = read_fixed_shape(self.view, squared) if squared else None
@@ -166,17 +168,17 @@ class _Rewriting:
             return
         if node.op_type == "ReduceMean":
             matrix = matrix / math.prod(shape[axis] for axis in axes)
-        made = _NodeMaker(node.name, self.constants)
-        flat = made.op("Reshape", styles[0].tensor, made.const([batch, len(matrix)]), name="style")
+        maker = _NodeMaker(node.name, self.constants)
+        flat = maker.add_node("Reshape", styles[0].tensor, maker.add_constant([batch, len(matrix)]), name="style")
         if styles[0].inverse:
-            flat = made.op("Reciprocal", flat, name="inverse")
-        y = made.op("Mul", flat, flat, name="squares")
-        y = made.op("MatMul", y, made.const(matrix.astype(np.float32), "matrix"), name="sums")
+            flat = maker.add_node("Reciprocal", flat, name="inverse")
+        y = maker.add_node("Mul", flat, flat, name="squares")
+        y = maker.add_node("MatMul", y, maker.add_constant(matrix.astype(np.float32), "matrix"), name="sums")
         if node.op_type == "ReduceL2":
-            y = made.op("Sqrt", y, name="root")
-        made.op("Reshape", y, made.const(out), name="norm")
-        made.nodes[-1].name, made.nodes[-1].output[0] = node.name, node.output[0]
-        self.replaced[node.name] = made.nodes
+            y = maker.add_node("Sqrt", y, name="root")
+        maker.add_node("Reshape", y, maker.add_constant(out), name="norm")
+        maker.nodes[-1].name, maker.nodes[-1].output[0] = node.name, node.output[0]
+        self.replaced[node.name] = maker.nodes
 
 
 @dataclass
@@ -187,36 +189,36 @@ class _NodeMaker:
     constants: dict[str, Array]
     nodes: list[onnx.NodeProto] = field(default_factory=list)
 
-    def op(self, kind: str, *inputs: str, name: str, **attributes: Any) -> str:
+    def add_node(self, kind: str, *inputs: str, name: str, **attributes: Any) -> str:
         full = f"{self.prefix}/{name}"
         self.nodes.append(helper.make_node(kind, inputs, [full], full, **attributes))
         return full
 
-    def const(self, values: Sequence[int] | Array, name: str = "") -> str:
+    def add_constant(self, values: Sequence[int] | Array, name: str = "") -> str:
         full = f"{self.prefix}/{name or 'const'}_{len(self.constants)}"
-        kept = values if isinstance(values, np.ndarray) else np.array(values, np.int64)
-        self.constants[full] = kept
+        array = values if isinstance(values, np.ndarray) else np.array(values, np.int64)
+        self.constants[full] = array
         return full
 
-    def vector(self, view: GraphView, factor: Factor, index: NDArray[np.int32], batch: int, rank: int) -> str:
+    def add_vector(self, view: GraphView, factor: Factor, index: NDArray[np.int32], batch: int, rank: int) -> str:
         """``factor`` as [batch,C,1,...]; ``index`` says which of its elements each channel of each group has."""
         shape = (batch, index.size // batch, *[1] * rank)
         name = factor.tensor
         label = f"factor_{len(self.nodes)}"
         elements = math.prod(read_fixed_shape(view, name) or (0,))
         if elements != index.size or not (index.reshape(-1) == np.arange(elements)).all():
-            flat = self.op("Reshape", name, self.const([-1]), name=f"{label}_flat")
-            name = self.op("Gather", flat, self.const(index.reshape(shape).astype(np.int64)), name=label)
+            flat = self.add_node("Reshape", name, self.add_constant([-1]), name=f"{label}_flat")
+            name = self.add_node("Gather", flat, self.add_constant(index.reshape(shape).astype(np.int64)), name=label)
         elif view.shape(name) != shape:
-            name = self.op("Reshape", name, self.const(shape), name=label)
-        return self.op("Reciprocal", name, name=f"{label}_inverse") if factor.inverse else name
+            name = self.add_node("Reshape", name, self.add_constant(shape), name=label)
+        return self.add_node("Reciprocal", name, name=f"{label}_inverse") if factor.inverse else name
 
-    def product(self, names: Sequence[str], name: str) -> str:
+    def add_product(self, names: Sequence[str], name: str) -> str:
         """The product of all of ``names``."""
-        result, *rest = names
+        product, *rest = names
         for position, other in enumerate(rest):
-            result = self.op("Mul", result, other, name=f"{name}_{position}")
-        return result
+            product = self.add_node("Mul", product, other, name=f"{name}_{position}")
+        return product
 
 
 def _find_modulated(view: GraphView, node: onnx.NodeProto, shape: tuple[int, ...]) -> _Modulated | None:
@@ -224,13 +226,13 @@ def _find_modulated(view: GraphView, node: onnx.NodeProto, shape: tuple[int, ...
     groups = group if isinstance(group, int) else 1
     sizes = (groups, shape[0] // groups, shape[1], math.prod(shape[2:]))
 
-    def by_channel(values: NDArray[Any]) -> NDArray[Any]:
+    def split_channels(values: NDArray[Any]) -> NDArray[Any]:
         split = values.reshape(sizes)
         return split if node.op_type == "Conv" else split.transpose(0, 2, 1, 3)
 
     parts = find_factors(view, node.input[1])
     constants = [f for f in parts if view.is_constant(f.tensor)]
-    computed = [Factor(f.tensor, by_channel(f.index), f.inverse) for f in parts if not view.is_constant(f.tensor)]
+    computed = [Factor(f.tensor, split_channels(f.index), f.inverse) for f in parts if not view.is_constant(f.tensor)]
     styles: list[Factor] = []
     norms: list[Factor] = []
     for factor in computed:
@@ -242,16 +244,16 @@ def _find_modulated(view: GraphView, node: onnx.NodeProto, shape: tuple[int, ...
             return None
     if not constants or not computed:
         return None
-    return _Modulated(by_channel(_multiply_constants(view, constants, shape)), tuple(styles), tuple(norms))
+    return _Modulated(split_channels(_multiply_constants(view, constants, shape)), tuple(styles), tuple(norms))
 
 
 def _multiply_constants(view: GraphView, parts: Sequence[Factor], shape: tuple[int, ...]) -> NDArray[np.float64]:
     """The product of constant factors."""
-    result = np.ones(shape)
+    product = np.ones(shape)
     for part in parts:
         values = view.constant(part.tensor).reshape(-1).astype(np.float64)[part.index]
-        result = result / values if part.inverse else result * values
-    return result
+        product = product / values if part.inverse else product * values
+    return product
 
 
 def _skip_reshape(view: GraphView, name: str) -> str:
@@ -293,9 +295,9 @@ def _build_matrix(
     squares: NDArray[np.float64], index: NDArray[np.int32], axes: tuple[int, ...], elements: int, batch: int
 ) -> NDArray[np.float64] | None:
     """Matrix [elements/batch, sums/batch] whose product with the squared style gives the sums; None where none does."""
-    kept = tuple(axis for axis in range(squares.ndim) if axis not in axes)
-    order = (*kept, *axes)
-    sums = math.prod(squares.shape[axis] for axis in kept) // batch
+    kept_axes = tuple(axis for axis in range(squares.ndim) if axis not in axes)
+    order = (*kept_axes, *axes)
+    sums = math.prod(squares.shape[axis] for axis in kept_axes) // batch
     own = elements // batch
     ordered = squares.transpose(order).reshape(batch, sums, -1)
     which = index.transpose(order).reshape(batch, sums, -1)

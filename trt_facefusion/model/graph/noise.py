@@ -17,6 +17,7 @@ from onnx import helper, numpy_helper
 
 from trt_facefusion.errors import BadInputError, ModelError
 from trt_facefusion.model.graph.view import read_attribute
+from trt_facefusion.model.messages import find_opset, iterate_nested_graphs
 from trt_facefusion.types import Array
 
 _LIKE = {"RandomNormalLike", "RandomUniformLike"}
@@ -29,8 +30,8 @@ _RANDOM = {*FIXABLE, "Multinomial", "Bernoulli"}
 class Noise:
     """What noise is replaced by: zeros, or constants from a generator with ``seed``.
 
-    ``values`` holds the constants of a seeded generator by the name of the tensor (see `draw_noise`); ``nodes`` are those
-    that are fixed.
+    ``values`` holds the constants of a seeded generator by the name of the tensor (see `draw_noise`); ``nodes`` are
+    those that are fixed.
     """
 
     seed: int | None = None
@@ -55,34 +56,26 @@ def parse_noise(text: str) -> Noise:
 
 def find_random_nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
     """Nodes that give other values each time and that an output depends on, nested graphs and functions included."""
-    opset = next((o.version for o in model.opset_import if o.domain in {"", "ai.onnx"}), 1)
-    found = [node for node in _iterate_needed(model.graph) if _is_random(node, model.graph, opset)]
+    opset = find_opset(model)
+    nodes = [node for node in _iterate_needed(model.graph) if _is_random(node, model.graph, opset)]
     called = {node.op_type for node in _iterate_needed(model.graph)}
     for function in model.functions:
         if function.name in called:
-            found += [node for node in function.node if _is_random(node, model.graph, opset)]
-    return found
+            nodes += [node for node in function.node if _is_random(node, model.graph, opset)]
+    return nodes
 
 
 def _iterate_needed(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
     """The nodes that the graph's outputs depend on; of nested graphs all."""
-    needed = {value.name for value in graph.output}
+    needed = {output.name for output in graph.output}
     for node in reversed(graph.node):
         if needed.isdisjoint(node.output):
             continue
         needed.update(node.input)
         yield node
-        for nested in _nested(node):
+        for nested in iterate_nested_graphs([node]):
             needed.update(name for inner in nested.node for name in inner.input)
             yield from nested.node
-
-
-def _nested(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    for attribute_ in node.attribute:
-        for graph in (*([attribute_.g] if attribute_.HasField("g") else []), *attribute_.graphs):
-            yield graph
-            for inner in graph.node:
-                yield from _nested(inner)
 
 
 def _is_random(node: onnx.NodeProto, graph: onnx.GraphProto, opset: int) -> bool:
@@ -104,8 +97,8 @@ def _find_constant(graph: onnx.GraphProto, name: str) -> Array | None:
             return numpy_helper.to_array(tensor)
     for node in graph.node:
         if node.op_type == "Constant" and name in node.output:
-            value = read_attribute(node, "value")
-            return numpy_helper.to_array(value) if isinstance(value, onnx.TensorProto) else None
+            constant = read_attribute(node, "value")
+            return numpy_helper.to_array(constant) if isinstance(constant, onnx.TensorProto) else None
     return None
 
 
@@ -158,14 +151,18 @@ def fix_noise(model: onnx.ModelProto, noise: Noise) -> onnx.ModelProto:
     """
     fixed = onnx.ModelProto()
     fixed.CopyFrom(model)
-    nested = [inner for node in fixed.graph.node for inner in _nested(node)]
+    nested = list(iterate_nested_graphs(fixed.graph.node))
     graphs: list[onnx.GraphProto | onnx.FunctionProto] = [
         *reversed(nested),
         *fixed.functions,
         fixed.graph,
     ]  # inner first
     for graph in graphs:
-        nodes = [made for node in graph.node for made in (_fix_node(node, noise) if _is_fixable(node) else [node])]
+        nodes = [
+            replacement
+            for node in graph.node
+            for replacement in (_fix_node(node, noise) if _is_fixable(node) else [node])
+        ]
         rest = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
         del graph.node[:]
         graph.node.extend(rest)
@@ -186,20 +183,20 @@ def _fix_node(node: onnx.NodeProto, noise: Noise) -> list[onnx.NodeProto]:
     if node.op_type not in _LIKE:
         shape = read_attribute(node, "shape")
         kind = helper.tensor_dtype_to_np_dtype(int(read_attribute(node, "dtype", 1)))  # type: ignore[call-overload]
-        value = noise.values.get(name, np.zeros(list(shape), kind))  # type: ignore[call-overload]
-        return [helper.make_node("Constant", [], [name], node.name, value=numpy_helper.from_array(value, name))]
+        array = noise.values.get(name, np.zeros(list(shape), kind))  # type: ignore[call-overload]
+        return [helper.make_node("Constant", [], [name], node.name, value=numpy_helper.from_array(array, name))]
     parts = f"{name}/fixed", f"{name}/shape", f"{name}/expanded"
     dtype = read_attribute(node, "dtype")
-    value = noise.values.get(name, np.zeros((), np.float32))
-    made = [
-        helper.make_node("Constant", [], [parts[0]], parts[0], value=numpy_helper.from_array(value, parts[0])),
+    array = noise.values.get(name, np.zeros((), np.float32))
+    nodes = [
+        helper.make_node("Constant", [], [parts[0]], parts[0], value=numpy_helper.from_array(array, parts[0])),
         helper.make_node("Shape", [node.input[0]], [parts[1]], parts[1]),
         helper.make_node("Expand", [parts[0], parts[1]], [name], node.name),
     ]
     if noise.seed is None:  # the type is that of the node's attribute, else of what it resembles
-        made[2].output[0] = parts[2]
+        nodes[2].output[0] = parts[2]
         if dtype is None:
-            made.append(helper.make_node("CastLike", [parts[2], node.input[0]], [name], f"{name}/type"))
+            nodes.append(helper.make_node("CastLike", [parts[2], node.input[0]], [name], f"{name}/type"))
         else:
-            made.append(helper.make_node("Cast", [parts[2]], [name], f"{name}/type", to=dtype))
-    return made
+            nodes.append(helper.make_node("Cast", [parts[2]], [name], f"{name}/type", to=dtype))
+    return nodes

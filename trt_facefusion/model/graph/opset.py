@@ -41,17 +41,17 @@ def upgrade(work: Work, opset: int) -> None:
                 f"export it again with opset_version={opset}",
             ) from error
 
-    work.through(convert)
+    work.apply(convert)
     if hidden:
         _show_resizes(work)
 
 
 def expand_mean_variance(work: Work) -> None:
     """Write MeanVarianceNormalization with plain operators: upgraded, its own definition is not valid any more."""
-    made: list[onnx.NodeProto] = []
+    nodes: list[onnx.NodeProto] = []
     for node in work.graph.node:
         if node.op_type != "MeanVarianceNormalization" or node.domain:
-            made.append(node)
+            nodes.append(node)
             continue
         x, y, name = node.input[0], node.output[0], node.name or node.output[0]
         axes = list(_read_settings(node).get("axes", [0, 2, 3]))
@@ -69,9 +69,9 @@ def expand_mean_variance(work: Work) -> None:
             ("Sub", [x, f"{y}/mean"], "centred", {}),
             ("Add", [f"{y}/deviation", f"{y}/epsilon"], "safe", {}),
         ]
-        made += [helper.make_node(k, i, [f"{y}/{o}"], f"{name}/{o}", **a) for k, i, o, a in steps]
-        made.append(helper.make_node("Div", [f"{y}/centred", f"{y}/safe"], [y], name))
-    _replace_nodes(work, made)
+        nodes += [helper.make_node(k, i, [f"{y}/{o}"], f"{name}/{o}", **a) for k, i, o, a in steps]
+        nodes.append(helper.make_node("Div", [f"{y}/centred", f"{y}/safe"], [y], name))
+    _replace_nodes(work, nodes)
 
 
 def _replace_nodes(work: Work, nodes: list[onnx.NodeProto]) -> None:
@@ -88,25 +88,25 @@ def _rewrite_hardmax(work: Work) -> None:
     """Until opset 12, Hardmax finds one largest value in all axes from ``axis`` on."""
     if work.opset >= 13:
         return
-    made: list[onnx.NodeProto] = []
+    nodes: list[onnx.NodeProto] = []
     for node in work.graph.node:
         if node.op_type != "Hardmax" or node.domain:
-            made.append(node)
+            nodes.append(node)
             continue
         x, y, axis = node.input[0], node.output[0], int(_read_settings(node).get("axis", 1))
-        made.append(helper.make_node("Shape", [x], [f"{y}/shape"], f"{y}/shape"))
-        made.append(helper.make_node("Flatten", [x], [f"{y}/rows"], f"{y}/rows", axis=axis))
-        made.append(helper.make_node("Hardmax", [f"{y}/rows"], [f"{y}/largest"], node.name, axis=1))
-        made.append(helper.make_node("Reshape", [f"{y}/largest", f"{y}/shape"], [y], f"{y}/back"))
-    _replace_nodes(work, made)
+        nodes.append(helper.make_node("Shape", [x], [f"{y}/shape"], f"{y}/shape"))
+        nodes.append(helper.make_node("Flatten", [x], [f"{y}/rows"], f"{y}/rows", axis=axis))
+        nodes.append(helper.make_node("Hardmax", [f"{y}/rows"], [f"{y}/largest"], node.name, axis=1))
+        nodes.append(helper.make_node("Reshape", [f"{y}/largest", f"{y}/shape"], [y], f"{y}/back"))
+    _replace_nodes(work, nodes)
 
 
 def _hide_resizes(work: Work) -> bool:
     """Turn Upsample and the first Resize into nodes that the converter leaves alone, both as [x, scales], mode."""
     if work.opset > 10:
         return False
-    found = [n for n in work.graph.node if n.op_type in {"Upsample", "Resize"} and not n.domain]
-    for node in found:
+    resizes = [n for n in work.graph.node if n.op_type in {"Upsample", "Resize"} and not n.domain]
+    for node in resizes:
         settings = _read_settings(node)
         if len(node.input) == 1:
             name = f"{node.output[0]}/scales"
@@ -116,9 +116,9 @@ def _hide_resizes(work: Work) -> bool:
         del node.attribute[:]
         node.attribute.append(helper.make_attribute("mode", mode))
         node.op_type, node.domain = "Resize", _HIDDEN
-    if found:
+    if resizes:
         work.model.opset_import.append(helper.make_opsetid(_HIDDEN, 1))
-    return bool(found)
+    return bool(resizes)
 
 
 def _show_resizes(work: Work) -> None:
@@ -127,9 +127,9 @@ def _show_resizes(work: Work) -> None:
     for node in list(work.graph.node):
         nodes += _write_resizes(work, node, constants) if node.domain == _HIDDEN else [node]
     _replace_nodes(work, nodes)
-    kept = [o for o in work.model.opset_import if o.domain != _HIDDEN]
+    imports = [o for o in work.model.opset_import if o.domain != _HIDDEN]
     del work.model.opset_import[:]
-    work.model.opset_import.extend(kept)
+    work.model.opset_import.extend(imports)
 
 
 def _write_resizes(work: Work, node: onnx.NodeProto, constants: dict[str, onnx.TensorProto]) -> list[onnx.NodeProto]:
@@ -137,8 +137,8 @@ def _write_resizes(work: Work, node: onnx.NodeProto, constants: dict[str, onnx.T
     mode = _read_settings(node)["mode"]
     mode = "linear" if mode in {b"linear", b"bilinear"} else "nearest"
     (x, scales), y = node.input, node.output[0]
-    known = constants.get(scales)
-    values: Array | None = None if known is None else numpy_helper.to_array(known)
+    constant = constants.get(scales)
+    values: Array | None = None if constant is None else numpy_helper.to_array(constant)
     if mode == "linear" or values is None or not (values < 1).any():
         return [_make_resize(node.name, x, scales, y, mode, "floor")]
     if not (values > 1).any():

@@ -20,8 +20,8 @@ def write_all_pads(model: onnx.ModelProto) -> bool:
     view, changed = GraphView(model), False
     for node in model.graph.node:
         shape = view.shape(node.input[0]) if node.op_type == "Pad" else None
-        given = len(node.input) > _AXES and all(view.is_constant(node.input[index]) for index in (1, _AXES))
-        if shape is None or not given:
+        says_axes = len(node.input) > _AXES and all(view.is_constant(node.input[index]) for index in (1, _AXES))
+        if shape is None or not says_axes:
             continue
         axes = view.constant(node.input[_AXES]).reshape(-1) % len(shape)
         amounts = np.zeros((2, len(shape)), np.int64)

@@ -12,24 +12,26 @@ from collections.abc import Iterator
 import onnx
 from onnx import TensorProto, helper
 
+from trt_facefusion.model.messages import iterate_nested_graphs
+
 _MOVES = frozenset({"Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Slice"})
 
 
 def move_pixels_as_floats(graph: onnx.GraphProto) -> None:
     """Rewrite what stands between uint8 inputs or outputs and the casts behind or in front of them, in place."""
-    for value in graph.input:
-        if value.type.tensor_type.elem_type == TensorProto.UINT8:
-            _cast_behind_input(graph, value.name)
-    for value in graph.output:
-        if value.type.tensor_type.elem_type == TensorProto.UINT8:
-            _cast_before_output(graph, value.name)
+    for graph_input in graph.input:
+        if graph_input.type.tensor_type.elem_type == TensorProto.UINT8:
+            _cast_behind_input(graph, graph_input.name)
+    for output in graph.output:
+        if output.type.tensor_type.elem_type == TensorProto.UINT8:
+            _cast_before_output(graph, output.name)
 
 
 def _cast_behind_input(graph: onnx.GraphProto, name: str) -> None:
     """Cast the input to floats in front of nodes that only move it, where nothing else reads what they make."""
     chain = list(_follow_moves(graph, name))
     moved = {name, *(node.output[0] for node in chain)}
-    inner = moved & {value.name for value in graph.output} or not moved.isdisjoint(_list_nested_reads(graph))
+    inner = moved & {output.name for output in graph.output} or not moved.isdisjoint(_list_nested_reads(graph))
     ends = [node for node in graph.node if node.input and node.input[0] in moved - {name} and node not in chain]
     if not chain or inner or any(node.op_type != "Cast" for node in ends):
         return
@@ -53,7 +55,7 @@ def _cast_before_output(graph: onnx.GraphProto, name: str) -> None:
     """Cast to uint8 behind the nodes that only move the picture."""
     producer = {output: node for node in graph.node for output in node.output}
     uses = Counter(i for node in graph.node for i in node.input) + Counter(_list_nested_reads(graph))
-    uses.update(value.name for value in graph.output)
+    uses.update(output_info.name for output_info in graph.output)
     chain: list[onnx.NodeProto] = []
     node = producer.get(name)
     while node is not None and node.op_type in _MOVES and uses[node.output[0]] == 1:
@@ -69,10 +71,8 @@ def _cast_before_output(graph: onnx.GraphProto, name: str) -> None:
 
 def _list_nested_reads(graph: onnx.GraphProto) -> list[str]:
     """What branches and loops read."""
-    found: list[str] = []
-    for node in graph.node:
-        for attribute in node.attribute:
-            for inner in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
-                found += [name for inside in inner.node for name in inside.input]
-                found += [*_list_nested_reads(inner), *(value.name for value in inner.output)]
-    return found
+    names: list[str] = []
+    for inner in iterate_nested_graphs(graph.node):
+        names += [name for node in inner.node for name in node.input]
+        names += [output.name for output in inner.output]
+    return names

@@ -1,4 +1,4 @@
-"""Bring a checked model into the one form the other rooms work on.
+"""Bring a checked model into the one form that all other modules work on.
 
 After `prepare`: opset 20 or later, batch axis named `batch` (where it is dynamic), all other sizes fixed, constants
 folded into initializers, every node named uniquely, shapes and types of all tensors known.
@@ -94,12 +94,12 @@ def prepare(
         keep_outputs(graph, outputs)
     move_pixels_as_floats(graph)
     _normalise(work)
-    prepared = work.whole()
+    prepared = work.assemble()
     if any([rewrite_modulated(prepared), rewrite_transposed(prepared), write_all_pads(prepared)]):
         work = Work(prepared)
         work.drop_unused()
         work.infer()
-        prepared = work.whole()
+        prepared = work.assemble()
     require_shapes(prepared.graph)
     return PreparedModel(prepared, read_input_specs(prepared), read_output_specs(prepared), unbatched)
 
@@ -145,10 +145,10 @@ def _drop_empty_ends(graph: onnx.GraphProto) -> None:
 
 
 def _name_nodes(graph: onnx.GraphProto) -> None:
-    seen: set[str] = set()
+    names: set[str] = set()
     for index, node in enumerate(graph.node):
-        if not node.name or node.name in seen:
+        if not node.name or node.name in names:
             node.name = f"{node.op_type}_{index}"
-            while node.name in seen:
+            while node.name in names:
                 node.name += "_"
-        seen.add(node.name)
+        names.add(node.name)

@@ -68,7 +68,7 @@ def _follow_factors(view: GraphView, name: str, shape: tuple[int, ...], elements
 def _combine_operands(
     view: GraphView, node: onnx.NodeProto, shape: tuple[int, ...], elements: int
 ) -> tuple[Factor, ...]:
-    found: list[Factor] = []
+    parts: list[Factor] = []
     for position, name in enumerate(node.input):
         own = read_fixed_shape(view, name)
         if own is None:
@@ -76,8 +76,8 @@ def _combine_operands(
         divides = node.op_type == "Div" and position == 1
         for factor in _follow_factors(view, name, own, elements):
             index = np.broadcast_to(factor.index, shape)
-            found.append(replace(factor, index=index, inverse=factor.inverse != divides))
-    return tuple(found)
+            parts.append(replace(factor, index=index, inverse=factor.inverse != divides))
+    return tuple(parts)
 
 
 def _is_move(view: GraphView, node: onnx.NodeProto) -> bool:

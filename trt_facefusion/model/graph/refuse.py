@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import onnx
 from onnx import TensorProto
 
 from trt_facefusion.errors import ModelError
 from trt_facefusion.model.export.structure import MOST_NODES, MOST_RANK
-from trt_facefusion.model.messages import count_element_bits
+from trt_facefusion.model.messages import count_element_bits, iterate_nodes
 
 MOST_BYTES = 8 << 30
 """Bytes of one tensor, for one face."""
@@ -28,7 +28,7 @@ _STANDARD = frozenset({"", "ai.onnx"})
 
 def refuse_operators(graph: onnx.GraphProto) -> None:
     """Raise `ModelError` for the first node that no generator in FP32 has."""
-    for node in _nodes(graph):
+    for node in iterate_nodes(graph.node):
         name = f"{node.op_type} {node.name or next(iter(node.output), '')!r}"
         if node.op_type in _QUANTISED or node.op_type.startswith(("QLinear", "DynamicQuantize")):
             raise ModelError(
@@ -55,22 +55,14 @@ def refuse_operators(graph: onnx.GraphProto) -> None:
 def refuse_values(graph: onnx.GraphProto) -> None:
     """Raise `ModelError` for an input or output that is no tensor."""
     for kind, values in (("input", graph.input), ("output", graph.output)):
-        for value in values:
-            held = value.type.WhichOneof("value")
+        for value_info in values:
+            held = value_info.type.WhichOneof("value")
             if held not in {None, "tensor_type"}:
                 what = held.removesuffix("_type").replace("_", " ")
                 raise ModelError(
-                    f"the model's {kind} {value.name!r} is no tensor, but of the kind {what}",
+                    f"the model's {kind} {value_info.name!r} is no tensor, but of the kind {what}",
                     "export the model so that its inputs and outputs are tensors",
                 )
-
-
-def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    for node in graph.node:
-        yield node
-        for attribute in node.attribute:
-            for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                yield from _nodes(inner)
 
 
 _FOLLOWED = frozenset({"Add", "Cast", "Concat", "Gather", "Identity", "Mul", "Slice", "Squeeze", "Sub", "Unsqueeze"})
@@ -106,7 +98,7 @@ def _length_of_sizes(node: onnx.NodeProto, lengths: Mapping[str, int]) -> int:
 
 def require_few_nodes(graph: onnx.GraphProto) -> None:
     """Raise `ModelError` for a graph that would keep every later step busy for hours."""
-    count = sum(1 for _ in _nodes(graph))
+    count = sum(1 for _ in iterate_nodes(graph.node))
     if count > MOST_NODES:
         raise ModelError(
             f"the model has {count} nodes, at most {MOST_NODES} are read",
@@ -116,19 +108,19 @@ def require_few_nodes(graph: onnx.GraphProto) -> None:
 
 def require_shapes(graph: onnx.GraphProto) -> None:
     """Raise `ModelError` for the first tensor whose type or rank is not known, or that no memory holds."""
-    typed = {value.name: value.type.tensor_type for value in (*graph.value_info, *graph.output)}
+    typed = {value_info.name: value_info.type.tensor_type for value_info in (*graph.value_info, *graph.output)}
     for node in graph.node:
         for name in filter(None, node.output):
-            made = f"{name!r}, made by {node.op_type} {node.name!r}"
+            description = f"{name!r}, made by {node.op_type} {node.name!r}"
             if name not in typed or not typed[name].elem_type or not typed[name].HasField("shape"):
                 raise ModelError(
-                    f"the type or shape of {made}, is not known",
+                    f"the type or shape of {description}, is not known",
                     "export the model with standard ONNX operators and fixed sizes",
                 )
             sizes = [d.dim_value if d.HasField("dim_value") else 1 for d in typed[name].shape.dim]
             needed = math.prod(sizes) * count_element_bits(typed[name].elem_type) // 8
             if min(sizes, default=0) < 0 or needed > MOST_BYTES:
                 raise ModelError(
-                    f"the tensor {made}, would take {needed / 1e9:.3g} GB for one face",
+                    f"the tensor {description}, would take {needed / 1e9:.3g} GB for one face",
                     "check the sizes given with --input, and the model",
                 )

@@ -19,9 +19,9 @@ _TARGETS = {"Reshape": 1, "Resize": 3, "Upsample": 3, "ConstantOfShape": 0}
 """Which input holds the result's sizes."""
 
 
-def read_sizes(value: onnx.ValueInfoProto) -> Sizes | None:
+def read_sizes(value_info: onnx.ValueInfoProto) -> Sizes | None:
     """The sizes that a graph notes; None where even the rank is unknown."""
-    return _read_type_sizes(value.type)
+    return _read_type_sizes(value_info.type)
 
 
 def _read_type_sizes(kind: onnx.TypeProto) -> Sizes | None:
@@ -42,26 +42,26 @@ def infer_result_sizes(
         opset: the version of the operators.
     """
     types = {name: helper.make_tensor_type_proto(kind, sizes) for name, (kind, sizes) in inputs.items()}
-    data = {
-        name: numpy_helper.from_array(value, name)
-        for name, value in values.items()
-        if value.nbytes <= DECIDES and value.dtype != object
+    constants = {
+        name: numpy_helper.from_array(array, name)
+        for name, array in values.items()
+        if array.nbytes <= DECIDES and array.dtype != object
     }
     try:
         schema = defs.get_schema(node.op_type, opset, "")
         imports = [helper.make_opsetid("", opset)]
-        found = shape_inference.infer_node_outputs(schema, node, types, data, opset_imports=imports)
+        result_types = shape_inference.infer_node_outputs(schema, node, types, constants, opset_imports=imports)
     except Exception:  # onnx raises errors of its own, and KeyError and RuntimeError
         return {}
-    return {name: (kind.tensor_type.elem_type, _read_type_sizes(kind)) for name, kind in found.items()}
+    return {name: (kind.tensor_type.elem_type, _read_type_sizes(kind)) for name, kind in result_types.items()}
 
 
-def read_target_sizes(node: onnx.NodeProto, values: Array, known: Array) -> Sizes | None:
+def read_target_sizes(node: onnx.NodeProto, values: Array, mask: Array) -> Sizes | None:
     """The result's sizes where the input that holds them is known in part; None for other operators."""
     place = _TARGETS.get(node.op_type)
     if place is None or values.ndim != 1:
         return None
-    return tuple(int(v) if k and v > 0 else None for v, k in zip(values, known, strict=True))
+    return tuple(int(v) if k and v > 0 else None for v, k in zip(values, mask, strict=True))
 
 
 def find_target(node: onnx.NodeProto) -> str:
@@ -70,6 +70,6 @@ def find_target(node: onnx.NodeProto) -> str:
     return node.input[place] if place < len(node.input) else ""
 
 
-def describe_array(value: Array) -> tuple[int, Sizes]:
+def describe_array(array: Array) -> tuple[int, Sizes]:
     """Type and sizes of an array, for `infer_result_sizes`."""
-    return helper.np_dtype_to_tensor_dtype(value.dtype), value.shape
+    return helper.np_dtype_to_tensor_dtype(array.dtype), array.shape

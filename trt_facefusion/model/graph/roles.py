@@ -244,7 +244,7 @@ def _find_heads(view: GraphView) -> tuple[set[str], set[str]]:
 
 def _find_first_convolutions(view: GraphView) -> set[str]:
     """Convolutions that read nothing but image inputs, scaled, resized or joined."""
-    found: set[str] = set()
+    convolutions: set[str] = set()
     raw = {name for name in view.input_names if _holds_pixels(view.shape(name))}
     for node in view.model.graph.node:
         inputs = view.activations(node)
@@ -252,35 +252,35 @@ def _find_first_convolutions(view: GraphView) -> set[str]:
             inputs = [node.input[0]]
         if inputs and raw.issuperset(inputs):
             if node.op_type == "Conv":
-                found.add(node.name)
+                convolutions.add(node.name)
             elif node.op_type in _ELEMENTWISE | _LAYOUT | {"Concat", "Resize", "AveragePool"}:
                 raw.update(node.output)
-    return found
+    return convolutions
 
 
 def _find_query_key(view: GraphView) -> set[str]:
     """Convolutions and linears whose product becomes attention logits (the input of a Softmax)."""
-    found: set[str] = set()
+    layers: set[str] = set()
     for softmax in view.model.graph.node:
         if softmax.op_type == "Softmax":
             for product in _find_nearest_products(view, [softmax.input[0]]):
                 if product.op_type == "MatMul" and view.weight(product) is None:
-                    found |= {node.name for node in _find_nearest_products(view, product.input)}
-    return found
+                    layers |= {node.name for node in _find_nearest_products(view, product.input)}
+    return layers
 
 
 def _find_nearest_products(view: GraphView, names: Iterable[str]) -> list[onnx.NodeProto]:
     """The nearest producers that multiply matrices, looking through layout, elementwise and normalisation nodes."""
-    result: list[onnx.NodeProto] = []
+    products: list[onnx.NodeProto] = []
     frontier = list(names)
-    seen: set[str] = set()
+    visited: set[str] = set()
     while frontier:
         node = view.producer.get(frontier.pop())
-        if node is None or node.name in seen:
+        if node is None or node.name in visited:
             continue
-        seen.add(node.name)
+        visited.add(node.name)
         if node.op_type in _PRODUCTS:
-            result.append(node)
+            products.append(node)
         elif node.op_type in _ELEMENTWISE | _LAYOUT | _NORMALISATIONS:
             frontier.extend(view.activations(node))
-    return result
+    return products

@@ -40,15 +40,15 @@ def set_input_shapes(model: onnx.ModelProto, shapes: Mapping[str, Sequence[int]]
     sized.CopyFrom(model)
     del sized.graph.value_info[:]
     constants = {tensor.name for tensor in sized.graph.initializer}
-    fed = [value for value in sized.graph.input if value.name not in constants]
+    fed = [graph_input for graph_input in sized.graph.input if graph_input.name not in constants]
     del sized.graph.input[:]
     sized.graph.input.extend(fed)
-    for value in sized.graph.input:
-        if value.name in shapes:
-            kind = value.type.tensor_type.elem_type
-            value.CopyFrom(helper.make_tensor_value_info(value.name, kind, list(shapes[value.name])))
-    for value in sized.graph.output:
-        value.type.tensor_type.ClearField("shape")
+    for graph_input in sized.graph.input:
+        if graph_input.name in shapes:
+            kind = graph_input.type.tensor_type.elem_type
+            graph_input.CopyFrom(helper.make_tensor_value_info(graph_input.name, kind, list(shapes[graph_input.name])))
+    for output in sized.graph.output:
+        output.type.tensor_type.ClearField("shape")
     try:
         return onnx.shape_inference.infer_shapes(sized, data_prop=True)
     except Exception as error:  # onnx's own InferenceError, and others for damaged models
@@ -60,7 +60,7 @@ def set_input_shapes(model: onnx.ModelProto, shapes: Mapping[str, Sequence[int]]
 def list_activations(view: GraphView) -> dict[str, tuple[int, ...]]:
     """Float tensors that depend on the inputs, with their shapes, in graph order; unknown shapes are left out."""
     alive = set(view.input_names)
-    found = {}
+    shapes = {}
     for node in view.model.graph.node:
         if alive.isdisjoint(node.input):
             continue
@@ -68,8 +68,8 @@ def list_activations(view: GraphView) -> dict[str, tuple[int, ...]]:
         for name in node.output:
             shape = view.shape(name) if name and view.element_type(name) in FLOATS else None
             if shape and all(isinstance(axis, int) for axis in shape):
-                found[name] = tuple(int(axis) for axis in shape)
-    return found
+                shapes[name] = tuple(int(axis) for axis in shape)
+    return shapes
 
 
 def find_segments(view: GraphView, common: Iterable[str]) -> dict[str, Segment]:
@@ -99,8 +99,8 @@ def read_precision(view: GraphView, segment: Segment) -> str:
     nodes = [view.model.graph.node[index] for index in segment.nodes]
     if any(node.op_type in _QUANTISERS for node in nodes):
         return "int8"
-    made = [name for node in nodes if node.op_type != "Cast" for name in node.output if name]
-    return "fp16" if any(view.element_type(name) == TensorProto.FLOAT16 for name in made) else "fp32"
+    results = [name for node in nodes if node.op_type != "Cast" for name in node.output if name]
+    return "fp16" if any(view.element_type(name) == TensorProto.FLOAT16 for name in results) else "fp32"
 
 
 def tap_tensors(view: GraphView, tensors: Sequence[str]) -> onnx.ModelProto:
@@ -135,9 +135,9 @@ def graft_segment(view: GraphView, other: GraphView, part: Segment) -> onnx.Mode
     """The model with one tensor computed as ``other`` computes it: ``part`` is a segment of ``other``."""
     prefix = f"{part.tensor}__grafted/"
     nodes, constants = _transplant(other, part, prefix)
-    result = onnx.ModelProto()
-    result.CopyFrom(view.model)
-    graph = result.graph
+    model = onnx.ModelProto()
+    model.CopyFrom(view.model)
+    graph = model.graph
     place = next(index for index, node in enumerate(graph.node) if part.tensor in node.output)
     for position, name in enumerate(graph.node[place].output):
         if name == part.tensor:
@@ -147,7 +147,7 @@ def graft_segment(view: GraphView, other: GraphView, part: Segment) -> onnx.Mode
     graph.ClearField("value_info")
     graph.node.extend([*rest[:place], *nodes, *rest[place:]])
     graph.initializer.extend(constants)
-    return result
+    return model
 
 
 def _transplant(other: GraphView, part: Segment, prefix: str) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
@@ -183,7 +183,7 @@ def _build_model(
     graph = helper.make_graph(
         nodes,
         source.graph.name or "part",
-        [value for value in inputs if value.name in read],
+        [graph_input for graph_input in inputs if graph_input.name in read],
         # Without types: onnxruntime infers them, for more operators than onnx's own inference knows.
         [onnx.ValueInfoProto(name=name) for name in outputs],
         [tensor for tensor in source.graph.initializer if tensor.name in read],

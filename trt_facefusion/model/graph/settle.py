@@ -44,11 +44,11 @@ def replace_constants(work: Work) -> None:
     Raises:
         ModelError: a sparse constant.
     """
-    kept = []
+    remaining_nodes = []
     for node in work.graph.node:
         attribute = node.attribute[0] if node.op_type == "Constant" and not node.domain and node.attribute else None
         if attribute is None or attribute.name.startswith("value_string"):
-            kept.append(node)
+            remaining_nodes.append(node)
         elif attribute.name == "sparse_value":
             raise ModelError(
                 f"the Constant {node.name or node.output[0]!r} is sparse, and no engine takes sparse constants",
@@ -60,4 +60,4 @@ def replace_constants(work: Work) -> None:
             kind = np.float32 if attribute.name.startswith("value_float") else np.int64
             work.add(node.output[0], np.array(onnx.helper.get_attribute_value(attribute), kind))
     del work.graph.node[:]
-    work.graph.node.extend(kept)
+    work.graph.node.extend(remaining_nodes)

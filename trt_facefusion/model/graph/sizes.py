@@ -52,14 +52,14 @@ def find_size_nodes(graph: onnx.GraphProto) -> set[str]:
         sizes, indices = _list_size_inputs(node), _INDICES.get(node.op_type, frozenset())
         frontier += [name for position, name in enumerate(node.input) if position in sizes]
         frontier += [n for position, n in enumerate(node.input) if position in indices and n not in alive]
-    found: set[str] = set()
+    names: set[str] = set()
     while frontier:
         maker = producer.get(frontier.pop())
-        if maker is None or maker.name in found or maker.op_type in ONLY_THE_SHAPE:
+        if maker is None or maker.name in names or maker.op_type in ONLY_THE_SHAPE:
             continue
-        found.add(maker.name)
+        names.add(maker.name)
         frontier.extend(maker.input)
-    return found
+    return names
 
 
 def _list_size_inputs(node: onnx.NodeProto) -> Iterable[int]:
@@ -70,7 +70,7 @@ def _list_size_inputs(node: onnx.NodeProto) -> Iterable[int]:
 
 def _find_alive(graph: onnx.GraphProto) -> set[str]:
     """Tensors that depend on the values, not only the sizes, of what is fed."""
-    alive = {value.name for value in graph.input}
+    alive = {graph_input.name for graph_input in graph.input}
     for node in graph.node:
         if node.op_type not in ONLY_THE_SHAPE and not alive.isdisjoint(node.input):
             alive.update(name for name in node.output if name)

@@ -1,8 +1,8 @@
 """Transposed convolutions as convolutions that compute all phases of the finer grid at once.
 
 A transposed convolution of stride s is s*s convolutions, one for each position within a step, whose results are
-interleaved: one convolution with s*s times the channels, and a DepthToSpace. That one runs in INT8 with every engine
-maker, which is true of no transposed convolution. Where s divides the kernel it costs no more; where it does not, the
+interleaved: one convolution with s*s times the channels, and a DepthToSpace. That one runs in INT8 with every
+backend, which is true of no transposed convolution. Where s divides the kernel it costs no more; where it does not, the
 smaller phases are filled up with zeros (3x3 at stride 2: 16 products instead of 9), which eats up what INT8 saves.
 
 Source: W. Shi et al., "Is the deconvolution layer the same as a convolutional layer?", arXiv 1609.07009.
@@ -27,7 +27,7 @@ class Subpixel:
 
     nodes: tuple[onnx.NodeProto, ...]
     constants: dict[str, Array]
-    result: str
+    output: str
 
 
 def rewrite_transposed(model: onnx.ModelProto) -> bool:
@@ -38,13 +38,13 @@ def rewrite_transposed(model: onnx.ModelProto) -> bool:
     view = GraphView(model)
     nodes: list[onnx.NodeProto] = []
     for node in model.graph.node:
-        made = _convert_constant(view, node) if node.op_type == "ConvTranspose" else None
-        if made is None:
+        subpixel = _convert_constant(view, node) if node.op_type == "ConvTranspose" else None
+        if subpixel is None:
             nodes.append(node)
             continue
-        made.nodes[-1].output[0] = node.output[0]
-        nodes += made.nodes
-        model.graph.initializer.extend(numpy_helper.from_array(v, name) for name, v in made.constants.items())
+        subpixel.nodes[-1].output[0] = node.output[0]
+        nodes += subpixel.nodes
+        model.graph.initializer.extend(numpy_helper.from_array(v, name) for name, v in subpixel.constants.items())
     changed = len(nodes) > len(model.graph.node)
     if changed:
         del model.graph.node[:]
@@ -94,11 +94,11 @@ def make_subpixel(
     constants: dict[str, Array] = {f"{node.name}/phases": _arrange_phases(weight, stride, (taps[0], taps[1]))}
     before, ends = (taps[0] - 1, taps[1] - 1), (pads[0] + size[0], pads[1] + size[1])
     extra = _read_integers(node, "output_padding", (0, 0))
-    whole = [
+    extent = [
         size[axis] + pads[axis] + pads[axis + 2] - extra[axis] - weight.shape[axis + 2] + taps[axis] * stride
         for axis in (0, 1)
     ]
-    beyond = [max(0, -(-(ends[axis] - whole[axis]) // stride)) for axis in (0, 1)]
+    beyond = [max(0, -(-(ends[axis] - extent[axis]) // stride)) for axis in (0, 1)]
     around = [*before, before[0] + beyond[0], before[1] + beyond[1]]
     out = f"{node.name}/subpixel"
     reads = [source, f"{node.name}/phases"]
@@ -109,10 +109,10 @@ def make_subpixel(
         helper.make_node("Conv", reads, [f"{out}/packed"], node.name, pads=around),
         helper.make_node("DepthToSpace", [f"{out}/packed"], [f"{out}/whole"], out, blocksize=stride, mode="CRD"),
     ]
-    if pads[:2] == (0, 0) and [w + b * stride for w, b in zip(whole, beyond, strict=True)] == list(size):
+    if pads[:2] == (0, 0) and [w + b * stride for w, b in zip(extent, beyond, strict=True)] == list(size):
         return Subpixel(tuple(nodes), constants, f"{out}/whole")
     cropping = {"starts": pads[:2], "ends": ends, "axes": (2, 3)}
-    constants |= {f"{out}/{name}": np.array(value, np.int64) for name, value in cropping.items()}
+    constants |= {f"{out}/{name}": np.array(limits, np.int64) for name, limits in cropping.items()}
     reads = [f"{out}/whole", *(f"{out}/{name}" for name in cropping)]
     nodes.append(helper.make_node("Slice", reads, [f"{out}/cropped"], f"{out}/crop"))
     return Subpixel(tuple(nodes), constants, f"{out}/cropped")
@@ -130,5 +130,5 @@ def _arrange_phases(weight: Array, stride: int, taps: tuple[int, int]) -> Array:
 
 
 def _read_integers(node: onnx.NodeProto, name: str, default: tuple[int, ...]) -> tuple[int, ...]:
-    value = read_attribute(node, name)
-    return tuple(int(size) for size in value) if isinstance(value, (list, tuple)) and value else default
+    numbers = read_attribute(node, name)
+    return tuple(int(size) for size in numbers) if isinstance(numbers, (list, tuple)) and numbers else default

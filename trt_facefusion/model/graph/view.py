@@ -28,8 +28,8 @@ class GraphView:
             for name in dict.fromkeys(node.input):
                 if name:
                     self.consumers[name].append(node)
-        self.input_names = [value.name for value in model.graph.input]
-        self.output_names = [value.name for value in model.graph.output]
+        self.input_names = [graph_input.name for graph_input in model.graph.input]
+        self.output_names = [output.name for output in model.graph.output]
 
     @cached_property
     def digest(self) -> str:
@@ -43,7 +43,7 @@ class GraphView:
     @cached_property
     def _values(self) -> dict[str, onnx.ValueInfoProto]:
         graph = self.model.graph
-        return {value.name: value for value in (*graph.value_info, *graph.input, *graph.output)}
+        return {value_info.name: value_info for value_info in (*graph.value_info, *graph.input, *graph.output)}
 
     @cached_property
     def _size_nodes(self) -> set[str]:
@@ -66,19 +66,20 @@ class GraphView:
         """Shape with names for unknown sizes, or None where even the rank is unknown."""
         if name in self._constants:
             return tuple(self._constants[name].dims)
-        value = self._values.get(name)
-        if value is None or not value.type.tensor_type.HasField("shape"):
+        value_info = self._values.get(name)
+        if value_info is None or not value_info.type.tensor_type.HasField("shape"):
             return None
         return tuple(
-            d.dim_value if d.HasField("dim_value") else (d.dim_param or "?") for d in value.type.tensor_type.shape.dim
+            d.dim_value if d.HasField("dim_value") else (d.dim_param or "?")
+            for d in value_info.type.tensor_type.shape.dim
         )
 
     def element_type(self, name: str) -> int:
         """ONNX element type, 0 where unknown."""
         if name in self._constants:
             return self._constants[name].data_type
-        value = self._values.get(name)
-        return value.type.tensor_type.elem_type if value is not None else 0
+        value_info = self._values.get(name)
+        return value_info.type.tensor_type.elem_type if value_info is not None else 0
 
     def is_float(self, name: str) -> bool:
         """Whether the tensor holds floats (of any width we convert)."""
@@ -136,6 +137,6 @@ def read_attribute(node: onnx.NodeProto, name: str, default: object = None) -> o
     """The value of a node's attribute, or ``default``."""
     for candidate in node.attribute:
         if candidate.name == name:
-            value: object = onnx.helper.get_attribute_value(candidate)
-            return value
+            attribute_value: object = onnx.helper.get_attribute_value(candidate)
+            return attribute_value
     return default

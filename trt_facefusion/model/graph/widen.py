@@ -10,6 +10,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from trt_facefusion.model.graph.work import Work
+from trt_facefusion.model.messages import iterate_subgraphs
 
 _NARROW = frozenset({TensorProto.FLOAT16, TensorProto.BFLOAT16})
 _TYPE_ATTRIBUTES = frozenset({"to", "dtype", "output_datatype", "stash_type"})
@@ -31,8 +32,8 @@ def drop_casts(work: Work) -> None:
     """Drop each Cast from FP32 to FP32: what is left of those to and from FP16. Types must be inferred."""
     graph = work.graph
     types = {v.name: v.type.tensor_type.elem_type for v in (*graph.value_info, *graph.input, *graph.output)}
-    fixed = {value.name for value in (*graph.input, *graph.output)} | {t.name for t in graph.initializer}
-    kept = []
+    fixed = {value_info.name for value_info in (*graph.input, *graph.output)} | {t.name for t in graph.initializer}
+    indices = []
     for index, node in enumerate(graph.node):
         x, y = node.input[:1], node.output[:1]
         idle = node.op_type == "Cast" and not node.domain and types.get(x[0]) == types.get(y[0]) == TensorProto.FLOAT
@@ -43,8 +44,8 @@ def drop_casts(work: Work) -> None:
                 maker.output[:] = [y[0] if name == x[0] else name for name in maker.output]
             _read_instead(graph, x[0], y[0])
         else:
-            kept.append(index)
-    copies = [onnx.NodeProto.FromString(graph.node[index].SerializeToString()) for index in kept]
+            indices.append(index)
+    copies = [onnx.NodeProto.FromString(graph.node[index].SerializeToString()) for index in indices]
     del graph.node[:]
     graph.node.extend(copies)
 
@@ -52,13 +53,13 @@ def drop_casts(work: Work) -> None:
 def _is_narrow(graph: onnx.GraphProto) -> bool:
     """Whether there is anything to widen."""
     types = [tensor.data_type for tensor in graph.initializer]
-    types += [value.type.tensor_type.elem_type for value in (*graph.input, *graph.output)]
+    types += [value_info.type.tensor_type.elem_type for value_info in (*graph.input, *graph.output)]
     for node in graph.node:
         for a in node.attribute:
             types += [a.t.data_type] if a.HasField("t") else []
             types += [a.i] if a.name in _TYPE_ATTRIBUTES else []
-            if any(_is_narrow(inner) for inner in ([a.g] if a.HasField("g") else [])):
-                return True
+        if any(_is_narrow(inner) for inner in iterate_subgraphs(node)):
+            return True
     return not _NARROW.isdisjoint(types)
 
 
@@ -73,35 +74,35 @@ def _widen_nodes(graph: onnx.GraphProto) -> None:
                 a.t.CopyFrom(_widen_tensor(a.t))
             elif a.name in _TYPE_ATTRIBUTES and a.i in _NARROW:
                 a.i = TensorProto.FLOAT
-            for inner in ([a.g] if a.HasField("g") else []) + list(a.graphs):
-                _widen_inner(inner)
+        for inner in iterate_subgraphs(node):
+            _widen_inner(inner)
 
 
 def _widen_inner(graph: onnx.GraphProto) -> None:
     for tensor in graph.initializer:
         if tensor.data_type in _NARROW:
             tensor.CopyFrom(_widen_tensor(tensor))
-    for value in (*graph.input, *graph.output, *graph.value_info):
-        if value.type.tensor_type.elem_type in _NARROW:
-            value.type.tensor_type.elem_type = TensorProto.FLOAT
+    for value_info in (*graph.input, *graph.output, *graph.value_info):
+        if value_info.type.tensor_type.elem_type in _NARROW:
+            value_info.type.tensor_type.elem_type = TensorProto.FLOAT
     _widen_nodes(graph)
 
 
 def _keep_border(graph: onnx.GraphProto) -> None:
     first, last = [], []
-    for value in graph.input:
-        if value.type.tensor_type.elem_type in _NARROW:
-            wide = f"{value.name}/fp32"
-            _read_instead(graph, value.name, wide)
-            first.append(helper.make_node("Cast", [value.name], [wide], f"{wide}/cast", to=TensorProto.FLOAT))
-    for value in graph.output:
-        if value.type.tensor_type.elem_type in _NARROW:
-            wide = f"{value.name}/fp32"
+    for graph_input in graph.input:
+        if graph_input.type.tensor_type.elem_type in _NARROW:
+            wide = f"{graph_input.name}/fp32"
+            _read_instead(graph, graph_input.name, wide)
+            first.append(helper.make_node("Cast", [graph_input.name], [wide], f"{wide}/cast", to=TensorProto.FLOAT))
+    for output in graph.output:
+        if output.type.tensor_type.elem_type in _NARROW:
+            wide = f"{output.name}/fp32"
             for node in graph.node:
-                node.output[:] = [wide if name == value.name else name for name in node.output]
-            _read_instead(graph, value.name, wide)
-            kind = value.type.tensor_type.elem_type
-            last.append(helper.make_node("Cast", [wide], [value.name], f"{value.name}/cast", to=kind))
+                node.output[:] = [wide if name == output.name else name for name in node.output]
+            _read_instead(graph, output.name, wide)
+            kind = output.type.tensor_type.elem_type
+            last.append(helper.make_node("Cast", [wide], [output.name], f"{output.name}/cast", to=kind))
     nodes = [*first, *graph.node, *last]
     copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
     del graph.node[:]
@@ -111,8 +112,7 @@ def _keep_border(graph: onnx.GraphProto) -> None:
 def _read_instead(graph: onnx.GraphProto, name: str, wide: str) -> None:
     for node in graph.node:
         node.input[:] = [wide if i == name else i for i in node.input]
-        for a in node.attribute:
-            for inner in ([a.g] if a.HasField("g") else []) + list(a.graphs):
-                _read_instead(inner, name, wide)
-                for value in inner.output:
-                    value.name = wide if value.name == name else value.name
+        for inner in iterate_subgraphs(node):
+            _read_instead(inner, name, wide)
+            for output in inner.output:
+                output.name = wide if output.name == name else output.name

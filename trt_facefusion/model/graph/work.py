@@ -14,7 +14,7 @@ from onnx import helper, numpy_helper, shape_inference
 
 from trt_facefusion.errors import ModelError
 from trt_facefusion.model.graph.border import forget_output_shapes
-from trt_facefusion.model.messages import count_tensor_bytes, strip_weights
+from trt_facefusion.model.messages import count_tensor_bytes, find_opset, iterate_nested_graphs, strip_weights
 from trt_facefusion.types import Array
 
 CONTROL_FLOW = frozenset({"If", "Loop", "Scan"})
@@ -37,7 +37,7 @@ class Work:
     @property
     def opset(self) -> int:
         """The version of the standard operators."""
-        return next((o.version for o in self.model.opset_import if o.domain in {"", "ai.onnx"}), 1)
+        return find_opset(self.model)
 
     @property
     def weights_bytes(self) -> int:
@@ -48,13 +48,13 @@ class Work:
         """The initializer with its values."""
         return self.aside.get(tensor.name, tensor)
 
-    def add(self, name: str, value: Array) -> onnx.TensorProto:
+    def add(self, name: str, array: Array) -> onnx.TensorProto:
         """Add an initializer; gives it with its values."""
-        return self._place(numpy_helper.from_array(np.asarray(value, order="C"), name))
+        return self._place(numpy_helper.from_array(np.asarray(array, order="C"), name))
 
-    def add_tensor(self, name: str, given: onnx.TensorProto) -> onnx.TensorProto:
-        """Add a copy of ``given`` as the initializer ``name``; gives it."""
-        return self._place(numpy_helper.from_array(numpy_helper.to_array(given), name))
+    def add_tensor(self, name: str, tensor: onnx.TensorProto) -> onnx.TensorProto:
+        """Add a copy of ``tensor`` as the initializer ``name``; gives it."""
+        return self._place(numpy_helper.from_array(numpy_helper.to_array(tensor), name))
 
     def _place(self, tensor: onnx.TensorProto) -> onnx.TensorProto:
         if count_tensor_bytes(tensor) < LARGE:
@@ -76,7 +76,7 @@ class Work:
                     place.name, place.data_type = tensor.name, tensor.data_type
                     place.dims.extend(tensor.dims)
 
-    def through(self, process: Callable[[onnx.ModelProto], onnx.ModelProto]) -> None:
+    def apply(self, process: Callable[[onnx.ModelProto], onnx.ModelProto]) -> None:
         """Let ``process`` make a new model of this one; initializers stay in their order, new ones follow."""
         places = list(self.graph.initializer)
         before = [t.name for t in places]
@@ -85,17 +85,17 @@ class Work:
         self.graph.initializer.extend(t for t in places if t.name not in aside)
         fed = len(self.graph.input)
         self.graph.input.extend(helper.make_tensor_value_info(t.name, t.data_type, t.dims) for t in aside.values())
-        result = process(self.model)
-        keep = [value for value in result.graph.input if value.name not in aside]
+        new_model = process(self.model)
+        keep = [graph_input for graph_input in new_model.graph.input if graph_input.name not in aside]
         assert len(keep) == fed
-        del result.graph.input[:]
-        result.graph.input.extend(keep)
-        found = {t.name: t for t in result.graph.initializer} | aside
-        order = [found[name] for name in before if name in found]
-        order += [t for t in result.graph.initializer if t.name not in set(before)]
-        del result.graph.initializer[:]
-        result.graph.initializer.extend(order)
-        self.model = result
+        del new_model.graph.input[:]
+        new_model.graph.input.extend(keep)
+        initializers = {t.name: t for t in new_model.graph.initializer} | aside
+        order = [initializers[name] for name in before if name in initializers]
+        order += [t for t in new_model.graph.initializer if t.name not in set(before)]
+        del new_model.graph.initializer[:]
+        new_model.graph.initializer.extend(order)
+        self.model = new_model
 
     def infer(self, follow: bool = True) -> None:
         """Have onnx say types and shapes of all tensors; ``follow`` sizes through the nodes that compute them.
@@ -108,25 +108,25 @@ class Work:
         del self.graph.value_info[:]
         forget_output_shapes(self.graph)
         undecided = any(node.op_type in CONTROL_FLOW for node in self.graph.node)
-        self.through(lambda model: _infer_shapes(model, follow, strict=not undecided))
+        self.apply(lambda model: _infer_shapes(model, follow, strict=not undecided))
 
     def drop_unused(self) -> None:
         """Drop the nodes and constants that no output needs."""
         graph = self.graph
-        needed = {value.name for value in graph.output}
-        kept = []
+        needed = {output.name for output in graph.output}
+        needed_nodes = []
         for node in reversed(graph.node):
             if needed.intersection(node.output):
-                kept.append(node)
+                needed_nodes.append(node)
                 needed.update(node.input)
                 needed.update(find_captured(node))
         constants = [tensor for tensor in graph.initializer if tensor.name in needed]
         del graph.node[:], graph.initializer[:]
-        graph.node.extend(reversed(kept))
+        graph.node.extend(reversed(needed_nodes))
         graph.initializer.extend(constants)
         self.aside = {name: tensor for name, tensor in self.aside.items() if name in needed}
 
-    def whole(self) -> onnx.ModelProto:
+    def assemble(self) -> onnx.ModelProto:
         """The model with all its weights."""
         for place in self.graph.initializer:
             if place.name in self.aside:
@@ -137,12 +137,9 @@ class Work:
 def find_captured(node: onnx.NodeProto) -> set[str]:
     """Names that the graphs inside an If, Loop or Scan read, their own tensors included."""
     names: set[str] = set()
-    for attribute in node.attribute:
-        for graph in (attribute.g, *attribute.graphs):
-            names.update(value.name for value in graph.output)
-            for inner in graph.node:
-                names.update(inner.input)
-                names.update(find_captured(inner))
+    for graph in iterate_nested_graphs([node]):
+        names.update(output.name for output in graph.output)
+        names.update(name for inner in graph.node for name in inner.input)
     return names
 
 

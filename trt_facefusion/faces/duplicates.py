@@ -39,17 +39,17 @@ class CopyFinder:
 
     def find(self, image: Image, crop: Image) -> int | None:
         """The number of an earlier picture that this is a copy of, or None; `add` takes it in."""
-        for known, picture, (side, limit) in zip(self.thumbnails, (image, crop), VIEWS, strict=True):
-            known[self.count] = make_thumbnail(picture, side)
-            likeness = known[: self.count] @ known[self.count]
+        for thumbnails, picture, (side, limit) in zip(self.thumbnails, (image, crop), VIEWS, strict=True):
+            thumbnails[self.count] = make_thumbnail(picture, side)
+            likeness = thumbnails[: self.count] @ thumbnails[self.count]
             if self.count and likeness.max() > limit:
                 return int(likeness.argmax())
         return None
 
     def add(self, image: Image, crop: Image) -> None:
         """Take a picture in: the next number is its."""
-        for known, picture, (side, _) in zip(self.thumbnails, (image, crop), VIEWS, strict=True):
-            known[self.count] = make_thumbnail(picture, side)
+        for thumbnails, picture, (side, _) in zip(self.thumbnails, (image, crop), VIEWS, strict=True):
+            thumbnails[self.count] = make_thumbnail(picture, side)
         self.count += 1
 
 
