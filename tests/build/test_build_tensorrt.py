@@ -58,7 +58,7 @@ def settings(model: Path, faces: Path, root: Path, **changes: Any) -> BuildSetti
 def install(monkeypatch: pytest.MonkeyPatch, version: str, **options: Any) -> Twin:
     module, twin = make_twin(version, **options)
     monkeypatch.setitem(sys.modules, "tensorrt", module)
-    monkeypatch.setattr(registry, "TensorRt", lambda: TensorRt(lambda: A10G, HostUploader))
+    monkeypatch.setattr(registry, "BACKENDS", (TensorRt(lambda: A10G, HostUploader), *registry.BACKENDS[1:]))
     return twin
 
 
@@ -147,7 +147,7 @@ def test_a_builder_that_refuses_int8_leads_to_fp16_with_its_own_words(
 
     module.Builder.build_serialized_network = refusing
     monkeypatch.setitem(sys.modules, "tensorrt", module)
-    monkeypatch.setattr(registry, "TensorRt", lambda: TensorRt(lambda: A10G, HostUploader))
+    monkeypatch.setattr(registry, "BACKENDS", (TensorRt(lambda: A10G, HostUploader), *registry.BACKENDS[1:]))
     result = build(settings(model, faces, tmp_path)).engines[0]
     assert result.manifest.precision == "fp16"
     assert "Could not find any implementation" in result.fallback[0].reason

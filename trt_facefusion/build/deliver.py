@@ -318,7 +318,9 @@ def _manifest(
     coverage, engine = made.coverage, made.engine
     calib, held_out = context.faces
     needs_table = bool(made.plan.names(Precision.INT8))
-    stand_in = "" if choice.backend.name == "onnxruntime" else ", standing in for the engine: same typed graph on a CPU"
+    stand_in = (
+        "" if choice.backend.capabilities.runs_here else ", standing in for the engine: same typed graph on a CPU"
+    )
     return Manifest(
         model=s.source.name,
         precision=precision.value,

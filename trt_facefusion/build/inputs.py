@@ -16,8 +16,7 @@ from trt_facefusion.build.effort import TOLD_SECONDS, Cost, Level
 from trt_facefusion.build.looks import check_looks
 from trt_facefusion.build.proof import Proof
 from trt_facefusion.build.settings import BuildSettings
-from trt_facefusion.engine.backends.registry import Choice, choose, default_target
-from trt_facefusion.engine.backends.registry import get as get_backend
+from trt_facefusion.engine.backends.registry import BackendSelection, default_target, get_backend, select_backend
 from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
 from trt_facefusion.errors import BackendUnavailableError, BadInputError, FacesError
 from trt_facefusion.evaluation.accuracy.agreement import Agreement
@@ -76,10 +75,10 @@ class Context:
         return tuple(message for about, message in self._warnings if about in {None, precision})
 
     @cached_property
-    def choice(self) -> Choice:
+    def choice(self) -> BackendSelection:
         """The engine maker and the target."""
         target = self.settings.target or default_target(self.settings.backend)
-        choice = choose(self.settings.backend, target)
+        choice = select_backend(self.settings.backend, target)
         if choice.target != target:
             if self.settings.target is not None:
                 raise BackendUnavailableError(
@@ -271,7 +270,7 @@ class Context:
         feeds = self.feeder(calib)(range(min(self.smallest_batch, len(calib))))
         self.progress("cost", 0, 0)
         timing = timed(self.prepared.model, feeds, self.smallest_batch)
-        stores = self.choice.backend.name == "onnxruntime"
+        stores = self.choice.backend.capabilities.integer_results
         task = task_of(self.settings, self.view, len(calib), len(held_out), stores)
         cost = cost_of(self.settings, task, timing)
         if cost.chosen.seconds >= TOLD_SECONDS or cost.cut:

@@ -18,7 +18,8 @@ from trt_facefusion.build.tuning.integer_storage import Storing
 from trt_facefusion.build.tuning.plan_search import PlanSearch, candidates, opened
 from trt_facefusion.build.tuning.ranges import Ranges, require_writable
 from trt_facefusion.engine.backends.base import BuildRequest, BuiltEngine, ShapeRange, WeakTyping
-from trt_facefusion.engine.backends.kernels import Coverage, int8_coverage
+from trt_facefusion.engine.backends.capabilities import Typing
+from trt_facefusion.engine.backends.kernels import Int8Coverage, int8_coverage
 from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
 from trt_facefusion.errors import BuildError, GateError
 from trt_facefusion.evaluation.accuracy.gate import MAX_SSIM_DROP, Gate, Verdict
@@ -56,7 +57,7 @@ class Made:
     accuracy: Accuracy
     verdict: Verdict
     engine: BuiltEngine
-    coverage: Coverage
+    coverage: Int8Coverage
     repairs: tuple[Repair, ...]
     recalibration: Mapping[str, object] | None = None
     """TensorRT's own table against ours; None where it made none."""
@@ -98,7 +99,8 @@ class Attempts:
         plan = self.plan(precision)
         plan, typed, accuracy, verdict, repairs = self.until_right(plan, precision)
         engine, coverage = self._compiled(plan, typed)
-        if self._searches and engine.kernels_known and _wasted(coverage, engine):
+        raises = self.context.choice.backend.capabilities.raises_missing
+        if self._searches and engine.kernels_known and raises and coverage.missing and coverage.real > 0:
             wasted = dict.fromkeys(coverage.missing, f"{engine.backend} built no INT8 kernel for it")
             self.context.note(f"raising {', '.join(wasted)}: planned INT8 bought no INT8 kernel")
             plan, typed, accuracy, verdict, again = self.until_right(plan.raised(wasted), precision)
@@ -109,15 +111,15 @@ class Attempts:
         searched = self.searched if precision is Precision.INT8 else None
         return Made(plan, typed, accuracy, verdict, engine, coverage, repairs, tables, searched)
 
-    def _compiled(self, plan: Plan, typed: onnx.ModelProto) -> tuple[BuiltEngine, Coverage]:
+    def _compiled(self, plan: Plan, typed: onnx.ModelProto) -> tuple[BuiltEngine, Int8Coverage]:
         engine = self.context.choice.backend.build(self.request(plan, typed), self.context.progress)
         planned = {n.name: n.op for n in plan.nodes if n.precision is Precision.INT8}
-        return engine, int8_coverage(planned, engine.kernels)
+        return engine, int8_coverage(planned, engine.kernels, self.context.choice.backend.capabilities.math_types)
 
     def request(self, plan: Plan, typed: onnx.ModelProto) -> BuildRequest:
         """What the engine maker is asked for: the typed graph, and the plan itself for one that types weakly."""
         context = self.context
-        weak = self._weak(plan) if context.choice.backend.name == "tensorrt" else None
+        weak = self._weak(plan) if context.choice.backend.capabilities.typing is Typing.WEAK else None
         return BuildRequest(
             serialised(typed),
             self.shapes(),
@@ -252,7 +254,7 @@ class Attempts:
         Asked where an answer takes seconds: TensorRT-RTX compiles without timing kernels.
         """
         backend = self.context.choice.backend
-        if backend.name != "tensorrt-rtx" or not plan.names(Precision.INT8):
+        if not backend.capabilities.compiles_in_seconds or not plan.names(Precision.INT8):
             return {}
         engine, coverage = self._compiled(plan, self.lowered(plan))
         if not engine.kernels_known or coverage.real == 0:
@@ -332,7 +334,7 @@ class Attempts:
         """The typed ONNX of ``plan``."""
         if not plan.names(Precision.INT8):
             return lower(self.context.view, plan, {}, base)
-        if self.context.choice.backend.name == "onnxruntime":
+        if self.context.choice.backend.capabilities.integer_results:
             return self.storing.lowered(plan)
         corrections = self.correcting.of(plan)
         return lower(self.context.view, plan, self.ranges.table, base, self.ranges.affines, corrections)
@@ -357,17 +359,19 @@ class Attempts:
 
     def stand_in(self, typed: onnx.ModelProto, called: str = "the lowered graph") -> OnnxRuntimeRunner:
         """Runs the engine itself where it is onnxruntime's, otherwise its numerical stand-in on the CPU."""
-        return OnnxRuntimeRunner(typed, stand_in=self.context.choice.backend.name != "onnxruntime", ours=called)
+        return OnnxRuntimeRunner(typed, stand_in=not self.context.choice.backend.capabilities.runs_here, ours=called)
 
     def _changed_types(self) -> list[str]:
         """What the engine takes or gives in another type than the file: TensorRT has no float64."""
-        prepared, maker = self.context.prepared, self.context.choice.backend.name
+        prepared, backend = self.context.prepared, self.context.choice.backend
         doubles = [spec.name for spec in (*prepared.inputs, *prepared.outputs) if spec.dtype == "float64"]
-        if not doubles or maker == "onnxruntime":
+        if not doubles or backend.capabilities.float64:
             return []
-        return [f"{maker} has no float64: {', '.join(doubles)} {'is' if len(doubles) == 1 else 'are'} float32 here"]
+        return [
+            f"{backend.name} has no float64: {', '.join(doubles)} {'is' if len(doubles) == 1 else 'are'} float32 here"
+        ]
 
-    def _complain(self, coverage: Coverage, engine: BuiltEngine) -> None:
+    def _complain(self, coverage: Int8Coverage, engine: BuiltEngine) -> None:
         for note in (*engine.notes, *self._changed_types()):
             self.context.warn(note)
         if not coverage.missing:
@@ -380,8 +384,3 @@ class Attempts:
         if self.context.settings.strict:
             raise BuildError(message, "give these nodes fp16 in the plan (--plan), or leave --strict out")
         self.context.warn(message, Precision.INT8)
-
-
-def _wasted(coverage: Coverage, engine: BuiltEngine) -> bool:
-    """Whether INT8 was spent on layers that run in float; onnxruntime runs most of what is placed for GPUs so."""
-    return bool(coverage.missing) and coverage.real > 0 and engine.backend != "onnxruntime"

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping
 from trt_facefusion.doctor.driver import Driver, Gpu
 from trt_facefusion.doctor.findings import ADVICE, PROBLEM, WARNING, Finding
 from trt_facefusion.doctor.packages import Packages
-from trt_facefusion.engine.backends.capability import capability
+from trt_facefusion.engine.backends.gpu_support import find_gpu_support
+from trt_facefusion.engine.backends.registry import find_backend
 from trt_facefusion.engine.backends.tensorrt import TensorRt
 from trt_facefusion.errors import BackendUnavailableError, pip_install
 
@@ -19,7 +20,7 @@ ENOUGH_DISK_BYTES = 2 << 30
 """Free disk below which a build is warned of: three engines of a generator of a hundred million parameters."""
 ENOUGH_MEMORY_BYTES = 4 << 30
 
-_TENSORRT = "tensorrt"
+_TENSORRT = TensorRt.library.module
 _WHEELS = (12, 13)
 """CUDA major versions that TensorRT has wheels for."""
 
@@ -64,8 +65,8 @@ def gpus(driver: Driver, packages: Packages, backend: str, target: str) -> Itera
 
 def _missing_for_gpu(driver: Driver, packages: Packages) -> Iterable[Finding]:
     gpu = driver.gpus[0]
-    known = capability(gpu.compute_capability)
-    if packages[_TENSORRT] is None and (known is None or known.last_tensorrt is None):
+    support = find_gpu_support(gpu.compute_capability)
+    if packages[_TENSORRT] is None and (support is None or support.last_tensorrt is None):
         wheel = f"tensorrt-cu{min(max(driver.cuda[0], _WHEELS[0]), _WHEELS[-1])}" if driver.cuda else _TENSORRT
         yield Finding(
             WARNING,
@@ -92,15 +93,17 @@ def _missing_for_gpu(driver: Driver, packages: Packages) -> Iterable[Finding]:
 
 
 def _too_old(gpu: Gpu, backend: str, target: str) -> Iterable[Finding]:
-    known = capability(gpu.compute_capability)
-    if known is None:
+    support = find_gpu_support(gpu.compute_capability)
+    if support is None:
         cc = "{}.{}".format(*gpu.compute_capability)
         yield Finding(WARNING, f"{gpu.name} has compute capability {cc}, which this version does not know")
-    elif known.last_tensorrt is not None:
-        last = "{}.{}".format(*known.last_tensorrt)
+    elif support.last_tensorrt is not None:
+        last = "{}.{}".format(*support.last_tensorrt)
+        selected = find_backend(backend)
+        for_this_gpu = selected is not None and selected.capabilities.needs_device
         yield Finding(
-            PROBLEM if backend == _TENSORRT else WARNING,
-            f"the last TensorRT for {gpu.name} ({known.architecture}) was {last}, older than those that this version "
+            PROBLEM if for_this_gpu else WARNING,
+            f"the last TensorRT for {gpu.name} ({support.architecture}) was {last}, older than those that this version "
             "builds with: engines are made for other GPUs, or for the CPU",
             ("# add to your build: --backend onnxruntime",),
         )

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from manifests import manifest
 
-from trt_facefusion.engine.backends.pins import Pins, capability
+from trt_facefusion.engine.backends.pins import Pins, parse_target
 from trt_facefusion.engine.store.fit import Machine, differences, misfits, require_fit
 from trt_facefusion.errors import StoreError
 
@@ -93,6 +93,6 @@ def test_what_differs_but_runs_is_told() -> None:
 
 
 def test_targets_name_compute_capabilities() -> None:
-    assert [capability(target) for target in ("sm86", "sm120")] == [(8, 6), (12, 0)]
+    assert [parse_target(target) for target in ("sm86", "sm120")] == [(8, 6), (12, 0)]
     with pytest.raises(ValueError, match="cpu"):
-        capability("cpu")
+        parse_target("cpu")

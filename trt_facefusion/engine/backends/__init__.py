@@ -1,1 +1,1 @@
-"""Engine makers behind one small protocol: a typed ONNX goes in, an engine and what its kernels really do come out."""
+"""Backends behind one small protocol: a typed ONNX goes in, an engine and what its kernels really do come out."""

@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU: the portable engine maker. The typed ONNX is the engine."""
+"""ONNX Runtime on the CPU: the portable backend. The typed ONNX is the engine."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import onnx
-import onnxruntime as ort
 
-from trt_facefusion.engine.backends.base import BuildRequest, BuiltEngine, Kernel, TensorFormat
+from trt_facefusion.engine.backends.base import BuildRequest, BuiltEngine, Kernel, RunOptions, TensorFormat
+from trt_facefusion.engine.backends.capabilities import Capabilities, Library
 from trt_facefusion.engine.backends.checks import checked
+from trt_facefusion.engine.runtime.base import Runner
 from trt_facefusion.errors import BackendUnavailableError, BuildError, TrtFaceFusionError
 from trt_facefusion.model.messages import LARGE, without_weights
 from trt_facefusion.model.sessions import open_made, open_session, session_options
@@ -21,6 +22,13 @@ from trt_facefusion.storage.leftovers import scratch_folder
 from trt_facefusion.types import Progress, silent
 
 _DTYPES = {"FLOAT": "fp32", "FLOAT16": "fp16", "BFLOAT16": "bf16"}
+
+_INTEGER_MATH = frozenset(
+    {"QLinearConv", "ConvInteger", "QLinearMatMul", "MatMulInteger", "MatMulIntegerToFloat", "QGemm"}
+)
+_FLOAT_MATH = frozenset(
+    {"Conv", "FusedConv", "NhwcFusedConv", "ConvTranspose", "Gemm", "FusedGemm", "MatMul", "FusedMatMul"}
+)
 
 # Where ONNX Runtime's integer operators keep their two factors among their inputs.
 _FACTORS = {"QLinearConv": (0, 3), "QLinearMatMul": (0, 3), "QGemm": (0, 3)}
@@ -40,18 +48,38 @@ _ADDED = re.compile(r"^InsertedPrecisionFreeCast_|(_token_\d+|_nchwc|__part\d+)+
 
 
 class OnnxRuntime:
-    """The engine maker ``onnxruntime``."""
+    """The backend ``onnxruntime``."""
 
     name = "onnxruntime"
     suffix = "onnx"
+    library = Library("onnxruntime", "ONNX Runtime", ("onnxruntime", "onnxruntime-gpu"))
+    capabilities = Capabilities(
+        integer_results=True,
+        float64=True,
+        runs_here=True,
+        needs_gpu=False,
+        raises_missing=False,  # most of what is placed for GPUs runs in float here
+        math_types=_INTEGER_MATH | _FLOAT_MATH,
+    )
+    caution = ""
 
     def version(self) -> str:
         """Version of the library."""
+        import onnxruntime as ort
+
         return str(ort.__version__)
 
     def targets(self) -> tuple[str, ...]:
         """Only ``cpu``."""
         return ("cpu",)
+
+    def default_target(self) -> str:
+        """Only ``cpu``."""
+        return "cpu"
+
+    def recommend(self, target: str) -> str | None:
+        """For ``cpu``."""
+        return "the target is the CPU" if target == "cpu" else None
 
     def require(self, target: str) -> None:
         """Raise BackendUnavailableError unless ``target`` is ``cpu``."""
@@ -91,6 +119,12 @@ class OnnxRuntime:
             activations_bytes=None,
             seconds=time.monotonic() - started,
         )
+
+    def open(self, engine: bytes, options: RunOptions) -> Runner:
+        """A session on the CPU. Raises ModelError where ONNX Runtime cannot load the engine."""
+        from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
+
+        return OnnxRuntimeRunner(engine, threads=options.threads)
 
 
 def stored_weight_bytes(model: onnx.ModelProto) -> int:
@@ -139,17 +173,18 @@ def kernels_of(model: onnx.ModelProto, optimised: onnx.ModelProto) -> Iterator[K
 
     A fused node keeps the name of its main node; where it does not, the output tensor tells whose place it took.
     """
-    makers = {output: node.name for node in model.graph.node for output in node.output}
-    makers |= {node.name: node.name for node in model.graph.node}
+    origins = {output: node.name for node in model.graph.node for output in node.output}
+    origins |= {node.name: node.name for node in model.graph.node}
     constants = {tensor.name for tensor in optimised.graph.initializer}
     dtypes = _tensor_types(optimised)
     for node in optimised.graph.node:
-        found = [makers.get(_ADDED.sub("", name)) or makers.get(name) for name in (node.name, *node.output)]
+        names = (node.name, *node.output)
+        made_from = [origins.get(_ADDED.sub("", name)) or origins.get(name) for name in names]
         factors = [node.input[i] for i in _FACTORS.get(node.op_type, (0, 1)) if i < len(node.input)]
         yield Kernel(
             name=node.name,
             type=node.op_type,
-            nodes=tuple(dict.fromkeys(name for name in found if name)),
+            nodes=tuple(dict.fromkeys(name for name in made_from if name)),
             inputs=_formats((name for name in factors if name not in constants), dtypes),
             constants=_formats((name for name in factors if name in constants), dtypes),
             outputs=_formats(node.output, dtypes),

@@ -8,9 +8,6 @@ from dataclasses import dataclass
 
 from trt_facefusion.engine.backends.device import Device
 
-# An engine maker's name -> the Python module that builds and loads its engines, and the name that people know it by.
-LIBRARIES = {"tensorrt": ("tensorrt", "TensorRT"), "tensorrt-rtx": ("tensorrt_rtx", "TensorRT-RTX")}
-
 
 @dataclass(frozen=True)
 class Pins:
@@ -47,7 +44,7 @@ class Pins:
     @classmethod
     def ahead_of_time(cls, target: str) -> Pins:
         """The pins of an engine that is built here for a GPU elsewhere."""
-        return cls(compute_capability=capability(target), platform=platform_here())
+        return cls(compute_capability=parse_target(target), platform=platform_here())
 
 
 def platform_here() -> str:
@@ -55,7 +52,7 @@ def platform_here() -> str:
     return f"{platform.system()}-{platform.machine()}".lower()
 
 
-def capability(target: str) -> tuple[int, int]:
+def parse_target(target: str) -> tuple[int, int]:
     """The compute capability of a target like ``sm86`` or ``sm120``. Raises ValueError for any other text."""
     digits = re.fullmatch(r"sm(\d+)(\d)", target)
     if digits is None:

@@ -11,8 +11,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from trt_facefusion.engine.backends.pins import LIBRARIES, cuda_version
-from trt_facefusion.engine.backends.tensorrt_rtx import TARGETS
+from trt_facefusion.engine.backends.base import Backend
+from trt_facefusion.engine.backends.pins import cuda_version
+from trt_facefusion.engine.backends.registry import find_backend
 from trt_facefusion.engine.store.manifest import Manifest
 from trt_facefusion.errors import StoreError
 
@@ -23,7 +24,7 @@ _AMPERE = (8, 0)
 class Machine:
     """Where an engine is to run. The GPU's fields are None where there is no GPU that can be asked.
 
-    ``libraries`` are the engine makers that are installed, with their versions; ``driver`` is the highest CUDA version
+    ``libraries`` are the backends that are installed, with their versions; ``driver`` is the highest CUDA version
     that the driver knows, like 13000.
     """
 
@@ -41,20 +42,21 @@ class Machine:
 
 def misfits(manifest: Manifest, machine: Machine) -> tuple[str, ...]:
     """Why the engine cannot run on ``machine``; empty where it can. What the manifest does not pin fits."""
-    if manifest.backend not in LIBRARIES:
+    backend = find_backend(manifest.backend)
+    if backend is None or not backend.capabilities.needs_gpu:
         return ()
-    return tuple(_misfits(manifest, machine))
+    return tuple(_list_misfits(manifest, backend, machine))
 
 
 def differences(manifest: Manifest, machine: Machine) -> tuple[str, ...]:
     """What is not as it was at the build, of an engine that fits: it runs, but was timed under other conditions."""
     pins = manifest.pins
-    found = []
+    changes = []
     if pins.device and machine.device and pins.device != machine.device:
-        found.append(f"it was built and timed on another GPU ({pins.device}; here is {machine.device})")
+        changes.append(f"it was built and timed on another GPU ({pins.device}; here is {machine.device})")
     if pins.driver and machine.driver and pins.driver != machine.driver:
-        found.append(f"it was built under {_driver(pins.driver)}; here is {_driver(machine.driver)}")
-    return tuple(found)
+        changes.append(f"it was built under {_driver(pins.driver)}; here is {_driver(machine.driver)}")
+    return tuple(changes)
 
 
 def require_fit(manifest: Manifest, folder: Path, machine: Machine) -> None:
@@ -63,21 +65,28 @@ def require_fit(manifest: Manifest, folder: Path, machine: Machine) -> None:
     Raises:
         StoreError: it does not fit; the message says what differs, the remedy is the command that builds one that does.
     """
-    found = misfits(manifest, machine)
-    if found:
-        raise StoreError(f"{folder} cannot run on this machine: {'; '.join(found)}.", rebuild_remedy(manifest, machine))
+    reasons = misfits(manifest, machine)
+    if reasons:
+        raise StoreError(
+            f"{folder} cannot run on this machine: {'; '.join(reasons)}.", rebuild_remedy(manifest, machine)
+        )
 
 
 def rebuild_remedy(manifest: Manifest, machine: Machine) -> str:
     """What to do about an engine that does not fit: the command that builds it for ``machine``."""
-    target = machine.target
-    here = target is None or manifest.backend != "tensorrt-rtx" or target in TARGETS
-    command = manifest.rebuild_command(target, manifest.backend if here else "auto")
+    target, backend = machine.target, find_backend(manifest.backend)
+    unsuited = target is not None and backend is not None and not _builds_for(backend, target)
+    command = manifest.rebuild_command(target, "auto" if unsuited else manifest.backend)
     return f"Build one for this machine: {command}"
 
 
-def _misfits(manifest: Manifest, machine: Machine) -> Iterator[str]:
-    pins, product = manifest.pins, LIBRARIES[manifest.backend][1]
+def _builds_for(backend: Backend, target: str) -> bool:
+    """Whether ``backend`` builds for ``target`` on the machine that has this GPU."""
+    return backend.capabilities.needs_device or target in backend.targets()
+
+
+def _list_misfits(manifest: Manifest, backend: Backend, machine: Machine) -> Iterator[str]:
+    pins, product = manifest.pins, backend.library.product
     if pins.platform is not None and pins.platform != machine.platform:
         yield f"it was built on {pins.platform}, and this is {machine.platform}"
     installed = machine.libraries.get(manifest.backend)

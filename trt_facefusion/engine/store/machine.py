@@ -5,16 +5,22 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterable
 
-from trt_facefusion.engine.backends.pins import LIBRARIES, platform_here
+from trt_facefusion.engine.backends import registry
+from trt_facefusion.engine.backends.base import Backend
+from trt_facefusion.engine.backends.pins import platform_here
 from trt_facefusion.engine.runtime.device import cuda_driver
 from trt_facefusion.engine.store.fit import Machine
 from trt_facefusion.errors import BackendUnavailableError, BadInputError
 
 
-def this_machine(device: int = 0, engine_makers: Iterable[str] = LIBRARIES) -> Machine:
-    """This machine with the GPU of that number, and the libraries of those engine makers that are installed.
+def this_machine(device: int = 0, backends: Iterable[Backend] | None = None) -> Machine:
+    """This machine with the GPU of that number, and the libraries of those backends that are installed.
 
     No context is made on the GPU.
+
+    Args:
+        device: number of the GPU.
+        backends: whose libraries to look for; None for all whose engines need a GPU.
 
     Raises:
         BackendUnavailableError: no pycuda, no driver or no GPU.
@@ -25,12 +31,14 @@ def this_machine(device: int = 0, engine_makers: Iterable[str] = LIBRARIES) -> M
         raise BadInputError(f"There is no GPU {device}.", f"Take one below {driver.Device.count()}.")
     gpu = driver.Device(device)
     major, minor = gpu.compute_capability()
+    if backends is None:
+        backends = [backend for backend in registry.BACKENDS if backend.capabilities.needs_gpu]
     return Machine(
         platform=platform_here(),
         device=str(gpu.name()),
         compute_capability=(int(major), int(minor)),
         driver=int(driver.get_driver_version()),
-        libraries=_installed(engine_makers),
+        libraries=_installed_versions(backends),
     )
 
 
@@ -42,11 +50,11 @@ def machine_as_far_as_known(device: int = 0) -> Machine:
         return Machine(platform_here())
 
 
-def _installed(engine_makers: Iterable[str]) -> dict[str, str]:
-    found = {}
-    for name in engine_makers:
+def _installed_versions(backends: Iterable[Backend]) -> dict[str, str]:
+    versions = {}
+    for backend in backends:
         try:
-            found[name] = str(importlib.import_module(LIBRARIES[name][0]).__version__)
+            versions[backend.name] = str(importlib.import_module(backend.library.module).__version__)
         except (ImportError, OSError):  # also a library of its own that is missing
             continue
-    return found
+    return versions
