@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import ast
 import importlib
 import sys
 from dataclasses import replace
+from pathlib import Path
 from types import ModuleType
 
 import pytest
+import trt_facefusion
 from twin.builder import VERSION_10, make_twin
 from twin.uploader import A10G
 
@@ -103,3 +106,17 @@ def test_an_unknown_target_lists_the_known_ones(name: str, target: str) -> None:
     with pytest.raises(BadInputError) as error:
         registry.select_backend(name, target)
     assert "sm86" in error.value.remedy
+
+
+def test_no_code_compares_a_backends_name() -> None:
+    """Capabilities are fields: whoever asks for a name would have to be changed for a new backend."""
+    names = set(registry.list_names())
+    package = Path(trt_facefusion.__file__).parent
+    compared = [
+        f"{path.relative_to(package)}:{node.lineno}"
+        for path in package.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Compare)
+        and any(isinstance(part, ast.Constant) and part.value in names for part in ast.walk(node))
+    ]
+    assert not compared

@@ -163,6 +163,7 @@ class TensorRt:
             device=options.device,
             library=self.library.module,
             host_code=options.host_code,
+            extra=self.library.extra,
         )
 
 

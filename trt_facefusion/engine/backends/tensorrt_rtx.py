@@ -112,6 +112,7 @@ class TensorRtRtx:
             device=options.device,
             library=self.library.module,
             host_code=options.host_code,
+            extra=self.library.extra,
         )
 
 

@@ -41,6 +41,7 @@ class PycudaRunner:
         library: the module that loads a serialised engine, ``tensorrt`` or ``tensorrt_rtx``.
         host_code: a serialised engine may bring code for the host along (see `load_engine`).
         graphs: replay CUDA graphs where shapes stay and cuda-python is installed (see `graphs`).
+        extra: the extra of pyproject.toml that installs ``library``.
 
     Raises:
         BackendUnavailableError: no pycuda, no TensorRT, no driver or no GPU.
@@ -59,9 +60,14 @@ class PycudaRunner:
         library: str = "tensorrt",
         host_code: bool = False,
         graphs: bool = True,
+        extra: str = "gpu",
     ) -> None:
         require_slots(slots)
-        self._core = _Core(engine, slots, profile, device, lambda plan: load_engine(plan, library, host_code), graphs)
+
+        def load(plan: bytes) -> Any:
+            return load_engine(plan, library, host_code, extra)
+
+        self._core = _Core(engine, slots, profile, device, load, graphs)
         self._core.start()
         self._finalizer = weakref.finalize(self, self._core.close)
 
