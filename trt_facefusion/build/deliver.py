@@ -23,7 +23,7 @@ from trt_facefusion.build.report_data import SEARCH, RunRecord, read_search, rec
 from trt_facefusion.build.settings import BuildSettings, engine_key
 from trt_facefusion.build.stages import Attempts, Made
 from trt_facefusion.engine.store.identity import ORIGIN
-from trt_facefusion.engine.store.manifest import Fallback, Gate, Inputs, Int8Kernels, Manifest
+from trt_facefusion.engine.store.manifest import EngineInputs, Fallback, GateResult, Int8Kernels, Manifest
 from trt_facefusion.engine.store.store import Store
 from trt_facefusion.errors import BuildError, GateError
 from trt_facefusion.model.export import origin_of
@@ -329,7 +329,7 @@ def _manifest(
         backend_version=engine.backend_version,
         target=choice.target,
         shapes=attempts.shapes(),
-        inputs=Inputs(
+        inputs=EngineInputs(
             model_sha256=context.digests["model"],
             plan_sha256=hashlib.sha256(plan_text).hexdigest(),
             faces_sha256=calib.digest,
@@ -358,7 +358,7 @@ def _manifest(
         macs_share=made.plan.macs_share(),
         int8_kernels=Int8Kernels(coverage.planned, coverage.real, coverage.missing, engine.kernels_known),
         accuracy=_accuracy(context, made),
-        gate=Gate(made.verdict.passed, made.verdict.reasons),
+        gate=GateResult(made.verdict.passed, made.verdict.reasons),
         verified_with=f"onnxruntime {onnxruntime.__version__}{stand_in}",
         kernels=engine.kernels,
         pins=engine.pins,

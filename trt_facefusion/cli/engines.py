@@ -13,9 +13,9 @@ from rich.table import Table
 from trt_facefusion.cli import console
 from trt_facefusion.engine.backends.base import Kernel
 from trt_facefusion.engine.backends.kernels import int8_coverage
-from trt_facefusion.engine.backends.pins import cuda_version
+from trt_facefusion.engine.backends.pins import format_cuda_version
 from trt_facefusion.engine.backends.registry import find_backend, get_math_types
-from trt_facefusion.engine.store.identity import folder_label
+from trt_facefusion.engine.store.identity import label_folder
 from trt_facefusion.engine.store.manifest import CalibrationRecord, Manifest
 from trt_facefusion.engine.store.store import Store
 from trt_facefusion.errors import StoreError
@@ -50,7 +50,7 @@ def list_command(
         drop, share = found.figures.ssim_drop, found.macs_share.get("int8", 0.0)
         made = found.created.partition("T")[0]
         table.add_row(
-            console.plain(folder_label(path, found)),
+            console.plain(label_folder(path, found)),
             engine,
             console.size(found.engine_bytes),
             _figure(drop, ".2%"),
@@ -161,7 +161,7 @@ def _machine(m: Manifest) -> str:
         gpu = "GPUs of compute capability {}.{}".format(*pins.compute_capability)
     later = " and later minor versions" if pins.version_compatible else ""
     made = f"; built on {pins.device}" if pins.device else ""
-    made += f" under a driver for CUDA {cuda_version(pins.driver)}" if pins.driver else ""
+    made += f" under a driver for CUDA {format_cuda_version(pins.driver)}" if pins.driver else ""
     return f"{gpu}, {pins.platform or 'any platform'}, {product} {m.backend_version}{later}{made}"
 
 

@@ -25,7 +25,7 @@ _WHEELS = (12, 13)
 """CUDA major versions that TensorRT has wheels for."""
 
 
-def sources(*, quick: bool) -> Iterable[Finding]:
+def advise_on_sources(*, quick: bool) -> Iterable[Finding]:
     """The bundled generator, which a build takes by default, is a torch network; ``quick`` does not load torch."""
     for name in ("torch", "onnxscript"):
         try:
@@ -41,7 +41,7 @@ def sources(*, quick: bool) -> Iterable[Finding]:
             )
 
 
-def gpus(driver: Driver, packages: Packages, backend: str, target: str) -> Iterable[Finding]:
+def advise_on_gpus(driver: Driver, packages: Packages, backend: str, target: str) -> Iterable[Finding]:
     """What stands between a machine's GPUs and engines; ``backend`` and ``target`` are what is built by default."""
     if not driver.gpus:
         if packages[_TENSORRT] is not None:
@@ -111,7 +111,7 @@ def _too_old(gpu: Gpu, backend: str, target: str) -> Iterable[Finding]:
         yield Finding(WARNING, f"by default engines are built for {target}, and not for {gpu.name} ({gpu.target})")
 
 
-def room(memory: int | None, disk: Mapping[str, int | None]) -> Iterable[Finding]:
+def advise_on_space(memory: int | None, disk: Mapping[str, int | None]) -> Iterable[Finding]:
     """Whether ``memory`` and the ``disk`` of each folder, in bytes, are enough; None is unknown, or not writable."""
     if memory is not None and memory < ENOUGH_MEMORY_BYTES:
         yield Finding(WARNING, f"{memory / 2**30:.1f} GiB of memory are available: large generators need more")

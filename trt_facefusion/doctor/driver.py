@@ -147,11 +147,11 @@ def _explained(error: _CudaError) -> str:
 def _release() -> str | None:
     """The driver's release, from the kernel module or nvidia-smi."""
     try:
-        found = re.search(r"\b(\d{3,}\.\d+(?:\.\d+)?)\b", Path("/proc/driver/nvidia/version").read_text())
+        release = re.search(r"\b(\d{3,}\.\d+(?:\.\d+)?)\b", Path("/proc/driver/nvidia/version").read_text())
     except OSError:
-        found = None
-    if found:
-        return found[1]
+        release = None
+    if release:
+        return release[1]
     command = shutil.which("nvidia-smi")
     if command is None:
         return None

@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from trt_facefusion.doctor.advice import gpus, room, sources
+from trt_facefusion.doctor.advice import advise_on_gpus, advise_on_sources, advise_on_space
 from trt_facefusion.doctor.driver import Driver, Gpu, ask_driver
 from trt_facefusion.doctor.findings import ADVICE, PROBLEM, WARNING, Finding
 from trt_facefusion.doctor.packages import Packages, find_clashes, list_shown
@@ -118,10 +118,10 @@ def examine(output: Path, cache: Path, *, quick: bool = False) -> Examination:
         findings=_sorted(
             (
                 *problems,
-                *sources(quick=quick),
+                *advise_on_sources(quick=quick),
                 *find_clashes(packages, driver.cuda),
-                *gpus(driver, packages, build.backend, build.target),
-                *room(memory, disk),
+                *advise_on_gpus(driver, packages, build.backend, build.target),
+                *advise_on_space(memory, disk),
             )
         ),
     )

@@ -59,7 +59,7 @@ class Packages:
         for distribution in metadata.distributions():
             name = distribution.metadata["Name"]
             if name:  # a folder that a broken uninstall left has none
-                versions.setdefault(canonical(name), distribution.version)
+                versions.setdefault(normalise_name(name), distribution.version)
         try:
             requirements = metadata.requires("trt-facefusion") or []
         except metadata.PackageNotFoundError:
@@ -86,7 +86,7 @@ class Packages:
         return {installed: int(m[2]) for installed, m in matches.items() if m and m[1] == name}
 
 
-def canonical(name: str) -> str:
+def normalise_name(name: str) -> str:
     """A distribution's name as PyPI compares it."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
@@ -157,7 +157,7 @@ def _outside(packages: Packages) -> Iterable[Finding]:
         extra = _extra_of(requirement)
         if extra is None:
             continue
-        version = packages[canonical(requirement.name)]
+        version = packages[normalise_name(requirement.name)]
         if version is None and not extra:
             yield Finding(PROBLEM, f"{requirement.name} is not installed", (f"pip install '{_plain(requirement)}'",))
         elif version is not None and not requirement.specifier.contains(version, prereleases=True):

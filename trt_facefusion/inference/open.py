@@ -11,8 +11,8 @@ from trt_facefusion.engine.backends.registry import get_backend
 from trt_facefusion.engine.runtime.base import Runner, StatesShapes
 from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
 from trt_facefusion.engine.store.fit import require_fit
-from trt_facefusion.engine.store.identity import folder_label
-from trt_facefusion.engine.store.machine import machine_as_far_as_known, this_machine
+from trt_facefusion.engine.store.identity import label_folder
+from trt_facefusion.engine.store.machine import ask_machine, ask_machine_if_any
 from trt_facefusion.engine.store.manifest import Manifest
 from trt_facefusion.engine.store.store import MANIFEST, Store, damaged
 from trt_facefusion.errors import BadInputError
@@ -95,7 +95,7 @@ class Subject:
 
 def _require_fit(manifest: Manifest, backend: Backend, folder: Path, device: int) -> None:
     """Refuse an engine that GPU ``device`` cannot run."""
-    machine = this_machine(device, [backend])
+    machine = ask_machine(device, [backend])
     if backend.name in machine.libraries:  # where it is not installed, loading says why
         require_fit(manifest, folder, machine)
 
@@ -126,7 +126,7 @@ def subject(path: Path, precision: Precision | None = None, device: int = 0) -> 
     if path.is_file() and path.name.startswith("engine.") and (path.parent / MANIFEST).is_file():
         return _read_stored(path.parent)
     if path.is_dir() and any(path.glob(f"*/{MANIFEST}")):
-        selection = select_engine(path, machine_as_far_as_known(device), precision)
+        selection = select_engine(path, ask_machine_if_any(device), precision)
         return replace(_read_stored(selection.folder), notes=selection.notes)
     if path.is_file() and path.suffix == ".onnx":
         folder = path.parent
@@ -139,5 +139,5 @@ def subject(path: Path, precision: Precision | None = None, device: int = 0) -> 
 def _read_stored(folder: Path) -> Subject:
     manifest = Store(folder.parent.parent).load(folder)
     engine = next(folder / name for name in manifest.files if name.startswith("engine."))
-    label = f"{folder_label(folder, manifest)}/{folder.name}"
+    label = f"{label_folder(folder, manifest)}/{folder.name}"
     return Subject(label, engine, folder / TYPED, manifest, Contract.load(folder))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trt_facefusion.engine.backends import registry
-from trt_facefusion.engine.store.fit import Machine, differences, misfits, rebuild_remedy
+from trt_facefusion.engine.store.fit import Machine, list_differences, list_misfits, suggest_rebuild
 from trt_facefusion.engine.store.manifest import Manifest
 from trt_facefusion.engine.store.store import Store
 from trt_facefusion.errors import StoreError
@@ -38,10 +38,10 @@ def select_engine(folder: Path, machine: Machine, asked: Precision | None = None
     passed_over = [f"{path.name}: {entry.message}" for path, entry in entries if isinstance(entry, StoreError)]
     engines, others = _keep_one_model([(path, entry) for path, entry in entries if isinstance(entry, Manifest)])
     passed_over += others
-    unfit = [(path, m, why) for path, m in engines if (why := misfits(m, machine))]
+    unfit = [(path, m, why) for path, m in engines if (why := list_misfits(m, machine))]
     order = _order_precisions(asked)
     fitting = sorted(
-        ((path, m) for path, m in engines if not misfits(m, machine)),
+        ((path, m) for path, m in engines if not list_misfits(m, machine)),
         key=lambda entry: entry[1].created,
         reverse=True,
     )
@@ -52,7 +52,7 @@ def select_engine(folder: Path, machine: Machine, asked: Precision | None = None
             passed_over.append(f"{path.name}: {error.message}")
             continue
         notes = (*_explain(manifest, path, asked, unfit), *passed_over)
-        changes = (f"{path.name}: {note}" for note in differences(manifest, machine))
+        changes = (f"{path.name}: {note}" for note in list_differences(manifest, machine))
         return EngineSelection(path, manifest, (*notes, *changes))
     raise _none_fits(folder, machine, unfit, passed_over, order)
 
@@ -121,5 +121,5 @@ def _none_fits(
     reasons = [f"{path.name}: {'; '.join(why)}" for path, _, why in unfit]
     return StoreError(
         f"No engine in {folder} runs on this machine. {'. '.join([*reasons, *passed_over])}.",
-        rebuild_remedy(closest, machine),
+        suggest_rebuild(closest, machine),
     )

@@ -8,7 +8,7 @@ from typed_nets import Net, two_convolutions
 
 from trt_facefusion.engine.backends.base import BuildRequest
 from trt_facefusion.engine.backends.kernels import int8_coverage
-from trt_facefusion.engine.backends.onnxruntime import OnnxRuntime, stored_weight_bytes
+from trt_facefusion.engine.backends.onnxruntime import OnnxRuntime, count_weight_bytes
 from trt_facefusion.errors import BackendUnavailableError, BuildError
 
 
@@ -22,7 +22,7 @@ def test_the_typed_model_is_the_engine() -> None:
 def test_weights_count_in_the_type_they_are_stored_in() -> None:
     int8, scales, zeros = 16 * 3 * 9 + 16 * 16, 2 * (16 + 16 + 1 + 1), 16 + 16 + 1 + 1
     biases = 2 * (16 + 16)
-    assert stored_weight_bytes(onnx.load_model_from_string(two_convolutions())) == int8 + scales + zeros + biases
+    assert count_weight_bytes(onnx.load_model_from_string(two_convolutions())) == int8 + scales + zeros + biases
 
 
 def test_convolutions_behind_fp16_dequantisation_are_reported_as_float() -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from trt_facefusion.engine.backends.base import Kernel, TensorFormat
-from trt_facefusion.engine.backends.kernels import int8_coverage, lowered_nodes
+from trt_facefusion.engine.backends.kernels import find_lowered_nodes, int8_coverage
 from trt_facefusion.engine.backends.tensorrt_kernels import MATH_TYPES
 from trt_facefusion.types import Precision
 
@@ -56,7 +56,7 @@ def test_a_typed_engine_is_held_against_its_plan_where_no_cast_is_fused_in() -> 
     plan = {"head": Precision.FP32, "add": Precision.FP16, "a": Precision.INT8}
     alone = [kernel("kgen", ("head",), "fp16", "fp16"), kernel("kgen", ("add",), "int8", "int8")]
     alone = [replace(k, outputs=(TensorFormat("y", k.inputs[0].dtype, (1,)),)) for k in alone]
-    assert set(lowered_nodes(plan, alone, typed=True)) == {"head", "add"}
+    assert set(find_lowered_nodes(plan, alone, typed=True)) == {"head", "add"}
     fused = [replace(k, nodes=(*k.nodes, "head__cast")) for k in alone]
-    assert lowered_nodes(plan, fused, typed=True) == {}
-    assert set(lowered_nodes(plan, fused)) == {"head", "add"}
+    assert find_lowered_nodes(plan, fused, typed=True) == {}
+    assert set(find_lowered_nodes(plan, fused)) == {"head", "add"}

@@ -8,10 +8,10 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-import trt_facefusion
 from twin.builder import VERSION_10, make_twin
 from twin.uploader import A10G
 
+import trt_facefusion
 from trt_facefusion.engine.backends import registry
 from trt_facefusion.engine.backends.tensorrt import TensorRt
 from trt_facefusion.errors import BackendUnavailableError, BadInputError

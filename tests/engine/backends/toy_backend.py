@@ -6,7 +6,7 @@ import time
 
 from trt_facefusion.engine.backends.base import BuildRequest, BuiltEngine, RunOptions
 from trt_facefusion.engine.backends.capabilities import Capabilities, Library
-from trt_facefusion.engine.backends.checks import checked
+from trt_facefusion.engine.backends.checks import load_checked
 from trt_facefusion.engine.runtime.base import Runner
 from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
 from trt_facefusion.errors import BackendUnavailableError, DeviceError, pip_install
@@ -48,7 +48,7 @@ class Toy:
             raise BackendUnavailableError(f"toy does not build for {target!r}.", pip_install(self.library.extra))
 
     def check(self, model: bytes) -> None:
-        checked(model)
+        load_checked(model)
 
     def build(self, request: BuildRequest, progress: Progress = silent) -> BuiltEngine:
         self.require(request.target)

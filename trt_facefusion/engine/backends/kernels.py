@@ -48,7 +48,7 @@ def int8_coverage(planned: Mapping[str, str], kernels: Sequence[Kernel], math_ty
     return Int8Coverage(len(details), len(details) - len(missing), missing, details)
 
 
-def lowered_nodes(
+def find_lowered_nodes(
     precisions: Mapping[str, Precision], kernels: Sequence[Kernel], *, typed: bool = False
 ) -> dict[str, str]:
     """Nodes that run in less than their plan says -> the kernel and its data types.

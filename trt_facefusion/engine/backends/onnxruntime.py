@@ -13,7 +13,7 @@ import onnx
 
 from trt_facefusion.engine.backends.base import BuildRequest, BuiltEngine, Kernel, RunOptions, TensorFormat
 from trt_facefusion.engine.backends.capabilities import Capabilities, Library
-from trt_facefusion.engine.backends.checks import checked
+from trt_facefusion.engine.backends.checks import load_checked
 from trt_facefusion.engine.runtime.base import Runner
 from trt_facefusion.errors import BackendUnavailableError, BuildError, TrtFaceFusionError
 from trt_facefusion.model.messages import LARGE, without_weights
@@ -92,7 +92,7 @@ class OnnxRuntime:
     def check(self, model: bytes) -> None:
         """Raise BuildError if ONNX Runtime cannot load ``model``."""
         with _refusing():
-            open_made(lambda: checked(model), session_options())
+            open_made(lambda: load_checked(model), session_options())
 
     def build(self, request: BuildRequest, progress: Progress = silent) -> BuiltEngine:
         """Load the typed ONNX and read from ONNX Runtime's own optimised graph which operators really run.
@@ -104,7 +104,7 @@ class OnnxRuntime:
         self.require(request.target)
         started = time.monotonic()
         progress("compile", 0, 100)
-        model = checked(request.model)
+        model = load_checked(request.model)
         optimised = _optimised(request.model)
         progress("compile", 100, 100)
         return BuiltEngine(
@@ -112,10 +112,10 @@ class OnnxRuntime:
             backend=self.name,
             backend_version=self.version(),
             target=request.target,
-            kernels=tuple(kernels_of(model, optimised)),
+            kernels=tuple(read_kernels(model, optimised)),
             kernels_known=True,
             engine_bytes=len(request.model),
-            weights_bytes=stored_weight_bytes(model),
+            weights_bytes=count_weight_bytes(model),
             activations_bytes=None,
             seconds=time.monotonic() - started,
         )
@@ -127,7 +127,7 @@ class OnnxRuntime:
         return OnnxRuntimeRunner(engine, threads=options.threads)
 
 
-def stored_weight_bytes(model: onnx.ModelProto) -> int:
+def count_weight_bytes(model: onnx.ModelProto) -> int:
     """Bytes of all weights of ``model`` in the types they are stored in (an INT8 weight is one byte)."""
     tensors = [*model.graph.initializer]
     for node in model.graph.node:
@@ -168,7 +168,7 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
-def kernels_of(model: onnx.ModelProto, optimised: onnx.ModelProto) -> Iterator[Kernel]:
+def read_kernels(model: onnx.ModelProto, optimised: onnx.ModelProto) -> Iterator[Kernel]:
     """One kernel for each node of the optimised graph.
 
     A fused node keeps the name of its main node; where it does not, the output tensor tells whose place it took.

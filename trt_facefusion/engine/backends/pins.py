@@ -36,7 +36,7 @@ class Pins:
             compute_capability=device.compute_capability if device is not None else None,
             device=device.name if device is not None else None,
             driver=device.driver if device is not None else None,
-            platform=platform_here(),
+            platform=name_platform(),
             hardware_compatibility=hardware_compatibility,
             version_compatible=version_compatible,
         )
@@ -44,10 +44,10 @@ class Pins:
     @classmethod
     def ahead_of_time(cls, target: str) -> Pins:
         """The pins of an engine that is built here for a GPU elsewhere."""
-        return cls(compute_capability=parse_target(target), platform=platform_here())
+        return cls(compute_capability=parse_target(target), platform=name_platform())
 
 
-def platform_here() -> str:
+def name_platform() -> str:
     """System and processor of this machine, like ``linux-x86_64``."""
     return f"{platform.system()}-{platform.machine()}".lower()
 
@@ -60,6 +60,6 @@ def parse_target(target: str) -> tuple[int, int]:
     return int(digits[1]), int(digits[2])
 
 
-def cuda_version(driver: int) -> str:
+def format_cuda_version(driver: int) -> str:
     """CUDA's version number in words: 12080 is 12.8."""
     return f"{driver // 1000}.{driver % 1000 // 10}"

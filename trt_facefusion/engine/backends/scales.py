@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from trt_facefusion.engine.backends.base import ScaleReport
-from trt_facefusion.engine.backends.constraints import layer_nodes
+from trt_facefusion.engine.backends.constraints import read_layer_nodes
 
 if TYPE_CHECKING:
     import tensorrt as trt
@@ -23,7 +23,7 @@ WEIGHTS = "weights"
 _SMALLEST = 1e-12
 
 
-def cover(
+def assign_ranges(
     api: ModuleType, network: trt.INetworkDefinition, table: Mapping[str, float], inner: Mapping[str, str]
 ) -> ScaleReport:
     """The range of every float tensor of ``network``: from ``table``, from the weights, or from what it is a copy of.
@@ -52,14 +52,14 @@ def cover(
             elif layer.type in moves and layer.num_inputs:
                 copies.append((layer.get_input(0).name, tensor.name))
             else:
-                copies += [(inner[node], tensor.name) for node in layer_nodes(layer.metadata) if node in inner]
+                copies += [(inner[node], tensor.name) for node in read_layer_nodes(layer.metadata) if node in inner]
     _follow(copies, amax, derived)
-    known = {*amax, *missing}
+    in_network = {*amax, *missing}
     return ScaleReport(
         {name: max(value, _SMALLEST) for name, value in amax.items()},
         derived,
         tuple(name for name in missing if name not in amax),
-        tuple(name for name in table if name not in known),
+        tuple(name for name in table if name not in in_network),
     )
 
 

@@ -8,11 +8,11 @@ from types import ModuleType
 
 from trt_facefusion.engine.backends.base import BuildRequest, BuiltEngine, RunOptions
 from trt_facefusion.engine.backends.capabilities import Capabilities, Library, Typing
-from trt_facefusion.engine.backends.device import Device, current_device
-from trt_facefusion.engine.backends.inspector import EngineFacts, inspect
-from trt_facefusion.engine.backends.kernels import lowered_nodes
+from trt_facefusion.engine.backends.device import Device, ask_device
+from trt_facefusion.engine.backends.inspector import InspectedEngine, inspect
+from trt_facefusion.engine.backends.kernels import find_lowered_nodes
 from trt_facefusion.engine.backends.pins import Pins
-from trt_facefusion.engine.backends.session import LOG_TAIL, library, open_session
+from trt_facefusion.engine.backends.session import LOG_TAIL, import_library, open_session
 from trt_facefusion.engine.backends.tensorrt_config import TimingCache, configure
 from trt_facefusion.engine.backends.tensorrt_kernels import MATH_TYPES
 from trt_facefusion.engine.backends.tensorrt_typed import build_typed
@@ -47,7 +47,7 @@ class TensorRt:
 
     def __init__(
         self,
-        device: Callable[[], Device | None] = current_device,
+        device: Callable[[], Device | None] = ask_device,
         make_uploader: Callable[[], Uploader] = PycudaUploader,
     ) -> None:
         self._device = device
@@ -167,7 +167,7 @@ class TensorRt:
         )
 
 
-def _notes(request: BuildRequest, facts: EngineFacts, weak_build: WeakBuild | None) -> tuple[str, ...]:
+def _notes(request: BuildRequest, facts: InspectedEngine, weak_build: WeakBuild | None) -> tuple[str, ...]:
     """What a person should know of this engine."""
     notes = []
     if weak_build is not None:
@@ -177,7 +177,7 @@ def _notes(request: BuildRequest, facts: EngineFacts, weak_build: WeakBuild | No
         if scales is not None and scales.missing:
             notes.append(f"no calibrated range for {_some(scales.missing)}: layers around them cannot run in INT8")
     if request.weak is not None:
-        lost = lowered_nodes(request.weak.precisions, facts.kernels, typed=weak_build is None)
+        lost = find_lowered_nodes(request.weak.precisions, facts.kernels, typed=weak_build is None)
         if lost:
             shown = "; ".join(f"{node} ({why})" for node, why in list(lost.items())[:_SHOWN])
             notes.append(f"{len(lost)} nodes did not keep their precision: {shown}")
@@ -209,4 +209,4 @@ def _major(version: str) -> int:
 
 
 def _library() -> ModuleType:
-    return library("tensorrt", "TensorRT", "gpu")
+    return import_library("tensorrt", "TensorRT", "gpu")

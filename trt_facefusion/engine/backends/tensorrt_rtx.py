@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from trt_facefusion.engine.backends.base import BuildRequest, BuiltEngine, RunOptions
 from trt_facefusion.engine.backends.capabilities import Capabilities, Library
 from trt_facefusion.engine.backends.pins import Pins
-from trt_facefusion.engine.backends.session import LOG_TAIL, Session, library, open_session
+from trt_facefusion.engine.backends.session import LOG_TAIL, Session, import_library, open_session
 from trt_facefusion.engine.backends.tensorrt_kernels import MATH_TYPES
 from trt_facefusion.engine.backends.tensorrt_typed import build_typed
 from trt_facefusion.engine.runtime.base import Runner
@@ -126,4 +126,4 @@ def _configure(session: Session, request: BuildRequest, config: trt.IBuilderConf
 
 
 def _library() -> ModuleType:
-    return library("tensorrt_rtx", "tensorrt-rtx", "rtx")
+    return import_library("tensorrt_rtx", "tensorrt-rtx", "rtx")

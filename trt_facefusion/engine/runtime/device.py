@@ -34,7 +34,7 @@ def cuda_driver() -> Any:
     return driver
 
 
-def out_of_memory(what: str, needed_bytes: int | None, driver: Any) -> DeviceMemoryError:
+def explain_shortage(what: str, needed_bytes: int | None, driver: Any) -> DeviceMemoryError:
     """The error for a failed allocation of ``what`` (None: how much it takes is not known); needs a current context."""
     try:
         free, total = driver.mem_get_info()
@@ -49,7 +49,7 @@ def out_of_memory(what: str, needed_bytes: int | None, driver: Any) -> DeviceMem
     )
 
 
-def failed(doing: str, error: BaseException) -> DeviceError:
+def explain_failure(doing: str, error: BaseException) -> DeviceError:
     """The error for a call that failed on a device that still works."""
     return DeviceError(
         f"The GPU failed while {doing}: {error}.",
@@ -57,7 +57,7 @@ def failed(doing: str, error: BaseException) -> DeviceError:
     )
 
 
-def lost(error: Exception) -> DeviceLostError:
+def explain_loss(error: Exception) -> DeviceLostError:
     """The error for a context that no longer answers."""
     return DeviceLostError(f"The GPU no longer answers in this process: {error}.", LOST_REMEDY)
 

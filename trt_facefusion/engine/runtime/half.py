@@ -25,7 +25,7 @@ _EXACT = frozenset(
 )  # fmt: skip
 
 
-def with_fp16_rounding(model: onnx.ModelProto) -> onnx.ModelProto:
+def round_to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy of ``model`` that computes in FP32 and rounds to FP16 behind every operator with an FP16 result.
 
     Accumulation inside an operator stays FP32. Inputs and outputs keep their types. TensorRT fuses element-wise

@@ -14,8 +14,8 @@ import onnx
 import onnxruntime as ort
 
 from trt_facefusion.engine.runtime.base import check_feeds
-from trt_facefusion.engine.runtime.half import with_fp16_rounding
-from trt_facefusion.engine.runtime.in_flight import Outputs, Queue, in_order, require_slots
+from trt_facefusion.engine.runtime.half import round_to_fp16
+from trt_facefusion.engine.runtime.in_flight import Outputs, Queue, keep_order, require_slots
 from trt_facefusion.errors import BuildError, ModelError, TrtFaceFusionError
 from trt_facefusion.model.sessions import open_made, open_session, session_options
 from trt_facefusion.types import Feeds, TensorSpec
@@ -120,7 +120,7 @@ class OnnxRuntimeRunner:
 
     def map(self, batches: Iterable[Feeds]) -> Iterator[Outputs]:
         """Outputs in the order of ``batches``; ``slots`` batches are read ahead."""
-        return in_order(self.infer_async, self._queue.slots, batches)
+        return keep_order(self.infer_async, self._queue.slots, batches)
 
     def _check(self, feeds: Feeds) -> None:
         self._queue.owner.require()
@@ -159,7 +159,7 @@ class OnnxRuntimeRunner:
 
 
 def _rounding(model: bytes | Path | onnx.ModelProto | Callable[[], onnx.ModelProto]) -> Callable[[], onnx.ModelProto]:
-    return lambda: with_fp16_rounding(model() if callable(model) else _loaded(model))
+    return lambda: round_to_fp16(model() if callable(model) else _loaded(model))
 
 
 def _session(model: bytes | Path | onnx.ModelProto | Callable[[], onnx.ModelProto], options: Any) -> Any:
@@ -174,7 +174,7 @@ def _session(model: bytes | Path | onnx.ModelProto | Callable[[], onnx.ModelProt
 def own_fault(called: str, error: BaseException) -> BuildError:
     """The error for a graph of our own making that onnxruntime cannot load or run; names the node if it was named."""
     text = _one_line(error)
-    node = next((found for pattern in _NODE_IN_ERROR for found in re.findall(pattern, text)), "")
+    node = next((name for pattern in _NODE_IN_ERROR for name in re.findall(pattern, text)), "")
     where = f" at the node {node!r}" if node else ""
     keep = f"give {node} more precision in the plan (--plan), and report this" if node else "report this"
     return BuildError(

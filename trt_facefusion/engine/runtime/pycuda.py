@@ -18,11 +18,11 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
-from trt_facefusion.engine.runtime.device import cuda_driver, failed, lost, out_of_memory
+from trt_facefusion.engine.runtime.device import cuda_driver, explain_failure, explain_loss, explain_shortage
 from trt_facefusion.engine.runtime.engine_file import load_engine
 from trt_facefusion.engine.runtime.engine_io import EngineIO, Shape, describe
 from trt_facefusion.engine.runtime.graphs import GraphUse, total
-from trt_facefusion.engine.runtime.in_flight import Outputs, Owner, in_order, require_slots
+from trt_facefusion.engine.runtime.in_flight import Outputs, Owner, keep_order, require_slots
 from trt_facefusion.engine.runtime.slots import Slot, SlotPool, StageTimes
 from trt_facefusion.errors import BadInputError, DeviceLostError
 from trt_facefusion.types import Feeds, TensorSpec
@@ -138,7 +138,7 @@ class PycudaRunner:
 
     def map(self, batches: Iterable[Feeds]) -> Iterator[Outputs]:
         """Outputs in the order of ``batches``, with as many in flight as there are slots."""
-        return in_order(self.infer_async, self._core.slots, batches)
+        return keep_order(self.infer_async, self._core.slots, batches)
 
     def close(self) -> None:
         """Let what is in flight finish, then free everything; closing twice does nothing."""
@@ -258,11 +258,11 @@ class _Core:
             slot.settle()
         except self._driver.Error as again:
             return self._broken(again)
-        return failed("running the engine", error) if isinstance(error, self._driver.Error) else error
+        return explain_failure("running the engine", error) if isinstance(error, self._driver.Error) else error
 
     def _broken(self, error: Exception) -> DeviceLostError:
         """From now on everyone gets this error, even if the driver answered again: its results cannot be trusted."""
-        told = lost(error)
+        told = explain_loss(error)
         self._lost = True
         self._pool.refuse(lambda: DeviceLostError(told.message, told.remedy))
         return told
@@ -297,9 +297,9 @@ class _Core:
                 slots.append(Slot(driver, self.io, self._graphs))
                 slots[-1].allocate(self._engine, self._profile)
         except driver.MemoryError as error:
-            raise out_of_memory("a CUDA context and its streams", None, driver) from error
+            raise explain_shortage("a CUDA context and its streams", None, driver) from error
         except driver.Error as error:
-            raise failed("making the engine's buffers", error) from error
+            raise explain_failure("making the engine's buffers", error) from error
         self.memory_bytes = sum(slot.memory_bytes + self._engine.device_memory_size_v2 for slot in slots)
         self._all = tuple(slots)
         self._pool.fill(slots)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from trt_facefusion.engine.backends.base import Backend
-from trt_facefusion.engine.backends.pins import cuda_version
+from trt_facefusion.engine.backends.pins import format_cuda_version
 from trt_facefusion.engine.backends.registry import find_backend
 from trt_facefusion.engine.store.manifest import Manifest
 from trt_facefusion.errors import StoreError
@@ -40,7 +40,7 @@ class Machine:
         return None if self.compute_capability is None else "sm{}{}".format(*self.compute_capability)
 
 
-def misfits(manifest: Manifest, machine: Machine) -> tuple[str, ...]:
+def list_misfits(manifest: Manifest, machine: Machine) -> tuple[str, ...]:
     """Why the engine cannot run on ``machine``; empty where it can. What the manifest does not pin fits."""
     backend = find_backend(manifest.backend)
     if backend is None or not backend.capabilities.needs_gpu:
@@ -48,7 +48,7 @@ def misfits(manifest: Manifest, machine: Machine) -> tuple[str, ...]:
     return tuple(_list_misfits(manifest, backend, machine))
 
 
-def differences(manifest: Manifest, machine: Machine) -> tuple[str, ...]:
+def list_differences(manifest: Manifest, machine: Machine) -> tuple[str, ...]:
     """What is not as it was at the build, of an engine that fits: it runs, but was timed under other conditions."""
     pins = manifest.pins
     changes = []
@@ -65,14 +65,14 @@ def require_fit(manifest: Manifest, folder: Path, machine: Machine) -> None:
     Raises:
         StoreError: it does not fit; the message says what differs, the remedy is the command that builds one that does.
     """
-    reasons = misfits(manifest, machine)
+    reasons = list_misfits(manifest, machine)
     if reasons:
         raise StoreError(
-            f"{folder} cannot run on this machine: {'; '.join(reasons)}.", rebuild_remedy(manifest, machine)
+            f"{folder} cannot run on this machine: {'; '.join(reasons)}.", suggest_rebuild(manifest, machine)
         )
 
 
-def rebuild_remedy(manifest: Manifest, machine: Machine) -> str:
+def suggest_rebuild(manifest: Manifest, machine: Machine) -> str:
     """What to do about an engine that does not fit: the command that builds it for ``machine``."""
     target, backend = machine.target, find_backend(manifest.backend)
     unsuited = target is not None and backend is not None and not _builds_for(backend, target)
@@ -139,4 +139,4 @@ def _capability(value: tuple[int, int]) -> str:
 
 
 def _driver(version: int) -> str:
-    return f"a driver for CUDA {cuda_version(version)}"
+    return f"a driver for CUDA {format_cuda_version(version)}"

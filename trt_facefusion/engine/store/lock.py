@@ -105,13 +105,13 @@ def _take(folder: Path, timeout_s: float) -> FileLock | _NoLock | None:
 
 def _has_locks(folder: Path) -> bool:
     """Asked once of each folder; one that cannot be written to is told by the lock itself."""
-    known = _LOCKS.get(folder)
-    if known is None:
+    works = _LOCKS.get(folder)
+    if works is None:
         try:
-            known = _LOCKS[folder] = locks_work(folder)
+            works = _LOCKS[folder] = locks_work(folder)
         except OSError:
             return True
-    return known
+    return works
 
 
 def _holder_file(folder: Path) -> Path:

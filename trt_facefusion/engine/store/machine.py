@@ -7,13 +7,13 @@ from collections.abc import Iterable
 
 from trt_facefusion.engine.backends import registry
 from trt_facefusion.engine.backends.base import Backend
-from trt_facefusion.engine.backends.pins import platform_here
+from trt_facefusion.engine.backends.pins import name_platform
 from trt_facefusion.engine.runtime.device import cuda_driver
 from trt_facefusion.engine.store.fit import Machine
 from trt_facefusion.errors import BackendUnavailableError, BadInputError
 
 
-def this_machine(device: int = 0, backends: Iterable[Backend] | None = None) -> Machine:
+def ask_machine(device: int = 0, backends: Iterable[Backend] | None = None) -> Machine:
     """This machine with the GPU of that number, and the libraries of those backends that are installed.
 
     No context is made on the GPU.
@@ -34,7 +34,7 @@ def this_machine(device: int = 0, backends: Iterable[Backend] | None = None) -> 
     if backends is None:
         backends = [backend for backend in registry.BACKENDS if backend.capabilities.needs_gpu]
     return Machine(
-        platform=platform_here(),
+        platform=name_platform(),
         device=str(gpu.name()),
         compute_capability=(int(major), int(minor)),
         driver=int(driver.get_driver_version()),
@@ -42,12 +42,12 @@ def this_machine(device: int = 0, backends: Iterable[Backend] | None = None) -> 
     )
 
 
-def machine_as_far_as_known(device: int = 0) -> Machine:
-    """Like `this_machine`, without a GPU where there is none to ask; libraries are not looked for then."""
+def ask_machine_if_any(device: int = 0) -> Machine:
+    """Like `ask_machine`, without a GPU where there is none to ask; libraries are not looked for then."""
     try:
-        return this_machine(device)
+        return ask_machine(device)
     except BackendUnavailableError:
-        return Machine(platform_here())
+        return Machine(name_platform())
 
 
 def _installed_versions(backends: Iterable[Backend]) -> dict[str, str]:

@@ -34,7 +34,7 @@ class StoredFile:
 
 
 @dataclass(frozen=True)
-class Inputs:
+class EngineInputs:
     """Digests (SHA-256, hex) of what the engine was made from; None where the precision needs no such thing."""
 
     model_sha256: str
@@ -59,7 +59,7 @@ class Int8Kernels:
 
 
 @dataclass(frozen=True)
-class Gate:
+class GateResult:
     """Whether the accuracy gate was passed; if not, why."""
 
     passed: bool
@@ -128,7 +128,7 @@ class Manifest:
     backend_version: str
     target: str
     shapes: Mapping[str, ShapeRange]
-    inputs: Inputs
+    inputs: EngineInputs
     build_key: str
     tool_version: str
     created: str
@@ -139,7 +139,7 @@ class Manifest:
     macs_share: Mapping[str, float]
     int8_kernels: Int8Kernels
     accuracy: Mapping[str, JsonValue]
-    gate: Gate
+    gate: GateResult
     verified_with: str
     kernels: tuple[Kernel, ...] = ()
     fallback: tuple[Fallback, ...] = ()

@@ -15,8 +15,8 @@ from typing import Any
 import onnx
 
 from trt_facefusion.engine.backends.base import Kernel
-from trt_facefusion.engine.backends.device import Device, current_device
-from trt_facefusion.engine.backends.onnxruntime import OnnxRuntime, kernels_of
+from trt_facefusion.engine.backends.device import Device, ask_device
+from trt_facefusion.engine.backends.onnxruntime import OnnxRuntime, read_kernels
 from trt_facefusion.engine.backends.registry import get_math_types
 from trt_facefusion.engine.runtime.base import Runner
 from trt_facefusion.engine.runtime.onnxruntime import OPTIMISED, OnnxRuntimeRunner
@@ -206,7 +206,7 @@ class CpuBench(Bench):
                     runner.infer(feeds)
                     calls_ms.append(1e3 * (time.perf_counter() - start))
                 trace = read_trace(runner.end_trace(), skip=_LAYER_WARMUPS)
-            kernels = list(kernels_of(onnx.load(self.found.graph), onnx.load(folder / OPTIMISED)))
+            kernels = list(read_kernels(onnx.load(self.found.graph), onnx.load(folder / OPTIMISED)))
         known = {kernel.name for kernel in kernels}
         kernels += [Kernel(name, trace.node_types[name]) for name in trace.node_ms if name not in known]
         pairs = zip(calls_ms[_LAYER_WARMUPS:], trace.runs_ms, strict=True)
@@ -232,7 +232,7 @@ class GpuBench(Bench):
     runner: PycudaRunner
 
     def __enter__(self) -> Bench:
-        self._before = current_device()
+        self._before = ask_device()
         return super().__enter__()
 
     def feed(self, source: Source, batch: int | None, batches: tuple[int, ...] | None) -> None:
@@ -286,7 +286,7 @@ class GpuBench(Bench):
         }
 
     def _now(self) -> Device | None:
-        return current_device() if self.device == 0 else None
+        return ask_device() if self.device == 0 else None
 
     def device_text(self) -> str:
         """Name, target and driver."""

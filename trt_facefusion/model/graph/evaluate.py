@@ -15,7 +15,7 @@ from trt_facefusion.model.sessions import open_session, session_options
 from trt_facefusion.types import Array
 
 MOST_MACS = 10**10
-"""Multiplications of one node; what needs more is left to the engine maker."""
+"""Multiplications of one node; what needs more is left to the backend."""
 
 SELECTING = frozenset({
     "Cast", "Compress", "Concat", "DepthToSpace", "Expand", "Flatten", "Gather", "GatherElements", "GatherND",
@@ -83,7 +83,7 @@ def evaluate(node: onnx.NodeProto, inputs: Mapping[str, Array], opset: int) -> l
     try:
         session = open_session(_alone(node, inputs, opset), options)
         results = session.run(names, dict(inputs))
-    except Exception:  # onnxruntime's exceptions have no common base; the engine maker computes it instead
+    except Exception:  # onnxruntime's exceptions have no common base; the backend computes it instead
         return None
     return [np.asarray(r) for r in results] if all(isinstance(r, np.ndarray | np.generic) for r in results) else None
 

@@ -51,7 +51,7 @@ class Budget:
     bytes: int
     macs: int = 2 * MOST_MACS
     left: set[str] = field(default_factory=set)
-    """Results that stay to be computed by the engine maker."""
+    """Results that stay to be computed by the backend."""
 
     def spend(self, node: onnx.NodeProto, size: int, given: int) -> None:
         """Count a result of ``size`` bytes made from ``given``. Raises ModelError when it is too much."""

@@ -11,7 +11,7 @@ from onnx import TensorProto, defs
 from trt_facefusion.model.graph.view import FLOATS, GraphView
 
 _HALF = "tensor(float16)"
-# Their definition would allow FP16, but engine makers want FP32: scales, sizes and the region of interest of a picture.
+# Their definition would allow FP16, but backends want FP32: scales, sizes and the region of interest of a picture.
 _WANT_FP32 = frozenset({("Resize", 1), ("Resize", 2), ("Upsample", 1)})
 
 

@@ -8,7 +8,7 @@ linear in its input, so the style may as well multiply the input's channels and 
 
 The picture is the same; the weights are constant, and the norms take a small matrix product instead of passes over all
 weights. A batch that was folded into groups (each sample has weights of its own) is unfolded. Transposed convolutions
-of this kind become convolutions (`subpixel`), because engine makers run only these in INT8.
+of this kind become convolutions (`subpixel`), because backends run only these in INT8.
 
 Source: T. Karras et al., "Analyzing and Improving the Image Quality of StyleGAN", CVPR 2020, section 2.2.
 """

@@ -1,9 +1,9 @@
 """Transposed convolutions as convolutions that compute all phases of the finer grid at once.
 
 A transposed convolution of stride s is s*s convolutions, one for each position within a step, whose results are
-interleaved: one convolution with s*s times the channels, and a DepthToSpace. That one runs in INT8 with every engine
-maker, which is true of no transposed convolution. Where s divides the kernel it costs no more; where it does not, the
-smaller phases are filled up with zeros (3x3 at stride 2: 16 products instead of 9), which eats up what INT8 saves.
+interleaved: one convolution with s*s times the channels, and a DepthToSpace. That one runs in INT8 with every backend,
+which is true of no transposed convolution. Where s divides the kernel it costs no more; where it does not, the smaller
+phases are filled up with zeros (3x3 at stride 2: 16 products instead of 9), which eats up what INT8 saves.
 
 Source: W. Shi et al., "Is the deconvolution layer the same as a convolutional layer?", arXiv 1609.07009.
 """
