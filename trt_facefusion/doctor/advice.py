@@ -54,16 +54,16 @@ def advise_on_gpus(driver: Driver, packages: Packages, backend: str, target: str
             f"there are GPUs of several kinds; engines are built for number 0, {first.name}",
             ("export CUDA_VISIBLE_DEVICES=1  # builds for number 1",),
         )
-    yield from _missing_for_gpu(driver, packages)
+    yield from _find_missing(driver, packages)
     if first.free_bytes is None:
         yield Finding(PROBLEM, f"{first.name} has no memory left for a CUDA context", ("nvidia-smi",))
     elif first.free_bytes < ENOUGH_GPU_BYTES:
         left = f"{first.free_bytes / 2**20:,.0f} of {first.total_bytes / 2**20:,.0f} MiB"
         yield Finding(WARNING, f"{first.name} has {left} free: a build may run out of memory", ("nvidia-smi",))
-    yield from _too_old(first, backend, target)
+    yield from _judge_age(first, backend, target)
 
 
-def _missing_for_gpu(driver: Driver, packages: Packages) -> Iterable[Finding]:
+def _find_missing(driver: Driver, packages: Packages) -> Iterable[Finding]:
     gpu = driver.gpus[0]
     support = find_gpu_support(gpu.compute_capability)
     if packages[_TENSORRT] is None and (support is None or support.last_tensorrt is None):
@@ -92,7 +92,7 @@ def _missing_for_gpu(driver: Driver, packages: Packages) -> Iterable[Finding]:
         yield Finding(PROBLEM, f"pycuda cannot be loaded: {error}", (again,))
 
 
-def _too_old(gpu: Gpu, backend: str, target: str) -> Iterable[Finding]:
+def _judge_age(gpu: Gpu, backend: str, target: str) -> Iterable[Finding]:
     support = find_gpu_support(gpu.compute_capability)
     if support is None:
         cc = "{}.{}".format(*gpu.compute_capability)

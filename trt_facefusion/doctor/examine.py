@@ -62,8 +62,12 @@ class Examination:
             "ok": self.healthy,
             "python": self.python,
             "system": self.system,
-            "driver": {"release": driver.release, "cuda": _dotted(driver.cuda), "problem": driver.problem or None},
-            "gpus": [_gpu_dict(gpu) for gpu in driver.gpus],
+            "driver": {
+                "release": driver.release,
+                "cuda": _format_version(driver.cuda),
+                "problem": driver.problem or None,
+            },
+            "gpus": [_describe_gpu(gpu) for gpu in driver.gpus],
             "packages": dict(self.packages),
             "tools": dict(self.tools),
             "memory_bytes": self.memory_bytes,
@@ -73,12 +77,12 @@ class Examination:
         }
 
 
-def _gpu_dict(gpu: Gpu) -> dict[str, Any]:
+def _describe_gpu(gpu: Gpu) -> dict[str, Any]:
     support = find_gpu_support(gpu.compute_capability)
     return {
         "index": gpu.index,
         "name": gpu.name,
-        "compute_capability": _dotted(gpu.compute_capability),
+        "compute_capability": _format_version(gpu.compute_capability),
         "target": gpu.target,
         "total_bytes": gpu.total_bytes,
         "free_bytes": gpu.free_bytes,
@@ -90,7 +94,7 @@ def _gpu_dict(gpu: Gpu) -> dict[str, Any]:
     }
 
 
-def _dotted(version: tuple[int, int] | None) -> str | None:
+def _format_version(version: tuple[int, int] | None) -> str | None:
     return None if version is None else "{}.{}".format(*version)
 
 
@@ -103,9 +107,9 @@ def examine(output: Path, cache: Path, *, quick: bool = False) -> Examination:
         quick: do not try whether the backend takes a network.
     """
     driver, packages = ask_driver(), Packages.installed().with_modules(registry.available())
-    build, problems = _default_build(quick=quick)
-    memory = _available_memory()
-    disk = {str(folder): _free_disk(folder) for folder in dict.fromkeys((output, cache))}
+    build, problems = _find_default_build(quick=quick)
+    memory = _read_available_memory()
+    disk = {str(folder): _read_free_disk(folder) for folder in dict.fromkeys((output, cache))}
     return Examination(
         python=platform.python_version(),
         system=platform.platform(),
@@ -115,7 +119,7 @@ def examine(output: Path, cache: Path, *, quick: bool = False) -> Examination:
         memory_bytes=memory,
         disk_bytes=disk,
         build=build,
-        findings=_sorted(
+        findings=_sort_findings(
             (
                 *problems,
                 *advise_on_sources(quick=quick),
@@ -127,28 +131,30 @@ def examine(output: Path, cache: Path, *, quick: bool = False) -> Examination:
     )
 
 
-def _sorted(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+def _sort_findings(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     order = (PROBLEM, WARNING, ADVICE)
     return tuple(sorted(dict.fromkeys(findings), key=lambda finding: order.index(finding.level)))
 
 
-def _default_build(*, quick: bool) -> tuple[DefaultBuild, list[Finding]]:
+def _find_default_build(*, quick: bool) -> tuple[DefaultBuild, list[Finding]]:
     """What `auto` selects, and what stands in the way: a missing library, or a backend that takes nothing."""
     target = registry.default_target("auto")
     try:
         selection = registry.select_backend("auto", target)
         version = selection.backend.version()
         if not quick:
-            selection.backend.check(_one_convolution())
+            selection.backend.check(_make_convolution())
     except TrtFaceFusionError as error:
         return DefaultBuild("", "", target, error.message), [Finding(PROBLEM, error.message, (f"# {error.remedy}",))]
     except Exception as error:  # a library that is there and broken may raise anything
         message = f"the backend does not work: {type(error).__name__}: {error}"
         return DefaultBuild("", "", target, message), [Finding(PROBLEM, message)]
-    return DefaultBuild(selection.backend.name, version, selection.target, selection.reason), _selected(selection)
+    return DefaultBuild(selection.backend.name, version, selection.target, selection.reason), _explain_selection(
+        selection
+    )
 
 
-def _selected(selection: BackendSelection) -> list[Finding]:
+def _explain_selection(selection: BackendSelection) -> list[Finding]:
     """What is to be said of the selected backend, and of the one that it stands in for."""
     findings = []
     if selection.missing is not None:
@@ -161,7 +167,7 @@ def _selected(selection: BackendSelection) -> list[Finding]:
     return findings
 
 
-def _one_convolution() -> bytes:
+def _make_convolution() -> bytes:
     weights = numpy_helper.from_array(np.ones((4, 3, 3, 3), np.float32), "w")
     node = helper.make_node("Conv", ["x", "w"], ["y"], "conv")
     values = [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in (("x", [1, 3, 8, 8]), ("y", None))]
@@ -170,7 +176,7 @@ def _one_convolution() -> bytes:
     return bytes(onnx.shape_inference.infer_shapes(model).SerializeToString())
 
 
-def _available_memory() -> int | None:
+def _read_available_memory() -> int | None:
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
@@ -178,7 +184,7 @@ def _available_memory() -> int | None:
         return None
 
 
-def _free_disk(folder: Path) -> int | None:
+def _read_free_disk(folder: Path) -> int | None:
     """Free bytes where ``folder`` is or would be; None where nothing can be written there."""
     nearest = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK):

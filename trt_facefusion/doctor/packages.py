@@ -34,7 +34,7 @@ def list_shown() -> tuple[str, ...]:
     return tuple(dict.fromkeys((*of_gpus, *_FOR_GPUS, *of_cpus, *_ALWAYS)))
 
 
-def _with_cuda_wheels() -> dict[str, bool]:
+def _list_cuda_wheels() -> dict[str, bool]:
     """Distributions that have a wheel for each CUDA version, and whether a build on this machine needs its GPU."""
     return {
         name: backend.capabilities.needs_device
@@ -73,15 +73,15 @@ class Packages:
     def __getitem__(self, name: str) -> str | None:
         """The version of ``name``; of TensorRT's wheels for one CUDA version, too."""
         version = self.versions.get(name)
-        if version is None and name in _with_cuda_wheels():
-            return next((self.versions[wheel] for wheel in self._cuda_wheels(name)), None)
+        if version is None and name in _list_cuda_wheels():
+            return next((self.versions[wheel] for wheel in self._find_wheels(name)), None)
         return version
 
     def cuda_majors(self, name: str) -> tuple[int, ...]:
         """The CUDA major versions that the wheels of ``tensorrt`` or ``tensorrt-rtx`` were made for."""
-        return tuple(sorted(set(self._cuda_wheels(name).values())))
+        return tuple(sorted(set(self._find_wheels(name).values())))
 
-    def _cuda_wheels(self, name: str) -> dict[str, int]:
+    def _find_wheels(self, name: str) -> dict[str, int]:
         matches = {installed: _CUDA_WHEEL.match(installed) for installed in self.versions}
         return {installed: int(m[2]) for installed, m in matches.items() if m and m[1] == name}
 
@@ -94,14 +94,14 @@ def normalise_name(name: str) -> str:
 def find_clashes(packages: Packages, driver_cuda: tuple[int, int] | None) -> tuple[Finding, ...]:
     """Everything that does not fit: with each other, with the driver (its CUDA version), with the tested ranges."""
     return (
-        *_overlaid(packages),
-        *_wrong_cuda(packages, driver_cuda),
-        *_old_pycuda(packages),
-        *_outside(packages),
+        *_find_overlaid(packages),
+        *_find_wrong_cuda(packages, driver_cuda),
+        *_find_old_pycuda(packages),
+        *_find_untested(packages),
     )
 
 
-def _overlaid(packages: Packages) -> Iterable[Finding]:
+def _find_overlaid(packages: Packages) -> Iterable[Finding]:
     for keep, names in _SAME_FOLDER:
         both = [name for name in names if name in packages.versions]
         if len(both) > 1:
@@ -120,11 +120,11 @@ def _overlaid(packages: Packages) -> Iterable[Finding]:
         )
 
 
-def _wrong_cuda(packages: Packages, driver_cuda: tuple[int, int] | None) -> Iterable[Finding]:
+def _find_wrong_cuda(packages: Packages, driver_cuda: tuple[int, int] | None) -> Iterable[Finding]:
     if driver_cuda is None:
         return
     known_to_driver = f"the driver knows CUDA {driver_cuda[0]}.{driver_cuda[1]}"
-    for name, needs_gpu in _with_cuda_wheels().items():
+    for name, needs_gpu in _list_cuda_wheels().items():
         majors = packages.cuda_majors(name)
         if majors and min(majors) > driver_cuda[0]:
             yield Finding(
@@ -137,9 +137,9 @@ def _wrong_cuda(packages: Packages, driver_cuda: tuple[int, int] | None) -> Iter
         yield Finding(WARNING, f"torch {packages['torch']} was made for CUDA {local[1]}, but {known_to_driver} only")
 
 
-def _old_pycuda(packages: Packages) -> Iterable[Finding]:
+def _find_old_pycuda(packages: Packages) -> Iterable[Finding]:
     numpy, pycuda = packages["numpy"], packages["pycuda"]
-    if numpy and pycuda and _major(numpy) >= 2 and _major(pycuda) < 2024:
+    if numpy and pycuda and _parse_major(numpy) >= 2 and _parse_major(pycuda) < 2024:
         yield Finding(
             PROBLEM,
             f"pycuda {pycuda} was made for numpy 1, and numpy {numpy} is installed",
@@ -147,28 +147,30 @@ def _old_pycuda(packages: Packages) -> Iterable[Finding]:
         )
 
 
-def _outside(packages: Packages) -> Iterable[Finding]:
+def _find_untested(packages: Packages) -> Iterable[Finding]:
     """Versions outside of the ranges that pyproject.toml names as tested, and required packages that are missing."""
     for text in packages.requirements:
         try:
             requirement = Requirement(text)
         except InvalidRequirement:
             continue
-        extra = _extra_of(requirement)
+        extra = _find_extra(requirement)
         if extra is None:
             continue
         version = packages[normalise_name(requirement.name)]
         if version is None and not extra:
-            yield Finding(PROBLEM, f"{requirement.name} is not installed", (f"pip install '{_plain(requirement)}'",))
+            yield Finding(
+                PROBLEM, f"{requirement.name} is not installed", (f"pip install '{_format_requirement(requirement)}'",)
+            )
         elif version is not None and not requirement.specifier.contains(version, prereleases=True):
             yield Finding(
                 WARNING,
                 f"{requirement.name} {version} is outside of the tested range {requirement.specifier}",
-                (f"pip install '{_plain(requirement)}'",),
+                (f"pip install '{_format_requirement(requirement)}'",),
             )
 
 
-def _extra_of(requirement: Requirement) -> str | None:
+def _find_extra(requirement: Requirement) -> str | None:
     """The first extra under which a requirement applies on this Python; "" for always, None for never."""
     for extra in ("", "torch", *(backend.library.extra for backend in registry.BACKENDS)):
         environment: dict[str, str] = {**{k: str(v) for k, v in default_environment().items()}, "extra": extra}
@@ -177,10 +179,10 @@ def _extra_of(requirement: Requirement) -> str | None:
     return None
 
 
-def _plain(requirement: Requirement) -> str:
+def _format_requirement(requirement: Requirement) -> str:
     return f"{requirement.name}{requirement.specifier}"
 
 
-def _major(version: str) -> int:
+def _parse_major(version: str) -> int:
     digits = re.match(r"\d+", version)
     return int(digits[0]) if digits else 0

@@ -45,7 +45,7 @@ FREE = Constraint(None, None)
 def derive_constraints(model: onnx.ModelProto, precisions: Mapping[str, Precision]) -> dict[str, Constraint]:
     """The constraint of every node of the plan ``precisions``; the rules are at the head of this file."""
     view = GraphView(model)
-    free = _free_nodes(view, precisions)
+    free = _find_free_nodes(view, precisions)
     result = {}
     for name, precision in precisions.items():
         node = view.nodes[name]
@@ -58,7 +58,7 @@ def derive_constraints(model: onnx.ModelProto, precisions: Mapping[str, Precisio
     return result
 
 
-def _free_nodes(view: GraphView, precisions: Mapping[str, Precision]) -> set[str]:
+def _find_free_nodes(view: GraphView, precisions: Mapping[str, Precision]) -> set[str]:
     free = {name for name, precision in precisions.items() if precision is Precision.INT8}
     for name, precision in precisions.items():
         node = view.nodes[name]

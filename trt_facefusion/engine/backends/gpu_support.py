@@ -38,10 +38,12 @@ class GpuSupport:
     @property
     def reason(self) -> str:
         """Why it ends there."""
-        return f"INT8 by {_by(self.int8)}, FP16 by {_by(self.fp16)}" + (f"; {self.note}" if self.note else "")
+        return f"INT8 by {_describe(self.int8)}, FP16 by {_describe(self.fp16)}" + (
+            f"; {self.note}" if self.note else ""
+        )
 
 
-def _by(how: str) -> str:
+def _describe(how: str) -> str:
     return {TENSOR_CORES: "tensor cores", INSTRUCTIONS: "ordinary instructions", NONE: "nothing faster than FP32"}[how]
 
 

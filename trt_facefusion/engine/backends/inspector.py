@@ -58,32 +58,34 @@ def inspect(session: Session, data: bytes, *, version_compatible: bool = False) 
 def parse(text: str) -> tuple[Kernel, ...] | None:
     """The kernels that the inspector's JSON describes, or None when anything in it is not understood."""
     try:
-        return tuple(_kernel(layer) for layer in json.loads(text)["Layers"])
+        return tuple(_read_kernel(layer) for layer in json.loads(text)["Layers"])
     except (ValueError, TypeError, KeyError, AttributeError):
         return None
 
 
-def _kernel(layer: dict[str, Any]) -> Kernel:
+def _read_kernel(layer: dict[str, Any]) -> Kernel:
     weights = layer.get("Weights")
-    constants = () if not weights else (TensorFormat("weights", _dtype(weights["Type"])),)
+    constants = () if not weights else (TensorFormat("weights", _read_dtype(weights["Type"])),)
     return Kernel(
         name=str(layer["Name"]),
         type=str(layer["LayerType"]),
         nodes=tuple(dict.fromkeys(read_layer_nodes(layer.get("Metadata", "")))),
-        inputs=tuple(_tensor(tensor) for tensor in layer["Inputs"]),
+        inputs=tuple(_read_tensor(tensor) for tensor in layer["Inputs"]),
         constants=constants,
-        outputs=tuple(_tensor(tensor) for tensor in layer["Outputs"]),
+        outputs=tuple(_read_tensor(tensor) for tensor in layer["Outputs"]),
         tactic=str(layer.get("TacticName", "")),
     )
 
 
-def _tensor(tensor: dict[str, Any]) -> TensorFormat:
+def _read_tensor(tensor: dict[str, Any]) -> TensorFormat:
     layout = str(tensor.get("Format/Datatype") or tensor["Format"])
     dtype = tensor.get("Datatype") or layout
-    return TensorFormat(str(tensor["Name"]), _dtype(str(dtype)), tuple(int(n) for n in tensor["Dimensions"]), layout)
+    return TensorFormat(
+        str(tensor["Name"]), _read_dtype(str(dtype)), tuple(int(n) for n in tensor["Dimensions"]), layout
+    )
 
 
-def _dtype(text: str) -> str:
+def _read_dtype(text: str) -> str:
     """The one data type that ``text`` names. Raises ValueError for none."""
     names = _DTYPE.findall(text)
     if not names:

@@ -91,7 +91,7 @@ class OnnxRuntime:
 
     def check(self, model: bytes) -> None:
         """Raise BuildError if ONNX Runtime cannot load ``model``."""
-        with _refusing():
+        with _refuse_failures():
             open_made(lambda: load_checked(model), session_options())
 
     def build(self, request: BuildRequest, progress: Progress = silent) -> BuiltEngine:
@@ -105,7 +105,7 @@ class OnnxRuntime:
         started = time.monotonic()
         progress("compile", 0, 100)
         model = load_checked(request.model)
-        optimised = _optimised(request.model)
+        optimised = _optimise(request.model)
         progress("compile", 100, 100)
         return BuiltEngine(
             data=request.model,
@@ -132,39 +132,39 @@ def count_weight_bytes(model: onnx.ModelProto) -> int:
     tensors = [*model.graph.initializer]
     for node in model.graph.node:
         tensors += [a.t for a in node.attribute if node.op_type == "Constant" and a.HasField("t")]
-    return sum(_tensor_bytes(tensor) for tensor in tensors)
+    return sum(_count_bytes(tensor) for tensor in tensors)
 
 
-def _tensor_bytes(tensor: onnx.TensorProto) -> int:
+def _count_bytes(tensor: onnx.TensorProto) -> int:
     return int(math.prod(tensor.dims) * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
 
 
-def _optimised(model: bytes) -> onnx.ModelProto:
+def _optimise(model: bytes) -> onnx.ModelProto:
     """The graph that ONNX Runtime really runs. Raises BuildError when it refuses the model."""
     with scratch_folder() as folder:
         path = Path(folder) / "optimised.onnx"
         options = session_options()
         options.optimized_model_filepath = str(path)
-        with _refusing():
+        with _refuse_failures():
             open_session(model, options)
             return onnx.load(path)
     raise AssertionError  # neither context manager swallows anything
 
 
 @contextmanager
-def _refusing() -> Iterator[None]:
+def _refuse_failures() -> Iterator[None]:
     try:
         yield
     except TrtFaceFusionError:
         raise
     except Exception as error:  # onnxruntime has a class of its own for each status code, with no common base
         raise BuildError(
-            f"ONNX Runtime refused the network: {_one_line(error)}",
+            f"ONNX Runtime refused the network: {_join_lines(error)}",
             "Replace the operator named here before the export, or keep the node in FP32 in the plan.",
         ) from error
 
 
-def _one_line(error: Exception) -> str:
+def _join_lines(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
@@ -176,7 +176,7 @@ def read_kernels(model: onnx.ModelProto, optimised: onnx.ModelProto) -> Iterator
     origins = {output: node.name for node in model.graph.node for output in node.output}
     origins |= {node.name: node.name for node in model.graph.node}
     constants = {tensor.name for tensor in optimised.graph.initializer}
-    dtypes = _tensor_types(optimised)
+    dtypes = _infer_types(optimised)
     for node in optimised.graph.node:
         names = (node.name, *node.output)
         made_from = [origins.get(_ADDED.sub("", name)) or origins.get(name) for name in names]
@@ -185,42 +185,44 @@ def read_kernels(model: onnx.ModelProto, optimised: onnx.ModelProto) -> Iterator
             name=node.name,
             type=node.op_type,
             nodes=tuple(dict.fromkeys(name for name in made_from if name)),
-            inputs=_formats((name for name in factors if name not in constants), dtypes),
-            constants=_formats((name for name in factors if name in constants), dtypes),
-            outputs=_formats(node.output, dtypes),
+            inputs=_read_formats((name for name in factors if name not in constants), dtypes),
+            constants=_read_formats((name for name in factors if name in constants), dtypes),
+            outputs=_read_formats(node.output, dtypes),
         )
 
 
-def _formats(names: Iterable[str], dtypes: dict[str, str]) -> tuple[TensorFormat, ...]:
+def _read_formats(names: Iterable[str], dtypes: dict[str, str]) -> tuple[TensorFormat, ...]:
     return tuple(TensorFormat(name, dtypes.get(name, "unknown")) for name in names if name)
 
 
-def _tensor_types(model: onnx.ModelProto) -> dict[str, str]:
+def _infer_types(model: onnx.ModelProto) -> dict[str, str]:
     """Types of the tensors of an optimised graph, as far as they can be told.
 
     ONNX's inference stops at ONNX Runtime's own operators; a walk from the inputs on fills in what those give.
     """
     inferred = onnx.shape_inference.infer_shapes(without_weights(model, LARGE)).graph
-    types = {value.name: _dtype(value.type.tensor_type.elem_type) for value in (*inferred.input, *inferred.value_info)}
-    types |= {tensor.name: _dtype(tensor.data_type) for tensor in inferred.initializer}
-    types |= {value.name: _dtype(value.type.tensor_type.elem_type) for value in inferred.output}
+    types = {
+        value.name: _name_dtype(value.type.tensor_type.elem_type) for value in (*inferred.input, *inferred.value_info)
+    }
+    types |= {tensor.name: _name_dtype(tensor.data_type) for tensor in inferred.initializer}
+    types |= {value.name: _name_dtype(value.type.tensor_type.elem_type) for value in inferred.output}
     for node in inferred.node:
         for output in node.output:
             if types.get(output, "unknown") == "unknown":
-                types[output] = _result_type(node, types)
+                types[output] = _infer_result_type(node, types)
     return types
 
 
-def _result_type(node: onnx.NodeProto, types: dict[str, str]) -> str:
+def _infer_result_type(node: onnx.NodeProto, types: dict[str, str]) -> str:
     def of_input(*places: int) -> str:
         names = (node.input[place] for place in places if place < len(node.input) and node.input[place])
         return next((types.get(name, "unknown") for name in names), "unknown")
 
     if node.op_type == "Cast":
-        return next((_dtype(attribute.i) for attribute in node.attribute if attribute.name == "to"), "unknown")
+        return next((_name_dtype(attribute.i) for attribute in node.attribute if attribute.name == "to"), "unknown")
     return of_input(*_TYPE_GIVEN_BY.get(node.op_type, (0,)))
 
 
-def _dtype(elem_type: int) -> str:
+def _name_dtype(elem_type: int) -> str:
     name = str(onnx.TensorProto.DataType.Name(elem_type))
     return _DTYPES.get(name, "unknown" if name == "UNDEFINED" else name.lower())

@@ -94,7 +94,7 @@ def parse(messages: Iterable[str]) -> LogFacts:
             memory[kind] = memory.get(kind, 0) + int(size)
         if not message.startswith("Layers:"):
             continue
-        for line in _kernel_lines(message):
+        for line in _split_kernels(message):
             kernel = parse_kernel(line)
             if kernel is None:
                 unread += 1
@@ -104,7 +104,7 @@ def parse(messages: Iterable[str]) -> LogFacts:
     return LogFacts(tuple(kernels) if all_read else (), all_read, memory.get("Weights"), memory.get("Activation"))
 
 
-def _kernel_lines(message: str) -> list[str]:
+def _split_kernels(message: str) -> list[str]:
     layers = message.partition("\nI/O Tensors:")[0].removeprefix("Layers:")
     return [line.strip() for line in layers.split("\n") if line.strip().startswith("Name: ")]
 
@@ -114,7 +114,7 @@ def parse_kernel(line: str) -> Kernel | None:
     match = _KERNEL.match(line)
     if match is None:
         return None
-    sections = {key: _tensors(match[key]) for key in ("inputs", "constants", "outputs")}
+    sections = {key: _parse_tensors(match[key]) for key in ("inputs", "constants", "outputs")}
     if any(tensors is None for tensors in sections.values()):
         return None
     return Kernel(
@@ -128,7 +128,7 @@ def parse_kernel(line: str) -> Kernel | None:
     )
 
 
-def _tensors(section: str) -> tuple[TensorFormat, ...] | None:
+def _parse_tensors(section: str) -> tuple[TensorFormat, ...] | None:
     tensors = tuple(
         TensorFormat(
             name=match["name"],

@@ -77,7 +77,7 @@ class Session:
             return
         unsupported = sorted(op for op in operators if not parser.supports_operator(op))
         errors = [parser.get_error(index) for index in range(parser.num_errors)]
-        raise self._parse_error(errors, unsupported, _quantised(graph))
+        raise self._make_parse_error(errors, unsupported, _find_quantised(graph))
 
     def check(self, model: bytes) -> None:
         """Parse ``model`` into a network that is thrown away. Raises BuildError as `parse` does."""
@@ -111,7 +111,7 @@ class Session:
         remedy = "Build with --backend onnxruntime, or with more workspace if the message speaks of memory."
         return BuildError(f"{self.product} could not build the engine: {reason}", remedy, self.log.tail(LOG_TAIL))
 
-    def _parse_error(
+    def _make_parse_error(
         self, errors: Sequence[trt.ParserError], unsupported: Sequence[str], quantised: Collection[str]
     ) -> BuildError:
         where = []
@@ -135,7 +135,7 @@ class Session:
         )
 
 
-def _quantised(graph: onnx.GraphProto) -> set[str]:
+def _find_quantised(graph: onnx.GraphProto) -> set[str]:
     """Names of the nodes that quantise, or read what was quantised: a plan with more FP16 would spare them that."""
     linear = {"QuantizeLinear", "DequantizeLinear"}
     linear_outputs = {name for node in graph.node if node.op_type in linear for name in node.output}

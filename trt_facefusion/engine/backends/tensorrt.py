@@ -55,8 +55,8 @@ class TensorRt:
 
     def version(self) -> str:
         """Version of the library. Raises BackendUnavailableError when it is not installed, or is too old or too new."""
-        version = str(_library().__version__)
-        if _major(version) not in MAJORS:
+        version = str(_import_library().__version__)
+        if _parse_major(version) not in MAJORS:
             raise BackendUnavailableError(
                 f"TensorRT {version} is installed; this version builds with TensorRT 10 and 11.",
                 f"Install one of those: {pip_install('gpu')}",
@@ -97,7 +97,7 @@ class TensorRt:
 
     def check(self, model: bytes) -> None:
         """Raise BuildError if TensorRT's parser refuses ``model``."""
-        with open_session(_library(), f"TensorRT {self.version()}", silent) as session:
+        with open_session(_import_library(), f"TensorRT {self.version()}", silent) as session:
             session.check(model)
 
     def build(self, request: BuildRequest, progress: Progress = silent) -> BuiltEngine:
@@ -113,10 +113,10 @@ class TensorRt:
         self.require(request.target)
         version = self.version()
         device = self._device()
-        weak = request.weak if _major(version) == WEAKLY_TYPED else None
+        weak = request.weak if _parse_major(version) == WEAKLY_TYPED else None
         weak_build: WeakBuild | None = None
         started = time.monotonic()
-        with open_session(_library(), f"TensorRT {version}", progress) as session:
+        with open_session(_import_library(), f"TensorRT {version}", progress) as session:
             if weak is not None:
                 weak_build = build_weak(session, request, weak, device, self._make_uploader)
                 data = weak_build.data
@@ -137,8 +137,8 @@ class TensorRt:
             weights_bytes=facts.weights_bytes,
             activations_bytes=facts.activations_bytes,
             seconds=time.monotonic() - started,
-            log_tail=(*_mapping(weak_build), *session.log.tail(LOG_TAIL)),
-            notes=_notes(request, facts, weak_build),
+            log_tail=(*_describe_mapping(weak_build), *session.log.tail(LOG_TAIL)),
+            notes=_write_notes(request, facts, weak_build),
             constraints=weak_build.constraints if weak_build is not None else None,
             scales=weak_build.scales if weak_build is not None else None,
             calibration=weak_build.calibration if weak_build is not None else None,
@@ -167,15 +167,17 @@ class TensorRt:
         )
 
 
-def _notes(request: BuildRequest, facts: InspectedEngine, weak_build: WeakBuild | None) -> tuple[str, ...]:
+def _write_notes(request: BuildRequest, facts: InspectedEngine, weak_build: WeakBuild | None) -> tuple[str, ...]:
     """What a person should know of this engine."""
     notes = []
     if weak_build is not None:
         report, scales = weak_build.constraints, weak_build.scales
         if report.without_layer:
-            notes.append(f"{_some(report.without_layer)} became no layer of their own, so nothing was held to the plan")
+            notes.append(
+                f"{_shorten(report.without_layer)} became no layer of their own, so nothing was held to the plan"
+            )
         if scales is not None and scales.missing:
-            notes.append(f"no calibrated range for {_some(scales.missing)}: layers around them cannot run in INT8")
+            notes.append(f"no calibrated range for {_shorten(scales.missing)}: layers around them cannot run in INT8")
     if request.weak is not None:
         lost = find_lowered_nodes(request.weak.precisions, facts.kernels, typed=weak_build is None)
         if lost:
@@ -184,7 +186,7 @@ def _notes(request: BuildRequest, facts: InspectedEngine, weak_build: WeakBuild 
     return tuple(notes)
 
 
-def _mapping(weak_build: WeakBuild | None) -> tuple[str, ...]:
+def _describe_mapping(weak_build: WeakBuild | None) -> tuple[str, ...]:
     """How nodes and layers belong together where that is not one to one, as lines of the build's log."""
     if weak_build is None:
         return ()
@@ -199,14 +201,14 @@ def _mapping(weak_build: WeakBuild | None) -> tuple[str, ...]:
     return tuple(f"[PLAN] {line}" for line in (head, *lines))
 
 
-def _some(names: tuple[str, ...]) -> str:
+def _shorten(names: tuple[str, ...]) -> str:
     rest = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + rest
 
 
-def _major(version: str) -> int:
+def _parse_major(version: str) -> int:
     return int(version.partition(".")[0])
 
 
-def _library() -> ModuleType:
+def _import_library() -> ModuleType:
     return import_library("tensorrt", "TensorRT", "gpu")

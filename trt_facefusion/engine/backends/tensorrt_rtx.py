@@ -39,7 +39,7 @@ class TensorRtRtx:
 
     def version(self) -> str:
         """Version of the library. Raises BackendUnavailableError when it is not installed."""
-        return str(_library().__version__)
+        return str(_import_library().__version__)
 
     def targets(self) -> tuple[str, ...]:
         """Compute capabilities that engines can be built for."""
@@ -60,11 +60,11 @@ class TensorRtRtx:
                 f"tensorrt-rtx does not build INT8 engines for the target {target!r}.",
                 f"Take one of {', '.join(TARGETS)} (an A10G is sm86), or --backend onnxruntime --target cpu.",
             )
-        _library()
+        _import_library()
 
     def check(self, model: bytes) -> None:
         """Raise BuildError if TensorRT-RTX's parser refuses ``model``."""
-        with open_session(_library(), "TensorRT-RTX", silent) as session:
+        with open_session(_import_library(), "TensorRT-RTX", silent) as session:
             session.check(model)
 
     def build(self, request: BuildRequest, progress: Progress = silent) -> BuiltEngine:
@@ -78,7 +78,7 @@ class TensorRtRtx:
         """
         self.require(request.target)
         started = time.monotonic()
-        with open_session(_library(), "TensorRT-RTX", progress) as session:
+        with open_session(_import_library(), "TensorRT-RTX", progress) as session:
             data = build_typed(session, request, partial(_configure, session, request))
         facts = session.log.facts()
         return BuiltEngine(
@@ -125,5 +125,5 @@ def _configure(session: Session, request: BuildRequest, config: trt.IBuilderConf
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, request.workspace_bytes)
 
 
-def _library() -> ModuleType:
+def _import_library() -> ModuleType:
     return import_library("tensorrt_rtx", "tensorrt-rtx", "rtx")

@@ -70,7 +70,7 @@ def build_weak(
     timings.load(config)
     try:
         if Precision.INT8 in weak.precisions.values():
-            calibration.attach(builder, network, config, _inner(model, constraints, weak.precisions))
+            calibration.attach(builder, network, config, _name_inner_outputs(model, constraints, weak.precisions))
         data = bytes(session.build_engine(builder, network, config))
     finally:
         calibration.close()
@@ -92,7 +92,7 @@ def _set_flags(session: Session, config: trt.IBuilderConfig, weak: WeakTyping, *
     )
 
 
-def _inner(
+def _name_inner_outputs(
     model: onnx.ModelProto, constraints: Mapping[str, Constraint], precisions: Mapping[str, Precision]
 ) -> dict[str, str]:
     """INT8 nodes as the parser's metadata names them -> their ONNX output."""

@@ -79,7 +79,7 @@ def check_feeds(feeds: Feeds, inputs: Sequence[TensorSpec]) -> None:
             order = "" if value.dtype.isnative else " in another machine's byte order"
             raise BadInputError(f"The input {spec.name!r} is {value.dtype.name}{order}, not {spec.dtype}.", takes)
         if not _fits(value.shape, spec.shape, axes):
-            lengths = f" with {_named(axes)}" if axes else ""
+            lengths = f" with {_name_axes(axes)}" if axes else ""
             raise BadInputError(f"The input {spec.name!r} has the shape {list(value.shape)}{lengths}.", takes)
 
 
@@ -92,5 +92,5 @@ def _fits(shape: tuple[int, ...], expected: tuple[int | str, ...], axes: dict[st
     )
 
 
-def _named(axes: Mapping[str, int]) -> str:
+def _name_axes(axes: Mapping[str, int]) -> str:
     return ", ".join(f"{name} = {size}" for name, size in axes.items())

@@ -55,7 +55,7 @@ def list_differences(manifest: Manifest, machine: Machine) -> tuple[str, ...]:
     if pins.device and machine.device and pins.device != machine.device:
         changes.append(f"it was built and timed on another GPU ({pins.device}; here is {machine.device})")
     if pins.driver and machine.driver and pins.driver != machine.driver:
-        changes.append(f"it was built under {_driver(pins.driver)}; here is {_driver(machine.driver)}")
+        changes.append(f"it was built under {_name_driver(pins.driver)}; here is {_name_driver(machine.driver)}")
     return tuple(changes)
 
 
@@ -93,7 +93,7 @@ def _list_misfits(manifest: Manifest, backend: Backend, machine: Machine) -> Ite
     if installed is None:
         yield f"it needs {product} {manifest.backend_version}, and none is installed"
     elif not _version_fits(manifest.backend_version, installed, pins.version_compatible):
-        needs = f"{manifest.backend_version} or a later {_numbers(manifest.backend_version)[0]}.x"
+        needs = f"{manifest.backend_version} or a later {_parse_numbers(manifest.backend_version)[0]}.x"
         yield (
             f"it was built with {product} {manifest.backend_version}"
             f"{f' (compatible with {needs})' if pins.version_compatible else ''}, and {installed} is installed"
@@ -101,19 +101,19 @@ def _list_misfits(manifest: Manifest, backend: Backend, machine: Machine) -> Ite
     if machine.compute_capability is None:
         yield "it needs a GPU, and there is none that pycuda can ask"
     elif not _gpu_fits(pins.compute_capability, machine.compute_capability, pins.hardware_compatibility):
-        yield _other_gpu(manifest, machine)
+        yield _explain_gpu(manifest, machine)
     if pins.driver and machine.driver and machine.driver // 1000 < pins.driver // 1000:
-        yield f"it was built under {_driver(pins.driver)}, and here is {_driver(machine.driver)}"
+        yield f"it was built under {_name_driver(pins.driver)}, and here is {_name_driver(machine.driver)}"
 
 
 def _version_fits(built: str, installed: str, compatible: bool) -> bool:
     if not compatible:
         return built == installed
-    was, now = _numbers(built), _numbers(installed)
+    was, now = _parse_numbers(built), _parse_numbers(installed)
     return was[:1] == now[:1] and was <= now
 
 
-def _numbers(version: str) -> list[int]:
+def _parse_numbers(version: str) -> list[int]:
     return [int(number) for number in re.findall(r"\d+", version)] or [0]
 
 
@@ -123,20 +123,20 @@ def _gpu_fits(built: tuple[int, int] | None, here: tuple[int, int], compatibilit
     return built is None or built == here
 
 
-def _other_gpu(manifest: Manifest, machine: Machine) -> str:
+def _explain_gpu(manifest: Manifest, machine: Machine) -> str:
     pins = manifest.pins
     assert machine.compute_capability is not None
-    here = f"{_capability(machine.compute_capability)} ({machine.device or 'unknown'})"
+    here = f"{_format_capability(machine.compute_capability)} ({machine.device or 'unknown'})"
     if pins.hardware_compatibility == "ampere_plus" or pins.compute_capability is None:
         return f"it was built for Ampere and later GPUs, and this GPU has the compute capability {here}"
     device = f" ({pins.device})" if pins.device else ""
-    built = f"{_capability(pins.compute_capability)}{device}"
+    built = f"{_format_capability(pins.compute_capability)}{device}"
     return f"it was built for the compute capability {built}, and this GPU has {here}"
 
 
-def _capability(value: tuple[int, int]) -> str:
+def _format_capability(value: tuple[int, int]) -> str:
     return "{}.{}".format(*value)
 
 
-def _driver(version: int) -> str:
+def _name_driver(version: int) -> str:
     return f"a driver for CUDA {format_cuda_version(version)}"

@@ -38,7 +38,7 @@ def ask_machine(device: int = 0, backends: Iterable[Backend] | None = None) -> M
         device=str(gpu.name()),
         compute_capability=(int(major), int(minor)),
         driver=int(driver.get_driver_version()),
-        libraries=_installed_versions(backends),
+        libraries=_find_versions(backends),
     )
 
 
@@ -50,7 +50,7 @@ def ask_machine_if_any(device: int = 0) -> Machine:
         return Machine(name_platform())
 
 
-def _installed_versions(backends: Iterable[Backend]) -> dict[str, str]:
+def _find_versions(backends: Iterable[Backend]) -> dict[str, str]:
     versions = {}
     for backend in backends:
         try:

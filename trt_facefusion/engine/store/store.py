@@ -104,9 +104,9 @@ class Store:
             StoreError: the root cannot be read. A model's folder that cannot be read is in the list.
         """
         entries: list[tuple[Path, Manifest | StoreError]] = []
-        for model in _folders(self.root) if self.root.exists() else []:
+        for model in _list_folders(self.root) if self.root.exists() else []:
             try:
-                folders = _folders(model)
+                folders = _list_folders(model)
             except StoreError as error:
                 entries.append((model, error))
                 continue
@@ -144,7 +144,7 @@ class Store:
         return manifest
 
 
-def _folders(path: Path) -> list[Path]:
+def _list_folders(path: Path) -> list[Path]:
     """The folders in ``path`` that are not hidden, in order. Raises StoreError where it cannot be read."""
     try:
         return sorted(entry for entry in path.iterdir() if not entry.name.startswith(".") and entry.is_dir())
