@@ -108,6 +108,15 @@ def test_an_unknown_target_lists_the_known_ones(name: str, target: str) -> None:
     assert "sm86" in error.value.remedy
 
 
+@pytest.mark.usefixtures("with_tensorrt")
+@pytest.mark.parametrize("name", ["auto", "onnxruntime"])
+def test_the_gpu_is_not_asked_for_an_engine_of_the_cpu(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(registry, "BACKENDS", (TensorRt(lambda: asked.append(1)), *registry.BACKENDS[1:]))
+    assert registry.select_backend(name, "cpu").backend.name == "onnxruntime"
+    assert not asked
+
+
 def test_no_code_compares_a_backends_name() -> None:
     """Capabilities are fields: whoever asks for a name would have to be changed for a new backend."""
     names = set(registry.list_names())

@@ -130,8 +130,8 @@ def _require_known(target: str, *, any_gpu: bool) -> None:
     """Raise BadInputError for a target that no backend names, and that is no GPU (or ``any_gpu`` is off)."""
     if any_gpu and re.fullmatch(r"sm\d+", target):
         return
-    of_backends = [t for backend in BACKENDS for t in backend.targets() if not backend.capabilities.needs_device]
+    elsewhere = [t for b in BACKENDS if not b.capabilities.needs_device for t in b.targets()]
     here = [] if any_gpu else [t for b in BACKENDS if b.capabilities.needs_device and (t := b.default_target())]
-    targets = tuple(dict.fromkeys((CPU, *of_backends, *here)))
+    targets = tuple(dict.fromkeys((CPU, *elsewhere, *here)))
     if target not in targets:
         raise BadInputError(f"The target {target!r} is not known.", f"Take one of: {', '.join(targets)}.")
