@@ -212,7 +212,7 @@ MUTATIONS = (
     _mutation(
         "version and GPU not checked",
         SUBJECT,
-        "        require_fit(manifest, engine.parent, machine)\n",
+        "        require_fit(manifest, folder, machine)\n",
         "        pass\n",
         STORED,
     ),
@@ -224,22 +224,26 @@ MUTATIONS = (
         "if False:",
         STORED,
     ),
-    _mutation("shapes not checked", SUBJECT, "    if runner.shape_ranges != stored:\n", "    if False:\n", STORED),
+    _mutation("shapes not checked", SUBJECT, "and runner.shape_ranges != stored", "and False", STORED),
     _mutation(
         "every engine may bring code",
         SUBJECT,
-        "host_code = manifest.pins.version_compatible",
-        "host_code = True",
+        "host_code=manifest.pins.version_compatible",
+        "host_code=True",
         STORED,
     ),
     _mutation(
-        "wrong library loads it", SUBJECT, "library, _ = LIBRARIES[manifest.backend]", 'library = "tensorrt"', STORED
+        "wrong library loads it",
+        "engine/backends/tensorrt_rtx.py",
+        "library=self.library.module",
+        'library="tensorrt"',
+        STORED,
     ),
     _mutation(
         "engine chosen that does not fit",
         "inference/select.py",
-        "for path, m in known if not misfits(m, machine)",
-        "for path, m in known",
+        "for path, m in engines if not list_misfits(m, machine)",
+        "for path, m in engines",
         CHOICE,
     ),
     _mutation(

@@ -6,7 +6,7 @@ import dataclasses
 
 from trt_facefusion.engine.backends.base import Kernel, TensorFormat
 from trt_facefusion.engine.backends.pins import Pins
-from trt_facefusion.engine.store.manifest import Fallback, Gate, Inputs, Int8Kernels, Manifest
+from trt_facefusion.engine.store.manifest import EngineInputs, Fallback, GateResult, Int8Kernels, Manifest
 
 FILES = {"engine.engine": b"engine", "typed.onnx": b"typed", "plan.yaml": b"plan: 1\n", "build.log": b""}
 
@@ -29,7 +29,7 @@ def manifest(**changes: object) -> Manifest:
         backend_version="1.7.1.116",
         target="sm86",
         shapes={"target": ((1, 3, 128, 128), (1, 3, 128, 128), (4, 3, 128, 128))},
-        inputs=Inputs("ab", "cd", "ef", None, "01", {"method": "entropy", "bins": 2048}),
+        inputs=EngineInputs("ab", "cd", "ef", None, "01", {"method": "entropy", "bins": 2048}),
         build_key="key",
         tool_version="0.1.0",
         created="2026-01-02T03:04:05+00:00",
@@ -39,7 +39,7 @@ def manifest(**changes: object) -> Manifest:
         macs_share={"int8": 0.9, "fp16": 0.1, "fp32": 0.0},
         int8_kernels=Int8Kernels(2, 1, ("other",)),
         accuracy={"ssim": 0.999, "psnr_db": 40.5, "faces": 64, "worst": [{"face": "a", "ssim": 0.99}]},
-        gate=Gate(False, ("SSIM drop 2 % on the worst face",)),
+        gate=GateResult(False, ("SSIM drop 2 % on the worst face",)),
         verified_with="onnxruntime 1.31.1 on the typed ONNX (stand-in)",
         kernels=(kernel,),
         fallback=(Fallback("int8", "fp16", "SSIM"),),

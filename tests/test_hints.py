@@ -14,6 +14,7 @@ from packaging.requirements import Requirement
 
 from trt_facefusion import errors
 from trt_facefusion.cli.app import app
+from trt_facefusion.engine.backends.registry import BACKENDS
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -62,7 +63,7 @@ def test_the_hints_of_an_extra_are_its_requirements() -> None:
 
 
 def test_every_extra_that_is_hinted_at_exists() -> None:
-    named = set()
+    named = {backend.library.extra for backend in BACKENDS} - {""}
     for path in (ROOT / "trt_facefusion").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "pip_install":

@@ -68,14 +68,14 @@ class GateError(TrtFaceFusionError):
 
 
 class BackendUnavailableError(TrtFaceFusionError):
-    """The engine maker that is needed is not installed, or cannot build for the target."""
+    """The backend that is needed is not installed, or cannot build for the target."""
 
     kind = "backend_unavailable"
     exit_code = 4
 
 
 class BuildError(TrtFaceFusionError):
-    """The engine maker refused the network, or (with --strict) did not keep the plan; ``log`` is what it said."""
+    """The backend refused the network, or (with --strict) did not keep the plan; ``log`` is what it said."""
 
     kind = "build"
     exit_code = 5
@@ -126,14 +126,15 @@ _TESTED = {
 
 
 def requirements(extra: str) -> Sequence[str]:
-    """The requirements of an extra, as pip takes them."""
+    """The requirements of an extra, as pip takes them; of one that nothing tells of, the extra of this checkout."""
     try:
-        known = metadata.requires("trt-facefusion") or []
+        texts = metadata.requires("trt-facefusion") or []
     except metadata.PackageNotFoundError:
-        known = []
-    wanted = [Requirement(text) for text in known]
-    found = [r for r in wanted if r.marker is not None and f'extra == "{extra}"' in str(r.marker).replace("'", '"')]
-    return [f"{r.name}{r.specifier}" for r in found] or _TESTED[extra]
+        texts = []
+    everything = [Requirement(text) for text in texts]
+    marker = f'extra == "{extra}"'
+    of_extra = [r for r in everything if r.marker is not None and marker in str(r.marker).replace("'", '"')]
+    return [f"{r.name}{r.specifier}" for r in of_extra] or _TESTED.get(extra, (f".[{extra}]",))
 
 
 def pip_install(extra: str, *options: str) -> str:

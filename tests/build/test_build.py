@@ -260,18 +260,20 @@ def test_a_verdict_on_few_faces_or_known_faces_says_so(settings: Settings, faces
 
 @pytest.fixture
 def blind(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An engine maker for sm86 that makes no INT8 kernel."""
+    """A backend for sm86 that makes no INT8 kernel."""
+    from trt_facefusion.engine.backends.capabilities import Capabilities
     from trt_facefusion.engine.backends.onnxruntime import OnnxRuntime
-    from trt_facefusion.engine.backends.registry import Choice
+    from trt_facefusion.engine.backends.registry import BackendSelection
 
     class Blind(OnnxRuntime):
         name = "tensorrt-rtx"
+        capabilities = Capabilities(compiles_in_seconds=True)
 
         def build(self, request, progress=lambda *_: None):
             engine = super().build(replace(request, target="cpu"), progress)
             return replace(engine, backend=self.name, target=request.target)
 
-    monkeypatch.setattr(job_module, "choose", lambda name, target: Choice(Blind(), target, "asked for"))
+    monkeypatch.setattr(job_module, "find_backend", lambda name, target: BackendSelection(Blind(), target, "asked for"))
     monkeypatch.setattr(job_module, "get_backend", lambda name: Blind())
 
 

@@ -17,7 +17,7 @@ from trt_facefusion.build.run import build
 from trt_facefusion.build.settings import BuildSettings, engine_key
 from trt_facefusion.engine.backends import registry
 from trt_facefusion.engine.backends.base import BuildOptions
-from trt_facefusion.engine.backends.pins import Pins, platform_here
+from trt_facefusion.engine.backends.pins import Pins, name_platform
 from trt_facefusion.engine.backends.tensorrt import TensorRt
 from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
 from trt_facefusion.inference import embedders as embedders_module
@@ -58,7 +58,7 @@ def settings(model: Path, faces: Path, root: Path, **changes: Any) -> BuildSetti
 def install(monkeypatch: pytest.MonkeyPatch, version: str, **options: Any) -> Twin:
     module, twin = make_twin(version, **options)
     monkeypatch.setitem(sys.modules, "tensorrt", module)
-    monkeypatch.setattr(registry, "TensorRt", lambda: TensorRt(lambda: A10G, HostUploader))
+    monkeypatch.setattr(registry, "BACKENDS", (TensorRt(lambda: A10G, HostUploader), *registry.BACKENDS[1:]))
     return twin
 
 
@@ -79,7 +79,7 @@ def test_the_engine_computes_what_was_verified(
     assert result.as_asked
     assert (manifest.backend, manifest.backend_version, manifest.target) == ("tensorrt", version, "sm86")
     assert manifest.int8_kernels.real == manifest.int8_kernels.planned > 0
-    assert manifest.pins == Pins((8, 6), "NVIDIA A10G", 13000, platform_here())
+    assert manifest.pins == Pins((8, 6), "NVIDIA A10G", 13000, name_platform())
     assert manifest.rebuild_command().startswith(f"trt-ff build --onnx {model} --input image=image:32:0:1 --calib")
     header, onnx_model = read_plan((result.folder / "engine.engine").read_bytes())
     assert header["version"] == version
@@ -147,7 +147,7 @@ def test_a_builder_that_refuses_int8_leads_to_fp16_with_its_own_words(
 
     module.Builder.build_serialized_network = refusing
     monkeypatch.setitem(sys.modules, "tensorrt", module)
-    monkeypatch.setattr(registry, "TensorRt", lambda: TensorRt(lambda: A10G, HostUploader))
+    monkeypatch.setattr(registry, "BACKENDS", (TensorRt(lambda: A10G, HostUploader), *registry.BACKENDS[1:]))
     result = build(settings(model, faces, tmp_path)).engines[0]
     assert result.manifest.precision == "fp16"
     assert "Could not find any implementation" in result.fallback[0].reason

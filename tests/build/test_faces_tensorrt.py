@@ -46,7 +46,7 @@ def test_int8_through_tensorrt_gives_the_figures_of_onnxruntime(
 ) -> None:
     module, twin = make_twin(version)
     monkeypatch.setitem(sys.modules, "tensorrt", module)
-    monkeypatch.setattr(registry, "TensorRt", lambda: TensorRt(lambda: A10G, HostUploader))
+    monkeypatch.setattr(registry, "BACKENDS", (TensorRt(lambda: A10G, HostUploader), *registry.BACKENDS[1:]))
     settings = BuildSettings(
         source=ReferenceSource(),
         preset=get_preset("reference"),

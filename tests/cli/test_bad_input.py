@@ -299,7 +299,7 @@ def test_a_damaged_stored_calibration_is_made_anew_and_says_so(command: Command,
     assert table.read_text() == good
 
 
-# The engine maker
+# The backend
 
 
 def test_a_missing_engine_maker(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:

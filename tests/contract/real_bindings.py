@@ -98,7 +98,7 @@ def check_calibrator(algorithm: str, base: Any, kind: Any) -> None:
 
 
 def check_build_without_a_gpu() -> None:
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "backends"))
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "engine" / "backends"))
     from typed_nets import two_convolutions
 
     try:

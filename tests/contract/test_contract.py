@@ -30,8 +30,8 @@ _ALL = [
     "callbacks.py",
     "session.py",
     "tensorrt_typed.py",
-    "engine/runtime/engine_file.py",
-    "engine/runtime/layer_times.py",
+    "runtime/engine_file.py",
+    "runtime/layer_times.py",
 ]
 _BOTH = [*_ALL, "inspector.py", "tensorrt_config.py"]
 _WEAK = ["calibrator.py", "constraints.py", "scales.py", "tensorrt_weak.py"]

@@ -15,8 +15,8 @@ from cuda_emulator import driver as emulated
 from trt_facefusion.cli.main import run
 from trt_facefusion.doctor.examine import examine
 from trt_facefusion.doctor.findings import ADVICE, PROBLEM, WARNING
-from trt_facefusion.doctor.packages import Packages, findings
-from trt_facefusion.engine.backends.capability import INSTRUCTIONS, NONE, TABLE, TENSOR_CORES, capability
+from trt_facefusion.doctor.packages import Packages, find_clashes
+from trt_facefusion.engine.backends.gpu_support import INSTRUCTIONS, NONE, TABLE, TENSOR_CORES, find_gpu_support
 from trt_facefusion.types import Precision
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -99,9 +99,9 @@ def test_what_a_gpu_has_is_told_from_its_capability(
 def test_every_generation_from_pascal_to_blackwell_is_known() -> None:
     assert {(6, 0), (6, 1), (7, 0), (7, 5), (8, 0), (8, 6), (8, 9), (9, 0), (10, 0), (12, 0), (12, 1)} <= set(TABLE)
     assert all(entry.best is Precision.INT8 for cc, entry in TABLE.items() if cc >= (7, 5))
-    assert capability((8, 9)) is not capability((8, 6))
-    assert capability((12, 5)) is TABLE[12, 1]
-    assert capability((13, 0)) is None
+    assert find_gpu_support((8, 9)) is not find_gpu_support((8, 6))
+    assert find_gpu_support((12, 5)) is TABLE[12, 1]
+    assert find_gpu_support((13, 0)) is None
 
 
 def test_a_gpu_without_tensorrt_and_pycuda_says_what_to_install(driver: dict[str, str], tmp_path: Path) -> None:
@@ -181,14 +181,17 @@ def test_versions_outside_of_the_tested_ranges_are_told(tmp_path: Path) -> None:
 def test_what_cannot_work_together_is_a_problem(
     versions: dict[str, str], cuda: tuple[int, int] | None, says: str
 ) -> None:
-    (problem,) = findings(Packages(versions), cuda)
+    (problem,) = find_clashes(Packages(versions), cuda)
     assert (problem.level, bool(problem.commands)) == (PROBLEM, True)
     assert says in problem.text
 
 
 def test_what_works_together_is_not_complained_of() -> None:
     fine = {"tensorrt-cu12": "10.16.1.11", "tensorrt-rtx-cu13": "1.7.1", "torch": "2.13.0+cu130", "pycuda": "2026.1"}
-    assert findings(Packages({**fine, "numpy": "2.4.6"}, ("numpy>=2.0,<3", "torch<3; extra == 'torch'")), (13, 0)) == ()
+    assert (
+        find_clashes(Packages({**fine, "numpy": "2.4.6"}, ("numpy>=2.0,<3", "torch<3; extra == 'torch'")), (13, 0))
+        == ()
+    )
 
 
 def test_an_engine_maker_without_metadata_is_seen() -> None:
@@ -198,7 +201,7 @@ def test_an_engine_maker_without_metadata_is_seen() -> None:
 
 def test_a_required_package_that_is_missing_is_a_problem() -> None:
     wanted = ("pillow>=11", "tensorrt>=10; extra == 'gpu'", "old; python_version < '3'")
-    (problem,) = findings(Packages({}, wanted), None)
+    (problem,) = find_clashes(Packages({}, wanted), None)
     assert (problem.text, problem.commands) == ("pillow is not installed", ("pip install 'pillow>=11'",))
 
 

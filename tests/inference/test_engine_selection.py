@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from manifests import FILES, manifest
 
-from trt_facefusion.engine.backends.pins import Pins, capability
+from trt_facefusion.engine.backends.pins import Pins, parse_target
 from trt_facefusion.engine.store.fit import Machine
 from trt_facefusion.engine.store.store import Store
 from trt_facefusion.errors import StoreError
-from trt_facefusion.inference.select import choose
+from trt_facefusion.inference.select import select_engine
 from trt_facefusion.types import Precision
 
 PLATFORM = "linux-x86_64"
@@ -30,14 +30,14 @@ def store(tmp_path: Path) -> Store:
 def put(store: Store, precision: Precision, target: str = "sm86", backend: str = "tensorrt", **changes: Any) -> Path:
     version = {"tensorrt": "10.16.1.11", "tensorrt-rtx": "1.7.1.116", "onnxruntime": "1.31.1"}[backend]
     device = {"sm86": "NVIDIA A10G", "sm89": "NVIDIA L4"}.get(target)
-    pins = Pins() if backend == "onnxruntime" else Pins(capability(target), device, 13000, PLATFORM)
+    pins = Pins() if backend == "onnxruntime" else Pins(parse_target(target), device, 13000, PLATFORM)
     fields = {"backend_version": version, "pins": pins, **changes}
     made = manifest(precision=precision.value, requested_precision="int8", target=target, backend=backend, **fields)
     return store.save(made, FILES)
 
 
 def taken(store: Store, machine: Machine, wanted: Precision | None = None) -> tuple[Path, str]:
-    choice = choose(store.root / "reference", machine, wanted)
+    choice = select_engine(store.root / "reference", machine, wanted)
     return choice.folder, " | ".join(choice.notes)
 
 

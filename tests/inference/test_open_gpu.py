@@ -14,7 +14,7 @@ from manifests import manifest
 from twin import runtime as trt
 from twin.swap import SIDE, face, is_swap_of, plan, swap
 
-from trt_facefusion.engine.backends.pins import Pins, platform_here
+from trt_facefusion.engine.backends.pins import Pins, name_platform
 from trt_facefusion.engine.store.manifest import StoredFile
 from trt_facefusion.engine.store.store import Store, sha256_of
 from trt_facefusion.errors import (
@@ -30,7 +30,7 @@ from trt_facefusion.model.presets.contract import Contract
 from trt_facefusion.types import Precision
 
 SHAPES = {name: tuple((n, 3, side, side) for n in (1, 2, 4)) for name, side in (("target", SIDE), ("source", 1))}
-PINS = Pins((8, 6), "cuemu (emulated, no GPU)", 13000, platform_here())
+PINS = Pins((8, 6), "cuemu (emulated, no GPU)", 13000, name_platform())
 COMMAND = "trt-ff build --onnx 'a model.onnx' --calib faces --int8 --target sm86 --backend tensorrt --force"
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import onnx
 import pytest
 from nets import SWAPPER_SHAPES, feeds, swapper
 
+import trt_facefusion
 from trt_facefusion.errors import ModelError, StoreError
 from trt_facefusion.model import messages
 from trt_facefusion.model.messages import count_tensor_bytes, hash_model, serialise_model, strip_weights
@@ -152,3 +154,13 @@ def test_a_changed_copy_is_opened_and_the_model_stays_as_it_was(monkeypatch: pyt
         tapped.append(session.run(["tanh"], feeds(SWAPPER_SHAPES))[0])
     np.testing.assert_array_equal(*tapped)
     assert model.SerializeToString() == before
+
+
+def test_sessions_are_opened_in_one_place() -> None:
+    package = Path(trt_facefusion.__file__).parent
+    opening = {
+        str(path.relative_to(package))
+        for path in package.rglob("*.py")
+        if re.search(r"\b(InferenceSession|SessionOptions)\(", path.read_text())
+    }
+    assert opening == {"model/sessions.py"}

@@ -12,7 +12,8 @@ import onnx
 from trt_facefusion.build.inputs import BuildInputs
 from trt_facefusion.build.tuning.ranges import Ranges
 from trt_facefusion.engine.backends.base import BuildRequest, BuiltEngine, ShapeRange, WeakTyping
-from trt_facefusion.engine.backends.kernels import Coverage, int8_coverage
+from trt_facefusion.engine.backends.capabilities import Typing
+from trt_facefusion.engine.backends.kernels import Int8Coverage, int8_coverage
 from trt_facefusion.errors import BuildError
 from trt_facefusion.model.messages import serialise_model
 from trt_facefusion.quantization.calibration import Batches, compare_tables
@@ -44,14 +45,12 @@ class CompiledEngine:
     """An engine, and its planned INT8 nodes held against its kernels."""
 
     engine: BuiltEngine
-    coverage: Coverage
+    coverage: Int8Coverage
 
     @property
-    def wasted(self) -> tuple[str, ...]:
-        """INT8 nodes that got no INT8 kernel of a backend that gives others one: accuracy was spent for nothing."""
-        engine, coverage = self.engine, self.coverage
-        told = engine.kernels_known and coverage.real > 0 and engine.backend != "onnxruntime"
-        return tuple(coverage.missing) if told else ()
+    def missing(self) -> tuple[str, ...]:
+        """INT8 nodes that got no INT8 kernel, though others got one: accuracy was spent for nothing."""
+        return tuple(self.coverage.missing) if self.engine.kernels_known and self.coverage.real > 0 else ()
 
 
 def compile_plan(inputs: BuildInputs, lowered: LoweredPlan) -> CompiledEngine:
@@ -60,15 +59,16 @@ def compile_plan(inputs: BuildInputs, lowered: LoweredPlan) -> CompiledEngine:
     Raises:
         BuildError: the backend refused the network.
     """
-    engine = inputs.job.selection.backend.build(request_build(inputs, lowered), inputs.reporter.progress)
+    backend = inputs.job.selection.backend
+    engine = backend.build(request_build(inputs, lowered), inputs.reporter.progress)
     planned = {node.name: node.op for node in lowered.plan.nodes if node.precision is Precision.INT8}
-    return CompiledEngine(engine, int8_coverage(planned, engine.kernels))
+    return CompiledEngine(engine, int8_coverage(planned, engine.kernels, backend.capabilities.math_types))
 
 
 def request_build(inputs: BuildInputs, lowered: LoweredPlan) -> BuildRequest:
     """What the backend is asked for: the typed graph, and the plan itself for one that types weakly."""
     settings, selection = inputs.settings, inputs.job.selection
-    weak = _type_weakly(inputs, lowered) if selection.backend.name == "tensorrt" else None
+    weak = _type_weakly(inputs, lowered) if selection.backend.capabilities.typing is Typing.WEAK else None
     return BuildRequest(
         serialise_model(lowered.typed),
         list_shapes(inputs),
@@ -169,8 +169,8 @@ def report_kernels(inputs: BuildInputs, compiled: CompiledEngine) -> None:
 
 def _list_changed_types(inputs: BuildInputs) -> list[str]:
     """What the engine takes or gives in another type than the file: TensorRT has no float64."""
-    prepared, backend = inputs.network.prepared, inputs.job.selection.backend.name
+    prepared, backend = inputs.network.prepared, inputs.job.selection.backend
     doubles = [spec.name for spec in (*prepared.inputs, *prepared.outputs) if spec.dtype == "float64"]
-    if not doubles or backend == "onnxruntime":
+    if not doubles or backend.capabilities.float64:
         return []
-    return [f"{backend} has no float64: {', '.join(doubles)} {'is' if len(doubles) == 1 else 'are'} float32 here"]
+    return [f"{backend.name} has no float64: {', '.join(doubles)} {'is' if len(doubles) == 1 else 'are'} float32 here"]

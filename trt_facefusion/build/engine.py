@@ -49,9 +49,10 @@ def build_precision(stages: Stages, verifier: Verifier, precision: Precision) ->
     plan = stages.make_plan(precision)
     verified = verify_plan(stages, verifier, plan, precision)
     compiled = compile_plan(inputs, verified.lowered)
-    if stages.searches and compiled.wasted:
+    raises = inputs.job.selection.backend.capabilities.raises_missing
+    if stages.searches and raises and compiled.missing:
         engine = compiled.engine
-        raised = dict.fromkeys(compiled.wasted, f"{engine.backend} built no INT8 kernel for it")
+        raised = dict.fromkeys(compiled.missing, f"{engine.backend} built no INT8 kernel for it")
         inputs.reporter.note(f"raising {', '.join(raised)}: planned INT8 bought no INT8 kernel")
         verified = verify_plan(stages, verifier, verified.plan.raised(raised), precision, verified.repairs)
         compiled = compile_plan(inputs, verified.lowered)

@@ -59,7 +59,7 @@ class BuildInputs:
     @property
     def integer_results(self) -> bool:
         """Whether the backend wants integer operators, whose results are quantised, too."""
-        return self.job.selection.backend.name == "onnxruntime"
+        return self.job.selection.backend.capabilities.integer_results
 
     def feed_calibration(self) -> Feeder:
         """Network inputs for the calibration faces."""
@@ -114,7 +114,7 @@ def estimate_cost(job: Job, network: Network, faces: FaceSets) -> Cost:
     feeds = network.feeder(calibration)(range(min(network.smallest_batch, len(calibration))))
     reporter.progress("cost", 0, 0)
     timing = timed(network.prepared.model, feeds, network.smallest_batch)
-    stores = job.selection.backend.name == "onnxruntime"
+    stores = job.selection.backend.capabilities.integer_results
     task = task_of(job.settings, network.view, len(calibration), len(faces.verification), stores)
     cost = cost_of(job.settings, task, timing)
     if cost.chosen.seconds >= TOLD_SECONDS or cost.cut:

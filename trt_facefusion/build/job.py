@@ -9,8 +9,8 @@ from pathlib import Path
 
 from trt_facefusion.build.reporter import Note, Reporter, drop_note
 from trt_facefusion.build.settings import BuildSettings, engine_key
-from trt_facefusion.engine.backends.registry import Choice, choose, default_target
-from trt_facefusion.engine.backends.registry import get as get_backend
+from trt_facefusion.engine.backends.registry import BackendSelection, default_target, get_backend
+from trt_facefusion.engine.backends.registry import select_backend as find_backend
 from trt_facefusion.errors import BackendUnavailableError, BadInputError
 from trt_facefusion.faces.embedder import Embedder
 from trt_facefusion.faces.folder import digest_folder
@@ -31,7 +31,7 @@ class Job:
 
     settings: BuildSettings
     reporter: Reporter
-    selection: Choice
+    selection: BackendSelection
     embedder: Embedder
     digests: Mapping[str, str]
 
@@ -62,14 +62,14 @@ def open_job(settings: BuildSettings, progress: Progress = silent, note: Note | 
     return Job(settings, reporter, selection, embedder, digest_inputs(settings, selection, embedder))
 
 
-def select_backend(settings: BuildSettings, reporter: Reporter) -> Choice:
+def select_backend(settings: BuildSettings, reporter: Reporter) -> BackendSelection:
     """The backend and the target; a person is told where it is not the one that was asked for.
 
     Raises:
         BackendUnavailableError: the target that was named needs what is not installed.
     """
     target = settings.target or default_target(settings.backend)
-    selection = choose(settings.backend, target)
+    selection = find_backend(settings.backend, target)
     if selection.target != target:
         if settings.target is not None:
             raise BackendUnavailableError(
@@ -79,7 +79,7 @@ def select_backend(settings: BuildSettings, reporter: Reporter) -> Choice:
     return selection
 
 
-def digest_inputs(settings: BuildSettings, selection: Choice, embedder: Embedder) -> dict[str, str]:
+def digest_inputs(settings: BuildSettings, selection: BackendSelection, embedder: Embedder) -> dict[str, str]:
     """Digests of everything that goes in, found without loading or decoding anything."""
     digests = digest_files(settings) | {"calib": _digest_folder(settings, settings.calib, embedder)}
     if settings.eval is not None:

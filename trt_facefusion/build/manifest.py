@@ -16,7 +16,7 @@ from trt_facefusion.build.engine import VerifiedEngine
 from trt_facefusion.build.inputs import BuildInputs
 from trt_facefusion.build.rebuild_command import build_arguments
 from trt_facefusion.engine.store.identity import ORIGIN
-from trt_facefusion.engine.store.manifest import Gate, Inputs, Int8Kernels, Manifest
+from trt_facefusion.engine.store.manifest import EngineInputs, GateResult, Int8Kernels, Manifest
 from trt_facefusion.model.export import identify_origin
 from trt_facefusion.types import Precision
 
@@ -25,7 +25,9 @@ def describe_engine(inputs: BuildInputs, built: VerifiedEngine, requested: Preci
     """The manifest of one engine, but for its fall-back record."""
     settings, selection = inputs.settings, inputs.job.selection
     engine, coverage, plan = built.compiled.engine, built.compiled.coverage, built.verified.plan
-    stand_in = "" if inputs.integer_results else ", standing in for the engine: same typed graph on a CPU"
+    stand_in = (
+        "" if selection.backend.capabilities.runs_here else ", standing in for the engine: same typed graph on a CPU"
+    )
     as_run = replace(settings, effort=inputs.level.name) if inputs.cost.cut else settings
     return Manifest(
         model=settings.source.name,
@@ -46,7 +48,7 @@ def describe_engine(inputs: BuildInputs, built: VerifiedEngine, requested: Preci
         macs_share=plan.macs_share(),
         int8_kernels=Int8Kernels(coverage.planned, coverage.real, coverage.missing, engine.kernels_known),
         accuracy=_describe_accuracy(inputs, built),
-        gate=Gate(built.verified.verdict.passed, built.verified.verdict.reasons),
+        gate=GateResult(built.verified.verdict.passed, built.verified.verdict.reasons),
         verified_with=f"onnxruntime {onnxruntime.__version__}{stand_in}",
         kernels=engine.kernels,
         pins=engine.pins,
@@ -55,9 +57,9 @@ def describe_engine(inputs: BuildInputs, built: VerifiedEngine, requested: Preci
     )
 
 
-def _describe_inputs(inputs: BuildInputs, built: VerifiedEngine, plan_text: bytes) -> Inputs:
+def _describe_inputs(inputs: BuildInputs, built: VerifiedEngine, plan_text: bytes) -> EngineInputs:
     settings, network, faces = inputs.settings, inputs.network, inputs.faces
-    return Inputs(
+    return EngineInputs(
         model_sha256=inputs.job.digests["model"],
         plan_sha256=hashlib.sha256(plan_text).hexdigest(),
         faces_sha256=faces.calibration.digest,

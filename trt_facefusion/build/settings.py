@@ -9,6 +9,7 @@ from pathlib import Path
 from trt_facefusion import __version__
 from trt_facefusion.build.effort import AUTO, MINUTES
 from trt_facefusion.engine.backends.base import BuildOptions
+from trt_facefusion.engine.backends.registry import calibrates_itself
 from trt_facefusion.engine.store.manifest import build_key
 from trt_facefusion.evaluation.accuracy.gate import Gate
 from trt_facefusion.faces.embedder import Embedder
@@ -100,7 +101,7 @@ def engine_key(settings: BuildSettings, digests: Mapping[str, str], precision: P
             "limits": [settings.max_calib, settings.max_eval],
             "options": [repr(settings.options), settings.workspace_bytes],
             # With --recalibrate TensorRT 10 takes its own table.
-            "own_table": settings.recalibrate and digests.get("backend", "").startswith("tensorrt 10"),
+            "own_table": settings.recalibrate and calibrates_itself(digests.get("backend", "")),
             **({} if settings.noise is None else {"noise": str(parse_noise(settings.noise))}),
             **_effort(settings, precision),
             **digests,

@@ -110,7 +110,7 @@ class Stages:
         Asked where an answer takes seconds: TensorRT-RTX compiles without timing kernels.
         """
         backend = self.inputs.job.selection.backend
-        if backend.name != "tensorrt-rtx" or not plan.names(Precision.INT8):
+        if not backend.capabilities.compiles_in_seconds or not plan.names(Precision.INT8):
             return {}
         compiled = compile_plan(self.inputs, self.lower(plan))
         if not compiled.engine.kernels_known or compiled.coverage.real == 0:

@@ -92,7 +92,7 @@ class Verifier:
 
     def _open_stand_in(self, typed: onnx.ModelProto, precision: Precision) -> OnnxRuntimeRunner:
         """Runs the engine itself where it is onnxruntime's, otherwise its numerical stand-in on the CPU."""
-        stand_in = not self.inputs.integer_results
+        stand_in = not self.inputs.job.selection.backend.capabilities.runs_here
         return OnnxRuntimeRunner(typed, stand_in=stand_in, ours=f"the lowered {precision.value} graph")
 
     def verify_with_repair(

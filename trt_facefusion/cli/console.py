@@ -30,8 +30,8 @@ Exit codes:
   1  a bug in this tool
   2  bad input: options, faces, model, plan, calibration cache
   3  accuracy gate: a requested precision was not right; see its fall-back
-  4  the engine maker is not available
-  5  the engine maker refused the network, or --strict missed an INT8 kernel
+  4  the backend is not available
+  5  the backend refused the network, or --strict missed an INT8 kernel
   6  the store, another file or the output cannot be read or written
   7  the GPU, its driver or TensorRT failed
 130  interrupted; nothing half-written is left

@@ -156,7 +156,10 @@ def _preset(name: str | None, inputs: list[str], picture: str | None) -> Preset 
 def show(result: DiffResult, top: int) -> None:
     """Everything that was found, the answer last."""
     for letter, side in (("A", result.a), ("B", result.b)):
-        name, ran = console.styled(letter, "bold"), console.styled(_RAN[side["ran"]], "dim")
+        name, ran = (
+            console.styled(letter, "bold"),
+            console.styled(_RAN.get(side["ran"], f"with {side['ran']} on the CPU"), "dim"),
+        )
         console.line(name, f"  {_called(side)}  ", ran)
     console.show(_outputs(result.outputs, result.faces))
     if result.picture is not None:

@@ -12,7 +12,7 @@ from trt_facefusion.cli import console
 from trt_facefusion.doctor.driver import Gpu
 from trt_facefusion.doctor.examine import Examination, examine
 from trt_facefusion.doctor.findings import ADVICE, PROBLEM, WARNING, Finding
-from trt_facefusion.engine.backends.capability import capability
+from trt_facefusion.engine.backends.gpu_support import find_gpu_support
 from trt_facefusion.errors import BackendUnavailableError
 
 _MARKS = {
@@ -25,9 +25,7 @@ _MARKS = {
 def command(
     output: Annotated[Path, typer.Option(help="Where engines are to be stored.")] = Path("engines"),
     cache: Annotated[Path, typer.Option(help="Where calibrations are to be stored.")] = Path("calib_cache"),
-    quick: Annotated[
-        bool, typer.Option("--quick", help="Do not try whether the engine maker takes a network.")
-    ] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Do not try whether the backend takes a network.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
     """Say what this machine can build and run, what is wrong with it, and what to install.
@@ -90,18 +88,18 @@ def _gib(free: int | None) -> str:
 
 
 def _gpu(gpu: Gpu) -> str:
-    known = capability(gpu.compute_capability)
-    kind = f", {known.architecture}" if known else ""
+    support = find_gpu_support(gpu.compute_capability)
+    kind = f", {support.architecture}" if support else ""
     free = "?" if gpu.free_bytes is None else f"{gpu.free_bytes / 2**30:.1f}"
     cc = "{}.{}".format(*gpu.compute_capability)
     return f"{gpu.name}, compute capability {cc} ({gpu.target}{kind}), {free} of {gpu.total_bytes / 2**30:.1f} GiB free"
 
 
 def _precisions(gpu: Gpu) -> str:
-    known = capability(gpu.compute_capability)
-    if known is None:
+    support = find_gpu_support(gpu.compute_capability)
+    if support is None:
         return "its tensor cores are not known to this version"
-    return f"{known.reason}; INT8 -> FP16 -> FP32 ends at {known.best.value}"
+    return f"{support.reason}; INT8 -> FP16 -> FP32 ends at {support.best.value}"
 
 
 def _show_finding(finding: Finding) -> None:

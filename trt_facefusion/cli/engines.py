@@ -13,8 +13,9 @@ from rich.table import Table
 from trt_facefusion.cli import console
 from trt_facefusion.engine.backends.base import Kernel
 from trt_facefusion.engine.backends.kernels import int8_coverage
-from trt_facefusion.engine.backends.pins import LIBRARIES, cuda_version
-from trt_facefusion.engine.store.identity import folder_label
+from trt_facefusion.engine.backends.pins import format_cuda_version
+from trt_facefusion.engine.backends.registry import find_backend, get_math_types
+from trt_facefusion.engine.store.identity import label_folder
 from trt_facefusion.engine.store.manifest import CalibrationRecord, Manifest
 from trt_facefusion.engine.store.store import Store
 from trt_facefusion.errors import StoreError
@@ -49,7 +50,7 @@ def list_command(
         drop, share = found.figures.ssim_drop, found.macs_share.get("int8", 0.0)
         made = found.created.partition("T")[0]
         table.add_row(
-            console.plain(folder_label(path, found)),
+            console.plain(label_folder(path, found)),
             engine,
             console.size(found.engine_bytes),
             _figure(drop, ".2%"),
@@ -149,9 +150,10 @@ def _calibration(record: CalibrationRecord | None) -> str:
 
 def _machine(m: Manifest) -> str:
     """What the machine that loads the engine must have."""
-    if m.backend not in LIBRARIES:
+    backend = find_backend(m.backend)
+    if backend is None or not backend.capabilities.needs_gpu:
         return "any CPU"
-    pins, product = m.pins, LIBRARIES[m.backend][1]
+    pins, product = m.pins, backend.library.product
     gpu = "a GPU that was not asked for its kind"
     if pins.hardware_compatibility == "ampere_plus":
         gpu = "Ampere and later GPUs"
@@ -159,7 +161,7 @@ def _machine(m: Manifest) -> str:
         gpu = "GPUs of compute capability {}.{}".format(*pins.compute_capability)
     later = " and later minor versions" if pins.version_compatible else ""
     made = f"; built on {pins.device}" if pins.device else ""
-    made += f" under a driver for CUDA {cuda_version(pins.driver)}" if pins.driver else ""
+    made += f" under a driver for CUDA {format_cuda_version(pins.driver)}" if pins.driver else ""
     return f"{gpu}, {pins.platform or 'any platform'}, {product} {m.backend_version}{later}{made}"
 
 
@@ -173,7 +175,7 @@ def _show_layers(rows: list[dict[str, Any]], m: Manifest) -> None:
     total = sum(row.get("macs", 0) for row in rows) or 1
     layers = [row for row in rows if row.get("macs")]
     planned = {row["name"]: row["op"] for row in layers}
-    real = {detail.node: detail for detail in int8_coverage(planned, m.kernels).details}
+    real = {detail.node: detail for detail in int8_coverage(planned, m.kernels, get_math_types(m.backend)).details}
     table = Table(title=f"{len(layers)} layers with MACs", title_justify="left", header_style="bold")
     table.add_column("layer", overflow="fold")
     table.add_column("MACs", justify="right")
@@ -194,8 +196,9 @@ def _show_kernels(m: Manifest) -> None:
     table = Table(title=f"{len(m.kernels)} kernels", title_justify="left", header_style="bold")
     for name in ("type", "data types", "made from"):
         table.add_column(name, overflow="fold")
+    math_types = get_math_types(m.backend)
     for kernel in m.kernels:
-        style = "green" if kernel.is_int8_math else ""
+        style = "green" if kernel.is_int8_math(math_types) else ""
         table.add_row(kernel.type, kernel.dtypes, console.plain(_nodes(kernel)), style=style)
     console.show(table)
 

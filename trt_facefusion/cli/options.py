@@ -7,6 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
+from trt_facefusion.engine.backends.registry import list_names
 from trt_facefusion.errors import BadInputError
 from trt_facefusion.model.export import CheckpointSource, ModelSource, OnnxSource, ReferenceSource
 from trt_facefusion.model.presets import Preset, get_preset, parse_input
@@ -142,7 +143,9 @@ Minutes = Annotated[
     ),
 ]
 Target = Annotated[Optional[str], typer.Option(help="sm86 (A10G) and the like, or cpu.", rich_help_panel=ENGINE)]
-Backend = Annotated[str, typer.Option(help="auto, tensorrt, tensorrt-rtx or onnxruntime.", rich_help_panel=ENGINE)]
+Backend = Annotated[
+    str, typer.Option(help=f"{', '.join(('auto', *list_names()[:-1]))} or {list_names()[-1]}.", rich_help_panel=ENGINE)
+]
 Cache = Annotated[Path, typer.Option(help="Where calibrations are stored.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 

@@ -167,7 +167,8 @@ def _figures(profile: Profile) -> dict[str, str]:
         rows["upload"] = f"{profile.split.upload_ms:.3f} ms"
         rows["compute"] = f"{profile.split.compute_ms:.3f} ms"
         rows["download"] = f"{profile.split.download_ms:.3f} ms"
-    rows["host, per call"] = f"{profile.host_overhead_us:.0f} \u00b5s"
+    if profile.host_overhead_us is not None:
+        rows["host, per call"] = f"{profile.host_overhead_us:.0f} \u00b5s"
     rows["memory"] = console.size(profile.memory_bytes)
     rows |= {f"batch of {point.at}": _point(point) for point in profile.batches}
     rows |= {f"{point.at} in flight": _point(point) for point in profile.flights}

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping
 from trt_facefusion.doctor.driver import Driver, Gpu
 from trt_facefusion.doctor.findings import ADVICE, PROBLEM, WARNING, Finding
 from trt_facefusion.doctor.packages import Packages
-from trt_facefusion.engine.backends.capability import capability
+from trt_facefusion.engine.backends.gpu_support import find_gpu_support
+from trt_facefusion.engine.backends.registry import find_backend
 from trt_facefusion.engine.backends.tensorrt import TensorRt
 from trt_facefusion.errors import BackendUnavailableError, pip_install
 
@@ -19,12 +20,12 @@ ENOUGH_DISK_BYTES = 2 << 30
 """Free disk below which a build is warned of: three engines of a generator of a hundred million parameters."""
 ENOUGH_MEMORY_BYTES = 4 << 30
 
-_TENSORRT = "tensorrt"
+_TENSORRT = TensorRt.library.module
 _WHEELS = (12, 13)
 """CUDA major versions that TensorRT has wheels for."""
 
 
-def sources(*, quick: bool) -> Iterable[Finding]:
+def advise_on_sources(*, quick: bool) -> Iterable[Finding]:
     """The bundled generator, which a build takes by default, is a torch network; ``quick`` does not load torch."""
     for name in ("torch", "onnxscript"):
         try:
@@ -40,7 +41,7 @@ def sources(*, quick: bool) -> Iterable[Finding]:
             )
 
 
-def gpus(driver: Driver, packages: Packages, backend: str, target: str) -> Iterable[Finding]:
+def advise_on_gpus(driver: Driver, packages: Packages, backend: str, target: str) -> Iterable[Finding]:
     """What stands between a machine's GPUs and engines; ``backend`` and ``target`` are what is built by default."""
     if not driver.gpus:
         if packages[_TENSORRT] is not None:
@@ -53,19 +54,19 @@ def gpus(driver: Driver, packages: Packages, backend: str, target: str) -> Itera
             f"there are GPUs of several kinds; engines are built for number 0, {first.name}",
             ("export CUDA_VISIBLE_DEVICES=1  # builds for number 1",),
         )
-    yield from _missing_for_gpu(driver, packages)
+    yield from _find_missing(driver, packages)
     if first.free_bytes is None:
         yield Finding(PROBLEM, f"{first.name} has no memory left for a CUDA context", ("nvidia-smi",))
     elif first.free_bytes < ENOUGH_GPU_BYTES:
         left = f"{first.free_bytes / 2**20:,.0f} of {first.total_bytes / 2**20:,.0f} MiB"
         yield Finding(WARNING, f"{first.name} has {left} free: a build may run out of memory", ("nvidia-smi",))
-    yield from _too_old(first, backend, target)
+    yield from _judge_age(first, backend, target)
 
 
-def _missing_for_gpu(driver: Driver, packages: Packages) -> Iterable[Finding]:
+def _find_missing(driver: Driver, packages: Packages) -> Iterable[Finding]:
     gpu = driver.gpus[0]
-    known = capability(gpu.compute_capability)
-    if packages[_TENSORRT] is None and (known is None or known.last_tensorrt is None):
+    support = find_gpu_support(gpu.compute_capability)
+    if packages[_TENSORRT] is None and (support is None or support.last_tensorrt is None):
         wheel = f"tensorrt-cu{min(max(driver.cuda[0], _WHEELS[0]), _WHEELS[-1])}" if driver.cuda else _TENSORRT
         yield Finding(
             WARNING,
@@ -91,16 +92,18 @@ def _missing_for_gpu(driver: Driver, packages: Packages) -> Iterable[Finding]:
         yield Finding(PROBLEM, f"pycuda cannot be loaded: {error}", (again,))
 
 
-def _too_old(gpu: Gpu, backend: str, target: str) -> Iterable[Finding]:
-    known = capability(gpu.compute_capability)
-    if known is None:
+def _judge_age(gpu: Gpu, backend: str, target: str) -> Iterable[Finding]:
+    support = find_gpu_support(gpu.compute_capability)
+    if support is None:
         cc = "{}.{}".format(*gpu.compute_capability)
         yield Finding(WARNING, f"{gpu.name} has compute capability {cc}, which this version does not know")
-    elif known.last_tensorrt is not None:
-        last = "{}.{}".format(*known.last_tensorrt)
+    elif support.last_tensorrt is not None:
+        last = "{}.{}".format(*support.last_tensorrt)
+        selected = find_backend(backend)
+        for_this_gpu = selected is not None and selected.capabilities.needs_device
         yield Finding(
-            PROBLEM if backend == _TENSORRT else WARNING,
-            f"the last TensorRT for {gpu.name} ({known.architecture}) was {last}, older than those that this version "
+            PROBLEM if for_this_gpu else WARNING,
+            f"the last TensorRT for {gpu.name} ({support.architecture}) was {last}, older than those that this version "
             "builds with: engines are made for other GPUs, or for the CPU",
             ("# add to your build: --backend onnxruntime",),
         )
@@ -108,7 +111,7 @@ def _too_old(gpu: Gpu, backend: str, target: str) -> Iterable[Finding]:
         yield Finding(WARNING, f"by default engines are built for {target}, and not for {gpu.name} ({gpu.target})")
 
 
-def room(memory: int | None, disk: Mapping[str, int | None]) -> Iterable[Finding]:
+def advise_on_space(memory: int | None, disk: Mapping[str, int | None]) -> Iterable[Finding]:
     """Whether ``memory`` and the ``disk`` of each folder, in bytes, are enough; None is unknown, or not writable."""
     if memory is not None and memory < ENOUGH_MEMORY_BYTES:
         yield Finding(WARNING, f"{memory / 2**30:.1f} GiB of memory are available: large generators need more")

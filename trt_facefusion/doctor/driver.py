@@ -61,7 +61,7 @@ def ask_driver() -> Driver:
     try:
         library = ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
     except OSError:
-        return Driver(_release(), problem="there is no NVIDIA driver (libcuda.so.1 was not found)")
+        return Driver(_read_release(), problem="there is no NVIDIA driver (libcuda.so.1 was not found)")
     cuda = _Cuda(library)
     version = None
     try:
@@ -69,10 +69,10 @@ def ask_driver() -> Driver:
         cuda.call("cuInit", ctypes.c_uint(0))
         gpus = tuple(cuda.gpu(index) for index in range(cuda.count()))
     except _CudaError as error:
-        return Driver(_release(), version, problem=_explained(error))
+        return Driver(_read_release(), version, problem=_explain(error))
     except AttributeError as error:  # a function that this library lacks
-        return Driver(_release(), version, problem=f"the driver's library is not CUDA's: {error}")
-    return Driver(_release(), version, gpus, "" if gpus else _explained(_CudaError(_NO_DEVICE, "no device")))
+        return Driver(_read_release(), version, problem=f"the driver's library is not CUDA's: {error}")
+    return Driver(_read_release(), version, gpus, "" if gpus else _explain(_CudaError(_NO_DEVICE, "no device")))
 
 
 class _Cuda:
@@ -84,30 +84,32 @@ class _Cuda:
     def call(self, function: str, *arguments: Any) -> None:
         code = int(getattr(self._library, function)(*arguments))
         if code:
-            raise _CudaError(code, self._text(code))
+            raise _CudaError(code, self._read_text(code))
 
-    def _text(self, code: int) -> str:
+    def _read_text(self, code: int) -> str:
         text = ctypes.c_char_p()
         self._library.cuGetErrorString(ctypes.c_int(code), ctypes.byref(text))
         return (text.value or f"error {code}".encode()).decode("utf-8", "replace")
 
     def version(self) -> tuple[int, int]:
-        number = self._int("cuDriverGetVersion")
+        number = self._read_int("cuDriverGetVersion")
         return number // 1000, number % 1000 // 10
 
     def count(self) -> int:
-        return self._int("cuDeviceGetCount")
+        return self._read_int("cuDeviceGetCount")
 
     def gpu(self, index: int) -> Gpu:
-        device = ctypes.c_int(self._int("cuDeviceGet", ctypes.c_int(index)))
+        device = ctypes.c_int(self._read_int("cuDeviceGet", ctypes.c_int(index)))
         name = ctypes.create_string_buffer(_NAME_BYTES)
         self.call("cuDeviceGetName", name, ctypes.c_int(_NAME_BYTES), device)
-        major, minor = (self._int("cuDeviceGetAttribute", ctypes.c_int(a), device) for a in (_CC_MAJOR, _CC_MINOR))
+        major, minor = (self._read_int("cuDeviceGetAttribute", ctypes.c_int(a), device) for a in (_CC_MAJOR, _CC_MINOR))
         total = ctypes.c_size_t()
         self.call("cuDeviceTotalMem_v2", ctypes.byref(total), device)
-        return Gpu(index, name.value.decode("utf-8", "replace"), (major, minor), total.value, self._free(device))
+        return Gpu(
+            index, name.value.decode("utf-8", "replace"), (major, minor), total.value, self._read_free_bytes(device)
+        )
 
-    def _free(self, device: ctypes.c_int) -> int | None:
+    def _read_free_bytes(self, device: ctypes.c_int) -> int | None:
         free, total = ctypes.c_size_t(), ctypes.c_size_t()
         try:
             with self._current(device):
@@ -129,13 +131,13 @@ class _Cuda:
         finally:
             self.call("cuDevicePrimaryCtxRelease_v2", device)
 
-    def _int(self, function: str, *arguments: Any) -> int:
+    def _read_int(self, function: str, *arguments: Any) -> int:
         value = ctypes.c_int()
         self.call(function, ctypes.byref(value), *arguments)
         return value.value
 
 
-def _explained(error: _CudaError) -> str:
+def _explain(error: _CudaError) -> str:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if error.code == _NO_DEVICE and visible is not None:
         return f"the driver shows no GPU: CUDA_VISIBLE_DEVICES is {visible!r}"
@@ -144,14 +146,14 @@ def _explained(error: _CudaError) -> str:
     return f"the driver does not start: {error}"
 
 
-def _release() -> str | None:
+def _read_release() -> str | None:
     """The driver's release, from the kernel module or nvidia-smi."""
     try:
-        found = re.search(r"\b(\d{3,}\.\d+(?:\.\d+)?)\b", Path("/proc/driver/nvidia/version").read_text())
+        release = re.search(r"\b(\d{3,}\.\d+(?:\.\d+)?)\b", Path("/proc/driver/nvidia/version").read_text())
     except OSError:
-        found = None
-    if found:
-        return found[1]
+        release = None
+    if release:
+        return release[1]
     command = shutil.which("nvidia-smi")
     if command is None:
         return None

@@ -15,19 +15,14 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from trt_facefusion.doctor import packages as installed
-from trt_facefusion.doctor.advice import gpus, room, sources
+from trt_facefusion.doctor.advice import advise_on_gpus, advise_on_sources, advise_on_space
 from trt_facefusion.doctor.driver import Driver, Gpu, ask_driver
 from trt_facefusion.doctor.findings import ADVICE, PROBLEM, WARNING, Finding
-from trt_facefusion.doctor.packages import Packages
+from trt_facefusion.doctor.packages import Packages, find_clashes, list_shown
 from trt_facefusion.engine.backends import registry
-from trt_facefusion.engine.backends.capability import capability
+from trt_facefusion.engine.backends.gpu_support import find_gpu_support
+from trt_facefusion.engine.backends.registry import BackendSelection
 from trt_facefusion.errors import TrtFaceFusionError, pip_install
-
-_RTX = (
-    "NVIDIA's support matrices for TensorRT-RTX name INT8 for weight-only matrix products, and no A10G: try such an "
-    "engine on its GPU before you rely on it"
-)
 
 
 @dataclass(frozen=True)
@@ -67,8 +62,12 @@ class Examination:
             "ok": self.healthy,
             "python": self.python,
             "system": self.system,
-            "driver": {"release": driver.release, "cuda": _dotted(driver.cuda), "problem": driver.problem or None},
-            "gpus": [_gpu_dict(gpu) for gpu in driver.gpus],
+            "driver": {
+                "release": driver.release,
+                "cuda": _format_version(driver.cuda),
+                "problem": driver.problem or None,
+            },
+            "gpus": [_describe_gpu(gpu) for gpu in driver.gpus],
             "packages": dict(self.packages),
             "tools": dict(self.tools),
             "memory_bytes": self.memory_bytes,
@@ -78,24 +77,24 @@ class Examination:
         }
 
 
-def _gpu_dict(gpu: Gpu) -> dict[str, Any]:
-    known = capability(gpu.compute_capability)
+def _describe_gpu(gpu: Gpu) -> dict[str, Any]:
+    support = find_gpu_support(gpu.compute_capability)
     return {
         "index": gpu.index,
         "name": gpu.name,
-        "compute_capability": _dotted(gpu.compute_capability),
+        "compute_capability": _format_version(gpu.compute_capability),
         "target": gpu.target,
         "total_bytes": gpu.total_bytes,
         "free_bytes": gpu.free_bytes,
-        "architecture": known.architecture if known else None,
-        "int8": known.int8 if known else None,
-        "fp16": known.fp16 if known else None,
-        "precision": known.best.value if known else None,
-        "reason": known.reason if known else None,
+        "architecture": support.architecture if support else None,
+        "int8": support.int8 if support else None,
+        "fp16": support.fp16 if support else None,
+        "precision": support.best.value if support else None,
+        "reason": support.reason if support else None,
     }
 
 
-def _dotted(version: tuple[int, int] | None) -> str | None:
+def _format_version(version: tuple[int, int] | None) -> str | None:
     return None if version is None else "{}.{}".format(*version)
 
 
@@ -105,63 +104,70 @@ def examine(output: Path, cache: Path, *, quick: bool = False) -> Examination:
     Args:
         output: where engines are stored.
         cache: where calibrations are stored.
-        quick: do not try whether the engine maker takes a network.
+        quick: do not try whether the backend takes a network.
     """
     driver, packages = ask_driver(), Packages.installed().with_modules(registry.available())
-    build, problems = _default_build(quick=quick)
-    memory = _available_memory()
-    disk = {str(folder): _free_disk(folder) for folder in dict.fromkeys((output, cache))}
+    build, problems = _find_default_build(quick=quick)
+    memory = _read_available_memory()
+    disk = {str(folder): _read_free_disk(folder) for folder in dict.fromkeys((output, cache))}
     return Examination(
         python=platform.python_version(),
         system=platform.platform(),
         driver=driver,
-        packages={name: packages[name] for name in installed.NAMES},
+        packages={name: packages[name] for name in list_shown()},
         tools={name: shutil.which(name) for name in ("nvidia-smi", "trtexec")},
         memory_bytes=memory,
         disk_bytes=disk,
         build=build,
-        findings=_sorted(
+        findings=_sort_findings(
             (
                 *problems,
-                *sources(quick=quick),
-                *installed.findings(packages, driver.cuda),
-                *gpus(driver, packages, build.backend, build.target),
-                *room(memory, disk),
+                *advise_on_sources(quick=quick),
+                *find_clashes(packages, driver.cuda),
+                *advise_on_gpus(driver, packages, build.backend, build.target),
+                *advise_on_space(memory, disk),
             )
         ),
     )
 
 
-def _sorted(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+def _sort_findings(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     order = (PROBLEM, WARNING, ADVICE)
     return tuple(sorted(dict.fromkeys(findings), key=lambda finding: order.index(finding.level)))
 
 
-def _default_build(*, quick: bool) -> tuple[DefaultBuild, list[Finding]]:
-    """What `auto` chooses, and what stands in the way: a missing library, or an engine maker that takes nothing."""
+def _find_default_build(*, quick: bool) -> tuple[DefaultBuild, list[Finding]]:
+    """What `auto` selects, and what stands in the way: a missing library, or a backend that takes nothing."""
     target = registry.default_target("auto")
     try:
-        choice = registry.choose("auto", target)
-        version = choice.backend.version()
+        selection = registry.select_backend("auto", target)
+        version = selection.backend.version()
         if not quick:
-            choice.backend.check(_one_convolution())
+            selection.backend.check(_make_convolution())
     except TrtFaceFusionError as error:
         return DefaultBuild("", "", target, error.message), [Finding(PROBLEM, error.message, (f"# {error.remedy}",))]
     except Exception as error:  # a library that is there and broken may raise anything
-        message = f"the engine maker does not work: {type(error).__name__}: {error}"
+        message = f"the backend does not work: {type(error).__name__}: {error}"
         return DefaultBuild("", "", target, message), [Finding(PROBLEM, message)]
-    found = []
-    if choice.target != target and importlib.util.find_spec("tensorrt_rtx") is not None:
-        again = pip_install("rtx", "--force-reinstall")
-        found = [Finding(PROBLEM, choice.reason, (again,))]  # installed, and broken
-    elif choice.target != target:
-        found = [Finding(WARNING, choice.reason, (pip_install("rtx"),))]
-    if choice.backend.name == "tensorrt-rtx":
-        found = [Finding(ADVICE, _RTX)]
-    return DefaultBuild(choice.backend.name, version, choice.target, choice.reason), found
+    return DefaultBuild(selection.backend.name, version, selection.target, selection.reason), _explain_selection(
+        selection
+    )
 
 
-def _one_convolution() -> bytes:
+def _explain_selection(selection: BackendSelection) -> list[Finding]:
+    """What is to be said of the selected backend, and of the one that it stands in for."""
+    findings = []
+    if selection.missing is not None:
+        library = selection.missing.library
+        broken = importlib.util.find_spec(library.module) is not None
+        install = pip_install(library.extra, *(("--force-reinstall",) if broken else ()))
+        findings.append(Finding(PROBLEM if broken else WARNING, selection.reason, (install,)))
+    if selection.backend.caution:
+        findings.append(Finding(ADVICE, selection.backend.caution))
+    return findings
+
+
+def _make_convolution() -> bytes:
     weights = numpy_helper.from_array(np.ones((4, 3, 3, 3), np.float32), "w")
     node = helper.make_node("Conv", ["x", "w"], ["y"], "conv")
     values = [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in (("x", [1, 3, 8, 8]), ("y", None))]
@@ -170,7 +176,7 @@ def _one_convolution() -> bytes:
     return bytes(onnx.shape_inference.infer_shapes(model).SerializeToString())
 
 
-def _available_memory() -> int | None:
+def _read_available_memory() -> int | None:
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
@@ -178,7 +184,7 @@ def _available_memory() -> int | None:
         return None
 
 
-def _free_disk(folder: Path) -> int | None:
+def _read_free_disk(folder: Path) -> int | None:
     """Free bytes where ``folder`` is or would be; None where nothing can be written there."""
     nearest = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK):

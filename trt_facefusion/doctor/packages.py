@@ -11,25 +11,11 @@ from packaging.markers import default_environment
 from packaging.requirements import InvalidRequirement, Requirement
 
 from trt_facefusion.doctor.findings import PROBLEM, WARNING, Finding
+from trt_facefusion.engine.backends import registry
 
-NAMES = (
-    "tensorrt",
-    "tensorrt-rtx",
-    "pycuda",
-    "cuda-bindings",
-    "onnxruntime",
-    "onnxruntime-gpu",
-    "onnx",
-    "torch",
-    "polygraphy",
-    "numpy",
-    "opencv-python",
-    "opencv-python-headless",
-)
-"""What `trt-ff doctor` shows."""
-
-_EXTRAS = ("", "torch", "rtx", "gpu")
-_CUDA_WHEEL = re.compile(r"^(tensorrt|tensorrt-rtx)-cu(\d+)(?:-bindings|-libs)?$")
+_FOR_GPUS = ("pycuda", "cuda-bindings")
+_ALWAYS = ("onnx", "torch", "polygraphy", "numpy", "opencv-python", "opencv-python-headless")
+_CUDA_WHEEL = re.compile(r"^(.+)-cu(\d+)(?:-bindings|-libs)?$")
 
 # Distributions that put their files over each other: the last one that was installed wins, piece by piece.
 _SAME_FOLDER = (
@@ -39,6 +25,23 @@ _SAME_FOLDER = (
         ("opencv-python", "opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless"),
     ),
 )
+
+
+def list_shown() -> tuple[str, ...]:
+    """The distributions that `trt-ff doctor` shows: those of the backends, and what they and this project need."""
+    of_gpus = [name for b in registry.BACKENDS if b.capabilities.needs_gpu for name in b.library.distributions]
+    of_cpus = [name for b in registry.BACKENDS if not b.capabilities.needs_gpu for name in b.library.distributions]
+    return tuple(dict.fromkeys((*of_gpus, *_FOR_GPUS, *of_cpus, *_ALWAYS)))
+
+
+def _list_cuda_wheels() -> dict[str, bool]:
+    """Distributions that have a wheel for each CUDA version, and whether a build on this machine needs its GPU."""
+    return {
+        name: backend.capabilities.needs_device
+        for backend in registry.BACKENDS
+        if backend.library.cuda_wheels
+        for name in backend.library.distributions
+    }
 
 
 @dataclass(frozen=True)
@@ -52,53 +55,53 @@ class Packages:
     @classmethod
     def installed(cls) -> Packages:
         """Those of this environment."""
-        found: dict[str, str] = {}
-        for made in metadata.distributions():
-            name = made.metadata["Name"]
+        versions: dict[str, str] = {}
+        for distribution in metadata.distributions():
+            name = distribution.metadata["Name"]
             if name:  # a folder that a broken uninstall left has none
-                found.setdefault(canonical(name), made.version)
+                versions.setdefault(normalise_name(name), distribution.version)
         try:
-            wanted = metadata.requires("trt-facefusion") or []
+            requirements = metadata.requires("trt-facefusion") or []
         except metadata.PackageNotFoundError:
-            wanted = []
-        return cls(found, tuple(wanted))
+            requirements = []
+        return cls(versions, tuple(requirements))
 
     def with_modules(self, versions: Mapping[str, str]) -> Packages:
-        """These, and engine makers that can be imported though no metadata tell of them, as in some images."""
+        """These, and backends that can be imported though no metadata tell of them, as in some images."""
         return Packages({**{n: v for n, v in versions.items() if self[n] is None}, **self.versions}, self.requirements)
 
     def __getitem__(self, name: str) -> str | None:
         """The version of ``name``; of TensorRT's wheels for one CUDA version, too."""
-        found = self.versions.get(name)
-        if found is None and name in {"tensorrt", "tensorrt-rtx"}:
-            return next((self.versions[wheel] for wheel in self._cuda_wheels(name)), None)
-        return found
+        version = self.versions.get(name)
+        if version is None and name in _list_cuda_wheels():
+            return next((self.versions[wheel] for wheel in self._find_wheels(name)), None)
+        return version
 
     def cuda_majors(self, name: str) -> tuple[int, ...]:
         """The CUDA major versions that the wheels of ``tensorrt`` or ``tensorrt-rtx`` were made for."""
-        return tuple(sorted(set(self._cuda_wheels(name).values())))
+        return tuple(sorted(set(self._find_wheels(name).values())))
 
-    def _cuda_wheels(self, name: str) -> dict[str, int]:
+    def _find_wheels(self, name: str) -> dict[str, int]:
         matches = {installed: _CUDA_WHEEL.match(installed) for installed in self.versions}
         return {installed: int(m[2]) for installed, m in matches.items() if m and m[1] == name}
 
 
-def canonical(name: str) -> str:
+def normalise_name(name: str) -> str:
     """A distribution's name as PyPI compares it."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def findings(packages: Packages, driver_cuda: tuple[int, int] | None) -> tuple[Finding, ...]:
+def find_clashes(packages: Packages, driver_cuda: tuple[int, int] | None) -> tuple[Finding, ...]:
     """Everything that does not fit: with each other, with the driver (its CUDA version), with the tested ranges."""
     return (
-        *_overlaid(packages),
-        *_wrong_cuda(packages, driver_cuda),
-        *_old_pycuda(packages),
-        *_outside(packages),
+        *_find_overlaid(packages),
+        *_find_wrong_cuda(packages, driver_cuda),
+        *_find_old_pycuda(packages),
+        *_find_untested(packages),
     )
 
 
-def _overlaid(packages: Packages) -> Iterable[Finding]:
+def _find_overlaid(packages: Packages) -> Iterable[Finding]:
     for keep, names in _SAME_FOLDER:
         both = [name for name in names if name in packages.versions]
         if len(both) > 1:
@@ -117,26 +120,26 @@ def _overlaid(packages: Packages) -> Iterable[Finding]:
         )
 
 
-def _wrong_cuda(packages: Packages, driver_cuda: tuple[int, int] | None) -> Iterable[Finding]:
+def _find_wrong_cuda(packages: Packages, driver_cuda: tuple[int, int] | None) -> Iterable[Finding]:
     if driver_cuda is None:
         return
-    known = f"the driver knows CUDA {driver_cuda[0]}.{driver_cuda[1]}"
-    for name in ("tensorrt", "tensorrt-rtx"):
+    known_to_driver = f"the driver knows CUDA {driver_cuda[0]}.{driver_cuda[1]}"
+    for name, needs_gpu in _list_cuda_wheels().items():
         majors = packages.cuda_majors(name)
         if majors and min(majors) > driver_cuda[0]:
             yield Finding(
-                PROBLEM if name == "tensorrt" else WARNING,
-                f"{name} {packages[name]} was made for CUDA {min(majors)}, but {known} only",
+                PROBLEM if needs_gpu else WARNING,
+                f"{name} {packages[name]} was made for CUDA {min(majors)}, but {known_to_driver} only",
                 (f"pip install {name}-cu{driver_cuda[0]}  # or update the driver",),
             )
     local = re.search(r"\+cu(\d+)\d$", packages["torch"] or "")
     if local and int(local[1]) > driver_cuda[0]:
-        yield Finding(WARNING, f"torch {packages['torch']} was made for CUDA {local[1]}, but {known} only")
+        yield Finding(WARNING, f"torch {packages['torch']} was made for CUDA {local[1]}, but {known_to_driver} only")
 
 
-def _old_pycuda(packages: Packages) -> Iterable[Finding]:
+def _find_old_pycuda(packages: Packages) -> Iterable[Finding]:
     numpy, pycuda = packages["numpy"], packages["pycuda"]
-    if numpy and pycuda and _major(numpy) >= 2 and _major(pycuda) < 2024:
+    if numpy and pycuda and _parse_major(numpy) >= 2 and _parse_major(pycuda) < 2024:
         yield Finding(
             PROBLEM,
             f"pycuda {pycuda} was made for numpy 1, and numpy {numpy} is installed",
@@ -144,40 +147,42 @@ def _old_pycuda(packages: Packages) -> Iterable[Finding]:
         )
 
 
-def _outside(packages: Packages) -> Iterable[Finding]:
+def _find_untested(packages: Packages) -> Iterable[Finding]:
     """Versions outside of the ranges that pyproject.toml names as tested, and required packages that are missing."""
     for text in packages.requirements:
         try:
-            wanted = Requirement(text)
+            requirement = Requirement(text)
         except InvalidRequirement:
             continue
-        extra = _extra_of(wanted)
+        extra = _find_extra(requirement)
         if extra is None:
             continue
-        version = packages[canonical(wanted.name)]
+        version = packages[normalise_name(requirement.name)]
         if version is None and not extra:
-            yield Finding(PROBLEM, f"{wanted.name} is not installed", (f"pip install '{_plain(wanted)}'",))
-        elif version is not None and not wanted.specifier.contains(version, prereleases=True):
+            yield Finding(
+                PROBLEM, f"{requirement.name} is not installed", (f"pip install '{_format_requirement(requirement)}'",)
+            )
+        elif version is not None and not requirement.specifier.contains(version, prereleases=True):
             yield Finding(
                 WARNING,
-                f"{wanted.name} {version} is outside of the tested range {wanted.specifier}",
-                (f"pip install '{_plain(wanted)}'",),
+                f"{requirement.name} {version} is outside of the tested range {requirement.specifier}",
+                (f"pip install '{_format_requirement(requirement)}'",),
             )
 
 
-def _extra_of(wanted: Requirement) -> str | None:
+def _find_extra(requirement: Requirement) -> str | None:
     """The first extra under which a requirement applies on this Python; "" for always, None for never."""
-    for extra in _EXTRAS:
+    for extra in ("", "torch", *(backend.library.extra for backend in registry.BACKENDS)):
         environment: dict[str, str] = {**{k: str(v) for k, v in default_environment().items()}, "extra": extra}
-        if wanted.marker is None or wanted.marker.evaluate(environment):
+        if requirement.marker is None or requirement.marker.evaluate(environment):
             return extra
     return None
 
 
-def _plain(wanted: Requirement) -> str:
-    return f"{wanted.name}{wanted.specifier}"
+def _format_requirement(requirement: Requirement) -> str:
+    return f"{requirement.name}{requirement.specifier}"
 
 
-def _major(version: str) -> int:
-    found = re.match(r"\d+", version)
-    return int(found[0]) if found else 0
+def _parse_major(version: str) -> int:
+    digits = re.match(r"\d+", version)
+    return int(digits[0]) if digits else 0

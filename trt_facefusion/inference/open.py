@@ -6,16 +6,17 @@ import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from trt_facefusion.engine.backends.pins import LIBRARIES
-from trt_facefusion.engine.runtime.base import Runner
-from trt_facefusion.engine.runtime.machine import machine_as_far_as_known, this_machine
+from trt_facefusion.engine.backends.base import Backend, RunOptions
+from trt_facefusion.engine.backends.registry import get_backend
+from trt_facefusion.engine.runtime.base import Runner, StatesShapes
 from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
 from trt_facefusion.engine.store.fit import require_fit
-from trt_facefusion.engine.store.identity import folder_label
+from trt_facefusion.engine.store.identity import label_folder
+from trt_facefusion.engine.store.machine import ask_machine, ask_machine_if_any
 from trt_facefusion.engine.store.manifest import Manifest
 from trt_facefusion.engine.store.store import MANIFEST, Store, damaged
 from trt_facefusion.errors import BadInputError
-from trt_facefusion.inference.select import choose
+from trt_facefusion.inference.select import select_engine
 from trt_facefusion.model.presets.contract import Contract
 from trt_facefusion.storage.files import store_error
 from trt_facefusion.types import Precision
@@ -40,9 +41,14 @@ class OpenedModel:
     notes: tuple[str, ...] = ()
 
     @property
+    def backend(self) -> Backend | None:
+        """What built it, None for an ONNX file. Raises BackendUnavailableError for a backend that there is not."""
+        return None if self.manifest is None else get_backend(self.manifest.backend)
+
+    @property
     def needs_gpu(self) -> bool:
-        """Whether it is a TensorRT engine."""
-        return self.engine.suffix != ".onnx"
+        """Whether it runs on a GPU only."""
+        return self.backend is not None and self.backend.capabilities.needs_gpu
 
     def open_runner(
         self, *, slots: int = 2, device: int = 0, stand_in: bool = False, threads: int | None = None
@@ -63,41 +69,46 @@ class OpenedModel:
             DeviceError: TensorRT refused the engine.
             ModelError: ONNX Runtime cannot load the model.
         """
-        if not self.needs_gpu or self.manifest is None:
-            return OnnxRuntimeRunner(self._read_stored(self.engine) or self.engine, threads=threads)
-        if stand_in:
-            return OnnxRuntimeRunner(self._read_stored(self.graph) or self.graph, threads=threads, stand_in=True)
-        return _open_on_gpu(self.manifest, self.engine, self._read_stored(self.engine) or b"", slots, device)
+        manifest, backend = self.manifest, self.backend
+        if manifest is None or backend is None:
+            return OnnxRuntimeRunner(self.engine, threads=threads)
+        if stand_in and not backend.capabilities.runs_here:
+            return OnnxRuntimeRunner(self._read_stored_bytes(self.graph, manifest), threads=threads, stand_in=True)
+        # An engine that is compatible with later versions brings its runtime along, and its digest is right.
+        options = RunOptions(slots, device, threads, host_code=manifest.pins.version_compatible)
+        data = self._read_stored_bytes(self.engine, manifest)
+        if backend.capabilities.needs_gpu:
+            _require_fit(manifest, backend, self.engine.parent, device)
+        runner = backend.open(data, options)
+        _require_stored_shapes(runner, manifest, self.engine)
+        return runner
 
-    def _read_stored(self, path: Path) -> bytes | None:
+    def _read_stored_bytes(self, path: Path, manifest: Manifest) -> bytes:
         """A file of the engine's folder, which must be what was stored (it may have changed since it was looked at)."""
-        if self.manifest is None:
-            return None
         try:
             data = path.read_bytes()
         except OSError as error:
             raise store_error(error, path, "read") from error
-        stored = self.manifest.files.get(path.name)
+        stored = manifest.files.get(path.name)
         if stored is None or hashlib.sha256(data).hexdigest() != stored.sha256:
-            raise damaged(path, self.manifest, "its content is not what was stored")
+            raise damaged(path, manifest, "its content is not what was stored")
         return data
 
 
-def _open_on_gpu(manifest: Manifest, engine: Path, data: bytes, slots: int, device: int) -> Runner:
-    from trt_facefusion.engine.runtime.pycuda import PycudaRunner
+def _require_fit(manifest: Manifest, backend: Backend, folder: Path, device: int) -> None:
+    """Refuse an engine that GPU ``device`` cannot run."""
+    machine = ask_machine(device, [backend])
+    if backend.name in machine.libraries:  # where it is not installed, loading says why
+        require_fit(manifest, folder, machine)
 
-    machine = this_machine(device, [manifest.backend])
-    if manifest.backend in machine.libraries:  # where it is not installed, loading says why
-        require_fit(manifest, engine.parent, machine)
-    library, _ = LIBRARIES[manifest.backend]
-    host_code = manifest.pins.version_compatible  # such an engine brings its runtime along, and its digest is right
-    runner = PycudaRunner(data, slots=slots, device=device, library=library, host_code=host_code)
+
+def _require_stored_shapes(runner: Runner, manifest: Manifest, engine: Path) -> None:
+    """Hold the shapes of an engine that states them against its manifest; closes a runner that is refused."""
     stored = {name: (low, high) for name, (low, _, high) in manifest.shapes.items()}
-    if runner.shape_ranges != stored:
+    if isinstance(runner, StatesShapes) and runner.shape_ranges != stored:
         ranges = runner.shape_ranges
         runner.close()
         raise damaged(engine, manifest, f"it takes {ranges}, and its manifest says {stored}")
-    return runner
 
 
 def open_model(path: Path, precision: Precision | None = None, device: int = 0) -> OpenedModel:
@@ -117,8 +128,8 @@ def open_model(path: Path, precision: Precision | None = None, device: int = 0) 
     if path.is_file() and path.name.startswith("engine.") and (path.parent / MANIFEST).is_file():
         return _open_stored(path.parent)
     if path.is_dir() and any(path.glob(f"*/{MANIFEST}")):
-        choice = choose(path, machine_as_far_as_known(device), precision)
-        return replace(_open_stored(choice.folder), notes=choice.notes)
+        selection = select_engine(path, ask_machine_if_any(device), precision)
+        return replace(_open_stored(selection.folder), notes=selection.notes)
     if path.is_file() and path.suffix == ".onnx":
         folder = path.parent
         contract = Contract.load(folder) if path.name == TYPED and (folder / MANIFEST).is_file() else None
@@ -130,5 +141,5 @@ def open_model(path: Path, precision: Precision | None = None, device: int = 0) 
 def _open_stored(folder: Path) -> OpenedModel:
     manifest = Store(folder.parent.parent).load(folder)
     engine = next(folder / name for name in manifest.files if name.startswith("engine."))
-    label = f"{folder_label(folder, manifest)}/{folder.name}"
+    label = f"{label_folder(folder, manifest)}/{folder.name}"
     return OpenedModel(label, engine, folder / TYPED, manifest, Contract.load(folder))

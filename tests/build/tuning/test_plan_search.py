@@ -126,7 +126,7 @@ def test_nothing_is_left_where_no_layer_fits(settings: Settings) -> None:
 
 
 def test_a_layer_that_gets_no_int8_kernel_is_not_quantised(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Asked before the search: what the engine maker runs in float anyway is no candidate."""
+    """Asked before the search: what the backend runs in float anyway is no candidate."""
     pytest.importorskip("tensorrt_rtx")
     job = open_job(settings(**PLAIN, backend="tensorrt-rtx", target="sm86"))
     maker = type(job.selection.backend)

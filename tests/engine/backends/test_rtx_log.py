@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trt_facefusion.engine.backends.rtx_log import LogBuffer, parse, parse_kernel
+from trt_facefusion.engine.backends.tensorrt_kernels import MATH_TYPES
 
 DATA = Path(__file__).parent / "data"
 
@@ -46,7 +47,7 @@ def test_kernels_have_their_types_and_nodes(convolutions: LogBuffer) -> None:
 
 
 def test_only_kernels_that_multiply_8_bit_factors_count_as_int8(convolutions: LogBuffer) -> None:
-    int8 = {kernel.name for kernel in convolutions.facts().kernels if kernel.is_int8_math}
+    int8 = {kernel.name for kernel in convolutions.facts().kernels if kernel.is_int8_math(MATH_TYPES)}
     assert int8 == {"first_myl0_1", "mid_myl0_3", "one_myl0_5"}
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from cuda_emulator.driver import UNKNOWN
 
-from trt_facefusion.engine.backends.device import Device, current_device, workspace_bytes
+from trt_facefusion.engine.backends.device import Device, ask_device, limit_workspace
 from trt_facefusion.engine.backends.uploader import BatchFeed, PycudaUploader
 from trt_facefusion.errors import BadInputError, BuildError
 
@@ -177,9 +177,9 @@ def test_a_gpu_without_memory_says_what_to_do_and_keeps_nothing(cuda: FakeCuda) 
 
 
 def test_the_device_is_read_through_pycuda(cuda: FakeCuda) -> None:
-    assert current_device() == Device("NVIDIA A10G", (8, 6), 13000, 1000, 4000)
-    assert workspace_bytes(None, current_device()) == 250
-    assert workspace_bytes(7, current_device()) == 7
+    assert ask_device() == Device("NVIDIA A10G", (8, 6), 13000, 1000, 4000)
+    assert limit_workspace(None, ask_device()) == 250
+    assert limit_workspace(7, ask_device()) == 7
 
 
 def test_no_driver_is_no_device(cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,8 +187,8 @@ def test_no_driver_is_no_device(cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch)
         raise RuntimeError("cuInit failed: no CUDA-capable device is detected")
 
     monkeypatch.setattr(cuda, "init", fails)
-    assert current_device() is None
-    assert workspace_bytes(None, None) == 1 << 30
+    assert ask_device() is None
+    assert limit_workspace(None, None) == 1 << 30
 
 
 def test_batches_arrive_through_real_pycuda(request: pytest.FixtureRequest) -> None:
@@ -198,7 +198,7 @@ def test_batches_arrive_through_real_pycuda(request: pytest.FixtureRequest) -> N
         pytest.skip("no emulated CUDA driver")
     import pycuda.driver as real
 
-    device = current_device()
+    device = ask_device()
     assert device is not None
     assert device.free_bytes <= device.total_bytes
     feed = BatchFeed(feeds(6, last=1), PycudaUploader())

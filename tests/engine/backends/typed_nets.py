@@ -1,4 +1,4 @@
-"""Small typed networks (FP16 with casts and Q/DQ) for the engine makers to build."""
+"""Small typed networks (FP16 with casts and Q/DQ) for the backends to build."""
 
 from __future__ import annotations
 

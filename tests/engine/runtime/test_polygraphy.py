@@ -15,7 +15,7 @@ from twin import runtime as trt
 from twin.swap import face, is_swap_of, plan, swap
 
 from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
-from trt_facefusion.engine.runtime.polygraphy import PolygraphyRunner, quiet
+from trt_facefusion.engine.runtime.polygraphy import PolygraphyRunner, silence
 from trt_facefusion.engine.runtime.pycuda import PycudaRunner
 from trt_facefusion.engine.runtime.run_results import save_inputs, save_outputs
 from trt_facefusion.errors import BackendUnavailableError, BadInputError
@@ -31,7 +31,7 @@ def test_the_comparator_runs_an_engine_beside_its_onnx(
         PolygraphyRunner(lambda: OnnxRuntimeRunner(model), "onnx"),
     ]
     batches = [face(value, batch) for value, batch in ((1, 1), (2, 4))]
-    with quiet():
+    with silence():
         results = Comparator.run(runners, batches)
         matches = Comparator.compare_accuracy(results, compare_func=SimpleCompareFunc(atol=1e-6))
     assert bool(matches)
@@ -48,7 +48,7 @@ def test_runners_are_closed_whatever_happens() -> None:
         return opened[-1]
 
     wrong = feeds({"target": (3, 31, 32), "source": (64,)})
-    with pytest.raises(BadInputError, match="target"), quiet():
+    with pytest.raises(BadInputError, match="target"), silence():
         list(Comparator.run([PolygraphyRunner(open_runner, "a")], [wrong], streaming=True))
     with pytest.raises(RuntimeError, match="closed"):
         opened[0].infer(wrong)
@@ -58,7 +58,7 @@ def test_an_error_of_opening_keeps_its_own_words() -> None:
     def open_runner() -> OnnxRuntimeRunner:
         raise BackendUnavailableError("no GPU", "get one")
 
-    with pytest.raises(BackendUnavailableError, match="no GPU"), quiet():
+    with pytest.raises(BackendUnavailableError, match="no GPU"), silence():
         Comparator.run([PolygraphyRunner(open_runner, "a")], [feeds(SWAPPER_SHAPES)])
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from manifests import manifest
 
-from trt_facefusion.engine.backends.pins import Pins, capability
-from trt_facefusion.engine.store.fit import Machine, differences, misfits, require_fit
+from trt_facefusion.engine.backends.pins import Pins, parse_target
+from trt_facefusion.engine.store.fit import Machine, list_differences, list_misfits, require_fit
 from trt_facefusion.errors import StoreError
 
 A10G = Machine("linux-x86_64", "NVIDIA A10G", (8, 6), 13000, {"tensorrt": "10.16.1.11", "tensorrt-rtx": "1.7.1.116"})
@@ -39,7 +39,7 @@ def other(**changes: Any) -> Machine:
     ],
 )
 def test_these_fit(built: Any, machine: Machine, tmp_path: Path) -> None:
-    assert misfits(built, machine) == ()
+    assert list_misfits(built, machine) == ()
     require_fit(built, tmp_path, machine)
 
 
@@ -87,12 +87,12 @@ def test_the_remedy_builds_for_this_machine(built: Any, here: tuple[int, int], c
 
 
 def test_what_differs_but_runs_is_told() -> None:
-    assert differences(engine(), A10G) == ()
-    told = " ".join(differences(engine(), other(device="NVIDIA RTX A6000", driver=13010)))
+    assert list_differences(engine(), A10G) == ()
+    told = " ".join(list_differences(engine(), other(device="NVIDIA RTX A6000", driver=13010)))
     assert "NVIDIA RTX A6000" in told and "CUDA 13.1" in told
 
 
 def test_targets_name_compute_capabilities() -> None:
-    assert [capability(target) for target in ("sm86", "sm120")] == [(8, 6), (12, 0)]
+    assert [parse_target(target) for target in ("sm86", "sm120")] == [(8, 6), (12, 0)]
     with pytest.raises(ValueError, match="cpu"):
-        capability("cpu")
+        parse_target("cpu")

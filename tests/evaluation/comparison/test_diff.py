@@ -149,7 +149,7 @@ def test_an_engine_that_cannot_run_here_is_stood_in_for_and_that_is_said(
     def no_gpu(*_: Any) -> None:
         raise BackendUnavailableError("There is no usable GPU.", "Buy one.")
 
-    monkeypatch.setattr("trt_facefusion.inference.open.this_machine", no_gpu)
+    monkeypatch.setattr("trt_facefusion.inference.open.ask_machine", no_gpu)
     engine = as_tensorrt(engines[Precision.INT8])
     plain = DiffSettings(engines[Precision.FP32], engine, faces, aligned=True, max_faces=2, layers=True, raised=1)
     notes: list[str] = []

@@ -15,14 +15,14 @@ from tiny import Settings
 from twin import runtime as trt
 
 from trt_facefusion.build.run import build
-from trt_facefusion.engine.backends.pins import Pins, platform_here
+from trt_facefusion.engine.backends.pins import Pins, name_platform
 from trt_facefusion.engine.store.store import Store
 from trt_facefusion.errors import BadInputError, DeviceMemoryError, StoreError
 from trt_facefusion.evaluation.comparison.compare import DiffSettings, diff
 from trt_facefusion.evaluation.comparison.sides import CPU, GPU
 from trt_facefusion.types import BatchRange, Precision
 
-PINS = Pins((8, 6), "cuemu (emulated, no GPU)", 13000, platform_here())
+PINS = Pins((8, 6), "cuemu (emulated, no GPU)", 13000, name_platform())
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def test_profiles_that_share_no_batch_are_told(gpu: EmulatedDriver, plain: Path,
 def test_another_gpus_engine_is_refused_unless_its_graph_is_to_stand_in(
     gpu: EmulatedDriver, plain: Path, faces: Path
 ) -> None:
-    other = engine(plain, pins=Pins((8, 9), "NVIDIA L4", 13000, platform_here()))
+    other = engine(plain, pins=Pins((8, 9), "NVIDIA L4", 13000, name_platform()))
     with pytest.raises(StoreError, match="NVIDIA L4"):
         diff(DiffSettings(plain, other, faces, aligned=True))
     assert diff(DiffSettings(plain, other, faces, aligned=True, max_faces=2, stand_in=True)).outputs[0].max_abs == 0

@@ -102,7 +102,7 @@ def twins_engine(request: pytest.FixtureRequest, module_settings: Settings) -> t
     wanted = module_settings(Precision.INT8, backend="tensorrt", target="sm86", batch=BatchRange(1, 2, 4))
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "tensorrt", module)
-        patch.setattr(registry, "TensorRt", lambda: TensorRt(lambda: A10G, HostUploader))
+        patch.setattr(registry, "BACKENDS", (TensorRt(lambda: A10G, HostUploader), *registry.BACKENDS[1:]))
         return build(wanted).engines[0].folder, module
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from nets import Net, ranges, run
 from snippets import SHAPE, SNIPPETS
 
-from trt_facefusion.engine.runtime.half import with_fp16_rounding
+from trt_facefusion.engine.runtime.half import round_to_fp16
 from trt_facefusion.model.graph import GraphView, prepare
 from trt_facefusion.quantization.lowering import lower, lower_to_integers
 from trt_facefusion.quantization.lowering.scales import add_scale_inputs, make_scale_feeds
@@ -45,7 +45,7 @@ def assert_lowered(names: Sequence[str], tolerance: float) -> None:
     plan, amax = planned(view)
     for precision in Precision:
         typed = lower(view, plan.capped(precision), amax)
-        for tried in (typed, with_fp16_rounding(typed)):
+        for tried in (typed, round_to_fp16(typed)):
             (result,) = run(tried, FED).values()
             assert result.dtype == np.float32 and np.isfinite(result).all()
             if precision is not Precision.INT8 and not _JUMPS.intersection(names):

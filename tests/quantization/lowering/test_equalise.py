@@ -152,4 +152,4 @@ def test_the_compiler_keeps_the_int8_kernels() -> None:
     shapes = {name: ((1, *shape),) * 3 for name, shape in SWAPPER_SHAPES.items()}
     engine = TensorRtRtx().build(BuildRequest(model.SerializeToString(), shapes, "sm86"))
     planned = {node.name: node.op for node in plan.nodes if node.precision is Precision.INT8}
-    assert int8_coverage(planned, engine.kernels).missing == ()
+    assert int8_coverage(planned, engine.kernels, TensorRtRtx.capabilities.math_types).missing == ()

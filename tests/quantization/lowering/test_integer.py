@@ -11,7 +11,7 @@ from nets import SWAPPER_SHAPES, Net, feeds, ranges, run, swapper, tapped
 from onnx import numpy_helper
 
 from trt_facefusion.engine.backends.base import BuildRequest, BuiltEngine
-from trt_facefusion.engine.backends.kernels import Coverage, int8_coverage
+from trt_facefusion.engine.backends.kernels import Int8Coverage, int8_coverage
 from trt_facefusion.engine.backends.onnxruntime import OnnxRuntime
 from trt_facefusion.errors import CalibrationCacheError
 from trt_facefusion.model.graph import GraphView, prepare
@@ -26,6 +26,8 @@ from trt_facefusion.quantization.lowering import (
 from trt_facefusion.quantization.lowering.integer import StorageGrid
 from trt_facefusion.quantization.precision import Plan, plan_by_rules
 from trt_facefusion.types import Precision
+
+MATH_TYPES = OnnxRuntime.capabilities.math_types
 
 SHAPES = {"x": (3, 16, 16)}
 
@@ -50,10 +52,10 @@ class Case:
     def by_channel(self, nine_bit: tuple[str, ...] = ()) -> onnx.ModelProto:
         return lower_to_integers(self.view, self.plan, self.amax, channels=self.channels(), nine_bit=nine_bit)
 
-    def built(self, model: onnx.ModelProto | None = None) -> tuple[BuiltEngine, Coverage]:
+    def built(self, model: onnx.ModelProto | None = None) -> tuple[BuiltEngine, Int8Coverage]:
         engine = OnnxRuntime().build(BuildRequest((model or self.model).SerializeToString(), {}, "cpu"))
         planned = {node.name: node.op for node in self.plan.nodes if node.precision is Precision.INT8}
-        return engine, int8_coverage(planned, engine.kernels)
+        return engine, int8_coverage(planned, engine.kernels, MATH_TYPES)
 
 
 def lowest(values: np.ndarray, axis: tuple[int, ...]) -> np.ndarray:
@@ -80,7 +82,8 @@ def test_every_planned_int8_node_becomes_an_integer_operator(make) -> None:
     engine, coverage = case.built()
     assert coverage.planned >= 3
     assert coverage.missing == ()
-    floats = {kernel.type for kernel in engine.kernels if kernel.is_math and not kernel.is_int8_math}
+    math = [kernel for kernel in engine.kernels if kernel.is_math(MATH_TYPES)]
+    floats = {kernel.type for kernel in math if not kernel.is_int8_math(MATH_TYPES)}
     assert floats <= {"Conv", "FusedConv", "Gemm", "MatMul"}
 
 
@@ -192,7 +195,7 @@ def test_two_operators_store_the_sum_of_nine_bits() -> None:
     model = case.by_channel(nine_bit=("body",))
     engine, coverage = case.built(model)
     assert coverage.missing == ()
-    assert sum(kernel.nodes == ("body",) and kernel.is_int8_math for kernel in engine.kernels) == 2
+    assert sum(kernel.nodes == ("body",) and kernel.is_int8_math(MATH_TYPES) for kernel in engine.kernels) == 2
     bounds = case.channels()["body"]
     assert (error_of(case, model, "body") <= 0.51 * (bounds.high - bounds.low) / 510 + 1e-6).all()
     fused, exact = run(model, case.feeds)["head"], run(model, case.feeds, exact=True)["head"]

@@ -1,4 +1,4 @@
-"""Layers that an engine maker treats as one are decided on together."""
+"""Layers that a backend treats as one are decided on together."""
 
 from __future__ import annotations
 

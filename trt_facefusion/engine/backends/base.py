@@ -1,13 +1,15 @@
-"""The protocol of an engine maker, and the words for what comes out of it."""
+"""The protocol of a backend, and the words for what comes out of it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from trt_facefusion.engine.backends.capabilities import Capabilities, Library
 from trt_facefusion.engine.backends.pins import Pins
+from trt_facefusion.engine.runtime.base import Runner
 from trt_facefusion.types import Feeds, Precision, Progress, silent
 
 ShapeRange = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
@@ -15,35 +17,6 @@ ShapeRange = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 
 HARDWARE_COMPATIBILITY = ("none", "ampere_plus", "same_compute_capability")
 
-# Kernel types that multiply and add. Everything else moves, scales or rounds: TensorRT-RTX pads the input of an INT8
-# convolution in a `kgen` kernel that also reads and writes INT8 and names the convolution, and that proves nothing.
-_TENSORRT_MATH = frozenset({"correlation", "deconv", "gemm"})
-# What the engine inspector of TensorRT 10 and 11 calls them, beside the names above.
-_INSPECTOR_MATH = frozenset(
-    {
-        "CaskConvolution",
-        "CaskGemmConvolution",
-        "CaskFlattenConvolution",
-        "CaskDeconvolution",
-        "CaskDeconvolutionV2",
-        "CaskGemmMatrixMultiply",
-        "CaskFullyConnected",
-        "CublasConvolution",
-        "CudaDepthwiseConvolution",
-        "CudnnConvolution",
-        "FusedConvActConvolution",
-        "FusedConvActDirect",
-        "FullyConnected",
-        "Convolution",
-        "Deconvolution",
-        "MatrixMultiply",
-    }
-)
-_ORT_INTEGER_MATH = frozenset(
-    {"QLinearConv", "ConvInteger", "QLinearMatMul", "MatMulInteger", "MatMulIntegerToFloat", "QGemm"}
-)
-_ORT_FLOAT_MATH = frozenset({"Conv", "FusedConv", "NhwcFusedConv", "ConvTranspose", "Gemm", "FusedGemm", "MatMul"})
-MATH_TYPES = _TENSORRT_MATH | _INSPECTOR_MATH | _ORT_INTEGER_MATH | _ORT_FLOAT_MATH | {"FusedMatMul"}
 _EIGHT_BIT = frozenset({"int8", "uint8"})
 
 
@@ -69,15 +42,16 @@ class Kernel:
     outputs: tuple[TensorFormat, ...] = ()
     tactic: str = ""
 
-    @property
-    def is_math(self) -> bool:
-        """Whether this kernel multiplies and adds (convolution, linear layer, matrix product)."""
-        return self.type in MATH_TYPES
+    def is_math(self, math_types: Collection[str]) -> bool:
+        """Whether this kernel multiplies and adds (convolution, linear layer, matrix product).
 
-    @property
-    def is_int8_math(self) -> bool:
+        ``math_types`` are those of the backend that built it (`Capabilities.math_types`).
+        """
+        return self.type in math_types
+
+    def is_int8_math(self, math_types: Collection[str]) -> bool:
         """Whether both factors are 8-bit integers: activations and weights, or two activations of a matrix product."""
-        if not self.is_math or not self.inputs or self.inputs[0].dtype not in _EIGHT_BIT:
+        if not self.is_math(math_types) or not self.inputs or self.inputs[0].dtype not in _EIGHT_BIT:
             return False
         factors = [*self.inputs[1:], *self.constants]
         return any(tensor.dtype in _EIGHT_BIT and _is_matrix(tensor) for tensor in factors)
@@ -96,7 +70,7 @@ def _is_matrix(tensor: TensorFormat) -> bool:
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """Choices of TensorRT's builder; every field has the library's own default. Other engine makers pass them over.
+    """Choices of TensorRT's builder; every field has the library's own default. Other backends pass them over.
 
     Attributes:
         timing_cache: folder for tactic timings, one file for each GPU and version; None keeps none.
@@ -115,7 +89,7 @@ class BuildOptions:
 
 @dataclass(frozen=True)
 class WeakTyping:
-    """What a weakly typed engine maker (TensorRT 10) builds from, in place of the typed ONNX.
+    """What a weakly typed backend (TensorRT 10) builds from, in place of the typed ONNX.
 
     Attributes:
         model: the FP32 ONNX that the plan speaks of.
@@ -177,8 +151,8 @@ class BuildRequest:
         model: the serialised ONNX model, weights inside.
         shapes: for each dynamic input its smallest, most usual and largest shape; static inputs may be left out.
         target: ``sm86`` and the like, or ``cpu``.
-        workspace_bytes: scratch memory that the engine may use; None leaves it to the engine maker.
-        weak: the same plan for a weakly typed engine maker; others build ``model``.
+        workspace_bytes: scratch memory that the engine may use; None leaves it to the backend.
+        weak: the same plan for a weakly typed backend; others build ``model``.
         options: choices of TensorRT's builder.
     """
 
@@ -194,11 +168,11 @@ class BuildRequest:
 class BuiltEngine:
     """An engine and what is known of it.
 
-    ``kernels_known`` is False where the engine maker's log could not be read: then nothing is known of the kernels, and
-    ``kernels`` is empty. ``weights_bytes`` and ``activations_bytes`` are None where the engine maker does not say.
+    ``kernels_known`` is False where the backend's log could not be read: then nothing is known of the kernels, and
+    ``kernels`` is empty. ``weights_bytes`` and ``activations_bytes`` are None where the backend does not say.
     ``notes`` are what a person should know: layers that did not keep their precision, tensors without a scale.
     ``constraints`` and ``scales`` come from a weakly typed build, ``calibration`` (tensor -> amax) is the table
-    that the engine maker made itself. ``pins`` is what the machine that loads it must have.
+    that the library made itself. ``pins`` is what the machine that loads it must have.
     """
 
     data: bytes
@@ -219,8 +193,25 @@ class BuiltEngine:
     pins: Pins = field(default_factory=Pins)
 
 
+@dataclass(frozen=True)
+class RunOptions:
+    """How an engine is to be run; a backend passes over what its runner has no use for.
+
+    Attributes:
+        slots: inferences in flight, of runners on a GPU.
+        device: number of the GPU.
+        threads: CPU threads; None leaves it to the library.
+        host_code: the engine may bring code for the host along; only where its origin is known.
+    """
+
+    slots: int = 2
+    device: int = 0
+    threads: int | None = None
+    host_code: bool = False
+
+
 class Backend(Protocol):
-    """An engine maker."""
+    """Builds engines with one library, and opens them. `registry.BACKENDS` has a line for each."""
 
     @property
     def name(self) -> str:
@@ -230,11 +221,29 @@ class Backend(Protocol):
     def suffix(self) -> str:
         """Ending of the engine's file name, without the dot."""
 
+    @property
+    def library(self) -> Library:
+        """The library behind it."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What it can do."""
+
+    @property
+    def caution(self) -> str:
+        """What a person should know before relying on its engines, as `trt-ff doctor` says it; may be empty."""
+
     def version(self) -> str:
         """Version of the library. Raises BackendUnavailableError when it is not installed."""
 
     def targets(self) -> tuple[str, ...]:
         """The targets that it builds for."""
+
+    def default_target(self) -> str | None:
+        """The target where none was named; None where this machine has none for it."""
+
+    def recommend(self, target: str) -> str | None:
+        """Why ``--backend auto`` takes it for ``target``, as people are told; None where it does not."""
 
     def require(self, target: str) -> None:
         """Raise BackendUnavailableError unless it is installed and builds for ``target``."""
@@ -248,4 +257,13 @@ class Backend(Protocol):
         Raises:
             BackendUnavailableError: not installed, or not for this target.
             BuildError: the network was refused.
+        """
+
+    def open(self, engine: bytes, options: RunOptions) -> Runner:
+        """A runner of an engine that it built.
+
+        Raises:
+            BackendUnavailableError: the library, or the device that it needs, is not there.
+            DeviceError: the library refused the engine.
+            ModelError: the engine is an ONNX that cannot be loaded.
         """

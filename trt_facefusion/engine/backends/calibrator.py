@@ -21,7 +21,7 @@ ALGORITHMS = {"entropy": "EntropyCalibration2", "minmax": "MinMaxCalibration"}
 """The name of each calibrator in the first line of a cache."""
 
 
-def cache_header(version: str, algorithm: str) -> str:
+def format_header(version: str, algorithm: str) -> str:
     """The first line that TensorRT ``version`` expects of a calibration cache; with another one it calibrates anew.
 
     The number is major * 10000 + minor * 100 + patch, and was major * 1000 + minor * 100 + patch before version 10.
@@ -31,14 +31,14 @@ def cache_header(version: str, algorithm: str) -> str:
     return f"TRT-{number}-{ALGORITHMS[algorithm]}"
 
 
-def cache_bytes(amax: Mapping[str, float], version: str, algorithm: str) -> bytes:
+def format_cache(amax: Mapping[str, float], version: str, algorithm: str) -> bytes:
     """``amax`` as the cache that ``read_calibration_cache`` returns to TensorRT ``version``.
 
     Ranges whose scale is no positive float32 are raised to the smallest one: TensorRT refuses a scale of 0.
     """
     smallest = INT8_MAX * struct.unpack(">f", b"\x00\x80\x00\x00")[0]
     held = {name: max(value, smallest) for name, value in amax.items()}
-    return CalibrationTable(held, cache_header(version, algorithm)).dumps().encode("utf-8")
+    return CalibrationTable(held, format_header(version, algorithm)).dumps().encode("utf-8")
 
 
 @dataclass
@@ -59,7 +59,7 @@ class CalibrationSource:
 
     def batch(self, names: Sequence[str]) -> list[int] | None:
         """Device addresses of the next batch in the order of ``names``; None at the end, and when the build stops."""
-        if self.feed is None or self.stop.wanted:
+        if self.feed is None or self.stop.requested:
             return None
         addresses = next(self.feed, None)
         if addresses is None:
@@ -75,7 +75,7 @@ class CalibrationSource:
 
     def write(self, cache: bytes) -> None:
         """Keep the table that TensorRT made; a calibration that was cut short is none."""
-        if self.stop.wanted:
+        if self.stop.requested:
             return
         self.written = cache
         if self.save is not None:

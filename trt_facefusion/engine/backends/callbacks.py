@@ -25,7 +25,7 @@ class Stop:
     error: BaseException | None = None
 
     @property
-    def wanted(self) -> bool:
+    def requested(self) -> bool:
         """Whether the build is to end at its next step."""
         return self.error is not None or self.interrupt.signum is not None
 
@@ -74,7 +74,7 @@ def make_monitor(api: ModuleType, progress: Progress, stop: Stop) -> trt.IProgre
 
         def step_complete(self, phase_name: str, step: int) -> bool:
             stop.guarded(lambda: progress("compile", self._phases.step(phase_name, step), 100))
-            return not stop.wanted
+            return not stop.requested
 
     return Monitor()
 

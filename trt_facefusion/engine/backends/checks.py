@@ -1,4 +1,4 @@
-"""What every engine maker asks of a typed ONNX before it starts."""
+"""What every backend asks of a typed ONNX before it starts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from trt_facefusion.errors import BuildError
 from trt_facefusion.model.messages import LARGE, count_tensor_bytes, declare_weights
 
 
-def checked(model: bytes) -> onnx.ModelProto:
+def load_checked(model: bytes) -> onnx.ModelProto:
     """The model behind ``model``, checked: TensorRT's parser accepts empty bytes and some damaged files.
 
     Raises:

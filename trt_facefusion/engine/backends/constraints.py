@@ -42,10 +42,10 @@ class Constraint:
 FREE = Constraint(None, None)
 
 
-def constraints(model: onnx.ModelProto, precisions: Mapping[str, Precision]) -> dict[str, Constraint]:
+def derive_constraints(model: onnx.ModelProto, precisions: Mapping[str, Precision]) -> dict[str, Constraint]:
     """The constraint of every node of the plan ``precisions``; the rules are at the head of this file."""
     view = GraphView(model)
-    free = _free_nodes(view, precisions)
+    free = _find_free_nodes(view, precisions)
     result = {}
     for name, precision in precisions.items():
         node = view.nodes[name]
@@ -58,14 +58,14 @@ def constraints(model: onnx.ModelProto, precisions: Mapping[str, Precision]) -> 
     return result
 
 
-def _free_nodes(view: GraphView, precisions: Mapping[str, Precision]) -> set[str]:
+def _find_free_nodes(view: GraphView, precisions: Mapping[str, Precision]) -> set[str]:
     free = {name for name, precision in precisions.items() if precision is Precision.INT8}
     for name, precision in precisions.items():
         node = view.nodes[name]
         if node.op_type not in _RECTIFIERS or precision is not Precision.FP16:
             continue
-        maker = view.producer.get(node.input[0])
-        if maker is not None and precisions.get(maker.name) is Precision.INT8:
+        producer = view.producer.get(node.input[0])
+        if producer is not None and precisions.get(producer.name) is Precision.INT8:
             readers = view.consumers.get(node.output[0], [])
             if _reads_int8(view, node.output[0], free & {reader.name for reader in readers}):
                 free.add(name)
@@ -78,40 +78,43 @@ def _reads_int8(view: GraphView, tensor: str, free: set[str]) -> bool:
     return tensor not in view.output_names and bool(readers) and all(reader.name in free for reader in readers)
 
 
-def layer_nodes(metadata: str) -> tuple[str, ...]:
+def read_layer_nodes(metadata: str) -> tuple[str, ...]:
     """The ONNX nodes that a layer's metadata names."""
     return tuple(_NODE.findall(metadata))
 
 
-def apply(
-    api: ModuleType, network: trt.INetworkDefinition, wanted: Mapping[str, Constraint], node_names: Mapping[str, str]
+def apply_constraints(
+    api: ModuleType,
+    network: trt.INetworkDefinition,
+    constraints: Mapping[str, Constraint],
+    node_names: Mapping[str, str],
 ) -> ConstraintReport:
-    """Hold the layers of ``network`` to ``wanted`` and report how nodes and layers belong together.
+    """Hold the layers of ``network`` to ``constraints`` and report how nodes and layers belong together.
 
-    ``node_names`` maps the names that metadata gives to ONNX nodes (`parser_names`).
+    ``node_names`` maps the names that metadata gives to ONNX nodes (`map_parser_names`).
     """
-    layers: dict[str, list[str]] = {node: [] for node in wanted}
+    layers: dict[str, list[str]] = {node: [] for node in constraints}
     without_node: list[str] = []
     constrained = 0
     for index in range(network.num_layers):
         layer = network.get_layer(index)
-        nodes = [node_names[name] for name in layer_nodes(layer.metadata) if name in node_names]
+        nodes = [node_names[name] for name in read_layer_nodes(layer.metadata) if name in node_names]
         if not nodes:
             without_node.append(layer.name)
         for node in nodes:
-            if node in wanted:
+            if node in constraints:
                 layers[node].append(layer.name)
-                constrained += _hold(api, layer, wanted[node])
+                constrained += _hold(api, layer, constraints[node])
     return ConstraintReport(
         layers={node: tuple(names) for node, names in layers.items()},
         constrained=constrained,
-        free=tuple(node for node, constraint in wanted.items() if constraint.compute is None),
-        without_layer=tuple(node for node, c in wanted.items() if c.compute is not None and not layers[node]),
+        free=tuple(node for node, constraint in constraints.items() if constraint.compute is None),
+        without_layer=tuple(node for node, c in constraints.items() if c.compute is not None and not layers[node]),
         without_node=tuple(without_node),
     )
 
 
-def parser_names(model: onnx.ModelProto) -> dict[str, str]:
+def map_parser_names(model: onnx.ModelProto) -> dict[str, str]:
     """Names as the parser's metadata has them -> names of the nodes of ``model``."""
     return {node.name or f"node_of_{node.output[0]}": node.name for node in model.graph.node if node.output}
 

@@ -29,7 +29,7 @@ class Device:
         return "sm{}{}".format(*self.compute_capability)
 
 
-def current_device() -> Device | None:
+def ask_device() -> Device | None:
     """The GPU that CUDA calls number 0; None where there is none, or no pycuda to ask with."""
     try:
         import pycuda.driver as cuda
@@ -71,7 +71,7 @@ class PrimaryContext:
             self._context = None
 
 
-def workspace_bytes(asked: int | None, device: Device | None) -> int:
+def limit_workspace(asked: int | None, device: Device | None) -> int:
     """Scratch memory for a build: what was asked for, else a share of what is free."""
     if asked is not None:
         return asked

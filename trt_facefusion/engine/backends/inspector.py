@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trt_facefusion.engine.backends.base import Kernel, TensorFormat
-from trt_facefusion.engine.backends.constraints import layer_nodes
+from trt_facefusion.engine.backends.constraints import read_layer_nodes
 from trt_facefusion.engine.backends.session import Session
 
 _DTYPE = re.compile(
@@ -27,7 +27,7 @@ _SHORT = {"half": "fp16", "float": "fp32", "bfloat16": "bf16", "tf32": "fp32"}
 
 
 @dataclass(frozen=True)
-class EngineFacts:
+class InspectedEngine:
     """What a loaded engine says of itself; None and no kernels where it could not be loaded or read."""
 
     kernels: tuple[Kernel, ...] = ()
@@ -36,7 +36,7 @@ class EngineFacts:
     activations_bytes: int | None = None
 
 
-def inspect(session: Session, data: bytes, *, version_compatible: bool = False) -> EngineFacts:
+def inspect(session: Session, data: bytes, *, version_compatible: bool = False) -> InspectedEngine:
     """Load a built engine once and ask the inspector; an engine that cannot be loaded here gives no facts."""
     trt = session.api
     runtime = trt.Runtime(session.logger)
@@ -44,10 +44,10 @@ def inspect(session: Session, data: bytes, *, version_compatible: bool = False) 
         runtime.engine_host_code_allowed = True  # such an engine brings a runtime along; this one was made right here
     engine = runtime.deserialize_cuda_engine(data)
     if engine is None:
-        return EngineFacts()
+        return InspectedEngine()
     inspector = engine.create_engine_inspector()
     kernels = parse(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
-    return EngineFacts(
+    return InspectedEngine(
         kernels or (),
         bool(kernels),
         int(engine.get_engine_stat(trt.EngineStat.TOTAL_WEIGHTS_SIZE)),
@@ -58,35 +58,37 @@ def inspect(session: Session, data: bytes, *, version_compatible: bool = False) 
 def parse(text: str) -> tuple[Kernel, ...] | None:
     """The kernels that the inspector's JSON describes, or None when anything in it is not understood."""
     try:
-        return tuple(_kernel(layer) for layer in json.loads(text)["Layers"])
+        return tuple(_read_kernel(layer) for layer in json.loads(text)["Layers"])
     except (ValueError, TypeError, KeyError, AttributeError):
         return None
 
 
-def _kernel(layer: dict[str, Any]) -> Kernel:
+def _read_kernel(layer: dict[str, Any]) -> Kernel:
     weights = layer.get("Weights")
-    constants = () if not weights else (TensorFormat("weights", _dtype(weights["Type"])),)
+    constants = () if not weights else (TensorFormat("weights", _read_dtype(weights["Type"])),)
     return Kernel(
         name=str(layer["Name"]),
         type=str(layer["LayerType"]),
-        nodes=tuple(dict.fromkeys(layer_nodes(layer.get("Metadata", "")))),
-        inputs=tuple(_tensor(tensor) for tensor in layer["Inputs"]),
+        nodes=tuple(dict.fromkeys(read_layer_nodes(layer.get("Metadata", "")))),
+        inputs=tuple(_read_tensor(tensor) for tensor in layer["Inputs"]),
         constants=constants,
-        outputs=tuple(_tensor(tensor) for tensor in layer["Outputs"]),
+        outputs=tuple(_read_tensor(tensor) for tensor in layer["Outputs"]),
         tactic=str(layer.get("TacticName", "")),
     )
 
 
-def _tensor(tensor: dict[str, Any]) -> TensorFormat:
+def _read_tensor(tensor: dict[str, Any]) -> TensorFormat:
     layout = str(tensor.get("Format/Datatype") or tensor["Format"])
     dtype = tensor.get("Datatype") or layout
-    return TensorFormat(str(tensor["Name"]), _dtype(str(dtype)), tuple(int(n) for n in tensor["Dimensions"]), layout)
+    return TensorFormat(
+        str(tensor["Name"]), _read_dtype(str(dtype)), tuple(int(n) for n in tensor["Dimensions"]), layout
+    )
 
 
-def _dtype(text: str) -> str:
+def _read_dtype(text: str) -> str:
     """The one data type that ``text`` names. Raises ValueError for none."""
-    found = _DTYPE.findall(text)
-    if not found:
+    names = _DTYPE.findall(text)
+    if not names:
         raise ValueError(text)
-    name = str(found[-1]).lower()
+    name = str(names[-1]).lower()
     return _SHORT.get(name, name)

@@ -1,7 +1,7 @@
 """Ctrl-C while C++ is at work.
 
-A signal handler that raises does so in whatever Python code runs next. During a build that is a callback of the engine
-maker, whose bindings print the exception and drop it: the build would go on as if nothing had happened.
+A signal handler that raises does so in whatever Python code runs next. During a build that is a callback of the
+library, whose bindings print the exception and drop it: the build would go on as if nothing had happened.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Interrupt:
 
 
 @contextmanager
-def deferred_interrupts() -> Iterator[Interrupt]:
+def defer_interrupts() -> Iterator[Interrupt]:
     """Note SIGINT and SIGTERM instead of handling them, and handle the first one when the block ends.
 
     The block has to look at the result and to end soon. Signals without a Python handler keep their effect; outside the

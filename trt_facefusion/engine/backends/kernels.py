@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from trt_facefusion.engine.backends.base import Kernel
@@ -22,7 +22,7 @@ class NodeKernel:
 
 
 @dataclass(frozen=True)
-class Coverage:
+class Int8Coverage:
     """How many planned INT8 nodes really became INT8 kernels; ``missing`` names the others, in the plan's order."""
 
     planned: int
@@ -31,8 +31,10 @@ class Coverage:
     details: tuple[NodeKernel, ...]
 
 
-def int8_coverage(planned: Mapping[str, str], kernels: Sequence[Kernel]) -> Coverage:
+def int8_coverage(planned: Mapping[str, str], kernels: Sequence[Kernel], math_types: Collection[str]) -> Int8Coverage:
     """Compare the nodes that a plan wants in INT8 (name -> operator type) with the kernels of a built engine.
+
+    ``math_types`` are the kernel types that multiply and add, of the backend that built it.
 
     A node counts as INT8 only if a kernel that multiplies and adds names it, and *every* such kernel works on 8-bit
     factors. Kernels that pad, scale or round never count. With no kernels at all, everything is missing.
@@ -41,12 +43,12 @@ def int8_coverage(planned: Mapping[str, str], kernels: Sequence[Kernel]) -> Cove
     for kernel in kernels:
         for node in kernel.nodes:
             by_node.setdefault(node, []).append(kernel)
-    details = tuple(_judge(node, op_type, by_node.get(node, [])) for node, op_type in planned.items())
+    details = tuple(_judge(node, op_type, by_node.get(node, []), math_types) for node, op_type in planned.items())
     missing = tuple(detail.node for detail in details if not detail.is_int8)
-    return Coverage(len(details), len(details) - len(missing), missing, details)
+    return Int8Coverage(len(details), len(details) - len(missing), missing, details)
 
 
-def lowered_nodes(
+def find_lowered_nodes(
     precisions: Mapping[str, Precision], kernels: Sequence[Kernel], *, typed: bool = False
 ) -> dict[str, str]:
     """Nodes that run in less than their plan says -> the kernel and its data types.
@@ -74,10 +76,11 @@ def lowered_nodes(
     return lost
 
 
-def _judge(node: str, op_type: str, kernels: Sequence[Kernel]) -> NodeKernel:
+def _judge(node: str, op_type: str, kernels: Sequence[Kernel], math_types: Collection[str]) -> NodeKernel:
     if not kernels:
         return NodeKernel(node, op_type, "", "", "", False)
-    math = [kernel for kernel in kernels if kernel.is_math]
+    math = [kernel for kernel in kernels if kernel.is_math(math_types)]
     # The least good kernel speaks for the node.
-    shown = min(math, key=lambda kernel: kernel.is_int8_math) if math else kernels[-1]
-    return NodeKernel(node, op_type, shown.name, shown.type, shown.dtypes, bool(math) and shown.is_int8_math)
+    shown = min(math, key=lambda kernel: kernel.is_int8_math(math_types)) if math else kernels[-1]
+    is_int8 = bool(math) and shown.is_int8_math(math_types)
+    return NodeKernel(node, op_type, shown.name, shown.type, shown.dtypes, is_int8)

@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU: the portable engine maker. The typed ONNX is the engine."""
+"""ONNX Runtime on the CPU: the portable backend. The typed ONNX is the engine."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import onnx
-import onnxruntime as ort
 
-from trt_facefusion.engine.backends.base import BuildRequest, BuiltEngine, Kernel, TensorFormat
-from trt_facefusion.engine.backends.checks import checked
+from trt_facefusion.engine.backends.base import BuildRequest, BuiltEngine, Kernel, RunOptions, TensorFormat
+from trt_facefusion.engine.backends.capabilities import Capabilities, Library
+from trt_facefusion.engine.backends.checks import load_checked
+from trt_facefusion.engine.runtime.base import Runner
 from trt_facefusion.errors import BackendUnavailableError, BuildError, TrtFaceFusionError
 from trt_facefusion.model.messages import LARGE, strip_weights
 from trt_facefusion.model.sessions import make_session_options, open_from_builder, open_session
@@ -21,6 +22,13 @@ from trt_facefusion.storage.leftovers import scratch_folder
 from trt_facefusion.types import Progress, silent
 
 _DTYPES = {"FLOAT": "fp32", "FLOAT16": "fp16", "BFLOAT16": "bf16"}
+
+_INTEGER_MATH = frozenset(
+    {"QLinearConv", "ConvInteger", "QLinearMatMul", "MatMulInteger", "MatMulIntegerToFloat", "QGemm"}
+)
+_FLOAT_MATH = frozenset(
+    {"Conv", "FusedConv", "NhwcFusedConv", "ConvTranspose", "Gemm", "FusedGemm", "MatMul", "FusedMatMul"}
+)
 
 # Where ONNX Runtime's integer operators keep their two factors among their inputs.
 _FACTORS = {"QLinearConv": (0, 3), "QLinearMatMul": (0, 3), "QGemm": (0, 3)}
@@ -40,18 +48,38 @@ _ADDED = re.compile(r"^InsertedPrecisionFreeCast_|(_token_\d+|_nchwc|__part\d+)+
 
 
 class OnnxRuntime:
-    """The engine maker ``onnxruntime``."""
+    """The backend ``onnxruntime``."""
 
     name = "onnxruntime"
     suffix = "onnx"
+    library = Library("onnxruntime", "ONNX Runtime", ("onnxruntime", "onnxruntime-gpu"))
+    capabilities = Capabilities(
+        integer_results=True,
+        float64=True,
+        runs_here=True,
+        needs_gpu=False,
+        raises_missing=False,  # most of what is placed for GPUs runs in float here
+        math_types=_INTEGER_MATH | _FLOAT_MATH,
+    )
+    caution = ""
 
     def version(self) -> str:
         """Version of the library."""
+        import onnxruntime as ort
+
         return str(ort.__version__)
 
     def targets(self) -> tuple[str, ...]:
         """Only ``cpu``."""
         return ("cpu",)
+
+    def default_target(self) -> str:
+        """Only ``cpu``."""
+        return "cpu"
+
+    def recommend(self, target: str) -> str | None:
+        """For ``cpu``."""
+        return "the target is the CPU" if target == "cpu" else None
 
     def require(self, target: str) -> None:
         """Raise BackendUnavailableError unless ``target`` is ``cpu``."""
@@ -63,8 +91,8 @@ class OnnxRuntime:
 
     def check(self, model: bytes) -> None:
         """Raise BuildError if ONNX Runtime cannot load ``model``."""
-        with _refusing():
-            open_from_builder(lambda: checked(model), make_session_options())
+        with _refuse_failures():
+            open_from_builder(lambda: load_checked(model), make_session_options())
 
     def build(self, request: BuildRequest, progress: Progress = silent) -> BuiltEngine:
         """Load the typed ONNX and read from ONNX Runtime's own optimised graph which operators really run.
@@ -76,116 +104,125 @@ class OnnxRuntime:
         self.require(request.target)
         started = time.monotonic()
         progress("compile", 0, 100)
-        model = checked(request.model)
-        optimised = _optimised(request.model)
+        model = load_checked(request.model)
+        optimised = _optimise(request.model)
         progress("compile", 100, 100)
         return BuiltEngine(
             data=request.model,
             backend=self.name,
             backend_version=self.version(),
             target=request.target,
-            kernels=tuple(kernels_of(model, optimised)),
+            kernels=tuple(read_kernels(model, optimised)),
             kernels_known=True,
             engine_bytes=len(request.model),
-            weights_bytes=stored_weight_bytes(model),
+            weights_bytes=count_weight_bytes(model),
             activations_bytes=None,
             seconds=time.monotonic() - started,
         )
 
+    def open(self, engine: bytes, options: RunOptions) -> Runner:
+        """A session on the CPU. Raises ModelError where ONNX Runtime cannot load the engine."""
+        from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
 
-def stored_weight_bytes(model: onnx.ModelProto) -> int:
+        return OnnxRuntimeRunner(engine, threads=options.threads)
+
+
+def count_weight_bytes(model: onnx.ModelProto) -> int:
     """Bytes of all weights of ``model`` in the types they are stored in (an INT8 weight is one byte)."""
     tensors = [*model.graph.initializer]
     for node in model.graph.node:
         tensors += [a.t for a in node.attribute if node.op_type == "Constant" and a.HasField("t")]
-    return sum(_tensor_bytes(tensor) for tensor in tensors)
+    return sum(_count_bytes(tensor) for tensor in tensors)
 
 
-def _tensor_bytes(tensor: onnx.TensorProto) -> int:
+def _count_bytes(tensor: onnx.TensorProto) -> int:
     return int(math.prod(tensor.dims) * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
 
 
-def _optimised(model: bytes) -> onnx.ModelProto:
+def _optimise(model: bytes) -> onnx.ModelProto:
     """The graph that ONNX Runtime really runs. Raises BuildError when it refuses the model."""
     with scratch_folder() as folder:
         path = Path(folder) / "optimised.onnx"
         options = make_session_options()
         options.optimized_model_filepath = str(path)
-        with _refusing():
+        with _refuse_failures():
             open_session(model, options)
             return onnx.load(path)
     raise AssertionError  # neither context manager swallows anything
 
 
 @contextmanager
-def _refusing() -> Iterator[None]:
+def _refuse_failures() -> Iterator[None]:
     try:
         yield
     except TrtFaceFusionError:
         raise
     except Exception as error:  # onnxruntime has a class of its own for each status code, with no common base
         raise BuildError(
-            f"ONNX Runtime refused the network: {_one_line(error)}",
+            f"ONNX Runtime refused the network: {_join_lines(error)}",
             "Replace the operator named here before the export, or keep the node in FP32 in the plan.",
         ) from error
 
 
-def _one_line(error: Exception) -> str:
+def _join_lines(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
-def kernels_of(model: onnx.ModelProto, optimised: onnx.ModelProto) -> Iterator[Kernel]:
+def read_kernels(model: onnx.ModelProto, optimised: onnx.ModelProto) -> Iterator[Kernel]:
     """One kernel for each node of the optimised graph.
 
     A fused node keeps the name of its main node; where it does not, the output tensor tells whose place it took.
     """
-    makers = {output: node.name for node in model.graph.node for output in node.output}
-    makers |= {node.name: node.name for node in model.graph.node}
+    origins = {output: node.name for node in model.graph.node for output in node.output}
+    origins |= {node.name: node.name for node in model.graph.node}
     constants = {tensor.name for tensor in optimised.graph.initializer}
-    dtypes = _tensor_types(optimised)
+    dtypes = _infer_types(optimised)
     for node in optimised.graph.node:
-        found = [makers.get(_ADDED.sub("", name)) or makers.get(name) for name in (node.name, *node.output)]
+        names = (node.name, *node.output)
+        made_from = [origins.get(_ADDED.sub("", name)) or origins.get(name) for name in names]
         factors = [node.input[i] for i in _FACTORS.get(node.op_type, (0, 1)) if i < len(node.input)]
         yield Kernel(
             name=node.name,
             type=node.op_type,
-            nodes=tuple(dict.fromkeys(name for name in found if name)),
-            inputs=_formats((name for name in factors if name not in constants), dtypes),
-            constants=_formats((name for name in factors if name in constants), dtypes),
-            outputs=_formats(node.output, dtypes),
+            nodes=tuple(dict.fromkeys(name for name in made_from if name)),
+            inputs=_read_formats((name for name in factors if name not in constants), dtypes),
+            constants=_read_formats((name for name in factors if name in constants), dtypes),
+            outputs=_read_formats(node.output, dtypes),
         )
 
 
-def _formats(names: Iterable[str], dtypes: dict[str, str]) -> tuple[TensorFormat, ...]:
+def _read_formats(names: Iterable[str], dtypes: dict[str, str]) -> tuple[TensorFormat, ...]:
     return tuple(TensorFormat(name, dtypes.get(name, "unknown")) for name in names if name)
 
 
-def _tensor_types(model: onnx.ModelProto) -> dict[str, str]:
+def _infer_types(model: onnx.ModelProto) -> dict[str, str]:
     """Types of the tensors of an optimised graph, as far as they can be told.
 
     ONNX's inference stops at ONNX Runtime's own operators; a walk from the inputs on fills in what those give.
     """
     inferred = onnx.shape_inference.infer_shapes(strip_weights(model, LARGE)).graph
-    types = {value.name: _dtype(value.type.tensor_type.elem_type) for value in (*inferred.input, *inferred.value_info)}
-    types |= {tensor.name: _dtype(tensor.data_type) for tensor in inferred.initializer}
-    types |= {value.name: _dtype(value.type.tensor_type.elem_type) for value in inferred.output}
+    types = {
+        value.name: _name_dtype(value.type.tensor_type.elem_type) for value in (*inferred.input, *inferred.value_info)
+    }
+    types |= {tensor.name: _name_dtype(tensor.data_type) for tensor in inferred.initializer}
+    types |= {value.name: _name_dtype(value.type.tensor_type.elem_type) for value in inferred.output}
     for node in inferred.node:
         for output in node.output:
             if types.get(output, "unknown") == "unknown":
-                types[output] = _result_type(node, types)
+                types[output] = _infer_result_type(node, types)
     return types
 
 
-def _result_type(node: onnx.NodeProto, types: dict[str, str]) -> str:
+def _infer_result_type(node: onnx.NodeProto, types: dict[str, str]) -> str:
     def of_input(*places: int) -> str:
         names = (node.input[place] for place in places if place < len(node.input) and node.input[place])
         return next((types.get(name, "unknown") for name in names), "unknown")
 
     if node.op_type == "Cast":
-        return next((_dtype(attribute.i) for attribute in node.attribute if attribute.name == "to"), "unknown")
+        return next((_name_dtype(attribute.i) for attribute in node.attribute if attribute.name == "to"), "unknown")
     return of_input(*_TYPE_GIVEN_BY.get(node.op_type, (0,)))
 
 
-def _dtype(elem_type: int) -> str:
+def _name_dtype(elem_type: int) -> str:
     name = str(onnx.TensorProto.DataType.Name(elem_type))
     return _DTYPES.get(name, "unknown" if name == "UNDEFINED" else name.lower())

@@ -8,9 +8,6 @@ from dataclasses import dataclass
 
 from trt_facefusion.engine.backends.device import Device
 
-# An engine maker's name -> the Python module that builds and loads its engines, and the name that people know it by.
-LIBRARIES = {"tensorrt": ("tensorrt", "TensorRT"), "tensorrt-rtx": ("tensorrt_rtx", "TensorRT-RTX")}
-
 
 @dataclass(frozen=True)
 class Pins:
@@ -39,7 +36,7 @@ class Pins:
             compute_capability=device.compute_capability if device is not None else None,
             device=device.name if device is not None else None,
             driver=device.driver if device is not None else None,
-            platform=platform_here(),
+            platform=name_platform(),
             hardware_compatibility=hardware_compatibility,
             version_compatible=version_compatible,
         )
@@ -47,15 +44,15 @@ class Pins:
     @classmethod
     def ahead_of_time(cls, target: str) -> Pins:
         """The pins of an engine that is built here for a GPU elsewhere."""
-        return cls(compute_capability=capability(target), platform=platform_here())
+        return cls(compute_capability=parse_target(target), platform=name_platform())
 
 
-def platform_here() -> str:
+def name_platform() -> str:
     """System and processor of this machine, like ``linux-x86_64``."""
     return f"{platform.system()}-{platform.machine()}".lower()
 
 
-def capability(target: str) -> tuple[int, int]:
+def parse_target(target: str) -> tuple[int, int]:
     """The compute capability of a target like ``sm86`` or ``sm120``. Raises ValueError for any other text."""
     digits = re.fullmatch(r"sm(\d+)(\d)", target)
     if digits is None:
@@ -63,6 +60,6 @@ def capability(target: str) -> tuple[int, int]:
     return int(digits[1]), int(digits[2])
 
 
-def cuda_version(driver: int) -> str:
+def format_cuda_version(driver: int) -> str:
     """CUDA's version number in words: 12080 is 12.8."""
     return f"{driver // 1000}.{driver % 1000 // 10}"

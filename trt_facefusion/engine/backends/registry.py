@@ -1,4 +1,4 @@
-"""Which engine makers there are, and which one a target gets."""
+"""Which backends there are, and which one a target gets."""
 
 from __future__ import annotations
 
@@ -8,93 +8,130 @@ from dataclasses import dataclass
 from trt_facefusion.engine.backends.base import Backend
 from trt_facefusion.engine.backends.onnxruntime import OnnxRuntime
 from trt_facefusion.engine.backends.tensorrt import TensorRt
-from trt_facefusion.engine.backends.tensorrt_rtx import TARGETS, TensorRtRtx
+from trt_facefusion.engine.backends.tensorrt_rtx import A10G, TensorRtRtx
 from trt_facefusion.errors import BackendUnavailableError, BadInputError
 
-NAMES = ("tensorrt", "tensorrt-rtx", "onnxruntime")
-DEFAULT_TARGET = "sm86"
-"""NVIDIA A10G."""
+BACKENDS: tuple[Backend, ...] = (
+    TensorRt(),
+    TensorRtRtx(),
+    OnnxRuntime(),
+)
+"""One line for each, those first that ``auto`` tries first and whose engines are loaded first."""
+
+DEFAULT_TARGET = A10G
+CPU = "cpu"
 
 
 @dataclass(frozen=True)
-class Choice:
-    """The engine maker to use, for which target, and why."""
+class BackendSelection:
+    """The backend to use, for which target, and why; ``missing`` is the one that ``auto`` could not take for it."""
 
     backend: Backend
     target: str
     reason: str
+    missing: Backend | None = None
 
 
-def get(name: str) -> Backend:
-    """The engine maker of that name, installed or not.
+def list_names() -> tuple[str, ...]:
+    """The names of all backends, in the order of `BACKENDS`."""
+    return tuple(backend.name for backend in BACKENDS)
+
+
+def find_backend(name: str) -> Backend | None:
+    """The backend of that name, installed or not; None where there is none."""
+    return next((backend for backend in BACKENDS if backend.name == name), None)
+
+
+def get_backend(name: str) -> Backend:
+    """The backend of that name, installed or not.
 
     Raises:
-        BackendUnavailableError: this version has no engine maker of that name.
+        BackendUnavailableError: this version has no backend of that name.
     """
-    makers: dict[str, Backend] = {
-        "tensorrt": TensorRt(),
-        "tensorrt-rtx": TensorRtRtx(),
-        "onnxruntime": OnnxRuntime(),
-    }
-    if name in makers:
-        return makers[name]
-    raise BackendUnavailableError(f"There is no backend {name!r}.", f"Take one of: auto, {', '.join(NAMES)}.")
+    backend = find_backend(name)
+    if backend is None:
+        raise BackendUnavailableError(
+            f"There is no backend {name!r}.", f"Take one of: auto, {', '.join(list_names())}."
+        )
+    return backend
 
 
 def available() -> dict[str, str]:
-    """The engine makers that are installed, with their versions."""
-    found = {}
-    for name in NAMES:
+    """The backends that are installed, with their versions."""
+    versions = {}
+    for backend in BACKENDS:
         try:
-            found[name] = get(name).version()
+            versions[backend.name] = backend.version()
         except BackendUnavailableError:
             continue
-    return found
+    return versions
+
+
+def get_math_types(name: str) -> frozenset[str]:
+    """The kernel types that multiply and add, of the engines of a backend; none of one that this version lacks."""
+    backend = find_backend(name)
+    return frozenset() if backend is None else backend.capabilities.math_types
+
+
+def calibrates_itself(name_and_version: str) -> bool:
+    """Whether a backend of that version, like ``tensorrt 10.16.1.11``, can make a calibration table of its own."""
+    name, _, version = name_and_version.partition(" ")
+    backend, major = find_backend(name), re.match(r"\d+", version)
+    return backend is not None and major is not None and int(major[0]) in backend.capabilities.calibrating_majors
 
 
 def default_target(name: str) -> str:
-    """The target where none was named: the CPU for onnxruntime, this machine's GPU where TensorRT can build for it."""
-    if name == "onnxruntime":
-        return "cpu"
-    here = _this_gpu() if name in {"auto", "tensorrt"} else None
-    return here or DEFAULT_TARGET
+    """The target where none was named: that of the backend, for ``auto`` of the first backend that has one."""
+    candidates = BACKENDS if name == "auto" else tuple(backend for backend in BACKENDS if backend.name == name)
+    targets = (backend.default_target() for backend in candidates)
+    return next((target for target in targets if target is not None), DEFAULT_TARGET)
 
 
-def choose(name: str, target: str) -> Choice:
-    """The engine maker for ``target``.
+def select_backend(name: str, target: str) -> BackendSelection:
+    """The backend for ``target``.
 
-    ``auto`` takes TensorRT where it is installed and the target is this machine's GPU, else tensorrt-rtx for a GPU, and
-    onnxruntime where that is missing.
+    ``auto`` takes the first that recommends itself for the target and is installed: TensorRT where the target is this
+    machine's GPU, else tensorrt-rtx for a GPU; and where none is installed, what recommends itself for the CPU.
 
     Raises:
         BackendUnavailableError: not installed, or it does not build for the target.
-        BadInputError: no engine maker knows the target.
+        BadInputError: no backend knows the target.
     """
-    here = _this_gpu() if name == "auto" and target != "cpu" else None
-    known = tuple(dict.fromkeys(("cpu", *TARGETS, *([here] if here else []))))
-    if target not in known and not (name != "auto" and re.fullmatch(r"sm\d+", target)):
-        raise BadInputError(f"The target {target!r} is not known.", f"Take one of: {', '.join(known)}.")
     if name != "auto":
-        backend = get(name)
+        _require_known(target, any_gpu=True)
+        backend = get_backend(name)
         backend.require(target)
-        return Choice(backend, target, "asked for")
-    if target == "cpu":
-        return Choice(OnnxRuntime(), "cpu", "the target is the CPU")
-    if target == here:
-        return Choice(TensorRt(), target, "TensorRT is installed, and the target is this machine's GPU")
-    rtx = TensorRtRtx()
-    try:
-        rtx.require(target)
-    except BackendUnavailableError as error:
-        return Choice(OnnxRuntime(), "cpu", f"no {target} engine: {error.message} {error.remedy}")
-    return Choice(rtx, target, f"tensorrt-rtx builds for {target} without a GPU")
+        return BackendSelection(backend, target, "asked for")
+    recommended = [(backend, reason) for backend in BACKENDS if (reason := backend.recommend(target)) is not None]
+    if not recommended:
+        _require_known(target, any_gpu=False)
+    missing: list[tuple[Backend, str]] = []
+    for backend, reason in recommended:
+        try:
+            backend.require(target)
+        except BackendUnavailableError as error:
+            missing.append((backend, f"no {target} engine: {error.message} {error.remedy}"))
+        else:
+            return BackendSelection(backend, target, reason)
+    return _select_for_cpu(target, missing)
 
 
-def _this_gpu() -> str | None:
-    """The target of this machine's GPU, where TensorRT is installed and the GPU is known."""
-    maker = TensorRt()
-    try:
-        maker.version()
-    except BackendUnavailableError:
-        return None
-    return next(iter(maker.targets()), None)
+def _select_for_cpu(target: str, missing: list[tuple[Backend, str]]) -> BackendSelection:
+    portable = next((backend for backend in BACKENDS if backend.recommend(CPU) is not None), None)
+    if portable is None or target == CPU:
+        raise BackendUnavailableError(f"No backend builds for the target {target}.", "Name one with --backend.")
+    if not missing:
+        return BackendSelection(portable, CPU, f"no backend builds for {target}")
+    unavailable, reason = missing[0]
+    return BackendSelection(portable, CPU, reason, unavailable)
+
+
+def _require_known(target: str, *, any_gpu: bool) -> None:
+    """Raise BadInputError for a target that no backend names, and that is no GPU (or ``any_gpu`` is off)."""
+    if any_gpu and re.fullmatch(r"sm\d+", target):
+        return
+    elsewhere = [t for b in BACKENDS if not b.capabilities.needs_device for t in b.targets()]
+    here = [] if any_gpu else [t for b in BACKENDS if b.capabilities.needs_device and (t := b.default_target())]
+    targets = tuple(dict.fromkeys((CPU, *elsewhere, *here)))
+    if target not in targets:
+        raise BadInputError(f"The target {target!r} is not known.", f"Take one of: {', '.join(targets)}.")

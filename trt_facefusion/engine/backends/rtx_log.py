@@ -79,7 +79,7 @@ class LogBuffer:
         return parse(self._facts)
 
 
-def without_noise(text: str) -> str:
+def drop_noise(text: str) -> str:
     """``text`` without the lines that only say that this machine has no GPU driver."""
     return "\n".join(line for line in text.splitlines() if not _NOISE.search(line)).strip()
 
@@ -94,49 +94,49 @@ def parse(messages: Iterable[str]) -> LogFacts:
             memory[kind] = memory.get(kind, 0) + int(size)
         if not message.startswith("Layers:"):
             continue
-        for line in _kernel_lines(message):
+        for line in _split_kernels(message):
             kernel = parse_kernel(line)
             if kernel is None:
                 unread += 1
             else:
                 kernels.append(kernel)
-    known = bool(kernels) and not unread
-    return LogFacts(tuple(kernels) if known else (), known, memory.get("Weights"), memory.get("Activation"))
+    all_read = bool(kernels) and not unread
+    return LogFacts(tuple(kernels) if all_read else (), all_read, memory.get("Weights"), memory.get("Activation"))
 
 
-def _kernel_lines(message: str) -> list[str]:
+def _split_kernels(message: str) -> list[str]:
     layers = message.partition("\nI/O Tensors:")[0].removeprefix("Layers:")
     return [line.strip() for line in layers.split("\n") if line.strip().startswith("Name: ")]
 
 
 def parse_kernel(line: str) -> Kernel | None:
     """One line of the ``Layers:`` message, or None when it does not look like a kernel."""
-    found = _KERNEL.match(line)
-    if found is None:
+    match = _KERNEL.match(line)
+    if match is None:
         return None
-    sections = {key: _tensors(found[key]) for key in ("inputs", "constants", "outputs")}
+    sections = {key: _parse_tensors(match[key]) for key in ("inputs", "constants", "outputs")}
     if any(tensors is None for tensors in sections.values()):
         return None
     return Kernel(
-        name=found["name"],
-        type=found["type"],
-        nodes=tuple(_NODE.findall(found["nodes"])),
+        name=match["name"],
+        type=match["type"],
+        nodes=tuple(_NODE.findall(match["nodes"])),
         inputs=sections["inputs"] or (),
         constants=sections["constants"] or (),
         outputs=sections["outputs"] or (),
-        tactic=found["tactic"],
+        tactic=match["tactic"],
     )
 
 
-def _tensors(section: str) -> tuple[TensorFormat, ...] | None:
+def _parse_tensors(section: str) -> tuple[TensorFormat, ...] | None:
     tensors = tuple(
         TensorFormat(
-            name=found["name"],
-            dtype=_DTYPES.get(found["dtype"].lower(), found["dtype"].lower()),
-            shape=tuple(int(axis) for axis in found["shape"].split(",") if axis.strip()),
-            layout=found["layout"] or "",
+            name=match["name"],
+            dtype=_DTYPES.get(match["dtype"].lower(), match["dtype"].lower()),
+            shape=tuple(int(axis) for axis in match["shape"].split(",") if axis.strip()),
+            layout=match["layout"] or "",
         )
-        for found in _TENSOR.finditer(section)
+        for match in _TENSOR.finditer(section)
     )
     # Every tensor has exactly one type: a count that differs means that one was not understood.
     return tensors if len(tensors) == section.count("Datatype: ") else None

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from trt_facefusion.engine.backends.base import ScaleReport
-from trt_facefusion.engine.backends.constraints import layer_nodes
+from trt_facefusion.engine.backends.constraints import read_layer_nodes
 
 if TYPE_CHECKING:
     import tensorrt as trt
@@ -23,7 +23,7 @@ WEIGHTS = "weights"
 _SMALLEST = 1e-12
 
 
-def cover(
+def assign_ranges(
     api: ModuleType, network: trt.INetworkDefinition, table: Mapping[str, float], inner: Mapping[str, str]
 ) -> ScaleReport:
     """The range of every float tensor of ``network``: from ``table``, from the weights, or from what it is a copy of.
@@ -36,7 +36,7 @@ def cover(
     derived: dict[str, str] = {}
     missing: dict[str, None] = {}
     for index in range(network.num_inputs):
-        _measured(api, network.get_input(index), table, amax, missing)
+        _look_up(api, network.get_input(index), table, amax, missing)
     copies: list[tuple[str, str]] = []
     # Layers whose output holds the values of their first input and no others.
     moves = (trt.LayerType.SHUFFLE, trt.LayerType.IDENTITY, trt.LayerType.SQUEEZE, trt.LayerType.UNSQUEEZE)
@@ -44,26 +44,26 @@ def cover(
         layer = network.get_layer(index)
         for output in range(layer.num_outputs):
             tensor = layer.get_output(output)
-            _measured(api, tensor, table, amax, missing)
+            _look_up(api, tensor, table, amax, missing)
             if tensor.name in missing and layer.type == trt.LayerType.CONSTANT:
                 layer.__class__ = trt.IConstantLayer  # the library hands out the base class only
-                amax[tensor.name] = _weights_amax(layer)
+                amax[tensor.name] = _measure_weights(layer)
                 derived[tensor.name] = WEIGHTS
             elif layer.type in moves and layer.num_inputs:
                 copies.append((layer.get_input(0).name, tensor.name))
             else:
-                copies += [(inner[node], tensor.name) for node in layer_nodes(layer.metadata) if node in inner]
-    _follow(copies, amax, derived)
-    known = {*amax, *missing}
+                copies += [(inner[node], tensor.name) for node in read_layer_nodes(layer.metadata) if node in inner]
+    _follow_copies(copies, amax, derived)
+    in_network = {*amax, *missing}
     return ScaleReport(
         {name: max(value, _SMALLEST) for name, value in amax.items()},
         derived,
         tuple(name for name in missing if name not in amax),
-        tuple(name for name in table if name not in known),
+        tuple(name for name in table if name not in in_network),
     )
 
 
-def _measured(
+def _look_up(
     api: ModuleType,
     tensor: trt.ITensor,
     table: Mapping[str, float],
@@ -79,11 +79,11 @@ def _measured(
         missing[tensor.name] = None
 
 
-def _weights_amax(layer: trt.IConstantLayer) -> float:
+def _measure_weights(layer: trt.IConstantLayer) -> float:
     return float(np.abs(np.asarray(layer.weights, np.float32)).max(initial=0.0))
 
 
-def _follow(copies: list[tuple[str, str]], amax: dict[str, float], derived: dict[str, str]) -> None:
+def _follow_copies(copies: list[tuple[str, str]], amax: dict[str, float], derived: dict[str, str]) -> None:
     """Give copies the range of their originals, and originals that of their copies, until nothing changes."""
     changed = True
     while changed:

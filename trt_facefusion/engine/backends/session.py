@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from trt_facefusion.engine.backends.base import ShapeRange
 from trt_facefusion.engine.backends.callbacks import Stop, make_logger, make_monitor
-from trt_facefusion.engine.backends.checks import checked
-from trt_facefusion.engine.backends.interrupts import deferred_interrupts
-from trt_facefusion.engine.backends.rtx_log import LogBuffer, without_noise
+from trt_facefusion.engine.backends.checks import load_checked
+from trt_facefusion.engine.backends.interrupts import defer_interrupts
+from trt_facefusion.engine.backends.rtx_log import LogBuffer, drop_noise
 from trt_facefusion.errors import BackendUnavailableError, BuildError, pip_install
 from trt_facefusion.types import Progress
 
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     import tensorrt as trt
 
 LOG_TAIL = 200
-_OTHER_MAKER = "Replace it before the export, or build with --backend onnxruntime."
+_OTHER_BACKEND = "Replace it before the export, or build with --backend onnxruntime."
 
 
-def library(name: str, product: str, extra: str) -> ModuleType:
+def import_library(name: str, product: str, extra: str) -> ModuleType:
     """The Python module ``name``. Raises BackendUnavailableError when it cannot be imported."""
     try:
         return importlib.import_module(name)
@@ -67,7 +67,7 @@ class Session:
         Raises:
             BuildError: the network was refused; the message names the node.
         """
-        graph = checked(model).graph
+        graph = load_checked(model).graph
         operators = {node.op_type for node in graph.node}
         trt = self.api
         parser = trt.OnnxParser(network, self.logger)
@@ -77,7 +77,7 @@ class Session:
             return
         unsupported = sorted(op for op in operators if not parser.supports_operator(op))
         errors = [parser.get_error(index) for index in range(parser.num_errors)]
-        raise self._parse_error(errors, unsupported, _quantised(graph))
+        raise self._make_parse_error(errors, unsupported, _find_quantised(graph))
 
     def check(self, model: bytes) -> None:
         """Parse ``model`` into a network that is thrown away. Raises BuildError as `parse` does."""
@@ -106,17 +106,17 @@ class Session:
 
     def build_error(self, unexplained: str) -> BuildError:
         """The error messages so far as one error; ``unexplained`` where there are none."""
-        reasons = [text for text in map(without_noise, self.log.errors) if text]
+        reasons = [text for text in map(drop_noise, self.log.errors) if text]
         reason = "; ".join(dict.fromkeys(reasons)) or unexplained
         remedy = "Build with --backend onnxruntime, or with more workspace if the message speaks of memory."
         return BuildError(f"{self.product} could not build the engine: {reason}", remedy, self.log.tail(LOG_TAIL))
 
-    def _parse_error(
+    def _make_parse_error(
         self, errors: Sequence[trt.ParserError], unsupported: Sequence[str], quantised: Collection[str]
     ) -> BuildError:
         where = []
         for error in errors:
-            reason = without_noise(error.desc()).removeprefix("Assertion failed: ")
+            reason = drop_noise(error.desc()).removeprefix("Assertion failed: ")
             # `false` is the failed assertion of an importer that does not exist.
             lacks = reason == "false" or re.search("plugin.* not found", reason, re.IGNORECASE)
             reason = "not supported" if lacks else reason
@@ -125,27 +125,27 @@ class Session:
         if unsupported:
             names = ", ".join(unsupported)
             message = f"{self.product} does not support the operator {names}: {'; '.join(where)}."
-            return BuildError(message, _OTHER_MAKER)
+            return BuildError(message, _OTHER_BACKEND)
         narrow = any(error.node_name() in quantised for error in errors)
         return BuildError(
             f"{self.product} refused the network: {'; '.join(where) or 'no reason given'}.",
             "Keep the node named here in FP16 in the plan, or build with --backend onnxruntime."
             if narrow or not where
-            else _OTHER_MAKER,
+            else _OTHER_BACKEND,
         )
 
 
-def _quantised(graph: onnx.GraphProto) -> set[str]:
+def _find_quantised(graph: onnx.GraphProto) -> set[str]:
     """Names of the nodes that quantise, or read what was quantised: a plan with more FP16 would spare them that."""
     linear = {"QuantizeLinear", "DequantizeLinear"}
-    made = {name for node in graph.node if node.op_type in linear for name in node.output}
-    return {node.name for node in graph.node if node.op_type in linear or not made.isdisjoint(node.input)}
+    linear_outputs = {name for node in graph.node if node.op_type in linear for name in node.output}
+    return {node.name for node in graph.node if node.op_type in linear or not linear_outputs.isdisjoint(node.input)}
 
 
 @contextmanager
 def open_session(api: ModuleType, product: str, progress: Progress) -> Iterator[Session]:
     """A session inside which Ctrl-C cancels the build at its next step, and is raised at the end."""
-    with deferred_interrupts() as interrupt:
+    with defer_interrupts() as interrupt:
         log, stop = LogBuffer(), Stop(interrupt)
         yield Session(api, product, log, stop, progress, make_logger(api, log, stop))
 
@@ -162,7 +162,7 @@ def add_profile(
     Raises:
         BuildError: ``shapes`` does not fit the network's inputs.
     """
-    inputs = input_shapes(network)
+    inputs = get_input_shapes(network)
     for name in shapes:
         if name not in inputs:
             raise BuildError(
@@ -182,7 +182,7 @@ def add_profile(
         raise session.build_error("the optimisation profile was refused")
 
 
-def input_shapes(network: trt.INetworkDefinition) -> dict[str, tuple[int, ...]]:
+def get_input_shapes(network: trt.INetworkDefinition) -> dict[str, tuple[int, ...]]:
     """The network's inputs and their shapes; -1 is a dynamic axis."""
     inputs = [network.get_input(index) for index in range(network.num_inputs)]
     return {tensor.name: tuple(tensor.shape) for tensor in inputs}

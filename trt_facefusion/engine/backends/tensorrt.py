@@ -6,35 +6,48 @@ import time
 from collections.abc import Callable
 from types import ModuleType
 
-from trt_facefusion.engine.backends.base import BuildRequest, BuiltEngine
-from trt_facefusion.engine.backends.device import Device, current_device
-from trt_facefusion.engine.backends.inspector import EngineFacts, inspect
-from trt_facefusion.engine.backends.kernels import lowered_nodes
+from trt_facefusion.engine.backends.base import BuildRequest, BuiltEngine, RunOptions
+from trt_facefusion.engine.backends.capabilities import Capabilities, Library, Typing
+from trt_facefusion.engine.backends.device import Device, ask_device
+from trt_facefusion.engine.backends.inspector import InspectedEngine, inspect
+from trt_facefusion.engine.backends.kernels import find_lowered_nodes
 from trt_facefusion.engine.backends.pins import Pins
-from trt_facefusion.engine.backends.session import LOG_TAIL, library, open_session
+from trt_facefusion.engine.backends.session import LOG_TAIL, import_library, open_session
 from trt_facefusion.engine.backends.tensorrt_config import TimingCache, configure
+from trt_facefusion.engine.backends.tensorrt_kernels import MATH_TYPES
 from trt_facefusion.engine.backends.tensorrt_typed import build_typed
 from trt_facefusion.engine.backends.tensorrt_weak import WeakBuild, build_weak
 from trt_facefusion.engine.backends.uploader import PycudaUploader, Uploader
+from trt_facefusion.engine.runtime.base import Runner
 from trt_facefusion.errors import BackendUnavailableError, pip_install
 from trt_facefusion.types import Progress, silent
 
 MAJORS = (10, 11)
+WEAKLY_TYPED = 10
+"""The major version that chooses types itself, and calibrates."""
 _SHOWN = 5
 
 
 class TensorRt:
-    """The engine maker ``tensorrt``: weakly typed with version 10, strongly typed with version 11.
+    """The backend ``tensorrt``: weakly typed with version 10, strongly typed with version 11.
 
     ``device`` and ``make_uploader`` are how it finds the GPU and reaches its memory.
     """
 
     name = "tensorrt"
     suffix = "engine"
+    library = Library("tensorrt", "TensorRT", ("tensorrt",), extra="gpu", cuda_wheels=True)
+    capabilities = Capabilities(
+        typing=Typing.WEAK,
+        needs_device=True,
+        calibrating_majors=(WEAKLY_TYPED,),
+        math_types=MATH_TYPES,
+    )
+    caution = ""
 
     def __init__(
         self,
-        device: Callable[[], Device | None] = current_device,
+        device: Callable[[], Device | None] = ask_device,
         make_uploader: Callable[[], Uploader] = PycudaUploader,
     ) -> None:
         self._device = device
@@ -42,8 +55,8 @@ class TensorRt:
 
     def version(self) -> str:
         """Version of the library. Raises BackendUnavailableError when it is not installed, or is too old or too new."""
-        version = str(_library().__version__)
-        if _major(version) not in MAJORS:
+        version = str(_import_library().__version__)
+        if _parse_major(version) not in MAJORS:
             raise BackendUnavailableError(
                 f"TensorRT {version} is installed; this version builds with TensorRT 10 and 11.",
                 f"Install one of those: {pip_install('gpu')}",
@@ -54,6 +67,20 @@ class TensorRt:
         """The GPU of this machine; nothing where it is not known."""
         device = self._device()
         return () if device is None else (device.target,)
+
+    def default_target(self) -> str | None:
+        """The GPU of this machine, where it is known and the library is installed."""
+        try:
+            self.version()
+        except BackendUnavailableError:
+            return None
+        return next(iter(self.targets()), None)
+
+    def recommend(self, target: str) -> str | None:
+        """For the GPU of this machine."""
+        if target == "cpu" or target != self.default_target():  # the GPU is not asked for nothing
+            return None
+        return "TensorRT is installed, and the target is this machine's GPU"
 
     def require(self, target: str) -> None:
         """Raise BackendUnavailableError unless it is installed and ``target`` is this machine's GPU.
@@ -70,7 +97,7 @@ class TensorRt:
 
     def check(self, model: bytes) -> None:
         """Raise BuildError if TensorRT's parser refuses ``model``."""
-        with open_session(_library(), f"TensorRT {self.version()}", silent) as session:
+        with open_session(_import_library(), f"TensorRT {self.version()}", silent) as session:
             session.check(model)
 
     def build(self, request: BuildRequest, progress: Progress = silent) -> BuiltEngine:
@@ -86,13 +113,13 @@ class TensorRt:
         self.require(request.target)
         version = self.version()
         device = self._device()
-        weak = request.weak if _major(version) == 10 else None
-        made: WeakBuild | None = None
+        weak = request.weak if _parse_major(version) == WEAKLY_TYPED else None
+        weak_build: WeakBuild | None = None
         started = time.monotonic()
-        with open_session(_library(), f"TensorRT {version}", progress) as session:
+        with open_session(_import_library(), f"TensorRT {version}", progress) as session:
             if weak is not None:
-                made = build_weak(session, request, weak, device, self._make_uploader)
-                data = made.data
+                weak_build = build_weak(session, request, weak, device, self._make_uploader)
+                data = weak_build.data
             else:
                 timings = TimingCache.of(request.options.timing_cache, device, version)
                 data = build_typed(
@@ -110,39 +137,60 @@ class TensorRt:
             weights_bytes=facts.weights_bytes,
             activations_bytes=facts.activations_bytes,
             seconds=time.monotonic() - started,
-            log_tail=(*_mapping(made), *session.log.tail(LOG_TAIL)),
-            notes=_notes(request, facts, made),
-            constraints=made.constraints if made is not None else None,
-            scales=made.scales if made is not None else None,
-            calibration=made.calibration if made is not None else None,
+            log_tail=(*_describe_mapping(weak_build), *session.log.tail(LOG_TAIL)),
+            notes=_write_notes(request, facts, weak_build),
+            constraints=weak_build.constraints if weak_build is not None else None,
+            scales=weak_build.scales if weak_build is not None else None,
+            calibration=weak_build.calibration if weak_build is not None else None,
             pins=Pins.of_this_machine(
                 device, request.options.hardware_compatibility, request.options.version_compatible
             ),
         )
 
+    def open(self, engine: bytes, options: RunOptions) -> Runner:
+        """A runner on a GPU of this machine.
 
-def _notes(request: BuildRequest, facts: EngineFacts, made: WeakBuild | None) -> tuple[str, ...]:
+        Raises:
+            BackendUnavailableError: no pycuda, no TensorRT, no driver or no GPU.
+            BadInputError: there is no GPU of that number.
+            DeviceError: TensorRT refused the engine.
+        """
+        from trt_facefusion.engine.runtime.pycuda import PycudaRunner
+
+        return PycudaRunner(
+            engine,
+            slots=options.slots,
+            device=options.device,
+            library=self.library.module,
+            host_code=options.host_code,
+            extra=self.library.extra,
+        )
+
+
+def _write_notes(request: BuildRequest, facts: InspectedEngine, weak_build: WeakBuild | None) -> tuple[str, ...]:
     """What a person should know of this engine."""
     notes = []
-    if made is not None:
-        report, scales = made.constraints, made.scales
+    if weak_build is not None:
+        report, scales = weak_build.constraints, weak_build.scales
         if report.without_layer:
-            notes.append(f"{_some(report.without_layer)} became no layer of their own, so nothing was held to the plan")
+            notes.append(
+                f"{_shorten(report.without_layer)} became no layer of their own, so nothing was held to the plan"
+            )
         if scales is not None and scales.missing:
-            notes.append(f"no calibrated range for {_some(scales.missing)}: layers around them cannot run in INT8")
+            notes.append(f"no calibrated range for {_shorten(scales.missing)}: layers around them cannot run in INT8")
     if request.weak is not None:
-        lost = lowered_nodes(request.weak.precisions, facts.kernels, typed=made is None)
+        lost = find_lowered_nodes(request.weak.precisions, facts.kernels, typed=weak_build is None)
         if lost:
             shown = "; ".join(f"{node} ({why})" for node, why in list(lost.items())[:_SHOWN])
             notes.append(f"{len(lost)} nodes did not keep their precision: {shown}")
     return tuple(notes)
 
 
-def _mapping(made: WeakBuild | None) -> tuple[str, ...]:
+def _describe_mapping(weak_build: WeakBuild | None) -> tuple[str, ...]:
     """How nodes and layers belong together where that is not one to one, as lines of the build's log."""
-    if made is None:
+    if weak_build is None:
         return ()
-    report = made.constraints
+    report = weak_build.constraints
     lines = [
         f"node {node} became {len(report.layers[node])} layers: {', '.join(report.layers[node])}"
         for node in report.several
@@ -153,14 +201,14 @@ def _mapping(made: WeakBuild | None) -> tuple[str, ...]:
     return tuple(f"[PLAN] {line}" for line in (head, *lines))
 
 
-def _some(names: tuple[str, ...]) -> str:
+def _shorten(names: tuple[str, ...]) -> str:
     rest = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + rest
 
 
-def _major(version: str) -> int:
+def _parse_major(version: str) -> int:
     return int(version.partition(".")[0])
 
 
-def _library() -> ModuleType:
-    return library("tensorrt", "TensorRT", "gpu")
+def _import_library() -> ModuleType:
+    return import_library("tensorrt", "TensorRT", "gpu")

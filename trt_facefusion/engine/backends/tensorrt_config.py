@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trt_facefusion.engine.backends.base import HARDWARE_COMPATIBILITY, BuildRequest
-from trt_facefusion.engine.backends.device import Device, workspace_bytes
+from trt_facefusion.engine.backends.device import Device, limit_workspace
 from trt_facefusion.engine.backends.session import Session
 from trt_facefusion.errors import BadInputError
 from trt_facefusion.storage.files import write_atomic
@@ -29,7 +29,7 @@ def configure(session: Session, config: trt.IBuilderConfig, request: BuildReques
     options = request.options
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # the inspector names nodes and types only with this
     config.clear_flag(trt.BuilderFlag.TF32)  # FP32 means all its bits: it was verified with them
-    config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace_bytes(request.workspace_bytes, device))
+    config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, limit_workspace(request.workspace_bytes, device))
     if options.optimization_level is not None:
         if not 0 <= options.optimization_level <= MAX_OPTIMIZATION_LEVEL:
             raise BadInputError(

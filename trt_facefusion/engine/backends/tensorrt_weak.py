@@ -11,11 +11,16 @@ from typing import TYPE_CHECKING
 import onnx
 
 from trt_facefusion.engine.backends.base import BuildRequest, ConstraintReport, ScaleReport, WeakTyping
-from trt_facefusion.engine.backends.calibrator import ALGORITHMS, CalibrationSource, cache_bytes, make_calibrator
-from trt_facefusion.engine.backends.constraints import Constraint, apply, constraints, parser_names
+from trt_facefusion.engine.backends.calibrator import ALGORITHMS, CalibrationSource, format_cache, make_calibrator
+from trt_facefusion.engine.backends.constraints import (
+    Constraint,
+    apply_constraints,
+    derive_constraints,
+    map_parser_names,
+)
 from trt_facefusion.engine.backends.device import Device
-from trt_facefusion.engine.backends.scales import cover
-from trt_facefusion.engine.backends.session import Session, add_profile, input_shapes
+from trt_facefusion.engine.backends.scales import assign_ranges
+from trt_facefusion.engine.backends.session import Session, add_profile, get_input_shapes
 from trt_facefusion.engine.backends.tensorrt_config import TimingCache, configure
 from trt_facefusion.engine.backends.uploader import BatchFeed, Uploader
 from trt_facefusion.errors import BadInputError, BuildError
@@ -51,7 +56,7 @@ def build_weak(
     """
     trt = session.api
     model = onnx.load_model_from_string(weak.model)
-    wanted = constraints(model, weak.precisions)
+    constraints = derive_constraints(model, weak.precisions)
     builder = session.builder()
     network = builder.create_network(0)
     session.parse(network, weak.model)
@@ -59,18 +64,18 @@ def build_weak(
     configure(session, config, request, device)
     add_profile(session, builder, network, config, request.shapes)
     _set_flags(session, config, weak, obey=request.options.obey)
-    report = apply(trt, network, wanted, parser_names(model))
+    report = apply_constraints(trt, network, constraints, map_parser_names(model))
     calibration = _Calibration(session, weak, make_uploader)
     timings = TimingCache.of(request.options.timing_cache, device, str(trt.__version__))
     timings.load(config)
     try:
         if Precision.INT8 in weak.precisions.values():
-            calibration.attach(builder, network, config, _inner(model, wanted, weak.precisions))
+            calibration.attach(builder, network, config, _name_inner_outputs(model, constraints, weak.precisions))
         data = bytes(session.build_engine(builder, network, config))
     finally:
         calibration.close()
     timings.save(config)
-    return WeakBuild(data, report, calibration.scales, calibration.made())
+    return WeakBuild(data, report, calibration.scales, calibration.own_table())
 
 
 def _set_flags(session: Session, config: trt.IBuilderConfig, weak: WeakTyping, *, obey: bool) -> None:
@@ -87,15 +92,15 @@ def _set_flags(session: Session, config: trt.IBuilderConfig, weak: WeakTyping, *
     )
 
 
-def _inner(
-    model: onnx.ModelProto, wanted: Mapping[str, Constraint], precisions: Mapping[str, Precision]
+def _name_inner_outputs(
+    model: onnx.ModelProto, constraints: Mapping[str, Constraint], precisions: Mapping[str, Precision]
 ) -> dict[str, str]:
     """INT8 nodes as the parser's metadata names them -> their ONNX output."""
-    names = {node: parser for parser, node in parser_names(model).items()}
+    names = {node: parser for parser, node in map_parser_names(model).items()}
     return {
         names[node.name]: node.output[0]
         for node in model.graph.node
-        if node.name in wanted and precisions.get(node.name) is Precision.INT8
+        if node.name in constraints and precisions.get(node.name) is Precision.INT8
     }
 
 
@@ -133,8 +138,8 @@ class _Calibration:
             self.source = CalibrationSource(session.stop, feed=feed, progress=session.progress, total=total, save=save)
             self._set_profile(builder, network, config, feed)
         elif weak.table is not None:
-            self.scales = cover(session.api, network, weak.table, inner)
-            cache = cache_bytes(self.scales.amax, str(session.api.__version__), weak.algorithm)
+            self.scales = assign_ranges(session.api, network, weak.table, inner)
+            cache = format_cache(self.scales.amax, str(session.api.__version__), weak.algorithm)
             self.source = CalibrationSource(session.stop, cache=cache)
         else:
             raise BuildError(
@@ -148,7 +153,7 @@ class _Calibration:
         self, builder: trt.Builder, network: trt.INetworkDefinition, config: trt.IBuilderConfig, feed: BatchFeed
     ) -> None:
         """Calibrate at the size of the batches: the usual size of the engine's own profile may be another."""
-        dynamic = [name for name, shape in input_shapes(network).items() if -1 in shape]
+        dynamic = [name for name, shape in get_input_shapes(network).items() if -1 in shape]
         if not dynamic:
             return
         profile = builder.create_optimization_profile()
@@ -158,7 +163,7 @@ class _Calibration:
         if not config.set_calibration_profile(profile):
             raise self.session.build_error("the calibration profile was refused")
 
-    def made(self) -> Mapping[str, float] | None:
+    def own_table(self) -> Mapping[str, float] | None:
         """The table that TensorRT made itself."""
         written = self.source.written if self.source is not None and self.weak.batches is not None else None
         return None if written is None else CalibrationTable.loads(written.decode("utf-8"), "TensorRT's calibration")

@@ -45,7 +45,7 @@ class PycudaUploader:
 
     def start(self, slot: int, feeds: Feeds) -> None:
         """See `Uploader`. Raises BuildError when the GPU has no memory for two batches, or fails."""
-        with self._told(), self._context.current():
+        with self._translate_errors(), self._context.current():
             for name, values in feeds.items():
                 pinned, device = self._buffers(slot, name, values)
                 # An earlier copy out of this buffer ended before `finish` gave its addresses away.
@@ -55,7 +55,7 @@ class PycudaUploader:
 
     def finish(self, slot: int) -> Mapping[str, int]:
         """See `Uploader`. Raises BuildError when the GPU fails."""
-        with self._told(), self._context.current():
+        with self._translate_errors(), self._context.current():
             self._events[slot].synchronize()
         return {name: int(buffer) for name, buffer in self._device[slot].items()}
 
@@ -74,7 +74,7 @@ class PycudaUploader:
         self._context.release()
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _translate_errors(self) -> Iterator[None]:
         """pycuda's errors as ours, so that the build falls back."""
         try:
             yield
@@ -142,9 +142,9 @@ class BatchFeed:
         self._uploader.close()
 
     def _start(self, feeds: Feeds) -> bool:
-        self._uploader.start(self._slot, {name: self._filled(name, values) for name, values in feeds.items()})
+        self._uploader.start(self._slot, {name: self._fill_up(name, values) for name, values in feeds.items()})
         return True
 
-    def _filled(self, name: str, values: Array) -> Array:
+    def _fill_up(self, name: str, values: Array) -> Array:
         values = np.ascontiguousarray(values)
         return values if values.shape == self.shapes[name] else np.resize(values, self.shapes[name])

@@ -1,1 +1,1 @@
-"""Runners behind one small protocol: named arrays in, named arrays out."""
+"""Runners behind one protocol (``base.Runner``): onnxruntime on a CPU, pycuda on a GPU, and a numerical stand-in."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from types import TracebackType
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -50,6 +50,15 @@ class Runner(Infers, Protocol):
     ) -> None: ...
 
 
+@runtime_checkable
+class StatesShapes(Protocol):
+    """A runner whose engine says itself which shapes it takes."""
+
+    @property
+    def shape_ranges(self) -> Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]:
+        """Smallest and largest shape of each input."""
+
+
 def check_feeds(feeds: Feeds, inputs: Sequence[TensorSpec]) -> None:
     """Hold ``feeds`` against the inputs of a model: names, types, shapes; axes of one name have one length.
 
@@ -70,8 +79,8 @@ def check_feeds(feeds: Feeds, inputs: Sequence[TensorSpec]) -> None:
             order = "" if value.dtype.isnative else " in another machine's byte order"
             raise BadInputError(f"The input {spec.name!r} is {value.dtype.name}{order}, not {spec.dtype}.", takes)
         if not _fits(value.shape, spec.shape, axes):
-            known = f" with {_named(axes)}" if axes else ""
-            raise BadInputError(f"The input {spec.name!r} has the shape {list(value.shape)}{known}.", takes)
+            lengths = f" with {_name_axes(axes)}" if axes else ""
+            raise BadInputError(f"The input {spec.name!r} has the shape {list(value.shape)}{lengths}.", takes)
 
 
 def _fits(shape: tuple[int, ...], expected: tuple[int | str, ...], axes: dict[str, int]) -> bool:
@@ -83,5 +92,5 @@ def _fits(shape: tuple[int, ...], expected: tuple[int | str, ...], axes: dict[st
     )
 
 
-def _named(axes: Mapping[str, int]) -> str:
+def _name_axes(axes: Mapping[str, int]) -> str:
     return ", ".join(f"{name} = {size}" for name, size in axes.items())

@@ -34,14 +34,14 @@ def cuda_driver() -> Any:
     return driver
 
 
-def out_of_memory(what: str, needed_bytes: int | None, driver: Any) -> DeviceMemoryError:
+def explain_shortage(what: str, needed_bytes: int | None, driver: Any) -> DeviceMemoryError:
     """The error for a failed allocation of ``what`` (None: how much it takes is not known); needs a current context."""
     try:
         free, total = driver.mem_get_info()
-        left = f"{_mib(free)} of {_mib(total)} are free"
+        left = f"{_format_mib(free)} of {_format_mib(total)} are free"
     except driver.Error:
         left = "how much is free is not known"
-    size = "" if needed_bytes is None else f" ({_mib(needed_bytes)})"
+    size = "" if needed_bytes is None else f" ({_format_mib(needed_bytes)})"
     return DeviceMemoryError(
         f"There is no memory for {what}{size}: {left}.",
         "Use fewer slots, build the engine for a smaller largest batch, or end other programs on this GPU "
@@ -49,7 +49,7 @@ def out_of_memory(what: str, needed_bytes: int | None, driver: Any) -> DeviceMem
     )
 
 
-def failed(doing: str, error: BaseException) -> DeviceError:
+def explain_failure(doing: str, error: BaseException) -> DeviceError:
     """The error for a call that failed on a device that still works."""
     return DeviceError(
         f"The GPU failed while {doing}: {error}.",
@@ -57,10 +57,10 @@ def failed(doing: str, error: BaseException) -> DeviceError:
     )
 
 
-def lost(error: Exception) -> DeviceLostError:
+def explain_loss(error: Exception) -> DeviceLostError:
     """The error for a context that no longer answers."""
     return DeviceLostError(f"The GPU no longer answers in this process: {error}.", LOST_REMEDY)
 
 
-def _mib(size_bytes: int) -> str:
+def _format_mib(size_bytes: int) -> str:
     return f"{size_bytes / 2**20:,.1f} MiB"

@@ -8,14 +8,15 @@ from typing import Any
 from trt_facefusion.errors import BackendUnavailableError, DeviceError, pip_install
 
 
-def load_engine(plan: bytes, library: str = "tensorrt", host_code: bool = False) -> Any:
+def load_engine(plan: bytes, library: str = "tensorrt", host_code: bool = False, extra: str = "gpu") -> Any:
     """The ``ICudaEngine`` of ``plan``, on the GPU whose context is current.
 
     Args:
         plan: the engine as it was stored.
-        library: ``tensorrt`` or ``tensorrt_rtx``: which of them made it.
+        library: the module that loads it: ``tensorrt`` or ``tensorrt_rtx``, whichever built it.
         host_code: the plan may run code of its own on the host, as one that is compatible with later versions does;
             only for a plan whose origin is known.
+        extra: the extra of pyproject.toml that installs the library.
 
     Raises:
         BackendUnavailableError: TensorRT is not installed.
@@ -26,8 +27,7 @@ def load_engine(plan: bytes, library: str = "tensorrt", host_code: bool = False)
     except (ImportError, OSError) as error:
         raise BackendUnavailableError(
             f"TensorRT cannot be loaded: {error}",
-            f"Install it with `{pip_install('gpu' if library == 'tensorrt' else 'rtx')}`, "
-            "or run the engine's ONNX with onnxruntime.",
+            f"Install it with `{pip_install(extra)}`, or run the engine's ONNX with onnxruntime.",
         ) from error
 
     class Complaints(trt.ILogger):  # type: ignore[misc, name-defined]

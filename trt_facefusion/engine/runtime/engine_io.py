@@ -65,9 +65,9 @@ def describe(engine: Any, profile: int = 0) -> EngineIO:
     if not 0 <= profile < count:
         raise BadInputError(f"The engine has no optimisation profile {profile}.", f"Take one below {count}.")
     names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
-    specs = {name: _spec(engine, name, profile) for name in names}
+    specs = {name: _read_spec(engine, name, profile) for name in names}
     inputs = [name for name in names if engine.get_tensor_mode(name).name == "INPUT"]
-    ranges = {name: _range(engine, name, profile) for name in inputs}
+    ranges = {name: _read_range(engine, name, profile) for name in inputs}
     return EngineIO(
         inputs=tuple(specs[name] for name in inputs),
         outputs=tuple(specs[name] for name in names if name not in inputs),
@@ -76,7 +76,7 @@ def describe(engine: Any, profile: int = 0) -> EngineIO:
     )
 
 
-def _spec(engine: Any, name: str, profile: int) -> TensorSpec:
+def _read_spec(engine: Any, name: str, profile: int) -> TensorSpec:
     dtype, layout = engine.get_tensor_dtype(name).name, engine.get_tensor_format(name, profile).name
     if dtype not in _DTYPES or layout != "LINEAR" or engine.get_tensor_location(name).name != "DEVICE":
         raise ModelError(
@@ -90,7 +90,7 @@ def _spec(engine: Any, name: str, profile: int) -> TensorSpec:
     return TensorSpec(name, shape, _DTYPES[dtype])
 
 
-def _range(engine: Any, name: str, profile: int) -> tuple[Shape, Shape]:
+def _read_range(engine: Any, name: str, profile: int) -> tuple[Shape, Shape]:
     fixed = tuple(engine.get_tensor_shape(name))
     if -1 not in fixed:
         return fixed, fixed

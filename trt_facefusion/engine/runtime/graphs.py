@@ -42,15 +42,15 @@ class SlotGraph:
         wanted: False never captures.
     """
 
-    def __init__(self, stream: int, wanted: bool = True) -> None:
+    def __init__(self, stream: int, enabled: bool = True) -> None:
         self._stream = stream
         self._driver: Any = None
         self._executable: Any = None
         self._plain_calls = 0
         self._failures = 0
         self._captured = self._launched = 0
-        self._off: str | None = None if wanted else "not asked for"
-        if wanted:
+        self._off: str | None = None if enabled else "not asked for"
+        if enabled:
             try:
                 from cuda.bindings import driver
             except (ImportError, OSError) as error:

@@ -25,7 +25,7 @@ _EXACT = frozenset(
 )  # fmt: skip
 
 
-def with_fp16_rounding(model: onnx.ModelProto) -> onnx.ModelProto:
+def round_to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy of ``model`` that computes in FP32 and rounds to FP16 behind every operator with an FP16 result.
 
     Accumulation inside an operator stays FP32. Inputs and outputs keep their types. TensorRT fuses element-wise
@@ -36,7 +36,7 @@ def with_fp16_rounding(model: onnx.ModelProto) -> onnx.ModelProto:
     """
     if any(attribute.g.node or attribute.graphs for node in model.graph.node for attribute in node.attribute):
         raise ModelError("FP16 cannot be imitated on the CPU for a model with If, Loop or Scan.", "Verify it on a GPU.")
-    halves = _half_tensors(model)
+    halves = _find_half_tensors(model)
     if not halves:
         return model
     result = strip_weights(model, LARGE)  # none of them is copied before it is widened
@@ -44,15 +44,17 @@ def with_fp16_rounding(model: onnx.ModelProto) -> onnx.ModelProto:
     del graph.value_info[:]
     outside = {value.name for value in (*graph.input, *graph.output)} & halves
     nodes: list[onnx.NodeProto] = [
-        helper.make_node("Cast", [value.name], [_wide(value.name)], to=TensorProto.FLOAT, name=f"{value.name}__widen")
+        helper.make_node(
+            "Cast", [value.name], [_name_wide(value.name)], to=TensorProto.FLOAT, name=f"{value.name}__widen"
+        )
         for value in graph.input
         if value.name in outside
     ]
     for node in graph.node:
-        nodes += _rewritten(node, halves, outside)
+        nodes += _rewrite(node, halves, outside)
     for place, initializer in zip(graph.initializer, model.graph.initializer, strict=True):
         if initializer.data_type == TensorProto.FLOAT16:
-            place.CopyFrom(_widened(initializer))
+            place.CopyFrom(_widen(initializer))
         elif count_tensor_bytes(initializer) >= LARGE:
             place.CopyFrom(initializer)
     del graph.node[:]
@@ -60,7 +62,7 @@ def with_fp16_rounding(model: onnx.ModelProto) -> onnx.ModelProto:
     return result
 
 
-def _half_tensors(model: onnx.ModelProto) -> set[str]:
+def _find_half_tensors(model: onnx.ModelProto) -> set[str]:
     try:
         graph = onnx.shape_inference.infer_shapes(strip_weights(model, LARGE)).graph
     except Exception as error:  # onnx's own InferenceError, and others for damaged models
@@ -75,22 +77,22 @@ def _half_tensors(model: onnx.ModelProto) -> set[str]:
     return {name for name, elem_type in types.items() if elem_type == TensorProto.FLOAT16}
 
 
-def _rewritten(node: onnx.NodeProto, halves: set[str], outside: set[str]) -> list[onnx.NodeProto]:
+def _rewrite(node: onnx.NodeProto, halves: set[str], outside: set[str]) -> list[onnx.NodeProto]:
     """``node`` in FP32, with the casts behind it."""
     wide = onnx.NodeProto()
     wide.CopyFrom(node)
     for i, name in enumerate(node.input):
-        wide.input[i] = _wide(name) if name in outside else name
+        wide.input[i] = _name_wide(name) if name in outside else name
     for attribute in wide.attribute:
         if attribute.HasField("t") and attribute.t.data_type == TensorProto.FLOAT16:
-            attribute.t.CopyFrom(_widened(attribute.t))
+            attribute.t.CopyFrom(_widen(attribute.t))
         elif attribute.name in ("to", "dtype", "output_dtype") and attribute.i == TensorProto.FLOAT16:
             attribute.i = TensorProto.FLOAT
     after = []
     for i, name in enumerate(node.output):
         if name not in halves:
             continue
-        final = _wide(name) if name in outside else name
+        final = _name_wide(name) if name in outside else name
         if node.op_type in _EXACT and name not in outside:
             continue
         wide.output[i] = f"{name}__exact"
@@ -100,9 +102,9 @@ def _rewritten(node: onnx.NodeProto, halves: set[str], outside: set[str]) -> lis
     return [wide, *after]
 
 
-def _wide(name: str) -> str:
+def _name_wide(name: str) -> str:
     return f"{name}__wide"
 
 
-def _widened(tensor: onnx.TensorProto) -> onnx.TensorProto:
+def _widen(tensor: onnx.TensorProto) -> onnx.TensorProto:
     return numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float32), tensor.name)

@@ -16,7 +16,7 @@ from trt_facefusion.types import Array, Feeds
 Outputs = dict[str, Array]
 
 
-def in_order(submit: Callable[[Feeds], Future[Outputs]], slots: int, batches: Iterable[Feeds]) -> Iterator[Outputs]:
+def keep_order(submit: Callable[[Feeds], Future[Outputs]], slots: int, batches: Iterable[Feeds]) -> Iterator[Outputs]:
     """Outputs in the order of ``batches``, with ``slots`` in flight; what came before a batch that fails is given."""
     pending: deque[Future[Outputs]] = deque()
     for feeds in batches:

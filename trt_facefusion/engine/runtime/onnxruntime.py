@@ -14,8 +14,8 @@ import onnx
 import onnxruntime as ort
 
 from trt_facefusion.engine.runtime.base import check_feeds
-from trt_facefusion.engine.runtime.half import with_fp16_rounding
-from trt_facefusion.engine.runtime.in_flight import Outputs, Queue, in_order, require_slots
+from trt_facefusion.engine.runtime.half import round_to_fp16
+from trt_facefusion.engine.runtime.in_flight import Outputs, Queue, keep_order, require_slots
 from trt_facefusion.errors import BuildError, ModelError, TrtFaceFusionError
 from trt_facefusion.model.sessions import make_session_options, open_from_builder, open_session
 from trt_facefusion.types import Feeds, TensorSpec
@@ -75,14 +75,14 @@ class OnnxRuntimeRunner:
             options.profile_file_prefix = str(trace / "trace")
             options.optimized_model_filepath = str(trace / OPTIMISED)
         try:
-            self._session: Any = _session(_rounding(model) if stand_in else model, options)
+            self._session: Any = _open_runner_session(_make_rounding(model) if stand_in else model, options)
         except ModelError as error:
             if ours:
                 raise own_fault(ours, error.__cause__ or error) from error
             raise
         self._queue = Queue(slots)
-        self._inputs = tuple(_spec(value) for value in self._session.get_inputs())
-        self._outputs = tuple(_spec(value) for value in self._session.get_outputs())
+        self._inputs = tuple(_read_spec(value) for value in self._session.get_inputs())
+        self._outputs = tuple(_read_spec(value) for value in self._session.get_outputs())
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
@@ -120,7 +120,7 @@ class OnnxRuntimeRunner:
 
     def map(self, batches: Iterable[Feeds]) -> Iterator[Outputs]:
         """Outputs in the order of ``batches``; ``slots`` batches are read ahead."""
-        return in_order(self.infer_async, self._queue.slots, batches)
+        return keep_order(self.infer_async, self._queue.slots, batches)
 
     def _check(self, feeds: Feeds) -> None:
         self._queue.owner.require()
@@ -135,7 +135,7 @@ class OnnxRuntimeRunner:
             if self._ours:
                 raise own_fault(self._ours, error) from error
             raise ModelError(
-                f"ONNX Runtime failed inside the model: {_one_line(error)}",
+                f"ONNX Runtime failed inside the model: {_join_lines(error)}",
                 "Check the values that it is fed (--input NAME=value:... and NAME=file:... first), or export it again.",
             ) from error
         return dict(zip((spec.name for spec in self._outputs), values, strict=True))
@@ -158,23 +158,25 @@ class OnnxRuntimeRunner:
         self.close()
 
 
-def _rounding(model: bytes | Path | onnx.ModelProto | Callable[[], onnx.ModelProto]) -> Callable[[], onnx.ModelProto]:
-    return lambda: with_fp16_rounding(model() if callable(model) else _loaded(model))
+def _make_rounding(
+    model: bytes | Path | onnx.ModelProto | Callable[[], onnx.ModelProto],
+) -> Callable[[], onnx.ModelProto]:
+    return lambda: round_to_fp16(model() if callable(model) else _load(model))
 
 
-def _session(model: bytes | Path | onnx.ModelProto | Callable[[], onnx.ModelProto], options: Any) -> Any:
+def _open_runner_session(model: bytes | Path | onnx.ModelProto | Callable[[], onnx.ModelProto], options: Any) -> Any:
     try:
         return open_from_builder(model, options) if callable(model) else open_session(model, options)
     except TrtFaceFusionError:
         raise
     except Exception as error:  # onnxruntime's classes have no common base
-        raise _cannot_load(error) from error
+        raise _explain_load_failure(error) from error
 
 
 def own_fault(called: str, error: BaseException) -> BuildError:
     """The error for a graph of our own making that onnxruntime cannot load or run; names the node if it was named."""
-    text = _one_line(error)
-    node = next((found for pattern in _NODE_IN_ERROR for found in re.findall(pattern, text)), "")
+    text = _join_lines(error)
+    node = next((name for pattern in _NODE_IN_ERROR for name in re.findall(pattern, text)), "")
     where = f" at the node {node!r}" if node else ""
     keep = f"give {node} more precision in the plan (--plan), and report this" if node else "report this"
     return BuildError(
@@ -183,27 +185,27 @@ def own_fault(called: str, error: BaseException) -> BuildError:
     )
 
 
-def _loaded(model: bytes | Path | onnx.ModelProto) -> onnx.ModelProto:
+def _load(model: bytes | Path | onnx.ModelProto) -> onnx.ModelProto:
     try:
         if isinstance(model, onnx.ModelProto):
             return model
         return onnx.load(model) if isinstance(model, Path) else onnx.load_model_from_string(model)
     except Exception as error:  # protobuf's DecodeError, OSError, and onnx's checker for external data
-        raise _cannot_load(error) from error
+        raise _explain_load_failure(error) from error
 
 
-def _cannot_load(error: Exception) -> ModelError:
+def _explain_load_failure(error: Exception) -> ModelError:
     return ModelError(
-        f"ONNX Runtime cannot load the model: {_one_line(error)}",
+        f"ONNX Runtime cannot load the model: {_join_lines(error)}",
         "Check that the file is whole, with its weights beside it, or export it again.",
     )
 
 
-def _spec(value: Any) -> TensorSpec:
+def _read_spec(value: Any) -> TensorSpec:
     dtype = _DTYPES.get(value.type, value.type.removeprefix("tensor(").removesuffix(")"))
     shape = tuple(axis if isinstance(axis, int) else str(axis or "") for axis in value.shape)
     return TensorSpec(value.name, shape, dtype)
 
 
-def _one_line(error: BaseException) -> str:
+def _join_lines(error: BaseException) -> str:
     return " ".join(str(error).split())

@@ -1,6 +1,6 @@
 """This project's runners as Polygraphy's, so that its `Comparator` works with an engine and an ONNX model alike.
 
-Polygraphy reports on stdout; here only the command line does. ``quiet`` mutes it, and turns its errors into ours.
+Polygraphy reports on stdout; here only the command line does. ``silence`` mutes it, and turns its errors into ours.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class PolygraphyRunner(BaseRunner):  # type: ignore[misc]
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def silence() -> Iterator[None]:
     """Let Polygraphy print nothing.
 
     Raises:

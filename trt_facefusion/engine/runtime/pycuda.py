@@ -18,11 +18,11 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
-from trt_facefusion.engine.runtime.device import cuda_driver, failed, lost, out_of_memory
+from trt_facefusion.engine.runtime.device import cuda_driver, explain_failure, explain_loss, explain_shortage
 from trt_facefusion.engine.runtime.engine_file import load_engine
 from trt_facefusion.engine.runtime.engine_io import EngineIO, Shape, describe
 from trt_facefusion.engine.runtime.graphs import GraphUse, total
-from trt_facefusion.engine.runtime.in_flight import Outputs, Owner, in_order, require_slots
+from trt_facefusion.engine.runtime.in_flight import Outputs, Owner, keep_order, require_slots
 from trt_facefusion.engine.runtime.slots import Slot, SlotPool, StageTimes
 from trt_facefusion.errors import BadInputError, DeviceLostError
 from trt_facefusion.types import Feeds, TensorSpec
@@ -41,6 +41,7 @@ class PycudaRunner:
         library: the module that loads a serialised engine, ``tensorrt`` or ``tensorrt_rtx``.
         host_code: a serialised engine may bring code for the host along (see `load_engine`).
         graphs: replay CUDA graphs where shapes stay and cuda-python is installed (see `graphs`).
+        extra: the extra of pyproject.toml that installs ``library``.
 
     Raises:
         BackendUnavailableError: no pycuda, no TensorRT, no driver or no GPU.
@@ -59,9 +60,14 @@ class PycudaRunner:
         library: str = "tensorrt",
         host_code: bool = False,
         graphs: bool = True,
+        extra: str = "gpu",
     ) -> None:
         require_slots(slots)
-        self._core = _Core(engine, slots, profile, device, lambda plan: load_engine(plan, library, host_code), graphs)
+
+        def load(plan: bytes) -> Any:
+            return load_engine(plan, library, host_code, extra)
+
+        self._core = _Core(engine, slots, profile, device, load, graphs)
         self._core.start()
         self._finalizer = weakref.finalize(self, self._core.close)
 
@@ -132,7 +138,7 @@ class PycudaRunner:
 
     def map(self, batches: Iterable[Feeds]) -> Iterator[Outputs]:
         """Outputs in the order of ``batches``, with as many in flight as there are slots."""
-        return in_order(self.infer_async, self._core.slots, batches)
+        return keep_order(self.infer_async, self._core.slots, batches)
 
     def close(self) -> None:
         """Let what is in flight finish, then free everything; closing twice does nothing."""
@@ -252,11 +258,11 @@ class _Core:
             slot.settle()
         except self._driver.Error as again:
             return self._broken(again)
-        return failed("running the engine", error) if isinstance(error, self._driver.Error) else error
+        return explain_failure("running the engine", error) if isinstance(error, self._driver.Error) else error
 
     def _broken(self, error: Exception) -> DeviceLostError:
         """From now on everyone gets this error, even if the driver answered again: its results cannot be trusted."""
-        told = lost(error)
+        told = explain_loss(error)
         self._lost = True
         self._pool.refuse(lambda: DeviceLostError(told.message, told.remedy))
         return told
@@ -291,9 +297,9 @@ class _Core:
                 slots.append(Slot(driver, self.io, self._graphs))
                 slots[-1].allocate(self._engine, self._profile)
         except driver.MemoryError as error:
-            raise out_of_memory("a CUDA context and its streams", None, driver) from error
+            raise explain_shortage("a CUDA context and its streams", None, driver) from error
         except driver.Error as error:
-            raise failed("making the engine's buffers", error) from error
+            raise explain_failure("making the engine's buffers", error) from error
         self.memory_bytes = sum(slot.memory_bytes + self._engine.device_memory_size_v2 for slot in slots)
         self._all = tuple(slots)
         self._pool.fill(slots)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from trt_facefusion.engine.runtime.device import out_of_memory
+from trt_facefusion.engine.runtime.device import explain_shortage
 from trt_facefusion.engine.runtime.engine_io import EngineIO, Shape
 from trt_facefusion.engine.runtime.graphs import GraphUse, SlotGraph
 from trt_facefusion.engine.runtime.layer_times import LayerTimes
@@ -62,7 +62,7 @@ class Slot:
         driver, flags = self._driver, self._driver.event_flags
         self._context = engine.create_execution_context()
         if self._context is None:  # TensorRT logs why; with a sound engine it is memory
-            raise out_of_memory("TensorRT's execution context", engine.device_memory_size_v2, driver)
+            raise explain_shortage("TensorRT's execution context", engine.device_memory_size_v2, driver)
         self._stream = driver.Stream(_NON_BLOCKING)
         self._graph = SlotGraph(self._stream.handle, self._wants_graph)
         # Without BLOCKING_SYNC a waiting thread would keep a CPU core busy.
@@ -87,7 +87,7 @@ class Slot:
             self._host[spec.name] = self._driver.pagelocked_empty(size_bytes, np.uint8)
             self._device[spec.name] = self._driver.mem_alloc(size_bytes)
         except self._driver.MemoryError as error:
-            raise out_of_memory(f"the buffers of {spec.name!r}", size_bytes, self._driver) from error
+            raise explain_shortage(f"the buffers of {spec.name!r}", size_bytes, self._driver) from error
         if not self._context.set_tensor_address(spec.name, int(self._device[spec.name])):
             raise DeviceError(f"TensorRT refused the buffer of {spec.name!r}.", "Build the engine again.")
 

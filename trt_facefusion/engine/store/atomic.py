@@ -31,7 +31,7 @@ def commit_folder(final: Path) -> Iterator[Path]:
     Raises:
         StoreError: the disk is full or the folder cannot be written to.
     """
-    made_parents = _missing_parents(final)
+    made_parents = _find_missing_parents(final)
     temporary = sibling(final, "tmp")
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
@@ -82,7 +82,7 @@ def sweep(root: Path, lock: Lock) -> None:
                 sweep_leftover(leftover)
 
 
-def _missing_parents(path: Path) -> list[Path]:
+def _find_missing_parents(path: Path) -> list[Path]:
     return [parent for parent in path.parents if not parent.exists()]
 
 

@@ -11,8 +11,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from trt_facefusion.engine.backends.pins import LIBRARIES, cuda_version
-from trt_facefusion.engine.backends.tensorrt_rtx import TARGETS
+from trt_facefusion.engine.backends.base import Backend
+from trt_facefusion.engine.backends.pins import format_cuda_version
+from trt_facefusion.engine.backends.registry import find_backend
 from trt_facefusion.engine.store.manifest import Manifest
 from trt_facefusion.errors import StoreError
 
@@ -23,7 +24,7 @@ _AMPERE = (8, 0)
 class Machine:
     """Where an engine is to run. The GPU's fields are None where there is no GPU that can be asked.
 
-    ``libraries`` are the engine makers that are installed, with their versions; ``driver`` is the highest CUDA version
+    ``libraries`` are the backends that are installed, with their versions; ``driver`` is the highest CUDA version
     that the driver knows, like 13000.
     """
 
@@ -39,22 +40,23 @@ class Machine:
         return None if self.compute_capability is None else "sm{}{}".format(*self.compute_capability)
 
 
-def misfits(manifest: Manifest, machine: Machine) -> tuple[str, ...]:
+def list_misfits(manifest: Manifest, machine: Machine) -> tuple[str, ...]:
     """Why the engine cannot run on ``machine``; empty where it can. What the manifest does not pin fits."""
-    if manifest.backend not in LIBRARIES:
+    backend = find_backend(manifest.backend)
+    if backend is None or not backend.capabilities.needs_gpu:
         return ()
-    return tuple(_misfits(manifest, machine))
+    return tuple(_list_misfits(manifest, backend, machine))
 
 
-def differences(manifest: Manifest, machine: Machine) -> tuple[str, ...]:
+def list_differences(manifest: Manifest, machine: Machine) -> tuple[str, ...]:
     """What is not as it was at the build, of an engine that fits: it runs, but was timed under other conditions."""
     pins = manifest.pins
-    found = []
+    changes = []
     if pins.device and machine.device and pins.device != machine.device:
-        found.append(f"it was built and timed on another GPU ({pins.device}; here is {machine.device})")
+        changes.append(f"it was built and timed on another GPU ({pins.device}; here is {machine.device})")
     if pins.driver and machine.driver and pins.driver != machine.driver:
-        found.append(f"it was built under {_driver(pins.driver)}; here is {_driver(machine.driver)}")
-    return tuple(found)
+        changes.append(f"it was built under {_name_driver(pins.driver)}; here is {_name_driver(machine.driver)}")
+    return tuple(changes)
 
 
 def require_fit(manifest: Manifest, folder: Path, machine: Machine) -> None:
@@ -63,28 +65,35 @@ def require_fit(manifest: Manifest, folder: Path, machine: Machine) -> None:
     Raises:
         StoreError: it does not fit; the message says what differs, the remedy is the command that builds one that does.
     """
-    found = misfits(manifest, machine)
-    if found:
-        raise StoreError(f"{folder} cannot run on this machine: {'; '.join(found)}.", rebuild_remedy(manifest, machine))
+    reasons = list_misfits(manifest, machine)
+    if reasons:
+        raise StoreError(
+            f"{folder} cannot run on this machine: {'; '.join(reasons)}.", suggest_rebuild(manifest, machine)
+        )
 
 
-def rebuild_remedy(manifest: Manifest, machine: Machine) -> str:
+def suggest_rebuild(manifest: Manifest, machine: Machine) -> str:
     """What to do about an engine that does not fit: the command that builds it for ``machine``."""
-    target = machine.target
-    here = target is None or manifest.backend != "tensorrt-rtx" or target in TARGETS
-    command = manifest.rebuild_command(target, manifest.backend if here else "auto")
+    target, backend = machine.target, find_backend(manifest.backend)
+    unsuited = target is not None and backend is not None and not _builds_for(backend, target)
+    command = manifest.rebuild_command(target, "auto" if unsuited else manifest.backend)
     return f"Build one for this machine: {command}"
 
 
-def _misfits(manifest: Manifest, machine: Machine) -> Iterator[str]:
-    pins, product = manifest.pins, LIBRARIES[manifest.backend][1]
+def _builds_for(backend: Backend, target: str) -> bool:
+    """Whether ``backend`` builds for ``target`` on the machine that has this GPU."""
+    return backend.capabilities.needs_device or target in backend.targets()
+
+
+def _list_misfits(manifest: Manifest, backend: Backend, machine: Machine) -> Iterator[str]:
+    pins, product = manifest.pins, backend.library.product
     if pins.platform is not None and pins.platform != machine.platform:
         yield f"it was built on {pins.platform}, and this is {machine.platform}"
     installed = machine.libraries.get(manifest.backend)
     if installed is None:
         yield f"it needs {product} {manifest.backend_version}, and none is installed"
     elif not _version_fits(manifest.backend_version, installed, pins.version_compatible):
-        needs = f"{manifest.backend_version} or a later {_numbers(manifest.backend_version)[0]}.x"
+        needs = f"{manifest.backend_version} or a later {_parse_numbers(manifest.backend_version)[0]}.x"
         yield (
             f"it was built with {product} {manifest.backend_version}"
             f"{f' (compatible with {needs})' if pins.version_compatible else ''}, and {installed} is installed"
@@ -92,19 +101,19 @@ def _misfits(manifest: Manifest, machine: Machine) -> Iterator[str]:
     if machine.compute_capability is None:
         yield "it needs a GPU, and there is none that pycuda can ask"
     elif not _gpu_fits(pins.compute_capability, machine.compute_capability, pins.hardware_compatibility):
-        yield _other_gpu(manifest, machine)
+        yield _explain_gpu(manifest, machine)
     if pins.driver and machine.driver and machine.driver // 1000 < pins.driver // 1000:
-        yield f"it was built under {_driver(pins.driver)}, and here is {_driver(machine.driver)}"
+        yield f"it was built under {_name_driver(pins.driver)}, and here is {_name_driver(machine.driver)}"
 
 
 def _version_fits(built: str, installed: str, compatible: bool) -> bool:
     if not compatible:
         return built == installed
-    was, now = _numbers(built), _numbers(installed)
+    was, now = _parse_numbers(built), _parse_numbers(installed)
     return was[:1] == now[:1] and was <= now
 
 
-def _numbers(version: str) -> list[int]:
+def _parse_numbers(version: str) -> list[int]:
     return [int(number) for number in re.findall(r"\d+", version)] or [0]
 
 
@@ -114,20 +123,20 @@ def _gpu_fits(built: tuple[int, int] | None, here: tuple[int, int], compatibilit
     return built is None or built == here
 
 
-def _other_gpu(manifest: Manifest, machine: Machine) -> str:
+def _explain_gpu(manifest: Manifest, machine: Machine) -> str:
     pins = manifest.pins
     assert machine.compute_capability is not None
-    here = f"{_capability(machine.compute_capability)} ({machine.device or 'unknown'})"
+    here = f"{_format_capability(machine.compute_capability)} ({machine.device or 'unknown'})"
     if pins.hardware_compatibility == "ampere_plus" or pins.compute_capability is None:
         return f"it was built for Ampere and later GPUs, and this GPU has the compute capability {here}"
     device = f" ({pins.device})" if pins.device else ""
-    built = f"{_capability(pins.compute_capability)}{device}"
+    built = f"{_format_capability(pins.compute_capability)}{device}"
     return f"it was built for the compute capability {built}, and this GPU has {here}"
 
 
-def _capability(value: tuple[int, int]) -> str:
+def _format_capability(value: tuple[int, int]) -> str:
     return "{}.{}".format(*value)
 
 
-def _driver(version: int) -> str:
-    return f"a driver for CUDA {cuda_version(version)}"
+def _name_driver(version: int) -> str:
+    return f"a driver for CUDA {format_cuda_version(version)}"

@@ -31,35 +31,41 @@ def model_folder(
         origin: tells models apart that were read from different places (see `ORIGIN`); None where that is not known.
         entries: every engine folder in the store, with its manifest where that can be read.
     """
-    wanted = safe_name(name)
+    plain_name = safe_name(name)
     held: dict[Path, list[Manifest]] = {}
     for folder, manifest in entries:
-        known = held.setdefault(folder.parent, [])
+        manifests = held.setdefault(folder.parent, [])
         if manifest is not None:
-            known.append(manifest)
-    own = [f for f, found in held.items() if _is_of(f.name, wanted) and _all_of(found, name, digest, origin)]
+            manifests.append(manifest)
+    own = [
+        f
+        for f, manifests in held.items()
+        if _is_of(f.name, plain_name) and _are_all_of(manifests, name, digest, origin)
+    ]
     if own:  # what holds this very version goes first, then the plain name
         return min(own, key=lambda f: (digest not in {m.inputs.model_sha256 for m in held[f]}, len(f.name), f.name))
-    taken = {f.name.casefold() for f, found in held.items() if found}  # some file systems do not tell case apart
-    names = [wanted, *(f"{wanted}-{digest[:count]}" for count in _DIGITS)]
+    taken = {
+        f.name.casefold() for f, manifests in held.items() if manifests
+    }  # some file systems do not tell case apart
+    names = [plain_name, *(f"{plain_name}-{digest[:count]}" for count in _DIGITS)]
     return root / next((free for free in names if free.casefold() not in taken), names[-1])
 
 
-def folder_label(folder: Path, manifest: Manifest) -> str:
+def label_folder(folder: Path, manifest: Manifest) -> str:
     """What to call the model of the engine in ``folder``: its name, or its folder's where others have that name."""
     name = folder.resolve().parent.name
     return manifest.model if name == safe_name(manifest.model) else name
 
 
-def _is_of(folder: str, wanted: str) -> bool:
-    return folder.casefold() == wanted.casefold() or bool(
-        re.fullmatch(re.escape(wanted) + "-(?:[0-9a-f]{8}|[0-9a-f]{16}|[0-9a-f]{64})", folder, re.IGNORECASE)
+def _is_of(folder: str, plain_name: str) -> bool:
+    return folder.casefold() == plain_name.casefold() or bool(
+        re.fullmatch(re.escape(plain_name) + "-(?:[0-9a-f]{8}|[0-9a-f]{16}|[0-9a-f]{64})", folder, re.IGNORECASE)
     )
 
 
-def _all_of(found: list[Manifest], name: str, digest: str, origin: str | None) -> bool:
-    return bool(found) and all(
+def _are_all_of(manifests: list[Manifest], name: str, digest: str, origin: str | None) -> bool:
+    return bool(manifests) and all(
         m.model == name
         and (m.inputs.model_sha256 == digest or (origin is not None and m.inputs.settings.get(ORIGIN) == origin))
-        for m in found
+        for m in manifests
     )

@@ -39,14 +39,14 @@ def build_lock(
     lock = _take(folder, 0)
     if lock is None and timeout_s != 0:
         if waiting is not None:
-            waiting(f"waiting for {_holder(folder)}, which builds {folder.name}")
+            waiting(f"waiting for {_name_holder(folder)}, which builds {folder.name}")
         lock = _take(folder, -1 if timeout_s is None else timeout_s)
     if lock is None:
         raise StoreError(
-            f"{folder} is being built by {_holder(folder)}.",
+            f"{folder} is being built by {_name_holder(folder)}.",
             "Wait until it is done, stop it, or write elsewhere with --output DIR.",
         )
-    with _held(lock, folder):
+    with _hold(lock, folder):
         yield
 
 
@@ -57,13 +57,13 @@ def try_lock(folder: Path) -> Iterator[bool]:
     if lock is None:
         yield False
         return
-    with _held(lock, folder):
+    with _hold(lock, folder):
         yield True
 
 
 @contextmanager
-def _held(lock: FileLock | _NoLock, folder: Path) -> Iterator[None]:
-    holder = _holder_file(folder)
+def _hold(lock: FileLock | _NoLock, folder: Path) -> Iterator[None]:
+    holder = _locate_holder_file(folder)
     try:
         with suppress(OSError):  # it only makes the message of others better
             holder.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
@@ -105,22 +105,22 @@ def _take(folder: Path, timeout_s: float) -> FileLock | _NoLock | None:
 
 def _has_locks(folder: Path) -> bool:
     """Asked once of each folder; one that cannot be written to is told by the lock itself."""
-    known = _LOCKS.get(folder)
-    if known is None:
+    works = _LOCKS.get(folder)
+    if works is None:
         try:
-            known = _LOCKS[folder] = locks_work(folder)
+            works = _LOCKS[folder] = locks_work(folder)
         except OSError:
             return True
-    return known
+    return works
 
 
-def _holder_file(folder: Path) -> Path:
+def _locate_holder_file(folder: Path) -> Path:
     return folder.with_name(f".holder-{folder.name}")
 
 
-def _holder(folder: Path) -> str:
+def _name_holder(folder: Path) -> str:
     try:
-        holder = json.loads(_holder_file(folder).read_text())
+        holder = json.loads(_locate_holder_file(folder).read_text())
         return f"process {int(holder['pid'])} on {holder['host']}"
     except (OSError, ValueError, KeyError, TypeError):
         return "another build"

@@ -34,7 +34,7 @@ class StoredFile:
 
 
 @dataclass(frozen=True)
-class Inputs:
+class EngineInputs:
     """Digests (SHA-256, hex) of what the engine was made from; None where the precision needs no such thing."""
 
     model_sha256: str
@@ -49,7 +49,7 @@ class Inputs:
 class Int8Kernels:
     """Planned INT8 nodes, how many really became INT8 kernels, and the names of the others.
 
-    ``known`` is False where the engine maker's log could not be read.
+    ``known`` is False where the backend's log could not be read.
     """
 
     planned: int
@@ -59,7 +59,7 @@ class Int8Kernels:
 
 
 @dataclass(frozen=True)
-class Gate:
+class GateResult:
     """Whether the accuracy gate was passed; if not, why."""
 
     passed: bool
@@ -118,8 +118,7 @@ class Manifest:
     """What is known of one stored engine.
 
     ``pins`` and ``shapes`` are what the machine that loads it must have and what it takes; ``command`` holds the
-    arguments of `trt-ff build` that made it, precision, target and engine maker aside; ``files`` is filled in by the
-    store.
+    arguments of `trt-ff build` that made it, precision, target and backend aside; ``files`` is filled in by the store.
     """
 
     model: str
@@ -129,7 +128,7 @@ class Manifest:
     backend_version: str
     target: str
     shapes: Mapping[str, ShapeRange]
-    inputs: Inputs
+    inputs: EngineInputs
     build_key: str
     tool_version: str
     created: str
@@ -140,7 +139,7 @@ class Manifest:
     macs_share: Mapping[str, float]
     int8_kernels: Int8Kernels
     accuracy: Mapping[str, JsonValue]
-    gate: Gate
+    gate: GateResult
     verified_with: str
     kernels: tuple[Kernel, ...] = ()
     fallback: tuple[Fallback, ...] = ()
@@ -155,13 +154,13 @@ class Manifest:
         return json.dumps({"schema": SCHEMA, **_encode(self)}, indent=2, allow_nan=False) + "\n"
 
     def rebuild_command(self, target: str | None = None, backend: str | None = None) -> str:
-        """The command line that builds this engine again, for the same target and engine maker unless others are named.
+        """The command line that builds this engine again, for the same target and backend unless others are named.
 
         The precision is the one that was asked for: another machine may not need the fall-back.
         """
         target, backend = target or self.target, backend or self.backend
-        chosen = (f"--{self.requested_precision}", "--target", target, "--backend", backend, "--force")
-        return shlex.join(("trt-ff", "build", *self.command, *chosen))
+        again = (f"--{self.requested_precision}", "--target", target, "--backend", backend, "--force")
+        return shlex.join(("trt-ff", "build", *self.command, *again))
 
     @property
     def figures(self) -> Figures:

@@ -41,7 +41,7 @@ class Store:
 
     def model_folder(self, name: str, digest: str, origin: str | None = None) -> Path:
         """The folder of a model's engines, whether it exists or not (see `identity.model_folder`)."""
-        entries = [(path, found if isinstance(found, Manifest) else None) for path, found in self.list()]
+        entries = [(path, entry if isinstance(entry, Manifest) else None) for path, entry in self.list()]
         return model_folder(self.root, name, digest, origin, entries)
 
     def folder_of(self, manifest: Manifest) -> Path:
@@ -104,9 +104,9 @@ class Store:
             StoreError: the root cannot be read. A model's folder that cannot be read is in the list.
         """
         entries: list[tuple[Path, Manifest | StoreError]] = []
-        for model in _folders(self.root) if self.root.exists() else []:
+        for model in _list_folders(self.root) if self.root.exists() else []:
             try:
-                folders = _folders(model)
+                folders = _list_folders(model)
             except StoreError as error:
                 entries.append((model, error))
                 continue
@@ -144,10 +144,10 @@ class Store:
         return manifest
 
 
-def _folders(path: Path) -> list[Path]:
+def _list_folders(path: Path) -> list[Path]:
     """The folders in ``path`` that are not hidden, in order. Raises StoreError where it cannot be read."""
     try:
-        return sorted(found for found in path.iterdir() if not found.name.startswith(".") and found.is_dir())
+        return sorted(entry for entry in path.iterdir() if not entry.name.startswith(".") and entry.is_dir())
     except OSError as error:
         raise store_error(error, path, "read") from error
 

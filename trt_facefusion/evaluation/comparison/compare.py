@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from polygraphy.comparator import Comparator
 
 from trt_facefusion.engine.runtime.base import Runner
-from trt_facefusion.engine.runtime.polygraphy import PolygraphyRunner, quiet
+from trt_facefusion.engine.runtime.polygraphy import PolygraphyRunner, silence
 from trt_facefusion.engine.runtime.run_results import save_inputs, save_outputs
 from trt_facefusion.engine.store.atomic import commit_folder
 from trt_facefusion.errors import BadInputError, FacesError, ModelError, StoreError
@@ -314,7 +314,7 @@ class _Run:
         takes = self.a.runner.inputs
         runners = [PolygraphyRunner(_opened(side, takes), name) for side, name in self._named()]
         with (
-            quiet(),
+            silence(),
             closing(Comparator.run(runners, Batches(feed, len(faces), self.batch.size), streaming=True)) as stream,
         ):
             for results in stream:

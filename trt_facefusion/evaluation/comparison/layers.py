@@ -18,7 +18,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from trt_facefusion.engine.runtime.half import with_fp16_rounding
+from trt_facefusion.engine.runtime.half import round_to_fp16
 from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
 from trt_facefusion.errors import BadInputError, ModelError
 from trt_facefusion.evaluation.accuracy.metrics import ssim
@@ -64,7 +64,7 @@ class _Side:
     @classmethod
     def of(cls, model: onnx.ModelProto, shapes: Mapping[str, Sequence[int]]) -> _Side:
         typed = set_input_shapes(model, shapes)
-        return cls(GraphView(typed), GraphView(set_input_shapes(with_fp16_rounding(typed), shapes)))
+        return cls(GraphView(typed), GraphView(set_input_shapes(round_to_fp16(typed), shapes)))
 
     def run(self, model: onnx.ModelProto) -> OnnxRuntimeRunner:
         return OnnxRuntimeRunner(model, optimise=False)

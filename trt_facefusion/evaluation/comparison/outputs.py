@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from polygraphy.comparator import CosineSimilarityCompareFunc, IterationResult, PsnrCompareFunc, SimpleCompareFunc
 
-from trt_facefusion.engine.runtime.polygraphy import quiet
+from trt_facefusion.engine.runtime.polygraphy import silence
 from trt_facefusion.errors import BadInputError
 from trt_facefusion.evaluation.accuracy.metrics import PSNR_CAP_DB
 from trt_facefusion.types import Array
@@ -122,7 +122,7 @@ def _samples(value: Array, faces: int, batch: int) -> Sequence[Array]:
 def _figures(name: str, reference: Array, candidate: Array) -> dict[str, float]:
     # Polygraphy's first result is what is measured, its second what relative errors are shares of.
     wanted, got = IterationResult({name: _wide(reference)}), IterationResult({name: _wide(candidate)})
-    with quiet(), np.errstate(all="ignore"):
+    with silence(), np.errstate(all="ignore"):
         simple = SimpleCompareFunc(check_error_stat="quantile", error_quantile=PERCENTILE / 100)(got, wanted)[name]
         psnr = PsnrCompareFunc()(wanted, got)[name].psnr
         cosine = CosineSimilarityCompareFunc()(wanted, got)[name].cosine_similarity

@@ -24,7 +24,7 @@ STAND_IN, GPU, CPU = "stand-in", "gpu", "onnxruntime"
 
 @dataclass(frozen=True)
 class Side:
-    """A subject that was opened; ``ran`` says what runs: the engine on the GPU, onnxruntime, or a stand-in."""
+    """A subject that was opened; ``ran`` says what runs: the engine on the GPU, a library on the CPU, or a stand-in."""
 
     subject: OpenedModel
     runner: Runner
@@ -120,7 +120,7 @@ def open_side(subject: OpenedModel, stack: ExitStack, *, stand_in: bool | None, 
     if not subject.needs_gpu:
         imitated = bool(stand_in) and subject.manifest is None
         runner: Runner = OnnxRuntimeRunner(subject.graph, stand_in=True) if imitated else subject.open_runner()
-        return Side(subject, stack.enter_context(runner), STAND_IN if imitated else CPU)
+        return Side(subject, stack.enter_context(runner), STAND_IN if imitated else _library_of(subject))
     missing = ""
     if not stand_in:
         try:
@@ -130,6 +130,11 @@ def open_side(subject: OpenedModel, stack: ExitStack, *, stand_in: bool | None, 
                 raise
             missing = error.message.rstrip(".")
     return Side(subject, stack.enter_context(subject.open_runner(stand_in=True)), STAND_IN, missing)
+
+
+def _library_of(subject: OpenedModel) -> str:
+    """What runs a subject on the CPU: its backend, and onnxruntime where it is an ONNX file."""
+    return CPU if subject.backend is None else subject.backend.name
 
 
 def check_side(side: Side, preset: Preset, embedding: int) -> None:

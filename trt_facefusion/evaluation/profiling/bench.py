@@ -15,8 +15,9 @@ from typing import Any
 import onnx
 
 from trt_facefusion.engine.backends.base import Kernel
-from trt_facefusion.engine.backends.device import Device, current_device
-from trt_facefusion.engine.backends.onnxruntime import kernels_of
+from trt_facefusion.engine.backends.device import Device, ask_device
+from trt_facefusion.engine.backends.onnxruntime import OnnxRuntime, read_kernels
+from trt_facefusion.engine.backends.registry import get_math_types
 from trt_facefusion.engine.runtime.base import Runner
 from trt_facefusion.engine.runtime.onnxruntime import OPTIMISED, OnnxRuntimeRunner
 from trt_facefusion.engine.runtime.pycuda import PycudaRunner
@@ -41,9 +42,9 @@ _LAYER_RUNS = 20
 
 @dataclass(frozen=True)
 class Inside:
-    """What only a look inside gives: the host's part of a call, stages, layers."""
+    """What only a look inside gives: the host's part of a call, stages, layers; None where there is no such look."""
 
-    host_overhead_us: float
+    host_overhead_us: float | None
     split: Split | None
     layers: tuple[Layer, ...]
 
@@ -123,7 +124,7 @@ class Bench:
         return Profile(
             label=self.found.label,
             precision=None if manifest is None else manifest.precision,
-            stand_in=self.found.needs_gpu and not isinstance(self.runner, PycudaRunner),
+            stand_in=self.stand_in,
             device=self.device_text(),
             inputs=self.source.text,
             batch=self.ring.batch,
@@ -158,6 +159,11 @@ class Bench:
         known = self.found.contract is not None and path.is_file()
         return read_rows(path) if known else []
 
+    @property
+    def stand_in(self) -> bool:
+        """Whether it is not the engine that runs, but its typed ONNX."""
+        return False
+
     def opened(self, in_flight: int) -> Runner:
         """A runner for so many inferences at once."""
         raise NotImplementedError
@@ -178,6 +184,12 @@ class Bench:
 class CpuBench(Bench):
     """ONNX Runtime on the CPU."""
 
+    @property
+    def stand_in(self) -> bool:
+        """Of all engines but ONNX Runtime's own."""
+        backend = self.found.backend
+        return backend is not None and not backend.capabilities.runs_here
+
     def opened(self, in_flight: int) -> Runner:
         """A session; any number of threads may use it."""
         return OnnxRuntimeRunner(self.found.graph, threads=self.threads)
@@ -194,12 +206,14 @@ class CpuBench(Bench):
                     runner.infer(feeds)
                     calls_ms.append(1e3 * (time.perf_counter() - start))
                 trace = read_trace(runner.end_trace(), skip=_LAYER_WARMUPS)
-            kernels = list(kernels_of(onnx.load(self.found.graph), onnx.load(folder / OPTIMISED)))
+            kernels = list(read_kernels(onnx.load(self.found.graph), onnx.load(folder / OPTIMISED)))
         known = {kernel.name for kernel in kernels}
         kernels += [Kernel(name, trace.node_types[name]) for name in trace.node_ms if name not in known]
         pairs = zip(calls_ms[_LAYER_WARMUPS:], trace.runs_ms, strict=True)
         overhead_ms = statistics.median(call - run for call, run in pairs)
-        return Inside(1e3 * overhead_ms, None, layers(trace.node_ms, kernels, self.plan()))
+        return Inside(
+            1e3 * overhead_ms, None, layers(trace.node_ms, kernels, self.plan(), OnnxRuntime.capabilities.math_types)
+        )
 
     def memory(self) -> tuple[int | None, Mapping[str, int | None]]:
         """What a process of its own grows by."""
@@ -218,7 +232,7 @@ class GpuBench(Bench):
     runner: PycudaRunner
 
     def __enter__(self) -> Bench:
-        self._before = current_device()
+        self._before = ask_device()
         return super().__enter__()
 
     def feed(self, source: Source, batch: int | None, batches: tuple[int, ...] | None) -> None:
@@ -256,8 +270,10 @@ class GpuBench(Bench):
                     if number >= _LAYER_WARMUPS:
                         total[name] = total.get(name, 0.0) + time_ms
         mean = {name: time_ms / _LAYER_RUNS for name, time_ms in total.items()}
-        kernels = self.found.manifest.kernels if self.found.manifest is not None else ()
-        return layers(mean, kernels, self.plan())
+        manifest = self.found.manifest
+        if manifest is None:
+            return layers(mean, (), self.plan(), ())
+        return layers(mean, manifest.kernels, self.plan(), get_math_types(manifest.backend))
 
     def memory(self) -> tuple[int | None, Mapping[str, int | None]]:
         """What the runner asked for and the weights; and what the driver has less than before."""
@@ -270,12 +286,40 @@ class GpuBench(Bench):
         }
 
     def _now(self) -> Device | None:
-        return current_device() if self.device == 0 else None
+        return ask_device() if self.device == 0 else None
 
     def device_text(self) -> str:
         """Name, target and driver."""
         known = self._now()
         return f"GPU {self.device}" if known is None else f"{known.name}, {known.target}, CUDA driver {known.driver}"
+
+
+class OpaqueBench(Bench):
+    """An engine of another library on the CPU, of which nothing but the time of its calls is known."""
+
+    def opened(self, in_flight: int) -> Runner:
+        """What its backend opens."""
+        return self.found.open_runner(slots=in_flight, device=self.device, threads=self.threads)
+
+    def inside(self, progress: Progress) -> Inside:
+        """Nothing."""
+        return Inside(None, None, ())
+
+    def memory(self) -> tuple[int | None, Mapping[str, int | None]]:
+        """Not known."""
+        return None, {}
+
+    def device_text(self) -> str:
+        """The processor."""
+        return _processor()
+
+
+def bench_type(found: OpenedModel, *, stand_in: bool) -> type[Bench]:
+    """How an engine is measured; with ``stand_in`` its typed ONNX is, on the CPU."""
+    backend = found.backend
+    if stand_in or backend is None or backend.capabilities.runs_here:
+        return CpuBench
+    return GpuBench if backend.capabilities.needs_gpu else OpaqueBench
 
 
 def _difference(before: Device | None, after: Device | None) -> int | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -32,14 +32,21 @@ class Layer:
 
 
 def layers(
-    times_ms: Mapping[str, float], kernels: Iterable[Kernel], plan: Sequence[Mapping[str, Any]]
+    times_ms: Mapping[str, float],
+    kernels: Iterable[Kernel],
+    plan: Sequence[Mapping[str, Any]],
+    math_types: Collection[str],
 ) -> tuple[Layer, ...]:
-    """The layers, slowest first. ``times_ms`` names them as ``kernels`` do; ``plan`` holds the rows of a plan."""
+    """The layers, slowest first.
+
+    ``times_ms`` names them as ``kernels`` do, ``plan`` holds the rows of a plan, and ``math_types`` are the kernel
+    types that multiply and add, of the backend.
+    """
     by_name = {kernel.name: kernel for kernel in kernels}
     rows = {str(row["name"]): row for row in plan}
     total = sum(times_ms.values()) or 1.0
     found = [
-        _layer(name, by_name.get(name, Kernel(name, "")), time_ms, time_ms / total, rows)
+        _layer(name, by_name.get(name, Kernel(name, "")), time_ms, time_ms / total, rows, math_types)
         for name, time_ms in times_ms.items()
     ]
     return tuple(sorted(found, key=lambda layer: -layer.time_ms))
@@ -54,10 +61,17 @@ def by_precision(found: Iterable[Layer]) -> dict[str, float]:
     return dict(sorted(shares.items(), key=lambda item: -item[1]))
 
 
-def _layer(name: str, kernel: Kernel, time_ms: float, share: float, rows: Mapping[str, Mapping[str, Any]]) -> Layer:
+def _layer(
+    name: str,
+    kernel: Kernel,
+    time_ms: float,
+    share: float,
+    rows: Mapping[str, Mapping[str, Any]],
+    math_types: Collection[str],
+) -> Layer:
     planned = [rows[node] for node in kernel.nodes if node in rows]
     chief = max(planned, key=lambda row: row.get("macs", 0), default=None)
     precision = None if chief is None else str(chief["precision"])
     known = bool(kernel.inputs or kernel.outputs)
     dtypes = kernel.dtypes if known else ""
-    return Layer(name, kernel.type, time_ms, share, precision, dtypes, kernel.nodes, kernel.is_math)
+    return Layer(name, kernel.type, time_ms, share, precision, dtypes, kernel.nodes, kernel.is_math(math_types))

@@ -38,7 +38,8 @@ class Profile:
         batch: samples of one call.
         times_ms: the latency of every call that counts, in order.
         in_flight: inferences at once, for ``throughput_per_s`` (samples, not calls).
-        host_overhead_us: median time of a call outside of the device's work (on a CPU: outside of the graph).
+        host_overhead_us: median time of a call outside of the device's work (on a CPU: outside of the graph),
+            None if unknown.
         memory_bytes: device memory of buffers, scratch and weights (on a CPU: growth of the process), None if unknown.
         memory: the parts, and what the driver saw.
         split: None on a CPU.
@@ -55,7 +56,7 @@ class Profile:
     times_ms: tuple[float, ...]
     in_flight: int
     throughput_per_s: float
-    host_overhead_us: float
+    host_overhead_us: float | None
     memory_bytes: int | None
     memory: Mapping[str, int | None]
     split: Split | None

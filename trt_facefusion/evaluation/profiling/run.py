@@ -10,7 +10,7 @@ from typing import Any
 
 from trt_facefusion.errors import BackendUnavailableError, BadInputError
 from trt_facefusion.evaluation.profiling import trtexec
-from trt_facefusion.evaluation.profiling.bench import Bench, CpuBench, GpuBench
+from trt_facefusion.evaluation.profiling.bench import Bench, bench_type
 from trt_facefusion.evaluation.profiling.measure import Counts, interleaved
 from trt_facefusion.evaluation.profiling.result import Profile
 from trt_facefusion.evaluation.profiling.statistics import Comparison, compare
@@ -120,7 +120,7 @@ def profile(settings: ProfileSettings, progress: Progress = silent, note: Note =
 
 def _opened(stack: ExitStack, settings: ProfileSettings, found: OpenedModel, note: Note) -> Bench:
     on_gpu = found.needs_gpu and not settings.stand_in
-    kind: type[Bench] = GpuBench if on_gpu else CpuBench
+    kind = bench_type(found, stand_in=settings.stand_in)
     try:
         bench = kind(found, settings.counts, settings.in_flight, settings.flights, settings.threads, settings.device)
         stack.enter_context(bench)

@@ -1,4 +1,4 @@
-"""What engine makers really run in INT8, as far as their logs showed it: where Q/DQ would buy nothing."""
+"""What backends really run in INT8, as far as their logs showed it: where Q/DQ would buy nothing."""
 
 from __future__ import annotations
 
@@ -40,6 +40,6 @@ KERNEL_FACTS = (
 
 
 def no_kernel(view: GraphView, name: str) -> KernelFact | None:
-    """Why a Q/DQ at the node ``name`` would be wasted on every engine maker at hand, or None."""
+    """Why a Q/DQ at the node ``name`` would be wasted on every backend at hand, or None."""
     node = view.nodes[name]
     return next((fact for fact in KERNEL_FACTS if fact.applies(view, node)), None)

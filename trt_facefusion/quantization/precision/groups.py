@@ -1,9 +1,9 @@
 """Candidates for INT8 in groups: layers that are decided on together.
 
-Two layers share a group where an engine maker treats them as one anyway:
+Two layers share a group where a backend treats them as one anyway:
 
 * they read the same tensor: it is quantised once for all of them, and a mixed choice writes it to memory twice;
-* their outputs are the operands of one addition or one concatenation, with nothing in between: an engine maker fuses
+* their outputs are the operands of one addition or one concatenation, with nothing in between: a backend fuses
   those only where both sides come in one type and scale.
 """
 

@@ -1,4 +1,4 @@
-"""The plan: which precision every node gets, and why. It belongs to no engine maker and is kept as YAML."""
+"""The plan: which precision every node gets, and why. It belongs to no backend and is kept as YAML."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ class Plan:
 def quantisable(view: GraphView, name: str) -> bool:
     """Whether INT8 can be asked for: a convolution or linear layer with constant weights of a supported form.
 
-    What no engine maker at hand runs in INT8 is out (`facts`).
+    What no backend at hand runs in INT8 is out (`facts`).
     """
     node = view.nodes[name]
     weight = view.weight(node)

@@ -11,7 +11,7 @@ TENSOR_CORES, INSTRUCTIONS, NONE = "tensor cores", "instructions", "none"
 
 
 @dataclass(frozen=True)
-class Capability:
+class GpuSupport:
     """One row of the table: ``int8`` and ``fp16`` are one of TENSOR_CORES, INSTRUCTIONS and NONE.
 
     ``last_tensorrt`` is the last version (major, minor) that still builds for it; None where that is the newest.
@@ -38,35 +38,37 @@ class Capability:
     @property
     def reason(self) -> str:
         """Why it ends there."""
-        return f"INT8 by {_by(self.int8)}, FP16 by {_by(self.fp16)}" + (f"; {self.note}" if self.note else "")
+        return f"INT8 by {_describe(self.int8)}, FP16 by {_describe(self.fp16)}" + (
+            f"; {self.note}" if self.note else ""
+        )
 
 
-def _by(how: str) -> str:
+def _describe(how: str) -> str:
     return {TENSOR_CORES: "tensor cores", INSTRUCTIONS: "ordinary instructions", NONE: "nothing faster than FP32"}[how]
 
 
 _T, _I, _N = TENSOR_CORES, INSTRUCTIONS, NONE
 _SLOW_INT8 = "its INT8 rate is a small part of its FP8 rate: hold INT8 against FP16 with `trt-ff profile`"
 
-TABLE: dict[tuple[int, int], Capability] = {
-    (6, 0): Capability("Pascal", "Tesla P100", _I, _N, (8, 6)),
-    (6, 1): Capability("Pascal", "Tesla P4, GeForce GTX 1080", _N, _I, (8, 6)),
-    (6, 2): Capability("Pascal", "Jetson TX2", _I, _N, (8, 6)),
-    (7, 0): Capability("Volta", "Tesla V100", _T, _I, (10, 4)),
-    (7, 2): Capability("Volta", "Jetson AGX Xavier", _T, _T, (8, 6)),
-    (7, 5): Capability("Turing", "T4, GeForce RTX 2080", _T, _T),
-    (8, 0): Capability("Ampere", "A100, A30", _T, _T),
-    (8, 6): Capability("Ampere", "A10G, A10, GeForce RTX 3090", _T, _T),
-    (8, 7): Capability("Ampere", "Jetson AGX Orin", _T, _T),
-    (8, 8): Capability("Ampere", "Orin-class system", _T, _T),
-    (8, 9): Capability("Ada", "L4, L40S, GeForce RTX 4090", _T, _T),
-    (9, 0): Capability("Hopper", "H100, H200", _T, _T),
-    (10, 0): Capability("Blackwell", "B200, GB200", _T, _T),
-    (10, 1): Capability("Blackwell", "Thor (before CUDA 13)", _T, _T),
-    (10, 3): Capability("Blackwell", "B300, GB300", _T, _T, note=_SLOW_INT8),
-    (11, 0): Capability("Blackwell", "Jetson AGX Thor", _T, _T),
-    (12, 0): Capability("Blackwell", "GeForce RTX 5090, RTX PRO 6000", _T, _T),
-    (12, 1): Capability("Blackwell", "GB10 (DGX Spark)", _T, _T),
+TABLE: dict[tuple[int, int], GpuSupport] = {
+    (6, 0): GpuSupport("Pascal", "Tesla P100", _I, _N, (8, 6)),
+    (6, 1): GpuSupport("Pascal", "Tesla P4, GeForce GTX 1080", _N, _I, (8, 6)),
+    (6, 2): GpuSupport("Pascal", "Jetson TX2", _I, _N, (8, 6)),
+    (7, 0): GpuSupport("Volta", "Tesla V100", _T, _I, (10, 4)),
+    (7, 2): GpuSupport("Volta", "Jetson AGX Xavier", _T, _T, (8, 6)),
+    (7, 5): GpuSupport("Turing", "T4, GeForce RTX 2080", _T, _T),
+    (8, 0): GpuSupport("Ampere", "A100, A30", _T, _T),
+    (8, 6): GpuSupport("Ampere", "A10G, A10, GeForce RTX 3090", _T, _T),
+    (8, 7): GpuSupport("Ampere", "Jetson AGX Orin", _T, _T),
+    (8, 8): GpuSupport("Ampere", "Orin-class system", _T, _T),
+    (8, 9): GpuSupport("Ada", "L4, L40S, GeForce RTX 4090", _T, _T),
+    (9, 0): GpuSupport("Hopper", "H100, H200", _T, _T),
+    (10, 0): GpuSupport("Blackwell", "B200, GB200", _T, _T),
+    (10, 1): GpuSupport("Blackwell", "Thor (before CUDA 13)", _T, _T),
+    (10, 3): GpuSupport("Blackwell", "B300, GB300", _T, _T, note=_SLOW_INT8),
+    (11, 0): GpuSupport("Blackwell", "Jetson AGX Thor", _T, _T),
+    (12, 0): GpuSupport("Blackwell", "GeForce RTX 5090, RTX PRO 6000", _T, _T),
+    (12, 1): GpuSupport("Blackwell", "GB10 (DGX Spark)", _T, _T),
 }
 """Compute capability -> what it computes.
 
@@ -77,7 +79,7 @@ data sheet of HGX B300.
 """
 
 
-def capability(compute_capability: tuple[int, int]) -> Capability | None:
+def find_gpu_support(compute_capability: tuple[int, int]) -> GpuSupport | None:
     """What a GPU of that compute capability computes; None where the table has none.
 
     A later minor version within a known major one counts as the last known one, as binary compatibility has it.
@@ -85,5 +87,5 @@ def capability(compute_capability: tuple[int, int]) -> Capability | None:
     if compute_capability in TABLE:
         return TABLE[compute_capability]
     major, minor = compute_capability
-    older = [known for known in TABLE if known[0] == major and known[1] < minor]
+    older = [other for other in TABLE if other[0] == major and other[1] < minor]
     return TABLE[max(older)] if older else None

@@ -1,0 +1,65 @@
+"""What backends differ in, as data: whoever needs to know asks for a field here, and never for a backend's name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Typing(Enum):
+    """Who decides the type that a layer computes in."""
+
+    STRONG = "strong"
+    """The typed ONNX does: every cast and Q/DQ is in the graph."""
+    WEAK = "weak"
+    """The library may: the backend also takes ``BuildRequest.weak``, the plan in place of the typed ONNX."""
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a backend can do, and what it asks of a build. The defaults are those of a strongly typed GPU compiler.
+
+    Attributes:
+        typing: whether it builds the typed ONNX only, or takes ``BuildRequest.weak`` where it is given.
+        integer_results: INT8 layers are lowered to integer operators with quantised results, as a CPU wants them;
+            otherwise to Q/DQ with float results.
+        compiles_in_seconds: the plan search may build once to see which layers get an INT8 kernel.
+        float64: its engines take and give float64; others take and give float32 in its place.
+        runs_here: onnxruntime runs the engine itself on the processor of the machine that builds it, so verification
+            judges the engine. Of all others it judges the typed ONNX as their numerical stand-in.
+        needs_gpu: its engines run on a GPU only, of the kind and with the library's version that their pins name.
+        needs_device: it builds only on a machine that has the GPU of the target.
+        raises_missing: a planned INT8 layer without an INT8 kernel bought nothing, and is raised to FP16.
+        calibrating_majors: major versions of the library that can make a calibration table of their own.
+        math_types: the types (`Kernel.type`) of its kernels that multiply and add; all others move, scale or round.
+    """
+
+    typing: Typing = Typing.STRONG
+    integer_results: bool = False
+    compiles_in_seconds: bool = False
+    float64: bool = False
+    runs_here: bool = False
+    needs_gpu: bool = True
+    needs_device: bool = False
+    raises_missing: bool = True
+    calibrating_majors: tuple[int, ...] = ()
+    math_types: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Library:
+    """The library that builds and loads a backend's engines.
+
+    Attributes:
+        module: the Python module, which has a ``__version__``.
+        product: the name that people know it by.
+        distributions: what it is called on a package index; `trt-ff doctor` shows these.
+        extra: the extra of pyproject.toml that installs it; empty where it is always installed.
+        cuda_wheels: there are distributions for one CUDA version each, named ``DISTRIBUTION-cuNN``.
+    """
+
+    module: str
+    product: str
+    distributions: tuple[str, ...]
+    extra: str = ""
+    cuda_wheels: bool = False
