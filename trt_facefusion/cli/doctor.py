@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from trt_facefusion.cli import console
+from trt_facefusion.cli import console, options
 from trt_facefusion.doctor.driver import Gpu
 from trt_facefusion.doctor.examine import Examination, examine
 from trt_facefusion.doctor.findings import ADVICE, PROBLEM, WARNING, Finding
@@ -28,7 +28,7 @@ def command(
     quick: Annotated[
         bool, typer.Option("--quick", help="Do not try whether the engine maker takes a network.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Say what this machine can build and run, what is wrong with it, and what to install.
 

@@ -10,7 +10,7 @@ import typer
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from trt_facefusion.cli import console
+from trt_facefusion.cli import console, options
 from trt_facefusion.engine.backends.base import Kernel
 from trt_facefusion.engine.backends.kernels import int8_coverage
 from trt_facefusion.engine.backends.pins import LIBRARIES, cuda_version
@@ -20,11 +20,10 @@ from trt_facefusion.engine.store.store import Store
 from trt_facefusion.errors import StoreError
 from trt_facefusion.quantization.precision import read_rows
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
-
 
 def list_command(
-    output: Annotated[Path, typer.Option(help="Where engines are stored.")] = Path("engines"), as_json: AsJson = False
+    output: Annotated[Path, typer.Option(help="Where engines are stored.")] = Path("engines"),
+    as_json: options.AsJson = False,
 ) -> None:
     """List the stored engines. Exits with 6 where one of them is damaged, having listed them all."""
     if not output.is_dir():
@@ -88,7 +87,7 @@ def _entry(path: Path, found: Manifest | StoreError) -> dict[str, Any]:
 def inspect_command(
     engine: Annotated[Path, typer.Argument(help="An engine's folder, or the engine file in it.")],
     kernels: Annotated[bool, typer.Option("--kernels", help="Show every kernel of the engine, too.")] = False,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Show one engine: what went in, how right it is, and what became of every layer. Checks all files' digests."""
     folder = engine.parent if engine.is_file() else engine

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
@@ -12,7 +13,8 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from trt_facefusion.cli import console
+from trt_facefusion.cli import console, options
+from trt_facefusion.cli.groups import expand_groups
 from trt_facefusion.errors import BadInputError, FacesError
 from trt_facefusion.faces.curation.coverage import Coverage, Finding, Row, coverage
 from trt_facefusion.faces.curation.facets import AXES
@@ -38,7 +40,6 @@ SheetFile = Annotated[
     Optional[Path],
     typer.Option("--sheet", help="Write a contact sheet: FILE.html and FILE.png, with pictures of the faces."),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 
 
 @app.command("audit")
@@ -47,7 +48,7 @@ def audit(
     aligned: Aligned = False,
     sheet: SheetFile = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 2 if anything is missing.")] = False,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Say what the faces in a folder cover, what is missing for INT8 calibration, and what to add.
 
@@ -72,36 +73,45 @@ def audit(
         raise typer.Exit(GAPS)
 
 
-@app.command("curate")
-def curate(
-    folder: Folder,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="The folder for the chosen photos.", show_default=False)
-    ],
-    count: Annotated[int, typer.Option("-n", "--count", min=2, help="How many photos to choose.")] = 300,
+@dataclass(frozen=True, kw_only=True)
+class GeneratorOptions:
+    """The generator over whose activations photos are spread."""
+
     onnx: Annotated[
         Optional[Path],
         typer.Option(help="Your generator: also spread over its activations (then describe its inputs)."),
-    ] = None,
+    ] = None
     preset: Annotated[
         Optional[str],
         typer.Option(
             help="The generator's inputs, see `trt-ff presets`; without --onnx, `reference` is the bundled one."
         ),
-    ] = None,
+    ] = None
     inputs: Annotated[
         Optional[list[str]], typer.Option("--input", help="One input of --onnx, as for `build`; repeat it.")
-    ] = None,
-    picture: Annotated[
-        Optional[str], typer.Option("--picture", help="The output of --onnx that is the picture.")
-    ] = None,
+    ] = None
+    picture: Annotated[Optional[str], typer.Option("--picture", help="The output of --onnx that is the picture.")] = (
+        None
+    )
     embedder: Annotated[
         Optional[Path], typer.Option(help="ArcFace ONNX that the generator's embeddings come from.")
-    ] = None,
+    ] = None
+
+
+@app.command("curate")
+@expand_groups
+def curate(
+    *,
+    folder: Folder,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The folder for the chosen photos.", show_default=False)
+    ],
+    count: Annotated[int, typer.Option("-n", "--count", min=2, help="How many photos to choose.")] = 300,
+    generator: GeneratorOptions,
     aligned: Aligned = False,
     link: Annotated[bool, typer.Option("--link", help="Link to the photos instead of copying them.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier selection in --output.")] = False,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Choose the photos of a folder that together cover most, and copy them to another.
 
@@ -117,9 +127,9 @@ def curate(
     from trt_facefusion.report.selection import check_output, facts, save_selection
 
     check_output(output, folder, force)
-    generator = _generator(onnx, preset, inputs or [], embedder, picture)
+    opened = _open_generator(generator)
     with console.progress_bar() as (progress, note):
-        result = curated(folder, count, generator, aligned=aligned, progress=progress)
+        result = curated(folder, count, opened, aligned=aligned, progress=progress)
         if len(result.selection.chosen) < count:
             note(f"warning: only {len(result.selection.chosen)} photos are fit, {count} were asked for")
         save_selection(result, folder, output, link=link)
@@ -129,41 +139,35 @@ def curate(
         _show_selection(result, output)
 
 
-def _generator(
-    onnx: Path | None, preset: str | None, inputs: list[str], embedder: Path | None, picture: str | None
-) -> Generator | None:
+def _open_generator(asked: GeneratorOptions) -> Generator | None:
     from trt_facefusion.build.curate import Generator
     from trt_facefusion.model.export import OnnxSource, ReferenceSource
     from trt_facefusion.model.graph import input_specs
-    from trt_facefusion.model.presets import Preset, get_preset, parse_input
+    from trt_facefusion.model.presets import get_preset
     from trt_facefusion.model.presets.fit import suggestions
 
-    if preset is not None and inputs:
-        raise BadInputError("both --preset and --input are given", "describe the inputs in one way")
+    onnx, inputs = asked.onnx, asked.inputs or []
+    options.require_one_description(asked.preset, inputs)
     if onnx is None:
-        if preset == "reference" and embedder is None:
+        if asked.preset == "reference" and asked.embedder is None:
             return Generator(ReferenceSource(), get_preset("reference"))
-        if preset is not None or inputs or embedder is not None or picture is not None:
+        if asked.preset is not None or inputs or asked.embedder is not None or asked.picture is not None:
             raise BadInputError(
                 "--preset, --input and --embedder describe a model, but none is named", "add --onnx FILE"
             )
         return None
-    if preset is None and not inputs:
+    preset = options.described_preset(asked.preset, inputs, asked.picture)
+    if preset is None:
         raise BadInputError(
             f"nothing says what the inputs of {onnx.name} are",
             f"name a --preset, or describe each input, perhaps with {suggestions(input_specs(OnnxSource(onnx).model))}",
         )
-    described = (
-        get_preset(preset).with_picture(picture)
-        if preset
-        else Preset.from_inputs([parse_input(text) for text in inputs], picture)
-    )
-    if described.embedder == "arcface" and described.embedding is not None and embedder is None:
+    if preset.embedder == "arcface" and preset.embedding is not None and asked.embedder is None:
         raise BadInputError(
-            f"the preset {described.name!r} takes ArcFace embeddings, and that embedder is not bundled",
+            f"the preset {preset.name!r} takes ArcFace embeddings, and that embedder is not bundled",
             "name its ONNX file with --embedder",
         )
-    return Generator(OnnxSource(onnx), described, embedder)
+    return Generator(OnnxSource(onnx), preset, asked.embedder)
 
 
 def _survey(folder: Path, embedder: Embedder, aligned: bool, progress: Progress) -> Survey:
