@@ -88,6 +88,8 @@ def _guarded(arguments: list[str]) -> int:
     except BrokenPipeError:
         return READER_GONE
     except (Exception, KeyboardInterrupt, SystemExit) as error:
+        if isinstance(error, SystemExit) and isinstance(error.__context__, BrokenPipeError):  # rich, printing help
+            return READER_GONE
         return _fail(_told(error), arguments)
 
 
