@@ -121,8 +121,8 @@ def show_tensors(choice: Choice) -> None:
     if choice.trials:
         own = f"{len(choice.tensors)} tensors by a rule of their own" if choice.tensors else "no tensor fared better"
         _line(f"{own}, of {choice.trials} trials; SSIM drop {choice.ssim_drop:.3%}")
-    for name, chosen in choice.tensors.items():
-        _line(f"  {name}: {chosen.reason}")
+    for name, own_rule in choice.tensors.items():
+        _line(f"  {name}: {own_rule.reason}")
 
 
 def _line(text: str) -> None:

@@ -195,8 +195,8 @@ def show(result: DiffResult, top: int) -> None:
         _show_layers(result.layers, result.picture, top)
     for check in result.checks:
         mark = console.styled("kept    ", "green") if check.passed else console.styled("exceeded", "bold red")
-        found = "not finite" if check.value is None else f"{check.value:.3g}"
-        text = f"{check.name}: {found}, at most {check.limit:.3g} allowed"
+        value = "not finite" if check.value is None else f"{check.value:.3g}"
+        text = f"{check.name}: {value}, at most {check.limit:.3g} allowed"
         console.line(mark, f"  {text}")
     if result.saved is not None:
         console.line(f"saved: polygraphy inspect data {result.saved}/b")
@@ -226,9 +226,9 @@ def _outputs(outputs: tuple[OutputDifference, ...], faces: int) -> Table:
     return table
 
 
-def _file(found: AgainstFile) -> Table:
+def _file(against: AgainstFile) -> Table:
     table = Table(
-        title=console.plain(f"Against {found.path}"),
+        title=console.plain(f"Against {against.path}"),
         title_justify="left",
         title_style="bold",
         header_style="bold",
@@ -236,10 +236,10 @@ def _file(found: AgainstFile) -> Table:
     )
     for name in ("", "SSIM drop", "worst face", "largest, of 255"):
         table.add_column(name, justify="right" if name else "left")
-    for letter, figures in (("A", found.a), ("B", found.b)):
+    for letter, figures in (("A", against.a), ("B", against.b)):
         levels = f"{255 * figures.max_difference:.2g}"
         table.add_row(letter, f"{figures.ssim_drop:.3%}", f"{figures.ssim_drop_worst:.3%}", levels)
-    then = found.prepared or {}
+    then = against.prepared or {}
     values = [then.get(key) for key in ("ssim_drop", "ssim_drop_worst", "max_difference")]
     drop, worst, largest = (float(v) if isinstance(v, int | float) else None for v in values)
     if drop is not None and worst is not None and largest is not None:

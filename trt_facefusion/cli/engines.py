@@ -30,8 +30,8 @@ def list_command(
         raise StoreError(f"there is no folder {output}", "build an engine first, or name the store with --output")
     entries = Store(output).list()
     if as_json:
-        console.print_json({"schema": 1, "engines": [_entry(path, found) for path, found in entries]})
-        if any(isinstance(found, StoreError) for _, found in entries):
+        console.print_json({"schema": 1, "engines": [_entry(path, manifest) for path, manifest in entries]})
+        if any(isinstance(manifest, StoreError) for _, manifest in entries):
             raise typer.Exit(StoreError.exit_code)
         return
     table = Table(header_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
@@ -39,37 +39,37 @@ def list_command(
         table.add_column(
             name, justify="right" if name in {"size", "SSIM drop", "int8 MACs"} else "left", overflow="fold"
         )
-    for path, found in entries:
+    for path, manifest in entries:
         model, engine = console.plain(path.parent.name), console.plain(path.name)
-        if isinstance(found, StoreError):
+        if isinstance(manifest, StoreError):
             table.add_row(model, engine, "-", "-", "-", "-", console.styled("damaged", "red"))
             continue
-        state = f"in place of {found.fallback[0].from_}" if found.fallback else ""
-        drop, share = found.figures.ssim_drop, found.macs_share.get("int8", 0.0)
-        made = found.created.partition("T")[0]
+        state = f"in place of {manifest.fallback[0].from_}" if manifest.fallback else ""
+        drop, share = manifest.figures.ssim_drop, manifest.macs_share.get("int8", 0.0)
+        date = manifest.created.partition("T")[0]
         table.add_row(
-            console.plain(folder_label(path, found)),
+            console.plain(folder_label(path, manifest)),
             engine,
-            console.size(found.engine_bytes),
+            console.size(manifest.engine_bytes),
             _figure(drop, ".2%"),
             f"{share:.0%}",
-            made,
+            date,
             state,
         )
     if entries:
         console.show(table)
     else:
         console.line(f"no engines in {output}")
-    damaged = [found for _, found in entries if isinstance(found, StoreError)]
+    damaged = [manifest for _, manifest in entries if isinstance(manifest, StoreError)]
     for error in damaged:
         console.line(f"{error.message} {error.remedy}")
     if damaged:
         raise typer.Exit(StoreError.exit_code)
 
 
-def _entry(path: Path, found: Manifest | StoreError) -> dict[str, Any]:
-    if isinstance(found, StoreError):
-        return {"path": str(path), "error": found.as_dict()}
+def _entry(path: Path, manifest: Manifest | StoreError) -> dict[str, Any]:
+    if isinstance(manifest, StoreError):
+        return {"path": str(path), "error": manifest.as_dict()}
     keys = (
         "model",
         "precision",
@@ -80,8 +80,8 @@ def _entry(path: Path, found: Manifest | StoreError) -> dict[str, Any]:
         "engine_bytes",
         "created",
     )
-    facts = {key: getattr(found, key) for key in keys} | {"model_sha256": found.inputs.model_sha256}
-    return {"path": str(path), **facts, "accuracy": dict(found.accuracy)}
+    facts = {key: getattr(manifest, key) for key in keys} | {"model_sha256": manifest.inputs.model_sha256}
+    return {"path": str(path), **facts, "accuracy": dict(manifest.accuracy)}
 
 
 def inspect_command(
@@ -140,10 +140,10 @@ def _calibration(record: CalibrationRecord | None) -> str:
         return "none needed"
     measured = [(rule, drop) for rule, drop in record.ssim_drop.items() if drop is not None]
     drops = ", ".join(f"{rule} {drop:.3%}" for rule, drop in sorted(measured, key=lambda item: item[1]))
-    chosen = f"rule {record.rule}" + (", channels equalised" if record.equalised else "")
-    chosen += f" and {record.shifted} tensors shifted" if record.shifted else ""
-    chosen += f", layers corrected by {' + '.join(record.corrections)}" if record.corrections else ""
-    return chosen + (f"; SSIM drop on calibration faces: {drops}" if drops else "")
+    text = f"rule {record.rule}" + (", channels equalised" if record.equalised else "")
+    text += f" and {record.shifted} tensors shifted" if record.shifted else ""
+    text += f", layers corrected by {' + '.join(record.corrections)}" if record.corrections else ""
+    return text + (f"; SSIM drop on calibration faces: {drops}" if drops else "")
 
 
 def _machine(m: Manifest) -> str:
@@ -179,12 +179,12 @@ def _show_layers(rows: list[dict[str, Any]], m: Manifest) -> None:
     for name in ("plan", "kernel", "reason"):
         table.add_column(name, overflow="fold")
     for row in layers:
-        got = real[row["name"]]
-        lost = row["precision"] == "int8" and not got.is_int8 and bool(m.kernels)
-        style = "red" if lost else "green" if got.is_int8 else ""
+        real_kernel = real[row["name"]]
+        lost = row["precision"] == "int8" and not real_kernel.is_int8 and bool(m.kernels)
+        style = "red" if lost else "green" if real_kernel.is_int8 else ""
         share = f"{row['macs'] / total:.1%}"
         table.add_row(
-            console.plain(row["name"]), share, row["precision"], got.dtypes or "-", row["reason"], style=style
+            console.plain(row["name"]), share, row["precision"], real_kernel.dtypes or "-", row["reason"], style=style
         )
     console.show(table)
 

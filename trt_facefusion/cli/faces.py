@@ -60,14 +60,14 @@ def audit(
     Exit code 0 with warnings where something is missing; --strict makes that 2.
     """
     with console.progress_bar() as (progress, _):
-        found = _survey(folder, DlibEmbedder(), aligned, progress)
-    covered = coverage(found)
+        surveyed = _survey(folder, DlibEmbedder(), aligned, progress)
+    covered = coverage(surveyed)
     title = f"Photos in {folder.resolve().name}"
-    files = [] if sheet is None else _write_sheet(sheet, title, _summary(found), found, covered)
+    files = [] if sheet is None else _write_sheet(sheet, title, _summary(surveyed), surveyed, covered)
     if as_json:
-        console.print_json(_as_json(folder, found, covered) | {"sheets": [str(file) for file in files]})
+        console.print_json(_as_json(folder, surveyed, covered) | {"sheets": [str(file) for file in files]})
     else:
-        _show(found, covered)
+        _show(surveyed, covered)
         _say_files(files)
     if strict and (covered.problems or covered.gaps):
         raise typer.Exit(GAPS)
@@ -171,44 +171,44 @@ def _open_generator(asked: GeneratorOptions) -> Generator | None:
 
 
 def _survey(folder: Path, embedder: Embedder, aligned: bool, progress: Progress) -> Survey:
-    found = survey(folder, embedder=embedder, aligned=aligned, progress=progress)
+    surveyed = survey(folder, embedder=embedder, aligned=aligned, progress=progress)
     try:
-        require_enough(found.faces, 1)
+        require_enough(surveyed.faces, 1)
     except FacesError as error:
         raise FacesError(f"{folder}: {error.message}", error.remedy) from error
-    return found
+    return surveyed
 
 
-def _summary(found: Survey) -> str:
-    photos = len(found) + len(found.skipped)
-    people = len(np.unique(found.persons))
-    return f"{len(found)} faces in {photos} photos, about {people} {'person' if people == 1 else 'people'}"
+def _summary(surveyed: Survey) -> str:
+    photos = len(surveyed) + len(surveyed.skipped)
+    people = len(np.unique(surveyed.persons))
+    return f"{len(surveyed)} faces in {photos} photos, about {people} {'person' if people == 1 else 'people'}"
 
 
-def _as_json(folder: Path, found: Survey, covered: Coverage) -> dict[str, Any]:
-    copies = found.copy_of
+def _as_json(folder: Path, surveyed: Survey, covered: Coverage) -> dict[str, Any]:
+    copies = surveyed.copy_of
     return {
         "schema": 1,
         "folder": str(folder),
-        "photos": len(found) + len(found.skipped),
-        "faces": len(found),
-        "different_pictures": len(found.best_copies()),
-        "people_about": len(np.unique(found.persons)),
-        "photos_of_the_most_frequent_person": found.largest_person,
-        "skipped": [{"file": skip.file, "kind": skip.kind, "reason": skip.reason} for skip in found.skipped],
+        "photos": len(surveyed) + len(surveyed.skipped),
+        "faces": len(surveyed),
+        "different_pictures": len(surveyed.best_copies()),
+        "people_about": len(np.unique(surveyed.persons)),
+        "photos_of_the_most_frequent_person": surveyed.largest_person,
+        "skipped": [{"file": skip.file, "kind": skip.kind, "reason": skip.reason} for skip in surveyed.skipped],
         "coverage": covered.as_dict(),
-        "per_photo": [photo.as_dict() | {"near_copy_of": copies.get(photo.file)} for photo in _by_name(found)],
+        "per_photo": [photo.as_dict() | {"near_copy_of": copies.get(photo.file)} for photo in _by_name(surveyed)],
     }
 
 
-def _by_name(found: Survey) -> list[Photo]:
-    return sorted(found.photos, key=lambda photo: photo.file)
+def _by_name(surveyed: Survey) -> list[Photo]:
+    return sorted(surveyed.photos, key=lambda photo: photo.file)
 
 
-def _write_sheet(target: Path, title: str, subtitle: str, found: Survey, covered: Coverage) -> list[Path]:
+def _write_sheet(target: Path, title: str, subtitle: str, surveyed: Survey, covered: Coverage) -> list[Path]:
     from trt_facefusion.report.contact_sheet import Sheet, html, png
 
-    sheet = Sheet(title, subtitle, found.photos, found.chips, covered)
+    sheet = Sheet(title, subtitle, surveyed.photos, surveyed.chips, covered)
     stem = target.with_suffix("") if target.suffix.lower() in {".html", ".png"} else target
     files = [stem.with_name(stem.name + suffix) for suffix in (".html", ".png")]
     for file, data in zip(files, (html(sheet).encode(errors="backslashreplace"), png(sheet)), strict=True):
@@ -216,14 +216,14 @@ def _write_sheet(target: Path, title: str, subtitle: str, found: Survey, covered
     return files
 
 
-def _show(found: Survey, covered: Coverage) -> None:
-    console.out.print(_summary(found))
-    kinds = found.faces.summary()
+def _show(surveyed: Survey, covered: Coverage) -> None:
+    console.out.print(_summary(surveyed))
+    kinds = surveyed.faces.summary()
     if kinds:
         told = ", ".join(f"{count} {KINDS[kind]}" for kind, count in kinds.items())
         console.out.print(f"skipped: {told}")
-    if found.faces.note:
-        console.out.print(console.plain(found.faces.note))
+    if surveyed.faces.note:
+        console.out.print(console.plain(surveyed.faces.note))
     console.show(_table({"share": covered}))
     _show_findings("Gaps", covered.gaps, "yellow")
     _show_findings("Wrong with the set", covered.problems, "red")
@@ -255,7 +255,7 @@ def _table(columns: dict[str, Coverage]) -> Table:
     for axis, rows in groupby(next(iter(columns.values())).rows, key=lambda row: row.axis):
         shown = [row for row in rows if row.bin != "other"]
         for number, row in enumerate(shown):
-            shares = [_share(found[axis, row.bin]) for found in by_place]
+            shares = [_share(row_at[axis, row.bin]) for row_at in by_place]
             title = AXES[axis].title if number == 0 else ""
             table.add_row(title, row.words, *shares, _aim(row), end_section=number == len(shown) - 1)
     return table

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,13 +28,12 @@ from trt_facefusion.cli import console, options
 from trt_facefusion.cli.groups import expand_groups
 from trt_facefusion.errors import BadInputError
 from trt_facefusion.report import charts
-from trt_facefusion.storage.documents import DocumentError, parse_json, read_bytes
+from trt_facefusion.storage.documents import DocumentError, decode, parse_json, read_bytes
 from trt_facefusion.storage.files import write_atomic
 from trt_facefusion.types import Precision
 
 CHART = "search.svg"
 _SHOWN = 3
-_WRITTEN = "plan_sha256"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,11 +82,18 @@ def command(
         _line(f"written: {', '.join(map(str, paths))}")
 
 
+@dataclass(frozen=True)
+class _LeftPlan:
+    """Of the search's document, which plan stands beside it."""
+
+    plan_sha256: str
+
+
 def _write(result: PlanResult, output: Path) -> list[Path]:
     search = result.search or {}
     chart = charts.standalone(charts.pareto(search.get("points", [])))
     text = result.plan.dumps()
-    search = {**search, _WRITTEN: hashlib.sha256(text.encode()).hexdigest()}
+    search = {**search, **asdict(_LeftPlan(hashlib.sha256(text.encode()).hexdigest()))}
     files = {
         output: text,
         output.with_name(SEARCH): json.dumps(search, indent=1) + "\n",
@@ -103,8 +109,8 @@ def _require_unedited(output: Path) -> None:
     if not output.exists():
         return
     with suppress(OSError, DocumentError):
-        written = parse_json(read_bytes(output.with_name(SEARCH)))
-        if isinstance(written, dict) and written.get(_WRITTEN) == hashlib.sha256(read_bytes(output)).hexdigest():
+        left = decode(_LeftPlan, parse_json(read_bytes(output.with_name(SEARCH))), "search", lenient=True)
+        if left.plan_sha256 == hashlib.sha256(read_bytes(output)).hexdigest():
             return
     raise BadInputError(
         f"{output} exists, and is not as `trt-ff plan` left it: it may have been edited",

@@ -212,15 +212,16 @@ def _point(point: Point) -> str:
 
 
 def _show_comparison(result: ProfileResult) -> None:
-    found = result.comparison
-    if found is None or result.other is None:
+    comparison = result.comparison
+    if comparison is None or result.other is None:
         return
-    verdict = "" if found.differ else " No difference that is not chance."
+    verdict = "" if comparison.differ else " No difference that is not chance."
     text = console.joined(
         f"{result.other.label} takes ",
-        console.styled(f"{found.ratio:.3f}", "bold"),
+        console.styled(f"{comparison.ratio:.3f}", "bold"),
         f" times as long as {result.one.label} "
-        f"(95 % interval {found.low:.3f} to {found.high:.3f}, {found.rounds} rounds in alternating order).",
+        f"(95 % interval {comparison.low:.3f} to {comparison.high:.3f}, {comparison.rounds} rounds in alternating "
+        "order).",
         console.styled(verdict, "yellow"),
     )
     console.out.print(text)

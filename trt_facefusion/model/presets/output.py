@@ -54,10 +54,10 @@ class ImageOutput(Terse):
 
     def settled(self, spec: TensorSpec) -> ImageOutput:
         """This output as the network ``spec`` gives it: its name, layout, and the range of its integers."""
-        found = replace(self, name=spec.name, nhwc=_channels_last(spec, 3))
+        picture = replace(self, name=spec.name, nhwc=_channels_last(spec, 3))
         if np.dtype(spec.dtype).kind in "iu" and not self.ranged:
-            found = replace(found, mean=(0.0,) * 3, std=(1 / 255,) * 3)
-        return found
+            picture = replace(picture, mean=(0.0,) * 3, std=(1 / 255,) * 3)
+        return picture
 
 
 def picture_of(output: ImageOutput, outputs: Sequence[TensorSpec], *, known: bool = False) -> ImageOutput:

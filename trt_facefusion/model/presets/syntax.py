@@ -128,20 +128,20 @@ def _image(name: str, words: Sequence[str]) -> ImageInput:
         mean, std = _range(options[0], options[1])
         image = replace(image, mean=mean, std=std)
         del options[:2]
-    found: dict[str, object] = {}
+    fields: dict[str, object] = {}
     for word in options:
         read = _image_option(word)
-        if found.keys() & read.keys():
+        if fields.keys() & read.keys():
             raise ValueError(f"{word!r} contradicts what stands before it")
-        found |= read
-    order = found.pop("order", "rgb")
-    if len(found.keys() & {"mean", "std"}) != (0 if ranged else 2):
+        fields |= read
+    order = fields.pop("order", "rgb")
+    if len(fields.keys() & {"mean", "std"}) != (0 if ranged else 2):
         raise ValueError("say the range of the values once: MIN:MAX, or mean=R,G,B:std=R,G,B")
-    if "parts" in found and "person" in found:
+    if "parts" in fields and "person" in fields:
         raise ValueError("stack= says itself whose faces it holds")
-    if "parts" in found:
-        found["person"] = TARGET
-    return replace(image, bgr=order == "bgr", gray=order == "gray", **found)  # type: ignore[arg-type]
+    if "parts" in fields:
+        fields["person"] = TARGET
+    return replace(image, bgr=order == "bgr", gray=order == "gray", **fields)  # type: ignore[arg-type]
 
 
 def _image_option(word: str) -> dict[str, object]:
@@ -209,11 +209,11 @@ def parse_picture(text: str, like: ImageOutput) -> ImageOutput:
     try:
         if match is None:
             raise ValueError("no output is named")
-        found = replace(like, name=match["name"])
+        described = replace(like, name=match["name"])
         if match["low"] is not None:
             mean, std = _range(match["low"], match["high"])
-            found = replace(found, ranged=True, mean=mean, std=std)
-        return found if match["order"] is None else replace(found, bgr=match["order"] == "bgr")
+            described = replace(described, ranged=True, mean=mean, std=std)
+        return described if match["order"] is None else replace(described, bgr=match["order"] == "bgr")
     except ValueError as error:
         raise BadInputError(
             f"--picture {text!r} is not understood: {error}", "write NAME[:MIN:MAX][:bgr|rgb], for example output:-1:1"
