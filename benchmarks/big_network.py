@@ -166,10 +166,10 @@ def main(
             onnx.save(inswapper(embedding=128), onnx_file)
             os._exit(0)
         os.wait()
-    source = options.source_of(onnx_file, None, None)
+    source = options.choose_source(onnx_file, None, None)
     settings = BuildSettings(
         source=source,
-        preset=options.preset_of(source, None, inputs or SWAPPER_INPUTS),
+        preset=options.choose_preset(source, None, inputs or SWAPPER_INPUTS),
         precisions=(Precision.INT8, Precision.FP16),
         calib=calib,
         embedder=embedder,

@@ -129,8 +129,8 @@ def main(
     as_json: options.AsJson = False,
 ) -> None:
     """Measure single layers both ways, then search."""
-    source = options.source_of(onnx_file, None, None)
-    described = options.preset_of(source, preset, inputs or [])
+    source = options.choose_source(onnx_file, None, None)
+    described = options.choose_preset(source, preset, inputs or [])
     with tempfile.TemporaryDirectory() as folder:
         settings = BuildSettings(
             source=source,

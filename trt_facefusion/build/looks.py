@@ -15,7 +15,7 @@ from trt_facefusion.evaluation.accuracy.identity import identity_cosine
 from trt_facefusion.evaluation.accuracy.plausible import Look, look
 from trt_facefusion.inference.feeder import Painter
 from trt_facefusion.model.presets import ImageInput, Preset
-from trt_facefusion.model.presets.syntax import written_input
+from trt_facefusion.model.presets.syntax import write_input
 
 if TYPE_CHECKING:
     from trt_facefusion.build.inputs import Context
@@ -57,7 +57,7 @@ def check_looks(context: Context) -> Look:
             f"they resemble their targets by {found.resemblance:.2f}, and would by {best.resemblance:.2f} if the "
             f"images were described as {' or '.join(map(_called, alike))}"
         )
-        remedy = f"did you mean {' or '.join(f'--input {written_input(image)}' for image in alike)} ?"
+        remedy = f"did you mean {' or '.join(f'--input {write_input(image)}' for image in alike)} ?"
     if words and found.like_source is not None and found.like_target is not None:
         words.append(
             f"their identity is the source's by {found.like_source:.2f} and the target's by {found.like_target:.2f}"

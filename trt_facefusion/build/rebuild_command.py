@@ -10,7 +10,7 @@ from trt_facefusion.engine.backends.base import BuildOptions
 from trt_facefusion.model.export import CheckpointSource, ModelSource, OnnxSource, ReferenceSource
 from trt_facefusion.model.presets import PRESETS, Preset
 from trt_facefusion.model.presets.output import ImageOutput
-from trt_facefusion.model.presets.syntax import written_input, written_picture
+from trt_facefusion.model.presets.syntax import write_input, write_picture
 
 _OPTIONS = {
     **option_names(BuildSettings),
@@ -84,9 +84,9 @@ def _model(source: ModelSource, preset: Preset) -> Iterator[str]:
         yield from ("--preset", preset.name)
         return
     for spec in preset.inputs:
-        yield from ("--input", written_input(spec, among_images=len(preset.images) > 1))
+        yield from ("--input", write_input(spec, among_images=len(preset.images) > 1))
     if preset.output != ImageOutput.like(preset.image):
-        yield from ("--picture", written_picture(preset.output))
+        yield from ("--picture", write_picture(preset.output))
 
 
 def _tensorrt(options: BuildOptions) -> Iterator[str]:

@@ -13,7 +13,7 @@ from rich.table import Table
 from trt_facefusion.build.tuning.ranges import require_int8
 from trt_facefusion.build.tuning.thresholds import affines_of
 from trt_facefusion.cli import console, histograms, options
-from trt_facefusion.cli.calibrate import compared, show_tensors
+from trt_facefusion.cli.calibrate import show_tensors, tabulate_rules
 from trt_facefusion.errors import BadInputError, CalibrationCacheError
 from trt_facefusion.model.export import OnnxSource, model_digest
 from trt_facefusion.model.graph import GraphView, input_specs, prepare
@@ -62,7 +62,7 @@ def show_command(
         _lines(f"{cache}: {table.header}{rule}, {len(table)} tensors")
         console.show(_ranges(table, calibration))
         if calibration is not None and calibration.choice is not None:
-            console.show(compared(calibration.choice))
+            console.show(tabulate_rules(calibration.choice))
             show_tensors(calibration.choice)
     if calibration is None:
         return

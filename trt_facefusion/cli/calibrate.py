@@ -102,11 +102,11 @@ def show(result: CalibrationResult) -> None:
     """Where the table is, what was compared, and which tensors have a rule of their own."""
     held_out = f", {result.held_out} more are left to judge builds on" if result.held_out else ""
     _line(f"{result.path}: {len(result.calibration.table)} tensors from {result.faces} faces{held_out}")
-    console.show(compared(result.choice))
+    console.show(tabulate_rules(result.choice))
     show_tensors(result.choice)
 
 
-def compared(choice: Choice) -> Table:
+def tabulate_rules(choice: Choice) -> Table:
     """Every whole table that was compared, the best first."""
     table = Table(header_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("rule for all tensors")

@@ -178,7 +178,7 @@ def _preset(name: str | None, inputs: list[str], picture: str | None) -> Preset 
     options.require_one_description(name, inputs)
     if picture is not None and name is None and not inputs:
         raise BadInputError("--picture is for bare ONNX files", "describe their inputs, too, with --preset or --input")
-    return options.described_preset(name, inputs, picture)
+    return options.describe_preset(name, inputs, picture)
 
 
 def show(result: DiffResult, top: int) -> None:
@@ -264,7 +264,7 @@ def _picture(accuracy: Accuracy) -> Table:
 
 def _show_layers(layers: Layers, picture: Accuracy | None, top: int) -> None:
     shown = layers.errors[:top]
-    worth = worth_raising(layers.errors, picture)
+    worth = find_worth_raising(layers.errors, picture)
     measured = any(error.gain is not None for error in shown)
     bars = console.out.width >= _WIDE
     table = Table(
@@ -304,7 +304,7 @@ def _show_layers(layers: Layers, picture: Accuracy | None, top: int) -> None:
     _advise(worth, layers.errors)
 
 
-def worth_raising(errors: tuple[LayerError, ...], picture: Accuracy | None) -> list[LayerError]:
+def find_worth_raising(errors: tuple[LayerError, ...], picture: Accuracy | None) -> list[LayerError]:
     """Layers whose raising wins a noticeable part of what the picture lost, the best first."""
     if picture is None:
         return []

@@ -156,7 +156,7 @@ def _open_generator(asked: GeneratorOptions) -> Generator | None:
                 "--preset, --input and --embedder describe a model, but none is named", "add --onnx FILE"
             )
         return None
-    preset = options.described_preset(asked.preset, inputs, asked.picture)
+    preset = options.describe_preset(asked.preset, inputs, asked.picture)
     if preset is None:
         raise BadInputError(
             f"nothing says what the inputs of {onnx.name} are",

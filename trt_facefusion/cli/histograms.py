@@ -36,7 +36,7 @@ def sparkline(histogram: Histogram, width: int) -> str:
     return "".join(BARS[-(-count.bit_length() * _STEPS // highest)] for count in counts)
 
 
-def thresholds_of(calibration: Calibration, tensor: str) -> dict[str, float]:
+def compute_thresholds(calibration: Calibration, tensor: str) -> dict[str, float]:
     """amax of a tensor by every rule that is worth comparing, the one in use among them."""
     histogram = calibration.histograms[tensor]
     thresholds = {rule: parse_rule(rule)(histogram) for rule in SHOWN_RULES}
@@ -62,7 +62,7 @@ def worst(calibration: Calibration, count: int) -> list[str]:
 def draw(calibration: Calibration, tensor: str, width: int) -> list[str]:
     """Lines of at most ``width`` columns: the bars, a letter at each threshold, and what each of them costs."""
     histogram = calibration.histograms[tensor]
-    thresholds = sorted(thresholds_of(calibration, tensor).items(), key=lambda item: item[1])
+    thresholds = sorted(compute_thresholds(calibration, tensor).items(), key=lambda item: item[1])
     columns = max(width - _MARGIN - 1, 20)
     bars = _bars(column_counts(histogram, columns))
     highest = int(column_counts(histogram, columns).max())
@@ -86,7 +86,7 @@ def facts(calibration: Calibration, tensor: str) -> Mapping[str, object]:
         "values": histogram.count,
         "sqnr_db": sqnr_db(histogram, amax),
         "clipped": clipped_share(histogram, amax),
-        "thresholds": thresholds_of(calibration, tensor),
+        "thresholds": compute_thresholds(calibration, tensor),
         "limit": histogram.bin_width * len(histogram.counts),
         "counts": histogram.counts.reshape(128, -1).sum(1).tolist(),
     }

@@ -74,8 +74,8 @@ def read_settings(model: ModelOptions, *groups: Any, **own: Any) -> BuildSetting
     Raises:
         BadInputError: the options name no model or two, or do not describe its inputs.
     """
-    source = source_of(model.onnx, model.checkpoint, model.model, model.weights_key)
-    preset = preset_of(source, model.preset, model.inputs or [], model.picture)
+    source = choose_source(model.onnx, model.checkpoint, model.model, model.weights_key)
+    preset = choose_preset(source, model.preset, model.inputs or [], model.picture)
     shared = {name: value for group in (model, *groups) for name, value in _shared_values(group)}
     return BuildSettings(source=source, preset=preset, **shared, **own)
 
@@ -90,7 +90,7 @@ def _shared_values(group: Any) -> Iterator[tuple[str, Any]]:
             yield from _shared_values(value)
 
 
-def source_of(
+def choose_source(
     onnx: Path | None, checkpoint: Path | None, model: str | None, weights_key: str | None = None
 ) -> ModelSource:
     """The model that the options name; the bundled one if they name none."""
@@ -112,7 +112,7 @@ def source_of(
     return ReferenceSource()
 
 
-def preset_of(source: ModelSource, name: str | None, inputs: list[str], picture: str | None = None) -> Preset:
+def choose_preset(source: ModelSource, name: str | None, inputs: list[str], picture: str | None = None) -> Preset:
     """How the model is fed: a named preset, or the inputs as they are described; and which output is the picture."""
     require_one_description(name, inputs)
     if isinstance(source, ReferenceSource) and (inputs or picture or name not in {None, source.name}):
@@ -120,7 +120,7 @@ def preset_of(source: ModelSource, name: str | None, inputs: list[str], picture:
             "--preset, --input and --picture describe a model, but none is named",
             "add --onnx FILE or --checkpoint FILE",
         )
-    described = described_preset(name, inputs, picture)
+    described = describe_preset(name, inputs, picture)
     if described is not None:
         return described
     if isinstance(source, ReferenceSource):
@@ -143,7 +143,7 @@ def require_one_description(name: str | None, inputs: list[str]) -> None:
         raise BadInputError("both --preset and --input are given", "describe the inputs in one way")
 
 
-def described_preset(name: str | None, inputs: list[str], picture: str | None) -> Preset | None:
+def describe_preset(name: str | None, inputs: list[str], picture: str | None) -> Preset | None:
     """The preset called ``name``, or the one that ``inputs`` describe; None without either.
 
     Raises:

@@ -121,7 +121,7 @@ def _require_unedited(output: Path) -> None:
 def show(result: PlanResult) -> None:
     """The front, and what was chosen."""
     if result.search:
-        console.show(front(result.search))
+        console.show(tabulate_front(result.search))
         for name, why in result.search["excluded"].items():
             _line(f"no candidate: {name}: {why}")
     accuracy, shares = result.accuracy, result.plan.macs_share()
@@ -133,7 +133,7 @@ def show(result: PlanResult) -> None:
     )
 
 
-def front(search: Mapping[str, Any]) -> Table:
+def tabulate_front(search: Mapping[str, Any]) -> Table:
     """The Pareto front: each row a measured plan, each with a little less in INT8."""
     title = (
         f"{search['plans']} plans measured on {search['faces']} calibration faces, "

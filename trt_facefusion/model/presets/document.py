@@ -58,7 +58,7 @@ def describe(preset: Preset) -> dict[str, Any]:
     return {
         "name": preset.name,
         "inputs": [_describe_input(spec) for spec in preset.inputs],
-        "output": preset.output.said(),
+        "output": preset.output.list_fields(),
         "template": preset.template,
         "embedder": preset.embedder,
     }
@@ -66,7 +66,7 @@ def describe(preset: Preset) -> dict[str, Any]:
 
 def _describe_input(spec: InputSpec) -> dict[str, Any]:
     kind = next(name for name, kind in _KINDS.items() if isinstance(spec, kind))
-    fields = spec.said() if isinstance(spec, Terse) else asdict(spec)
+    fields = spec.list_fields() if isinstance(spec, Terse) else asdict(spec)
     plain = {name: value for name, value in fields.items() if not isinstance(value, Path)}
     if isinstance(spec, ImageInput) and spec.parts:
         plain["parts"] = [asdict(part) for part in spec.parts]

@@ -20,8 +20,8 @@ from trt_facefusion.model.presets.inputs import (
     InputSpec,
     Part,
     ValueInput,
+    compute_mean_std,
     is_range,
-    mean_std,
 )
 from trt_facefusion.model.presets.output import ImageOutput
 
@@ -193,7 +193,7 @@ def _range(low: str, high: str) -> tuple[Triple, Triple]:
     first, last = float(low), float(high)
     if not is_range(first, last):
         raise ValueError(f"{low}:{high} is no range of pixel values")
-    mean, std = mean_std(first, last)
+    mean, std = compute_mean_std(first, last)
     return (mean, mean, mean), (std, std, std)
 
 
@@ -220,7 +220,7 @@ def parse_picture(text: str, like: ImageOutput) -> ImageOutput:
         ) from error
 
 
-def written_input(spec: InputSpec, *, among_images: bool = False) -> str:
+def write_input(spec: InputSpec, *, among_images: bool = False) -> str:
     """The ``--input`` that `parse_input` reads as ``spec``; ``among_images``: there are others, so say whose it is."""
     if isinstance(spec, ImageInput):
         person = [TARGET] if among_images and not spec.parts and spec.person == TARGET else []
@@ -254,7 +254,7 @@ def _part_words(part: Part) -> str:
     return part.person + (f"/{part.masked}{share}" if part.masked else "")
 
 
-def written_picture(output: ImageOutput) -> str:
+def write_picture(output: ImageOutput) -> str:
     """The ``--picture`` that says all of ``output``."""
     if len(set(output.mean)) > 1 or len(set(output.std)) > 1:
         return f"{output.name}:{'bgr' if output.bgr else 'rgb'}"

@@ -14,7 +14,7 @@ class Terse:
 
     ADDED: ClassVar[frozenset[str]] = frozenset()
 
-    def said(self) -> dict[str, Any]:
+    def list_fields(self) -> dict[str, Any]:
         """Name -> value of every field that is said."""
         values = {}
         for field in fields(self):  # type: ignore[arg-type]
@@ -25,4 +25,4 @@ class Terse:
         return values
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.said().items())})"
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.list_fields().items())})"
