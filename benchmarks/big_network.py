@@ -135,14 +135,14 @@ def show(found: dict[str, object]) -> None:
 
 @app.command()
 def main(
-    calib: options.Calib,
+    calib: Annotated[Path, typer.Option(help="Faces to calibrate on.")],
     onnx_file: Annotated[Path | None, typer.Option("--onnx", help="The network (else inswapper's build).")] = None,
-    inputs: options.Inputs = None,
-    embedder: options.EmbedderFile = None,
-    max_calib: options.MaxCalib = 300,
-    max_eval: options.MaxEval = 128,
-    backend: options.Backend = "auto",
-    target: options.Target = None,
+    inputs: Annotated[list[str] | None, typer.Option("--input", help="Inputs of a model without a preset.")] = None,
+    embedder: Annotated[Path | None, typer.Option(help="ArcFace ONNX, where the network takes its vectors.")] = None,
+    max_calib: int = 300,
+    max_eval: int = 128,
+    backend: str = "auto",
+    target: str | None = None,
     extra: Annotated[list[str] | None, typer.Option("--set", help="A build setting: NAME=JSON.")] = None,
     output: Annotated[Path | None, typer.Option(help="Where the figures are written as JSON.")] = None,
     inside: Annotated[Path | None, typer.Option("--inside", hidden=True)] = None,
@@ -166,10 +166,10 @@ def main(
             onnx.save(inswapper(embedding=128), onnx_file)
             os._exit(0)
         os.wait()
-    source = options.source_of(onnx_file, None, None)
+    source = options.choose_source(onnx_file, None, None)
     settings = BuildSettings(
         source=source,
-        preset=options.preset_of(source, None, inputs or SWAPPER_INPUTS),
+        preset=options.choose_preset(source, None, inputs or SWAPPER_INPUTS),
         precisions=(Precision.INT8, Precision.FP16),
         calib=calib,
         embedder=embedder,

@@ -167,8 +167,8 @@ def main(
 ) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        source = options.source_of(random_swapper(folder) if swapper else model, None, None)
-        preset = options.preset_of(source, None, SWAPPER_INPUTS if swapper else inputs or [])
+        source = options.choose_source(random_swapper(folder) if swapper else model, None, None)
+        preset = options.choose_preset(source, None, SWAPPER_INPUTS if swapper else inputs or [])
         settings = BuildSettings(
             source=source,
             preset=preset,

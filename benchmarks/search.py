@@ -121,23 +121,23 @@ def show(rows: list[Row]) -> Table:
 
 
 def main(
-    calib: options.Calib,
+    calib: Annotated[Path, typer.Option(help="Faces to calibrate on.")],
     onnx_file: Annotated[Path | None, typer.Option("--onnx", help="The generator (else the bundled one).")] = None,
-    preset: options.PresetName = None,
-    inputs: options.Inputs = None,
-    max_calib: options.MaxCalib = 100,
+    preset: Annotated[str | None, typer.Option(help="A known generator.")] = None,
+    inputs: Annotated[list[str] | None, typer.Option("--input", help="Inputs of a model without a preset.")] = None,
+    max_calib: int = 100,
     faces: Annotated[int, typer.Option(min=1, help="Faces that plans are measured on.")] = 8,
     as_json: options.AsJson = False,
 ) -> None:
     """Measure single layers both ways, then search."""
-    source = options.source_of(onnx_file, None, None)
-    described = options.preset_of(source, preset, inputs or [])
+    source = options.choose_source(onnx_file, None, None)
+    described = options.choose_preset(source, preset, inputs or [])
     with tempfile.TemporaryDirectory() as folder:
         settings = BuildSettings(
-            source,
-            described,
-            (Precision.INT8,),
-            calib,
+            source=source,
+            preset=described,
+            precisions=(Precision.INT8,),
+            calib=calib,
             backend="onnxruntime",
             rule="entropy",
             max_calib=max_calib,

@@ -27,13 +27,20 @@ class Stop(Exception):  # noqa: N818
 @pytest.mark.parametrize(
     "settings",
     [
-        BuildSettings(ReferenceSource(), get_preset("reference"), (Precision.INT8,), Path("faces")),
-        BuildSettings(OnnxSource(Path("a b.onnx")), get_preset("gpen_256"), (Precision.INT8,), Path("faces")),
         BuildSettings(
-            ReferenceSource(),
-            get_preset("reference"),
-            (Precision.INT8,),
-            Path("faces"),
+            source=ReferenceSource(), preset=get_preset("reference"), precisions=(Precision.INT8,), calib=Path("faces")
+        ),
+        BuildSettings(
+            source=OnnxSource(Path("a b.onnx")),
+            preset=get_preset("gpen_256"),
+            precisions=(Precision.INT8,),
+            calib=Path("faces"),
+        ),
+        BuildSettings(
+            source=ReferenceSource(),
+            preset=get_preset("reference"),
+            precisions=(Precision.INT8,),
+            calib=Path("faces"),
             planner="rules",
             max_perceptual=0.5,
             min_identity=0.9,
@@ -43,10 +50,10 @@ class Stop(Exception):  # noqa: N818
             corrections="shift,bias",
         ),
         BuildSettings(
-            CheckpointSource(Path("w.pth"), "nets:make", "netG."),
-            INPUTS,
-            (Precision.FP16,),
-            Path("my faces"),
+            source=CheckpointSource(Path("w.pth"), "nets:make", "netG."),
+            preset=INPUTS,
+            precisions=(Precision.FP16,),
+            calib=Path("my faces"),
             eval=Path("others"),
             aligned=True,
             embedder=Path("w600k.onnx"),

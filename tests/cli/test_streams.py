@@ -38,6 +38,16 @@ def test_a_reader_that_goes_away_ends_the_command_quietly(engines: list[str], mo
     assert process.stderr.read() == b"" and process.wait(60) == 141
 
 
+@pytest.mark.parametrize("words", [["build", "--help"], ["--help"], ["presets", "--syntax"], []])
+def test_a_reader_that_goes_away_from_help_ends_it_quietly(words: list[str]) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", CODE, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    assert process.stderr.read() == "" and process.wait(60) == 141
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
 @pytest.mark.parametrize("more", [[], ["--json"]])
 def test_a_full_disk_under_stdout_is_told(engines: list[str], more: list[str]) -> None:

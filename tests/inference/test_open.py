@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tiny import Settings
-from trt_facefusion.build.deliver import build
 
+from trt_facefusion.build.run import build
 from trt_facefusion.errors import BadInputError, StoreError
 from trt_facefusion.inference.open import open_model
 from trt_facefusion.types import Precision

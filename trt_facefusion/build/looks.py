@@ -18,7 +18,7 @@ from trt_facefusion.evaluation.accuracy.plausible import Look, look
 from trt_facefusion.faces.faceset import FaceSet
 from trt_facefusion.inference.renderer import PictureRenderer
 from trt_facefusion.model.presets import ImageInput, Preset
-from trt_facefusion.model.presets.syntax import written_input
+from trt_facefusion.model.presets.syntax import write_input
 
 LOOKS_WRONG = "the network's own pictures look wrong"
 """How the warning begins: a strict build takes no stored engine that bears it."""
@@ -56,7 +56,7 @@ def check_looks(network: Network, faces: FaceSet, settings: BuildSettings, repor
             f"they resemble their targets by {found.resemblance:.2f}, and would by {best.resemblance:.2f} if the "
             f"images were described as {' or '.join(map(_called, alike))}"
         )
-        remedy = f"did you mean {' or '.join(f'--input {written_input(image)}' for image in alike)} ?"
+        remedy = f"did you mean {' or '.join(f'--input {write_input(image)}' for image in alike)} ?"
     if words and found.like_source is not None and found.like_target is not None:
         words.append(
             f"their identity is the source's by {found.like_source:.2f} and the target's by {found.like_target:.2f}"

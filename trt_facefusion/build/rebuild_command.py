@@ -4,53 +4,71 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from trt_facefusion.build.options import default_values, option_names
 from trt_facefusion.build.settings import BuildSettings
 from trt_facefusion.engine.backends.base import BuildOptions
 from trt_facefusion.model.export import CheckpointSource, ModelSource, OnnxSource, ReferenceSource
 from trt_facefusion.model.presets import PRESETS, Preset
 from trt_facefusion.model.presets.output import ImageOutput
-from trt_facefusion.model.presets.syntax import written_input, written_picture
+from trt_facefusion.model.presets.syntax import write_input, write_picture
 
-_PLAIN = {
-    "eval": "--eval",
-    "embedder": "--embedder",
+_OPTIONS = {
+    **option_names(BuildSettings),
     "batch": "--batch",
     "plan": "--plan",
     "planner": "--plan",
-    "rule": "--rule",
-    "corrections": "--corrections",
-    "table": "--calib-cache",
-    "max_ssim_drop": "--max-ssim-drop",
-    "max_perceptual": "--max-lpips",
-    "min_identity": "--min-identity",
-    "search_faces": "--search-faces",
-    "effort": "--effort",
-    "minutes": "--time",
-    "repairs": "--repairs",
-    "max_calib": "--max-calib",
-    "max_eval": "--max-eval",
-    "noise": "--noise",
     "output": "--output",
-    "cache": "--cache",
+    "recalibrate": "--recalibrate",
+    "strict": "--strict",
 }
-_SWITCHES = {"aligned": "--aligned", "recalibrate": "--recalibrate", "strict": "--strict"}
+_ORDER = (
+    "calib",
+    "eval",
+    "embedder",
+    "batch",
+    "plan",
+    "planner",
+    "rule",
+    "corrections",
+    "table",
+    "max_ssim_drop",
+    "max_perceptual",
+    "min_identity",
+    "search_faces",
+    "effort",
+    "minutes",
+    "repairs",
+    "max_calib",
+    "max_eval",
+    "noise",
+    "output",
+    "cache",
+    "aligned",
+    "recalibrate",
+    "strict",
+)
+"""The order in which manifests have always had their options; any other option comes behind these."""
+_LEFT_OUT = {"target", "backend"}
 
 
 def build_arguments(settings: BuildSettings) -> tuple[str, ...]:
-    """The arguments of `trt-ff build` that ``settings`` came from; precisions, target and engine maker are left out.
+    """The arguments of `trt-ff build` that ``settings`` came from; precisions, target and backend are left out.
 
     Paths are those that were given. What has its default is not said.
     """
-    plain = BuildSettings(settings.source, settings.preset, settings.precisions, settings.calib)
-    words = [*_model(settings.source, settings.preset), "--calib", str(settings.calib)]
-    for name, option in _PLAIN.items():
+    defaults = default_values(BuildSettings)
+    words = [*_model(settings.source, settings.preset)]
+    for name in sorted(_OPTIONS.keys() - _LEFT_OUT, key=_place):
         value = getattr(settings, name)
-        if value != getattr(plain, name):
-            words += [option, str(value)]
-    words += [option for name, option in _SWITCHES.items() if getattr(settings, name)]
+        if name not in defaults or value != defaults[name]:
+            words += [_OPTIONS[name]] if value is True else [_OPTIONS[name], str(value)]
     if settings.workspace_bytes is not None:
         words += ["--workspace", str(max(1, settings.workspace_bytes >> 20))]
     return (*words, *_tensorrt(settings.options))
+
+
+def _place(name: str) -> tuple[int, str]:
+    return _ORDER.index(name) if name in _ORDER else len(_ORDER), name
 
 
 def _model(source: ModelSource, preset: Preset) -> Iterator[str]:
@@ -66,9 +84,9 @@ def _model(source: ModelSource, preset: Preset) -> Iterator[str]:
         yield from ("--preset", preset.name)
         return
     for spec in preset.inputs:
-        yield from ("--input", written_input(spec, among_images=len(preset.images) > 1))
+        yield from ("--input", write_input(spec, among_images=len(preset.images) > 1))
     if preset.output != ImageOutput.like(preset.image):
-        yield from ("--picture", written_picture(preset.output))
+        yield from ("--picture", write_picture(preset.output))
 
 
 def _tensorrt(options: BuildOptions) -> Iterator[str]:

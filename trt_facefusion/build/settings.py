@@ -4,10 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
+from typing import Annotated
 
 from trt_facefusion import __version__
 from trt_facefusion.build.effort import AUTO, MINUTES
+from trt_facefusion.build.options import (
+    AccuracyOptions,
+    CacheOptions,
+    EffortOptions,
+    EngineOptions,
+    FaceOptions,
+    KeyRole,
+    NetworkOptions,
+    OutsideKey,
+    RangeOptions,
+    default_values,
+    key_roles,
+)
 from trt_facefusion.engine.backends.base import BuildOptions
 from trt_facefusion.engine.backends.registry import calibrates_itself
 from trt_facefusion.engine.store.manifest import build_key
@@ -23,52 +38,35 @@ PLANNERS = ("auto", "rules")
 """Where a plan comes from: searched by measurement, or from rules alone."""
 
 
-@dataclass(frozen=True)
-class BuildSettings:
-    """Everything that ``trt-ff build`` was told.
+@dataclass(frozen=True, kw_only=True)
+class BuildSettings(
+    FaceOptions, NetworkOptions, EngineOptions, RangeOptions, AccuracyOptions, EffortOptions, CacheOptions
+):
+    """Everything that ``trt-ff build`` was told: what the shared options say (`build.options`), and what follows.
 
-    ``max_calib`` and ``max_eval`` of 0 take every face; ``table`` is a calibration cache to use instead of calibrating.
-    ``table_file`` is where the calibration is written, if not under its name in ``cache``. Without ``hold_out`` nobody
-    is kept for verification. ``planner`` is one of ``PLANNERS``, for where no ``plan`` is named; ``search_faces`` of 0
-    leaves their number to the search. ``noise`` fixes random nodes (`parse_noise`). ``effort`` is one of
-    `build.effort`, or ``auto``: then what is tried is cut so that the build takes ``minutes`` or so (0: no
-    limit).
+    ``planner`` is one of ``PLANNERS``, for where no ``plan`` is named. ``table_file`` is where the calibration is
+    written, if not under its name in ``cache``. Without ``hold_out`` nobody is kept for verification.
+
+    A field that does not say what it has to do with the key of an engine is part of it (`KeyRole.ADDED`).
     """
 
-    source: ModelSource
-    preset: Preset
-    precisions: tuple[Precision, ...]
-    calib: Path
-    eval: Path | None = None
-    aligned: bool = False
-    embedder: Path | None = None
-    backend: str = "auto"
-    target: str | None = None
-    batch: BatchRange = field(default_factory=BatchRange)
-    plan: Path | None = None
-    planner: str = "auto"
-    rule: str = "auto"
-    corrections: str = "auto"
-    output: Path = Path("engines")
-    cache: Path = Path("calib_cache")
-    max_ssim_drop: float | None = None
-    max_perceptual: float | None = None
-    min_identity: float | None = None
-    search_faces: int = 0
-    effort: str = AUTO
-    minutes: float = MINUTES
-    repairs: int = 3
-    max_calib: int = 300
-    max_eval: int = 128
-    strict: bool = False
-    force: bool = False
-    recalibrate: bool = False
-    table: Path | None = None
-    table_file: Path | None = None
+    source: Annotated[ModelSource, KeyRole.SPELLED]
+    preset: Annotated[Preset, KeyRole.SPELLED]
+    precisions: Annotated[
+        tuple[Precision, ...],
+        OutsideKey("each precision has a key of its own; how many are asked for only shares out the time"),
+    ]
+    batch: Annotated[BatchRange, KeyRole.SPELLED] = field(default_factory=BatchRange)
+    plan: Annotated[Path | None, KeyRole.SPELLED] = None
+    planner: Annotated[str, KeyRole.SPELLED] = "auto"
+    output: Annotated[Path, OutsideKey("where engines are stored")] = Path("engines")
+    strict: Annotated[bool, OutsideKey("it refuses engines, and changes none")] = False
+    force: Annotated[bool, OutsideKey("it builds the same engine again")] = False
+    recalibrate: Annotated[bool, KeyRole.SPELLED] = False
+    table_file: Annotated[Path | None, OutsideKey("where a calibration is written")] = None
     hold_out: bool = True
-    options: BuildOptions = field(default_factory=BuildOptions)
-    workspace_bytes: int | None = None
-    noise: str | None = None
+    options: Annotated[BuildOptions, KeyRole.SPELLED] = field(default_factory=BuildOptions)
+    workspace_bytes: Annotated[int | None, KeyRole.SPELLED] = None
 
     def gate(self, precision: Precision) -> Gate:
         """The accuracy gate of one precision; the limits that the user named are INT8's."""
@@ -94,7 +92,7 @@ def engine_key(settings: BuildSettings, digests: Mapping[str, str], precision: P
             "batch": str(settings.batch),
             "precision": precision.value,
             "gate": repr(settings.gate(precision)),
-            "planner": _planning(settings, precision),
+            "planner": _planning_parts(settings, precision),
             "rule": settings.rule,
             "corrections": settings.corrections,
             "repairs": settings.repairs,
@@ -103,21 +101,35 @@ def engine_key(settings: BuildSettings, digests: Mapping[str, str], precision: P
             # With --recalibrate TensorRT 10 takes its own table.
             "own_table": settings.recalibrate and calibrates_itself(digests.get("backend", "")),
             **({} if settings.noise is None else {"noise": str(parse_noise(settings.noise))}),
-            **_effort(settings, precision),
+            **_effort_parts(settings, precision),
+            **_added_parts(settings),
             **digests,
         }
     )
 
 
-def _planning(settings: BuildSettings, precision: Precision) -> list[object]:
+def _added_parts(settings: BuildSettings) -> dict[str, object]:
+    """Settings that are spelled nowhere else, where they have not their default."""
+    values = {name: getattr(settings, name) for name in _list_added()}
+    defaults = default_values(BuildSettings)
+    changed = {name: repr(value) for name, value in values.items() if name not in defaults or value != defaults[name]}
+    return {"added": changed} if changed else {}
+
+
+@cache
+def _list_added() -> tuple[str, ...]:
+    return tuple(name for name, role in key_roles(BuildSettings).items() if role is KeyRole.ADDED)
+
+
+def _planning_parts(settings: BuildSettings, precision: Precision) -> list[object]:
     """What decides where a plan of ``precision`` comes from."""
     if precision is not Precision.INT8:
         return []
     return [settings.planner, settings.search_faces, settings.max_ssim_drop is not None]
 
 
-def _effort(settings: BuildSettings, precision: Precision) -> dict[str, object]:
+def _effort_parts(settings: BuildSettings, precision: Precision) -> dict[str, object]:
     """What was said of effort and time, where that may decide what an engine is."""
-    said = {} if settings.effort == AUTO else {"effort": settings.effort}
-    timed = {} if settings.minutes == MINUTES or said else {"minutes": settings.minutes}
-    return {**said, **timed} if precision is Precision.INT8 else {}
+    level = {} if settings.effort == AUTO else {"effort": settings.effort}
+    time = {} if settings.minutes == MINUTES or level else {"minutes": settings.minutes}
+    return {**level, **time} if precision is Precision.INT8 else {}

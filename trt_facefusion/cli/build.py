@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -11,10 +12,20 @@ from rich.table import Table
 from rich.text import Text
 
 from trt_facefusion.build.delivery import EngineResult
-from trt_facefusion.build.effort import MINUTES, level_named
+from trt_facefusion.build.options import (
+    ACCURACY,
+    ENGINE,
+    AccuracyOptions,
+    CacheOptions,
+    EffortOptions,
+    EngineOptions,
+    FaceOptions,
+    RangeOptions,
+)
 from trt_facefusion.build.run import BuildResult, build
-from trt_facefusion.build.settings import PLANNERS, BuildSettings
+from trt_facefusion.build.settings import PLANNERS
 from trt_facefusion.cli import console, options
+from trt_facefusion.cli.groups import expand_groups
 from trt_facefusion.engine.backends.base import HARDWARE_COMPATIBILITY, BuildOptions
 from trt_facefusion.engine.store.manifest import Manifest
 from trt_facefusion.errors import BadInputError, StoreError
@@ -24,72 +35,62 @@ from trt_facefusion.types import BatchRange, Precision
 GATE_FAILED = 3
 _EXACT_DB = 100.0  # where PSNR is capped
 
-_ENGINE = options.ENGINE
 _TENSORRT = "TensorRT"
 
 
-def command(
-    calib: options.Calib,
-    int8: Annotated[bool, typer.Option("--int8", help="Build INT8.", rich_help_panel=_ENGINE)] = False,
-    fp16: Annotated[bool, typer.Option("--fp16", help="Build FP16.", rich_help_panel=_ENGINE)] = False,
-    fp32: Annotated[bool, typer.Option("--fp32", help="Build FP32.", rich_help_panel=_ENGINE)] = False,
-    onnx: options.Onnx = None,
-    checkpoint: options.Checkpoint = None,
-    model: options.Factory = None,
-    weights_key: options.WeightsKey = None,
-    preset: options.PresetName = None,
-    inputs: options.Inputs = None,
-    picture: options.Picture = None,
-    embedder: options.EmbedderFile = None,
-    noise: options.Noise = None,
-    evaluation: options.Evaluation = None,
-    aligned: options.Aligned = False,
-    max_calib: options.MaxCalib = 300,
-    max_eval: options.MaxEval = 128,
-    target: options.Target = None,
-    backend: options.Backend = "auto",
-    batch: Annotated[str, typer.Option(help="MIN:OPT:MAX batch sizes.", rich_help_panel=_ENGINE)] = "1:1:1",
+@dataclass(frozen=True, kw_only=True)
+class PrecisionOptions:
+    """What is built."""
+
+    int8: Annotated[bool, typer.Option("--int8", help="Build INT8.", rich_help_panel=ENGINE)] = False
+    fp16: Annotated[bool, typer.Option("--fp16", help="Build FP16.", rich_help_panel=ENGINE)] = False
+    fp32: Annotated[bool, typer.Option("--fp32", help="Build FP32.", rich_help_panel=ENGINE)] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildPlanOptions:
+    """All that decides how right an engine is, and what is tried for it."""
+
     plan: Annotated[
         str,
-        typer.Option(
-            help="auto (searched by measurement), rules, or an edited plan.yaml.", rich_help_panel=options.ACCURACY
-        ),
-    ] = "auto",
-    rule: options.Rule = "auto",
-    corrections: options.Corrections = "auto",
-    table: options.CalibCache = None,
+        typer.Option(help="auto (searched by measurement), rules, or an edited plan.yaml.", rich_help_panel=ACCURACY),
+    ] = "auto"
+    ranges: RangeOptions
     recalibrate: Annotated[
         bool,
         typer.Option(
-            "--recalibrate",
-            help="Calibrate anew; TensorRT 10 then calibrates itself, too.",
-            rich_help_panel=options.ACCURACY,
+            "--recalibrate", help="Calibrate anew; TensorRT 10 then calibrates itself, too.", rich_help_panel=ACCURACY
         ),
-    ] = False,
-    max_ssim_drop: options.MaxSsimDrop = None,
-    max_lpips: options.MaxLpips = None,
-    min_identity: options.MinIdentity = None,
-    repairs: options.Repairs = 3,
-    search_faces: options.SearchFaces = 0,
-    effort: options.Effort = "auto",
-    minutes: options.Minutes = MINUTES,
+    ] = False
+    accuracy: AccuracyOptions
+    effort: EffortOptions
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Fail if a planned INT8 kernel is missing.", rich_help_panel=ACCURACY)
+    ] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuilderOptions:
+    """How backends build."""
+
+    batch: Annotated[str, typer.Option(help="MIN:OPT:MAX batch sizes.", rich_help_panel=ENGINE)] = "1:1:1"
     workspace: Annotated[
         Optional[int],
         typer.Option(min=1, help="Scratch memory in MiB (else a quarter of what is free).", rich_help_panel=_TENSORRT),
-    ] = None,
+    ] = None
     optimization_level: Annotated[
         Optional[int],
         typer.Option(min=0, max=5, help="0 (fast build) to 5 (long search).", rich_help_panel=_TENSORRT),
-    ] = None,
+    ] = None
     hardware_compatibility: Annotated[
         str, typer.Option(help="none, ampere_plus or same_compute_capability.", rich_help_panel=_TENSORRT)
-    ] = "none",
+    ] = "none"
     version_compatible: Annotated[
         bool,
         typer.Option(
             "--version-compatible", help="Also load in later minor versions, for some speed.", rich_help_panel=_TENSORRT
         ),
-    ] = False,
+    ] = False
     prefer: Annotated[
         bool,
         typer.Option(
@@ -97,64 +98,56 @@ def command(
             help="TensorRT 10: give up a layer's precision rather than the build.",
             rich_help_panel=_TENSORRT,
         ),
-    ] = False,
-    strict: Annotated[
-        bool,
-        typer.Option("--strict", help="Fail if a planned INT8 kernel is missing.", rich_help_panel=options.ACCURACY),
-    ] = False,
-    output: Annotated[Path, typer.Option(help="Where engines are stored.")] = Path("engines"),
-    cache: options.Cache = Path("calib_cache"),
+    ] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildOutputOptions:
+    """Where everything goes."""
+
+    output: Annotated[Path, typer.Option(help="Where engines are stored.")] = Path("engines")
+    cache: CacheOptions
     reports: Annotated[
         Path, typer.Option(help="Where reports are stored; they hold pictures of the faces that were judged.")
-    ] = Path("reports"),
-    no_report: Annotated[bool, typer.Option("--no-report", help="Write no report.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Build even if up to date.")] = False,
+    ] = Path("reports")
+    no_report: Annotated[bool, typer.Option("--no-report", help="Write no report.")] = False
+    force: Annotated[bool, typer.Option("--force", help="Build even if up to date.")] = False
+
+
+@expand_groups
+def command(
+    faces: FaceOptions,
+    precision: PrecisionOptions,
+    model: options.ModelOptions,
+    engine: EngineOptions,
+    planning: BuildPlanOptions,
+    builder: BuilderOptions,
+    store: BuildOutputOptions,
     as_json: options.AsJson = False,
 ) -> None:
     """Build engines and prove on faces that they are right.
 
     Goes through export, calibration, plan, verification and gate; falls back INT8 -> FP16 -> FP32 and says why.
     """
-    options.check_numbers(rule, corrections, {"--max-calib": max_calib, "--max-eval": max_eval})
-    level_named(effort)
-    source = options.source_of(onnx, checkpoint, model, weights_key)
-    settings = BuildSettings(
-        source=source,
-        preset=options.preset_of(source, preset, inputs or [], picture),
-        precisions=_precisions(int8, fp16, fp32),
-        calib=calib,
-        eval=evaluation,
-        aligned=aligned,
-        embedder=embedder,
-        noise=noise,
-        backend=backend,
-        target=target,
-        batch=_batch(batch),
-        plan=None if plan in PLANNERS else Path(plan),
-        planner=plan if plan in PLANNERS else PLANNERS[0],
-        rule=rule,
-        corrections=corrections,
-        output=output,
-        cache=cache,
-        max_ssim_drop=max_ssim_drop,
-        max_perceptual=max_lpips,
-        min_identity=min_identity,
-        search_faces=search_faces,
-        effort=effort,
-        minutes=minutes,
-        repairs=repairs,
-        max_calib=max_calib,
-        max_eval=max_eval,
-        strict=strict,
-        force=force,
-        recalibrate=recalibrate,
-        table=table,
-        options=_options(optimization_level, hardware_compatibility, version_compatible, prefer),
-        workspace_bytes=None if workspace is None else workspace << 20,
+    limits = {"--max-calib": faces.max_calib, "--max-eval": faces.max_eval}
+    options.check_options(planning.ranges, planning.effort, limits)
+    settings = options.read_settings(
+        model,
+        *(faces, engine, planning, store),
+        precisions=_precisions(precision),
+        plan=None if planning.plan in PLANNERS else Path(planning.plan),
+        planner=planning.plan if planning.plan in PLANNERS else PLANNERS[0],
+        recalibrate=planning.recalibrate,
+        strict=planning.strict,
+        batch=_batch(builder.batch),
+        options=_backend_options(builder),
+        workspace_bytes=None if builder.workspace is None else builder.workspace << 20,
+        output=store.output,
+        force=store.force,
     )
     with console.progress_bar() as (progress, note):
         result = build(settings, progress, note)
-        page = None if no_report else _reported(result, reports, note)
+        page = None if store.no_report else _report(result, store.reports, note)
     if as_json:
         console.print_json(result.as_dict())
     else:
@@ -165,7 +158,7 @@ def command(
         raise typer.Exit(GATE_FAILED)
 
 
-def _reported(result: BuildResult, reports: Path, note: Callable[[str], None]) -> Path | None:
+def _report(result: BuildResult, reports: Path, note: Callable[[str], None]) -> Path | None:
     """The page of this build; the engines are stored by now, so a page that cannot be written is only told."""
     if result.record is None:
         return None
@@ -177,20 +170,20 @@ def _reported(result: BuildResult, reports: Path, note: Callable[[str], None]) -
         return None
 
 
-def _options(level: int | None, hardware: str, version_compatible: bool, prefer: bool) -> BuildOptions:
+def _backend_options(builder: BuilderOptions) -> BuildOptions:
+    hardware = builder.hardware_compatibility
     if hardware not in HARDWARE_COMPATIBILITY:
         raise BadInputError(
             f"there is no hardware compatibility {hardware!r}", f"use one of {', '.join(HARDWARE_COMPATIBILITY)}"
         )
-    return BuildOptions(None, level, hardware, version_compatible, obey=not prefer)
+    return BuildOptions(None, builder.optimization_level, hardware, builder.version_compatible, obey=not builder.prefer)
 
 
-def _precisions(int8: bool, fp16: bool, fp32: bool) -> tuple[Precision, ...]:
-    wanted = {Precision.INT8: int8, Precision.FP16: fp16, Precision.FP32: fp32}
-    chosen = tuple(precision for precision, asked in wanted.items() if asked)
-    if not chosen:
+def _precisions(asked: PrecisionOptions) -> tuple[Precision, ...]:
+    precisions = tuple(precision for precision in Precision if getattr(asked, precision.value))
+    if not precisions:
         raise BadInputError("no precision is asked for", "add --int8, --fp16 or --fp32 (several are fine)")
-    return chosen
+    return precisions
 
 
 def _batch(text: str) -> BatchRange:

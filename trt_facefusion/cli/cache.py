@@ -13,7 +13,7 @@ from rich.table import Table
 from trt_facefusion.build.tuning.ranges import require_int8
 from trt_facefusion.build.tuning.thresholds import affines_of
 from trt_facefusion.cli import console, histograms, options
-from trt_facefusion.cli.calibrate import compared, show_tensors
+from trt_facefusion.cli.calibrate import show_tensors, tabulate_rules
 from trt_facefusion.errors import BadInputError, CalibrationCacheError
 from trt_facefusion.model.export import OnnxSource, digest_model
 from trt_facefusion.model.graph import GraphView, prepare, read_input_specs
@@ -62,7 +62,7 @@ def show_command(
         _lines(f"{cache}: {table.header}{rule}, {len(table)} tensors")
         console.show(_ranges(table, calibration))
         if calibration is not None and calibration.choice is not None:
-            console.show(compared(calibration.choice))
+            console.show(tabulate_rules(calibration.choice))
             show_tensors(calibration.choice)
     if calibration is None:
         return
@@ -144,11 +144,11 @@ def diff_command(
     as_json: options.AsJson = False,
 ) -> None:
     """Compare two caches tensor by tensor, the largest change first."""
-    found = compare_tables(CalibrationTable.read(first), CalibrationTable.read(second))
+    comparison = compare_tables(CalibrationTable.read(first), CalibrationTable.read(second))
     if as_json:
-        console.print_json(_diff_dict(found))
+        console.print_json(_diff_dict(comparison))
         return
-    if not found.changes:
+    if not comparison.changes:
         raise CalibrationCacheError(
             f"{first} and {second} have no tensor in common",
             "compare caches of the same model; `trt-ff cache convert` brings a foreign one into the model's names",
@@ -157,23 +157,27 @@ def diff_command(
     shown.add_column("tensor", overflow="fold")
     for name in ("first", "second", "second / first"):
         shown.add_column(name, justify="right")
-    for change in found.changes[: limit or None]:
+    for change in comparison.changes[: limit or None]:
         shown.add_row(console.plain(change.name), f"{change.first:.5g}", f"{change.second:.5g}", f"{change.ratio:.4f}")
     console.show(shown)
-    equal = sum(abs(change.ratio - 1) < 1e-6 for change in found.changes)
-    summary = f"{len(found.changes)} tensors in both, {equal} of them equal"
-    if limit and len(found.changes) > limit:
-        summary += f"; {len(found.changes) - limit} smaller changes are not shown (--limit 0)"
-    _lines(summary, _named("only in the first", found.only_first), _named("only in the second", found.only_second))
+    equal = sum(abs(change.ratio - 1) < 1e-6 for change in comparison.changes)
+    summary = f"{len(comparison.changes)} tensors in both, {equal} of them equal"
+    if limit and len(comparison.changes) > limit:
+        summary += f"; {len(comparison.changes) - limit} smaller changes are not shown (--limit 0)"
+    _lines(
+        summary,
+        _named("only in the first", comparison.only_first),
+        _named("only in the second", comparison.only_second),
+    )
 
 
-def _diff_dict(found: TableComparison) -> dict[str, Any]:
-    rows = [{"name": c.name, "first": c.first, "second": c.second, "ratio": c.ratio} for c in found.changes]
+def _diff_dict(comparison: TableComparison) -> dict[str, Any]:
+    rows = [{"name": c.name, "first": c.first, "second": c.second, "ratio": c.ratio} for c in comparison.changes]
     return {
         "schema": 1,
         "tensors": rows,
-        "only_first": list(found.only_first),
-        "only_second": list(found.only_second),
+        "only_first": list(comparison.only_first),
+        "only_second": list(comparison.only_second),
     }
 
 
@@ -201,18 +205,18 @@ def convert_command(
     calibration = load_description(cache)
     affines = {} if calibration is None else affines_of(calibration)
     divided = {name: table[name] for name in map(equalised_name, affines) if name in table}
-    found = assign_ranges(
+    fitted = assign_ranges(
         CalibrationTable({n: amax for n, amax in table.items() if n not in divided}, table.header), view
     )
-    require_int8(view, found.amax, cache)
+    require_int8(view, fitted.amax, cache)
     plan: Plan | None = None
     if output.suffix == ".onnx":
-        plan = plan_by_rules(view, found.amax, source.name)
-        typed = lower(view, plan, {**found.amax, **divided}, affines=affines)
+        plan = plan_by_rules(view, fitted.amax, source.name)
+        typed = lower(view, plan, {**fitted.amax, **divided}, affines=affines)
         write_atomic(output, serialise_model(typed))
     else:
-        write_atomic(output, CalibrationTable(found.amax, table.header).dumps().encode("utf-8"))
-    _report(output, found, plan, as_json=as_json)
+        write_atomic(output, CalibrationTable(fitted.amax, table.header).dumps().encode("utf-8"))
+    _report(output, fitted, plan, as_json=as_json)
 
 
 def _prepared(source: OnnxSource) -> GraphView:
@@ -228,7 +232,7 @@ def _prepared(source: OnnxSource) -> GraphView:
     return GraphView(prepare(source.model, shapes).model)
 
 
-def _report(output: Path, found: AssignedRanges, plan: Plan | None, *, as_json: bool) -> None:
+def _report(output: Path, fitted: AssignedRanges, plan: Plan | None, *, as_json: bool) -> None:
     without = [node.name for node in plan.nodes if "no range for" in node.reason] if plan is not None else []
     int8: Optional[int] = len(plan.names(Precision.INT8)) if plan is not None else None
     if as_json:
@@ -236,24 +240,24 @@ def _report(output: Path, found: AssignedRanges, plan: Plan | None, *, as_json: 
             {
                 "schema": 1,
                 "output": str(output),
-                "tensors": len(found.amax),
-                "derived": dict(found.derived),
-                "missing": list(found.missing),
-                "constants": list(found.constants),
-                "unknown": list(found.unknown),
+                "tensors": len(fitted.amax),
+                "derived": dict(fitted.derived),
+                "missing": list(fitted.missing),
+                "constants": list(fitted.constants),
+                "unknown": list(fitted.unknown),
                 "int8_nodes": int8,
                 "int8_lost": without,
             }
         )
         return
     _lines(
-        f"{output}: ranges for {len(found.amax)} tensors, {len(found.derived)} of them copies of others"
+        f"{output}: ranges for {len(fitted.amax)} tensors, {len(fitted.derived)} of them copies of others"
         + (f"; {int8} nodes in INT8" if int8 is not None else ""),
-        _named("tensors without a range", found.missing),
+        _named("tensors without a range", fitted.missing),
         _named("nodes that stay FP16 because of that", without),
-        _named("names that the model does not have", found.unknown),
-        f"{len(found.constants)} names of weights: those are quantised from their own values"
-        if found.constants
+        _named("names that the model does not have", fitted.unknown),
+        f"{len(fitted.constants)} names of weights: those are quantised from their own values"
+        if fitted.constants
         else "",
     )
 

@@ -47,8 +47,8 @@ _SIMPLER |= dict(zip("▁▂▃▄▅▆▇", "..::==#", strict=True)) | dict.fr
 def _substitute(error: UnicodeError) -> tuple[str, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
-    found = error.object[error.start : error.end]
-    return "".join(_SIMPLER.get(c) or c.encode("ascii", "backslashreplace").decode() for c in found), error.end
+    characters = error.object[error.start : error.end]
+    return "".join(_SIMPLER.get(c) or c.encode("ascii", "backslashreplace").decode() for c in characters), error.end
 
 
 codecs.register_error(SUBSTITUTES, _substitute)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -10,7 +11,8 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from trt_facefusion.cli import console
+from trt_facefusion.cli import console, options
+from trt_facefusion.cli.groups import expand_groups
 from trt_facefusion.errors import BadInputError
 from trt_facefusion.evaluation.accuracy.judge import Accuracy
 from trt_facefusion.evaluation.accuracy.metrics import PSNR_CAP_DB
@@ -19,7 +21,7 @@ from trt_facefusion.evaluation.comparison.handed_in import AgainstFile
 from trt_facefusion.evaluation.comparison.layer_error import LayerError
 from trt_facefusion.evaluation.comparison.outputs import OutputDifference
 from trt_facefusion.evaluation.comparison.sides import CPU, GPU, STAND_IN
-from trt_facefusion.model.presets import Preset, get_preset, parse_input
+from trt_facefusion.model.presets import Preset
 
 TOLERANCE_EXCEEDED = 3
 
@@ -38,23 +40,30 @@ _SMALLEST_GAIN = 5e-5
 """SSIM; below it a layer's gain is noise of a few faces."""
 
 
-def command(
-    a: Annotated[Path, typer.Argument(help="The reference: an engine's folder or file, a typed ONNX or an FP32 ONNX.")],
-    b: Annotated[Path, typer.Argument(help="What is held against it: any of these, too.")],
-    faces: Annotated[Path, typer.Option(help="Folder of photos to compare on.")],
-    aligned: Annotated[bool, typer.Option("--aligned", help="The photos are aligned crops already.")] = False,
-    max_faces: Annotated[int, typer.Option(min=0, help="Compare on this many faces at most (0: all).")] = 64,
+@dataclass(frozen=True, kw_only=True)
+class DiffRunOptions:
+    """Which faces, and where the two run."""
+
+    faces: Annotated[Path, typer.Option(help="Folder of photos to compare on.")]
+    aligned: Annotated[bool, typer.Option("--aligned", help="The photos are aligned crops already.")] = False
+    max_faces: Annotated[int, typer.Option(min=0, help="Compare on this many faces at most (0: all).")] = 64
     stand_in: Annotated[
         Optional[bool],
         typer.Option(
             "--stand-in/--no-stand-in",
             help="Run the typed ONNX of GPU engines on the CPU (else only where there is no GPU).",
         ),
-    ] = None,
-    device: Annotated[int, typer.Option(min=0, help="Number of the GPU.")] = 0,
+    ] = None
+    device: Annotated[int, typer.Option(min=0, help="Number of the GPU.")] = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiffInputOptions:
+    """How bare ONNX files are fed; engines say it themselves."""
+
     preset: Annotated[
         Optional[str], typer.Option(help="A known generator (see `trt-ff presets`).", rich_help_panel=_INPUTS)
-    ] = None,
+    ] = None
     inputs: Annotated[
         Optional[list[str]],
         typer.Option(
@@ -62,30 +71,36 @@ def command(
             help="One input of bare ONNX files, as for `build` (`trt-ff presets --syntax`); repeat it.",
             rich_help_panel=_INPUTS,
         ),
-    ] = None,
+    ] = None
     picture: Annotated[
         Optional[str],
         typer.Option(
             "--picture", help="The output that is the picture: NAME[:MIN:MAX][:bgr|rgb].", rich_help_panel=_INPUTS
         ),
-    ] = None,
+    ] = None
     embedder: Annotated[
         Optional[Path], typer.Option(help="ArcFace ONNX whose embeddings the generator takes.", rich_help_panel=_INPUTS)
-    ] = None,
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerOptions:
+    """Whether layers are compared, and how many."""
+
     layers: Annotated[
         bool,
         typer.Option("--layers", help="Rank the layers by the error that each adds.", rich_help_panel=_LAYERS),
-    ] = False,
+    ] = False
     layer_faces: Annotated[
         int, typer.Option(min=0, help="Compare layers on this many faces (0: all).", rich_help_panel=_LAYERS)
-    ] = 8,
+    ] = 8
     gains: Annotated[
         int,
         typer.Option(
             min=0, help="Measure for this many layers what raising them gains the picture.", rich_help_panel=_LAYERS
         ),
-    ] = 12,
-    budget: Annotated[
+    ] = 12
+    memory: Annotated[
         int,
         typer.Option(
             "--layer-memory",
@@ -93,21 +108,37 @@ def command(
             help="MiB of tensors held at a time; less takes longer.",
             rich_help_panel=_LAYERS,
         ),
-    ] = 256,
-    top: Annotated[int, typer.Option(min=1, help="Show this many layers.", rich_help_panel=_LAYERS)] = 16,
+    ] = 256
+    top: Annotated[int, typer.Option(min=1, help="Show this many layers.", rich_help_panel=_LAYERS)] = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToleranceOptions:
+    """What may differ."""
+
     max_ssim_drop: Annotated[
         Optional[float],
         typer.Option(min=0.0, max=1.0, help="Mean SSIM that B may lose.", rich_help_panel=_TOLERANCES),
-    ] = None,
+    ] = None
     atol: Annotated[
         Optional[float],
         typer.Option(min=0.0, help="Largest absolute error of any output.", rich_help_panel=_TOLERANCES),
-    ] = None,
+    ] = None
+
+
+@expand_groups
+def command(
+    a: Annotated[Path, typer.Argument(help="The reference: an engine's folder or file, a typed ONNX or an FP32 ONNX.")],
+    b: Annotated[Path, typer.Argument(help="What is held against it: any of these, too.")],
+    execution: DiffRunOptions,
+    inputs: DiffInputOptions,
+    layers: LayerOptions,
+    tolerances: ToleranceOptions,
     save: Annotated[
         Optional[Path],
         typer.Option(help="New folder for inputs and outputs (and one face's layers), as `polygraphy` opens them."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Compare two engines or ONNX models of one generator on faces.
 
@@ -118,19 +149,19 @@ def command(
     settings = DiffSettings(
         a=a,
         b=b,
-        faces=faces,
-        preset=_preset(preset, inputs or [], picture),
-        aligned=aligned,
-        embedder=embedder,
-        max_faces=max_faces,
-        stand_in=stand_in,
-        device=device,
-        layers=layers,
-        layer_faces=layer_faces,
-        raised=gains,
-        budget_bytes=budget << 20,
-        max_ssim_drop=max_ssim_drop,
-        atol=atol,
+        faces=execution.faces,
+        preset=_preset(inputs.preset, inputs.inputs or [], inputs.picture),
+        aligned=execution.aligned,
+        embedder=inputs.embedder,
+        max_faces=execution.max_faces,
+        stand_in=execution.stand_in,
+        device=execution.device,
+        layers=layers.layers,
+        layer_faces=layers.layer_faces,
+        raised=layers.gains,
+        budget_bytes=layers.memory << 20,
+        max_ssim_drop=tolerances.max_ssim_drop,
+        atol=tolerances.atol,
         save=save,
     )
     with console.progress_bar() as (progress, note):
@@ -138,19 +169,16 @@ def command(
     if as_json:
         console.print_json(result.as_dict())
     else:
-        show(result, top)
+        show(result, layers.top)
     if not result.passed:
         raise typer.Exit(TOLERANCE_EXCEEDED)
 
 
 def _preset(name: str | None, inputs: list[str], picture: str | None) -> Preset | None:
-    if name is not None and inputs:
-        raise BadInputError("both --preset and --input are given", "describe the inputs in one way")
-    if name is not None:
-        return get_preset(name).with_picture(picture)
-    if picture is not None and not inputs:
+    options.require_one_description(name, inputs)
+    if picture is not None and name is None and not inputs:
         raise BadInputError("--picture is for bare ONNX files", "describe their inputs, too, with --preset or --input")
-    return Preset.from_inputs([parse_input(text) for text in inputs], picture) if inputs else None
+    return options.describe_preset(name, inputs, picture)
 
 
 def show(result: DiffResult, top: int) -> None:
@@ -170,8 +198,8 @@ def show(result: DiffResult, top: int) -> None:
         _show_layers(result.layers, result.picture, top)
     for check in result.checks:
         mark = console.styled("kept    ", "green") if check.passed else console.styled("exceeded", "bold red")
-        found = "not finite" if check.value is None else f"{check.value:.3g}"
-        text = f"{check.name}: {found}, at most {check.limit:.3g} allowed"
+        value = "not finite" if check.value is None else f"{check.value:.3g}"
+        text = f"{check.name}: {value}, at most {check.limit:.3g} allowed"
         console.line(mark, f"  {text}")
     if result.saved is not None:
         console.line(f"saved: polygraphy inspect data {result.saved}/b")
@@ -201,9 +229,9 @@ def _outputs(outputs: tuple[OutputDifference, ...], faces: int) -> Table:
     return table
 
 
-def _file(found: AgainstFile) -> Table:
+def _file(against: AgainstFile) -> Table:
     table = Table(
-        title=console.plain(f"Against {found.path}"),
+        title=console.plain(f"Against {against.path}"),
         title_justify="left",
         title_style="bold",
         header_style="bold",
@@ -211,10 +239,10 @@ def _file(found: AgainstFile) -> Table:
     )
     for name in ("", "SSIM drop", "worst face", "largest, of 255"):
         table.add_column(name, justify="right" if name else "left")
-    for letter, figures in (("A", found.a), ("B", found.b)):
+    for letter, figures in (("A", against.a), ("B", against.b)):
         levels = f"{255 * figures.max_difference:.2g}"
         table.add_row(letter, f"{figures.ssim_drop:.3%}", f"{figures.ssim_drop_worst:.3%}", levels)
-    then = found.prepared or {}
+    then = against.prepared or {}
     values = [then.get(key) for key in ("ssim_drop", "ssim_drop_worst", "max_difference")]
     drop, worst, largest = (float(v) if isinstance(v, int | float) else None for v in values)
     if drop is not None and worst is not None and largest is not None:
@@ -239,7 +267,7 @@ def _picture(accuracy: Accuracy) -> Table:
 
 def _show_layers(layers: Layers, picture: Accuracy | None, top: int) -> None:
     shown = layers.errors[:top]
-    worth = worth_raising(layers.errors, picture)
+    worth = find_worth_raising(layers.errors, picture)
     measured = any(error.gain is not None for error in shown)
     bars = console.out.width >= _WIDE
     table = Table(
@@ -279,7 +307,7 @@ def _show_layers(layers: Layers, picture: Accuracy | None, top: int) -> None:
     _advise(worth, layers.errors)
 
 
-def worth_raising(errors: tuple[LayerError, ...], picture: Accuracy | None) -> list[LayerError]:
+def find_worth_raising(errors: tuple[LayerError, ...], picture: Accuracy | None) -> list[LayerError]:
     """Layers whose raising wins a noticeable part of what the picture lost, the best first."""
     if picture is None:
         return []

@@ -32,53 +32,53 @@ def command(
 
     Exits with 0 where `trt-ff build` works by default, and else with 4.
     """
-    found = examine(output, cache, quick=quick)
+    examination = examine(output, cache, quick=quick)
     if as_json:
-        console.print_json(found.as_dict())
+        console.print_json(examination.as_dict())
     else:
-        _show(found)
-    if not found.healthy:
+        _show(examination)
+    if not examination.healthy:
         raise typer.Exit(BackendUnavailableError.exit_code)
 
 
-def _show(found: Examination) -> None:
+def _show(examination: Examination) -> None:
     facts = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     facts.add_column(style="bold", no_wrap=True)
     facts.add_column(overflow="fold")
-    for name, value in _facts(found):
+    for name, value in _facts(examination):
         facts.add_row(name, console.plain(value))
     console.show(facts)
     console.out.print()
-    for finding in found.findings:
+    for finding in examination.findings:
         _show_finding(finding)
-    build = found.build
+    build = examination.build
     if build.backend:
         reason = build.reason.removesuffix(".")
         verdict = f"`trt-ff build` makes {build.target} engines with {build.backend} {build.version}: {reason}."
     else:
         verdict = f"`trt-ff build` does not work: {build.reason}"
-    style = "bold green" if found.healthy else "bold red"
-    if build.backend and not found.healthy:
+    style = "bold green" if examination.healthy else "bold red"
+    if build.backend and not examination.healthy:
         verdict += " See the problems above."
     console.out.print(verdict, style=style)
 
 
-def _facts(found: Examination) -> list[tuple[str, str]]:
-    driver = found.driver
-    rows = [("system", f"{found.system}, Python {found.python}")]
+def _facts(examination: Examination) -> list[tuple[str, str]]:
+    driver = examination.driver
+    rows = [("system", f"{examination.system}, Python {examination.python}")]
     cuda = "CUDA {}.{}".format(*driver.cuda) if driver.cuda else ""
     release = f"{driver.release or 'release unknown'}, {cuda}" if cuda else ""
     rows.append(("driver", "; ".join(part for part in (release, driver.problem) if part)))
     for gpu in driver.gpus:
         rows.append((f"GPU {gpu.index}", _gpu(gpu)))
         rows.append(("", _precisions(gpu)))
-    have = [f"{name} {version}" for name, version in found.packages.items() if version]
-    lack = [name for name, version in found.packages.items() if not version]
+    have = [f"{name} {version}" for name, version in examination.packages.items() if version]
+    lack = [name for name, version in examination.packages.items() if not version]
     rows += [("installed", ", ".join(have)), ("not installed", ", ".join(lack) or "-")]
-    rows.append(("tools", ", ".join(f"{name}: {path or 'none'}" for name, path in found.tools.items())))
-    memory = "unknown" if found.memory_bytes is None else f"{found.memory_bytes / 2**30:.1f} GiB available"
+    rows.append(("tools", ", ".join(f"{name}: {path or 'none'}" for name, path in examination.tools.items())))
+    memory = "unknown" if examination.memory_bytes is None else f"{examination.memory_bytes / 2**30:.1f} GiB available"
     rows.append(("memory", memory))
-    disk = [f"{folder}: {_gib(free)}" for folder, free in found.disk_bytes.items()]
+    disk = [f"{folder}: {_gib(free)}" for folder, free in examination.disk_bytes.items()]
     rows.append(("disk", ", ".join(disk)))
     return rows
 

@@ -10,7 +10,7 @@ import typer
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from trt_facefusion.cli import console
+from trt_facefusion.cli import console, options
 from trt_facefusion.engine.backends.base import Kernel
 from trt_facefusion.engine.backends.kernels import int8_coverage
 from trt_facefusion.engine.backends.pins import format_cuda_version
@@ -21,19 +21,18 @@ from trt_facefusion.engine.store.store import Store
 from trt_facefusion.errors import StoreError
 from trt_facefusion.quantization.precision import read_rows
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
-
 
 def list_command(
-    output: Annotated[Path, typer.Option(help="Where engines are stored.")] = Path("engines"), as_json: AsJson = False
+    output: Annotated[Path, typer.Option(help="Where engines are stored.")] = Path("engines"),
+    as_json: options.AsJson = False,
 ) -> None:
     """List the stored engines. Exits with 6 where one of them is damaged, having listed them all."""
     if not output.is_dir():
         raise StoreError(f"there is no folder {output}", "build an engine first, or name the store with --output")
     entries = Store(output).list()
     if as_json:
-        console.print_json({"schema": 1, "engines": [_entry(path, found) for path, found in entries]})
-        if any(isinstance(found, StoreError) for _, found in entries):
+        console.print_json({"schema": 1, "engines": [_entry(path, manifest) for path, manifest in entries]})
+        if any(isinstance(manifest, StoreError) for _, manifest in entries):
             raise typer.Exit(StoreError.exit_code)
         return
     table = Table(header_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
@@ -41,37 +40,37 @@ def list_command(
         table.add_column(
             name, justify="right" if name in {"size", "SSIM drop", "int8 MACs"} else "left", overflow="fold"
         )
-    for path, found in entries:
+    for path, manifest in entries:
         model, engine = console.plain(path.parent.name), console.plain(path.name)
-        if isinstance(found, StoreError):
+        if isinstance(manifest, StoreError):
             table.add_row(model, engine, "-", "-", "-", "-", console.styled("damaged", "red"))
             continue
-        state = f"in place of {found.fallback[0].from_}" if found.fallback else ""
-        drop, share = found.figures.ssim_drop, found.macs_share.get("int8", 0.0)
-        made = found.created.partition("T")[0]
+        state = f"in place of {manifest.fallback[0].from_}" if manifest.fallback else ""
+        drop, share = manifest.figures.ssim_drop, manifest.macs_share.get("int8", 0.0)
+        date = manifest.created.partition("T")[0]
         table.add_row(
-            console.plain(label_folder(path, found)),
+            console.plain(label_folder(path, manifest)),
             engine,
-            console.size(found.engine_bytes),
+            console.size(manifest.engine_bytes),
             _figure(drop, ".2%"),
             f"{share:.0%}",
-            made,
+            date,
             state,
         )
     if entries:
         console.show(table)
     else:
         console.line(f"no engines in {output}")
-    damaged = [found for _, found in entries if isinstance(found, StoreError)]
+    damaged = [manifest for _, manifest in entries if isinstance(manifest, StoreError)]
     for error in damaged:
         console.line(f"{error.message} {error.remedy}")
     if damaged:
         raise typer.Exit(StoreError.exit_code)
 
 
-def _entry(path: Path, found: Manifest | StoreError) -> dict[str, Any]:
-    if isinstance(found, StoreError):
-        return {"path": str(path), "error": found.as_dict()}
+def _entry(path: Path, manifest: Manifest | StoreError) -> dict[str, Any]:
+    if isinstance(manifest, StoreError):
+        return {"path": str(path), "error": manifest.as_dict()}
     keys = (
         "model",
         "precision",
@@ -82,14 +81,14 @@ def _entry(path: Path, found: Manifest | StoreError) -> dict[str, Any]:
         "engine_bytes",
         "created",
     )
-    facts = {key: getattr(found, key) for key in keys} | {"model_sha256": found.inputs.model_sha256}
-    return {"path": str(path), **facts, "accuracy": dict(found.accuracy)}
+    facts = {key: getattr(manifest, key) for key in keys} | {"model_sha256": manifest.inputs.model_sha256}
+    return {"path": str(path), **facts, "accuracy": dict(manifest.accuracy)}
 
 
 def inspect_command(
     engine: Annotated[Path, typer.Argument(help="An engine's folder, or the engine file in it.")],
     kernels: Annotated[bool, typer.Option("--kernels", help="Show every kernel of the engine, too.")] = False,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Show one engine: what went in, how right it is, and what became of every layer. Checks all files' digests."""
     folder = engine.parent if engine.is_file() else engine
@@ -142,10 +141,10 @@ def _calibration(record: CalibrationRecord | None) -> str:
         return "none needed"
     measured = [(rule, drop) for rule, drop in record.ssim_drop.items() if drop is not None]
     drops = ", ".join(f"{rule} {drop:.3%}" for rule, drop in sorted(measured, key=lambda item: item[1]))
-    chosen = f"rule {record.rule}" + (", channels equalised" if record.equalised else "")
-    chosen += f" and {record.shifted} tensors shifted" if record.shifted else ""
-    chosen += f", layers corrected by {' + '.join(record.corrections)}" if record.corrections else ""
-    return chosen + (f"; SSIM drop on calibration faces: {drops}" if drops else "")
+    text = f"rule {record.rule}" + (", channels equalised" if record.equalised else "")
+    text += f" and {record.shifted} tensors shifted" if record.shifted else ""
+    text += f", layers corrected by {' + '.join(record.corrections)}" if record.corrections else ""
+    return text + (f"; SSIM drop on calibration faces: {drops}" if drops else "")
 
 
 def _machine(m: Manifest) -> str:
@@ -182,12 +181,12 @@ def _show_layers(rows: list[dict[str, Any]], m: Manifest) -> None:
     for name in ("plan", "kernel", "reason"):
         table.add_column(name, overflow="fold")
     for row in layers:
-        got = real[row["name"]]
-        lost = row["precision"] == "int8" and not got.is_int8 and bool(m.kernels)
-        style = "red" if lost else "green" if got.is_int8 else ""
+        real_kernel = real[row["name"]]
+        lost = row["precision"] == "int8" and not real_kernel.is_int8 and bool(m.kernels)
+        style = "red" if lost else "green" if real_kernel.is_int8 else ""
         share = f"{row['macs'] / total:.1%}"
         table.add_row(
-            console.plain(row["name"]), share, row["precision"], got.dtypes or "-", row["reason"], style=style
+            console.plain(row["name"]), share, row["precision"], real_kernel.dtypes or "-", row["reason"], style=style
         )
     console.show(table)
 

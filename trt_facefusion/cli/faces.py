@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
@@ -12,7 +13,8 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from trt_facefusion.cli import console
+from trt_facefusion.cli import console, options
+from trt_facefusion.cli.groups import expand_groups
 from trt_facefusion.errors import BadInputError, FacesError
 from trt_facefusion.faces.curation.coverage import CoverageFinding, FaceCoverage, Row, measure_coverage
 from trt_facefusion.faces.curation.facets import AXES
@@ -39,7 +41,6 @@ SheetFile = Annotated[
     Optional[Path],
     typer.Option("--sheet", help="Write a contact sheet: FILE.html and FILE.png, with pictures of the faces."),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 
 
 @app.command("audit")
@@ -48,7 +49,7 @@ def audit(
     aligned: Aligned = False,
     sheet: SheetFile = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 2 if anything is missing.")] = False,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Say what the faces in a folder cover, what is missing for INT8 calibration, and what to add.
 
@@ -60,49 +61,58 @@ def audit(
     Exit code 0 with warnings where something is missing; --strict makes that 2.
     """
     with console.progress_bar() as (progress, _):
-        found = _survey(folder, DlibEmbedder(), aligned, progress)
-    covered = measure_coverage(found)
+        surveyed = _survey(folder, DlibEmbedder(), aligned, progress)
+    covered = measure_coverage(surveyed)
     title = f"Photos in {folder.resolve().name}"
-    files = [] if sheet is None else _write_sheet(sheet, title, _summary(found), found, covered)
+    files = [] if sheet is None else _write_sheet(sheet, title, _summary(surveyed), surveyed, covered)
     if as_json:
-        console.print_json(_as_json(folder, found, covered) | {"sheets": [str(file) for file in files]})
+        console.print_json(_as_json(folder, surveyed, covered) | {"sheets": [str(file) for file in files]})
     else:
-        _show(found, covered)
+        _show(surveyed, covered)
         _say_files(files)
     if strict and (covered.problems or covered.gaps):
         raise typer.Exit(GAPS)
 
 
-@app.command("curate")
-def curate(
-    folder: Folder,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="The folder for the chosen photos.", show_default=False)
-    ],
-    count: Annotated[int, typer.Option("-n", "--count", min=2, help="How many photos to choose.")] = 300,
+@dataclass(frozen=True, kw_only=True)
+class GeneratorOptions:
+    """The generator over whose activations photos are spread."""
+
     onnx: Annotated[
         Optional[Path],
         typer.Option(help="Your generator: also spread over its activations (then describe its inputs)."),
-    ] = None,
+    ] = None
     preset: Annotated[
         Optional[str],
         typer.Option(
             help="The generator's inputs, see `trt-ff presets`; without --onnx, `reference` is the bundled one."
         ),
-    ] = None,
+    ] = None
     inputs: Annotated[
         Optional[list[str]], typer.Option("--input", help="One input of --onnx, as for `build`; repeat it.")
-    ] = None,
-    picture: Annotated[
-        Optional[str], typer.Option("--picture", help="The output of --onnx that is the picture.")
-    ] = None,
+    ] = None
+    picture: Annotated[Optional[str], typer.Option("--picture", help="The output of --onnx that is the picture.")] = (
+        None
+    )
     embedder: Annotated[
         Optional[Path], typer.Option(help="ArcFace ONNX that the generator's embeddings come from.")
-    ] = None,
+    ] = None
+
+
+@app.command("curate")
+@expand_groups
+def curate(
+    *,
+    folder: Folder,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The folder for the chosen photos.", show_default=False)
+    ],
+    count: Annotated[int, typer.Option("-n", "--count", min=2, help="How many photos to choose.")] = 300,
+    generator: GeneratorOptions,
     aligned: Aligned = False,
     link: Annotated[bool, typer.Option("--link", help="Link to the photos instead of copying them.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier selection in --output.")] = False,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Choose the photos of a folder that together cover most, and copy them to another.
 
@@ -118,9 +128,9 @@ def curate(
     from trt_facefusion.report.selection import check_output, collect_facts, save_selection
 
     check_output(output, folder, force)
-    generator = _generator(onnx, preset, inputs or [], embedder, picture)
+    opened = _open_generator(generator)
     with console.progress_bar() as (progress, note):
-        result = curated(folder, count, generator, aligned=aligned, progress=progress)
+        result = curated(folder, count, opened, aligned=aligned, progress=progress)
         if len(result.selection.picks) < count:
             note(f"warning: only {len(result.selection.picks)} photos are fit, {count} were asked for")
         save_selection(result, folder, output, link=link)
@@ -130,83 +140,77 @@ def curate(
         _show_selection(result, output)
 
 
-def _generator(
-    onnx: Path | None, preset: str | None, inputs: list[str], embedder: Path | None, picture: str | None
-) -> Generator | None:
+def _open_generator(asked: GeneratorOptions) -> Generator | None:
     from trt_facefusion.build.curate import Generator
     from trt_facefusion.model.export import OnnxSource, ReferenceSource
     from trt_facefusion.model.graph import read_input_specs
-    from trt_facefusion.model.presets import Preset, get_preset, parse_input
+    from trt_facefusion.model.presets import get_preset
     from trt_facefusion.model.presets.fit import suggestions
 
-    if preset is not None and inputs:
-        raise BadInputError("both --preset and --input are given", "describe the inputs in one way")
+    onnx, inputs = asked.onnx, asked.inputs or []
+    options.require_one_description(asked.preset, inputs)
     if onnx is None:
-        if preset == "reference" and embedder is None:
+        if asked.preset == "reference" and asked.embedder is None:
             return Generator(ReferenceSource(), get_preset("reference"))
-        if preset is not None or inputs or embedder is not None or picture is not None:
+        if asked.preset is not None or inputs or asked.embedder is not None or asked.picture is not None:
             raise BadInputError(
                 "--preset, --input and --embedder describe a model, but none is named", "add --onnx FILE"
             )
         return None
-    if preset is None and not inputs:
+    preset = options.describe_preset(asked.preset, inputs, asked.picture)
+    if preset is None:
         example = suggestions(read_input_specs(OnnxSource(onnx).model))
         raise BadInputError(
             f"nothing says what the inputs of {onnx.name} are",
             f"name a --preset, or describe each input, perhaps with {example}",
         )
-    described = (
-        get_preset(preset).with_picture(picture)
-        if preset
-        else Preset.from_inputs([parse_input(text) for text in inputs], picture)
-    )
-    if described.embedder == "arcface" and described.embedding is not None and embedder is None:
+    if preset.embedder == "arcface" and preset.embedding is not None and asked.embedder is None:
         raise BadInputError(
-            f"the preset {described.name!r} takes ArcFace embeddings, and that embedder is not bundled",
+            f"the preset {preset.name!r} takes ArcFace embeddings, and that embedder is not bundled",
             "name its ONNX file with --embedder",
         )
-    return Generator(OnnxSource(onnx), described, embedder)
+    return Generator(OnnxSource(onnx), preset, asked.embedder)
 
 
 def _survey(folder: Path, embedder: Embedder, aligned: bool, progress: Progress) -> Survey:
-    found = survey_folder(folder, embedder=embedder, aligned=aligned, progress=progress)
+    surveyed = survey_folder(folder, embedder=embedder, aligned=aligned, progress=progress)
     try:
-        require_enough(found.faces, 1)
+        require_enough(surveyed.faces, 1)
     except FacesError as error:
         raise FacesError(f"{folder}: {error.message}", error.remedy) from error
-    return found
+    return surveyed
 
 
-def _summary(found: Survey) -> str:
-    photos = len(found) + len(found.skipped)
-    people = len(np.unique(found.persons))
-    return f"{len(found)} faces in {photos} photos, about {people} {'person' if people == 1 else 'people'}"
+def _summary(surveyed: Survey) -> str:
+    photos = len(surveyed) + len(surveyed.skipped)
+    people = len(np.unique(surveyed.persons))
+    return f"{len(surveyed)} faces in {photos} photos, about {people} {'person' if people == 1 else 'people'}"
 
 
-def _as_json(folder: Path, found: Survey, covered: FaceCoverage) -> dict[str, Any]:
-    copies = found.copy_of
+def _as_json(folder: Path, surveyed: Survey, covered: FaceCoverage) -> dict[str, Any]:
+    copies = surveyed.copy_of
     return {
         "schema": 1,
         "folder": str(folder),
-        "photos": len(found) + len(found.skipped),
-        "faces": len(found),
-        "different_pictures": len(found.pick_best_copies()),
-        "people_about": len(np.unique(found.persons)),
-        "photos_of_the_most_frequent_person": found.largest_person,
-        "skipped": [{"file": skip.file, "kind": skip.kind, "reason": skip.reason} for skip in found.skipped],
+        "photos": len(surveyed) + len(surveyed.skipped),
+        "faces": len(surveyed),
+        "different_pictures": len(surveyed.pick_best_copies()),
+        "people_about": len(np.unique(surveyed.persons)),
+        "photos_of_the_most_frequent_person": surveyed.largest_person,
+        "skipped": [{"file": skip.file, "kind": skip.kind, "reason": skip.reason} for skip in surveyed.skipped],
         "coverage": covered.as_dict(),
-        "per_photo": [photo.as_dict() | {"near_copy_of": copies.get(photo.file)} for photo in _by_name(found)],
+        "per_photo": [photo.as_dict() | {"near_copy_of": copies.get(photo.file)} for photo in _by_name(surveyed)],
     }
 
 
-def _by_name(found: Survey) -> list[Photo]:
-    return sorted(found.photos, key=lambda photo: photo.file)
+def _by_name(surveyed: Survey) -> list[Photo]:
+    return sorted(surveyed.photos, key=lambda photo: photo.file)
 
 
-def _write_sheet(target: Path, title: str, subtitle: str, found: Survey, covered: FaceCoverage) -> list[Path]:
+def _write_sheet(target: Path, title: str, subtitle: str, surveyed: Survey, covered: FaceCoverage) -> list[Path]:
     from trt_facefusion.report.contact_sheet import ContactSheet, render_html, render_png
 
-    sheet = ContactSheet(title, subtitle, found.photos, found.chips, covered)
+    sheet = ContactSheet(title, subtitle, surveyed.photos, surveyed.chips, covered)
     stem = target.with_suffix("") if target.suffix.lower() in {".html", ".png"} else target
     files = [stem.with_name(stem.name + suffix) for suffix in (".html", ".png")]
     for file, data in zip(
@@ -216,14 +220,14 @@ def _write_sheet(target: Path, title: str, subtitle: str, found: Survey, covered
     return files
 
 
-def _show(found: Survey, covered: FaceCoverage) -> None:
-    console.out.print(_summary(found))
-    kinds = found.faces.count_skipped()
+def _show(surveyed: Survey, covered: FaceCoverage) -> None:
+    console.out.print(_summary(surveyed))
+    kinds = surveyed.faces.count_skipped()
     if kinds:
         told = ", ".join(f"{count} {KINDS[kind]}" for kind, count in kinds.items())
         console.out.print(f"skipped: {told}")
-    if found.faces.note:
-        console.out.print(console.plain(found.faces.note))
+    if surveyed.faces.note:
+        console.out.print(console.plain(surveyed.faces.note))
     console.show(_table({"share": covered}))
     _show_findings("Gaps", covered.gaps, "yellow")
     _show_findings("Wrong with the set", covered.problems, "red")
@@ -255,7 +259,7 @@ def _table(columns: dict[str, FaceCoverage]) -> Table:
     for axis, rows in groupby(next(iter(columns.values())).rows, key=lambda row: row.axis):
         shown = [row for row in rows if row.bin != "other"]
         for number, row in enumerate(shown):
-            shares = [_share(found[axis, row.bin]) for found in by_place]
+            shares = [_share(row_at[axis, row.bin]) for row_at in by_place]
             title = AXES[axis].title if number == 0 else ""
             table.add_row(title, row.words, *shares, _aim(row), end_section=number == len(shown) - 1)
     return table

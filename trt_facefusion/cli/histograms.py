@@ -36,13 +36,13 @@ def sparkline(histogram: Histogram, width: int) -> str:
     return "".join(BARS[-(-count.bit_length() * _STEPS // highest)] for count in counts)
 
 
-def thresholds_of(calibration: Calibration, tensor: str) -> dict[str, float]:
+def compute_thresholds(calibration: Calibration, tensor: str) -> dict[str, float]:
     """amax of a tensor by every rule that is worth comparing, the one in use among them."""
     histogram = calibration.histograms[tensor]
-    found = {rule: parse_rule(rule)(histogram) for rule in COMPARED_RULES}
+    thresholds = {rule: parse_rule(rule)(histogram) for rule in COMPARED_RULES}
     used = used_rule(calibration, tensor)
-    found[used] = calibration.table[tensor]
-    return found
+    thresholds[used] = calibration.table[tensor]
+    return thresholds
 
 
 def used_rule(calibration: Calibration, tensor: str) -> str:
@@ -62,16 +62,18 @@ def worst(calibration: Calibration, count: int) -> list[str]:
 def draw(calibration: Calibration, tensor: str, width: int) -> list[str]:
     """Lines of at most ``width`` columns: the bars, a letter at each threshold, and what each of them costs."""
     histogram = calibration.histograms[tensor]
-    found = sorted(thresholds_of(calibration, tensor).items(), key=lambda item: item[1])
+    thresholds = sorted(compute_thresholds(calibration, tensor).items(), key=lambda item: item[1])
     columns = max(width - _MARGIN - 1, 20)
     bars = _bars(column_counts(histogram, columns))
     highest = int(column_counts(histogram, columns).max())
     labels = {0: f"{highest:.1e}", HEIGHT - 1: "1"}
     lines = [f"{labels.get(row, ''):>{_MARGIN - 2}} │{bar}" for row, bar in enumerate(bars)]
     lines.append(" " * (_MARGIN - 1) + "└" + "─" * columns)
-    lines.append(" " * (_MARGIN - 2) + "0 " + _markers([amax / (histogram.amax or 1.0) for _, amax in found], columns))
+    lines.append(
+        " " * (_MARGIN - 2) + "0 " + _markers([amax / (histogram.amax or 1.0) for _, amax in thresholds], columns)
+    )
     used = used_rule(calibration, tensor)
-    return lines + _legend(histogram, found, used)
+    return lines + _legend(histogram, thresholds, used)
 
 
 def facts(calibration: Calibration, tensor: str) -> Mapping[str, object]:
@@ -84,7 +86,7 @@ def facts(calibration: Calibration, tensor: str) -> Mapping[str, object]:
         "values": histogram.count,
         "sqnr_db": sqnr_db(histogram, amax),
         "clipped": clipped_share(histogram, amax),
-        "thresholds": thresholds_of(calibration, tensor),
+        "thresholds": compute_thresholds(calibration, tensor),
         "limit": histogram.bin_width * len(histogram.counts),
         "counts": histogram.counts.reshape(128, -1).sum(1).tolist(),
     }
@@ -113,9 +115,9 @@ def _markers(positions: Sequence[float], columns: int) -> str:
     return "".join(line).rstrip()
 
 
-def _legend(histogram: Histogram, found: Sequence[tuple[str, float]], used: str) -> list[str]:
+def _legend(histogram: Histogram, thresholds: Sequence[tuple[str, float]], used: str) -> list[str]:
     lines = []
-    for letter, (rule, amax) in zip(ascii_lowercase, found, strict=False):
+    for letter, (rule, amax) in zip(ascii_lowercase, thresholds, strict=False):
         costs = f"clips {clipped_share(histogram, amax):8.4%}  SQNR {sqnr_db(histogram, amax):6.2f} dB"
         mark = "  < used" if rule == used else ""
         lines.append(f"{'':{_MARGIN}}{letter} {rule:<17} {amax:>9.5g}  {costs}{mark}")

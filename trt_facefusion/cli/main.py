@@ -88,6 +88,8 @@ def _guarded(arguments: list[str]) -> int:
     except BrokenPipeError:
         return READER_GONE
     except (Exception, KeyboardInterrupt, SystemExit) as error:
+        if isinstance(error, SystemExit) and isinstance(error.__context__, BrokenPipeError):  # rich, printing help
+            return READER_GONE
         return _fail(_told(error), arguments)
 
 
@@ -190,8 +192,8 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 def _help_of(arguments: list[str]) -> str:
     from trt_facefusion.cli.app import app
 
-    known = [command.name for command in app.registered_commands]
-    command = next((f"{name} " for name in arguments[:1] if name in known), "")
+    names = [command.name for command in app.registered_commands]
+    command = next((f"{name} " for name in arguments[:1] if name in names), "")
     return f"trt-ff {command}--help"
 
 

@@ -1,13 +1,17 @@
-"""Options that several commands share: which model, what its inputs are, which faces."""
+"""Which model the options name and what its inputs are, and the settings of a build that the options give."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 
-from trt_facefusion.engine.backends.registry import list_names
+from trt_facefusion.build.effort import level_named
+from trt_facefusion.build.options import MODEL, CalibrationOptions, EffortOptions, NetworkOptions
+from trt_facefusion.build.settings import BuildSettings
 from trt_facefusion.errors import BadInputError
 from trt_facefusion.model.export import CheckpointSource, ModelSource, OnnxSource, ReferenceSource
 from trt_facefusion.model.presets import Preset, get_preset, parse_input
@@ -16,141 +20,78 @@ from trt_facefusion.model.presets.syntax import INPUT_SYNTAX
 from trt_facefusion.quantization.calibration.thresholds import parse_rule
 from trt_facefusion.quantization.correction.kinds import parse_corrections
 
-MODEL, FACES, ENGINE, ACCURACY = "Model", "Faces", "Engine", "Accuracy"
-
-Calib = Annotated[Path, typer.Option(help="Folder of photos to calibrate on.", rich_help_panel=FACES)]
-Evaluation = Annotated[
-    Optional[Path],
-    typer.Option(
-        "--eval", help="Folder of photos to judge on (else some of --calib are held out).", rich_help_panel=FACES
-    ),
-]
-Aligned = Annotated[
-    bool, typer.Option("--aligned", help="The photos are aligned crops already.", rich_help_panel=FACES)
-]
-MaxCalib = Annotated[
-    int, typer.Option(min=0, help="Calibrate on this many faces at most (0: all).", rich_help_panel=FACES)
-]
-Onnx = Annotated[
-    Optional[Path], typer.Option(help="The generator as ONNX (else the bundled one).", rich_help_panel=MODEL)
-]
-Checkpoint = Annotated[
-    Optional[Path], typer.Option(help="The generator's weights (with --model).", rich_help_panel=MODEL)
-]
-Factory = Annotated[
-    Optional[str], typer.Option(help="module:factory that makes the checkpoint's network.", rich_help_panel=MODEL)
-]
-WeightsKey = Annotated[
-    Optional[str],
-    typer.Option(
-        help="Which weights of the checkpoint: a key (params_ema, state_dict/netG) or how their names begin (netG.); "
-        "else averaged weights (EMA) where there are any.",
-        rich_help_panel=MODEL,
-    ),
-]
-PresetName = Annotated[
-    Optional[str], typer.Option(help="A known generator (see `trt-ff presets`).", rich_help_panel=MODEL)
-]
-Inputs = Annotated[
-    Optional[list[str]],
-    typer.Option(
-        "--input",
-        help="One of the model's inputs: NAME=image:SIZE:MIN:MAX[:OPTION...], NAME=embedding, NAME=file:VALUES.npy or "
-        "NAME=value:NUMBER (`trt-ff presets --syntax` explains all).",
-        rich_help_panel=MODEL,
-    ),
-]
-Picture = Annotated[
-    Optional[str],
-    typer.Option("--picture", help="The output that is the picture: NAME[:MIN:MAX][:bgr|rgb].", rich_help_panel=MODEL),
-]
-EmbedderFile = Annotated[
-    Optional[Path],
-    typer.Option(
-        help="ONNX of the ArcFace network whose vectors the generator takes (512 values: inswapper, SimSwap, ...). "
-        "Not needed where it takes the bundled embedder's (dlib, 128 values), or takes no identity.",
-        rich_help_panel=MODEL,
-    ),
-]
-Noise = Annotated[
-    Optional[str],
-    typer.Option(
-        help="Fix the network's noise nodes: zero, or seed (seed:NUMBER) for noise that is always the same.",
-        rich_help_panel=MODEL,
-    ),
-]
-Rule = Annotated[str, typer.Option(help="auto, entropy, mse, max or percentile:VALUE.", rich_help_panel=ACCURACY)]
-Corrections = Annotated[
-    str,
-    typer.Option(help="auto, none, or some of equalise,shift,scales,rounding,bias.", rich_help_panel=ACCURACY),
-]
-MaxEval = Annotated[int, typer.Option(min=0, help="Judge on this many faces at most (0: all).", rich_help_panel=FACES)]
-CalibCache = Annotated[
-    Optional[Path],
-    typer.Option(
-        "--calib-cache",
-        help="Use this calibration cache as it is (also one that TensorRT made).",
-        rich_help_panel=ACCURACY,
-    ),
-]
-MaxSsimDrop = Annotated[
-    Optional[float],
-    typer.Option(
-        min=0.0,
-        max=1.0,
-        help="INT8: mean SSIM lost at most (else 0.01, and the search aims at 0.003 where most MACs stay in INT8).",
-        rich_help_panel=ACCURACY,
-    ),
-]
-MaxLpips = Annotated[
-    Optional[float],
-    typer.Option(
-        "--max-lpips",
-        min=0.0,
-        help="INT8: perceptual distance at most, by the bundled SqueezeNet features (uncalibrated, not LPIPS itself).",
-        rich_help_panel=ACCURACY,
-    ),
-]
-MinIdentity = Annotated[
-    Optional[float],
-    typer.Option(min=-1.0, max=1.0, help="INT8: mean identity cosine at least.", rich_help_panel=ACCURACY),
-]
-Repairs = Annotated[
-    int,
-    typer.Option(min=0, max=10, help="Rounds of raising layers before falling back.", rich_help_panel=ACCURACY),
-]
-SearchFaces = Annotated[
-    int,
-    typer.Option(
-        min=0,
-        help="Measure plans on this many calibration faces (0: as many as take minutes).",
-        rich_help_panel=ACCURACY,
-    ),
-]
-Effort = Annotated[
-    str,
-    typer.Option(
-        help="How much is tried: auto (what --time allows), full, reduced or least.", rich_help_panel=ACCURACY
-    ),
-]
-Minutes = Annotated[
-    float,
-    typer.Option(
-        "--time",
-        min=0,
-        help="Minutes the build may take; what is tried is cut to it (0: all).",
-        rich_help_panel=ACCURACY,
-    ),
-]
-Target = Annotated[Optional[str], typer.Option(help="sm86 (A10G) and the like, or cpu.", rich_help_panel=ENGINE)]
-Backend = Annotated[
-    str, typer.Option(help=f"{', '.join(('auto', *list_names()[:-1]))} or {list_names()[-1]}.", rich_help_panel=ENGINE)
-]
-Cache = Annotated[Path, typer.Option(help="Where calibrations are stored.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 
 
-def source_of(
+@dataclass(frozen=True, kw_only=True)
+class SourceOptions:
+    """Which model, and how its inputs and its picture are described."""
+
+    onnx: Annotated[
+        Optional[Path], typer.Option(help="The generator as ONNX (else the bundled one).", rich_help_panel=MODEL)
+    ] = None
+    checkpoint: Annotated[
+        Optional[Path], typer.Option(help="The generator's weights (with --model).", rich_help_panel=MODEL)
+    ] = None
+    model: Annotated[
+        Optional[str], typer.Option(help="module:factory that makes the checkpoint's network.", rich_help_panel=MODEL)
+    ] = None
+    weights_key: Annotated[
+        Optional[str],
+        typer.Option(
+            help="Which weights of the checkpoint: a key (params_ema, state_dict/netG) or how their names begin "
+            "(netG.); else averaged weights (EMA) where there are any.",
+            rich_help_panel=MODEL,
+        ),
+    ] = None
+    preset: Annotated[
+        Optional[str], typer.Option(help="A known generator (see `trt-ff presets`).", rich_help_panel=MODEL)
+    ] = None
+    inputs: Annotated[
+        Optional[list[str]],
+        typer.Option(
+            "--input",
+            help="One of the model's inputs: NAME=image:SIZE:MIN:MAX[:OPTION...], NAME=embedding, "
+            "NAME=file:VALUES.npy or NAME=value:NUMBER (`trt-ff presets --syntax` explains all).",
+            rich_help_panel=MODEL,
+        ),
+    ] = None
+    picture: Annotated[
+        Optional[str],
+        typer.Option(
+            "--picture", help="The output that is the picture: NAME[:MIN:MAX][:bgr|rgb].", rich_help_panel=MODEL
+        ),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions(NetworkOptions, SourceOptions):
+    """All that describes the model."""
+
+
+def read_settings(model: ModelOptions, *groups: Any, **own: Any) -> BuildSettings:
+    """The settings that a command's groups of options give; ``own`` are those that are not an option as it stands.
+
+    Raises:
+        BadInputError: the options name no model or two, or do not describe its inputs.
+    """
+    source = choose_source(model.onnx, model.checkpoint, model.model, model.weights_key)
+    preset = choose_preset(source, model.preset, model.inputs or [], model.picture)
+    shared = {name: value for group in (model, *groups) for name, value in _shared_values(group)}
+    return BuildSettings(source=source, preset=preset, **shared, **own)
+
+
+def _shared_values(group: Any) -> Iterator[tuple[str, Any]]:
+    """Name and value of every option in ``group``, and in groups that it holds, that settings inherit."""
+    for base in type(group).__mro__:
+        if base is not BuildSettings and is_dataclass(base) and issubclass(BuildSettings, base):
+            yield from ((field.name, getattr(group, field.name)) for field in fields(base))
+    for field in fields(group):
+        if is_dataclass(value := getattr(group, field.name)):
+            yield from _shared_values(value)
+
+
+def choose_source(
     onnx: Path | None, checkpoint: Path | None, model: str | None, weights_key: str | None = None
 ) -> ModelSource:
     """The model that the options name; the bundled one if they name none."""
@@ -172,19 +113,17 @@ def source_of(
     return ReferenceSource()
 
 
-def preset_of(source: ModelSource, name: str | None, inputs: list[str], picture: str | None = None) -> Preset:
+def choose_preset(source: ModelSource, name: str | None, inputs: list[str], picture: str | None = None) -> Preset:
     """How the model is fed: a named preset, or the inputs as they are described; and which output is the picture."""
-    if name is not None and inputs:
-        raise BadInputError("both --preset and --input are given", "describe the inputs in one way")
+    require_one_description(name, inputs)
     if isinstance(source, ReferenceSource) and (inputs or picture or name not in {None, source.name}):
         raise BadInputError(
             "--preset, --input and --picture describe a model, but none is named",
             "add --onnx FILE or --checkpoint FILE",
         )
-    if name is not None:
-        return get_preset(name).with_picture(picture)
-    if inputs:
-        return Preset.from_inputs([parse_input(text) for text in inputs], picture)
+    described = describe_preset(name, inputs, picture)
+    if described is not None:
+        return described
     if isinstance(source, ReferenceSource):
         return get_preset("reference")
     takes, example = "", INPUT_SYNTAX
@@ -199,11 +138,32 @@ def preset_of(source: ModelSource, name: str | None, inputs: list[str], picture:
     )
 
 
-def check_numbers(rule: str, corrections: str, limits: dict[str, int]) -> None:
-    """Raise `BadInputError` for a rule or correction that does not exist, or a limit of faces that leaves one."""
-    parse_corrections(corrections)
-    if rule != "auto":
-        parse_rule(rule)
+def require_one_description(name: str | None, inputs: list[str]) -> None:
+    """Raise `BadInputError` where a preset is named and inputs are described, too."""
+    if name is not None and inputs:
+        raise BadInputError("both --preset and --input are given", "describe the inputs in one way")
+
+
+def describe_preset(name: str | None, inputs: list[str], picture: str | None) -> Preset | None:
+    """The preset called ``name``, or the one that ``inputs`` describe; None without either.
+
+    Raises:
+        BadInputError: there is no such preset, or a description is not understood.
+    """
+    if name is not None:
+        return get_preset(name).with_picture(picture)
+    return Preset.from_inputs([parse_input(text) for text in inputs], picture) if inputs else None
+
+
+def check_options(calibration: CalibrationOptions, effort: EffortOptions, limits: Mapping[str, int]) -> None:
+    """Raise `BadInputError` for a rule, correction or level that does not exist, or a limit of faces that leaves one.
+
+    ``limits`` are numbers of faces by option.
+    """
+    parse_corrections(calibration.corrections)
+    if calibration.rule != "auto":
+        parse_rule(calibration.rule)
     for name, limit in limits.items():
         if limit == 1:
             raise BadInputError(f"{name} 1 leaves nobody to swap with", f"use {name} 0 for all, or 2 and more")
+    level_named(effort.effort)

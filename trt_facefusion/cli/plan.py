@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,54 +14,51 @@ import typer
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from trt_facefusion.build.effort import MINUTES, level_named
+from trt_facefusion.build.options import (
+    AccuracyOptions,
+    CacheOptions,
+    EffortOptions,
+    EngineOptions,
+    FaceOptions,
+    RangeOptions,
+)
 from trt_facefusion.build.plan_only import PlanResult, make_plan
 from trt_facefusion.build.report_data import SEARCH
-from trt_facefusion.build.settings import BuildSettings
 from trt_facefusion.cli import console, options
+from trt_facefusion.cli.groups import expand_groups
 from trt_facefusion.errors import BadInputError
 from trt_facefusion.report import charts
-from trt_facefusion.storage.documents import DocumentError, parse_json, read_bytes
+from trt_facefusion.storage.documents import DocumentError, decode, parse_json, read_bytes
 from trt_facefusion.storage.files import write_atomic
 from trt_facefusion.types import Precision
 
 CHART = "search.svg"
 _SHOWN = 3
-_WRITTEN = "plan_sha256"
 
 
-def command(
-    calib: options.Calib,
-    onnx: options.Onnx = None,
-    checkpoint: options.Checkpoint = None,
-    model: options.Factory = None,
-    weights_key: options.WeightsKey = None,
-    preset: options.PresetName = None,
-    inputs: options.Inputs = None,
-    picture: options.Picture = None,
-    embedder: options.EmbedderFile = None,
-    noise: options.Noise = None,
-    evaluation: options.Evaluation = None,
-    aligned: options.Aligned = False,
-    max_calib: options.MaxCalib = 300,
-    max_eval: options.MaxEval = 128,
-    target: options.Target = None,
-    backend: options.Backend = "auto",
-    rule: options.Rule = "auto",
-    corrections: options.Corrections = "auto",
-    table: options.CalibCache = None,
-    max_ssim_drop: options.MaxSsimDrop = None,
-    max_lpips: options.MaxLpips = None,
-    min_identity: options.MinIdentity = None,
-    repairs: options.Repairs = 3,
-    search_faces: options.SearchFaces = 0,
-    effort: options.Effort = "auto",
-    minutes: options.Minutes = MINUTES,
+@dataclass(frozen=True, kw_only=True)
+class PlanSearchOptions(EffortOptions, AccuracyOptions, RangeOptions):
+    """All that decides which plan is right, and what is tried for it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanOutputOptions:
+    """Where the plan goes."""
+
     output: Annotated[
         Path, typer.Option("--output", "-o", help="plan.yaml to write, and search.json and search.svg beside it.")
-    ] = Path("plan.yaml"),
-    cache: options.Cache = Path("calib_cache"),
-    force: Annotated[bool, typer.Option("--force", help="Replace a plan that was edited.")] = False,
+    ] = Path("plan.yaml")
+    cache: CacheOptions
+    force: Annotated[bool, typer.Option("--force", help="Replace a plan that was edited.")] = False
+
+
+@expand_groups
+def command(
+    faces: FaceOptions,
+    model: options.ModelOptions,
+    engine: EngineOptions,
+    planning: PlanSearchOptions,
+    store: PlanOutputOptions,
     as_json: options.AsJson = False,
 ) -> None:
     """Search the INT8 plan: the most arithmetic in INT8 that the accuracy budget allows.
@@ -69,52 +67,33 @@ def command(
     and against all others. Plans on the way are measured whole, and the chosen one is verified on
     faces that calibration never saw. `trt-ff build` does the same; `--plan FILE` takes the result.
     """
-    if not force:
-        _require_unedited(output)
-    limits = {"--max-calib": max_calib, "--max-eval": max_eval, "--search-faces": search_faces}
-    options.check_numbers(rule, corrections, limits)
-    level_named(effort)
-    source = options.source_of(onnx, checkpoint, model, weights_key)
-    settings = BuildSettings(
-        source=source,
-        preset=options.preset_of(source, preset, inputs or [], picture),
-        precisions=(Precision.INT8,),
-        calib=calib,
-        eval=evaluation,
-        aligned=aligned,
-        embedder=embedder,
-        noise=noise,
-        backend=backend,
-        target=target,
-        rule=rule,
-        corrections=corrections,
-        cache=cache,
-        max_calib=max_calib,
-        max_eval=max_eval,
-        max_ssim_drop=max_ssim_drop,
-        max_perceptual=max_lpips,
-        min_identity=min_identity,
-        search_faces=search_faces,
-        effort=effort,
-        minutes=minutes,
-        repairs=repairs,
-        table=table,
-    )
+    if not store.force:
+        _require_unedited(store.output)
+    limits = {"--max-calib": faces.max_calib, "--max-eval": faces.max_eval, "--search-faces": planning.search_faces}
+    options.check_options(planning, planning, limits)
+    settings = options.read_settings(model, faces, engine, planning, store, precisions=(Precision.INT8,))
     with console.progress_bar() as (progress, note):
         result = make_plan(settings, progress, note)
-    written = _write(result, output)
+    paths = _write(result, store.output)
     if as_json:
-        console.print_json({**result.as_dict(), "path": str(output)})
+        console.print_json({**result.as_dict(), "path": str(store.output)})
     else:
         show(result)
-        _line(f"written: {', '.join(map(str, written))}")
+        _line(f"written: {', '.join(map(str, paths))}")
+
+
+@dataclass(frozen=True)
+class _LeftPlan:
+    """Of the search's document, which plan stands beside it."""
+
+    plan_sha256: str
 
 
 def _write(result: PlanResult, output: Path) -> list[Path]:
     search = result.search or {}
     chart = charts.make_standalone(charts.draw_pareto(search.get("points", [])))
     text = result.plan.dumps()
-    search = {**search, _WRITTEN: hashlib.sha256(text.encode()).hexdigest()}
+    search = {**search, **asdict(_LeftPlan(hashlib.sha256(text.encode()).hexdigest()))}
     files = {
         output: text,
         output.with_name(SEARCH): json.dumps(search, indent=1) + "\n",
@@ -130,8 +109,8 @@ def _require_unedited(output: Path) -> None:
     if not output.exists():
         return
     with suppress(OSError, DocumentError):
-        written = parse_json(read_bytes(output.with_name(SEARCH)))
-        if isinstance(written, dict) and written.get(_WRITTEN) == hashlib.sha256(read_bytes(output)).hexdigest():
+        left = decode(_LeftPlan, parse_json(read_bytes(output.with_name(SEARCH))), "search", lenient=True)
+        if left.plan_sha256 == hashlib.sha256(read_bytes(output)).hexdigest():
             return
     raise BadInputError(
         f"{output} exists, and is not as `trt-ff plan` left it: it may have been edited",
@@ -142,7 +121,7 @@ def _require_unedited(output: Path) -> None:
 def show(result: PlanResult) -> None:
     """The front, and what was chosen."""
     if result.search:
-        console.show(front(result.search))
+        console.show(tabulate_front(result.search))
         for name, why in result.search["excluded"].items():
             _line(f"no candidate: {name}: {why}")
     accuracy, shares = result.accuracy, result.plan.macs_share()
@@ -154,7 +133,7 @@ def show(result: PlanResult) -> None:
     )
 
 
-def front(search: Mapping[str, Any]) -> Table:
+def tabulate_front(search: Mapping[str, Any]) -> Table:
     """The Pareto front: each row a measured plan, each with a little less in INT8."""
     title = (
         f"{search['plans']} plans measured on {search['faces']} calibration faces, "

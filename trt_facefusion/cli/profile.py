@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -10,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from trt_facefusion.cli import console
+from trt_facefusion.cli.groups import expand_groups
 from trt_facefusion.errors import BadInputError
 from trt_facefusion.evaluation.profiling.bench import versions
 from trt_facefusion.evaluation.profiling.layers import by_precision
@@ -26,50 +28,64 @@ _OUTSIDE = "outside of the plan"
 _STYLES = {"int8": "green", "fp16": "blue", "fp32": "magenta"}
 
 
-def command(
-    engine: Annotated[Path, typer.Argument(help="An engine's folder, a file in it, or an ONNX file.")],
+@dataclass(frozen=True, kw_only=True)
+class MeasureOptions:
+    """What is measured, and how often."""
+
     against: Annotated[
         Optional[Path], typer.Option(help="Another one, measured in turn with the first.", rich_help_panel=_MEASURE)
-    ] = None,
-    warmups: Annotated[
-        int, typer.Option(min=0, help="Calls before anything counts.", rich_help_panel=_MEASURE)
-    ] = Counts.warmups,
+    ] = None
+    warmups: Annotated[int, typer.Option(min=0, help="Calls before anything counts.", rich_help_panel=_MEASURE)] = (
+        Counts.warmups
+    )
     rounds: Annotated[
         int,
         typer.Option(
             min=1, help="Calls that count; fewer than 100 easily show gaps that are none.", rich_help_panel=_MEASURE
         ),
-    ] = Counts.rounds,
+    ] = Counts.rounds
     batch: Annotated[
         Optional[int], typer.Option(min=1, help="Samples per call (else the engine's usual).", rich_help_panel=_MEASURE)
-    ] = None,
+    ] = None
     batches: Annotated[
         Optional[str], typer.Option(help="Batch sizes to sweep, like 1,2,4 (else the range).", rich_help_panel=_MEASURE)
-    ] = None,
+    ] = None
     flights: Annotated[
         str, typer.Option("--in-flight", help="Inferences at once to sweep.", rich_help_panel=_MEASURE)
-    ] = "1,2,4",
+    ] = "1,2,4"
     use_trtexec: Annotated[
         bool, typer.Option("--trtexec", help="Run NVIDIA's trtexec beside it.", rich_help_panel=_MEASURE)
-    ] = False,
+    ] = False
     trtexec_path: Annotated[
         Optional[Path], typer.Option(help="Where trtexec is (else on PATH).", rich_help_panel=_MEASURE)
-    ] = None,
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProfileInputOptions:
+    """What the engine is fed."""
+
     faces: Annotated[
         Optional[Path],
         typer.Option(help="Folder of photos to feed (else random values of the right range).", rich_help_panel=_INPUT),
-    ] = None,
+    ] = None
     aligned: Annotated[
         bool, typer.Option("--aligned", help="The photos are aligned crops already.", rich_help_panel=_INPUT)
-    ] = False,
+    ] = False
     embedder: Annotated[
         Optional[Path],
         typer.Option(help="ArcFace ONNX, where the generator takes its vectors.", rich_help_panel=_INPUT),
-    ] = None,
-    device: Annotated[int, typer.Option(min=0, help="Number of the GPU.", rich_help_panel=_RUN)] = 0,
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProfileRunOptions:
+    """Where it runs."""
+
+    device: Annotated[int, typer.Option(min=0, help="Number of the GPU.", rich_help_panel=_RUN)] = 0
     threads: Annotated[
         Optional[int], typer.Option(min=1, help="CPU threads (onnxruntime only).", rich_help_panel=_RUN)
-    ] = None,
+    ] = None
     stand_in: Annotated[
         bool,
         typer.Option(
@@ -77,11 +93,26 @@ def command(
             help="No GPU: profile an engine's typed ONNX on the CPU. Not the engine!",
             rich_help_panel=_RUN,
         ),
-    ] = False,
+    ] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProfileOutputOptions:
+    """What is shown and written."""
+
     plot: Annotated[
         Optional[Path], typer.Option(help="Write a plot to this .svg or .html file.", rich_help_panel=_OUT)
-    ] = None,
-    top: Annotated[int, typer.Option(min=0, help="Layers to show.", rich_help_panel=_OUT)] = 15,
+    ] = None
+    top: Annotated[int, typer.Option(min=0, help="Layers to show.", rich_help_panel=_OUT)] = 15
+
+
+@expand_groups
+def command(
+    engine: Annotated[Path, typer.Argument(help="An engine's folder, a file in it, or an ONNX file.")],
+    measuring: MeasureOptions,
+    inputs: ProfileInputOptions,
+    execution: ProfileRunOptions,
+    output: ProfileOutputOptions,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object on stdout.", rich_help_panel=_OUT)
     ] = False,
@@ -91,35 +122,36 @@ def command(
     Gives latency percentiles, throughput, upload/compute/download, the host's share, memory, sweeps over batch sizes
     and inferences in flight, and the time of every layer with its precision.
     """
+    plot = output.plot
     if plot is not None and plot.suffix not in {".svg", ".html"}:
         raise BadInputError(f"--plot {plot} is no .svg and no .html file", "name a file with one of these endings")
     settings = ProfileSettings(
         engine=engine,
-        against=against,
-        faces=faces,
-        aligned=aligned,
-        embedder=embedder,
-        batch=batch,
-        batches=None if batches is None else _numbers("--batches", batches),
-        flights=_numbers("--in-flight", flights),
-        counts=Counts(warmups, rounds),
-        threads=threads,
-        device=device,
-        stand_in=stand_in,
-        trtexec=use_trtexec or trtexec_path is not None,
-        trtexec_path=trtexec_path,
+        against=measuring.against,
+        faces=inputs.faces,
+        aligned=inputs.aligned,
+        embedder=inputs.embedder,
+        batch=measuring.batch,
+        batches=None if measuring.batches is None else _parse_numbers("--batches", measuring.batches),
+        flights=_parse_numbers("--in-flight", measuring.flights),
+        counts=Counts(measuring.warmups, measuring.rounds),
+        threads=execution.threads,
+        device=execution.device,
+        stand_in=execution.stand_in,
+        trtexec=measuring.use_trtexec or measuring.trtexec_path is not None,
+        trtexec_path=measuring.trtexec_path,
     )
     with console.progress_bar() as (progress, note):
         result = run_profile(settings, progress, note)
     if as_json:
         console.print_json(result.as_dict(versions()))
     else:
-        show(result, top)
+        show(result, output.top)
     if plot is not None:
         _write_plot(result, plot)
 
 
-def _numbers(option: str, text: str) -> tuple[int, ...]:
+def _parse_numbers(option: str, text: str) -> tuple[int, ...]:
     parts = text.split(",")
     if not all(part.strip().isdigit() and int(part) > 0 for part in parts):
         raise BadInputError(f"{option} {text!r} is no list of numbers from 1 on", f"write for example {option} 1,2,4")
@@ -181,15 +213,16 @@ def _point(point: Point) -> str:
 
 
 def _show_comparison(result: ProfileResult) -> None:
-    found = result.comparison
-    if found is None or result.other is None:
+    comparison = result.comparison
+    if comparison is None or result.other is None:
         return
-    verdict = "" if found.differ else " No difference that is not chance."
+    verdict = "" if comparison.differ else " No difference that is not chance."
     text = console.joined(
         f"{result.other.label} takes ",
-        console.styled(f"{found.ratio:.3f}", "bold"),
+        console.styled(f"{comparison.ratio:.3f}", "bold"),
         f" times as long as {result.one.label} "
-        f"(95 % interval {found.low:.3f} to {found.high:.3f}, {found.rounds} rounds in alternating order).",
+        f"(95 % interval {comparison.low:.3f} to {comparison.high:.3f}, {comparison.rounds} rounds in alternating "
+        "order).",
         console.styled(verdict, "yellow"),
     )
     console.out.print(text)

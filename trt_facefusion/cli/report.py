@@ -8,7 +8,7 @@ from typing import Annotated, Optional
 import typer
 
 from trt_facefusion.build.report_data import RunRecord
-from trt_facefusion.cli import console
+from trt_facefusion.cli import console, options
 from trt_facefusion.storage.files import write_atomic
 
 
@@ -19,7 +19,7 @@ def command(
     output: Annotated[
         Optional[Path], typer.Option("--output", "-o", help="Where to write the page (else beside the record).")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Write the HTML report of a build again: one page, nothing in it is loaded from outside.
 

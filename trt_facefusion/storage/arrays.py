@@ -41,15 +41,15 @@ def read_npz(path: Path, largest: int = LARGEST_BYTES) -> dict[str, NDArray[Any]
             entries = packed.infolist()
             if sum(entry.file_size for entry in entries) > largest:
                 raise DocumentError(f"it unpacks to more than {largest >> 20} MiB")
-            found = {}
+            by_name = {}
             for entry in entries:
                 with packed.open(entry) as file:
-                    found[entry.filename.removesuffix(".npy")] = _array(file, entry.file_size, entry.filename)
+                    by_name[entry.filename.removesuffix(".npy")] = _array(file, entry.file_size, entry.filename)
     except DocumentError:
         raise
     except Exception as error:  # zipfile raises half a dozen kinds on a damaged file
         raise DocumentError(f"it is no .npz file: {error or type(error).__name__}") from error
-    return found
+    return by_name
 
 
 def _array(file: IO[bytes], size: int, name: str) -> NDArray[Any]:

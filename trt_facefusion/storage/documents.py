@@ -16,7 +16,7 @@ import typing
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar, Union
+from typing import Any, NamedTuple, TypeVar, Union
 
 T = TypeVar("T")
 LARGEST_BYTES = 48 << 20
@@ -72,7 +72,7 @@ def parse_json(text: str | bytes) -> Any:
     return value
 
 
-def decode(kind: type[T], value: Any, where: str, *, lenient: bool = False) -> T:
+def decode(kind: type[T], value: Any, where: str, *, lenient: bool = False, defaults: bool = False) -> T:
     """``value`` from JSON or YAML as the type ``kind``: a dataclass, made of str, int, float, bool, tuples, mappings.
 
     Args:
@@ -80,20 +80,28 @@ def decode(kind: type[T], value: Any, where: str, *, lenient: bool = False) -> T
         value: what was read.
         where: what ``value`` is called in messages.
         lenient: take no offence at unknown fields, and at missing ones that have a default.
+        defaults: take no offence at missing fields that have a default, but at unknown ones.
 
     Raises:
         DocumentError: a field is missing, unknown or of another type, a number too large or not finite.
     """
-    decoded: T = _decode(kind, value, where, lenient)
+    decoded: T = _decode(kind, value, where, _Rules(unknown=lenient, defaults=lenient or defaults))
     return decoded
 
 
+class _Rules(NamedTuple):
+    """What is forgiven: unknown fields, and missing ones that have a default."""
+
+    unknown: bool
+    defaults: bool
+
+
 def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    entries = dict(pairs)
+    if len(entries) < len(pairs):
         twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
         raise DocumentError(f"it has {twice!r:.60} twice")
-    return found
+    return entries
 
 
 def _integer(text: str) -> int:
@@ -116,47 +124,53 @@ def _check_depth(value: Any) -> None:
     raise DocumentError(f"it is nested more than {_DEEPEST} deep")
 
 
-def _decode(kind: Any, value: Any, where: str, lenient: bool) -> Any:
+def _decode(kind: Any, value: Any, where: str, rules: _Rules) -> Any:
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin in (Union, types.UnionType):  # only X | None occurs
-        kind = Any if value is None else next(a for a in arguments if a is not type(None))
-        return _decode(kind, value, where, lenient)
+    if origin in (Union, types.UnionType):
+        return None if value is None and type(None) in arguments else _decode_union(arguments, value, where, rules)
     if origin is tuple:
-        return _decode_tuple(arguments, _expect(list, value, where), where, lenient)
+        return _decode_tuple(arguments, _expect(list, value, where), where, rules)
     if origin is not None:  # a Mapping
         items = _expect(dict, value, where).items()
-        return {key: _decode(arguments[1], item, f"{where}.{key}", lenient) for key, item in items}
+        return {key: _decode(arguments[1], item, f"{where}.{key}", rules) for key, item in items}
     if dataclasses.is_dataclass(kind):
-        return _decode_fields(kind, value, where, lenient)
+        return _decode_fields(kind, value, where, rules)
     if kind is float:
         return _decode_float(value, where)
     return value if kind is Any else _expect(kind, value, where)
 
 
-def _decode_fields(kind: Any, value: Any, where: str, lenient: bool) -> Any:
+def _decode_union(arguments: tuple[Any, ...], value: Any, where: str, rules: _Rules) -> Any:
+    """``value`` as the first of the types, but a whole number stays one: X | None and float | int occur."""
+    kinds = [kind for kind in arguments if kind is not type(None)]
+    whole = int in kinds and isinstance(value, int)
+    return _decode(int if whole else kinds[0], value, where, rules)
+
+
+def _decode_fields(kind: Any, value: Any, where: str, rules: _Rules) -> Any:
     raw = _expect(dict, value, where)
     hints = typing.get_type_hints(kind)
     fields = {f.name.rstrip("_"): f for f in dataclasses.fields(kind)}
-    missing = {name for name, f in fields.items() if name not in raw and not _may_lack(f, lenient)}
-    unknown = set() if lenient else raw.keys() - fields.keys()
+    missing = {name for name, f in fields.items() if name not in raw and not _may_lack(f, rules)}
+    unknown = set() if rules.unknown else raw.keys() - fields.keys()
     for wrong, what in ((missing, "is missing"), (unknown, "is unknown")):
         if wrong:
-            raise DocumentError(f"{where}.{min(wrong)} {what}")
-    known = {fields[key].name: (key, item) for key, item in raw.items() if key in fields}
-    return kind(**{name: _decode(hints[name], item, f"{where}.{key}", lenient) for name, (key, item) in known.items()})
+            raise DocumentError(f"{where}.{min(map(str, wrong))} {what}")
+    values = {fields[key].name: (key, item) for key, item in raw.items() if key in fields}
+    return kind(**{name: _decode(hints[name], item, f"{where}.{key}", rules) for name, (key, item) in values.items()})
 
 
-def _may_lack(field: Any, lenient: bool) -> bool:
+def _may_lack(field: Any, rules: _Rules) -> bool:
     has_default = field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
-    return ("later" in field.metadata) or (lenient and has_default)
+    return ("later" in field.metadata) or (rules.defaults and has_default)
 
 
-def _decode_tuple(arguments: tuple[Any, ...], value: list[Any], where: str, lenient: bool) -> tuple[Any, ...]:
+def _decode_tuple(arguments: tuple[Any, ...], value: list[Any], where: str, rules: _Rules) -> tuple[Any, ...]:
     kinds = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else list(arguments)
     if len(kinds) != len(value):
         raise DocumentError(f"{where} has {len(value)} items, not {len(kinds)}")
     pairs = enumerate(zip(kinds, value, strict=True))
-    return tuple(_decode(kind, item, f"{where}[{i}]", lenient) for i, (kind, item) in pairs)
+    return tuple(_decode(kind, item, f"{where}[{i}]", rules) for i, (kind, item) in pairs)
 
 
 def _decode_float(value: Any, where: str) -> float:

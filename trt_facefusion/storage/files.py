@@ -129,9 +129,9 @@ _KINDS = (
 
 
 def _not_regular(path: Path, what: str, kind: type[TrtFaceFusionError], mode: int) -> TrtFaceFusionError:
-    found = next((name for test, name in _KINDS if test(mode)), "no regular file")
+    what_it_is = next((name for test, name in _KINDS if test(mode)), "no regular file")
     return kind(
-        f"the {what} {path} is {found}, not a file", "name a regular file; write what a pipe gives into one first"
+        f"the {what} {path} is {what_it_is}, not a file", "name a regular file; write what a pipe gives into one first"
     )
 
 

@@ -100,16 +100,16 @@ def sweep_once(folder: Path) -> None:
 
 def sweep_leftover(path: Path) -> None:
     """Remove ``path`` if it is left over; the old version of what was never replaced is put back."""
-    found = _LEFTOVER.fullmatch(path.name)
-    if found is not None and found["process"] != PROCESS:
-        final = path.with_name(found["name"])
-        _end(path, put_back=final if found["kind"] == "old" else None)
+    match = _LEFTOVER.fullmatch(path.name)
+    if match is not None and match["process"] != PROCESS:
+        final = path.with_name(match["name"])
+        _end(path, put_back=final if match["kind"] == "old" else None)
 
 
 def is_leftover(path: Path) -> Path | None:
     """What ``path`` was to become, if it is the temporary file or folder of another process."""
-    found = _LEFTOVER.fullmatch(path.name)
-    return None if found is None or found["process"] == PROCESS else path.with_name(found["name"])
+    match = _LEFTOVER.fullmatch(path.name)
+    return None if match is None or match["process"] == PROCESS else path.with_name(match["name"])
 
 
 @contextmanager
@@ -121,8 +121,8 @@ def scratch_folder() -> Iterator[Path]:
     """
     place = Path(tempfile.gettempdir())
     for path in place.glob(f"{_SCRATCH}-*-*"):
-        found = _SCRATCH_NAME.fullmatch(path.name)
-        if found is not None and found["process"] != PROCESS:
+        match = _SCRATCH_NAME.fullmatch(path.name)
+        if match is not None and match["process"] != PROCESS:
             _end(path)
     folder = place / f"{_SCRATCH}-{PROCESS}-{token_hex(4)}"
     try:
@@ -194,4 +194,4 @@ def _is_still(path: Path, handle: int) -> bool:
 
 def _last_change(path: Path) -> float:
     inside = path.rglob("*") if path.is_dir() else ()
-    return max(float(found.lstat().st_mtime) for found in (path, *inside))
+    return max(float(entry.lstat().st_mtime) for entry in (path, *inside))

@@ -1,4 +1,4 @@
-"""YAML as a plan needs it: mappings, lists and plain values, without what makes a small text a large document."""
+"""YAML as plans and presets need it: mappings, lists, plain values, and nothing that makes a small text a large one."""
 
 from __future__ import annotations
 

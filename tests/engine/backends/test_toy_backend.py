@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from tiny import SIZE, Settings
 from toy_backend import MAGIC, Toy, ToyRunner
-from trt_facefusion.build.deliver import build
 
+from trt_facefusion.build.run import build
 from trt_facefusion.cli.main import run
 from trt_facefusion.doctor.examine import examine
 from trt_facefusion.engine.backends import registry

@@ -12,8 +12,8 @@ import pytest
 import tiny
 from polygraphy.comparator import RunResults
 from tiny import Settings
-from trt_facefusion.build.deliver import build
 
+from trt_facefusion.build.run import build
 from trt_facefusion.engine.store.store import Store
 from trt_facefusion.errors import BackendUnavailableError, BadInputError, FacesError, ModelError, StoreError
 from trt_facefusion.evaluation.accuracy.judge import judge

@@ -19,7 +19,7 @@ from trt_facefusion.model.presets import (
     ValueInput,
 )
 from trt_facefusion.model.presets.inputs import SIDES, SOURCE, TARGET
-from trt_facefusion.model.presets.syntax import INPUT_HELP, parse_input, parse_picture, written_input, written_picture
+from trt_facefusion.model.presets.syntax import INPUT_HELP, parse_input, parse_picture, write_input, write_picture
 
 CROPS = np.arange(2 * 16 * 16 * 3, dtype=np.uint32).reshape(2, 16, 16, 3).astype(np.uint8)
 
@@ -50,7 +50,7 @@ def images(draw: st.DrawFn) -> ImageInput:
 
 @given(images())
 def test_every_image_is_written_as_it_is_read(spec: ImageInput) -> None:
-    back = parse_input(written_input(spec))
+    back = parse_input(write_input(spec))
     assert isinstance(back, ImageInput)
     if len(set(spec.mean)) == len(set(spec.std)) == 1:  # written as MIN:MAX
         assert back.limits == pytest.approx(spec.limits, rel=1e-6, abs=1e-6)
@@ -63,14 +63,14 @@ def test_every_image_is_written_as_it_is_read(spec: ImageInput) -> None:
 def test_a_known_preset_can_be_said_with_input_options(name: str) -> None:
     preset = PRESETS[name]
     again = Preset.from_inputs(
-        [parse_input(written_input(spec, among_images=len(preset.images) > 1)) for spec in preset.inputs]
+        [parse_input(write_input(spec, among_images=len(preset.images) > 1)) for spec in preset.inputs]
     )
     assert [spec.name for spec in again.images if spec.shows(SOURCE)] == [
         spec.name for spec in preset.images if spec.shows(SOURCE)
     ]
     assert again.image.limits == pytest.approx(preset.image.limits)
     assert again.embedding == preset.embedding
-    written = parse_picture(written_picture(ImageOutput("out", preset.output.mean, preset.output.std)), ImageOutput())
+    written = parse_picture(write_picture(ImageOutput("out", preset.output.mean, preset.output.std)), ImageOutput())
     assert written.mean == pytest.approx(preset.output.mean) and written.std == pytest.approx(preset.output.std)
 
 

@@ -74,7 +74,7 @@ class ImageInput(Terse):
     @classmethod
     def with_range(cls, name: str, size: int, low: float, high: float, bgr: bool = False) -> ImageInput:
         """The input that maps pixel values 0..255 linearly to ``low``..``high``."""
-        mean, std = mean_std(low, high)
+        mean, std = compute_mean_std(low, high)
         return cls(name, size, (mean,) * 3, (std,) * 3, bgr)
 
     @property
@@ -204,7 +204,7 @@ InputSpec: TypeAlias = ImageInput | EmbeddingInput | FileInput | ValueInput
 Fixed: TypeAlias = FileInput | ValueInput
 
 
-def mean_std(low: float, high: float) -> tuple[float, float]:
+def compute_mean_std(low: float, high: float) -> tuple[float, float]:
     """Mean and deviation on 0..1 that map to ``low``..``high``."""
     return -low / (high - low), 1 / (high - low)
 

@@ -23,7 +23,7 @@ class ImageOutput(Terse):
     """The output that is a picture: ``rgb01 = tensor * std + mean``.
 
     Without a name: the only picture among the outputs, of a known generator the first. ``ranged``: the user said the
-    range; otherwise integers are pixels of 0..255. ``nhwc`` is found from the output's shape (`settled`).
+    range; otherwise integers are pixels of 0..255. ``nhwc`` is found from the output's shape (`settle`).
     """
 
     ADDED: ClassVar[frozenset[str]] = frozenset({"nhwc", "ranged"})
@@ -52,12 +52,12 @@ class ImageOutput(Terse):
             x = x[..., ::-1]
         return np.ascontiguousarray(x * np.array(self.std, np.float32) + np.array(self.mean, np.float32))
 
-    def settled(self, spec: TensorSpec) -> ImageOutput:
+    def settle(self, spec: TensorSpec) -> ImageOutput:
         """This output as the network ``spec`` gives it: its name, layout, and the range of its integers."""
-        found = replace(self, name=spec.name, nhwc=_channels_last(spec, 3))
+        picture = replace(self, name=spec.name, nhwc=_channels_last(spec, 3))
         if np.dtype(spec.dtype).kind in "iu" and not self.ranged:
-            found = replace(found, mean=(0.0,) * 3, std=(1 / 255,) * 3)
-        return found
+            picture = replace(picture, mean=(0.0,) * 3, std=(1 / 255,) * 3)
+        return picture
 
 
 def picture_of(output: ImageOutput, outputs: Sequence[TensorSpec], *, known: bool = False) -> ImageOutput:
@@ -70,7 +70,7 @@ def picture_of(output: ImageOutput, outputs: Sequence[TensorSpec], *, known: boo
     pictures = {spec.name: spec for spec in outputs if _is_picture(spec)}
     listed = "; ".join(map(str, outputs))
     if output.name in pictures:
-        return output.settled(pictures[output.name])
+        return output.settle(pictures[output.name])
     if output.name is not None and not known:
         what = "is no picture" if output.name in {spec.name for spec in outputs} else "is not an output of the model"
         raise BadInputError(
@@ -86,7 +86,7 @@ def picture_of(output: ImageOutput, outputs: Sequence[TensorSpec], *, known: boo
         raise BadInputError(
             f"{len(pictures)} outputs may be the picture: {'; '.join(map(str, pictures.values()))}", _choose(pictures)
         )
-    return output.settled(next(iter(pictures.values())))
+    return output.settle(next(iter(pictures.values())))
 
 
 def _choose(pictures: dict[str, TensorSpec]) -> str:

@@ -1,4 +1,4 @@
-"""Known generators, and the description a user gives of an unknown one."""
+"""What a generator takes and gives, known or described by a user."""
 
 from __future__ import annotations
 
@@ -13,15 +13,12 @@ from trt_facefusion.model.presets.inputs import (
     FileInput,
     ImageInput,
     InputSpec,
-    ValueInput,
 )
 from trt_facefusion.model.presets.output import ImageOutput
 from trt_facefusion.model.presets.syntax import parse_picture
 
 CUSTOM = "custom"
 """The name of a preset that a user described."""
-
-_HALF = (0.5, 0.5, 0.5)
 
 
 @dataclass(frozen=True)
@@ -110,7 +107,7 @@ class Preset:
 
     @property
     def known(self) -> bool:
-        """Whether it is one of `PRESETS` and not a user's description."""
+        """Whether it is one of the known presets and not a user's description."""
         return self.name != CUSTOM
 
 
@@ -129,66 +126,3 @@ def _unlike_a_target(image: ImageInput) -> int:
     """The input called target comes first, one called source last; otherwise the order of the inputs decides."""
     name = image.name.lower()
     return 0 if "target" in name else 2 if "source" in name else 1
-
-
-# The I/O contracts of the public swappers and restorers as their open-source users feed them. Only `reference` ships
-# with weights; for the others bring your own file.
-PRESETS: dict[str, Preset] = {
-    preset.name: preset
-    for preset in (
-        Preset("reference", (ImageInput("target", 128), EmbeddingInput("source")), ImageOutput("output")),
-        Preset(
-            "inswapper_128",
-            (ImageInput("target", 128), EmbeddingInput("source", projection="buff2fs")),
-            ImageOutput("output"),
-            embedder="arcface",
-        ),
-        Preset(
-            "hyperswap_256",
-            (EmbeddingInput("source"), ImageInput("target", 256, _HALF, _HALF)),
-            ImageOutput("output", _HALF, _HALF),
-            embedder="arcface",
-        ),
-        Preset("gfpgan_512", (ImageInput("input", 512, _HALF, _HALF),), ImageOutput(None, _HALF, _HALF), "ffhq_512"),
-        Preset("gpen_256", (ImageInput("input", 256, _HALF, _HALF),), ImageOutput(None, _HALF, _HALF)),
-        Preset("gpen_512", (ImageInput("input", 512, _HALF, _HALF),), ImageOutput(None, _HALF, _HALF), "ffhq_512"),
-        Preset(
-            "codeformer",
-            (ImageInput("input", 512, _HALF, _HALF), ValueInput("weight", 0.5)),
-            ImageOutput(None, _HALF, _HALF),
-            "ffhq_512",
-        ),
-        Preset(
-            "restoreformer_plus_plus",
-            (ImageInput("input", 512, _HALF, _HALF),),
-            ImageOutput(None, _HALF, _HALF),
-            "ffhq_512",
-        ),
-        Preset(
-            "uniface_256",
-            (ImageInput("source", 256, person=SOURCE), ImageInput("target", 256, _HALF, _HALF)),
-            ImageOutput("output", _HALF, _HALF),
-            "ffhq_512",
-        ),
-        Preset(
-            "blendswap_256",
-            (ImageInput("source", 112, template="arcface_112_v2", person=SOURCE), ImageInput("target", 256)),
-            ImageOutput("output"),
-            "ffhq_512",
-        ),
-    )
-}
-
-
-def get_preset(name: str) -> Preset:
-    """The preset called ``name``.
-
-    Raises:
-        BadInputError: there is none.
-    """
-    if name not in PRESETS:
-        raise BadInputError(
-            f"there is no preset {name!r}",
-            f"use one of {', '.join(PRESETS)}, or describe the model's inputs with --input",
-        )
-    return PRESETS[name]

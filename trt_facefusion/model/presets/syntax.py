@@ -20,8 +20,8 @@ from trt_facefusion.model.presets.inputs import (
     InputSpec,
     Part,
     ValueInput,
+    compute_mean_std,
     is_range,
-    mean_std,
 )
 from trt_facefusion.model.presets.output import ImageOutput
 
@@ -128,20 +128,20 @@ def _image(name: str, words: Sequence[str]) -> ImageInput:
         mean, std = _range(options[0], options[1])
         image = replace(image, mean=mean, std=std)
         del options[:2]
-    found: dict[str, object] = {}
+    fields: dict[str, object] = {}
     for word in options:
         read = _image_option(word)
-        if found.keys() & read.keys():
+        if fields.keys() & read.keys():
             raise ValueError(f"{word!r} contradicts what stands before it")
-        found |= read
-    order = found.pop("order", "rgb")
-    if len(found.keys() & {"mean", "std"}) != (0 if ranged else 2):
+        fields |= read
+    order = fields.pop("order", "rgb")
+    if len(fields.keys() & {"mean", "std"}) != (0 if ranged else 2):
         raise ValueError("say the range of the values once: MIN:MAX, or mean=R,G,B:std=R,G,B")
-    if "parts" in found and "person" in found:
+    if "parts" in fields and "person" in fields:
         raise ValueError("stack= says itself whose faces it holds")
-    if "parts" in found:
-        found["person"] = TARGET
-    return replace(image, bgr=order == "bgr", gray=order == "gray", **found)  # type: ignore[arg-type]
+    if "parts" in fields:
+        fields["person"] = TARGET
+    return replace(image, bgr=order == "bgr", gray=order == "gray", **fields)  # type: ignore[arg-type]
 
 
 def _image_option(word: str) -> dict[str, object]:
@@ -193,7 +193,7 @@ def _range(low: str, high: str) -> tuple[Triple, Triple]:
     first, last = float(low), float(high)
     if not is_range(first, last):
         raise ValueError(f"{low}:{high} is no range of pixel values")
-    mean, std = mean_std(first, last)
+    mean, std = compute_mean_std(first, last)
     return (mean, mean, mean), (std, std, std)
 
 
@@ -209,18 +209,18 @@ def parse_picture(text: str, like: ImageOutput) -> ImageOutput:
     try:
         if match is None:
             raise ValueError("no output is named")
-        found = replace(like, name=match["name"])
+        described = replace(like, name=match["name"])
         if match["low"] is not None:
             mean, std = _range(match["low"], match["high"])
-            found = replace(found, ranged=True, mean=mean, std=std)
-        return found if match["order"] is None else replace(found, bgr=match["order"] == "bgr")
+            described = replace(described, ranged=True, mean=mean, std=std)
+        return described if match["order"] is None else replace(described, bgr=match["order"] == "bgr")
     except ValueError as error:
         raise BadInputError(
             f"--picture {text!r} is not understood: {error}", "write NAME[:MIN:MAX][:bgr|rgb], for example output:-1:1"
         ) from error
 
 
-def written_input(spec: InputSpec, *, among_images: bool = False) -> str:
+def write_input(spec: InputSpec, *, among_images: bool = False) -> str:
     """The ``--input`` that `parse_input` reads as ``spec``; ``among_images``: there are others, so say whose it is."""
     if isinstance(spec, ImageInput):
         person = [TARGET] if among_images and not spec.parts and spec.person == TARGET else []
@@ -254,7 +254,7 @@ def _part_words(part: Part) -> str:
     return part.person + (f"/{part.masked}{share}" if part.masked else "")
 
 
-def written_picture(output: ImageOutput) -> str:
+def write_picture(output: ImageOutput) -> str:
     """The ``--picture`` that says all of ``output``."""
     if len(set(output.mean)) > 1 or len(set(output.std)) > 1:
         return f"{output.name}:{'bgr' if output.bgr else 'rgb'}"

@@ -14,15 +14,15 @@ class Terse:
 
     ADDED: ClassVar[frozenset[str]] = frozenset()
 
-    def said(self) -> dict[str, Any]:
+    def list_fields(self) -> dict[str, Any]:
         """Name -> value of every field that is said."""
-        found = {}
+        values = {}
         for field in fields(self):  # type: ignore[arg-type]
             value = getattr(self, field.name)
             default = field.default if field.default is not MISSING else None
             if field.name not in self.ADDED or value != default:
-                found[field.name] = value
-        return found
+                values[field.name] = value
+        return values
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.said().items())})"
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.list_fields().items())})"
