@@ -26,6 +26,7 @@ from trt_facefusion.engine.store.identity import ORIGIN
 from trt_facefusion.engine.store.manifest import Fallback, Gate, Inputs, Int8Kernels, Manifest
 from trt_facefusion.engine.store.store import Store
 from trt_facefusion.errors import BuildError, GateError
+from trt_facefusion.evaluation.accuracy.registry import shown_figures
 from trt_facefusion.model.export import origin_of
 from trt_facefusion.model.messages import is_one_piece, serialised
 from trt_facefusion.quantization.precision import read_rows
@@ -75,7 +76,7 @@ class BuildResult:
 
 def _engine_dict(result: EngineResult) -> dict[str, Any]:
     m = result.manifest
-    keys = ("faces", "ssim", "ssim_drop", "ssim_drop_worst", "psnr_db", "perceptual", "identity_cosine")
+    keys = ("faces", "ssim", *(figure.key for figure in shown_figures()))
     against = ("reference", "batch", "prepared")
     return {
         "precision": m.precision,
@@ -338,7 +339,7 @@ def _manifest(
                 "preset": repr(s.preset),
                 "batch": str(s.batch),
                 "calibration": _calibration(attempts) if needs_table else {},
-                "limits": asdict(attempts.gate(precision)),
+                "limits": attempts.gate(precision).as_dict(),
                 "looks": context.look.as_dict(),
                 **({} if s.noise is None else {"noise": {"fixed": s.noise, "nodes": list(context.original.fixed)}}),
                 "effort": context.cost.record(),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from trt_facefusion.build.settings import BuildSettings
 from trt_facefusion.engine.backends.base import BuildOptions
+from trt_facefusion.evaluation.accuracy import registry
 from trt_facefusion.model.export import CheckpointSource, ModelSource, OnnxSource, ReferenceSource
 from trt_facefusion.model.presets import PRESETS, Preset
 from trt_facefusion.model.presets.output import ImageOutput
@@ -20,9 +21,7 @@ _PLAIN = {
     "rule": "--rule",
     "corrections": "--corrections",
     "table": "--calib-cache",
-    "max_ssim_drop": "--max-ssim-drop",
-    "max_perceptual": "--max-lpips",
-    "min_identity": "--min-identity",
+    "limits": "",
     "search_faces": "--search-faces",
     "effort": "--effort",
     "minutes": "--time",
@@ -45,12 +44,20 @@ def build_arguments(settings: BuildSettings) -> tuple[str, ...]:
     words = [*_model(settings.source, settings.preset), "--calib", str(settings.calib)]
     for name, option in _PLAIN.items():
         value = getattr(settings, name)
-        if value != getattr(plain, name):
+        if name == "limits":
+            words += _limits(settings.limits)
+        elif value != getattr(plain, name):
             words += [option, str(value)]
     words += [option for name, option in _SWITCHES.items() if getattr(settings, name)]
     if settings.workspace_bytes is not None:
         words += ["--workspace", str(max(1, settings.workspace_bytes >> 20))]
     return (*words, *_tensorrt(settings.options))
+
+
+def _limits(named: Mapping[str, float]) -> Iterator[str]:
+    for _, limit in registry.limits():
+        if limit.name in named:
+            yield from (limit.option, str(named[limit.name]))
 
 
 def _model(source: ModelSource, preset: Preset) -> Iterator[str]:

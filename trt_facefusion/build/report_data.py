@@ -98,17 +98,11 @@ def record_of(
         "skipped": {KINDS[kind]: count for kind, count in calib.summary().items()},
         "engines": engines,
         "tensors": tensor_facts(ranges, list(dict.fromkeys(int8)), context.view) if int8 else [],
-        "limits": {p.value: _limits(context, p) for p in Precision},
+        "limits": {p.value: context.settings.gate(p).on_figures() for p in Precision},
         "swaps": context.preset.swaps,
         "gallery": {"faces": gallery.faces, "worst": gallery.worst, "ssim_drop": gallery.ssim_drop},
     }
     return RunRecord(facts, gallery.pictures)
-
-
-def _limits(context: Context, precision: Precision) -> dict[str, float | None]:
-    gate = context.settings.gate(precision)
-    names = ("max_ssim_drop", "max_ssim_drop_worst", "max_perceptual", "min_identity")
-    return {name: getattr(gate, name) for name in names}
 
 
 def read_search(folder: Path) -> dict[str, Any] | None:

@@ -11,7 +11,7 @@ from trt_facefusion.build.effort import AUTO, MINUTES
 from trt_facefusion.engine.backends.base import BuildOptions
 from trt_facefusion.engine.store.manifest import build_key
 from trt_facefusion.errors import BadInputError
-from trt_facefusion.evaluation.accuracy.gate import Gate
+from trt_facefusion.evaluation.accuracy.gate import Limits
 from trt_facefusion.faces.embedder import Embedder
 from trt_facefusion.inference.embedders import open_embedder
 from trt_facefusion.model.export import ModelSource
@@ -33,10 +33,10 @@ class BuildSettings:
 
     ``max_calib`` and ``max_eval`` of 0 take every face; ``table`` is a calibration cache to use instead of calibrating.
     ``table_file`` is where the calibration is written, if not under its name in ``cache``. Without ``hold_out`` nobody
-    is kept for verification. ``planner`` is one of ``PLANNERS``, for where no ``plan`` is named; ``search_faces`` of 0
-    leaves their number to the search. ``noise`` fixes random nodes (`parse_noise`). ``effort`` is one of
-    `build.effort`, or ``auto``: then what is tried is cut so that the build takes ``minutes`` or so (0: no
-    limit).
+    is kept for verification. ``limits`` are those that an INT8 engine has to keep beside the usual ones, or in their
+    place (`Limits`). ``planner`` is one of ``PLANNERS``, for where no ``plan`` is named; ``search_faces`` of 0 leaves
+    their number to the search. ``noise`` fixes random nodes (`parse_noise`). ``effort`` is one of `build.effort`, or
+    ``auto``: then what is tried is cut so that the build takes ``minutes`` or so (0: no limit).
     """
 
     source: ModelSource
@@ -55,9 +55,7 @@ class BuildSettings:
     corrections: str = "auto"
     output: Path = Path("engines")
     cache: Path = Path("calib_cache")
-    max_ssim_drop: float | None = None
-    max_perceptual: float | None = None
-    min_identity: float | None = None
+    limits: Mapping[str, float] = field(default_factory=dict)
     search_faces: int = 0
     effort: str = AUTO
     minutes: float = MINUTES
@@ -74,13 +72,10 @@ class BuildSettings:
     workspace_bytes: int | None = None
     noise: str | None = None
 
-    def gate(self, precision: Precision) -> Gate:
+    def gate(self, precision: Precision) -> Limits:
         """The accuracy gate of one precision; the limits that the user named are INT8's."""
-        default = Gate.default(precision)
-        if precision is not Precision.INT8:
-            return default
-        limit = default.max_ssim_drop if self.max_ssim_drop is None else self.max_ssim_drop
-        return Gate(max_ssim_drop=limit, max_perceptual=self.max_perceptual, min_identity=self.min_identity)
+        default = Limits.default(precision)
+        return default.changed(self.limits) if precision is Precision.INT8 else default
 
     def open_embedder(self) -> Embedder:
         """The embedder whose vectors the generator takes (dlib's where it takes none)."""
@@ -135,7 +130,7 @@ def _planning(settings: BuildSettings, precision: Precision) -> list[object]:
     """What decides where a plan of ``precision`` comes from."""
     if precision is not Precision.INT8:
         return []
-    return [settings.planner, settings.search_faces, settings.max_ssim_drop is not None]
+    return [settings.planner, settings.search_faces, "max_ssim_drop" in settings.limits]
 
 
 def _effort(settings: BuildSettings, precision: Precision) -> dict[str, object]:

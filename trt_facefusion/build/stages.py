@@ -21,9 +21,11 @@ from trt_facefusion.engine.backends.base import BuildRequest, BuiltEngine, Shape
 from trt_facefusion.engine.backends.kernels import Coverage, int8_coverage
 from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
 from trt_facefusion.errors import BuildError, GateError
-from trt_facefusion.evaluation.accuracy.gate import MAX_SSIM_DROP, Gate, Verdict
-from trt_facefusion.evaluation.accuracy.judge import Accuracy, judge
-from trt_facefusion.evaluation.accuracy.perceptual import PerceptualDistance
+from trt_facefusion.evaluation.accuracy.evaluator import PictureEvaluator
+from trt_facefusion.evaluation.accuracy.gate import MAX_SSIM_DROP, Limits, Verdict
+from trt_facefusion.evaluation.accuracy.judge import Accuracy
+from trt_facefusion.evaluation.accuracy.metric import Tools
+from trt_facefusion.evaluation.accuracy.registry import open_metrics
 from trt_facefusion.inference.original import computes_in_half
 from trt_facefusion.model.messages import serialised
 from trt_facefusion.quantization.calibration import Batches, compare
@@ -70,7 +72,6 @@ class Attempts:
     def __init__(self, context: Context) -> None:
         self.context = context
         self.gallery = Gallery()
-        self._perceptual = PerceptualDistance()
         self._repairing: PlanSearch | None = None
 
     @cached_property
@@ -240,7 +241,7 @@ class Attempts:
             self.context.note(f"no candidates for INT8: {'; '.join(f'{n}: {why}' for n, why in excluded.items())}")
         widest = widest.raised(excluded)
         gate = s.gate(Precision.INT8)
-        asked = s.max_ssim_drop is not None
+        asked = "max_ssim_drop" in s.limits
         corrections = self.correcting.of(widest)
         return PlanSearch(
             self.context, self.ranges, widest, gate, asked=asked, excluded=excluded, corrections=corrections
@@ -309,11 +310,11 @@ class Attempts:
             )
         return plan, typed, accuracy, verdict, tuple(repairs)
 
-    def gate(self, precision: Precision) -> Gate:
+    def gate(self, precision: Precision) -> Limits:
         """The gate of one precision; a file that computes in FP16 itself allows FP32 that much."""
         gate = self.context.settings.gate(precision)
         if precision is Precision.FP32 and computes_in_half(self.context.original.loaded):
-            return replace(gate, max_ssim_drop=max(gate.max_ssim_drop, MAX_SSIM_DROP[Precision.FP16]))
+            return gate.changed({"max_ssim_drop": max(gate["max_ssim_drop"], MAX_SSIM_DROP[Precision.FP16])})
         return gate
 
     def _search_of(self, plan: Plan) -> PlanSearch:
@@ -341,19 +342,20 @@ class Attempts:
         """The typed model's pictures of the verification faces against those of what was handed in."""
         context = self.context
         faces = context.faces[1]
-        reference = context.reference
+        evaluator = self._evaluator
         with self.stand_in(typed, f"the lowered {precision.value} graph") as runner:
-            pictures = context.judge_painter(faces)(runner, None, context.progress, f"verify {precision.value}")
+            pictures = evaluator.paint(runner, progress=context.progress, stage=f"verify {precision.value}")
         context.progress(f"judge {precision.value}", 0, 0)
-        accuracy = judge(
-            reference,
-            pictures,
-            template=context.settings.preset.template,
-            embedder=context.embedder,
-            perceptual=self._perceptual,
-        )
-        self.gallery.add(precision, accuracy, faces, context.feeder(faces).sources, reference, pictures)
+        accuracy = evaluator.accuracy(pictures)
+        self.gallery.add(precision, accuracy, faces, context.feeder(faces).sources, evaluator.reference, pictures)
         return accuracy
+
+    @cached_property
+    def _evaluator(self) -> PictureEvaluator:
+        """Judges by the verification faces, in the batch that is built."""
+        context, faces = self.context, self.context.faces[1]
+        metrics = open_metrics(Tools(context.embedder, context.settings.preset.template))
+        return PictureEvaluator(context.judge_painter(faces), range(len(faces)), context.reference, metrics)
 
     def stand_in(self, typed: onnx.ModelProto, called: str = "the lowered graph") -> OnnxRuntimeRunner:
         """Runs the engine itself where it is onnxruntime's, otherwise its numerical stand-in on the CPU."""

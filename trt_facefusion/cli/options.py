@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 
 from trt_facefusion.build.settings import parse_corrections
 from trt_facefusion.errors import BadInputError
+from trt_facefusion.evaluation.accuracy import registry
+from trt_facefusion.evaluation.accuracy.metric import Limit
 from trt_facefusion.model.export import CheckpointSource, ModelSource, OnnxSource, ReferenceSource
 from trt_facefusion.model.presets import Preset, get_preset, parse_input
 from trt_facefusion.model.presets.fit import suggestions
@@ -92,28 +97,8 @@ CalibCache = Annotated[
         rich_help_panel=ACCURACY,
     ),
 ]
-MaxSsimDrop = Annotated[
-    Optional[float],
-    typer.Option(
-        min=0.0,
-        max=1.0,
-        help="INT8: mean SSIM lost at most (else 0.01, and the search aims at 0.003 where most MACs stay in INT8).",
-        rich_help_panel=ACCURACY,
-    ),
-]
-MaxLpips = Annotated[
-    Optional[float],
-    typer.Option(
-        "--max-lpips",
-        min=0.0,
-        help="INT8: perceptual distance at most, by the bundled SqueezeNet features (uncalibrated, not LPIPS itself).",
-        rich_help_panel=ACCURACY,
-    ),
-]
-MinIdentity = Annotated[
-    Optional[float],
-    typer.Option(min=-1.0, max=1.0, help="INT8: mean identity cosine at least.", rich_help_panel=ACCURACY),
-]
+NamedLimits = Mapping[str, float]
+"""Limits by their names, from the options that `with_limits` makes of a parameter of this type."""
 Repairs = Annotated[
     int,
     typer.Option(min=0, max=10, help="Rounds of raising layers before falling back.", rich_help_panel=ACCURACY),
@@ -145,6 +130,31 @@ Target = Annotated[Optional[str], typer.Option(help="sm86 (A10G) and the like, o
 Backend = Annotated[str, typer.Option(help="auto, tensorrt, tensorrt-rtx or onnxruntime.", rich_help_panel=ENGINE)]
 Cache = Annotated[Path, typer.Option(help="Where calibrations are stored.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+
+
+def with_limits(command: Callable[..., None]) -> Callable[..., None]:
+    """``command``, whose parameter ``limits`` becomes an option for each limit that a metric offers."""
+    offered = {limit.name: limit for _, limit in registry.limits() if limit.help is not None}
+    signature = inspect.signature(command, eval_str=True)
+
+    @functools.wraps(command)
+    def with_options(**given: Any) -> None:
+        values = {name: given.pop(name) for name in offered}
+        command(**given, limits={name: value for name, value in values.items() if value is not None})
+
+    parameters: list[inspect.Parameter] = []
+    for parameter in signature.parameters.values():
+        replaced = [_limit_option(limit) for limit in offered.values()]
+        parameters += replaced if parameter.name == "limits" else [parameter.replace(kind=parameter.KEYWORD_ONLY)]
+    with_options.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return with_options
+
+
+def _limit_option(limit: Limit) -> inspect.Parameter:
+    option = typer.Option(limit.option, min=limit.least, max=limit.most, help=limit.help, rich_help_panel=ACCURACY)
+    return inspect.Parameter(
+        limit.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[Optional[float], option]
+    )
 
 
 def source_of(

@@ -18,7 +18,9 @@ from trt_facefusion.build.plan_only import PlanResult, make_plan
 from trt_facefusion.build.report_data import SEARCH
 from trt_facefusion.build.settings import BuildSettings
 from trt_facefusion.cli import console, options
+from trt_facefusion.cli.figures import written
 from trt_facefusion.errors import BadInputError
+from trt_facefusion.evaluation.accuracy import registry
 from trt_facefusion.report import charts
 from trt_facefusion.storage.documents import DocumentError, parse_json, read_bytes
 from trt_facefusion.storage.files import write_atomic
@@ -27,8 +29,10 @@ from trt_facefusion.types import Precision
 CHART = "search.svg"
 _SHOWN = 3
 _WRITTEN = "plan_sha256"
+_COLUMNS = ("ssim_drop", "ssim_drop_worst")
 
 
+@options.with_limits
 def command(
     calib: options.Calib,
     onnx: options.Onnx = None,
@@ -49,9 +53,8 @@ def command(
     rule: options.Rule = "auto",
     corrections: options.Corrections = "auto",
     table: options.CalibCache = None,
-    max_ssim_drop: options.MaxSsimDrop = None,
-    max_lpips: options.MaxLpips = None,
-    min_identity: options.MinIdentity = None,
+    *,
+    limits: options.NamedLimits,
     repairs: options.Repairs = 3,
     search_faces: options.SearchFaces = 0,
     effort: options.Effort = "auto",
@@ -71,8 +74,8 @@ def command(
     """
     if not force:
         _require_unedited(output)
-    limits = {"--max-calib": max_calib, "--max-eval": max_eval, "--search-faces": search_faces}
-    options.check_numbers(rule, corrections, limits)
+    counts = {"--max-calib": max_calib, "--max-eval": max_eval, "--search-faces": search_faces}
+    options.check_numbers(rule, corrections, counts)
     level_named(effort)
     source = options.source_of(onnx, checkpoint, model, weights_key)
     settings = BuildSettings(
@@ -91,9 +94,7 @@ def command(
         cache=cache,
         max_calib=max_calib,
         max_eval=max_eval,
-        max_ssim_drop=max_ssim_drop,
-        max_perceptual=max_lpips,
-        min_identity=min_identity,
+        limits=limits,
         search_faces=search_faces,
         effort=effort,
         minutes=minutes,
@@ -102,12 +103,12 @@ def command(
     )
     with console.progress_bar() as (progress, note):
         result = make_plan(settings, progress, note)
-    written = _write(result, output)
+    files = _write(result, output)
     if as_json:
         console.print_json({**result.as_dict(), "path": str(output)})
     else:
         show(result)
-        _line(f"written: {', '.join(map(str, written))}")
+        _line(f"written: {', '.join(map(str, files))}")
 
 
 def _write(result: PlanResult, output: Path) -> list[Path]:
@@ -149,7 +150,7 @@ def show(result: PlanResult) -> None:
     _line(
         f"chosen: {len(result.plan.names(Precision.INT8))} layers with {shares['int8']:.1%} of the MACs in INT8; "
         f"on {accuracy.faces} verification faces the SSIM drop is {accuracy.ssim_drop:.3%}, "
-        f"{accuracy.ssim_drop_worst:.3%} on the worst"
+        f"{accuracy['ssim_drop_worst']:.3%} on the worst"
         + (f", after {result.repairs} rounds of repair" if result.repairs else "")
     )
 
@@ -161,10 +162,10 @@ def front(search: Mapping[str, Any]) -> Table:
         f"{search['passes']} inferences in {search['seconds']:.0f} s"
     )
     points = search["points"]
-    extra = {"perceptual": "perceptual", "identity": "identity"}
-    shown = {key: name for key, name in extra.items() if all(key in point for point in points)}
+    limited = {limit.short_name: figure for figure, limit in registry.limits() if limit.short_name not in _COLUMNS}
+    limited = {name: figure for name, figure in limited.items() if all(name in point for point in points)}
     table = Table(title=title, title_justify="left", header_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for name in ("", "MACs in INT8", "SSIM drop", "worst face", *shown.values()):
+    for name in ("", "MACs in INT8", "SSIM drop", "worst face", *limited):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("layers raised", overflow="fold")
     for point in points:
@@ -175,7 +176,7 @@ def front(search: Mapping[str, Any]) -> Table:
             f"{point['int8_macs_share']:.1%}",
             f"{point['ssim_drop']:.3%}",
             f"{point['ssim_drop_worst']:.3%}",
-            *(f"{point[key]:.4f}" for key in shown),
+            *(written(figure, point[name]) for name, figure in limited.items()),
             console.plain(names or "none"),
             style="bold" if point["chosen"] else "",
         )

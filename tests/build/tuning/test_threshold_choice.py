@@ -12,9 +12,10 @@ from tiny import Settings
 from trt_facefusion.build.inputs import Context
 from trt_facefusion.build.tuning import thresholds as choose_module
 from trt_facefusion.build.tuning.ranges import Ranges
-from trt_facefusion.build.tuning.scale_session import Trials
+from trt_facefusion.build.tuning.scale_session import ScaleSession
 from trt_facefusion.build.tuning.thresholds import AUTO_RULES
 from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
+from trt_facefusion.evaluation.accuracy.evaluator import PictureEvaluator
 from trt_facefusion.quantization.calibration.thresholds import parse_rule
 from trt_facefusion.quantization.lowering import lower
 from trt_facefusion.quantization.lowering.scales import with_scale_inputs
@@ -44,7 +45,8 @@ def test_trials_see_the_pictures_of_the_model_with_constant_scales(
     with OnnxRuntimeRunner(lower(found.view, plan, table, Precision.FP32, affines), stand_in=True) as runner:
         pictures = found.painter(found.faces[0])(runner, faces)
     loose = {name: 2 * value for name, value in table.items()}
-    with Trials(found, plan, loose, affines, faces, wanted) as trials:
+    evaluator = PictureEvaluator(found.painter(found.faces[0]), faces, wanted)
+    with ScaleSession(found, plan, loose, affines, evaluator) as trials:
         assert len(trials.activations) >= 5
         before = trials.ssim(loose)
         assert np.array_equal(trials.ssim(table), ssim(wanted.clip(0, 1), pictures.clip(0, 1)))
@@ -64,10 +66,10 @@ def test_only_activation_scales_become_inputs(settings: Settings) -> None:
 
 
 def test_scales_are_tried_in_one_session_at_a_time(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    opened: list[Trials] = []
+    opened: list[ScaleSession] = []
     counts: list[int] = []
 
-    class Counted(Trials):
+    class Counted(ScaleSession):
         def __init__(self, *args: Any) -> None:
             super().__init__(*args)
             opened.append(self)
@@ -77,7 +79,7 @@ def test_scales_are_tried_in_one_session_at_a_time(settings: Settings, monkeypat
             super().__exit__(*error)
             opened.remove(self)
 
-    monkeypatch.setattr(choose_module, "Trials", Counted)
+    monkeypatch.setattr(choose_module, "ScaleSession", Counted)
     ranges = Ranges(context(settings, rule="auto"))
     choice = ranges.calibration.choice
     assert choice is not None and any(", equalised" in label for label in choice.tried)

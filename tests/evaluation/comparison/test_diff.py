@@ -29,7 +29,7 @@ FACES = 6
 @pytest.fixture(scope="module")
 def engines(module_settings: Settings) -> dict[Precision, Path]:
     """The tiny generator in FP32 and INT8."""
-    result = build(module_settings(Precision.FP32, Precision.INT8, max_ssim_drop=1.0))
+    result = build(module_settings(Precision.FP32, Precision.INT8, limits={"max_ssim_drop": 1.0}))
     return {engine.requested: engine.folder for engine in result.engines}
 
 

@@ -9,15 +9,14 @@ from functools import cached_property
 import onnx
 
 from trt_facefusion.build.inputs import Context
+from trt_facefusion.build.tuning.calibration_evaluator import calibration_evaluator
 from trt_facefusion.build.tuning.corrections import Correcting
 from trt_facefusion.build.tuning.ranges import Ranges, seen_channels
 from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
-from trt_facefusion.evaluation.accuracy.metrics import ssim
 from trt_facefusion.model.graph import GraphView
 from trt_facefusion.quantization.calibration.channels import ChannelRanges
 from trt_facefusion.quantization.lowering import lower, lower_to_integers, may_be_finer, results
 from trt_facefusion.quantization.precision import Plan
-from trt_facefusion.sampling import spread
 from trt_facefusion.types import Precision
 
 ALLOWED = 8e-4
@@ -85,15 +84,11 @@ class Storing:
 
     def _measure(self, plan: Plan) -> Callable[[tuple[str, ...]], float]:
         context = self.context
-        faces = context.faces[0]
-        chosen = spread(len(faces), context.level.storing_faces)
-        wanted = context.paint_reference(faces, "reference pictures", chosen).clip(0, 1)
-        painter = context.painter(faces)
+        evaluator = calibration_evaluator(context, context.level.storing_faces)
 
         def drop(make: Callable[[], onnx.ModelProto]) -> float:
             with OnnxRuntimeRunner([make()].pop, ours="the lowered int8 graph") as runner:
-                pictures = painter(runner, chosen, context.progress, "storing results")
-            return float(1 - ssim(wanted, pictures.clip(0, 1)).mean())
+                return evaluator.ssim_drop(runner, context.progress, "storing results")
 
         table, affines, corrections = self.ranges.table, self.ranges.affines, self.correcting.of(plan)
         floats = drop(lambda: lower(context.view, plan, table, Precision.FP32, affines, corrections))

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from trt_facefusion.build.effort import FULL, Level
 from trt_facefusion.build.inputs import Context
-from trt_facefusion.build.tuning.scale_session import Trials
-from trt_facefusion.build.tuning.threshold_descent import Candidate, Descended, descend, distinct
+from trt_facefusion.build.tuning.calibration_evaluator import calibration_evaluator
+from trt_facefusion.build.tuning.scale_session import ScaleSession
+from trt_facefusion.build.tuning.threshold_descent import Candidate, DescentResult, descend, distinct
 from trt_facefusion.quantization.calibration.cache import Calibration
 from trt_facefusion.quantization.calibration.choice import Choice
 from trt_facefusion.quantization.calibration.noise import sqnr_db
@@ -20,7 +21,6 @@ from trt_facefusion.quantization.calibration.table import CalibrationTable
 from trt_facefusion.quantization.calibration.thresholds import parse_rule
 from trt_facefusion.quantization.correction.channel_affine import Affine, Affines, equalised_name
 from trt_facefusion.quantization.precision import Plan, Seen, plan_by_rules
-from trt_facefusion.sampling import spread
 from trt_facefusion.types import Precision
 
 AUTO = "auto"
@@ -86,8 +86,7 @@ class _Chooser:
         self, context: Context, calibration: Calibration, aliases: Mapping[str, str], plan: Plan, key: str
     ) -> None:
         self.context, self.calibration, self.aliases, self.plan, self.key = context, calibration, aliases, plan, key
-        self.faces = spread(len(context.faces[0]), context.level.validation_faces)
-        self.wanted = context.paint_reference(context.faces[0], "reference pictures", self.faces)
+        self.evaluator = calibration_evaluator(context, context.level.validation_faces)
         self.tried: dict[str, float] = {}
 
     def choose(self) -> Choice:
@@ -96,101 +95,108 @@ class _Chooser:
         first, *others = (True, False) if self.calibration.exponents else (False,)
         if self.context.settings.corrections != AUTO:
             others = []  # what was named is done
-        with self._opened(first) as trials:
-            rule = self._best(trials, rules, first, len(rules) + len(others))
+        with self._opened(first) as session:
+            rule = self._best(session, rules, first, len(rules) + len(others))
             if not others:
-                return self._settled(trials, rule, first)
+                return self._settled(session, rule, first)
         for other in others:  # one after the other: each session holds all weights
-            with self._opened(other) as trials:
-                self._best(trials, (rule,), other, len(rules) + len(others))
+            with self._opened(other) as session:
+                self._best(session, (rule,), other, len(rules) + len(others))
         equalised = min((first, *others), key=lambda equalised: self.tried[_label(rule, equalised)])
-        with self._opened(equalised) as trials:
-            return self._settled(trials, rule, equalised)
+        with self._opened(equalised) as session:
+            return self._settled(session, rule, equalised)
 
-    def _settled(self, trials: Trials, rule: str, equalised: bool) -> Choice:
+    def _settled(self, session: ScaleSession, rule: str, equalised: bool) -> Choice:
         self._tell(_label(rule, equalised))
         if self.context.settings.rule != AUTO:
-            return self._choice(trials, rule, equalised)
-        return self._by_tensor(trials, rule, equalised)
+            return self._choice(session, rule, equalised)
+        return self._by_tensor(session, rule, equalised)
 
-    def _opened(self, equalised: bool) -> Trials:
+    def _opened(self, equalised: bool) -> ScaleSession:
         affines = affines_of(self.calibration.with_rule(AUTO_RULES[-1])) if equalised else {}
         table = self._table(AUTO_RULES[-1])
-        return Trials(self.context, self.plan, table, affines, self.faces, self.wanted)
+        return ScaleSession(self.context, self.plan, table, affines, self.evaluator)
 
     def _table(self, rule: str) -> CalibrationTable:
         return with_aliases(self.calibration.with_rule(rule).table, self.aliases)
 
-    def _best(self, trials: Trials, rules: Sequence[str], equalised: bool, total: int) -> str:
+    def _best(self, session: ScaleSession, rules: Sequence[str], equalised: bool, total: int) -> str:
         """Measure whole tables; gives the rule of the best."""
         for rule in rules:
-            self.tried[_label(rule, equalised)] = float(1 - trials.ssim(self._table(rule)).mean())
+            self.tried[_label(rule, equalised)] = float(1 - session.ssim(self._table(rule)).mean())
             self.context.progress("rules", len(self.tried), total)
         return min(rules, key=lambda rule: self.tried[_label(rule, equalised)])
 
     def _tell(self, label: str) -> None:
         shown = ", ".join(f"{name} {drop:.2%}" for name, drop in sorted(self.tried.items(), key=lambda item: item[1]))
-        self.context.note(f"calibration {label}: smallest SSIM drop on {len(self.faces)} calibration faces ({shown})")
+        self.context.note(
+            f"calibration {label}: smallest SSIM drop on {len(self.evaluator.indices)} calibration faces ({shown})"
+        )
 
-    def _by_tensor(self, trials: Trials, rule: str, equalised: bool) -> Choice:
-        candidates = self._candidates(trials, rule, equalised)
-        half = max(len(self.faces) // 2, 1)
+    def _by_tensor(self, session: ScaleSession, rule: str, equalised: bool) -> Choice:
+        candidates = self._candidates(session, rule, equalised)
+        half = max(len(self.evaluator.indices) // 2, 1)
         budget = self.context.level.trials(len(self.context.faces[0])) // half
         if not budget:
-            return self._choice(trials, rule, equalised)
+            return self._choice(session, rule, equalised)
         needed = 1 + sum(len(candidate.others) + 2 for candidate in candidates)
         self.context.note(
             f"thresholds of {len(candidates)} tensors: at most {min(budget, needed)} trials of {half} faces"
         )
 
-        def judge(table: Mapping[str, float], which: slice) -> NDArray[np.float64]:
-            return trials.ssim(with_aliases(CalibrationTable(table), self.aliases), which)
+        def judge(table: Mapping[str, float], faces: slice) -> NDArray[np.float64]:
+            return session.ssim(with_aliases(CalibrationTable(table), self.aliases), faces)
 
         start = dict(self.calibration.with_rule(rule).table)
-        found = descend(start, candidates, judge, min(budget, needed), self.context.progress)
-        choice = self._choice(trials, rule, equalised, found)
-        if found.tensors:
-            drop = float(1 - judge(found.table, slice(None)).mean())
-            choice = self._choice(trials, rule, equalised, found, drop)
+        descent = descend(start, candidates, judge, min(budget, needed), self.context.progress)
+        choice = self._choice(session, rule, equalised, descent)
+        if descent.tensors:
+            drop = float(1 - judge(descent.table, slice(None)).mean())
+            choice = self._choice(session, rule, equalised, descent, drop)
             before = self.tried[_label(rule, equalised)]
             self.context.note(
-                f"{len(found.tensors)} tensors fare better by another rule: SSIM drop {before:.3%} -> {drop:.3%}"
+                f"{len(descent.tensors)} tensors fare better by another rule: SSIM drop {before:.3%} -> {drop:.3%}"
             )
         return choice
 
-    def _candidates(self, trials: Trials, rule: str, equalised: bool) -> list[Candidate]:
+    def _candidates(self, session: ScaleSession, rule: str, equalised: bool) -> list[Candidate]:
         """The tensors that are quantised, the noisiest first, with the thresholds of the other rules."""
         table = self.calibration.with_rule(rule).table
-        found: list[tuple[float, Candidate]] = []
-        for name in self._quantised(trials, equalised):
+        by_noise: list[tuple[float, Candidate]] = []
+        for name in self._quantised(session, equalised):
             if name in self.calibration.pinned:
                 continue
             histogram = self.calibration.histograms[name]
             others = [(other, parse_rule(other)(histogram)) for other in TENSOR_RULES if other != rule]
-            kept = distinct(table[name], others)
-            if kept:
-                found.append((sqnr_db(histogram, table[name]), Candidate(name, rule, kept)))
-        return [candidate for _, candidate in sorted(found, key=lambda item: item[0])]
+            different = distinct(table[name], others)
+            if different:
+                by_noise.append((sqnr_db(histogram, table[name]), Candidate(name, rule, different)))
+        return [candidate for _, candidate in sorted(by_noise, key=lambda item: item[0])]
 
-    def _quantised(self, trials: Trials, equalised: bool) -> tuple[str, ...]:
+    def _quantised(self, session: ScaleSession, equalised: bool) -> tuple[str, ...]:
         """The tensors that INT8 nodes read, as the histograms call them."""
         exponents = self.calibration.exponents if equalised else {}
-        names = (equalised_name(n) if n in exponents else self.aliases.get(n, n) for n in trials.activations)
+        names = (equalised_name(n) if n in exponents else self.aliases.get(n, n) for n in session.activations)
         return tuple(dict.fromkeys(names))
 
     def _choice(
-        self, trials: Trials, rule: str, equalised: bool, found: Descended | None = None, drop: float | None = None
+        self,
+        session: ScaleSession,
+        rule: str,
+        equalised: bool,
+        descent: DescentResult | None = None,
+        drop: float | None = None,
     ) -> Choice:
         return Choice(
             asked=self.context.settings.rule,
             rule=rule,
             equalised=equalised,
             tried=self.tried,
-            tensors=found.tensors if found is not None else {},
-            faces=len(self.faces),
-            trials=found.trials if found is not None else 0,
+            tensors=descent.tensors if descent is not None else {},
+            faces=len(self.evaluator.indices),
+            trials=descent.trials if descent is not None else 0,
             ssim_drop=self.tried[_label(rule, equalised)] if drop is None else drop,
-            quantised=self._quantised(trials, equalised),
+            quantised=self._quantised(session, equalised),
             key=self.key,
         )
 

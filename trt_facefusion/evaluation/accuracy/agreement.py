@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trt_facefusion.evaluation.accuracy.metrics import Pictures, finite, ssim
+from trt_facefusion.evaluation.accuracy.metric import Pictures
+from trt_facefusion.evaluation.accuracy.metrics import finite, ssim
 
 
 @dataclass(frozen=True)

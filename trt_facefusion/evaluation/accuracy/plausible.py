@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from trt_facefusion.evaluation.accuracy.metrics import Pictures, ssim
+from trt_facefusion.evaluation.accuracy.metric import Pictures
+from trt_facefusion.evaluation.accuracy.metrics import ssim
 
 SATURATED = 0.25
 """Share of values at the ends of the range, beyond what the crops themselves have: more is no face."""

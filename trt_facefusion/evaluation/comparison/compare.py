@@ -18,7 +18,8 @@ from trt_facefusion.engine.runtime.run_results import save_inputs, save_outputs
 from trt_facefusion.engine.store.atomic import commit_folder
 from trt_facefusion.errors import BadInputError, FacesError, ModelError, StoreError
 from trt_facefusion.evaluation.accuracy.judge import Accuracy, judge
-from trt_facefusion.evaluation.accuracy.perceptual import PerceptualDistance
+from trt_facefusion.evaluation.accuracy.metric import Tools
+from trt_facefusion.evaluation.accuracy.registry import open_metrics
 from trt_facefusion.evaluation.comparison.handed_in import AgainstFile, against_file, file_of
 from trt_facefusion.evaluation.comparison.layer_error import LayerError
 from trt_facefusion.evaluation.comparison.layers import BUDGET_BYTES, LayerComparison, Values
@@ -40,7 +41,6 @@ from trt_facefusion.quantization.calibration.reader import Batches
 from trt_facefusion.types import Progress, TensorSpec, silent
 
 MIN_FACES = 2
-_PERCEPTUAL_SIDE_PX = 32
 _LOCAL = "B's node on A's inputs"
 
 
@@ -338,13 +338,8 @@ class _Run:
             )
         self.progress("judge", 0, 0)
         height, width = reference.shape[1:3]
-        return judge(
-            reference,
-            candidate,
-            template=self.contract.preset.template if height == width else None,
-            embedder=self.embedder,
-            perceptual=PerceptualDistance() if min(height, width) >= _PERCEPTUAL_SIDE_PX else None,
-        )
+        tools = Tools(self.embedder, self.contract.preset.template if height == width else None)
+        return judge(reference, candidate, open_metrics(tools, min(height, width)))
 
     def _against_file(self, faces: FaceSet, a: NDArray[np.float32], b: NDArray[np.float32]) -> AgainstFile | None:
         """Both sides' pictures against those of the file that the first stored one of them was built from."""
