@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from trt_facefusion.quantization.calibration import Calibration, Histogram, parse_rule
 from trt_facefusion.quantization.calibration.noise import clipped_share, sqnr_db
+from trt_facefusion.quantization.calibration.thresholds import compared_rules
 
 BARS = " ▁▂▃▄▅▆▇█"
 HEIGHT = 7
-SHOWN_RULES = ("entropy", "mse", "percentile:99.99", "percentile:99.999", "max")
 PINNED = "pinned"
 
 _MARGIN = 9
@@ -39,7 +39,7 @@ def sparkline(histogram: Histogram, width: int) -> str:
 def thresholds_of(calibration: Calibration, tensor: str) -> dict[str, float]:
     """amax of a tensor by every rule that is worth comparing, the one in use among them."""
     histogram = calibration.histograms[tensor]
-    found = {rule: parse_rule(rule)(histogram) for rule in SHOWN_RULES}
+    found = {rule: parse_rule(rule)(histogram) for rule in compared_rules()}
     used = used_rule(calibration, tensor)
     found[used] = calibration.table[tensor]
     return found

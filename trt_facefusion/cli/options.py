@@ -18,7 +18,7 @@ from trt_facefusion.model.export import CheckpointSource, ModelSource, OnnxSourc
 from trt_facefusion.model.presets import Preset, get_preset, parse_input
 from trt_facefusion.model.presets.fit import suggestions
 from trt_facefusion.model.presets.syntax import INPUT_SYNTAX
-from trt_facefusion.quantization.calibration.thresholds import parse_rule
+from trt_facefusion.quantization.calibration.thresholds import parse_rule, rule_syntax
 
 MODEL, FACES, ENGINE, ACCURACY = "Model", "Faces", "Engine", "Accuracy"
 
@@ -83,7 +83,7 @@ Noise = Annotated[
         rich_help_panel=MODEL,
     ),
 ]
-Rule = Annotated[str, typer.Option(help="auto, entropy, mse, max or percentile:VALUE.", rich_help_panel=ACCURACY)]
+Rule = Annotated[str, typer.Option(help=rule_syntax(), rich_help_panel=ACCURACY)]
 Corrections = Annotated[
     str,
     typer.Option(help="auto, none, or some of equalise,shift,scales,rounding,bias.", rich_help_panel=ACCURACY),

@@ -13,10 +13,9 @@ from trt_facefusion.build.inputs import Context
 from trt_facefusion.build.tuning import thresholds as choose_module
 from trt_facefusion.build.tuning.ranges import Ranges
 from trt_facefusion.build.tuning.scale_session import ScaleSession
-from trt_facefusion.build.tuning.thresholds import AUTO_RULES
 from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
 from trt_facefusion.evaluation.accuracy.evaluator import PictureEvaluator
-from trt_facefusion.quantization.calibration.thresholds import parse_rule
+from trt_facefusion.quantization.calibration.thresholds import compared_rules, parse_rule
 from trt_facefusion.quantization.lowering import lower
 from trt_facefusion.quantization.lowering.scales import with_scale_inputs
 from trt_facefusion.quantization.precision import plan_by_rules
@@ -123,6 +122,6 @@ def test_a_tensor_with_its_own_rule_has_its_range_and_its_reason(settings: Setti
 def test_auto_is_at_least_as_good_as_every_whole_table_on_the_faces_that_chose(settings: Settings) -> None:
     choice = Ranges(context(settings, rule="auto")).calibration.choice
     assert choice is not None
-    assert set(AUTO_RULES) <= {label.removesuffix(", equalised") for label in choice.tried}
+    assert set(compared_rules()) <= {label.removesuffix(", equalised") for label in choice.tried}
     assert choice.ssim_drop <= min(choice.tried.values()) + 1e-6
     assert choice.faces == 16 and tiny.SIZE == 32

@@ -18,16 +18,12 @@ from trt_facefusion.quantization.calibration.cache import Calibration
 from trt_facefusion.quantization.calibration.choice import Choice
 from trt_facefusion.quantization.calibration.noise import sqnr_db
 from trt_facefusion.quantization.calibration.table import CalibrationTable
-from trt_facefusion.quantization.calibration.thresholds import parse_rule
+from trt_facefusion.quantization.calibration.thresholds import compared_rules, parse_rule, tensor_rules
 from trt_facefusion.quantization.correction.channel_affine import Affine, Affines, equalised_name
 from trt_facefusion.quantization.precision import Plan, Seen, plan_by_rules
 from trt_facefusion.types import Precision
 
 AUTO = "auto"
-AUTO_RULES = FULL.rules
-TENSOR_RULES = (*AUTO_RULES, "percentile:99.97", "percentile:99.9")
-"""Single tensors may clip more than a whole table should."""
-
 VALIDATION_FACES = FULL.validation_faces
 """Calibration faces on which `auto` compares the rules: the verification faces must not choose anything."""
 
@@ -113,8 +109,9 @@ class _Chooser:
         return self._by_tensor(session, rule, equalised)
 
     def _opened(self, equalised: bool) -> ScaleSession:
-        affines = affines_of(self.calibration.with_rule(AUTO_RULES[-1])) if equalised else {}
-        table = self._table(AUTO_RULES[-1])
+        start = compared_rules()[-1]
+        affines = affines_of(self.calibration.with_rule(start)) if equalised else {}
+        table = self._table(start)
         return ScaleSession(self.context, self.plan, table, affines, self.evaluator)
 
     def _table(self, rule: str) -> CalibrationTable:
@@ -167,7 +164,7 @@ class _Chooser:
             if name in self.calibration.pinned:
                 continue
             histogram = self.calibration.histograms[name]
-            others = [(other, parse_rule(other)(histogram)) for other in TENSOR_RULES if other != rule]
+            others = [(other, parse_rule(other)(histogram)) for other in tensor_rules() if other != rule]
             different = distinct(table[name], others)
             if different:
                 by_noise.append((sqnr_db(histogram, table[name]), Candidate(name, rule, different)))
@@ -206,7 +203,7 @@ def _label(rule: str, equalised: bool) -> str:
 
 
 def _key(asked: str, corrections: str, plan: Plan, level: Level) -> str:
-    rules = [level.rules, TENSOR_RULES]
+    rules = [level.rules, tensor_rules()]
     parts: list[object] = [_VERSION, asked, corrections == AUTO, rules, level.validation_faces]
     parts += [sorted(plan.names(Precision.INT8)), *([] if level is FULL else [level.trial_pictures])]
     return hashlib.sha256(json.dumps(parts).encode("utf-8")).hexdigest()

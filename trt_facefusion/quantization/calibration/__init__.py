@@ -6,10 +6,10 @@ from trt_facefusion.quantization.calibration.compare import Change, Comparison, 
 from trt_facefusion.quantization.calibration.histogram import Histogram
 from trt_facefusion.quantization.calibration.reader import Batches
 from trt_facefusion.quantization.calibration.table import CalibrationTable
-from trt_facefusion.quantization.calibration.thresholds import RULES, Rule, parse_rule
+from trt_facefusion.quantization.calibration.thresholds import THRESHOLD_RULES, ThresholdRule, parse_rule
 
 __all__ = [
-    "RULES",
+    "THRESHOLD_RULES",
     "Batches",
     "Calibration",
     "CalibrationTable",
@@ -17,8 +17,8 @@ __all__ = [
     "Comparison",
     "Fit",
     "Histogram",
-    "Rule",
     "Stale",
+    "ThresholdRule",
     "beside",
     "cache_path",
     "collect",

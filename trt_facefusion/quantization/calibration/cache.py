@@ -15,7 +15,7 @@ from trt_facefusion.errors import BadInputError, CalibrationCacheError
 from trt_facefusion.quantization.calibration.choice import Choice
 from trt_facefusion.quantization.calibration.histogram import Histogram
 from trt_facefusion.quantization.calibration.table import CalibrationTable
-from trt_facefusion.quantization.calibration.thresholds import RULES, parse_rule
+from trt_facefusion.quantization.calibration.thresholds import THRESHOLD_RULES, parse_rule
 from trt_facefusion.storage.documents import LATER, DocumentError, decode, parse_json, read_bytes
 from trt_facefusion.storage.files import write_atomic
 
@@ -170,7 +170,7 @@ def _json_path(path: Path) -> Path:
 def _describe(calibration: Calibration, text: str) -> dict[str, Any]:
     tensors = {
         name: {
-            "amax": {rule: threshold(histogram) for rule, threshold in RULES.items()},
+            "amax": {rule: threshold(histogram) for rule, threshold in THRESHOLD_RULES.items()},
             "histogram": histogram.as_dict(),
         }
         for name, histogram in calibration.histograms.items()
