@@ -14,7 +14,7 @@ from trt_facefusion.evaluation.accuracy.agreement import (
     SAME_NETWORK,
     SAME_NETWORK_IN_HALF,
     Agreement,
-    Limits,
+    RoundingLimits,
     agreement,
     measured,
     pooled,
@@ -42,7 +42,7 @@ class Proof:
     def __init__(self, context: Context) -> None:
         self.context = context
         half = computes_in_half(context.original.loaded)
-        self.limits: Limits = SAME_NETWORK_IN_HALF if half else SAME_NETWORK
+        self.limits: RoundingLimits = SAME_NETWORK_IN_HALF if half else SAME_NETWORK
 
     def samples(self) -> None:
         """The same face must give the same picture: again, and among others.
@@ -144,7 +144,7 @@ class Proof:
         with self.context.original.opened(optimise=False) as runner:
             return agreement(wanted[: few.stop], self.context.judge_painter(faces)(runner, few))
 
-    def _changed(self, found: Agreement, limits: Limits, faces: FaceSet, worst: int) -> PreparationError:
+    def _changed(self, found: Agreement, limits: RoundingLimits, faces: FaceSet, worst: int) -> PreparationError:
         context = self.context
         feeds = context.judge_painter(faces).feeder([worst])
         try:
@@ -160,5 +160,5 @@ class Proof:
         )
 
 
-def _levels(figures: Agreement | Limits) -> str:
+def _levels(figures: Agreement | RoundingLimits) -> str:
     return f"{255 * figures.max_difference:.3g}"

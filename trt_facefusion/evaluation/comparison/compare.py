@@ -355,23 +355,23 @@ class _Run:
         return None
 
     def _layers(self, faces: FaceSet) -> Layers:
-        chosen = faces.thinned(self.settings.layer_faces)
-        whole = len(chosen) - len(chosen) % self.batch.size  # repeats would count double
-        chosen = chosen.subset(range(whole)) if whole else chosen
+        few = faces.thinned(self.settings.layer_faces)
+        whole = len(few) - len(few) % self.batch.size  # repeats would count double
+        few = few.subset(range(whole)) if whole else few
         if self.a.subject.needs_gpu or self.b.subject.needs_gpu:
             self.note("layers are compared on the typed ONNX: a TensorRT engine shows its outputs only")
-        feeder = self._feeder(chosen, fixed=True)
+        feeder = self._feeder(few, fixed=True)
         comparison = LayerComparison(
             load_model(self.a.subject.graph),
             load_model(self.b.subject.graph),
-            Batches(feeder, len(chosen), self.batch.size),
+            Batches(feeder, len(few), self.batch.size),
             self.settings.budget_bytes,
         )
         errors = comparison.errors(self.progress, self._save_layers)
         if self.output is not None:
             painter = Painter(feeder, self.output, self.batch.size)
             errors = comparison.with_gains(errors, painter, self.settings.raised, self.progress)
-        return Layers(len(chosen), errors, comparison.reshaped)
+        return Layers(len(few), errors, comparison.reshaped)
 
     def _save_layers(self, number: int, a: Values, b: Values, local: Values) -> None:
         if self.folder is None:
