@@ -27,8 +27,8 @@ import onnx
 import typer
 from rich.console import Console
 from rich.table import Table
+from trt_facefusion.build.run import build
 
-from trt_facefusion.build.deliver import build
 from trt_facefusion.build.settings import BuildSettings
 from trt_facefusion.cli import options
 from trt_facefusion.types import Precision

@@ -27,7 +27,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from trt_facefusion.build.tuning.ranges import GLANCE_FACES, counted, read_by_int8, tensors_to_watch
+from trt_facefusion.build.tuning.ranges import GLANCE_FACES, collect_histograms, read_by_int8, tensors_to_watch
 from trt_facefusion.model.graph import GraphView
 from trt_facefusion.model.presets import Preset, get_preset, parse_input
 from trt_facefusion.quantization.calibration import Batches, Histogram, collect, parse_rule
@@ -99,7 +99,7 @@ def whole_step(
     """What a build does: a look at some faces, then histograms on all of them."""
     chosen = spread(batches.count, GLANCE_FACES)
     few = Batches(lambda indices: batches.feeds([chosen[i] for i in indices]), len(chosen), 1)
-    return counted(GraphView(model), few, batches, threads=threads)
+    return collect_histograms(GraphView(model), few, batches, threads=threads)
 
 
 def pass_alone(model: onnx.ModelProto, batches: Batches) -> None:

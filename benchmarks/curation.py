@@ -25,6 +25,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+from trt_facefusion.faces.faceset import FaceSet
+from trt_facefusion.inference.renderer import PictureRenderer, find_picture_output
 
 from trt_facefusion.build.activations import driven_tensors, level
 from trt_facefusion.build.inputs import Context
@@ -34,17 +36,17 @@ from trt_facefusion.build.tuning.ranges import pinned_ranges, read_by_int8
 from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
 from trt_facefusion.evaluation.accuracy.metrics import ssim
 from trt_facefusion.faces.curation.select import select
-from trt_facefusion.faces.curation.survey import Survey, survey
+from trt_facefusion.faces.curation.survey import Survey, survey_folder
 from trt_facefusion.faces.embedder import DlibEmbedder
-from trt_facefusion.faces.folder import FaceSet, read_faces
-from trt_facefusion.inference.feeder import Feeder, Painter, input_shapes, picture_output, projection_of
+from trt_facefusion.faces.folder import read_faces
+from trt_facefusion.inference.feeder import Feeder, find_projection, list_input_shapes
 from trt_facefusion.model.export import ModelSource, OnnxSource, ReferenceSource
 from trt_facefusion.model.graph import GraphView, PreparedModel, prepare
 from trt_facefusion.model.presets import Preset, get_preset
 from trt_facefusion.quantization.calibration import CalibrationTable, Histogram, parse_rule
-from trt_facefusion.quantization.calibration.collect import open_session, run_batch
+from trt_facefusion.quantization.calibration.collect import open_tapped_session, run_batch
 from trt_facefusion.quantization.lowering import lower
-from trt_facefusion.quantization.lowering.scales import scale_feeds, with_scale_inputs
+from trt_facefusion.quantization.lowering.scales import add_scale_inputs, make_scale_feeds
 from trt_facefusion.quantization.precision import plan_by_rules
 from trt_facefusion.types import Precision
 
@@ -69,9 +71,9 @@ class Net:
     @classmethod
     def load(cls, source: ModelSource, preset: Preset) -> Net:
         embedder = DlibEmbedder()
-        shapes = input_shapes(preset, embedder.dim)
+        shapes = list_input_shapes(preset, embedder.dim)
         model = source.load(shapes)
-        return cls(preset, prepare(model, shapes), embedder, projection_of(preset, model))
+        return cls(preset, prepare(model, shapes), embedder, find_projection(preset, model))
 
     def feeder(self, faces: FaceSet) -> Feeder:
         fixed = None if self.prepared.dynamic_batch else self.prepared.fixed_batch
@@ -84,7 +86,7 @@ def histograms_by_photo(net: Net, view: GraphView, faces: FaceSet) -> Histograms
     feeder = net.feeder(faces)
     fed = [name for name in view.input_names if name in tensors]
     tapped = [name for node in view.float_nodes() for name in node.output if name in tensors]
-    session = open_session(net.prepared.model, tapped, None)
+    session = open_tapped_session(net.prepared.model, tapped, None)
     found: Histograms = []
     for index in track(range(len(faces)), "histograms", console=console):
         values = run_batch(session, fed, tapped, feeder([index]))
@@ -109,12 +111,12 @@ class Judge:
         self.pinned = pinned_ranges(net.preset, view)
         plan = plan_by_rules(view, {name: found.amax for name, found in everything.items()}, "")
         table = self.table(everything, "max")
-        model, self.scales = with_scale_inputs(lower(view, plan, table, Precision.FP32, {}))
+        model, self.scales = add_scale_inputs(lower(view, plan, table, Precision.FP32, {}))
         self.int8 = len(plan.names(Precision.INT8))
         self.feeder, self.runner = net.feeder(faces), OnnxRuntimeRunner(model, stand_in=True)
-        self.output, self.preset = picture_output(net.preset, net.prepared.outputs), net.preset
+        self.output, self.preset = find_picture_output(net.preset, net.prepared.outputs), net.preset
         with OnnxRuntimeRunner(net.prepared.model) as fp32:
-            self.wanted = Painter(self.feeder, self.output, 1)(fp32).clip(0, 1)
+            self.wanted = PictureRenderer(self.feeder, self.output, 1)(fp32).clip(0, 1)
 
     def table(self, histograms: dict[str, Histogram], rule: str) -> CalibrationTable:
         thresholds = {name: parse_rule(rule)(found) for name, found in histograms.items()}
@@ -122,7 +124,7 @@ class Judge:
 
     def drops(self, histograms: dict[str, Histogram], rule: str) -> NDArray[np.float64]:
         """SSIM drop [N] of each face."""
-        feeds = scale_feeds(self.scales, self.table(histograms, rule), {})
+        feeds = make_scale_feeds(self.scales, self.table(histograms, rule), {})
         pictures = []
         for index in range(len(self.wanted)):
             made = self.runner.infer({**self.feeder([index]), **feeds})[self.output][:1]
@@ -154,7 +156,7 @@ class Builds:
             attempts = Attempts(context)
             model = attempts.lowered(attempts.plan(Precision.INT8), Precision.FP32)
         with OnnxRuntimeRunner(model) as runner:
-            pictures = context.painter(self.judged)(runner)
+            pictures = context.renderer(self.judged)(runner)
         return 1 - ssim(context.reference.clip(0, 1), pictures.clip(0, 1))
 
 
@@ -206,7 +208,7 @@ def main(
     view = GraphView(net.prepared.model)
     shape = {"template": net.preset.template, "size": net.preset.image.size, "embedder": net.embedder}
     console.print("reading photos ...")
-    found = survey(folder, **shape)
+    found = survey_folder(folder, **shape)
     eval_faces = read_faces(evaluation, **shape)
     eval_faces = eval_faces.subset(
         np.linspace(0, len(eval_faces) - 1, min(judged, len(eval_faces))).round().astype(int)

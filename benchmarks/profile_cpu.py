@@ -23,14 +23,15 @@ import onnx
 import typer
 from rich.console import Console
 from rich.table import Table
+from trt_facefusion.inference.renderer import PictureRenderer, find_picture_output
 
 from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
 from trt_facefusion.evaluation.accuracy.metrics import ssim
 from trt_facefusion.evaluation.profiling.measure import Ring, interleaved
 from trt_facefusion.evaluation.profiling.statistics import Latency, compare
 from trt_facefusion.evaluation.profiling.workload import Inputs, feeder_for
-from trt_facefusion.inference.feeder import Feeder, Painter, picture_output
-from trt_facefusion.inference.open import subject
+from trt_facefusion.inference.feeder import Feeder
+from trt_facefusion.inference.open import open_model
 
 MATH = ["Conv", "Gemm", "MatMul"]
 _WIDTH = 130
@@ -72,12 +73,12 @@ def drops(models: dict[str, Path], feeder: Feeder) -> dict[str, np.ndarray]:
     """SSIM lost against the first model, for every face."""
     first = next(iter(models.values()))
     with OnnxRuntimeRunner(first) as runner:
-        painter = Painter(feeder, picture_output(feeder.preset, runner.outputs), 1)
-        wanted = painter(runner).clip(0, 1)
+        renderer = PictureRenderer(feeder, find_picture_output(feeder.preset, runner.outputs), 1)
+        wanted = renderer(runner).clip(0, 1)
     found = {}
     for name, model in models.items():
         with OnnxRuntimeRunner(model) as runner:
-            found[name] = 1 - ssim(wanted, painter(runner).clip(0, 1))
+            found[name] = 1 - ssim(wanted, renderer(runner).clip(0, 1))
     return found
 
 
@@ -90,7 +91,7 @@ def main(
     rounds: int = 150,
     cpu_seconds: Annotated[bool, typer.Option("--cpu-seconds", help="CPU time: steadier on a busy machine.")] = False,
 ) -> None:
-    subjects = [subject(path) for path in engines]
+    subjects = [open_model(path) for path in engines]
     models = {found.label: found.graph for found in subjects}
     calibration = feeder_for(subjects[0], Inputs(calib), photos)
     judged = feeder_for(subjects[0], Inputs(evaluation), photos)

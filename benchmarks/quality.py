@@ -71,7 +71,7 @@ class Bench:
     def figures(self, model: onnx.ModelProto) -> dict[str, float]:
         """Mean and worst SSIM drop and mean PSNR of ``model`` on the evaluation faces."""
         with OnnxRuntimeRunner(model, stand_in=True) as runner:
-            pictures = self.context.judge_painter(self.context.faces[1])(runner).clip(0, 1)
+            pictures = self.context.judge_renderer(self.context.faces[1])(runner).clip(0, 1)
         wanted = self.context.reference.clip(0, 1)
         drop = 1 - ssim(wanted, pictures)
         return {

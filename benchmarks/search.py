@@ -63,12 +63,12 @@ def timed(work: Callable[[], tuple[int, int, int, dict[str, float]]], what: str)
 def pictures(search: PlanSearch, model: onnx.ModelProto, plain_options: ort.SessionOptions) -> np.ndarray:
     """A session of its own, onnxruntime's own threads, one batch after the other."""
     session = ort.InferenceSession(model.SerializeToString(), plain_options, providers=["CPUExecutionProvider"])
-    painter, made = search.evaluator.painter, []
-    size = painter.feeder.fixed_batch or 1
+    renderer, made = search.evaluator.renderer, []
+    size = renderer.feeder.fixed_batch or 1
     for start in range(0, len(search.evaluator.faces), size):
         part = search.evaluator.faces[start : start + size]
-        tensor = session.run([painter.output], dict(painter.feeder(part)))[0]
-        made.append(painter.feeder.preset.output.decode(tensor)[: len(part)])
+        tensor = session.run([renderer.output], dict(renderer.feeder(part)))[0]
+        made.append(renderer.feeder.preset.output.decode(tensor)[: len(part)])
     return np.concatenate(made).clip(0, 1)
 
 
@@ -144,7 +144,7 @@ def main(
             cache=Path(folder),
         )
         attempts = Attempts(Context(settings, lambda *_: None, lambda _: None))
-        fresh(attempts).evaluator.painter.feeder([0])  # calibration and the embedding of faces are nobody's cost here
+        fresh(attempts).evaluator.renderer.feeder([0])  # calibration and the embedding of faces are nobody's cost here
         rows = [
             timed(lambda: naive(fresh(attempts)), "a session for each layer"),
             timed(lambda: ours(fresh(attempts)), "one session, plans as inputs"),

@@ -7,11 +7,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from trt_facefusion.faces.curation.chip import cut, grey
+from trt_facefusion.faces.curation.chip import compute_luma, cut_chip
 from trt_facefusion.faces.curation.covering import MEAN_FACE
 from trt_facefusion.faces.decode import read_image
 from trt_facefusion.faces.detector import FaceDetector
-from trt_facefusion.faces.folder import image_files
+from trt_facefusion.faces.find import list_photos
 
 SAMPLES = Path(__file__).resolve().parents[1] / "samples" / "faces"
 SPREAD = 40  # grey levels of one standard deviation
@@ -20,9 +20,9 @@ SPREAD = 40  # grey levels of one standard deviation
 def main() -> None:
     detector = FaceDetector()
     faces = []
-    for path in image_files(SAMPLES):
+    for path in list_photos(SAMPLES):
         image = read_image(path)
-        face = cv2.GaussianBlur(grey(cut(image, detector.detect(image)[0].landmarks)), (0, 0), 1.5)
+        face = cv2.GaussianBlur(compute_luma(cut_chip(image, detector.detect(image)[0].landmarks)), (0, 0), 1.5)
         normal = (face - face.mean()) / face.std()
         faces += [normal, normal[:, ::-1]]
     mean = np.mean(faces, axis=0)

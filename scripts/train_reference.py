@@ -36,11 +36,11 @@ from torch.nn.utils.parametrizations import spectral_norm
 from trt_facefusion.engine.store.atomic import write_atomic
 from trt_facefusion.evaluation.accuracy.identity import embed_crops
 from trt_facefusion.evaluation.accuracy.metrics import psnr_db, ssim
-from trt_facefusion.faces.align import align_crop, template_to_template
+from trt_facefusion.faces.align import align_crop, fit_templates
 from trt_facefusion.faces.decode import read_image
 from trt_facefusion.faces.detector import FaceDetector
 from trt_facefusion.faces.embedder import DLIB_MODEL, ArcFaceEmbedder, DlibEmbedder, Embedder
-from trt_facefusion.faces.folder import image_files
+from trt_facefusion.faces.find import list_photos
 from trt_facefusion.model.generators import REFERENCE_WEIGHTS, read_state
 from trt_facefusion.model.generators.reference import TARGET_SIZE, ReferenceGenerator
 
@@ -108,7 +108,7 @@ class IdentityLoss:
     def __init__(self, embedder: Path, embeddings: Tensor) -> None:
         self.net = OnnxModule(embedder).to(memory_format=torch.channels_last)
         self.mean = embeddings.reshape(-1, embeddings.shape[-1]).mean(0)
-        matrix = np.vstack([template_to_template("arcface_128", TARGET_SIZE, "dlib_150", 150), [0, 0, 1]])
+        matrix = np.vstack([fit_templates("arcface_128", TARGET_SIZE, "dlib_150", 150), [0, 0, 1]])
         self.crop_from_chip = torch.from_numpy(np.linalg.inv(matrix)).float()
         y, x = torch.meshgrid(torch.arange(150.0), torch.arange(150.0), indexing="ij")
         self.points = torch.stack([x, y, torch.ones_like(x)], -1).reshape(-1, 3)
@@ -277,7 +277,7 @@ def prepare(
     detector, embedder = FaceDetector(), DlibEmbedder()
     for split, folder in (("calib", calib), ("eval", evaluation)):
         crops, embeddings = [], []
-        for path in image_files(folder):
+        for path in list_photos(folder):
             photo = read_image(path)
             mirrored = np.ascontiguousarray(photo[:, ::-1])
             found = [detector.detect(photo), detector.detect(mirrored)]
@@ -383,8 +383,8 @@ def pictures_of(net: ReferenceGenerator, x: Tensor, source: Tensor) -> np.ndarra
 
 def nearer_to_source(swapped: np.ndarray, photos: np.ndarray, embedder: Embedder) -> dict[str, float]:
     """Distances of swapped faces to the photos of source and target, and how often the source is the nearer one."""
-    own = embedder.comparable(embed_crops(photos, "arcface_128", embedder))
-    got = embedder.comparable(embed_crops(swapped, "arcface_128", embedder))
+    own = embedder.make_comparable(embed_crops(photos, "arcface_128", embedder))
+    got = embedder.make_comparable(embed_crops(swapped, "arcface_128", embedder))
     source = np.roll(own, -PAIR_SHIFT, 0)
     to_source, to_target = (np.linalg.norm(got - other, axis=1) for other in (source, own))
     return {

@@ -9,9 +9,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 import tiny  # noqa: E402
+from trt_facefusion.build.run import build  # noqa: E402
 
 from trt_facefusion import errors  # noqa: E402
-from trt_facefusion.build.deliver import build  # noqa: E402
 from trt_facefusion.build.settings import BuildSettings  # noqa: E402
 from trt_facefusion.inference import embedders as embedders_module  # noqa: E402
 from trt_facefusion.model.export import OnnxSource  # noqa: E402

@@ -137,7 +137,7 @@ class Glance:
 
     def embed(self, chips: NDArray[np.uint8]) -> NDArray[np.float32]:
         coarse = [cv2.resize(chip, (16, 8), interpolation=cv2.INTER_AREA).mean(2).ravel() for chip in chips]
-        return self.comparable(np.array(coarse, np.float32).reshape(-1, 128) - 127.5)
+        return self.make_comparable(np.array(coarse, np.float32).reshape(-1, 128) - 127.5)
 
-    def comparable(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
+    def make_comparable(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
         return embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-6)

@@ -12,9 +12,9 @@ import pytest
 import tiny
 import yaml
 from tiny import Settings
+from trt_facefusion.build.run import EngineResult, build
 
 from trt_facefusion.build import inputs as context_module
-from trt_facefusion.build.deliver import EngineResult, build
 from trt_facefusion.build.settings import BuildSettings
 from trt_facefusion.engine.store.manifest import Manifest
 from trt_facefusion.engine.store.store import Store

@@ -10,10 +10,10 @@ import numpy as np
 import onnx
 import pytest
 import tiny
+from trt_facefusion.build.run import build
 from twin.builder import VERSION_10, VERSION_11, Twin, make_twin, read_plan
 from twin.uploader import A10G, HostUploader
 
-from trt_facefusion.build.deliver import build
 from trt_facefusion.build.settings import BuildSettings, engine_key
 from trt_facefusion.engine.backends import registry
 from trt_facefusion.engine.backends.base import BuildOptions

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny import Settings
+from trt_facefusion.build.run import BuildResult, build
 
 from trt_facefusion.build import cost as cost_module
 from trt_facefusion.build import inputs as context_module
 from trt_facefusion.build.cost import Paced, Timing, cores, timed
-from trt_facefusion.build.deliver import BuildResult, build
 from trt_facefusion.build.effort import FULL, LEAST, LEVELS, REDUCED, Cost, Task, affordable, estimates, steps
 from trt_facefusion.cli.app import app
 from trt_facefusion.errors import BadInputError

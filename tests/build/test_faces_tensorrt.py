@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from trt_facefusion.build.run import build
 from twin.builder import VERSION_10, VERSION_11, make_twin, read_plan
 from twin.uploader import A10G, HostUploader
 
-from trt_facefusion.build.deliver import build
 from trt_facefusion.build.inputs import Context
 from trt_facefusion.build.settings import BuildSettings
 from trt_facefusion.build.tuning.thresholds import affines_of
@@ -23,8 +23,8 @@ from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
 from trt_facefusion.evaluation.accuracy.metrics import ssim
 from trt_facefusion.model.export import ReferenceSource
 from trt_facefusion.model.presets import get_preset
-from trt_facefusion.quantization.calibration import CalibrationTable, fit
-from trt_facefusion.quantization.calibration.cache import beside
+from trt_facefusion.quantization.calibration import CalibrationTable, assign_ranges
+from trt_facefusion.quantization.calibration.cache import load_description
 from trt_facefusion.quantization.correction.channel_affine import equalised_name
 from trt_facefusion.quantization.lowering import lower
 from trt_facefusion.quantization.precision import read_plan as read_yaml
@@ -69,7 +69,7 @@ def test_int8_through_tensorrt_gives_the_figures_of_onnxruntime(
 
     def drop(model: onnx.ModelProto) -> float:
         with OnnxRuntimeRunner(model, stand_in=True) as runner:
-            pictures = context.painter(context.faces[1])(runner).clip(0, 1)
+            pictures = context.renderer(context.faces[1])(runner).clip(0, 1)
         return float(1 - ssim(reference, pictures).mean())
 
     _, engine = read_plan((result.folder / "engine.engine").read_bytes())
@@ -78,11 +78,11 @@ def test_int8_through_tensorrt_gives_the_figures_of_onnxruntime(
     (cache,) = (path for path in (tmp_path / "cache").glob("*.cache") if not path.stem.endswith("-tensorrt"))
     foreign = CalibrationTable(dict(CalibrationTable.read(cache)), "TRT-8601-EntropyCalibration2")
     plan = read_yaml(result.folder / "plan.yaml", context.view, context.view.digest, "reference")
-    calibration = beside(cache)
+    calibration = load_description(cache)
     assert calibration is not None
     affines = affines_of(calibration)
     divided = {name: foreign[name] for name in map(equalised_name, affines)}
-    ranges = {**fit(foreign, context.view).amax, **divided}
+    ranges = {**assign_ranges(foreign, context.view).amax, **divided}
     converted = drop(lower(context.view, plan, ranges, affines=affines))
     on_cpu = dataclasses.replace(
         settings, backend="onnxruntime", target="cpu", output=tmp_path / "cpu", recalibrate=False

@@ -8,9 +8,9 @@ import pytest
 import tiny
 import yaml
 from tiny import Settings
+from trt_facefusion.build.run import BuildResult, build
 
 from trt_facefusion.build import stages as attempt_module
-from trt_facefusion.build.deliver import BuildResult, build
 from trt_facefusion.build.settings import BuildSettings
 from trt_facefusion.errors import BuildError, GateError
 from trt_facefusion.types import Precision

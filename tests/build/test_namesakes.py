@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import tiny
 from tiny import Settings
+from trt_facefusion.build.run import EngineResult, build
 
-from trt_facefusion.build.deliver import EngineResult, build
 from trt_facefusion.build.settings import BuildSettings
 from trt_facefusion.cli.engines import list_command
 from trt_facefusion.engine.store.store import Store
-from trt_facefusion.inference.open import subject
+from trt_facefusion.inference.open import open_model
 from trt_facefusion.report.runs import save_run
 from trt_facefusion.types import Precision
 
@@ -49,7 +49,7 @@ def test_two_models_of_one_name_live_side_by_side(
     for model, result in ((alice, first), (bob, second)):
         again = built(settings(FP32, onnx=model))
         assert again.up_to_date and again.folder == result.folder
-    assert {subject(r.folder.parent).label for r in (first, second)} == {
+    assert {open_model(r.folder.parent).label for r in (first, second)} == {
         f"{name}/{first.folder.name}" for name in ("model", f"model-{digest[:8]}")
     }
     list_command(settings().output, as_json=True)
@@ -81,7 +81,7 @@ def test_a_file_that_is_exported_again_keeps_its_folder_and_what_it_replaces_is_
         note == f"replaces {new.folder}, which was built from the file as it was (sha256 {old[:8]})" for note in notes
     )
     assert any("still made from model as it was before" in note and stale.name in note for note in notes)
-    taken = subject(new.folder.parent, FP16)  # the FP16 engine is of the old file: not taken for the new one
+    taken = open_model(new.folder.parent, FP16)  # the FP16 engine is of the old file: not taken for the new one
     assert taken.manifest is not None and taken.manifest.precision == "fp32"
     assert any(stale.name in note and "another model file" in note for note in taken.notes)
 

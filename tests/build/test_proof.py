@@ -13,10 +13,10 @@ import pytest
 import tiny
 from onnx import TensorProto, helper, numpy_helper
 from tiny import Settings
+from trt_facefusion.build.run import EngineResult, build
 
 from trt_facefusion.build import inputs as context_module
 from trt_facefusion.build import stages as attempt_module
-from trt_facefusion.build.deliver import EngineResult, build
 from trt_facefusion.build.inputs import Context
 from trt_facefusion.engine.store.manifest import Manifest
 from trt_facefusion.errors import BadInputError, BuildError, ModelError, PreparationError

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 from tiny import Settings
+from trt_facefusion.build.run import build
 
-from trt_facefusion.build.deliver import build
 from trt_facefusion.types import Precision
 
 INT8, FP16 = Precision.INT8, Precision.FP16

@@ -7,9 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from trt_facefusion.build.run import build as real_build
 from workplace import Outcome, Workplace
-
-from trt_facefusion.build.deliver import build as real_build
 
 Command = Callable[[list[str]], Outcome]
 

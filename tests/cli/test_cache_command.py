@@ -13,13 +13,13 @@ from trt_facefusion.build.tuning.ranges import tensors_to_watch
 from trt_facefusion.cli import console
 from trt_facefusion.cli.histograms import _markers, sparkline
 from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
-from trt_facefusion.model.export import model_digest
+from trt_facefusion.model.export import digest_model
 from trt_facefusion.quantization.calibration import Calibration, CalibrationTable, collect
 from trt_facefusion.quantization.calibration.cache import save
-from trt_facefusion.quantization.calibration.channels import channel_ranges
+from trt_facefusion.quantization.calibration.channels import measure_channel_ranges
 from trt_facefusion.quantization.calibration.histogram import Histogram
 from trt_facefusion.quantization.lowering import lower
-from trt_facefusion.quantization.lowering.equalise import affines, candidates, scaled_by
+from trt_facefusion.quantization.lowering.equalise import find_channel_affines, find_equalisable, make_scaled_tensors
 
 Command = Callable[[list[str]], Outcome]
 
@@ -121,11 +121,11 @@ def test_convert_keeps_the_equalisation_of_our_own_caches(
     command: Command, case: Case, model: Path, tmp_path: Path
 ) -> None:
     prepared, view = case.prepared.model, case.view
-    by_tensor = affines(view, channel_ranges(prepared, list(candidates(view)), batches()))
-    histograms = collect(prepared, tensors_to_watch(view)[0], batches(), scaled=scaled_by(by_tensor))
+    by_tensor = find_channel_affines(view, measure_channel_ranges(prepared, list(find_equalisable(view)), batches()))
+    histograms = collect(prepared, tensors_to_watch(view)[0], batches(), scaled=make_scaled_tensors(by_tensor))
     kept = {name: tuple(affine.exponents.tolist()) for name, affine in by_tensor.items()}
     shifts = {name: tuple(affine.offsets.tolist()) for name, affine in by_tensor.items() if affine.shifts}
-    digest = model_digest(prepared)
+    digest = digest_model(prepared)
     made = Calibration("small", digest, "faces", histograms, "max", exponents=kept, offsets=shifts)
     cache = save(made, tmp_path / "cache")
     output = tmp_path / "typed.onnx"

@@ -15,7 +15,7 @@ from workplace import Outcome, Workplace
 from trt_facefusion.evaluation.accuracy.metrics import ssim
 from trt_facefusion.faces.folder import read_faces
 from trt_facefusion.inference.feeder import Feeder
-from trt_facefusion.inference.open import subject
+from trt_facefusion.inference.open import open_model
 
 Run = Callable[[list[str]], Outcome]
 QUICK = {"plan": "rules", "corrections": "none", "max_calib": 32, "max_eval": 8}
@@ -44,7 +44,7 @@ def test_the_engine_takes_and_gives_what_the_file_did(
     assert outcome.code == 0, outcome.err
     (engine,) = outcome.json["engines"]
     assert engine["precision"] == "int8"
-    found = subject(Path(engine["path"]))
+    found = open_model(Path(engine["path"]))
     assert found.contract is not None
     preset = found.contract.preset
     original = ort.InferenceSession(options["onnx"], providers=["CPUExecutionProvider"])
@@ -69,7 +69,7 @@ def test_masks_stay_and_other_outputs_go_with_a_word(
 ) -> None:
     outcome = command(place.options(json=True, **described("nhwc")))
     assert "the picture is out_celeb_face:0; left out of the engine: code:0" in outcome.err
-    with subject(Path(outcome.json["engines"][0]["path"])).open() as runner:
+    with open_model(Path(outcome.json["engines"][0]["path"])).open() as runner:
         assert {spec.name for spec in runner.outputs} == {"out_celeb_face:0", "out_celeb_face_mask:0"}
 
 
@@ -78,7 +78,7 @@ def test_the_command_of_the_manifest_builds_the_same_engine(
 ) -> None:
     outcome = command(place.options(json=True, **described("people")))
     engine = outcome.json["engines"][0]
-    manifest = subject(Path(engine["path"])).manifest
+    manifest = open_model(Path(engine["path"])).manifest
     assert manifest is not None
     again = command(["build", "--int8", "--backend", "onnxruntime", "--no-report", "--json", *manifest.command])
     assert again.code == 0 and again.json["engines"][0]["up_to_date"], again.err

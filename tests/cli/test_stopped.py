@@ -12,10 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from trt_facefusion.build.run import BuildResult
+from trt_facefusion.build.run import build as real_build
 from workplace import Outcome, Workplace
 
-from trt_facefusion.build.deliver import BuildResult
-from trt_facefusion.build.deliver import build as real_build
 from trt_facefusion.cli import build as build_command
 from trt_facefusion.cli import console
 from trt_facefusion.engine.store.manifest import Manifest

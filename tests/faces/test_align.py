@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trt_facefusion.faces.align import TEMPLATES, align_crop, similarity, template_to_template
+from trt_facefusion.faces.align import TEMPLATES, align_crop, fit_similarity, fit_templates
 
 
 @given(
@@ -15,12 +15,12 @@ def test_similarity_finds_a_known_transform(angle: float, scale: float, x: float
     points = TEMPLATES[name] * 100
     turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     moved = (points @ turn.T + [x, -x]).astype(np.float32)
-    assert similarity(points, moved)[:, :2] == pytest.approx(turn, abs=1e-3 * scale)
+    assert fit_similarity(points, moved)[:, :2] == pytest.approx(turn, abs=1e-3 * scale)
 
 
 def test_coinciding_landmarks_have_no_transform() -> None:
     with pytest.raises(ValueError, match="coincide"):
-        similarity(np.ones((5, 2), np.float32), TEMPLATES["arcface_128"])
+        fit_similarity(np.ones((5, 2), np.float32), TEMPLATES["arcface_128"])
 
 
 def test_arcface_templates_are_the_published_pixels() -> None:
@@ -30,7 +30,7 @@ def test_arcface_templates_are_the_published_pixels() -> None:
 
 
 def test_a_template_maps_onto_itself_and_shrinking_keeps_the_mean() -> None:
-    matrix = template_to_template("ffhq_512", 512, "ffhq_512", 256)
+    matrix = fit_templates("ffhq_512", 512, "ffhq_512", 256)
     assert matrix == pytest.approx(np.array([[0.5, 0, 0], [0, 0.5, 0]]), abs=1e-4)
     stripes = np.tile(np.array([[0, 255]], np.uint8), (512, 256))[..., None].repeat(3, 2)
     crop = align_crop(stripes, TEMPLATES["ffhq_512"] * 512, "ffhq_512", 64)

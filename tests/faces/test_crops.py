@@ -50,10 +50,10 @@ def test_crops_are_read_like_an_array(photos: Path) -> None:
 
 def test_the_same_faces_are_cut_for_another_template(photos: Path) -> None:
     other = read(photos, template="ffhq_512", size=96)
-    assert np.array_equal(read(photos).subset([4, 1]).crops_for("ffhq_512", 96), other.subset([4, 1]).crops)
+    assert np.array_equal(read(photos).subset([4, 1]).cut_crops("ffhq_512", 96), other.subset([4, 1]).crops)
     aligned = read(photos, aligned=True)
-    assert np.array_equal(aligned.crops_for("arcface_128", 96), read(photos, aligned=True, size=96).crops)
-    assert aligned.crops_for("ffhq_512", 96).shape == (5, 96, 96, 3)
+    assert np.array_equal(aligned.cut_crops("arcface_128", 96), read(photos, aligned=True, size=96).crops)
+    assert aligned.cut_crops("ffhq_512", 96).shape == (5, 96, 96, 3)
 
 
 def test_a_photo_that_was_changed_since_is_told_by_name(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,14 +9,9 @@ import cv2
 import numpy as np
 import PIL.Image
 import pytest
+from trt_facefusion.faces.image_file import MAX_FILE_BYTES, ImageTooLargeError, UnreadableImageError
 
-from trt_facefusion.faces.decode import (
-    MAX_FILE_BYTES,
-    ImageTooLargeError,
-    UnreadableImageError,
-    decode_image,
-    read_image,
-)
+from trt_facefusion.faces.decode import decode_image, read_image
 
 
 def picture(width: int = 40, height: int = 24) -> PIL.Image.Image:

@@ -11,7 +11,7 @@ from trt_facefusion.errors import ModelError
 from trt_facefusion.faces.align import align_crop
 from trt_facefusion.faces.decode import read_image
 from trt_facefusion.faces.detector import FaceDetector
-from trt_facefusion.faces.embedder import ArcFaceEmbedder, DlibEmbedder, Embedder, unit
+from trt_facefusion.faces.embedder import ArcFaceEmbedder, DlibEmbedder, Embedder, normalise_embeddings
 
 
 def mean_colour_model(path: Path, shape: list[object], rank: int = 2) -> Path:
@@ -50,7 +50,7 @@ def test_chips_of_the_wrong_size_or_type_are_refused() -> None:
 
 
 def test_unit_vectors_have_length_one_and_zero_stays_zero() -> None:
-    vectors = unit(np.array([[3, 4], [0, 0]], np.float32))
+    vectors = normalise_embeddings(np.array([[3, 4], [0, 0]], np.float32))
     assert vectors.tolist() == pytest.approx(np.array([[0.6, 0.8], [0, 0]]))
 
 
@@ -100,7 +100,7 @@ def test_one_person_is_near_and_others_are_far(shared_faces: Path, shared_models
     photos = [read_image(path) for path in sorted((shared_faces / "eval").glob("*.jpg"))[:6]]
     photos += [np.ascontiguousarray(photo[:, ::-1]) for photo in photos]  # a mirror image is another photo of a person
     chips = [align_crop(p, detector.detect(p)[0].landmarks, embedder.template, embedder.size) for p in photos]
-    vectors = embedder.comparable(embedder.embed(np.stack(chips)))
+    vectors = embedder.make_comparable(embedder.embed(np.stack(chips)))
     distance = np.linalg.norm(vectors[:6, None] - vectors[None, 6:], axis=2)
     assert distance.diagonal().max() < embedder.same_person
     assert np.median(distance[~np.eye(6, dtype=bool)]) > embedder.other_person

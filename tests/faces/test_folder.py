@@ -10,12 +10,15 @@ import cv2
 import numpy as np
 import PIL.Image
 import pytest
+from trt_facefusion.faces.faceset import FaceSet, require_enough
+from trt_facefusion.faces.image_file import MAX_FILE_BYTES
 
 from trt_facefusion.errors import FacesError
-from trt_facefusion.faces.decode import MAX_FILE_BYTES, read_image, reads_heic
+from trt_facefusion.faces.decode import can_read_heic, read_image
 from trt_facefusion.faces.detector import FaceDetector
 from trt_facefusion.faces.embedder import DlibEmbedder
-from trt_facefusion.faces.folder import FaceSet, folder_digest, image_files, read_faces, require_enough
+from trt_facefusion.faces.find import list_photos
+from trt_facefusion.faces.folder import digest_folder, read_faces
 
 
 class MeanColour:
@@ -32,7 +35,7 @@ class MeanColour:
     def embed(self, chips: np.ndarray) -> np.ndarray:
         return chips.mean(axis=(1, 2)).astype(np.float32)
 
-    def comparable(self, embeddings: np.ndarray) -> np.ndarray:
+    def make_comparable(self, embeddings: np.ndarray) -> np.ndarray:
         return embeddings
 
 
@@ -41,7 +44,7 @@ def read(folder: Path, **options: object) -> FaceSet:
 
 
 def digest(folder: Path, **options: object) -> str:
-    return folder_digest(folder, **{"template": "arcface_128", "size": 64, "embedder": MeanColour(), **options})
+    return digest_folder(folder, **{"template": "arcface_128", "size": 64, "embedder": MeanColour(), **options})
 
 
 @pytest.fixture
@@ -90,7 +93,7 @@ def test_every_photo_left_out_has_its_reason(crops: Path) -> None:
         "smaller.jpg": "duplicate",
         "wide.png": "not_square",
     }
-    assert faces.summary() == {"unreadable": 3, "too_large": 1, "tiny_face": 1, "duplicate": 2, "not_square": 1}
+    assert faces.count_skipped() == {"unreadable": 3, "too_large": 1, "tiny_face": 1, "duplicate": 2, "not_square": 1}
     assert "b.png" in next(skip.reason for skip in faces.skipped if skip.file == "copy.png")
     assert faces.folder_digest == digest(crops, aligned=True)
 
@@ -109,7 +112,7 @@ def test_photos_are_known_by_their_content_whatever_they_are_called(crops: Path)
     assert len(faces) == 4 + 6
     reasons = {skip.file: skip.reason for skip in faces.skipped}
     assert set(reasons) == {"phone.bin", "alone.cr2"}, "D.NEF lies beside D.PNG"
-    assert "pip install pillow-heif" in reasons["phone.bin"] or reads_heic()
+    assert "pip install pillow-heif" in reasons["phone.bin"] or can_read_heic()
     assert faces.folder_digest == digest(crops, aligned=True)
 
 
@@ -176,7 +179,7 @@ def test_of_copies_in_several_sizes_the_largest_is_taken(
             whole.resize((side, side)).save(tmp_path / f"{photo}{name}")
     faces = read(tmp_path)
     assert set(faces.files) == {f"1{names[1]}", f"2{names[1]}"}
-    assert faces.summary() == {"duplicate": 4}
+    assert faces.count_skipped() == {"duplicate": 4}
     assert len(faces.crops) == len(faces.embeddings) == len(faces.digests) == 2
     replaced = any("which is larger" in skip.reason for skip in faces.skipped)
     assert replaced == (names[0] < names[1])
@@ -209,7 +212,7 @@ def test_a_subset_has_its_own_digest_and_keeps_the_record(crops: Path) -> None:
     part = faces.subset([2, 0])
     assert part.files == ("b.png", "D.PNG")
     assert np.array_equal(part.crops[0], faces.crops[2])
-    assert part.summary() == {"unreadable": 1}
+    assert part.count_skipped() == {"unreadable": 1}
     assert len({faces.digest, part.digest, faces.subset([0, 2]).digest}) == 3
     assert faces.subset(range(4)).digest == faces.digest
 
@@ -224,7 +227,7 @@ def test_folders_without_photos_each_have_their_message(tmp_path: Path) -> None:
         ("empty", "is empty"),
         ("texts", "no photo among its 1 files"),
     ):
-        for ask in (read, digest, image_files):
+        for ask in (read, digest, list_photos):
             with pytest.raises(FacesError, match=message) as caught:
                 ask(tmp_path / name)
             assert "jpg" in caught.value.remedy
@@ -257,7 +260,7 @@ def test_photos_that_hold_no_face_leave_an_empty_set(tmp_path: Path) -> None:
     faces = read(tmp_path)
     assert faces.crops.shape == (0, 64, 64, 3)
     assert faces.embeddings.shape == (0, 3)
-    assert faces.summary() == {"no_face": 1}
+    assert faces.count_skipped() == {"no_face": 1}
 
 
 def test_hard_photos_are_kept_or_skipped_as_a_person_would(shared_faces: Path) -> None:
@@ -267,7 +270,7 @@ def test_hard_photos_are_kept_or_skipped_as_a_person_would(shared_faces: Path) -
     assert {file.split("_")[0] for file, kind in skipped.items() if kind == "unreadable"} == {"broken"}
     assert all(file.startswith(("noface", "bright", "blurred")) for file, kind in skipped.items() if kind == "no_face")
     assert len(faces) + len(skipped) == 58
-    assert "duplicate" not in faces.summary(), "all hard photos are different pictures"
+    assert "duplicate" not in faces.count_skipped(), "all hard photos are different pictures"
 
 
 def test_other_copies_of_a_photo_are_found_and_other_people_are_not(shared_faces: Path, tmp_path: Path) -> None:
@@ -279,7 +282,7 @@ def test_other_copies_of_a_photo_are_found_and_other_people_are_not(shared_faces
         cv2.imwrite(str(tmp_path / f"{index}_c.png"), cv2.convertScaleAbs(photo, alpha=1.15, beta=5))
     faces = read(tmp_path)
     assert faces.files == tuple(f"{index}_a.jpg" for index in range(8))
-    assert faces.summary() == {"duplicate": 16}
+    assert faces.count_skipped() == {"duplicate": 16}
 
 
 def test_crops_read_as_aligned_keep_their_identity(shared_faces: Path, tmp_path: Path) -> None:

@@ -13,11 +13,12 @@ import PIL.ImageOps
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from trt_facefusion.faces.image_file import UnreadableImageError
 
-from trt_facefusion.faces.decode import UnreadableImageError, decode_image
-from trt_facefusion.faces.kinds import kind_of
-from trt_facefusion.faces.metadata import bare
-from trt_facefusion.faces.orientation import from_exif
+from trt_facefusion.faces.decode import decode_image
+from trt_facefusion.faces.kinds import detect_kind
+from trt_facefusion.faces.metadata import strip_metadata
+from trt_facefusion.faces.orientation import read_exif_orientation
 
 TURNED = 6
 
@@ -211,11 +212,11 @@ def test_bytes_that_cannot_hold_their_pixels_are_not_decoded() -> None:
 
 
 def test_kinds_are_told_by_their_first_bytes(shared_faces: Path) -> None:
-    assert kind_of(b"BM is a text that begins like a picture, and") is None
-    assert kind_of(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic") == "HEIC"
-    assert kind_of(b"\0\0\0\x1cftypmif1\0\0\0\0mif1avifmiaf") == "AVIF"
-    assert kind_of(b"\0\0\0\x14ftypqt  \0\0\0\0qt  ") is None
-    assert {kind_of(path.read_bytes()[:32]) for path in (shared_faces / "eval").iterdir()} <= {"JPEG", "PNG"}
+    assert detect_kind(b"BM is a text that begins like a picture, and") is None
+    assert detect_kind(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic") == "HEIC"
+    assert detect_kind(b"\0\0\0\x1cftypmif1\0\0\0\0mif1avifmiaf") == "AVIF"
+    assert detect_kind(b"\0\0\0\x14ftypqt  \0\0\0\0qt  ") is None
+    assert {detect_kind(path.read_bytes()[:32]) for path in (shared_faces / "eval").iterdir()} <= {"JPEG", "PNG"}
 
 
 def test_whole_photos_decode_as_pillow_alone_decodes_them(shared_faces: Path) -> None:
@@ -230,6 +231,6 @@ def test_whole_photos_decode_as_pillow_alone_decodes_them(shared_faces: Path) ->
 @example(exif(SIX))
 @example(b"\0\0\0+\0\0\0\0\x80\0\0\0\0\0\0\0")  # a directory beyond all memory
 def test_any_bytes_pass_for_exif_and_for_a_picture(data: bytes) -> None:
-    assert from_exif(data) in {None, *range(1, 9)}
+    assert read_exif_orientation(data) in {None, *range(1, 9)}
     for kind in ("JPEG", "PNG", "WebP", "TIFF", "BMP"):
-        assert bare(data, kind).orientation in range(1, 9)
+        assert strip_metadata(data, kind).orientation in range(1, 9)

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trt_facefusion.errors import FacesError
-from trt_facefusion.faces.pairing import cross_pairs
-from trt_facefusion.faces.split import closest, identity_groups, split_by_identity
+from trt_facefusion.faces.pairing import pair_across_people
+from trt_facefusion.faces.split import find_smallest_distance, group_identities, split_by_identity
 
 
 def people(sizes: list[int], seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -45,10 +45,10 @@ def test_a_small_folder_still_verifies_on_eight() -> None:
 
 def test_look_alikes_in_a_chain_are_one_group_until_the_distance_is_tightened() -> None:
     chain = np.array([[0.45 * i, 0] for i in range(40)], np.float32)
-    assert len(identity_groups(chain, 0.5)) == 1
+    assert len(group_identities(chain, 0.5)) == 1
     calibration, verification = split_by_identity(chain)
     assert len(verification) == 8
-    assert closest(chain[calibration], chain[verification]) == pytest.approx(0.45, abs=1e-3)
+    assert find_smallest_distance(chain[calibration], chain[verification]) == pytest.approx(0.45, abs=1e-3)
 
 
 def test_one_person_alone_cannot_be_split() -> None:
@@ -61,21 +61,21 @@ def test_one_person_alone_cannot_be_split() -> None:
 @given(sizes=st.lists(st.integers(1, 5), min_size=6, max_size=30), seed=st.integers(0, 99))
 def test_every_target_gets_another_person_and_every_source_serves_once(sizes: list[int], seed: int) -> None:
     embeddings, who = people(sizes)
-    pairs = cross_pairs(embeddings, seed)
+    pairs = pair_across_people(embeddings, seed)
     assert (who[pairs] != who).all()
-    assert pairs.tolist() == cross_pairs(embeddings, seed).tolist()
+    assert pairs.tolist() == pair_across_people(embeddings, seed).tolist()
     if max(sizes) <= len(who) // 4:
         assert sorted(pairs) == list(range(len(who)))
 
 
 def test_where_one_person_prevails_sources_are_used_again() -> None:
     embeddings, who = people([9, 1])
-    pairs = cross_pairs(embeddings, 0)
+    pairs = pair_across_people(embeddings, 0)
     assert (who[pairs] != who).all()
 
 
 def test_copies_of_one_picture_are_still_paired_with_another_index() -> None:
-    pairs = cross_pairs(np.ones((3, 4), np.float32), 0)
+    pairs = pair_across_people(np.ones((3, 4), np.float32), 0)
     assert (pairs != np.arange(3)).all()
     with pytest.raises(FacesError, match="two people"):
-        cross_pairs(np.ones((1, 4), np.float32), 0)
+        pair_across_people(np.ones((1, 4), np.float32), 0)

@@ -366,9 +366,9 @@ def _only_load(settings: Any, progress: object, note: Callable[[str], None]) -> 
     for message in source.notes:
         note(message)
     from trt_facefusion.errors import ModelError
-    from trt_facefusion.model.generators.user_code import user_code
+    from trt_facefusion.model.generators.user_code import run_user_code
 
-    with user_code("the network", "mend it", ModelError):
+    with run_user_code("the network", "mend it", ModelError):
         check_forward(source.net, {"image": (3, 16, 16)})
     assert all(bool(torch.isfinite(p).all()) and p.dtype == torch.float32 for p in source.net.parameters())
     return _Loaded()

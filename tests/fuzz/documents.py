@@ -28,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "report"))
 from manifests import FILES, manifest
 from nets import SWAPPER_SHAPES, swapper
 from test_report import _record
+from trt_facefusion.quantization.calibration.threshold_choice import TensorChoice, ThresholdChoice
 
 from trt_facefusion.build.report_data import read_search
 from trt_facefusion.cli.main import run
@@ -37,7 +38,6 @@ from trt_facefusion.model.graph import GraphView, prepare
 from trt_facefusion.model.presets import get_preset
 from trt_facefusion.model.presets.contract import Contract
 from trt_facefusion.quantization.calibration.cache import Calibration, save_as
-from trt_facefusion.quantization.calibration.choice import Choice, TensorChoice
 from trt_facefusion.quantization.calibration.histogram import Histogram
 from trt_facefusion.quantization.precision import loads, plan_by_rules, plan_rows
 from trt_facefusion.report.runs import save_run
@@ -230,7 +230,7 @@ def _calibration() -> Calibration:
         histograms[name] = Histogram()
         histograms[name].add(np.linspace(-3, 5, 5000, dtype=np.float32))
     own = {"a": TensorChoice("max", "mse", 0.1, 0.05)}
-    choice = Choice("auto", "mse", True, {"mse": 0.01}, own, 16, 5, 0.01, ("a",), "key")
+    choice = ThresholdChoice("auto", "mse", True, {"mse": 0.01}, own, 16, 5, 0.01, ("a",), "key")
     return Calibration(
         "m", "ab" * 32, "cd" * 32, histograms, "mse", {"in": 1.0}, {"p": "q"}, {"a": (1, -2)}, {}, choice
     )

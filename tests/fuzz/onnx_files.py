@@ -365,7 +365,7 @@ def survey(seeds: Iterable[int]) -> Iterator[Outcome]:
 def _work(folder: Path, seeds: Iterable[int]) -> None:
     from trt_facefusion.errors import TrtFaceFusionError
     from trt_facefusion.model.export import load_model
-    from trt_facefusion.model.graph import input_specs, prepare
+    from trt_facefusion.model.graph import prepare, read_input_specs
 
     resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_BYTES, ADDRESS_BYTES))
     models = whole_files()
@@ -374,7 +374,9 @@ def _work(folder: Path, seeds: Iterable[int]) -> None:
         started, kind, said = time.monotonic(), "fine", ""
         try:
             model = load_model(folder / "net.onnx")
-            shapes = {s.name: tuple(n if isinstance(n, int) else 8 for n in s.shape[1:]) for s in input_specs(model)}
+            shapes = {
+                s.name: tuple(n if isinstance(n, int) else 8 for n in s.shape[1:]) for s in read_input_specs(model)
+            }
             prepare(model, shapes)
         except TrtFaceFusionError as error:
             kind, said = "refused", error.message

@@ -3,12 +3,14 @@ from __future__ import annotations
 import pytest
 from onnx_files import survey, whole_files
 
-from trt_facefusion.model.graph import input_specs, prepare
+from trt_facefusion.model.graph import prepare, read_input_specs
 
 
 def test_the_files_are_whole_before_they_are_damaged() -> None:
     for model in whole_files():
-        prepare(model, {s.name: tuple(n if isinstance(n, int) else 8 for n in s.shape[1:]) for s in input_specs(model)})
+        prepare(
+            model, {s.name: tuple(n if isinstance(n, int) else 8 for n in s.shape[1:]) for s in read_input_specs(model)}
+        )
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from trt_facefusion.engine.backends.kernels import int8_coverage
 from trt_facefusion.engine.backends.tensorrt import TensorRt
 from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
 from trt_facefusion.engine.runtime.pycuda import PycudaRunner
-from trt_facefusion.quantization.calibration import compare
+from trt_facefusion.quantization.calibration import compare_tables
 from trt_facefusion.types import Array, Precision
 
 pytestmark = pytest.mark.gpu
@@ -96,7 +96,7 @@ def test_tensorrt_calibrates_itself(gpu: Gpu, trt: Any, case: Case, algorithm: s
     weak = replace(asked.weak, table=None, batches=batches(6), algorithm=algorithm, keep=tmp_path / "own.cache")
     built = TensorRt().build(replace(asked, weak=weak))
     assert built.calibration is not None
-    found = compare(case.table, built.calibration)
+    found = compare_tables(case.table, built.calibration)
     assert {"image", "style"} <= {change.name for change in found.changes}
     assert all(0.01 < change.ratio < 100 for change in found.changes)
     assert (tmp_path / "own.cache").read_bytes().startswith(b"TRT-")

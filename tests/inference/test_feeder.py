@@ -35,7 +35,7 @@ def test_each_image_gets_its_own_template_and_size(tmp_path: Path) -> None:
     feeder = Feeder(preset, faces, tiny.Glance())
     feeds = feeder([0, 3])
     assert feeds["source"].shape == (2, 48, 48, 3)
-    wanted = np.asarray(faces.crops_for("arcface_112_v2", 48))[feeder.sources[[0, 3]]]
+    wanted = np.asarray(faces.cut_crops("arcface_112_v2", 48))[feeder.sources[[0, 3]]]
     np.testing.assert_array_equal(np.rint(feeds["source"]), wanted)
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tiny import Settings
+from trt_facefusion.build.run import build
 
-from trt_facefusion.build.deliver import build
 from trt_facefusion.errors import BadInputError, StoreError
-from trt_facefusion.inference.open import subject
+from trt_facefusion.inference.open import open_model
 from trt_facefusion.types import Precision
 
 
@@ -19,11 +19,11 @@ def test_an_engine_is_found_by_its_folder_its_file_and_its_graph(settings: Setti
     plain = settings(Precision.FP16)
     folder = build(plain).engines[0].folder
     for path in (folder, folder / "engine.onnx"):
-        found = subject(path)
+        found = open_model(path)
         assert found.manifest is not None and found.manifest.precision == "fp16"
         named = replace(plain.preset, output=replace(plain.preset.output, name="picture"))
         assert found.contract is not None and found.contract.preset == named
-    graph = subject(folder / "typed.onnx")
+    graph = open_model(folder / "typed.onnx")
     assert graph.manifest is None and graph.contract == found.contract
 
 
@@ -31,7 +31,7 @@ def test_an_engine_and_its_graph_give_the_same_picture(settings: Settings) -> No
     folder = build(settings(Precision.FP32)).engines[0].folder
     pictures = []
     for path in (folder, folder / "typed.onnx"):
-        with subject(path).open() as runner:
+        with open_model(path).open() as runner:
             shape = tuple(axis if isinstance(axis, int) else 1 for axis in runner.inputs[0].shape)
             pictures.append(runner.infer({runner.inputs[0].name: np.full(shape, 0.5, np.float32)}))
     for name, picture in pictures[0].items():
@@ -42,7 +42,7 @@ def test_a_path_that_names_nothing_that_runs_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no engine")
     for path in (tmp_path / "nowhere", tmp_path, tmp_path / "notes.txt"):
         with pytest.raises(BadInputError, match="cannot be run"):
-            subject(path)
+            open_model(path)
 
 
 def test_a_changed_engine_is_refused(settings: Settings) -> None:
@@ -52,4 +52,4 @@ def test_a_changed_engine_is_refused(settings: Settings) -> None:
     data[-9] ^= 1
     engine.write_bytes(data)
     with pytest.raises(StoreError, match="not what was stored"):
-        subject(folder)
+        open_model(folder)

@@ -24,7 +24,7 @@ from trt_facefusion.errors import (
     DeviceMemoryError,
     StoreError,
 )
-from trt_facefusion.inference.open import Subject, subject
+from trt_facefusion.inference.open import OpenedModel, open_model
 from trt_facefusion.model.presets import Preset, parse_input
 from trt_facefusion.model.presets.contract import Contract
 from trt_facefusion.types import Precision
@@ -62,7 +62,7 @@ def stored(root: Path, data: bytes | None = None, precision: str = "int8", **cha
     return Store(root / "engines").save(manifest(precision=precision, **fields), files)
 
 
-def works(found: Subject) -> bool:
+def works(found: OpenedModel) -> bool:
     with found.open() as runner:
         return all(is_swap_of(value, runner.infer(face(value))) for value in range(3))
 
@@ -70,12 +70,12 @@ def works(found: Subject) -> bool:
 def test_a_stored_engine_runs(tmp_path: Path) -> None:
     folder = stored(tmp_path)
     for path in (folder, folder / "engine.engine", folder.parent):
-        found = subject(path)
+        found = open_model(path)
         assert found.needs_gpu and found.notes == () and works(found)
 
 
 def test_its_typed_graph_stands_in_for_it_on_any_machine(tmp_path: Path) -> None:
-    found = subject(stored(tmp_path, pins=dataclasses.replace(PINS, compute_capability=(12, 0))))
+    found = open_model(stored(tmp_path, pins=dataclasses.replace(PINS, compute_capability=(12, 0))))
     with found.open(stand_in=True) as runner:
         assert is_swap_of(3, runner.infer(face(3)))
     assert Watched.given == []
@@ -91,14 +91,14 @@ def test_its_typed_graph_stands_in_for_it_on_any_machine(tmp_path: Path) -> None
     ],
 )
 def test_what_does_not_fit_never_reaches_tensorrt(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
-    found = subject(stored(tmp_path, **changes))
+    found = open_model(stored(tmp_path, **changes))
     with pytest.raises(StoreError) as error:
         found.open()
     assert said in error.value.message
     assert error.value.remedy.endswith(COMMAND)
     assert error.value.exit_code == 6
     assert Watched.given == []
-    assert works(subject(stored(tmp_path)))
+    assert works(open_model(stored(tmp_path)))
 
 
 @pytest.mark.parametrize(
@@ -108,30 +108,30 @@ def test_a_damaged_engine_never_reaches_tensorrt(tmp_path: Path, damage: Any) ->
     folder = stored(tmp_path)
     (folder / "engine.engine").write_bytes(damage(plan()))
     with pytest.raises(StoreError, match="cannot be used") as error:
-        subject(folder)
+        open_model(folder)
     assert error.value.remedy.endswith(COMMAND)
     assert error.value.exit_code == 6
     assert Watched.given == []
-    assert works(subject(stored(tmp_path)))
+    assert works(open_model(stored(tmp_path)))
 
 
 def test_an_engine_that_is_swapped_under_its_manifest_never_reaches_tensorrt(tmp_path: Path) -> None:
     """Also where it was right when the path was looked at, and where the other engine is a good one."""
     folder, other = stored(tmp_path), stored(tmp_path, precision="fp16")
-    found = subject(folder)
+    found = open_model(folder)
     (folder / "engine.engine").write_bytes((other / "engine.engine").read_bytes() + b" ")
     with pytest.raises(StoreError, match="not what was stored") as error:
         found.open()
     assert error.value.remedy.endswith(COMMAND)
     assert error.value.exit_code == 6
     with pytest.raises(StoreError, match="cannot be used"):
-        subject(folder)
+        open_model(folder)
     assert Watched.given == []
-    assert works(subject(other))
+    assert works(open_model(other))
 
 
 def test_a_swapped_typed_graph_does_not_stand_in(tmp_path: Path) -> None:
-    found = subject(stored(tmp_path))
+    found = open_model(stored(tmp_path))
     found.graph.write_bytes(found.graph.read_bytes()[:-1] + b"?")
     with pytest.raises(StoreError, match="not what was stored"):
         found.open(stand_in=True)
@@ -140,16 +140,16 @@ def test_a_swapped_typed_graph_does_not_stand_in(tmp_path: Path) -> None:
 def test_an_engine_for_other_shapes_than_its_manifest_says_is_refused(tmp_path: Path) -> None:
     shapes = {**SHAPES, "target": tuple((n, 3, SIDE, SIDE) for n in (1, 2, 8))}
     with pytest.raises(StoreError, match="its manifest says") as error:
-        subject(stored(tmp_path, shapes=shapes)).open()
+        open_model(stored(tmp_path, shapes=shapes)).open()
     assert error.value.remedy.endswith(COMMAND)
 
 
 def test_a_plan_that_tensorrt_refuses_is_told_in_its_words(tmp_path: Path) -> None:
-    found = subject(stored(tmp_path, b"no plan"))
+    found = open_model(stored(tmp_path, b"no plan"))
     with pytest.raises(DeviceError, match="magic tag") as error:
         found.open()
     assert error.value.exit_code == 7
-    assert works(subject(stored(tmp_path)))
+    assert works(open_model(stored(tmp_path)))
 
 
 def test_a_version_compatible_engine_runs_in_a_later_version_and_may_bring_its_runtime(tmp_path: Path) -> None:
@@ -157,24 +157,24 @@ def test_a_version_compatible_engine_runs_in_a_later_version_and_may_bring_its_r
     assert header in plan()
     data = plan().replace(header, b'{"version_compatible": true, "version": "10.9.0.34"')
     pins = dataclasses.replace(PINS, version_compatible=True)
-    assert works(subject(stored(tmp_path, data, backend_version="10.9.0.34", pins=pins)))
+    assert works(open_model(stored(tmp_path, data, backend_version="10.9.0.34", pins=pins)))
     with pytest.raises(DeviceError, match="host code"):  # a manifest that does not say so gives no such right
-        subject(stored(tmp_path, data)).open()
+        open_model(stored(tmp_path, data)).open()
 
 
 def test_an_engine_of_tensorrt_rtx_is_loaded_by_tensorrt_rtx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", trt)
     pins = Pins.ahead_of_time("sm86")
-    assert works(subject(stored(tmp_path, backend="tensorrt-rtx", pins=pins)))
+    assert works(open_model(stored(tmp_path, backend="tensorrt-rtx", pins=pins)))
     with pytest.raises(BackendUnavailableError, match="tensorrt"):
-        subject(stored(tmp_path)).open()
+        open_model(stored(tmp_path)).open()
 
 
 def test_a_model_without_its_own_engine_takes_the_next_precision(tmp_path: Path) -> None:
     stored(tmp_path, backend_version="10.9.0.34")
     fp16 = stored(tmp_path, precision="fp16")
-    found = subject(fp16.parent, Precision.INT8)
+    found = open_model(fp16.parent, Precision.INT8)
     assert found.engine.parent == fp16 and works(found)
     assert any("10.9.0.34" in note for note in found.notes)
 
@@ -184,10 +184,10 @@ def test_a_manifest_of_another_version_of_this_tool_is_told(tmp_path: Path) -> N
     raw = json.loads((folder / "manifest.json").read_text())
     (folder / "manifest.json").write_text(json.dumps({**raw, "schema": 1}))
     with pytest.raises(StoreError, match="schema 1") as error:
-        subject(folder)
+        open_model(folder)
     assert "--force" in error.value.remedy
     assert error.value.exit_code == 6
-    assert works(subject(stored(tmp_path)))
+    assert works(open_model(stored(tmp_path)))
 
 
 def test_a_manifest_that_was_fitted_to_another_engine_still_has_its_shapes(tmp_path: Path) -> None:
@@ -200,7 +200,7 @@ def test_a_manifest_that_was_fitted_to_another_engine_still_has_its_shapes(tmp_p
     raw["files"]["engine.engine"] = dataclasses.asdict(StoredFile(sha256_of(folder / "engine.engine"), len(smaller)))
     manifest_file.write_text(json.dumps(raw))
     with pytest.raises(StoreError, match="its manifest says"):
-        subject(folder).open()
+        open_model(folder).open()
 
 
 # -- what happens later
@@ -208,7 +208,7 @@ def test_a_manifest_that_was_fitted_to_another_engine_still_has_its_shapes(tmp_p
 
 @pytest.mark.parametrize("point", ["alloc", "pinned"])
 def test_a_full_gpu_is_told_and_the_next_try_works(tmp_path: Path, emulated_cuda: EmulatedDriver, point: str) -> None:
-    found = subject(stored(tmp_path))
+    found = open_model(stored(tmp_path))
     emulated_cuda.inject(point, OUT_OF_MEMORY, after=1, times=2)  # pycuda collects garbage and tries again
     with pytest.raises(DeviceMemoryError, match="There is no memory for") as error:
         found.open()
@@ -220,7 +220,7 @@ def test_a_full_gpu_is_told_and_the_next_try_works(tmp_path: Path, emulated_cuda
 def test_a_stream_error_mid_flight_is_told_and_the_next_request_works(
     tmp_path: Path, emulated_cuda: EmulatedDriver
 ) -> None:
-    with subject(stored(tmp_path)).open() as runner:
+    with open_model(stored(tmp_path)).open() as runner:
         emulated_cuda.inject("sync", UNKNOWN)
         with pytest.raises(DeviceError) as error:
             runner.infer(face(1))
@@ -230,7 +230,7 @@ def test_a_stream_error_mid_flight_is_told_and_the_next_request_works(
 
 def test_a_lost_context_is_told_and_a_new_runner_works(tmp_path: Path, emulated_cuda: EmulatedDriver) -> None:
     emulated_cuda.loses_context = True
-    found = subject(stored(tmp_path))
+    found = open_model(stored(tmp_path))
     with found.open() as runner:
         emulated_cuda.inject("stream", ILLEGAL_ADDRESS, after=1)
         for _ in range(2):

@@ -31,7 +31,7 @@ def saved(folder: Path, linked: bool) -> Path:
 
 
 def outputs(original: Original, tapped: tuple[str, ...]) -> dict[str, Array]:
-    with original.opened(tapped=tapped) as runner:
+    with original.open_runner(tapped=tapped) as runner:
         return runner.infer(feeds(SHAPES))
 
 

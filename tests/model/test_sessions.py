@@ -10,8 +10,8 @@ from nets import SWAPPER_SHAPES, feeds, swapper
 
 from trt_facefusion.errors import ModelError, StoreError
 from trt_facefusion.model import messages
-from trt_facefusion.model.messages import hash_model, serialised, tensor_bytes, without_weights
-from trt_facefusion.model.sessions import open_session, session_options
+from trt_facefusion.model.messages import count_tensor_bytes, hash_model, serialise_model, strip_weights
+from trt_facefusion.model.sessions import make_session_options, open_session
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def test_a_temporary_folder_that_is_full_is_named(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.usefixtures("tiny_messages")
 def test_a_model_above_the_limit_is_not_put_into_one_piece() -> None:
     with pytest.raises(ModelError, match="2 GiB"):
-        serialised(swapper())
+        serialise_model(swapper())
 
 
 def test_the_digest_of_a_small_model_is_that_of_its_bytes() -> None:
@@ -81,18 +81,18 @@ def test_the_digest_of_a_large_model_changes_with_any_weight(size: int) -> None:
 
 def test_weights_that_are_left_out_keep_name_type_and_shape() -> None:
     model = swapper()
-    lean = without_weights(model, 1 << 10)
+    lean = strip_weights(model, 1 << 10)
     assert [(t.name, t.dims, t.data_type) for t in lean.graph.initializer] == [
         (t.name, t.dims, t.data_type) for t in model.graph.initializer
     ]
     assert lean.ByteSize() < model.ByteSize() / 2
-    assert any(tensor_bytes(t) and not t.raw_data for t in lean.graph.initializer)
-    assert without_weights(model, 1 << 30) == model
+    assert any(count_tensor_bytes(t) and not t.raw_data for t in lean.graph.initializer)
+    assert strip_weights(model, 1 << 30) == model
 
 
 def test_sessions_print_nothing() -> None:
-    assert session_options().log_severity_level == 4
-    assert session_options(3).intra_op_num_threads == 3
+    assert make_session_options().log_severity_level == 4
+    assert make_session_options(3).intra_op_num_threads == 3
 
 
 def branching() -> onnx.ModelProto:
@@ -126,7 +126,7 @@ def test_weights_in_branches_go_through_the_file_as_well(monkeypatch: pytest.Mon
     model = branching()
     inputs = {**feeds(SWAPPER_SHAPES), "flag": np.array(flag)}
     wanted = open_session(model).run(None, inputs)[0]
-    lean = next(n for n in without_weights(model, 1).graph.node if n.op_type == "If")
+    lean = next(n for n in strip_weights(model, 1).graph.node if n.op_type == "If")
     assert not any(t.raw_data for attribute in lean.attribute for t in attribute.g.initializer)
     monkeypatch.setattr("trt_facefusion.model.sessions.IN_MEMORY_BYTES", 1 << 10)
     np.testing.assert_array_equal(open_session(model).run(None, inputs)[0], wanted)

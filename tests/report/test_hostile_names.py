@@ -14,12 +14,12 @@ from markupsafe import escape
 from test_report import _record
 
 from trt_facefusion.build.report_data import RunRecord
-from trt_facefusion.faces.curation.coverage import coverage
-from trt_facefusion.faces.curation.survey import survey
+from trt_facefusion.faces.curation.coverage import measure_coverage
+from trt_facefusion.faces.curation.survey import survey_folder
 from trt_facefusion.faces.embedder import DlibEmbedder
-from trt_facefusion.report.charts import pareto, standalone, strip
-from trt_facefusion.report.contact_sheet import Sheet, html
-from trt_facefusion.report.page import render
+from trt_facefusion.report.charts import draw_pareto, draw_plan_strip, make_standalone
+from trt_facefusion.report.contact_sheet import ContactSheet, render_html
+from trt_facefusion.report.page import render_page
 from trt_facefusion.report.pages import POLICY
 from trt_facefusion.report.svg import dumps, element
 
@@ -40,13 +40,13 @@ def hostile_report() -> str:
     layer = facts["engines"][0]["plan"][0]
     facts["engines"][0]["plan"] = [{**layer, "name": name, "op": name, "reason": name} for name in NAMES]
     facts["tensors"] = [{**facts["tensors"][0], "name": name, "readers": [name]} for name in NAMES]
-    return render(RunRecord(facts, record.pictures))
+    return render_page(RunRecord(facts, record.pictures))
 
 
 def hostile_sheet(faces: Path) -> str:
-    found = survey(faces, embedder=DlibEmbedder())
+    found = survey_folder(faces, embedder=DlibEmbedder())
     photos = [replace(photo, file=name) for photo, name in zip(found.photos, cycle(NAMES), strict=False)]
-    return html(Sheet(NAMES[0], NAMES[1], photos, found.chips, coverage(found)))
+    return render_html(ContactSheet(NAMES[0], NAMES[1], photos, found.chips, measure_coverage(found)))
 
 
 @pytest.fixture(scope="module", params=["report", "contact sheet"])
@@ -88,10 +88,10 @@ def test_the_browser_would_run_a_script(tmp_path: Path) -> None:
 
 def test_charts_of_hostile_names_are_well_formed() -> None:
     rows = [{"name": n, "op": n, "macs": 9, "precision": n, "reason": n} for n in NAMES]
-    drawn = ElementTree.fromstring(dumps(strip(rows)))
+    drawn = ElementTree.fromstring(dumps(draw_plan_strip(rows)))
     assert len(drawn) == len(NAMES) and all(set(bar.attrib) == {"class", "x", "y", "width", "height"} for bar in drawn)
     assert next(drawn.iter("title")).text is not None
-    alone = standalone(pareto([{"int8_macs_share": 0.5, "ssim_drop": 0.1, "chosen": True}]))
+    alone = make_standalone(draw_pareto([{"int8_macs_share": 0.5, "ssim_drop": 0.1, "chosen": True}]))
     assert ElementTree.fromstring(alone).tag == "{http://www.w3.org/2000/svg}svg"
 
 

@@ -12,9 +12,9 @@ import pytest
 
 from trt_facefusion.build.report_data import RunRecord
 from trt_facefusion.errors import BadInputError, StoreError
-from trt_facefusion.report.charts import histogram, pareto
-from trt_facefusion.report.images import amplification, difference
-from trt_facefusion.report.page import render
+from trt_facefusion.report.charts import draw_histogram, draw_pareto
+from trt_facefusion.report.images import amplify_difference, choose_amplification
+from trt_facefusion.report.page import render_page
 from trt_facefusion.report.runs import find_run, save_run
 from trt_facefusion.report.svg import dumps
 
@@ -90,7 +90,7 @@ class _Links(HTMLParser):
 
 
 def test_a_page_loads_nothing_from_outside() -> None:
-    page = render(_record())
+    page = render_page(_record())
     links = _Links()
     links.feed(page)
     assert links.found and all(link.startswith("data:image/webp;base64,") for link in links.found)
@@ -99,7 +99,7 @@ def test_a_page_loads_nothing_from_outside() -> None:
 
 
 def test_a_page_shows_every_part_of_the_record() -> None:
-    page = render(_record())
+    page = render_page(_record())
     for text in ("0.420 %", "0.790 %", "46.1 dB", "94.5 %", "1 of 2", "a.jpg", "cat_1", "26.3 dB", "2 without a face"):
         assert text in page, text
     for text in ("channels equalised, 3 tensors shifted", "corrected by scales + bias", "scales + bias 0.256 %"):
@@ -112,7 +112,7 @@ def test_a_fall_back_is_told_with_its_reason() -> None:
     step = {"from": "int8", "to": "fp16", "reason": "the mean SSIM drop is 0.02"}
     fallen = _manifest("fp16", fallback=[step], warnings=["few faces"])
     engine = {"requested": "int8", "up_to_date": True, "folder": "f", "manifest": fallen, "plan": [], "search": None}
-    page = render(_record(engines=[engine]))
+    page = render_page(_record(engines=[engine]))
     assert "the mean SSIM drop is 0.02" in page and "few faces" in page and "in place of INT8" in page
     assert "Nothing: every precision" not in page and "What precision costs" not in page
 
@@ -120,7 +120,7 @@ def test_a_fall_back_is_told_with_its_reason() -> None:
 def test_a_record_survives_the_disk_and_gives_the_same_page(tmp_path: Path) -> None:
     record = _record()
     page = save_run(record, tmp_path)
-    assert page.read_text() == render(RunRecord.load(page.parent)) == render(record)
+    assert page.read_text() == render_page(RunRecord.load(page.parent)) == render_page(record)
     again = save_run(record, tmp_path)
     assert again.parent != page.parent
     assert find_run(tmp_path) == find_run(again) == again.parent
@@ -138,30 +138,30 @@ def test_a_damaged_or_missing_record_is_refused(tmp_path: Path) -> None:
 
 def test_the_limits_behind_a_verdict_are_shown() -> None:
     limits = {"int8": {"max_ssim_drop": 0.005, "min_identity": 0.98}, "fp16": {"max_ssim_drop": 0.003}}
-    page = render(_record(limits=limits))
+    page = render_page(_record(limits=limits))
     assert "(at most 0.5 %)" in page and "(at least 0.9800)" in page and "0.3 %" not in page
-    assert "at most" not in render(_record())
+    assert "at most" not in render_page(_record())
 
 
 def test_a_restorer_has_no_identity_pictures() -> None:
-    assert "<figcaption>identity" in render(_record())
-    page = render(_record(swaps=False))
+    assert "<figcaption>identity" in render_page(_record())
+    page = render_page(_record(swaps=False))
     assert "<figcaption>identity" not in page and "takes the identity" not in page and page.count("<figure>") == 3 * 4
 
 
 def test_differences_are_amplified_alike_and_saturate() -> None:
     reference = np.zeros((1, 12, 12, 3), np.uint8)
     near, far = reference + np.uint8(2), reference + np.uint8(20)
-    factor = amplification(reference, [near, far])
+    factor = choose_amplification(reference, [near, far])
     assert factor == 10
-    assert difference(reference[0], far[0], factor).max() == 200
-    assert difference(reference[0], far[0], 100).min() == 255
+    assert amplify_difference(reference[0], far[0], factor).max() == 200
+    assert amplify_difference(reference[0], far[0], 100).min() == 255
 
 
 def test_charts_mark_the_chosen_plan_and_what_is_clipped() -> None:
     points = [{"int8_macs_share": x, "ssim_drop": x / 100, "chosen": x == 0.5} for x in (0.0, 0.5, 1.0)]
-    assert dumps(pareto(points)).count('class="chosen"') == 1
-    drawn = dumps(histogram([5, 3, 1, 1], 8.0, 4.0, "h"))
+    assert dumps(draw_pareto(points)).count('class="chosen"') == 1
+    drawn = dumps(draw_histogram([5, 3, 1, 1], 8.0, 4.0, "h"))
     assert drawn.count('class="clipped"') == 2 and drawn.count('class="bar"') == 2
 
 
@@ -173,7 +173,7 @@ def test_the_page_says_what_passed_means_and_what_was_the_reference() -> None:
         "batch": 1,
         "prepared": {"ssim_drop": 2e-6, "max_difference": 0.001},
     }
-    text = " ".join(render(record).split())
+    text = " ".join(render_page(record).split())
     assert "(at most 1.0 %)" in text
     assert "held against the file as it was handed in, 1 face at a time" in text
     assert "SSIM drop 0.0002 %, largest difference 0.26 of 255 levels" in text
@@ -181,6 +181,6 @@ def test_the_page_says_what_passed_means_and_what_was_the_reference() -> None:
 
 def test_a_network_without_identity_gets_no_column_of_it() -> None:
     record = _record(swaps=False)
-    page = render(record)
+    page = render_page(record)
     assert "identity" not in page.lower()
-    assert "identity cosine" in render(_record())
+    assert "identity cosine" in render_page(_record())

@@ -25,7 +25,7 @@ from onnx import TensorProto
 
 from trt_facefusion.build.tuning.ranges import tensors_to_watch
 from trt_facefusion.errors import CalibrationCacheError
-from trt_facefusion.model.export import model_digest
+from trt_facefusion.model.export import digest_model
 from trt_facefusion.model.graph import GraphView
 from trt_facefusion.quantization.calibration import CalibrationTable, collect, parse_rule
 from trt_facefusion.quantization.lowering import lower
@@ -426,7 +426,7 @@ class _Build:
     def _lowered(self, precisions: dict[str, Precision]) -> onnx.ModelProto:
         nodes = tuple(replace(node, precision=precisions[name]) for name, node in self._described.items())
         try:
-            return lower(self.view, Plan("twin", model_digest(self.view.model), nodes), self.scales)
+            return lower(self.view, Plan("twin", digest_model(self.view.model), nodes), self.scales)
         except CalibrationCacheError as error:
             raise _RefusedError(error.message) from error
 

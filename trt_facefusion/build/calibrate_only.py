@@ -11,8 +11,8 @@ from trt_facefusion.build.inputs import Context, Note
 from trt_facefusion.build.settings import BuildSettings
 from trt_facefusion.build.tuning.ranges import Ranges, require_writable
 from trt_facefusion.errors import BadInputError, CalibrationCacheError
-from trt_facefusion.quantization.calibration.cache import Calibration, beside
-from trt_facefusion.quantization.calibration.choice import Choice
+from trt_facefusion.quantization.calibration.cache import Calibration, load_description
+from trt_facefusion.quantization.calibration.threshold_choice import ThresholdChoice
 from trt_facefusion.types import Progress, silent
 
 
@@ -22,7 +22,7 @@ class CalibrationResult:
 
     path: Path
     calibration: Calibration
-    choice: Choice
+    choice: ThresholdChoice
     faces: int
     held_out: int
     seconds: float
@@ -72,7 +72,7 @@ def _require_own(path: Path, digest: str) -> None:
     if not path.exists():
         return
     try:
-        found = beside(path)
+        found = load_description(path)
     except CalibrationCacheError:
         found = None
     if found is None or found.model_digest != digest:

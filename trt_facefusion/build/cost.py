@@ -11,10 +11,11 @@ from pathlib import Path
 import onnx
 
 from trt_facefusion.build.effort import AUTO, Cost, Task, affordable, estimates, level_named
-from trt_facefusion.build.settings import LAYERS, BuildSettings, parse_corrections
+from trt_facefusion.build.settings import BuildSettings
 from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
-from trt_facefusion.model.graph import GraphView, macs
-from trt_facefusion.quantization.lowering.equalise import candidates
+from trt_facefusion.model.graph import GraphView, count_macs
+from trt_facefusion.quantization.correction.kinds import LAYER_CORRECTIONS, parse_corrections
+from trt_facefusion.quantization.lowering.equalise import find_equalisable
 from trt_facefusion.quantization.precision import quantisable
 from trt_facefusion.quantization.precision.groups import group_candidates
 from trt_facefusion.types import Feeds, Precision, Progress
@@ -108,19 +109,19 @@ def task_of(settings: BuildSettings, view: GraphView, calibration: int, verifica
     """
     layers = [name for name in view.nodes if quantisable(view, name)]
     wanted = parse_corrections(settings.corrections)
-    corrects = 2 if wanted is None else int(bool(wanted & set(LAYERS)))
+    corrects = 2 if wanted is None else int(bool(wanted & set(LAYER_CORRECTIONS)))
     auto = settings.rule == AUTO
     judged = set(settings.precisions or (Precision.INT8, Precision.FP16))
     return Task(
         calibration_faces=calibration,
         verification_faces=verification,
         groups=len(group_candidates(view, layers)),
-        macs=sum(macs(view).values()),
+        macs=sum(count_macs(view).values()),
         precisions=len(judged - {Precision.FP32}),
         int8=bool(layers) and Precision.INT8 in judged,
         calibrates=settings.table is None,
         compares_rules=auto,
-        equalises=wanted is None and bool(candidates(view)),
+        equalises=wanted is None and bool(find_equalisable(view)),
         corrects=corrects,
         searches=settings.plan is None and settings.planner == AUTO,
         search_faces=settings.search_faces,

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from trt_facefusion.build.activations import activation_features
 from trt_facefusion.faces.curation.chip import SIZE, TEMPLATE
-from trt_facefusion.faces.curation.coverage import Coverage, Finding, coverage
+from trt_facefusion.faces.curation.coverage import CoverageFinding, FaceCoverage, measure_coverage
 from trt_facefusion.faces.curation.select import Selection, select
-from trt_facefusion.faces.curation.survey import Survey, survey
+from trt_facefusion.faces.curation.survey import Survey, survey_folder
 from trt_facefusion.faces.embedder import ArcFaceEmbedder, DlibEmbedder, Embedder
-from trt_facefusion.faces.folder import require_enough
-from trt_facefusion.inference.described import fitted
-from trt_facefusion.inference.feeder import Feeder, input_shapes, projection_of
+from trt_facefusion.faces.faceset import require_enough
+from trt_facefusion.inference.described import prepare_described
+from trt_facefusion.inference.feeder import Feeder, find_projection, list_input_shapes
 from trt_facefusion.model.export import ModelSource
 from trt_facefusion.model.presets import Preset
 from trt_facefusion.types import Progress, silent
@@ -51,12 +51,15 @@ class Curated:
         return self.survey.subset(self.selection.indices)
 
     @cached_property
-    def coverage(self) -> Mapping[str, Coverage]:
+    def coverage(self) -> Mapping[str, FaceCoverage]:
         """Coverage "before" (the whole folder) and "after" (the selection)."""
-        return {"before": coverage(self.survey), "after": coverage(self.chosen, advised=len(self.chosen))}
+        return {
+            "before": measure_coverage(self.survey),
+            "after": measure_coverage(self.chosen, advised=len(self.chosen)),
+        }
 
     @property
-    def problems(self) -> tuple[Finding, ...]:
+    def problems(self) -> tuple[CoverageFinding, ...]:
         """What is wrong with the folder, and with the selection where the folder's problems do not say it already."""
         folder, selection = self.coverage["before"].problems, self.coverage["after"].problems
         told = {finding.kind for finding in folder}
@@ -77,11 +80,11 @@ def curated(
     prepared = projection = None
     template, size = TEMPLATE, SIZE
     if generator is not None:  # a model that does not fit is told before photos are read
-        model = generator.source.load(input_shapes(generator.preset, embedder.dim))
-        prepared = fitted(model, generator.preset, embedder.dim).prepared
-        projection = projection_of(generator.preset, model)
+        model = generator.source.load(list_input_shapes(generator.preset, embedder.dim))
+        prepared = prepare_described(model, generator.preset, embedder.dim).prepared
+        projection = find_projection(generator.preset, model)
         template, size = generator.preset.crops[0]
-    found = survey(folder, embedder=embedder, template=template, size=size, aligned=aligned, progress=progress)
+    found = survey_folder(folder, embedder=embedder, template=template, size=size, aligned=aligned, progress=progress)
     require_enough(found.faces, LEAST_FACES)
     activations = None
     if generator is not None and prepared is not None:

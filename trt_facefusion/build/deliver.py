@@ -27,8 +27,8 @@ from trt_facefusion.engine.store.manifest import Fallback, Gate, Inputs, Int8Ker
 from trt_facefusion.engine.store.store import Store
 from trt_facefusion.errors import BuildError, GateError
 from trt_facefusion.evaluation.accuracy.registry import shown_figures
-from trt_facefusion.model.export import origin_of
-from trt_facefusion.model.messages import is_one_piece, serialised
+from trt_facefusion.model.export import identify_origin
+from trt_facefusion.model.messages import is_one_piece, serialise_model
 from trt_facefusion.quantization.precision import read_rows
 from trt_facefusion.types import Precision, Progress, silent
 
@@ -223,7 +223,7 @@ class _Builder:
         if not self.fresh and not self.failed:
             self.attempts.check_files()
             if is_one_piece(self.context.prepared.model):  # else only smaller types can be built
-                self.context.choice.backend.check(serialised(self.context.prepared.model))
+                self.context.choice.backend.check(serialise_model(self.context.prepared.model))
             self.context.cost  # noqa: B018  # told before what takes long
             self.context.check_source()
 
@@ -267,7 +267,7 @@ class _Builder:
         files = {
             **context.contract.files(),
             f"engine.{context.choice.backend.suffix}": made.engine.data,
-            "typed.onnx": serialised(made.typed),
+            "typed.onnx": serialise_model(made.typed),
             "plan.yaml": plan_text,
             "build.log": "\n".join(made.engine.log_tail).encode(),
             **({} if made.search is None else {SEARCH: (json.dumps(made.search, indent=1) + "\n").encode()}),
@@ -335,7 +335,7 @@ def _manifest(
             evaluation_faces_sha256=held_out.digest,
             calibration_sha256=attempts.ranges.table_sha256 if needs_table else None,
             settings={
-                ORIGIN: origin_of(s.source),
+                ORIGIN: identify_origin(s.source),
                 "preset": repr(s.preset),
                 "batch": str(s.batch),
                 "calibration": _calibration(attempts) if needs_table else {},

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from trt_facefusion.evaluation.accuracy.judge import Accuracy
 from trt_facefusion.evaluation.accuracy.metrics import ssim
-from trt_facefusion.faces.folder import FaceSet
+from trt_facefusion.faces.faceset import FaceSet
 from trt_facefusion.sampling import spread
 from trt_facefusion.types import Precision
 

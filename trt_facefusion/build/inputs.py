@@ -23,13 +23,15 @@ from trt_facefusion.errors import BackendUnavailableError, BadInputError, FacesE
 from trt_facefusion.evaluation.accuracy.agreement import Agreement
 from trt_facefusion.evaluation.accuracy.plausible import Look
 from trt_facefusion.faces.embedder import Embedder
-from trt_facefusion.faces.folder import KINDS, MIN_FACES, FaceSet, folder_digest, read_faces, require_enough
+from trt_facefusion.faces.faceset import KINDS, MIN_FACES, FaceSet, require_enough
+from trt_facefusion.faces.folder import digest_folder, read_faces
 from trt_facefusion.faces.split import MIN_VERIFICATION, split_by_identity
 from trt_facefusion.inference import feeder as feeding
-from trt_facefusion.inference.described import Fitted, fitted, require_batch
-from trt_facefusion.inference.feeder import Feeder, Painter, input_shapes, projection_of
-from trt_facefusion.inference.original import Original, require_sound, without_noise
-from trt_facefusion.model.graph import GraphView, PreparedModel, input_specs
+from trt_facefusion.inference.described import DescribedModel, prepare_described, require_batch
+from trt_facefusion.inference.feeder import Feeder, find_projection, list_input_shapes
+from trt_facefusion.inference.original import Original, fix_original_noise, require_finite_pictures
+from trt_facefusion.inference.renderer import PictureRenderer
+from trt_facefusion.model.graph import GraphView, PreparedModel, read_input_specs
 from trt_facefusion.model.graph.batch import require_samples_apart
 from trt_facefusion.model.graph.noise import parse_noise, require_no_noise
 from trt_facefusion.model.presets import Preset
@@ -124,7 +126,7 @@ class Context:
     def _folder_digest(self, folder: Path) -> str:
         s = self.settings
         template, size = s.preset.crops[0]
-        return folder_digest(folder, template=template, size=size, embedder=self.embedder, aligned=s.aligned)
+        return digest_folder(folder, template=template, size=size, embedder=self.embedder, aligned=s.aligned)
 
     @cached_property
     def faces(self) -> tuple[FaceSet, FaceSet]:
@@ -143,12 +145,12 @@ class Context:
                     f"{len(shared)} photos of {s.eval} are also in {s.calib}: the verdict is softer than it looks"
                 )
         elif not s.hold_out:
-            return calib.thinned(s.max_calib), calib.subset([])
+            return calib.thin(s.max_calib), calib.subset([])
         else:
-            comparable = self.embedder.comparable(calib.embeddings)
+            comparable = self.embedder.make_comparable(calib.embeddings)
             first, second = split_by_identity(comparable, same_person=self.embedder.same_person)
             calib, held_out = calib.subset(first), calib.subset(second)
-        calib, held_out = calib.thinned(s.max_calib), held_out.thinned(s.max_eval)
+        calib, held_out = calib.thin(s.max_calib), held_out.thin(s.max_eval)
         if len(held_out) < MIN_VERIFICATION:
             self.warn(f"judged on {len(held_out)} faces only: {MIN_VERIFICATION} are the least that says something")
         return calib, held_out
@@ -175,7 +177,7 @@ class Context:
             self.note(f"skipped {skip.file}: {skip.reason}")
         more = len(faces.skipped) - _SHOWN_SKIPS
         if more > 0:
-            kinds = ", ".join(f"{count} {KINDS[kind]}" for kind, count in faces.summary().items())
+            kinds = ", ".join(f"{count} {KINDS[kind]}" for kind, count in faces.count_skipped().items())
             total = len(faces) + len(faces.skipped)
             self.note(f"and {more} more; skipped {len(faces.skipped)} of {total} photos in {folder}: {kinds}")
         if faces.note:
@@ -192,14 +194,14 @@ class Context:
         s = self.settings
         noise = None if s.noise is None else parse_noise(s.noise)
         self.progress("model", 0, 0)
-        model = s.source.load(input_shapes(s.preset, self.embedder.dim))
+        model = s.source.load(list_input_shapes(s.preset, self.embedder.dim))
         for note in s.source.notes:
             self.note(note)
-        takes = input_specs(model)
+        takes = read_input_specs(model)
         fits = fit_inputs(s.preset, takes, self.embedder.dim)
         shapes = {name: fit.shape for name, fit in fits.items()}
-        self._projection = projection_of(s.preset, model)
-        original = Original(s.source, model) if noise is None else without_noise(s.source, model, noise, shapes)
+        self._projection = find_projection(s.preset, model)
+        original = Original(s.source, model) if noise is None else fix_original_noise(s.source, model, noise, shapes)
         if noise is not None:
             self.warn(f"noise is fixed (--noise {noise}) in {', '.join(original.fixed)}, in the engine, too")
         require_no_noise(original.loaded)
@@ -207,10 +209,10 @@ class Context:
         return original
 
     @cached_property
-    def fitted(self) -> Fitted:
+    def fitted(self) -> DescribedModel:
         """The model, prepared as its inputs and its picture are described."""
         s = self.settings
-        found = fitted(self.original.loaded, s.preset, self.embedder.dim)
+        found = prepare_described(self.original.loaded, s.preset, self.embedder.dim)
         self.original = self.original.without_weights()  # the prepared model has them now
         require_batch(found, s.batch)
         if found.dropped:
@@ -260,9 +262,9 @@ class Context:
         """Samples per inference where every activation is kept, since that is what memory goes to."""
         return 1 if self.prepared.dynamic_batch else self.prepared.fixed_batch
 
-    def painter(self, faces: FaceSet) -> Painter:
+    def renderer(self, faces: FaceSet) -> PictureRenderer:
         """Runs models on ``faces``."""
-        return Painter(self.feeder(faces), str(self.preset.output.name), self.batch)
+        return PictureRenderer(self.feeder(faces), str(self.preset.output.name), self.batch)
 
     @cached_property
     def cost(self) -> Cost:
@@ -289,10 +291,10 @@ class Context:
         """Samples per inference where engines are judged: those that the engine is built for (its usual batch)."""
         return self.settings.batch.opt if self.prepared.dynamic_batch else self.prepared.fixed_batch
 
-    def judge_painter(self, faces: FaceSet) -> Painter:
+    def judge_renderer(self, faces: FaceSet) -> PictureRenderer:
         """Runs what is judged on ``faces``: always whole batches of the size that is built, filled up with repeats."""
-        painter, size = self.painter(faces), self.judged_batch
-        return replace(painter, feeder=replace(painter.feeder, fixed_batch=size), batch=size)
+        renderer, size = self.renderer(faces), self.judged_batch
+        return replace(renderer, feeder=replace(renderer.feeder, fixed_batch=size), batch=size)
 
     def check_source(self, few: bool = False) -> None:
         """Hold the prepared graph against what was handed in, on the faces that engines are judged on.
@@ -331,9 +333,9 @@ class Context:
     def reference(self) -> NDArray[np.float32]:
         """The pictures of the verification faces that what was handed in makes, run untouched."""
         faces = self.faces[1]
-        with self.original.opened() as runner:
-            pictures = self.judge_painter(faces)(runner, None, self.progress, "reference pictures")
-        return require_sound(pictures)
+        with self.original.open_runner() as runner:
+            pictures = self.judge_renderer(faces)(runner, None, self.progress, "reference pictures")
+        return require_finite_pictures(pictures)
 
     def paint_reference(self, faces: FaceSet, stage: str, indices: Sequence[int] | None = None) -> NDArray[np.float32]:
         """The prepared FP32 graph's pictures of ``faces``: the yardstick of the search, and of corrections.
@@ -342,7 +344,7 @@ class Context:
             ModelError: they hold NaN or infinity.
         """
         with OnnxRuntimeRunner(self.prepared.model, ours="the prepared graph") as runner:
-            return require_sound(self.painter(faces)(runner, indices, self.progress, stage))
+            return require_finite_pictures(self.renderer(faces)(runner, indices, self.progress, stage))
 
 
 def _enough(folder: Path, faces: FaceSet, minimum: int = MIN_FACES) -> str | None:

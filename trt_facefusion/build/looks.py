@@ -13,7 +13,7 @@ from trt_facefusion.engine.runtime.base import Infers
 from trt_facefusion.errors import BadInputError, ModelError
 from trt_facefusion.evaluation.accuracy.identity import identity_cosine
 from trt_facefusion.evaluation.accuracy.plausible import Look, look
-from trt_facefusion.inference.feeder import Painter
+from trt_facefusion.inference.renderer import PictureRenderer
 from trt_facefusion.model.presets import ImageInput, Preset
 from trt_facefusion.model.presets.syntax import written_input
 
@@ -39,14 +39,14 @@ def check_looks(context: Context) -> Look:
     faces = context.faces[0]
     chosen = range(min(_FACES, len(faces)))
     crops = faces.crops[list(chosen)]
-    painter = context.painter(faces)
-    preset = painter.feeder.preset
-    with context.original.opened() as runner:
-        pictures = painter(runner, chosen)
+    renderer = context.renderer(faces)
+    preset = renderer.feeder.preset
+    with context.original.open_runner() as runner:
+        pictures = renderer(runner, chosen)
         found = _with_identity(look(pictures, crops), context, pictures)
         if not found.suspicious:
             return found
-        others = [(other, _look(painter, runner, other, crops)) for other in _others(preset)]
+        others = [(other, _look(renderer, runner, other, crops)) for other in _others(preset)]
     seen = [(preset, other) for preset, other in others if other is not None]
     best = max((other for _, other in seen), key=lambda other: other.resemblance, default=found)
     words = list(found.wrong)
@@ -85,8 +85,8 @@ def _with_identity(found: Look, context: Context, pictures: NDArray[np.float32])
     return replace(found, like_source=source, like_target=target)
 
 
-def _look(painter: Painter, runner: Infers, preset: Preset, crops: NDArray[np.uint8]) -> Look | None:
-    other = replace(painter, feeder=replace(painter.feeder, preset=preset))
+def _look(renderer: PictureRenderer, runner: Infers, preset: Preset, crops: NDArray[np.uint8]) -> Look | None:
+    other = replace(renderer, feeder=replace(renderer.feeder, preset=preset))
     try:
         return look(other(runner, range(len(crops))), crops)
     except (BadInputError, ModelError):  # a network may refuse values that it was never meant for

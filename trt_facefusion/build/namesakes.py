@@ -11,7 +11,7 @@ from trt_facefusion.engine.store.lock import build_lock
 from trt_facefusion.engine.store.manifest import Manifest, safe_name
 from trt_facefusion.engine.store.store import Store
 from trt_facefusion.errors import StoreError
-from trt_facefusion.model.export import origin_of
+from trt_facefusion.model.export import identify_origin
 
 
 @contextmanager
@@ -67,7 +67,7 @@ def tell_stale(context: Context, store: Store) -> None:
 
 def _folder(context: Context) -> Path:
     source = context.settings.source
-    return Store(context.settings.output).model_folder(source.name, context.digests["model"], origin_of(source))
+    return Store(context.settings.output).model_folder(source.name, context.digests["model"], identify_origin(source))
 
 
 def _tell_namesake(context: Context, folder: Path) -> None:

@@ -19,10 +19,11 @@ from trt_facefusion.evaluation.accuracy.agreement import (
     measured,
     pooled,
 )
-from trt_facefusion.faces.folder import FaceSet
-from trt_facefusion.inference.original import computes_in_half, first_difference, first_mixing, require_sound
+from trt_facefusion.faces.faceset import FaceSet
+from trt_facefusion.inference.graph_difference import find_first_difference, find_first_mixing
+from trt_facefusion.inference.original import computes_in_half, require_finite_pictures
 from trt_facefusion.model.graph import GraphView
-from trt_facefusion.model.graph.segments import activations, with_shapes
+from trt_facefusion.model.graph.segments import list_activations, set_input_shapes
 from trt_facefusion.types import Feeds
 
 if TYPE_CHECKING:
@@ -54,9 +55,9 @@ class Proof:
         faces = context.faces[0]
         feeder = context.feeder(faces)
         others = list(range(min(_SAMPLES, len(faces))))
-        with context.original.opened() as runner:
+        with context.original.open_runner() as runner:
             alone = feeder(others[:1])
-            first = require_sound(self._first(runner, alone))
+            first = require_finite_pictures(self._first(runner, alone))
             again = agreement(first, self._first(runner, alone))
             if not again.within(self.limits):
                 raise ModelError(
@@ -73,7 +74,7 @@ class Proof:
                 return
         found = agreement(first, beside)
         if not found.within(self.limits):
-            node = first_mixing(context.original, alone, among, self._sizes(among))
+            node = find_first_mixing(context.original, alone, among, self._sizes(among))
             raise ModelError(
                 f"{node or 'a node'} mixes the faces of a batch: a face's picture depends on those that run beside it "
                 f"({found})",
@@ -82,8 +83,8 @@ class Proof:
             )
 
     def _first(self, runner: Infers, feeds: Feeds) -> Pictures:
-        painter = self.context.painter(self.context.faces[0])
-        decoded: Pictures = painter.feeder.preset.output.decode(runner.infer(feeds)[painter.output])
+        renderer = self.context.renderer(self.context.faces[0])
+        decoded: Pictures = renderer.feeder.preset.output.decode(runner.infer(feeds)[renderer.output])
         return decoded[:1]
 
     def _only_one_at_a_time(self, error: ModelError) -> None:
@@ -99,7 +100,7 @@ class Proof:
 
     def _sizes(self, feeds: Feeds) -> dict[str, tuple[int, ...]]:
         shapes = {name: value.shape for name, value in feeds.items()}
-        return activations(GraphView(with_shapes(self.context.prepared.model, shapes)))
+        return list_activations(GraphView(set_input_shapes(self.context.prepared.model, shapes)))
 
     def hold(self, few: bool = False) -> Agreement:
         """The prepared FP32 graph against what was handed in, on all faces that are judged (or a ``few``).
@@ -122,33 +123,35 @@ class Proof:
         return found
 
     def _original(self, faces: FaceSet) -> Pictures:
-        with self.context.original.opened() as runner:
-            return require_sound(self.context.judge_painter(faces)(runner, None, self.context.progress, "reference"))
+        with self.context.original.open_runner() as runner:
+            return require_finite_pictures(
+                self.context.judge_renderer(faces)(runner, None, self.context.progress, "reference")
+            )
 
     def _compared(self, faces: FaceSet, wanted: Pictures) -> tuple[Agreement, int]:
         """The figures, and the face that differs most."""
         context = self.context
-        painter = context.judge_painter(faces)
-        size = painter.batch * max(_CHUNK // painter.batch, 1)
+        renderer = context.judge_renderer(faces)
+        size = renderer.batch * max(_CHUNK // renderer.batch, 1)
         parts = []
         with OnnxRuntimeRunner(context.prepared.model, ours="the prepared graph") as runner:
             for start in range(0, len(faces), size):
                 chosen = range(start, min(start + size, len(faces)))
-                parts.append(measured(wanted[start : chosen.stop], painter(runner, chosen)))
+                parts.append(measured(wanted[start : chosen.stop], renderer(runner, chosen)))
                 context.progress("prepared network", chosen.stop, len(faces))
         return pooled(parts), int(np.concatenate([largest for _, largest in parts]).argmax())
 
     def _rounding(self, faces: FaceSet, wanted: Pictures) -> Agreement:
         """What the file's own pictures differ by when onnxruntime computes it in another order."""
         few = range(min(_FEW, len(faces)))
-        with self.context.original.opened(optimise=False) as runner:
-            return agreement(wanted[: few.stop], self.context.judge_painter(faces)(runner, few))
+        with self.context.original.open_runner(optimise=False) as runner:
+            return agreement(wanted[: few.stop], self.context.judge_renderer(faces)(runner, few))
 
     def _changed(self, found: Agreement, limits: RoundingLimits, faces: FaceSet, worst: int) -> PreparationError:
         context = self.context
-        feeds = context.judge_painter(faces).feeder([worst])
+        feeds = context.judge_renderer(faces).feeder([worst])
         try:
-            where = first_difference(context.original, context.prepared.model, feeds)
+            where = find_first_difference(context.original, context.prepared.model, feeds)
         except TrtFaceFusionError:  # the graph is too large to be taken apart: the fault is told all the same
             where = None
         node = "no single node that both know differs" if where is None else str(where)

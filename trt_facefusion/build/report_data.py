@@ -20,7 +20,7 @@ from trt_facefusion.build.inputs import Context
 from trt_facefusion.build.report_facts import RunFacts, SearchFacts, check_pictures, read_facts
 from trt_facefusion.build.tuning.ranges import Ranges
 from trt_facefusion.errors import StoreError
-from trt_facefusion.faces.folder import KINDS
+from trt_facefusion.faces.faceset import KINDS
 from trt_facefusion.model.graph import GraphView
 from trt_facefusion.quantization.calibration.noise import clipped_share, sqnr_db
 from trt_facefusion.quantization.correction.channel_affine import equalised_name
@@ -95,7 +95,7 @@ def record_of(
         "target": choice.target,
         "reason": choice.reason,
         "faces": {"calibration": len(calib), "verification": len(held_out)},
-        "skipped": {KINDS[kind]: count for kind, count in calib.summary().items()},
+        "skipped": {KINDS[kind]: count for kind, count in calib.count_skipped().items()},
         "engines": engines,
         "tensors": tensor_facts(ranges, list(dict.fromkeys(int8)), context.view) if int8 else [],
         "limits": {p.value: context.settings.gate(p).on_figures() for p in Precision},

@@ -19,9 +19,9 @@ from trt_facefusion.model.graph.noise import parse_noise
 from trt_facefusion.model.presets import Preset
 from trt_facefusion.types import BatchRange, Precision
 
-CHANNELS = ("equalise", "shift")
+CHANNEL_CORRECTIONS = ("equalise", "shift")
 """Corrections of channels, in front of the quantiser."""
-LAYERS = ("scales", "rounding", "bias")
+LAYER_CORRECTIONS = ("scales", "rounding", "bias")
 """Corrections of a layer's weights and bias."""
 PLANNERS = ("auto", "rules")
 """Where a plan comes from: searched by measurement, or from rules alone."""
@@ -91,11 +91,11 @@ def parse_corrections(text: str) -> frozenset[str] | None:
     if text == "auto":
         return None
     wanted = frozenset(part.strip() for part in text.split(",") if part.strip()) - {"none"}
-    unknown = sorted(wanted - {*CHANNELS, *LAYERS})
+    unknown = sorted(wanted - {*CHANNEL_CORRECTIONS, *LAYER_CORRECTIONS})
     if unknown or not text.strip():
         raise BadInputError(
             f"there is no correction {', '.join(unknown) or text!r}",
-            f"use auto, none, or some of {', '.join((*CHANNELS, *LAYERS))}, with commas between",
+            f"use auto, none, or some of {', '.join((*CHANNEL_CORRECTIONS, *LAYER_CORRECTIONS))}, with commas between",
         )
     return wanted | ({"equalise"} if "shift" in wanted else frozenset())
 

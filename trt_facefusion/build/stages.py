@@ -27,12 +27,12 @@ from trt_facefusion.evaluation.accuracy.judge import Accuracy
 from trt_facefusion.evaluation.accuracy.metric import Tools
 from trt_facefusion.evaluation.accuracy.registry import open_metrics
 from trt_facefusion.inference.original import computes_in_half
-from trt_facefusion.model.messages import serialised
-from trt_facefusion.quantization.calibration import Batches, compare
+from trt_facefusion.model.messages import serialise_model
+from trt_facefusion.quantization.calibration import Batches, compare_tables
 from trt_facefusion.quantization.calibration.cache import cache_path, load_named
 from trt_facefusion.quantization.calibration.table import CalibrationTable
 from trt_facefusion.quantization.lowering import lower
-from trt_facefusion.quantization.lowering.equalise import equalised, ranges_between
+from trt_facefusion.quantization.lowering.equalise import equalise_model, find_added_ranges
 from trt_facefusion.quantization.precision import Plan, plan_by_rules, read_plan
 from trt_facefusion.types import Precision
 
@@ -120,7 +120,7 @@ class Attempts:
         context = self.context
         weak = self._weak(plan) if context.choice.backend.name == "tensorrt" else None
         return BuildRequest(
-            serialised(typed),
+            serialise_model(typed),
             self.shapes(),
             context.choice.target,
             workspace_bytes=context.settings.workspace_bytes,
@@ -135,14 +135,14 @@ class Attempts:
         int8 = plan.names(Precision.INT8)
         table = self.ranges.table if int8 else None
         if table is not None and (self.ranges.affines or self.correcting.of(plan)):
-            model = equalised(context.view, int8, self.ranges.affines, self.correcting.of(plan))
-            added = ranges_between(context.view, int8, self.ranges.affines, table)
+            model = equalise_model(context.view, int8, self.ranges.affines, self.correcting.of(plan))
+            added = find_added_ranges(context.view, int8, self.ranges.affines, table)
             table = CalibrationTable({**table, **added}, table.header)
             precisions |= {
                 node.name: Precision.FP16 for node in model.graph.node if node.name not in context.view.nodes
             }
         return WeakTyping(
-            model=serialised(model),
+            model=serialise_model(model),
             precisions=precisions,
             table=table,
             batches=self._batches() if context.settings.recalibrate else None,
@@ -172,7 +172,7 @@ class Attempts:
         """Say where TensorRT's own calibration differs most from ours; all of it for the manifest."""
         if engine.calibration is None:
             return None
-        found = compare(self.ranges.table, engine.calibration)
+        found = compare_tables(self.ranges.table, engine.calibration)
         shown = ", ".join(f"{change.name} x{change.ratio:.3g}" for change in found.changes[:_SHOWN])
         self.context.note(
             f"TensorRT calibrated {len(engine.calibration)} tensors itself; it differs most from our table in {shown}. "
@@ -355,7 +355,7 @@ class Attempts:
         """Judges by the verification faces, in the batch that is built."""
         context, faces = self.context, self.context.faces[1]
         metrics = open_metrics(Tools(context.embedder, context.settings.preset.template))
-        return PictureEvaluator(context.judge_painter(faces), range(len(faces)), context.reference, metrics)
+        return PictureEvaluator(context.judge_renderer(faces), range(len(faces)), context.reference, metrics)
 
     def stand_in(self, typed: onnx.ModelProto, called: str = "the lowered graph") -> OnnxRuntimeRunner:
         """Runs the engine itself where it is onnxruntime's, otherwise its numerical stand-in on the CPU."""

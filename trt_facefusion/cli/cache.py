@@ -15,18 +15,18 @@ from trt_facefusion.build.tuning.thresholds import affines_of
 from trt_facefusion.cli import console, histograms, options
 from trt_facefusion.cli.calibrate import compared, show_tensors
 from trt_facefusion.errors import BadInputError, CalibrationCacheError
-from trt_facefusion.model.export import OnnxSource, model_digest
-from trt_facefusion.model.graph import GraphView, input_specs, prepare
-from trt_facefusion.model.messages import serialised
+from trt_facefusion.model.export import OnnxSource, digest_model
+from trt_facefusion.model.graph import GraphView, prepare, read_input_specs
+from trt_facefusion.model.messages import serialise_model
 from trt_facefusion.quantization.calibration import (
+    AssignedRanges,
     Calibration,
     CalibrationTable,
-    Comparison,
-    Fit,
     Histogram,
-    beside,
-    compare,
-    fit,
+    TableComparison,
+    assign_ranges,
+    compare_tables,
+    load_description,
 )
 from trt_facefusion.quantization.calibration.cache import load_named
 from trt_facefusion.quantization.correction.channel_affine import equalised_name
@@ -52,7 +52,7 @@ def show_command(
 ) -> None:
     """Show every tensor's range and, where the cache is ours, why, and histograms with the thresholds of all rules."""
     table = CalibrationTable.read(cache)
-    calibration = beside(cache)
+    calibration = load_description(cache)
     drawn = _drawn(cache, calibration, tensors or [], worst)
     if as_json:
         console.print_json(_show_dict(cache, table, calibration, drawn))
@@ -144,7 +144,7 @@ def diff_command(
     as_json: options.AsJson = False,
 ) -> None:
     """Compare two caches tensor by tensor, the largest change first."""
-    found = compare(CalibrationTable.read(first), CalibrationTable.read(second))
+    found = compare_tables(CalibrationTable.read(first), CalibrationTable.read(second))
     if as_json:
         console.print_json(_diff_dict(found))
         return
@@ -167,7 +167,7 @@ def diff_command(
     _lines(summary, _named("only in the first", found.only_first), _named("only in the second", found.only_second))
 
 
-def _diff_dict(found: Comparison) -> dict[str, Any]:
+def _diff_dict(found: TableComparison) -> dict[str, Any]:
     rows = [{"name": c.name, "first": c.first, "second": c.second, "ratio": c.ratio} for c in found.changes]
     return {
         "schema": 1,
@@ -197,17 +197,19 @@ def convert_command(
         raise BadInputError(f"{output} exists", "name another file with --output, or add --force")
     source = OnnxSource(onnx)
     view = _prepared(source)
-    table = load_named(cache, model_digest=model_digest(view.model))
-    calibration = beside(cache)
+    table = load_named(cache, model_digest=digest_model(view.model))
+    calibration = load_description(cache)
     affines = {} if calibration is None else affines_of(calibration)
     divided = {name: table[name] for name in map(equalised_name, affines) if name in table}
-    found = fit(CalibrationTable({n: amax for n, amax in table.items() if n not in divided}, table.header), view)
+    found = assign_ranges(
+        CalibrationTable({n: amax for n, amax in table.items() if n not in divided}, table.header), view
+    )
     require_int8(view, found.amax, cache)
     plan: Plan | None = None
     if output.suffix == ".onnx":
         plan = plan_by_rules(view, found.amax, source.name)
         typed = lower(view, plan, {**found.amax, **divided}, affines=affines)
-        write_atomic(output, serialised(typed))
+        write_atomic(output, serialise_model(typed))
     else:
         write_atomic(output, CalibrationTable(found.amax, table.header).dumps().encode("utf-8"))
     _report(output, found, plan, as_json=as_json)
@@ -215,7 +217,7 @@ def convert_command(
 
 def _prepared(source: OnnxSource) -> GraphView:
     shapes: dict[str, tuple[int, ...]] = {}
-    for spec in input_specs(source.model):
+    for spec in read_input_specs(source.model):
         rest = tuple(size for size in spec.shape[1:] if isinstance(size, int))
         if len(rest) != len(spec.shape) - 1:
             raise BadInputError(
@@ -226,7 +228,7 @@ def _prepared(source: OnnxSource) -> GraphView:
     return GraphView(prepare(source.model, shapes).model)
 
 
-def _report(output: Path, found: Fit, plan: Plan | None, *, as_json: bool) -> None:
+def _report(output: Path, found: AssignedRanges, plan: Plan | None, *, as_json: bool) -> None:
     without = [node.name for node in plan.nodes if "no range for" in node.reason] if plan is not None else []
     int8: Optional[int] = len(plan.names(Precision.INT8)) if plan is not None else None
     if as_json:

@@ -14,7 +14,7 @@ from trt_facefusion.build.effort import MINUTES, level_named
 from trt_facefusion.build.settings import BuildSettings
 from trt_facefusion.cli import console, options
 from trt_facefusion.errors import BadInputError
-from trt_facefusion.quantization.calibration.choice import Choice
+from trt_facefusion.quantization.calibration.threshold_choice import ThresholdChoice
 
 _RESULT = "Calibration"
 
@@ -113,7 +113,7 @@ def show(result: CalibrationResult) -> None:
     show_tensors(result.choice)
 
 
-def compared(choice: Choice) -> Table:
+def compared(choice: ThresholdChoice) -> Table:
     """Every whole table that was compared, the best first."""
     table = Table(header_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("rule for all tensors")
@@ -123,7 +123,7 @@ def compared(choice: Choice) -> Table:
     return table
 
 
-def show_tensors(choice: Choice) -> None:
+def show_tensors(choice: ThresholdChoice) -> None:
     """The tensors with a rule of their own, and why."""
     if choice.trials:
         own = f"{len(choice.tensors)} tensors by a rule of their own" if choice.tensors else "no tensor fared better"

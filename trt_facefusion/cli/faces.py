@@ -14,11 +14,12 @@ from rich.text import Text
 
 from trt_facefusion.cli import console
 from trt_facefusion.errors import BadInputError, FacesError
-from trt_facefusion.faces.curation.coverage import Coverage, Finding, Row, coverage
+from trt_facefusion.faces.curation.coverage import CoverageFinding, FaceCoverage, Row, measure_coverage
 from trt_facefusion.faces.curation.facets import AXES
-from trt_facefusion.faces.curation.survey import Photo, Survey, survey
+from trt_facefusion.faces.curation.measure import Photo
+from trt_facefusion.faces.curation.survey import Survey, survey_folder
 from trt_facefusion.faces.embedder import DlibEmbedder, Embedder
-from trt_facefusion.faces.folder import KINDS, require_enough
+from trt_facefusion.faces.faceset import KINDS, require_enough
 from trt_facefusion.storage.files import write_atomic
 from trt_facefusion.types import Progress
 
@@ -60,7 +61,7 @@ def audit(
     """
     with console.progress_bar() as (progress, _):
         found = _survey(folder, DlibEmbedder(), aligned, progress)
-    covered = coverage(found)
+    covered = measure_coverage(found)
     title = f"Photos in {folder.resolve().name}"
     files = [] if sheet is None else _write_sheet(sheet, title, _summary(found), found, covered)
     if as_json:
@@ -114,17 +115,17 @@ def curate(
     gives the sheet as a PNG, too; in the folder itself a picture would count as a photo.
     """
     from trt_facefusion.build.curate import curated
-    from trt_facefusion.report.selection import check_output, facts, save_selection
+    from trt_facefusion.report.selection import check_output, collect_facts, save_selection
 
     check_output(output, folder, force)
     generator = _generator(onnx, preset, inputs or [], embedder, picture)
     with console.progress_bar() as (progress, note):
         result = curated(folder, count, generator, aligned=aligned, progress=progress)
-        if len(result.selection.chosen) < count:
-            note(f"warning: only {len(result.selection.chosen)} photos are fit, {count} were asked for")
+        if len(result.selection.picks) < count:
+            note(f"warning: only {len(result.selection.picks)} photos are fit, {count} were asked for")
         save_selection(result, folder, output, link=link)
     if as_json:
-        console.print_json(facts(result) | {"folder": str(output)})
+        console.print_json(collect_facts(result) | {"folder": str(output)})
     else:
         _show_selection(result, output)
 
@@ -134,7 +135,7 @@ def _generator(
 ) -> Generator | None:
     from trt_facefusion.build.curate import Generator
     from trt_facefusion.model.export import OnnxSource, ReferenceSource
-    from trt_facefusion.model.graph import input_specs
+    from trt_facefusion.model.graph import read_input_specs
     from trt_facefusion.model.presets import Preset, get_preset, parse_input
     from trt_facefusion.model.presets.fit import suggestions
 
@@ -151,7 +152,7 @@ def _generator(
     if preset is None and not inputs:
         raise BadInputError(
             f"nothing says what the inputs of {onnx.name} are",
-            f"name a --preset, or describe each input, perhaps with {suggestions(input_specs(OnnxSource(onnx).model))}",
+            f"name a --preset, or describe each input, perhaps with {suggestions(read_input_specs(OnnxSource(onnx).model))}",
         )
     described = (
         get_preset(preset).with_picture(picture)
@@ -167,7 +168,7 @@ def _generator(
 
 
 def _survey(folder: Path, embedder: Embedder, aligned: bool, progress: Progress) -> Survey:
-    found = survey(folder, embedder=embedder, aligned=aligned, progress=progress)
+    found = survey_folder(folder, embedder=embedder, aligned=aligned, progress=progress)
     try:
         require_enough(found.faces, 1)
     except FacesError as error:
@@ -181,14 +182,14 @@ def _summary(found: Survey) -> str:
     return f"{len(found)} faces in {photos} photos, about {people} {'person' if people == 1 else 'people'}"
 
 
-def _as_json(folder: Path, found: Survey, covered: Coverage) -> dict[str, Any]:
+def _as_json(folder: Path, found: Survey, covered: FaceCoverage) -> dict[str, Any]:
     copies = found.copy_of
     return {
         "schema": 1,
         "folder": str(folder),
         "photos": len(found) + len(found.skipped),
         "faces": len(found),
-        "different_pictures": len(found.best_copies()),
+        "different_pictures": len(found.pick_best_copies()),
         "people_about": len(np.unique(found.persons)),
         "photos_of_the_most_frequent_person": found.largest_person,
         "skipped": [{"file": skip.file, "kind": skip.kind, "reason": skip.reason} for skip in found.skipped],
@@ -201,20 +202,22 @@ def _by_name(found: Survey) -> list[Photo]:
     return sorted(found.photos, key=lambda photo: photo.file)
 
 
-def _write_sheet(target: Path, title: str, subtitle: str, found: Survey, covered: Coverage) -> list[Path]:
-    from trt_facefusion.report.contact_sheet import Sheet, html, png
+def _write_sheet(target: Path, title: str, subtitle: str, found: Survey, covered: FaceCoverage) -> list[Path]:
+    from trt_facefusion.report.contact_sheet import ContactSheet, render_html, render_png
 
-    sheet = Sheet(title, subtitle, found.photos, found.chips, covered)
+    sheet = ContactSheet(title, subtitle, found.photos, found.chips, covered)
     stem = target.with_suffix("") if target.suffix.lower() in {".html", ".png"} else target
     files = [stem.with_name(stem.name + suffix) for suffix in (".html", ".png")]
-    for file, data in zip(files, (html(sheet).encode(errors="backslashreplace"), png(sheet)), strict=True):
+    for file, data in zip(
+        files, (render_html(sheet).encode(errors="backslashreplace"), render_png(sheet)), strict=True
+    ):
         write_atomic(file, data, "--sheet")
     return files
 
 
-def _show(found: Survey, covered: Coverage) -> None:
+def _show(found: Survey, covered: FaceCoverage) -> None:
     console.out.print(_summary(found))
-    kinds = found.faces.summary()
+    kinds = found.faces.count_skipped()
     if kinds:
         told = ", ".join(f"{count} {KINDS[kind]}" for kind, count in kinds.items())
         console.out.print(f"skipped: {told}")
@@ -229,7 +232,7 @@ def _show(found: Survey, covered: Coverage) -> None:
 
 def _show_selection(result: Curated, output: Path) -> None:
     before, after = result.coverage["before"], result.coverage["after"]
-    chosen, everything = len(result.selection.chosen), len(result.survey)
+    chosen, everything = len(result.selection.picks), len(result.survey)
     console.show(_table({f"all {everything}": before, f"chosen {chosen}": after}))
     _show_findings("Still missing", after.gaps, "yellow")
     _show_findings("Wrong with the set", result.problems, "red")
@@ -239,7 +242,7 @@ def _show_selection(result: Curated, output: Path) -> None:
     _say_files([output])
 
 
-def _table(columns: dict[str, Coverage]) -> Table:
+def _table(columns: dict[str, FaceCoverage]) -> Table:
     """Shares by axis and bin; one column for each coverage, and what is aimed at."""
     table = Table(header_style="bold")
     table.add_column("")
@@ -269,7 +272,7 @@ def _aim(row: Row) -> str:
     return f">= {least:.0%}" if least > 0 else f"<= {most:.0%}" if most < 1 else ""
 
 
-def _show_findings(heading: str, findings: Sequence[Finding], colour: str) -> None:
+def _show_findings(heading: str, findings: Sequence[CoverageFinding], colour: str) -> None:
     if not findings:
         return
     console.line()

@@ -10,7 +10,6 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from trt_facefusion.build.settings import parse_corrections
 from trt_facefusion.errors import BadInputError
 from trt_facefusion.evaluation.accuracy import registry
 from trt_facefusion.evaluation.accuracy.metric import Limit
@@ -19,6 +18,7 @@ from trt_facefusion.model.presets import Preset, get_preset, parse_input
 from trt_facefusion.model.presets.fit import suggestions
 from trt_facefusion.model.presets.syntax import INPUT_SYNTAX
 from trt_facefusion.quantization.calibration.thresholds import parse_rule, rule_syntax
+from trt_facefusion.quantization.correction.kinds import parse_corrections
 
 MODEL, FACES, ENGINE, ACCURACY = "Model", "Faces", "Engine", "Accuracy"
 
@@ -196,9 +196,9 @@ def preset_of(source: ModelSource, name: str | None, inputs: list[str], picture:
         return get_preset("reference")
     takes, example = "", INPUT_SYNTAX
     if isinstance(source, OnnxSource):
-        from trt_facefusion.model.graph import input_specs
+        from trt_facefusion.model.graph import read_input_specs
 
-        specs = input_specs(source.model)
+        specs = read_input_specs(source.model)
         takes, example = f". The model takes {'; '.join(map(str, specs))}", suggestions(specs)
     raise BadInputError(
         f"nothing says what the inputs of {source.name} are{takes}",

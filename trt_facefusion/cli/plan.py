@@ -113,7 +113,7 @@ def command(
 
 def _write(result: PlanResult, output: Path) -> list[Path]:
     search = result.search or {}
-    chart = charts.standalone(charts.pareto(search.get("points", [])))
+    chart = charts.make_standalone(charts.draw_pareto(search.get("points", [])))
     text = result.plan.dumps()
     search = {**search, _WRITTEN: hashlib.sha256(text.encode()).hexdigest()}
     files = {

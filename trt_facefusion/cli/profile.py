@@ -129,7 +129,7 @@ def _numbers(option: str, text: str) -> tuple[int, ...]:
 def _write_plot(result: ProfileResult, path: Path) -> None:
     from trt_facefusion.report import profile_chart
 
-    text = profile_chart.page(result) if path.suffix == ".html" else profile_chart.svg(result)
+    text = profile_chart.render_html(result) if path.suffix == ".html" else profile_chart.render_svg(result)
     write_atomic(path, text.encode(), option="--plot")
     console.err.print(f"plot: {path}", soft_wrap=True)
 

@@ -25,12 +25,12 @@ def command(
 
     Every build that makes an engine leaves a record in reports/; the page holds pictures made from your photos.
     """
-    from trt_facefusion.report.page import render
+    from trt_facefusion.report.page import render_page
     from trt_facefusion.report.runs import PAGE, find_run
 
     folder = find_run(run)
     page = output if output is not None else folder / PAGE
-    text = render(RunRecord.load(folder)).encode()
+    text = render_page(RunRecord.load(folder)).encode()
     write_atomic(page, text)
     if as_json:
         console.print_json({"schema": 1, "run": str(folder), "report": str(page), "size_bytes": len(text)})

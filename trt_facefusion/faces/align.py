@@ -61,7 +61,7 @@ TEMPLATES: dict[str, Landmarks] = {
 }
 
 
-def similarity(source: Landmarks, destination: Landmarks) -> NDArray[np.float64]:
+def fit_similarity(source: Landmarks, destination: Landmarks) -> NDArray[np.float64]:
     """Least-squares similarity transform [2,3] that maps ``source`` [K,2] onto ``destination`` [K,2].
 
     Source: S. Umeyama, "Least-squares estimation of transformation parameters between two point patterns", PAMI 1991.
@@ -83,9 +83,9 @@ def similarity(source: Landmarks, destination: Landmarks) -> NDArray[np.float64]
     return np.hstack([scale * rotation, shift[:, None]])
 
 
-def template_to_template(source: str, source_size: int, destination: str, destination_size: int) -> NDArray[np.float64]:
+def fit_templates(source: str, source_size: int, destination: str, destination_size: int) -> NDArray[np.float64]:
     """The fixed transform [2,3] from a crop aligned with one template to a crop aligned with another (pixels)."""
-    return similarity(TEMPLATES[source] * source_size, TEMPLATES[destination] * destination_size)
+    return fit_similarity(TEMPLATES[source] * source_size, TEMPLATES[destination] * destination_size)
 
 
 def warp(image: NDArray[np.uint8], matrix: NDArray[np.float64], size: int) -> NDArray[np.uint8]:
@@ -104,6 +104,6 @@ def align_crop(
     image: NDArray[np.uint8], landmarks: Landmarks, template: str, size: int, margin: int = 0
 ) -> NDArray[np.uint8]:
     """Aligned crop [size+2*margin, size+2*margin, 3] of ``image`` [H,W,3]; ``margin`` adds pixels on every side."""
-    matrix = similarity(landmarks, TEMPLATES[template] * size)
+    matrix = fit_similarity(landmarks, TEMPLATES[template] * size)
     matrix[:, 2] += margin
     return warp(image, matrix, size + 2 * margin)

@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trt_facefusion.errors import FacesError
-from trt_facefusion.faces.align import Landmarks, align_crop, template_to_template, warp
-from trt_facefusion.faces.decode import decode_image, read_bytes
+from trt_facefusion.faces.align import Landmarks, align_crop, fit_templates, warp
+from trt_facefusion.faces.decode import decode_image
+from trt_facefusion.faces.image_file import read_bytes
 from trt_facefusion.types import Image
 
 CACHE_BYTES = 256 << 20
@@ -48,7 +49,7 @@ class Origin:
             return align_crop(image, self.landmarks, template, size)
         side = image.shape[1]
         if template != self.aligned_with:
-            return warp(image, template_to_template(self.aligned_with, side, template, size), size)
+            return warp(image, fit_templates(self.aligned_with, side, template, size), size)
         if side == size:
             return image
         how = cv2.INTER_AREA if side > size else cv2.INTER_CUBIC

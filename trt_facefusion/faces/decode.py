@@ -21,9 +21,9 @@ import numpy as np
 import PIL.Image
 
 from trt_facefusion.errors import FacesError
-from trt_facefusion.faces.kinds import HEAD_BYTES, READ, how_to_read, kind_of
-from trt_facefusion.faces.metadata import bare
-from trt_facefusion.faces.orientation import upright
+from trt_facefusion.faces.kinds import HEAD_BYTES, READ, detect_kind, explain_unread
+from trt_facefusion.faces.metadata import strip_metadata
+from trt_facefusion.faces.orientation import turn_upright
 from trt_facefusion.types import Image
 
 MAX_PIXELS = 128_000_000
@@ -119,18 +119,18 @@ def decode_image(data: bytes, name: str = "image") -> Image:
     """
     if not data:
         raise UnreadableImageError(name, "the file is empty", _CONVERT)
-    kind = kind_of(data[:HEAD_BYTES])
-    if kind is not None and kind not in READ and not (kind == "HEIC" and reads_heic()):
-        raise UnreadableImageError(name, how_to_read(kind), _CONVERT)
-    found = bare(data, kind)
+    kind = detect_kind(data[:HEAD_BYTES])
+    if kind is not None and kind not in READ and not (kind == "HEIC" and can_read_heic()):
+        raise UnreadableImageError(name, explain_unread(kind), _CONVERT)
+    found = strip_metadata(data, kind)
     _check_size(name, *(found.size or (0, 0)))
     if found.excess is not None:
         raise UnreadableImageError(name, found.excess, _CONVERT)
     try:
         if found.endless:
-            image = _without_end(found.data, name)
+            image = _decode_endless(found.data, name)
         else:
-            image = _pixels(found.data, name, ("HEIF",) if kind == "HEIC" else FORMATS)
+            image = _decode_pixels(found.data, name, ("HEIF",) if kind == "HEIC" else FORMATS)
     except UnreadableImageError:
         raise
     except PIL.UnidentifiedImageError as error:
@@ -141,21 +141,21 @@ def decode_image(data: bytes, name: str = "image") -> Image:
         ) from error
     except Exception as error:  # Pillow's decoders raise almost any type on a damaged file
         raise UnreadableImageError(name, f"damaged or truncated ({error})", _CONVERT) from error
-    return upright(image, found.orientation)
+    return turn_upright(image, found.orientation)
 
 
-def _pixels(data: bytes, name: str, formats: tuple[str, ...] = FORMATS) -> Image:
+def _decode_pixels(data: bytes, name: str, formats: tuple[str, ...] = FORMATS) -> Image:
     with _open(data, formats) as picture:
         _check_size(name, *picture.size)
         picture.load()
-        return _to_rgb8(picture)
+        return _convert_to_rgb8(picture)
 
 
-def _without_end(jpeg: bytes, name: str) -> Image:
+def _decode_endless(jpeg: bytes, name: str) -> Image:
     """A JPEG that lost its end marker: whole, if no bytes that could follow would change a pixel."""
-    image = _pixels(jpeg + b"\xff\xd9", name)
+    image = _decode_pixels(jpeg + b"\xff\xd9", name)
     for guess in (b"\x55", b"\xaa"):
-        if not np.array_equal(image, _pixels(jpeg + guess * 512 + b"\xff\xd9", name)):
+        if not np.array_equal(image, _decode_pixels(jpeg + guess * 512 + b"\xff\xd9", name)):
             raise ValueError("the file ends before the picture does")
     return image
 
@@ -170,7 +170,7 @@ def _check_size(name: str, width: int, height: int) -> None:
 
 
 @cache
-def reads_heic() -> bool:
+def can_read_heic() -> bool:
     """Whether pillow-heif is installed; Pillow itself reads no HEIC."""
     if importlib.util.find_spec("pillow_heif") is None:
         return False
@@ -188,7 +188,7 @@ def _open(data: bytes, formats: tuple[str, ...]) -> PIL.Image.Image:
         return PIL.Image.open(io.BytesIO(data), formats=formats)
 
 
-def _to_rgb8(picture: PIL.Image.Image) -> Image:
+def _convert_to_rgb8(picture: PIL.Image.Image) -> Image:
     """The pixels, strip by strip: a large picture of another type needs little more room than as RGB."""
     if picture.mode == "F":
         raise ValueError("floating-point pixel values, whose range is not known")
@@ -198,11 +198,11 @@ def _to_rgb8(picture: PIL.Image.Image) -> Image:
     for top in range(0, height, rows):
         bottom = min(top + rows, height)
         whole = bottom - top == height
-        rgb[top:bottom] = _strip_to_rgb8(picture if whole else picture.crop((0, top, width, bottom)))
+        rgb[top:bottom] = _convert_strip(picture if whole else picture.crop((0, top, width, bottom)))
     return rgb
 
 
-def _strip_to_rgb8(picture: PIL.Image.Image) -> Image:
+def _convert_strip(picture: PIL.Image.Image) -> Image:
     if picture.mode.startswith("I"):
         # Grey of 16 bits, which Pillow would clip at 255 instead of scaling.
         grey = np.asarray(picture).astype(np.int64)

@@ -114,7 +114,7 @@ class FaceDetector:
         while scale < CLOSE_SCALE:
             scale = min(2 * scale, CLOSE_SCALE)
             found = [self._look_again(image_rgb, face, scale) for face in self._detect_in_tiles(image_rgb, scale)]
-            sure = _distinct([face for face in found if face.score >= SURE_SCORE])
+            sure = _drop_overlapping([face for face in found if face.score >= SURE_SCORE])
             if sure:
                 return sorted(sure, key=lambda face: -face.area)
         return []
@@ -127,8 +127,8 @@ class FaceDetector:
         for top in range(0, max(size[0] - OVERLAP_PX, 1), TILE_PX - OVERLAP_PX):
             for left in range(0, max(size[1] - OVERLAP_PX, 1), TILE_PX - OVERLAP_PX):
                 tile = np.ascontiguousarray(small[top : top + TILE_PX, left : left + TILE_PX])
-                found += [_moved(face, left, top, zoom) for face in self._detect_at(tile, 1.0)]
-        return _distinct(found)
+                found += [_move_face(face, left, top, zoom) for face in self._detect_at(tile, 1.0)]
+        return _drop_overlapping(found)
 
     def _look_again(self, image_rgb: Image, face: Face, scale: float) -> Face:
         """``face``, found at ``scale``, with landmarks from the scale that suits them best, as far as pixels allow."""
@@ -159,15 +159,15 @@ class FaceDetector:
         if rows is None:
             return []
         zoom = np.array([width / size[0], height / size[1]], np.float32)
-        return sorted((_face(row, zoom) for row in rows), key=lambda face: -face.area)
+        return sorted((_parse_face(row, zoom) for row in rows), key=lambda face: -face.area)
 
 
-def _face(row: NDArray[np.float32], zoom: NDArray[np.float32]) -> Face:
+def _parse_face(row: NDArray[np.float32], zoom: NDArray[np.float32]) -> Face:
     x, y, width, height = (float(v) for v in row[:4] * np.tile(zoom, 2))
     return Face((x, y, width, height), (row[4:14].reshape(5, 2) * zoom).astype(np.float32), float(row[14]))
 
 
-def _moved(face: Face, left: int, top: int, zoom: NDArray[np.float32]) -> Face:
+def _move_face(face: Face, left: int, top: int, zoom: NDArray[np.float32]) -> Face:
     """``face`` of a tile at ``left``, ``top`` of a shrunken photo, in pixels of the whole photo."""
     shift = np.array([left, top], np.float32)
     x, y = ((np.array(face.box[:2], np.float32) + shift) * zoom).tolist()
@@ -175,16 +175,16 @@ def _moved(face: Face, left: int, top: int, zoom: NDArray[np.float32]) -> Face:
     return Face((x, y, width, height), (face.landmarks + shift) * zoom, face.score)
 
 
-def _distinct(faces: list[Face]) -> list[Face]:
+def _drop_overlapping(faces: list[Face]) -> list[Face]:
     """Of boxes that lie on one face, the one with the best score."""
     kept: list[Face] = []
     for face in sorted(faces, key=lambda face: (-face.score, face.box)):
-        if all(_overlap(face.box, other.box) < SAME_FACE for other in kept):
+        if all(_measure_overlap(face.box, other.box) < SAME_FACE for other in kept):
             kept.append(face)
     return kept
 
 
-def _overlap(one: tuple[float, float, float, float], other: tuple[float, float, float, float]) -> float:
+def _measure_overlap(one: tuple[float, float, float, float], other: tuple[float, float, float, float]) -> float:
     """Intersection over union of two boxes x, y, width, height."""
     width = min(one[0] + one[2], other[0] + other[2]) - max(one[0], other[0])
     height = min(one[1] + one[3], other[1] + other[3]) - max(one[1], other[1])

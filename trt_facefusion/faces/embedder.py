@@ -49,11 +49,11 @@ class Embedder(Protocol):
     def embed(self, chips: NDArray[np.uint8]) -> Embeddings:
         """Raw embeddings [N,dim] float32 of ``chips`` [N,size,size,3] uint8 RGB."""
 
-    def comparable(self, embeddings: Embeddings) -> Embeddings:
+    def make_comparable(self, embeddings: Embeddings) -> Embeddings:
         """The vectors [N,dim] whose L2 distances ``same_person`` and ``other_person`` speak of."""
 
 
-def unit(embeddings: NDArray[np.float32]) -> Embeddings:
+def normalise_embeddings(embeddings: NDArray[np.float32]) -> Embeddings:
     """``embeddings`` [...,dim] divided by their L2 norm along the last axis; a zero vector stays zero."""
     norm = np.linalg.norm(embeddings, axis=-1, keepdims=True)
     return np.asarray(embeddings / np.maximum(norm, np.finfo(np.float32).tiny), np.float32)
@@ -80,7 +80,7 @@ class _OnnxEmbedder:
 
     @cached_property
     def _session(self) -> onnxruntime.InferenceSession:
-        return open_session(self.path)
+        return open_embedder_session(self.path)
 
     def _normalise(self, chips: NDArray[np.uint8]) -> NDArray[np.float32]:
         raise NotImplementedError
@@ -129,7 +129,7 @@ class DlibEmbedder(_OnnxEmbedder):
         """Length of an embedding."""
         return 128
 
-    def comparable(self, embeddings: Embeddings) -> Embeddings:
+    def make_comparable(self, embeddings: Embeddings) -> Embeddings:
         """The raw vectors: dlib was trained on plain L2 distances."""
         return embeddings
 
@@ -161,9 +161,9 @@ class ArcFaceEmbedder(_OnnxEmbedder):
         """Length of an embedding."""
         return self._dim
 
-    def comparable(self, embeddings: Embeddings) -> Embeddings:
+    def make_comparable(self, embeddings: Embeddings) -> Embeddings:
         """Unit vectors: ArcFace compares angles."""
-        return unit(embeddings)
+        return normalise_embeddings(embeddings)
 
     def _normalise(self, chips: NDArray[np.uint8]) -> NDArray[np.float32]:
         return (np.ascontiguousarray(chips.transpose(0, 3, 1, 2), np.float32) - 127.5) / 127.5
@@ -192,14 +192,14 @@ class ArcFaceEmbedder(_OnnxEmbedder):
         return int(output.shape[1])
 
 
-def open_session(path: Path) -> onnxruntime.InferenceSession:
+def open_embedder_session(path: Path) -> onnxruntime.InferenceSession:
     """A quiet onnxruntime session on the CPU with at most 2 threads.
 
     Raises:
         ModelError: the file is missing or is not an ONNX that onnxruntime can run.
     """
     try:
-        return sessions.open_session(path, sessions.session_options(THREADS))
+        return sessions.open_session(path, sessions.make_session_options(THREADS))
     except Exception as error:  # onnxruntime has one exception type per failure and no common base
         raise ModelError(
             f"{path.name} cannot be opened as an ONNX model: {error}",

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from trt_facefusion.errors import FacesError
-from trt_facefusion.faces.decode import open_regular
-from trt_facefusion.faces.kinds import HEAD_BYTES, RAW_SUFFIXES, kind_of
+from trt_facefusion.faces.image_file import open_regular
+from trt_facefusion.faces.kinds import HEAD_BYTES, RAW_SUFFIXES, detect_kind
 
 SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".pjpeg", ".pjp", ".png", ".webp", ".bmp", ".tif", ".tiff"}
@@ -26,7 +26,7 @@ _SYSTEM_FOLDERS = frozenset(
 
 
 @dataclass
-class Found:
+class PhotoListing:
     """What a folder holds: ``photos`` sorted by relative name, and how much of it was not looked at.
 
     ``raw`` are camera raw files without the same photo beside them: pictures that are not even opened.
@@ -46,15 +46,15 @@ class Found:
         if self.hidden_folders:
             names = sorted(self.hidden_folders)
             shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-            parts.append(f"{_count(self.hidden_folders.total(), 'hidden or system folder')} ({shown})")
+            parts.append(f"{_format_count(self.hidden_folders.total(), 'hidden or system folder')} ({shown})")
         if self.hidden_files:
-            parts.append(_count(self.hidden_files, "hidden file"))
+            parts.append(_format_count(self.hidden_files, "hidden file"))
         if self.linked_folders:
-            parts.append(_count(self.linked_folders, "link") + " to folders")
+            parts.append(_format_count(self.linked_folders, "link") + " to folders")
         return f"not looked at: {', '.join(parts)}" if parts else None
 
 
-def find_photos(folder: Path) -> Found:
+def find_photos(folder: Path) -> PhotoListing:
     """The photos in ``folder`` and below; hidden and system folders are left out, links to folders not followed.
 
     A file is a photo by its suffix or, whatever it is called, by its first bytes.
@@ -71,12 +71,12 @@ def find_photos(folder: Path) -> Found:
         raise FacesError(f"there is no folder {folder}: {error.strerror or error}", remedy) from error
     if not stat.S_ISDIR(mode):
         raise FacesError(f"{folder} is a file, not a folder", remedy)
-    found = Found()
+    found = PhotoListing()
     try:
         for root, folders, names in os.walk(folder, onerror=_reraise):
-            _choose_folders(found, Path(root), folders)
+            _select_folders(found, Path(root), folders)
             for name in names:
-                _sort_in(found, Path(root) / name)
+                _sort_file(found, Path(root) / name)
     except OSError as error:
         raise FacesError(
             f"the folder {error.filename or folder} cannot be read: {error.strerror or error}",
@@ -92,7 +92,7 @@ def find_photos(folder: Path) -> Found:
     return found
 
 
-def image_files(folder: Path) -> list[Path]:
+def list_photos(folder: Path) -> list[Path]:
     """The photos in ``folder`` and below, sorted by relative name; see `find_photos`.
 
     Raises:
@@ -101,7 +101,7 @@ def image_files(folder: Path) -> list[Path]:
     return find_photos(folder).photos
 
 
-def _choose_folders(found: Found, root: Path, folders: list[str]) -> None:
+def _select_folders(found: PhotoListing, root: Path, folders: list[str]) -> None:
     """Keep in ``folders`` those to walk into. A link is none of them: it could lead in a circle."""
     walked = []
     for name in folders:
@@ -114,7 +114,7 @@ def _choose_folders(found: Found, root: Path, folders: list[str]) -> None:
     folders[:] = walked
 
 
-def _sort_in(found: Found, path: Path) -> None:
+def _sort_file(found: PhotoListing, path: Path) -> None:
     suffix = path.suffix.lower()
     named_as_photo = suffix in SUFFIXES | FOREIGN_SUFFIXES
     if path.name.startswith("."):
@@ -130,12 +130,12 @@ def _sort_in(found: Found, path: Path) -> None:
 def _looks_like_a_photo(path: Path) -> bool:
     try:
         with open_regular(path) as file:
-            return kind_of(file.read(HEAD_BYTES)) is not None
+            return detect_kind(file.read(HEAD_BYTES)) is not None
     except OSError:
         return False
 
 
-def _count(number: int, what: str) -> str:
+def _format_count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 

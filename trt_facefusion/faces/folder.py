@@ -14,23 +14,33 @@ from numpy.typing import NDArray
 
 from trt_facefusion.errors import FacesError
 from trt_facefusion.faces.crops import Crops
-from trt_facefusion.faces.decode import (
+from trt_facefusion.faces.decode import can_read_heic
+from trt_facefusion.faces.detector import FaceDetector
+from trt_facefusion.faces.embedder import Embedder
+from trt_facefusion.faces.faceset import Skipped, digest_lines
+from trt_facefusion.faces.find import find_photos, list_photos
+from trt_facefusion.faces.image_file import (
     MAX_FILE_BYTES,
     ImageTooLargeError,
     NotAFileError,
     UnreadableImageError,
     read_bytes,
-    reads_heic,
 )
-from trt_facefusion.faces.detector import FaceDetector
-from trt_facefusion.faces.embedder import Embedder
-from trt_facefusion.faces.find import find_photos, image_files
-from trt_facefusion.faces.kinds import HEAD_BYTES, how_to_read, kind_of
-from trt_facefusion.faces.reader import Look, Reader, SkipError, Skipped, Spec, digest_of
+from trt_facefusion.faces.kinds import HEAD_BYTES, detect_kind, explain_unread
+from trt_facefusion.faces.reader import CropSpec, InspectedFace, Reader, SkipError
 from trt_facefusion.sampling import spread
 from trt_facefusion.types import Progress, silent
 
-__all__ = ["KINDS", "FaceSet", "Look", "Skipped", "folder_digest", "image_files", "read_faces", "require_enough"]
+__all__ = [
+    "KINDS",
+    "FaceSet",
+    "InspectedFace",
+    "Skipped",
+    "digest_folder",
+    "list_photos",
+    "read_faces",
+    "require_enough",
+]
 
 MIN_FACE_PX = 48
 MIN_FACES = 32
@@ -74,7 +84,7 @@ class FaceSet:
     @property
     def digest(self) -> str:
         """One sha256 over these faces, in this order, and the settings: the key of whatever is made from them."""
-        return digest_of([self.settings, *self.digests])
+        return digest_lines([self.settings, *self.digests])
 
     def subset(self, indices: Iterable[int] | NDArray[np.int64]) -> FaceSet:
         """The faces at ``indices``, in that order; what was skipped stays on record."""
@@ -111,7 +121,7 @@ def read_faces(
     min_face_px: int = MIN_FACE_PX,
     detector: FaceDetector | None = None,
     keep_copies: bool = False,
-    inspect: Callable[[Look], None] | None = None,
+    inspect: Callable[[InspectedFace], None] | None = None,
     progress: Progress = silent,
 ) -> FaceSet:
     """Read every photo in ``folder`` and below, in sorted order; of several faces the largest is taken.
@@ -136,15 +146,15 @@ def read_faces(
             `require_enough` to say.
     """
     detector = detector or FaceDetector()
-    spec = Spec(template, size, embedder, aligned, min_face_px, detector)
+    spec = CropSpec(template, size, embedder, aligned, min_face_px, detector)
     found = find_photos(folder)
     reader = Reader(spec, len(found.photos), keep_copies, inspect)
     seen: list[str] = []
     for done, path in enumerate(found.photos, 1):
         name = path.relative_to(folder).as_posix()
         try:
-            data, digest = _content(path)
-            seen.append(_seen(data, digest))
+            data, digest = _read_content(path)
+            seen.append(_digest_content(data, digest))
             reader.add(name, Path(os.path.realpath(path)), digest, data)
         except SkipError as skip:
             reader.skipped.append(Skipped(name, skip.reason, skip.kind))
@@ -153,7 +163,7 @@ def read_faces(
             reader.skipped.append(Skipped(name, skip.reason, skip.kind))
         progress("faces", done, len(found.photos))
     reader.skipped += [
-        Skipped(path.relative_to(folder).as_posix(), how_to_read("camera raw"), "unreadable") for path in found.raw
+        Skipped(path.relative_to(folder).as_posix(), explain_unread("camera raw"), "unreadable") for path in found.raw
     ]
     return FaceSet(
         crops=reader.crops,
@@ -163,13 +173,13 @@ def read_faces(
         template=template,
         size=size,
         settings=spec.digest,
-        folder_digest=digest_of([spec.digest, *seen]),
+        folder_digest=digest_lines([spec.digest, *seen]),
         skipped=tuple(sorted(reader.skipped, key=lambda skip: skip.file)),
         note=found.note,
     ).subset(reader.kept)
 
 
-def folder_digest(
+def digest_folder(
     folder: Path,
     *,
     template: str,
@@ -187,14 +197,14 @@ def folder_digest(
     Raises:
         FacesError: as `read_faces`.
     """
-    spec = Spec(template, size, embedder, aligned, min_face_px, detector or FaceDetector())
+    spec = CropSpec(template, size, embedder, aligned, min_face_px, detector or FaceDetector())
     seen = []
-    for path in image_files(folder):
+    for path in list_photos(folder):
         try:
-            seen.append(_seen(*_content(path)))
+            seen.append(_digest_content(*_read_content(path)))
         except _UnreadError as unread:
             seen.append(unread.digest)
-    return digest_of([spec.digest, *seen])
+    return digest_lines([spec.digest, *seen])
 
 
 def require_enough(faces: FaceSet, minimum: int = MIN_FACES, advised: int = ADVISED_FACES) -> str | None:
@@ -204,7 +214,7 @@ def require_enough(faces: FaceSet, minimum: int = MIN_FACES, advised: int = ADVI
         FacesError: fewer than ``minimum`` faces; says why photos were skipped and how many to add.
     """
     found = len(faces)
-    skipped = ", ".join(f"{count} {KINDS[kind]}" for kind, count in faces.summary().items())
+    skipped = ", ".join(f"{count} {KINDS[kind]}" for kind, count in faces.count_skipped().items())
     why = f" ({len(faces.skipped)} skipped: {skipped})" if skipped else ""
     photos = "photo" if minimum - found == 1 else "photos"
     if found < minimum:
@@ -230,21 +240,21 @@ class _UnreadError(Exception):
         self.kind, self.reason, self.digest = kind, reason, digest
 
 
-def _content(path: Path) -> tuple[bytes, str]:
+def _read_content(path: Path) -> tuple[bytes, str]:
     """The bytes of a photo and their sha256."""
     try:
         data = read_bytes(path)
     except ImageTooLargeError as error:
         # Hashing gigabytes that are never used would only delay: the size tells enough.
-        stand_in = digest_of(["too large", str(path.stat().st_size), str(MAX_FILE_BYTES)])
+        stand_in = digest_lines(["too large", str(path.stat().st_size), str(MAX_FILE_BYTES)])
         raise _UnreadError("too_large", error.reason, stand_in) from error
     except NotAFileError as error:
-        raise _UnreadError("unreadable", error.reason, digest_of(["not a file"])) from error
+        raise _UnreadError("unreadable", error.reason, digest_lines(["not a file"])) from error
     except UnreadableImageError as error:
-        raise _UnreadError("unreadable", error.reason, digest_of(["unreadable"])) from error
+        raise _UnreadError("unreadable", error.reason, digest_lines(["unreadable"])) from error
     return data, hashlib.sha256(data).hexdigest()
 
 
-def _seen(data: bytes, digest: str) -> str:
+def _digest_content(data: bytes, digest: str) -> str:
     """What the folder's digest takes of a photo: more than its content where a package decides if it can be read."""
-    return digest_of([digest, "read"]) if kind_of(data[:HEAD_BYTES]) == "HEIC" and reads_heic() else digest
+    return digest_lines([digest, "read"]) if detect_kind(data[:HEAD_BYTES]) == "HEIC" and can_read_heic() else digest

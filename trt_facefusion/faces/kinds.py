@@ -39,7 +39,7 @@ _BRANDS = {
 _BMP_HEADERS = frozenset({12, 40, 52, 56, 64, 108, 124})
 
 
-def kind_of(head: bytes) -> str | None:
+def detect_kind(head: bytes) -> str | None:
     """The kind of picture that begins with ``head`` (`HEAD_BYTES`), one of `READ` or another, or None."""
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "WebP"
@@ -51,7 +51,7 @@ def kind_of(head: bytes) -> str | None:
     return next((kind for magic, kind in _MAGIC if head.startswith(magic)), None)
 
 
-def how_to_read(kind: str) -> str:
+def explain_unread(kind: str) -> str:
     """Why a picture of a ``kind`` that is not in `READ` is left out, and what to do."""
     if kind == "HEIC":
         return "HEIC is read only where `pip install pillow-heif` has been run; or save it as JPEG or PNG"

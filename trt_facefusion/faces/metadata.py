@@ -12,7 +12,7 @@ import struct
 import zlib
 from typing import NamedTuple
 
-from trt_facefusion.faces.orientation import from_exif, from_ifd_entry, from_xmp
+from trt_facefusion.faces.orientation import read_exif_orientation, read_ifd_orientation, read_xmp_orientation
 
 MAX_SCANNED_PIXELS = 2_000_000_000
 """Scans times pixels of a JPEG. Encoders write 1 to 20 scans, each of which goes over the whole picture: thousands hold
@@ -27,7 +27,7 @@ _DEFLATE_BEST = 1032
 _PIXELS_PER_BYTE = 512
 
 
-class Bare(NamedTuple):
+class StrippedImage(NamedTuple):
     """A picture without its metadata.
 
     ``orientation`` is 1 to 8 as EXIF numbers them. ``excess`` says why it must not be decoded, or is None. ``size`` is
@@ -41,15 +41,17 @@ class Bare(NamedTuple):
     endless: bool = False
 
 
-def bare(data: bytes, kind: str | None) -> Bare:
-    """``data``, a picture of ``kind`` (`kinds.kind_of`), without its metadata; never raises on what is broken."""
-    strip = {"JPEG": _jpeg, "PNG": _png, "WebP": _webp, "TIFF": _tiff, "BMP": _bmp}.get(kind or "")
+def strip_metadata(data: bytes, kind: str | None) -> StrippedImage:
+    """``data``, a picture of ``kind`` (`kinds.detect_kind`), without its metadata; never raises on what is broken."""
+    strip = {"JPEG": _strip_jpeg, "PNG": _strip_png, "WebP": _read_webp, "TIFF": _strip_tiff, "BMP": _read_bmp}.get(
+        kind or ""
+    )
     if strip is None:
-        return Bare(data)
+        return StrippedImage(data)
     try:
         return strip(data)
     except (struct.error, IndexError, OverflowError):  # the last: places beyond what an index can be
-        return Bare(data)
+        return StrippedImage(data)
 
 
 # Any marker that may follow entropy-coded data: not a stuffed FF, a restart or a fill byte.
@@ -57,7 +59,7 @@ _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _JFIF = b"\xff\xe0\x00\x10JFIF\x00\x01\x01\x00\x00\x01\x00\x01\x00\x00"
 
 
-def _jpeg(data: bytes) -> Bare:
+def _strip_jpeg(data: bytes) -> StrippedImage:
     kept, exif, xmp = [data[:2]], b"", b""
     scans, parts, size, frame, at = 0, 0, (0, 0), 0, 2
     endless = False
@@ -76,14 +78,14 @@ def _jpeg(data: bytes) -> Bare:
         if not scans and (0xE0 <= marker <= 0xEF or marker == 0xFE):
             exif = exif or (body if body.startswith(b"Exif\0") and marker == 0xE1 else b"")
             xmp = xmp or (body if body.startswith(b"http://ns.adobe.com/xap/1.0/") else b"")
-            kept.append(_colour_segment(data[start:at], marker, body))
+            kept.append(_keep_colour_segment(data[start:at], marker, body))
         else:
             kept.append(data[start:at])
         scans += marker == 0xDA
         if 0xC0 <= marker <= 0xCF and marker not in {0xC4, 0xC8, 0xCC} and len(body) >= 5:
             size, frame = (int.from_bytes(body[3:5], "big"), int.from_bytes(body[1:3], "big")), marker
         if parts > _MAX_PARTS:
-            return Bare(b"", excess=f"more than {_MAX_PARTS:,} segments")
+            return StrippedImage(b"", excess=f"more than {_MAX_PARTS:,} segments")
     else:
         kept.append(data[at:].rstrip(b"\xff"))
         endless = scans > 0 and frame in {0xC0, 0xC1}
@@ -92,22 +94,24 @@ def _jpeg(data: bytes) -> Bare:
     if scans * max(pixels, _LEAST_PIXELS) > MAX_SCANNED_PIXELS and scans > 1:
         excess = f"{scans:,} scans of {size[0]}x{size[1]} pixels would take too long: save it again as an ordinary JPEG"
     elif pixels > len(data) * _PIXELS_PER_BYTE and frame < 0xC8:
-        excess = _too_short(len(data), *size)
-    return Bare(b"".join(kept), from_exif(exif) or from_xmp(xmp) or 1, excess, size, endless)
+        excess = _explain_too_short(len(data), *size)
+    return StrippedImage(
+        b"".join(kept), read_exif_orientation(exif) or read_xmp_orientation(xmp) or 1, excess, size, endless
+    )
 
 
-def _colour_segment(segment: bytes, marker: int, body: bytes) -> bytes:
+def _keep_colour_segment(segment: bytes, marker: int, body: bytes) -> bytes:
     """The application segments that say which colours the components are; nothing of any other."""
     if marker == 0xE0 and body.startswith(b"JFIF\0") and len(body) >= 14:
         return _JFIF
     return segment if marker == 0xEE and body.startswith(b"Adobe") and len(body) >= 12 else b""
 
 
-def _too_short(count: int, width: int, height: int) -> str:
+def _explain_too_short(count: int, width: int, height: int) -> str:
     return f"damaged or truncated: {count:,} bytes cannot hold {width}x{height} pixels"
 
 
-def _png(data: bytes) -> Bare:
+def _strip_png(data: bytes) -> StrippedImage:
     header: dict[bytes, bytes] = {}
     pixels: list[bytes] = []
     texts: list[tuple[bytes, bytes]] = []
@@ -119,7 +123,7 @@ def _png(data: bytes) -> Bare:
             break
         if name == b"IDAT":
             pixels.append(body)
-        elif name in {b"IHDR", b"PLTE"} or (name == b"tRNS" and data[end - 4 : end] == _checksum(name, body)):
+        elif name in {b"IHDR", b"PLTE"} or (name == b"tRNS" and data[end - 4 : end] == _compute_checksum(name, body)):
             header.setdefault(name, data[at:end])
         elif name == b"eXIf":
             exif = exif or body
@@ -127,26 +131,28 @@ def _png(data: bytes) -> Bare:
             texts.append((name, body))
         at = end
         if parts > _MAX_PARTS:
-            return Bare(b"", excess=f"more than {_MAX_PARTS:,} chunks")
+            return StrippedImage(b"", excess=f"more than {_MAX_PARTS:,} chunks")
     packed = b"".join(pixels)
     width, height, depth, colours = struct.unpack_from(">IIBB", header.get(b"IHDR", b""), 8)
     kept = [data[:8], *(header[name] for name in (b"IHDR", b"PLTE", b"tRNS") if name in header)]
     if pixels:
-        kept.append(struct.pack(">I", len(packed)) + b"IDAT" + packed + _checksum(b"IDAT", packed))
-    kept.append(b"\0\0\0\0IEND" + _checksum(b"IEND", b""))
+        kept.append(struct.pack(">I", len(packed)) + b"IDAT" + packed + _compute_checksum(b"IDAT", packed))
+    kept.append(b"\0\0\0\0IEND" + _compute_checksum(b"IEND", b""))
     row = (width * depth * {2: 3, 4: 2, 6: 4}.get(colours, 1) + 7) // 8 + 1
-    excess = _too_short(len(packed), width, height) if row * height > (len(packed) + 64) * _DEFLATE_BEST else None
-    turned = from_exif(exif)
+    excess = (
+        _explain_too_short(len(packed), width, height) if row * height > (len(packed) + 64) * _DEFLATE_BEST else None
+    )
+    turned = read_exif_orientation(exif)
     for name, body in texts:
-        turned = turned or _from_text(name, body)
-    return Bare(b"".join(kept), turned or 1, excess, (width, height))
+        turned = turned or _read_text_orientation(name, body)
+    return StrippedImage(b"".join(kept), turned or 1, excess, (width, height))
 
 
-def _checksum(name: bytes, body: bytes) -> bytes:
+def _compute_checksum(name: bytes, body: bytes) -> bytes:
     return struct.pack(">I", zlib.crc32(name + body))
 
 
-def _from_text(name: bytes, body: bytes) -> int | None:
+def _read_text_orientation(name: bytes, body: bytes) -> int | None:
     """The orientation in a text chunk: XMP, or EXIF as ImageMagick writes it, in hexadecimal."""
     key, _, text = body.partition(b"\0")
     if key not in {b"XML:com.adobe.xmp", b"Raw profile type exif", b"Raw profile type APP1"}:
@@ -159,13 +165,13 @@ def _from_text(name: bytes, body: bytes) -> int | None:
         if packed:
             text = zlib.decompressobj().decompress(text, _MAX_TEXT)
         if key.startswith(b"XML"):
-            return from_xmp(text)
-        return from_exif(bytes.fromhex(b"".join(text.split(b"\n")[3:]).decode("ascii")))
+            return read_xmp_orientation(text)
+        return read_exif_orientation(bytes.fromhex(b"".join(text.split(b"\n")[3:]).decode("ascii")))
     except (zlib.error, ValueError):
         return None
 
 
-def _webp(data: bytes) -> Bare:
+def _read_webp(data: bytes) -> StrippedImage:
     found: dict[bytes, bytes] = {}
     at, parts = 12, 0
     while at + 8 <= len(data) and parts < _MAX_PARTS:
@@ -182,8 +188,8 @@ def _webp(data: bytes) -> Bare:
     elif b"VP8 " in found:
         width, height = struct.unpack_from("<HH", found[b"VP8 "], 6)
         size = width & 0x3FFF, height & 0x3FFF
-    turned = from_exif(found.get(b"EXIF", b"")) or from_xmp(found.get(b"XMP ", b""))
-    return Bare(data, turned or 1, None, size)
+    turned = read_exif_orientation(found.get(b"EXIF", b"")) or read_xmp_orientation(found.get(b"XMP ", b""))
+    return StrippedImage(data, turned or 1, None, size)
 
 
 # The tags of a TIFF that its pixels depend on; all others, and further pages, are left out.
@@ -193,7 +199,7 @@ _PIXEL_TAGS = frozenset(
 )
 
 
-def _tiff(data: bytes) -> Bare:
+def _strip_tiff(data: bytes) -> StrippedImage:
     order, big = "<" if data[:2] == b"II" else ">", 43 in data[2:4]
     entry, count, word = (20, "Q", 8) if big else (12, "H", 4)
     offset = int(struct.unpack_from(order + ("Q" if big else "I"), data, 8 if big else 4)[0])
@@ -206,22 +212,22 @@ def _tiff(data: bytes) -> Bare:
         if tag in _PIXEL_TAGS:
             kept.append(line)
         elif tag == 0x112:
-            turned = from_ifd_entry(line, order)
+            turned = read_ifd_orientation(line, order)
         elif tag == 700:
             length, place = struct.unpack_from(order + ("QQ" if big else "II"), line, 4)
             xmp = data[place : place + min(length, _MAX_TEXT)]
     directory = struct.pack(order + count, len(kept)) + b"".join(kept) + bytes(word)
     if not kept or offset + len(directory) > len(data) + word:
-        return Bare(data)
+        return StrippedImage(data)
     rebuilt = data[:offset] + directory + data[offset + len(directory) :]
-    return Bare(rebuilt, turned or from_xmp(xmp) or 1)
+    return StrippedImage(rebuilt, turned or read_xmp_orientation(xmp) or 1)
 
 
-def _bmp(data: bytes) -> Bare:
+def _read_bmp(data: bytes) -> StrippedImage:
     if data[14:18] == b"\x0c\0\0\0":
-        return Bare(data)
+        return StrippedImage(data)
     width, height, _, _, packing = struct.unpack_from("<iiHHI", data, 18)
     excess = None
     if packing in {1, 2} and abs(width * height) > 4_000_000:  # run lengths are unpacked one by one
         excess = "a packed BMP of more than 4 megapixels would take too long: save it as JPEG or PNG"
-    return Bare(data, 1, excess, (abs(width), abs(height)))
+    return StrippedImage(data, 1, excess, (abs(width), abs(height)))

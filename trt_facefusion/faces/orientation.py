@@ -14,7 +14,7 @@ _XMP = re.compile(rb"tiff:Orientation\s*(?:=\s*[\"']|>)\s*([1-8])")
 _INTEGERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i"}
 
 
-def from_exif(data: bytes) -> int | None:
+def read_exif_orientation(data: bytes) -> int | None:
     """The orientation, 1 to 8, in an EXIF block with or without its ``Exif`` prefix; None where none can be read."""
     while data.startswith(b"Exif\0"):
         data = data[6:]
@@ -27,11 +27,11 @@ def from_exif(data: bytes) -> int | None:
     number = int(struct.unpack_from(order + "H", data, first)[0]) if first + 2 <= len(data) else 0
     for start in range(first + 2, min(first + 2 + 12 * number, len(data) - 11), 12):
         if struct.unpack_from(order + "H", data, start)[0] == _TAG:
-            return from_ifd_entry(data[start : start + 12], order)
+            return read_ifd_orientation(data[start : start + 12], order)
     return None
 
 
-def from_ifd_entry(line: bytes, order: str) -> int | None:
+def read_ifd_orientation(line: bytes, order: str) -> int | None:
     """The value, 1 to 8, of an orientation entry (12 bytes, in BigTIFF 20) of any type; ``order`` is ``<`` or ``>``."""
     value = line[-4:] if len(line) == 12 else line[12:16]
     code = _INTEGERS.get(struct.unpack_from(order + "H", line, 2)[0])
@@ -43,13 +43,13 @@ def from_ifd_entry(line: bytes, order: str) -> int | None:
     return digits[0] if len(digits) == 1 and 1 <= digits[0] <= 8 else None
 
 
-def from_xmp(data: bytes) -> int | None:
+def read_xmp_orientation(data: bytes) -> int | None:
     """The orientation, 1 to 8, in an XMP packet, or None."""
     match = _XMP.search(data)
     return int(match[1]) if match else None
 
 
-def upright(image: Image, orientation: int) -> Image:
+def turn_upright(image: Image, orientation: int) -> Image:
     """``image`` [H,W,3] turned and mirrored as ``orientation``, 1 to 8, says."""
     if orientation >= 5:
         image = image.transpose(1, 0, 2)

@@ -6,10 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trt_facefusion.errors import FacesError
-from trt_facefusion.faces.split import distances
+from trt_facefusion.faces.split import measure_distances
 
 
-def cross_pairs(embeddings: NDArray[np.float32], seed: int, other_person: float = 0.6) -> NDArray[np.int64]:
+def pair_across_people(embeddings: NDArray[np.float32], seed: int, other_person: float = 0.6) -> NDArray[np.int64]:
     """For each target the index [N] of a source that shows another person.
 
     Each face serves as source exactly once, farther than ``other_person`` (L2) from its target, wherever swapping two
@@ -31,19 +31,19 @@ def cross_pairs(embeddings: NDArray[np.float32], seed: int, other_person: float 
         )
     rng = np.random.default_rng(seed)
     pairs = rng.permutation(count)
-    good = _Good(embeddings, other_person)
+    good = _StrangerTest(embeddings, other_person)
     for target in range(count):
         if not good(target, pairs[target : target + 1])[0]:
             _repair(pairs, target, good, rng)
     for target in range(count):
         if not good(target, pairs[target : target + 1])[0]:
-            pairs[target] = int(distances(embeddings[target : target + 1], embeddings)[0].argmax())
+            pairs[target] = int(measure_distances(embeddings[target : target + 1], embeddings)[0].argmax())
             if pairs[target] == target:  # copies of one picture: all distances are zero
                 pairs[target] = (target + 1) % count
     return pairs
 
 
-class _Good:
+class _StrangerTest:
     """Whether faces show another person than a given one."""
 
     def __init__(self, embeddings: NDArray[np.float32], other_person: float) -> None:
@@ -51,11 +51,11 @@ class _Good:
         self.other_person = other_person
 
     def __call__(self, face: int, others: NDArray[np.int64]) -> NDArray[np.bool_]:
-        far = distances(self.embeddings[face : face + 1], self.embeddings[others])[0] > self.other_person
+        far = measure_distances(self.embeddings[face : face + 1], self.embeddings[others])[0] > self.other_person
         return np.asarray(far & (others != face))
 
 
-def _repair(pairs: NDArray[np.int64], target: int, good: _Good, rng: np.random.Generator) -> None:
+def _repair(pairs: NDArray[np.int64], target: int, good: _StrangerTest, rng: np.random.Generator) -> None:
     """Swap the source of ``target`` with that of another target where both are right afterwards."""
     fits_here = good(target, pairs)
     candidates = np.nonzero(fits_here & good(int(pairs[target]), np.arange(len(pairs))))[0]

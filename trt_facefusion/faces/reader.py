@@ -11,12 +11,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from trt_facefusion.faces.align import align_crop, template_to_template, warp
+from trt_facefusion.faces.align import align_crop, fit_templates, warp
 from trt_facefusion.faces.crops import Crops, Origin
-from trt_facefusion.faces.decode import ImageTooLargeError, UnreadableImageError, decode_image
+from trt_facefusion.faces.decode import decode_image
 from trt_facefusion.faces.detector import Face, FaceDetector
+from trt_facefusion.faces.duplicates import CLEARLY_LARGER, CopyFinder
 from trt_facefusion.faces.embedder import Embedder
-from trt_facefusion.faces.twins import CLEARLY_LARGER, Twins
+from trt_facefusion.faces.image_file import ImageTooLargeError, UnreadableImageError
 from trt_facefusion.types import Image
 
 # Changes whenever the same photos would give other crops or embeddings, so that no older result passes for current.
@@ -34,7 +35,7 @@ class Skipped:
 
 
 @dataclass(frozen=True, eq=False)
-class Look:
+class InspectedFace:
     """A photo whose face was taken, while its pixels are at hand: ``image`` and ``crop`` [H,W,3] uint8 RGB.
 
     ``face`` is None, and ``faces_found`` 1, where the photos are aligned crops, in which nothing is detected.
@@ -57,12 +58,12 @@ class SkipError(Exception):
         self.kind, self.reason = kind, reason
 
 
-def digest_of(parts: Iterable[str]) -> str:
+def digest_lines(parts: Iterable[str]) -> str:
     """sha256 of ``parts``, one a line."""
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-class _Cut(NamedTuple):
+class _CutFace(NamedTuple):
     """The crop and the embedder's chip of a face, what was detected, and the face's size in pixels of the photo."""
 
     crop: Image
@@ -73,7 +74,7 @@ class _Cut(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Spec:
+class CropSpec:
     """How a photo becomes a crop and a chip."""
 
     template: str
@@ -87,7 +88,7 @@ class Spec:
     def digest(self) -> str:
         """Of all that turns a photo into a crop and an embedding."""
         found_by = "aligned" if self.aligned else self.detector.digest
-        return digest_of(
+        return digest_lines(
             [_VERSION, self.template, str(self.size), self.embedder.digest, str(self.min_face_px), found_by]
         )
 
@@ -95,11 +96,11 @@ class Spec:
         """What the crop of the photo at ``path`` is cut from."""
         return Origin(path, digest, None if face is None else face.landmarks, self.template)
 
-    def cut(self, image: Image) -> _Cut:
+    def cut(self, image: Image) -> _CutFace:
         """The face in ``image``; raises `SkipError`."""
         return self._cut_aligned(image) if self.aligned else self._cut_photo(image)
 
-    def _cut_photo(self, image: Image) -> _Cut:
+    def _cut_photo(self, image: Image) -> _CutFace:
         found = self.detector.detect(image)
         if not found:
             raise SkipError("no_face", "no face was found")
@@ -111,19 +112,19 @@ class Spec:
         try:
             crop = align_crop(image, face.landmarks, self.template, self.size)
             chip = align_crop(image, face.landmarks, self.embedder.template, self.embedder.size)
-            return _Cut(crop, chip, face.side_px, face, len(found))
+            return _CutFace(crop, chip, face.side_px, face, len(found))
         except ValueError as error:
             raise SkipError("no_face", f"no usable face was found: {error}") from error
 
-    def _cut_aligned(self, image: Image) -> _Cut:
+    def _cut_aligned(self, image: Image) -> _CutFace:
         height, side = image.shape[:2]
         if height != side:
             raise SkipError("not_square", f"{side}x{height} pixels: an aligned crop is square")
         if side < self.min_face_px:
             raise SkipError("tiny_face", f"{side}x{side} pixels, at least {self.min_face_px} px are needed")
-        matrix = template_to_template(self.template, side, self.embedder.template, self.embedder.size)
+        matrix = fit_templates(self.template, side, self.embedder.template, self.embedder.size)
         crop = Origin(Path(), "", None, self.template).cut(image, self.template, self.size)
-        return _Cut(crop, warp(image, matrix, self.embedder.size), side)
+        return _CutFace(crop, warp(image, matrix, self.embedder.size), side)
 
 
 @dataclass
@@ -133,15 +134,15 @@ class Reader:
     Faces are numbered as they come. One that a larger copy replaces keeps its number: `kept` leaves it out.
     """
 
-    spec: Spec
+    spec: CropSpec
     capacity: int
     keep_copies: bool = False
-    inspect: Callable[[Look], None] | None = None
+    inspect: Callable[[InspectedFace], None] | None = None
     skipped: list[Skipped] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.crops = Crops([], self.spec.template, self.spec.size)
-        self.twins = Twins(0 if self.keep_copies else self.capacity)
+        self.twins = CopyFinder(0 if self.keep_copies else self.capacity)
         self.files: list[str] = []
         self.sides: list[float] = []
         self.digests: dict[str, str] = {}
@@ -166,7 +167,7 @@ class Reader:
             self._stands_for.append(len(self.files))
         origin = self.spec.origin(path, digest, cut.face)
         if self.inspect is not None:
-            self.inspect(Look(name, image, cut.crop, cut.face, cut.faces_found, origin))
+            self.inspect(InspectedFace(name, image, cut.crop, cut.face, cut.faces_found, origin))
         self.crops.add(origin, cut.crop)
         self.files.append(name)
         self.sides.append(cut.side_px)
@@ -175,7 +176,7 @@ class Reader:
         if len(self._chips) == _EMBED_EVERY:
             self._embed()
 
-    def _settle_copies(self, name: str, image: Image, cut: _Cut) -> None:
+    def _settle_copies(self, name: str, image: Image, cut: _CutFace) -> None:
         """Raise `SkipError` for a copy of a picture that is there already, unless this one is clearly larger."""
         number, twin = len(self.files), self.twins.find(image, cut.crop)
         if twin is not None:

@@ -11,20 +11,20 @@ MIN_VERIFICATION = 8
 _ROWS = 512
 
 
-def distances(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
+def measure_distances(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
     """L2 distances [N,M] between the rows of ``a`` [N,D] and ``b`` [M,D]."""
     squared = (a * a).sum(1)[:, None] + (b * b).sum(1)[None] - 2 * (a @ b.T)
     return np.asarray(np.sqrt(np.maximum(squared, 0)), np.float32)
 
 
-def closest(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
+def find_smallest_distance(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
     """The smallest L2 distance between a row of ``a`` [N,D] and a row of ``b`` [M,D]; infinity where one is empty."""
     if not len(a) or not len(b):
         return float("inf")
-    return min(float(distances(a[i : i + _ROWS], b).min()) for i in range(0, len(a), _ROWS))
+    return min(float(measure_distances(a[i : i + _ROWS], b).min()) for i in range(0, len(a), _ROWS))
 
 
-def identity_groups(embeddings: NDArray[np.float32], same_person: float = 0.5) -> list[NDArray[np.int64]]:
+def group_identities(embeddings: NDArray[np.float32], same_person: float = 0.5) -> list[NDArray[np.int64]]:
     """Indices of ``embeddings`` [N,D] in groups: faces nearer than ``same_person`` (L2), or tied by others, share one.
 
     Groups come in the order of their first face.
@@ -38,7 +38,7 @@ def identity_groups(embeddings: NDArray[np.float32], same_person: float = 0.5) -
         return index
 
     for start in range(0, len(embeddings), _ROWS):
-        near = distances(embeddings[start : start + _ROWS], embeddings[start:]) < same_person
+        near = measure_distances(embeddings[start : start + _ROWS], embeddings[start:]) < same_person
         for row, column in zip(*np.nonzero(near), strict=True):
             one, other = root(start + int(row)), root(start + int(column))
             parent[max(one, other)] = min(one, other)
@@ -58,7 +58,7 @@ def split_by_identity(
         seed: decides who is held out.
 
     Chains of look-alikes can tie most of a folder into one group. Then the distance is tightened in steps, to 60 % of
-    ``same_person`` at most, until enough faces can be held out; `closest` tells what came of it.
+    ``same_person`` at most, until enough faces can be held out; `find_smallest_distance` tells what came of it.
 
     Raises:
         FacesError: all faces look like one person, so that nobody can be held out.
@@ -67,7 +67,7 @@ def split_by_identity(
     wanted = min(max(round(holdout * count), MIN_VERIFICATION), count // 2)
     best = np.zeros(0, np.int64)
     for factor in (1.0, 0.9, 0.8, 0.7, 0.6):
-        held_out = _hold_out(identity_groups(embeddings, same_person * factor), wanted, seed)
+        held_out = _hold_out(group_identities(embeddings, same_person * factor), wanted, seed)
         if len(held_out) > len(best):
             best = held_out
         if len(best) >= 0.75 * wanted:

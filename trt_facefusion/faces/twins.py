@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from trt_facefusion.types import Image
 
 VIEWS = ((32, 0.97), (16, 0.96))
-"""Thumbnail side, and the correlation from which on it is a copy: whole picture, crop. See `Twins`."""
+"""Thumbnail side, and the correlation from which on it is a copy: whole picture, crop. See `CopyFinder`."""
 
 CLEARLY_LARGER = 1.1
 """From how many times the size of the face on a copy is the better one: saving again moves the box by some percent."""
 
 
 @dataclass
-class Twins:
+class CopyFinder:
     """Finds copies of a picture: saved again, resized, brightened, turned to grey, or cut out differently.
 
     Two thumbnails are compared by normalised correlation. The whole picture at 32x32: of 749 different portraits the
@@ -40,7 +40,7 @@ class Twins:
     def find(self, image: Image, crop: Image) -> int | None:
         """The number of an earlier picture that this is a copy of, or None; `add` takes it in."""
         for known, picture, (side, limit) in zip(self.thumbnails, (image, crop), VIEWS, strict=True):
-            known[self.count] = thumbnail(picture, side)
+            known[self.count] = make_thumbnail(picture, side)
             likeness = known[: self.count] @ known[self.count]
             if self.count and likeness.max() > limit:
                 return int(likeness.argmax())
@@ -49,11 +49,11 @@ class Twins:
     def add(self, image: Image, crop: Image) -> None:
         """Take a picture in: the next number is its."""
         for known, picture, (side, _) in zip(self.thumbnails, (image, crop), VIEWS, strict=True):
-            known[self.count] = thumbnail(picture, side)
+            known[self.count] = make_thumbnail(picture, side)
         self.count += 1
 
 
-def thumbnail(picture: Image, side: int) -> NDArray[np.float32]:
+def make_thumbnail(picture: Image, side: int) -> NDArray[np.float32]:
     """Grey values [side*side] with mean 0 and length 1; all 0 for a flat picture."""
     grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
     values = cv2.resize(grey, (side, side), interpolation=cv2.INTER_AREA).astype(np.float32).ravel()

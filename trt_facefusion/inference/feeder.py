@@ -15,8 +15,8 @@ from onnx import numpy_helper
 from trt_facefusion.engine.runtime.base import Infers
 from trt_facefusion.errors import ModelError
 from trt_facefusion.faces.embedder import Embedder
-from trt_facefusion.faces.folder import FaceSet
-from trt_facefusion.faces.pairing import cross_pairs
+from trt_facefusion.faces.faceset import FaceSet
+from trt_facefusion.faces.pairing import pair_across_people
 from trt_facefusion.model.presets import EmbeddingInput, FileInput, ImageInput, Preset, ValueInput
 from trt_facefusion.model.presets.fit import Fit, fit_inputs
 from trt_facefusion.model.presets.inputs import SOURCE, TARGET
@@ -50,8 +50,8 @@ class Feeder:
         """For each face the number of the face that lends its identity, embedding and images alike."""
         if not self.preset.swaps:
             return np.arange(len(self.faces))
-        comparable = self.embedder.comparable(self.faces.embeddings)
-        return cross_pairs(comparable, PAIRING_SEED, other_person=self.embedder.other_person)
+        comparable = self.embedder.make_comparable(self.faces.embeddings)
+        return pair_across_people(comparable, PAIRING_SEED, other_person=self.embedder.other_person)
 
     @cached_property
     def fits(self) -> Mapping[str, Fit]:
@@ -62,13 +62,15 @@ class Feeder:
         """
         if self.takes:
             return fit_inputs(self.preset, self.takes, self.embedder.dim)
-        return {name: Fit(name, True, shape) for name, shape in input_shapes(self.preset, self.embedder.dim).items()}
+        return {
+            name: Fit(name, True, shape) for name, shape in list_input_shapes(self.preset, self.embedder.dim).items()
+        }
 
     @cached_property
     def _crops(self) -> Mapping[tuple[str, int], Any]:
         """The faces as each image wants them, by template and side."""
         own, *others = self.preset.crops
-        return {own: self.faces.crops, **{crop: self.faces.crops_for(*crop) for crop in others}}
+        return {own: self.faces.crops, **{crop: self.faces.cut_crops(*crop) for crop in others}}
 
     @cached_property
     def _values(self) -> Mapping[str, Array]:
@@ -97,7 +99,7 @@ class Feeder:
         return spec.encode(crops[chosen] if source is None or spec.shows(TARGET) else source, source)
 
 
-def projection_of(preset: Preset, model: onnx.ModelProto) -> NDArray[np.float32] | None:
+def find_projection(preset: Preset, model: onnx.ModelProto) -> NDArray[np.float32] | None:
     """The matrix that ``preset`` wants from the *original* model (graph optimisers drop it, since no node uses it)."""
     wanted = preset.embedding.projection if preset.embedding else None
     if wanted is None:
@@ -111,7 +113,7 @@ def projection_of(preset: Preset, model: onnx.ModelProto) -> NDArray[np.float32]
     )
 
 
-def input_shapes(preset: Preset, embedding_dim: int) -> dict[str, tuple[int, ...]]:
+def list_input_shapes(preset: Preset, embedding_dim: int) -> dict[str, tuple[int, ...]]:
     """Shape of every described input, without batch axis, where no file says how it takes fixed values."""
     shapes: dict[str, tuple[int, ...]] = {}
     for spec in preset.inputs:
@@ -124,7 +126,7 @@ def input_shapes(preset: Preset, embedding_dim: int) -> dict[str, tuple[int, ...
     return shapes
 
 
-def picture_output(preset: Preset, outputs: Sequence[TensorSpec]) -> str:
+def find_picture_output(preset: Preset, outputs: Sequence[TensorSpec]) -> str:
     """The name of the output that is a picture.
 
     Raises:
@@ -135,7 +137,7 @@ def picture_output(preset: Preset, outputs: Sequence[TensorSpec]) -> str:
 
 
 @dataclass(frozen=True)
-class Painter:
+class PictureRenderer:
     """Runs a model on a feeder's faces, ``batch`` samples at a time, and decodes the pictures."""
 
     feeder: Feeder

@@ -24,7 +24,7 @@ TYPED = "typed.onnx"
 
 
 @dataclass(frozen=True)
-class Subject:
+class OpenedModel:
     """Something that runs.
 
     ``engine`` is the file that is run; ``graph`` the ONNX that says what is in it, and that stands in for it on a CPU.
@@ -98,7 +98,7 @@ def _on_the_gpu(manifest: Manifest, engine: Path, data: bytes, slots: int, devic
     return runner
 
 
-def subject(path: Path, precision: Precision | None = None, device: int = 0) -> Subject:
+def open_model(path: Path, precision: Precision | None = None, device: int = 0) -> OpenedModel:
     """What ``path`` names: an engine's folder, a file in it, a model's folder in the store, or an ONNX file.
 
     Of a model's folder (``engines/MODEL``) the engine is taken that runs on GPU ``device`` of this machine, of
@@ -120,13 +120,13 @@ def subject(path: Path, precision: Precision | None = None, device: int = 0) -> 
     if path.is_file() and path.suffix == ".onnx":
         folder = path.parent
         contract = Contract.load(folder) if path.name == TYPED and (folder / MANIFEST).is_file() else None
-        return Subject(path.name, path, path, None, contract)
+        return OpenedModel(path.name, path, path, None, contract)
     what = "there is nothing" if not path.exists() else "it is no engine's folder, no model's folder and no ONNX file"
     raise BadInputError(f"{path} cannot be run: {what}.", "Name an engine's folder (`trt-ff engines` lists them).")
 
 
-def _stored(folder: Path) -> Subject:
+def _stored(folder: Path) -> OpenedModel:
     manifest = Store(folder.parent.parent).load(folder)
     engine = next(folder / name for name in manifest.files if name.startswith("engine."))
     label = f"{folder_label(folder, manifest)}/{folder.name}"
-    return Subject(label, engine, folder / TYPED, manifest, Contract.load(folder))
+    return OpenedModel(label, engine, folder / TYPED, manifest, Contract.load(folder))

@@ -19,9 +19,9 @@ from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
 from trt_facefusion.errors import BadInputError, ModelError
 from trt_facefusion.model.export import ModelSource, load_model
 from trt_facefusion.model.graph import GraphView
-from trt_facefusion.model.graph.noise import FIXABLE, Noise, fix_noise, random_nodes, seeded
-from trt_facefusion.model.graph.segments import activations, with_shapes
-from trt_facefusion.model.messages import LARGE, without_weights
+from trt_facefusion.model.graph.noise import FIXABLE, Noise, draw_noise, find_random_nodes, fix_noise
+from trt_facefusion.model.graph.segments import list_activations, set_input_shapes
+from trt_facefusion.model.messages import LARGE, strip_weights
 from trt_facefusion.types import Array, Feeds, TensorSpec
 
 _BUDGET_BYTES = 256 << 20
@@ -50,7 +50,7 @@ class Original:
         """The same without large weights in memory, where they can be read again: those of a file."""
         if not isinstance(self.source.original(), Path):
             return self
-        return replace(self, loaded=without_weights(self.loaded, LARGE), lean=True)
+        return replace(self, loaded=strip_weights(self.loaded, LARGE), lean=True)
 
     def whole(self) -> onnx.ModelProto:
         """The loaded model with its weights."""
@@ -110,7 +110,7 @@ class Original:
         return OnnxRuntimeRunner(_with_outputs(self.whole(), tapped), optimise=optimise)
 
 
-def without_noise(
+def fix_original_noise(
     source: ModelSource, loaded: onnx.ModelProto, noise: Noise, shapes: Mapping[str, Sequence[int]]
 ) -> Original:
     """The network with its noise fixed; a seeded generator gives each sample of a batch the same noise.
@@ -119,7 +119,7 @@ def without_noise(
         BadInputError: it has no noise that could be fixed.
         ModelError: as `fix_noise`.
     """
-    nodes = [node for node in random_nodes(loaded) if node.op_type in FIXABLE]
+    nodes = [node for node in find_random_nodes(loaded) if node.op_type in FIXABLE]
     if not nodes:
         raise BadInputError("--noise is given, but the network has no random normal or uniform node", "leave it out")
     if noise.seed is not None:
@@ -127,7 +127,7 @@ def without_noise(
         plain = Original(source, loaded)
         with plain.opened(optimise=False, tapped=[node.output[0] for node in own]) as runner:
             feeds = {s.name: np.zeros(_one(s, shapes), s.dtype) for s in runner.inputs}
-            noise = seeded(own, runner.infer(feeds), noise.seed)
+            noise = draw_noise(own, runner.infer(feeds), noise.seed)
     noise = replace(noise, nodes=tuple(node.name or node.output[0] for node in nodes))
     return Original(source, fix_noise(loaded, noise), noise)
 
@@ -182,7 +182,7 @@ class _Torch:
 
 
 @dataclass(frozen=True)
-class Difference:
+class NodeDifference:
     """The first node, in the order of the original graph, whose result is not what it was.
 
     ``share`` is the largest difference over the largest value; None where the shapes or types differ.
@@ -198,13 +198,13 @@ class Difference:
         return f"node {self.node!r} ({self.op}) is the first whose result differs, {how}"
 
 
-def first_difference(original: Original, prepared: onnx.ModelProto, feeds: Feeds) -> Difference | None:
+def find_first_difference(original: Original, prepared: onnx.ModelProto, feeds: Feeds) -> NodeDifference | None:
     """The node at which preparing a graph went wrong, found by the tensors that both graphs name.
 
     None where no common tensor differs: then the difference enters between the last of them and the output.
     """
     shapes = {name: value.shape for name, value in feeds.items()}
-    sizes = activations(GraphView(with_shapes(prepared, shapes)))
+    sizes = list_activations(GraphView(set_input_shapes(prepared, shapes)))
     nodes = {name: node for node in original.loaded.graph.node for name in node.output if name in sizes}
     for group in _groups(list(nodes), sizes):
         with original.opened(optimise=False, tapped=group) as runner:
@@ -215,7 +215,7 @@ def first_difference(original: Original, prepared: onnx.ModelProto, feeds: Feeds
             share = _share(was[name], now[name])
             if share is None or not share <= _DIFFERENT:
                 node = _changed(original.loaded.graph, nodes[name], set(nodes))
-                return Difference(node.name or name, node.op_type, name, share)
+                return NodeDifference(node.name or name, node.op_type, name, share)
     return None
 
 
@@ -238,7 +238,7 @@ def _reads(node: onnx.NodeProto, maker: Mapping[str, onnx.NodeProto]) -> list[st
     return [name for name in node.input if name in maker]
 
 
-def first_mixing(original: Original, alone: Feeds, among: Feeds, sizes: Mapping[str, Sequence[int]]) -> str | None:
+def find_first_mixing(original: Original, alone: Feeds, among: Feeds, sizes: Mapping[str, Sequence[int]]) -> str | None:
     """The first node (in graph order) whose result for the first sample depends on the others of the batch.
 
     Args:
@@ -296,7 +296,7 @@ def computes_in_half(model: onnx.ModelProto) -> bool:
     return TensorProto.FLOAT16 in kinds or TensorProto.FLOAT16 in casts
 
 
-def require_sound(pictures: NDArray[np.float32]) -> NDArray[np.float32]:
+def require_finite_pictures(pictures: NDArray[np.float32]) -> NDArray[np.float32]:
     """``pictures``; raises `ModelError` where the network itself gives NaN or infinity."""
     if not np.isfinite(pictures).all():
         raise ModelError(

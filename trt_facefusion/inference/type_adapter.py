@@ -11,7 +11,7 @@ from trt_facefusion.model.presets.fit import cast
 from trt_facefusion.types import Array, Feeds, TensorSpec
 
 
-class Alike:
+class TypeAdapter:
     """``inner`` with the input types of ``takes``."""
 
     def __init__(self, inner: Runner, takes: Sequence[TensorSpec]) -> None:
@@ -40,7 +40,7 @@ class Alike:
         """Close ``inner``."""
         self._inner.close()
 
-    def __enter__(self) -> Alike:
+    def __enter__(self) -> TypeAdapter:
         return self
 
     def __exit__(

@@ -31,22 +31,22 @@ _BITS: dict[int, int] = {
 }  # fmt: skip
 
 
-def element_bits(data_type: int) -> int:
+def count_element_bits(data_type: int) -> int:
     """Bits of one element of an ONNX type; 0 for strings and for types that are not known."""
     return _BITS.get(data_type, 0)
 
 
-def tensor_bytes(tensor: TensorProto) -> int:
+def count_tensor_bytes(tensor: TensorProto) -> int:
     """Bytes that a tensor's shape and type ask for, whatever it holds; nothing is copied."""
-    return (math.prod(tensor.dims) * element_bits(tensor.data_type) + 7) // 8
+    return (math.prod(tensor.dims) * count_element_bits(tensor.data_type) + 7) // 8
 
 
 def is_one_piece(model: onnx.ModelProto) -> bool:
     """Whether protobuf can serialise the whole model."""
-    return sum(map(tensor_bytes, _constants(model))) <= ONE_PIECE_BYTES
+    return sum(map(count_tensor_bytes, _iterate_constants(model))) <= ONE_PIECE_BYTES
 
 
-def serialised(model: onnx.ModelProto) -> bytes:
+def serialise_model(model: onnx.ModelProto) -> bytes:
     """The model in one piece.
 
     Raises:
@@ -56,8 +56,8 @@ def serialised(model: onnx.ModelProto) -> bytes:
         try:
             return model.SerializeToString()
         except Exception as error:  # protobuf's error above its limit differs from version to version
-            raise _too_large(model) from error
-    raise _too_large(model)
+            raise _report_too_large(model) from error
+    raise _report_too_large(model)
 
 
 def hash_model(model: onnx.ModelProto, at_once: int | None = None) -> _Hash:
@@ -66,35 +66,35 @@ def hash_model(model: onnx.ModelProto, at_once: int | None = None) -> _Hash:
     A model with more than ``at_once`` bytes of weights, or too large for one message, is hashed in parts: first what
     remains without its large weights, then those in order.
     """
-    if (at_once is None or weights_bytes(model) <= at_once) and is_one_piece(model):
+    if (at_once is None or count_weight_bytes(model) <= at_once) and is_one_piece(model):
         return hashlib.sha256(model.SerializeToString(deterministic=True))
-    digest = hashlib.sha256(without_weights(model, 1 << 20).SerializeToString(deterministic=True))
-    for graph in nested_graphs(model.graph):
+    digest = hashlib.sha256(strip_weights(model, 1 << 20).SerializeToString(deterministic=True))
+    for graph in iterate_graphs(model.graph):
         for tensor in graph.initializer:
-            if tensor_bytes(tensor) >= 1 << 20:
+            if count_tensor_bytes(tensor) >= 1 << 20:
                 digest.update(tensor.SerializeToString(deterministic=True))
     return digest
 
 
-def weights_bytes(model: onnx.ModelProto) -> int:
+def count_weight_bytes(model: onnx.ModelProto) -> int:
     """Bytes of all initializers, those of nested graphs included."""
-    return sum(tensor_bytes(tensor) for graph in nested_graphs(model.graph) for tensor in graph.initializer)
+    return sum(count_tensor_bytes(tensor) for graph in iterate_graphs(model.graph) for tensor in graph.initializer)
 
 
-def nested_graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+def iterate_graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
     """The graph, and all graphs inside of its nodes."""
     yield graph
     for node in graph.node:
         for attribute in node.attribute:
             for inner in (attribute.g, *attribute.graphs) if _holds_graphs(attribute) else ():
-                yield from nested_graphs(inner)
+                yield from iterate_graphs(inner)
 
 
 def _holds_graphs(attribute: onnx.AttributeProto) -> bool:
     return attribute.HasField("g") or len(attribute.graphs) > 0
 
 
-def without_weights(model: onnx.ModelProto, smallest: int) -> onnx.ModelProto:
+def strip_weights(model: onnx.ModelProto, smallest: int) -> onnx.ModelProto:
     """A copy whose initializers of at least ``smallest`` bytes keep name, type and shape, but hold no values."""
     copy = onnx.ModelProto()
     for field, value in model.ListFields():
@@ -109,13 +109,13 @@ def without_weights(model: onnx.ModelProto, smallest: int) -> onnx.ModelProto:
     return copy
 
 
-def checkable(model: onnx.ModelProto) -> onnx.ModelProto:
+def declare_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     """The model as onnx's checker and inference may see it: its large weights are declared as inputs, not copied."""
-    lean = without_weights(model, LARGE)
+    lean = strip_weights(model, LARGE)
     declared = {value.name for value in lean.graph.input}
     kept = []
     for tensor in lean.graph.initializer:
-        if tensor_bytes(tensor) < LARGE:
+        if count_tensor_bytes(tensor) < LARGE:
             kept.append(tensor)
             continue
         if tensor.name not in declared:
@@ -130,7 +130,7 @@ def _copy_graph(graph: onnx.GraphProto, copy: onnx.GraphProto, smallest: int) ->
         if field.name == "initializer":
             for tensor in value:
                 added = copy.initializer.add()
-                if tensor_bytes(tensor) < smallest:
+                if count_tensor_bytes(tensor) < smallest:
                     added.CopyFrom(tensor)
                 else:
                     added.name, added.data_type = tensor.name, tensor.data_type
@@ -178,10 +178,10 @@ def write_with_data(
     that is written, whose weights hold no values then. Raises OSError.
     """
     smallest = 1 << 10
-    lean = without_weights(model, smallest)
+    lean = strip_weights(model, smallest)
     with (folder / "weights.bin").open("wb") as file:
-        for tensor, placed in zip(_initializers(model), _initializers(lean), strict=True):
-            if tensor_bytes(tensor) >= smallest:
+        for tensor, placed in zip(_iterate_initializers(model), _iterate_initializers(lean), strict=True):
+            if count_tensor_bytes(tensor) >= smallest:
                 data = tensor.raw_data or onnx.numpy_helper.to_array(tensor).tobytes()
                 placed.data_location = TensorProto.EXTERNAL
                 values = {"location": "weights.bin", "offset": str(file.tell()), "length": str(len(data))}
@@ -195,20 +195,20 @@ def write_with_data(
     return folder / "model.onnx"
 
 
-def _initializers(model: onnx.ModelProto) -> Iterator[TensorProto]:
-    for graph in nested_graphs(model.graph):
+def _iterate_initializers(model: onnx.ModelProto) -> Iterator[TensorProto]:
+    for graph in iterate_graphs(model.graph):
         yield from graph.initializer
 
 
-def _constants(model: onnx.ModelProto) -> Iterator[TensorProto]:
-    yield from _initializers(model)
+def _iterate_constants(model: onnx.ModelProto) -> Iterator[TensorProto]:
+    yield from _iterate_initializers(model)
     for node in model.graph.node:
         if node.op_type == "Constant":
             yield from (a.t for a in node.attribute if a.HasField("t"))
 
 
-def _too_large(model: onnx.ModelProto) -> ModelError:
-    gigabytes = sum(map(tensor_bytes, _constants(model))) / 1e9
+def _report_too_large(model: onnx.ModelProto) -> ModelError:
+    gigabytes = sum(map(count_tensor_bytes, _iterate_constants(model))) / 1e9
     return ModelError(
         f"the network holds {gigabytes:.1f} GB of weights: in one piece, ONNX ends at 2 GiB, and an engine is made "
         "from one piece",

@@ -9,7 +9,7 @@ from typing import Any
 import onnx
 
 from trt_facefusion.errors import StoreError
-from trt_facefusion.model.messages import is_one_piece, weights_bytes, write_with_data
+from trt_facefusion.model.messages import count_weight_bytes, is_one_piece, write_with_data
 from trt_facefusion.storage.leftovers import scratch_folder
 
 IN_MEMORY_BYTES = 64 << 20
@@ -17,7 +17,7 @@ IN_MEMORY_BYTES = 64 << 20
 lives, and copies them while it loads; what lies in a file beside the model it only maps."""
 
 
-def session_options(threads: int | None = None, *, spin: bool = True) -> Any:
+def make_session_options(threads: int | None = None, *, spin: bool = True) -> Any:
     """Options of a session that prints nothing: errors are raised, and the console belongs to the command line.
 
     Args:
@@ -48,15 +48,15 @@ def open_session(
         StoreError: the temporary folder cannot hold the weights.
         Exception: onnxruntime refuses the model; it has an exception for each kind of failure, with no common base.
     """
-    options = session_options() if options is None else options
+    options = make_session_options() if options is None else options
     if isinstance(model, Path):
         return _open(str(model), options)
     if isinstance(model, bytes):
         return _open(model, options)
-    return open_made(lambda: model, options, change)
+    return open_from_builder(lambda: model, options, change)
 
 
-def open_made(
+def open_from_builder(
     make: Callable[[], onnx.ModelProto], options: Any, change: Callable[[onnx.GraphProto], None] | None = None
 ) -> Any:
     """`open_session` of the model that ``make`` gives, which is let go of before onnxruntime loads it.
@@ -64,30 +64,30 @@ def open_made(
     Raises: as `open_session`.
     """
     model = make()
-    if weights_bytes(model) <= IN_MEMORY_BYTES and is_one_piece(model):
-        data = _changed(model, change).SerializeToString()
+    if count_weight_bytes(model) <= IN_MEMORY_BYTES and is_one_piece(model):
+        data = _apply_change(model, change).SerializeToString()
         del model
         return _open(data, options)
     with scratch_folder() as folder:
-        source = _written(model, Path(folder), change)
+        source = _write_model(model, Path(folder), change)
         del model
         return _open(source, options)
 
 
-def _written(model: onnx.ModelProto, folder: Path, change: Callable[[onnx.GraphProto], None] | None) -> str | bytes:
+def _write_model(model: onnx.ModelProto, folder: Path, change: Callable[[onnx.GraphProto], None] | None) -> str | bytes:
     """The path of a large model inside ``folder``; its bytes where that has no room."""
     try:
         return str(write_with_data(model, folder, change))
     except OSError as error:
         if is_one_piece(model):
-            return _changed(model, change).SerializeToString()
+            return _apply_change(model, change).SerializeToString()
         raise StoreError(
             f"the temporary folder {folder} cannot hold the network's weights: {error.strerror or error}",
             "name a larger one with the environment variable TMPDIR",
         ) from error
 
 
-def _changed(model: onnx.ModelProto, change: Callable[[onnx.GraphProto], None] | None) -> onnx.ModelProto:
+def _apply_change(model: onnx.ModelProto, change: Callable[[onnx.GraphProto], None] | None) -> onnx.ModelProto:
     if change is None:
         return model
     copy = onnx.ModelProto()

@@ -9,13 +9,13 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from trt_facefusion.report.svg import NAMESPACE, Element, dumps, element, picture
+from trt_facefusion.report.svg import NAMESPACE, Element, dumps, element, make_svg
 
 _WIDTH, _HEIGHT = 640, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62, 14, 14, 44
 
 
-def pareto(points: Sequence[Mapping[str, Any]]) -> Element:
+def draw_pareto(points: Sequence[Mapping[str, Any]]) -> Element:
     """Mean SSIM drop (y, per cent) over the share of MACs in INT8 (x, per cent); the chosen plan is marked."""
     xs = [100 * float(point["int8_macs_share"]) for point in points]
     ys = [100 * float(point["ssim_drop"]) for point in points]
@@ -34,7 +34,7 @@ def pareto(points: Sequence[Mapping[str, Any]]) -> Element:
     middle, turned = (_LEFT + _WIDTH - _RIGHT) / 2, f"translate(14 {_HEIGHT / 2}) rotate(-90)"
     marks.append(element("text", "MACs in INT8, %", class_="name", x=middle, y=_HEIGHT - 6, text_anchor="middle"))
     marks.append(element("text", "mean SSIM drop, %", class_="name", transform=turned, text_anchor="middle"))
-    return picture(_WIDTH, _HEIGHT, "Pareto front: SSIM drop over the share of MACs in INT8", *marks)
+    return make_svg(_WIDTH, _HEIGHT, "Pareto front: SSIM drop over the share of MACs in INT8", *marks)
 
 
 _STYLE = """\
@@ -43,7 +43,7 @@ svg { background: #fff; font-family: system-ui, sans-serif; } .line { fill: none
 """
 
 
-def standalone(chart: Element) -> str:
+def make_standalone(chart: Element) -> str:
     """A chart as an SVG file of its own, with the colours that a page would give it."""
     alone = element("svg", xmlns=NAMESPACE, **chart.attrib)
     style = element("style")
@@ -52,7 +52,7 @@ def standalone(chart: Element) -> str:
     return f"{dumps(alone)}\n"
 
 
-def histogram(counts: Sequence[int], limit: float, amax: float, label: str) -> Element:
+def draw_histogram(counts: Sequence[int], limit: float, amax: float, label: str) -> Element:
     """Counts over 0..``limit`` on a logarithmic y axis; a line at ``amax``, what lies above it in another colour."""
     width, height, floor = 300, 90, 76
     top = math.log10(max(*counts, 1) + 1)
@@ -68,10 +68,10 @@ def histogram(counts: Sequence[int], limit: float, amax: float, label: str) -> E
     marks.append(element("line", class_="threshold", x1=x, x2=x, y1=0, y2=floor))
     marks.append(element("text", "0", class_="tick", x=0, y=height - 2))
     marks.append(element("text", f"{limit:g}", class_="tick", x=width, y=height - 2, text_anchor="end"))
-    return picture(width, height, label, *marks)
+    return make_svg(width, height, label, *marks)
 
 
-def strip(nodes: Sequence[Mapping[str, Any]]) -> Element:
+def draw_plan_strip(nodes: Sequence[Mapping[str, Any]]) -> Element:
     """The network from left to right: a bar for each layer that multiplies, as wide as its MACs, in its precision."""
     width, height = 1000, 46
     layers = [node for node in nodes if node.get("macs")]
@@ -84,7 +84,7 @@ def strip(nodes: Sequence[Mapping[str, Any]]) -> Element:
         marks.append(element("rect", element("title", title), class_=node["precision"], **at))
         x += wide
     label = "Layers in the order of the network, coloured by precision"
-    return picture(width, height, label, *marks, preserveAspectRatio="none")
+    return make_svg(width, height, label, *marks, preserveAspectRatio="none")
 
 
 def _grid(x_of: Any, xs: Sequence[float], y_of: Any, ys: Sequence[float]) -> list[Element]:

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from trt_facefusion.faces.crops import Crops
-from trt_facefusion.faces.curation.coverage import Coverage, Finding, Row
-from trt_facefusion.faces.curation.facets import AXES, facets
-from trt_facefusion.faces.curation.survey import Photo
-from trt_facefusion.report.images import data_uri
-from trt_facefusion.report.pages import templates
+from trt_facefusion.faces.curation.coverage import CoverageFinding, FaceCoverage, Row
+from trt_facefusion.faces.curation.facets import AXES, assign_bins
+from trt_facefusion.faces.curation.measure import Photo
+from trt_facefusion.report.images import encode_data_uri
+from trt_facefusion.report.pages import load_templates
 from trt_facefusion.sampling import spread
 from trt_facefusion.text import printable
 
@@ -37,20 +37,20 @@ MOST_SHOWN = 600
 
 
 @dataclass(frozen=True)
-class Sheet:
+class ContactSheet:
     """What is shown: ``chips`` [N,128,128,3] uint8 of ``photos``, their coverage, a title and a line below it."""
 
     title: str
     subtitle: str
     photos: Sequence[Photo]
     chips: NDArray[np.uint8] | Crops
-    coverage: Coverage
+    coverage: FaceCoverage
 
     def cells(self) -> dict[tuple[str, str], list[int]]:
         """Photos by light and pose, each cell from dark to light skin; photos of unknown pose are in none."""
         found: dict[tuple[str, str], list[int]] = {(row, column): [] for row in ROWS for column in COLUMNS}
         for index, photo in enumerate(self.photos):
-            place = facets(photo)
+            place = assign_bins(photo)
             if "pose" in place:
                 pose = place["pose"]
                 side = "right" if photo.pose is not None and photo.pose.yaw > 0 else "left"
@@ -69,11 +69,11 @@ def _spread(members: Sequence[int], most: int) -> list[int]:
     return [members[place] for place in spread(len(members), most)]
 
 
-def html(sheet: Sheet) -> str:
+def render_html(sheet: ContactSheet) -> str:
     """The sheet as a page in which nothing is loaded from outside."""
-    thumbs = {index: data_uri(_thumb(sheet.chips[index])) for index in _shown(sheet)}
+    thumbs = {index: encode_data_uri(_thumb(sheet.chips[index])) for index in _shown(sheet)}
     return (
-        templates()
+        load_templates()
         .get_template("contact_sheet.html")
         .render(
             sheet=sheet,
@@ -88,7 +88,7 @@ def html(sheet: Sheet) -> str:
     )
 
 
-def _shown(sheet: Sheet) -> set[int]:
+def _shown(sheet: ContactSheet) -> set[int]:
     in_cells = {index for found in sheet.cells().values() for index in _spread(found, _CELL_FACES)}
     return in_cells | set(_spread(range(len(sheet.photos)), MOST_SHOWN))
 
@@ -97,12 +97,12 @@ def _bars(name: str, rows: Sequence[Row]) -> dict[str, Any]:
     return {"title": AXES[name].title, "rows": [row for row in rows if row.bin != "other"]}
 
 
-def _groups(sheet: Sheet, shown: set[int]) -> list[dict[str, Any]]:
+def _groups(sheet: ContactSheet, shown: set[int]) -> list[dict[str, Any]]:
     """All shown photos by pose, each group from dark to bright light."""
     poses = {**AXES["pose"].bins, "": "faces of unknown pose"}
     members: dict[str, list[int]] = {key: [] for key in poses}
     for index in sorted(shown, key=lambda index: sheet.photos[index].exposure.lightness):
-        members[facets(sheet.photos[index]).get("pose", "")].append(index)
+        members[assign_bins(sheet.photos[index]).get("pose", "")].append(index)
     return [{"title": poses[key], "members": found} for key, found in members.items() if found]
 
 
@@ -116,7 +116,7 @@ _CELL_W, _CELL_H = _CELL_COLUMNS * _THUMB_PX + 8, _CELL_ROWS * _THUMB_PX + 30
 _LINES = 14
 
 
-def png(sheet: Sheet) -> bytes:
+def render_png(sheet: ContactSheet) -> bytes:
     """The sheet as a picture: light down, pose across, up to 12 faces a cell, and the gaps in words."""
     width = 2 * _EDGE + _LABEL + len(COLUMNS) * (_CELL_W + _GAP)
     top = 104
@@ -157,7 +157,7 @@ def _cell(
         canvas.paste(thumb, (x + 4 + column * _THUMB_PX, y + 26 + row * _THUMB_PX))
 
 
-def _findings(draw: ImageDraw.ImageDraw, y: int, findings: Sequence[Finding]) -> None:
+def _findings(draw: ImageDraw.ImageDraw, y: int, findings: Sequence[CoverageFinding]) -> None:
     heading = "What is missing" if findings else "Every target is met"
     draw.text((_EDGE, y), heading, _INK, _font(18))
     for line, finding in enumerate(findings[:_LINES]):

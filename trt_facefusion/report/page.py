@@ -13,22 +13,24 @@ from trt_facefusion.evaluation.accuracy.metric import Figure, Unit
 from trt_facefusion.evaluation.accuracy.metrics import PSNR_CAP_DB
 from trt_facefusion.evaluation.accuracy.registry import shown_figures, told_faces
 from trt_facefusion.report import charts
-from trt_facefusion.report.images import amplification, data_uri, difference
-from trt_facefusion.report.pages import templates
+from trt_facefusion.report.images import amplify_difference, choose_amplification, encode_data_uri
+from trt_facefusion.report.pages import load_templates
 from trt_facefusion.report.svg import dumps
 
 _COLUMNS = {"reference": "FP32", "fp16": "FP16", "int8": "INT8"}
 _FIRST_FIGURES = ("ssim_drop", "ssim_drop_worst", "psnr_db", "identity_cosine")
 
 
-def render(record: RunRecord) -> str:
+def render_page(record: RunRecord) -> str:
     """The page as HTML; pictures, charts and styles are inside of it."""
     facts = record.shown
-    environment = templates()
+    environment = load_templates()
     environment.filters |= {"size": _size, "percent": _percent, "number": _number}
     searches = [engine.search for engine in facts.engines if engine.search is not None]
     search = searches[0] if searches else None
-    front = dumps(charts.pareto([asdict(p) for p in search.points])) if search is not None and search.points else None
+    front = (
+        dumps(charts.draw_pareto([asdict(p) for p in search.points])) if search is not None and search.points else None
+    )
     return environment.get_template("page.html").render(
         run=facts,
         engines=[_engine(engine, facts) for engine in facts.engines],
@@ -96,7 +98,7 @@ def _plan(engines: Sequence[EngineFacts]) -> dict[str, Any] | None:
     layers = [row | {"share": row["macs"] / total} for row in rows if row["macs"]]
     return {
         "precision": planned[0].manifest.precision,
-        "strip": dumps(charts.strip(rows)),
+        "strip": dumps(charts.draw_plan_strip(rows)),
         "layers": layers,
         "others": len(rows) - len(layers),
     }
@@ -104,7 +106,7 @@ def _plan(engines: Sequence[EngineFacts]) -> dict[str, Any] | None:
 
 def _tensor(tensor: TensorFacts) -> dict[str, Any]:
     label = f"Histogram of {tensor.name}: amax {tensor.amax:.4g} of {tensor.limit:.4g}"
-    return {**asdict(tensor), "chart": dumps(charts.histogram(tensor.counts, tensor.limit, tensor.amax, label))}
+    return {**asdict(tensor), "chart": dumps(charts.draw_histogram(tensor.counts, tensor.limit, tensor.amax, label))}
 
 
 def _gallery(record: RunRecord, facts: RunFacts) -> dict[str, Any] | None:
@@ -113,15 +115,15 @@ def _gallery(record: RunRecord, facts: RunFacts) -> dict[str, Any] | None:
         return None
     columns = {name: title for name, title in _COLUMNS.items() if name in pictures}
     apart = [name for name in ("fp16", "int8") if name in pictures]
-    factor = amplification(pictures["reference"], [pictures[name] for name in apart]) if apart else 1
+    factor = choose_amplification(pictures["reference"], [pictures[name] for name in apart]) if apart else 1
     given = {"identity": "source", "target": "target"} if facts.swaps else {"target": "target"}
     faces = []
     for index, file in enumerate(described.faces):
-        shown = [(title, data_uri(pictures[name][index])) for title, name in given.items()]
-        shown += [(title, data_uri(pictures[name][index])) for name, title in columns.items()]
+        shown = [(title, encode_data_uri(pictures[name][index])) for title, name in given.items()]
+        shown += [(title, encode_data_uri(pictures[name][index])) for name, title in columns.items()]
         for name in apart:
-            map_ = difference(pictures["reference"][index], pictures[name][index], factor)
-            shown.append((f"FP32 \u2212 {_COLUMNS[name]}, \u00d7{factor}", data_uri(map_)))
+            map_ = amplify_difference(pictures["reference"][index], pictures[name][index], factor)
+            shown.append((f"FP32 \u2212 {_COLUMNS[name]}, \u00d7{factor}", encode_data_uri(map_)))
         drops = {_COLUMNS[name]: described.ssim_drop[name][index] for name in apart}
         faces.append({"file": file, "pictures": shown, "drops": drops})
     return {"worst": faces[: described.worst], "ordinary": faces[described.worst :], "factor": factor}

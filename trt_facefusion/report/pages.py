@@ -14,7 +14,7 @@ POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri
 """What a browser is told beforehand: no scripts, nothing from outside, pictures only from inside of the page."""
 
 
-def templates() -> Environment:
+def load_templates() -> Environment:
     """The templates of this folder. Values are shown letter for letter; ``policy`` is what a browser is told."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, finalize=_shown

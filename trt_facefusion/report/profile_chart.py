@@ -10,8 +10,8 @@ from trt_facefusion.evaluation.profiling.layers import Layer
 from trt_facefusion.evaluation.profiling.measure import Point
 from trt_facefusion.evaluation.profiling.result import Profile
 from trt_facefusion.evaluation.profiling.run import ProfileResult
-from trt_facefusion.report.pages import templates
-from trt_facefusion.report.svg import NAMESPACE, Element, dumps, element, picture
+from trt_facefusion.report.pages import load_templates
+from trt_facefusion.report.svg import NAMESPACE, Element, dumps, element, make_svg
 
 LAYERS = 20
 _WIDTH, _LEFT, _RIGHT = 880, 60, 20
@@ -26,14 +26,14 @@ _STYLE = (
 Scale = Callable[[float], float]
 
 
-def svg(result: ProfileResult) -> str:
+def render_svg(result: ProfileResult) -> str:
     """Latency by percentile, throughput of the sweeps, and the slowest layers of the first engine."""
     return f"{dumps(_chart(result))}\n"
 
 
-def page(result: ProfileResult) -> str:
+def render_html(result: ProfileResult) -> str:
     """The plot as an HTML page."""
-    template = templates().get_template("profile.html")
+    template = load_templates().get_template("profile.html")
     return template.render(title=f"Profile of {result.one.label}", chart=dumps(_chart(result))) + "\n"
 
 
@@ -58,7 +58,7 @@ def _chart(result: ProfileResult) -> Element:
     style, ground = element("style"), element("rect", width="100%", height="100%", fill="#fff")
     style.text = _STYLE
     height = round(y + 10)
-    drawn = picture(_WIDTH, height, f"Profile of {result.one.label}", style, ground, *parts, xmlns=NAMESPACE)
+    drawn = make_svg(_WIDTH, height, f"Profile of {result.one.label}", style, ground, *parts, xmlns=NAMESPACE)
     drawn.attrib |= {"width": str(_WIDTH), "height": str(height)}
     return drawn
 

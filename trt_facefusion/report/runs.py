@@ -8,7 +8,7 @@ from trt_facefusion.build.report_data import FACTS, RunRecord
 from trt_facefusion.engine.store.atomic import commit_folder
 from trt_facefusion.engine.store.store import safe_name
 from trt_facefusion.errors import BadInputError
-from trt_facefusion.report.page import render
+from trt_facefusion.report.page import render_page
 from trt_facefusion.storage.files import write_synced
 from trt_facefusion.storage.leftovers import sweep_once
 
@@ -26,7 +26,7 @@ def save_run(record: RunRecord, root: Path) -> Path:
     final, number = wanted, 2
     while final.exists():
         final, number = wanted.with_name(f"{wanted.name}-{number}"), number + 1
-    page = render(record).encode()
+    page = render_page(record).encode()
     for folder in (root, *(path for path in root.glob("*") if path.is_dir())):
         sweep_once(folder)  # what a killed build left holds pictures of people
     with commit_folder(final) as folder:

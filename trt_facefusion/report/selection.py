@@ -13,7 +13,7 @@ from typing import Any
 from trt_facefusion.build.curate import Curated
 from trt_facefusion.engine.store.atomic import commit_folder
 from trt_facefusion.errors import BadInputError, FacesError
-from trt_facefusion.report.contact_sheet import Sheet, html
+from trt_facefusion.report.contact_sheet import ContactSheet, render_html
 from trt_facefusion.storage.files import write_synced
 
 REASONS, FACTS, SHEET = "selection.csv", "selection.json", "contact_sheet.html"
@@ -53,9 +53,9 @@ def save_selection(curated: Curated, folder: Path, output: Path, *, link: bool =
         for photo in curated.chosen.photos:
             _put(folder / photo.file, temporary / _name_of(photo.file), photo.digest, link)
         # Names that are not UTF-8 are written as the file system holds them.
-        write_synced(temporary / REASONS, reasons(curated).encode("utf-8", "surrogateescape"))
-        write_synced(temporary / FACTS, (json.dumps(facts(curated), indent=2) + "\n").encode())
-        write_synced(temporary / SHEET, html(sheet(curated, folder)).encode(errors="backslashreplace"))
+        write_synced(temporary / REASONS, format_reasons(curated).encode("utf-8", "surrogateescape"))
+        write_synced(temporary / FACTS, (json.dumps(collect_facts(curated), indent=2) + "\n").encode())
+        write_synced(temporary / SHEET, render_html(make_sheet(curated, folder)).encode(errors="backslashreplace"))
 
 
 def _name_of(file: str) -> str:
@@ -73,13 +73,13 @@ def _put(source: Path, target: Path, digest: str, link: bool) -> None:
         raise FacesError(f"{source} was changed while it was read", "run the same command again")
 
 
-def reasons(curated: Curated) -> str:
+def format_reasons(curated: Curated) -> str:
     """CSV: a line for each photo, the chosen ones in the order of choice, then those that were dropped."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(["file", "chosen", "reason", "distance"])
     photos = curated.survey.photos
-    for rank, chosen in enumerate(curated.selection.chosen, 1):
+    for rank, chosen in enumerate(curated.selection.picks, 1):
         table.writerow([photos[chosen.index].file, rank, chosen.reason, chosen.distance])
     for index, why in curated.selection.dropped:
         table.writerow([photos[index].file, "", why, ""])
@@ -88,24 +88,24 @@ def reasons(curated: Curated) -> str:
     return text.getvalue()
 
 
-def facts(curated: Curated) -> dict[str, Any]:
+def collect_facts(curated: Curated) -> dict[str, Any]:
     """The selection as JSON: counts and coverage, no embedding, nobody's identity."""
-    left = len(curated.survey) - len(curated.selection.chosen) - len(curated.selection.dropped)
+    left = len(curated.survey) - len(curated.selection.picks) - len(curated.selection.dropped)
     return {
         "schema": SCHEMA,
         "photos": len(curated.survey) + len(curated.survey.skipped),
         "faces": len(curated.survey),
-        "chosen": [curated.survey.photos[chosen.index].file for chosen in curated.selection.chosen],
+        "chosen": [curated.survey.photos[chosen.index].file for chosen in curated.selection.picks],
         "dropped": len(curated.selection.dropped),
-        "skipped": curated.survey.faces.summary(),
+        "skipped": curated.survey.faces.count_skipped(),
         "not_needed": left,
         "generator": curated.generator,
         "coverage": {when: found.as_dict() for when, found in curated.coverage.items()},
     }
 
 
-def sheet(curated: Curated, folder: Path) -> Sheet:
+def make_sheet(curated: Curated, folder: Path) -> ContactSheet:
     """The contact sheet of the chosen photos."""
     chosen = curated.chosen
     subtitle = f"{len(chosen)} of {len(curated.survey)} faces in {folder.name}"
-    return Sheet("Selection to calibrate on", subtitle, chosen.photos, chosen.chips, curated.coverage["after"])
+    return ContactSheet("Selection to calibrate on", subtitle, chosen.photos, chosen.chips, curated.coverage["after"])

@@ -27,7 +27,7 @@ def element(tag: str, *children: Element | str, **attributes: object) -> Element
     return made
 
 
-def picture(width: float, height: float, label: str, *children: Element, **attributes: object) -> Element:
+def make_svg(width: float, height: float, label: str, *children: Element, **attributes: object) -> Element:
     """The ``svg`` element around ``children``; ``label`` is what a screen reader says."""
     return element("svg", *children, viewBox=f"0 0 {width:g} {height:g}", role="img", aria_label=label, **attributes)
 

@@ -16,7 +16,7 @@ from trt_facefusion.build.tuning.ranges import Ranges
 from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
 from trt_facefusion.evaluation.accuracy.metrics import ssim
 from trt_facefusion.model.graph import GraphView, prepare
-from trt_facefusion.quantization.lowering import lower, results
+from trt_facefusion.quantization.lowering import find_storable_results, lower
 from trt_facefusion.quantization.precision import Plan, plan_by_rules
 from trt_facefusion.types import Precision
 
@@ -44,7 +44,7 @@ def test_the_engine_loses_little_more_than_float_qdq(settings: Settings) -> None
     drops = []
     for model in (floats, engine):
         with OnnxRuntimeRunner(model) as runner:
-            drops.append(float(1 - ssim(wanted, context.painter(faces)(runner).clip(0, 1)).mean()))
+            drops.append(float(1 - ssim(wanted, context.renderer(faces)(runner).clip(0, 1)).mean()))
     assert drops[1] - drops[0] < 2 * ALLOWED
     assert min(storing.tried.values()) == pytest.approx(drops[1] - drops[0], abs=ALLOWED)
 
@@ -84,4 +84,4 @@ def test_large_maps_come_first_and_late_ones_before_early_ones() -> None:
     net.conv(net.conv(net.upsample(small), 8, 8, name="last"), 8, 3, name="head")
     model = net.model({"x": ["N", 3, 16, 16]}, {"head": ["N", 3, 16, 16]})
     view = GraphView(prepare(model, {"x": (3, 16, 16)}).model)
-    assert by_pixels(view, results(view)) == ["head", "last", "first", "inner", "small"]
+    assert by_pixels(view, find_storable_results(view)) == ["head", "last", "first", "inner", "small"]

@@ -17,7 +17,7 @@ from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
 from trt_facefusion.evaluation.accuracy.evaluator import PictureEvaluator
 from trt_facefusion.quantization.calibration.thresholds import compared_rules, parse_rule
 from trt_facefusion.quantization.lowering import lower
-from trt_facefusion.quantization.lowering.scales import with_scale_inputs
+from trt_facefusion.quantization.lowering.scales import add_scale_inputs
 from trt_facefusion.quantization.precision import plan_by_rules
 from trt_facefusion.types import Precision
 
@@ -42,9 +42,9 @@ def test_trials_see_the_pictures_of_the_model_with_constant_scales(
     faces = [0, 3, 5]
     wanted = found.paint_reference(found.faces[0], "", faces)
     with OnnxRuntimeRunner(lower(found.view, plan, table, Precision.FP32, affines), stand_in=True) as runner:
-        pictures = found.painter(found.faces[0])(runner, faces)
+        pictures = found.renderer(found.faces[0])(runner, faces)
     loose = {name: 2 * value for name, value in table.items()}
-    evaluator = PictureEvaluator(found.painter(found.faces[0]), faces, wanted)
+    evaluator = PictureEvaluator(found.renderer(found.faces[0]), faces, wanted)
     with ScaleSession(found, plan, loose, affines, evaluator) as trials:
         assert len(trials.activations) >= 5
         before = trials.ssim(loose)
@@ -57,7 +57,7 @@ def test_only_activation_scales_become_inputs(settings: Settings) -> None:
     ranges = Ranges(found)
     plan = plan_by_rules(found.view, ranges.amax, "tiny")
     lowered = lower(found.view, plan, ranges.table, Precision.FP32, ranges.affines)
-    model, inputs = with_scale_inputs(deepcopy(lowered))
+    model, inputs = add_scale_inputs(deepcopy(lowered))
     onnx.checker.check_model(model, full_check=True)
     quantisers = {node.input[0] for node in lowered.graph.node if node.op_type == "QuantizeLinear"}
     assert len(inputs) == len(quantisers)
@@ -102,7 +102,7 @@ def test_a_choice_is_made_once_and_read_from_the_cache(settings: Settings) -> No
 def test_a_tensor_with_its_own_rule_has_its_range_and_its_reason(settings: Settings) -> None:
     from dataclasses import replace
 
-    from trt_facefusion.quantization.calibration.choice import TensorChoice
+    from trt_facefusion.quantization.calibration.threshold_choice import TensorChoice
 
     ranges = Ranges(context(settings))
     calibration = ranges.calibration

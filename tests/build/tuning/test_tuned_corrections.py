@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping
 
 import pytest
 from tiny import Settings
+from trt_facefusion.quantization.correction.kinds import parse_corrections
 
 from trt_facefusion.build.inputs import Context
-from trt_facefusion.build.settings import BuildSettings, parse_corrections
+from trt_facefusion.build.settings import BuildSettings
 from trt_facefusion.build.tuning import corrections as correct
 from trt_facefusion.build.tuning.corrections import Correcting, by_memory, correcting_faces
 from trt_facefusion.build.tuning.ranges import Ranges

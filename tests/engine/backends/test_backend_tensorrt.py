@@ -24,7 +24,7 @@ from trt_facefusion.errors import BackendUnavailableError, BadInputError, BuildE
 from trt_facefusion.quantization.calibration import CalibrationTable, collect
 from trt_facefusion.quantization.correction.channel_affine import Affine
 from trt_facefusion.quantization.lowering import lower
-from trt_facefusion.quantization.lowering.equalise import equalised, ranges_between, scaled_by
+from trt_facefusion.quantization.lowering.equalise import equalise_model, find_added_ranges, make_scaled_tensors
 from trt_facefusion.types import Precision
 
 
@@ -340,15 +340,15 @@ def test_equalised_channels_are_built_as_they_were_verified(
         )
         for name in ("a_relu:0", "sum:0")
     }
-    histograms = collect(case.prepared.model, list(affines), batches(), scaled=scaled_by(affines))
+    histograms = collect(case.prepared.model, list(affines), batches(), scaled=make_scaled_tensors(affines))
     table = dict(case.table) | {name: histogram.amax for name, histogram in histograms.items()}
     int8 = case.plan.names(Precision.INT8)
-    model = equalised(case.view, int8, affines)
+    model = equalise_model(case.view, int8, affines)
     np.testing.assert_allclose(pictures(model.SerializeToString()), pictures(case.model), atol=1e-5)
     precisions = {n.name: n.precision for n in case.plan.nodes}
     precisions |= {node.name: Precision.FP16 for node in model.graph.node if node.name not in precisions}
     assert len(precisions) == len(case.plan.nodes) + (2 if shift == 0 else 6)
-    added = ranges_between(case.view, int8, affines, table)
+    added = find_added_ranges(case.view, int8, affines, table)
     weak = WeakTyping(model.SerializeToString(), precisions, table | added)
     typed = lower(case.view, case.plan, table, affines=affines).SerializeToString()
     engine = TensorRt(lambda: A10G, HostUploader).build(BuildRequest(typed, SHAPES, "sm86", weak=weak))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from onnx import TensorProto, helper, numpy_helper
 
-from trt_facefusion.engine.runtime.half import with_fp16_rounding
+from trt_facefusion.engine.runtime.half import round_to_fp16
 from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
 from trt_facefusion.errors import BadInputError, ModelError
 
@@ -125,7 +125,7 @@ def test_fp16_inputs_and_outputs_keep_their_type() -> None:
         [value("r", TensorProto.FLOAT16, ["N"]), value("y", TensorProto.FLOAT16, ["N"])],
     )
     proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-    onnx.checker.check_model(with_fp16_rounding(proto), full_check=True)
+    onnx.checker.check_model(round_to_fp16(proto), full_check=True)
     x = np.array([2, 3], np.float16)
     with OnnxRuntimeRunner(proto, stand_in=True) as runner:
         assert {name: y.tolist() for name, y in runner.infer({"x": x}).items()} == dict.fromkeys(
@@ -135,14 +135,14 @@ def test_fp16_inputs_and_outputs_keep_their_type() -> None:
 
 def test_a_model_without_fp16_is_left_alone() -> None:
     proto = onnx.load_model_from_string(add())
-    assert with_fp16_rounding(proto) is proto
+    assert round_to_fp16(proto) is proto
 
 
 def test_operators_of_unknown_type_are_refused_by_name() -> None:
     proto = onnx.load_model_from_string(half_product([2]))
     proto.graph.node[1].domain = "com.example"
     with pytest.raises(ModelError, match="Mul"):
-        with_fp16_rounding(proto)
+        round_to_fp16(proto)
 
 
 def test_int8_convolutions_run_as_the_integers_say() -> None:

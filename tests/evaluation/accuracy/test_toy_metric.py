@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 import typer
 from tiny import Settings
+from trt_facefusion.build.run import build
 from typer.testing import CliRunner
 
-from trt_facefusion.build.deliver import build
 from trt_facefusion.build.plan_only import make_plan
 from trt_facefusion.cli import build as build_command
 from trt_facefusion.cli import options
 from trt_facefusion.engine.store.manifest import Manifest
 from trt_facefusion.evaluation.accuracy import registry
 from trt_facefusion.evaluation.accuracy.metric import Figure, Limit, Metric, PerFace, Pictures, mean
-from trt_facefusion.report.page import render
+from trt_facefusion.report.page import render_page
 from trt_facefusion.types import Precision
 
 
@@ -59,7 +59,7 @@ def test_it_is_measured_stored_and_shown(
     build_command.show(result)
     assert f"{value:.4f}" in next(line for line in capsys.readouterr().out.splitlines() if "colour error" in line)
     assert result.record is not None
-    assert f"<dt>colour error</dt><dd>{value:.4f}</dd>" in render(result.record)
+    assert f"<dt>colour error</dt><dd>{value:.4f}</dd>" in render_page(result.record)
 
 
 def test_its_limit_is_an_option(monkeypatch: pytest.MonkeyPatch) -> None:

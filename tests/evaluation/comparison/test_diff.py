@@ -12,8 +12,8 @@ import pytest
 import tiny
 from polygraphy.comparator import RunResults
 from tiny import Settings
+from trt_facefusion.build.run import build
 
-from trt_facefusion.build.deliver import build
 from trt_facefusion.engine.store.store import Store
 from trt_facefusion.errors import BackendUnavailableError, BadInputError, FacesError, ModelError, StoreError
 from trt_facefusion.evaluation.accuracy.judge import judge
@@ -235,10 +235,10 @@ def test_nothing_is_written_over_and_nothing_half_written_is_left(model: Path, f
 
 def test_batches_of_an_engine_are_those_of_its_manifest(settings: Settings) -> None:
     from trt_facefusion.evaluation.comparison.sides import GPU, Side, batch_of
-    from trt_facefusion.inference.open import subject
+    from trt_facefusion.inference.open import open_model
 
     folder = build(settings(Precision.FP32, batch=BatchRange(2, 2, 3))).engines[0].folder
-    found = subject(folder)
+    found = open_model(folder)
     with found.open() as runner:
         engine, plain = Side(found, runner, GPU), Side(found, runner, CPU)
         for pair in ((engine, plain), (plain, plain)):

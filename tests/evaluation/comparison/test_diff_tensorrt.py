@@ -12,9 +12,9 @@ import pytest
 from cuda_emulator.driver import OUT_OF_MEMORY, EmulatedDriver
 from onnx import numpy_helper
 from tiny import Settings
+from trt_facefusion.build.run import build
 from twin import runtime as trt
 
-from trt_facefusion.build.deliver import build
 from trt_facefusion.engine.backends.pins import Pins, platform_here
 from trt_facefusion.engine.store.store import Store
 from trt_facefusion.errors import BadInputError, DeviceMemoryError, StoreError

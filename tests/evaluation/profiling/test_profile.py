@@ -14,11 +14,11 @@ import pytest
 import tiny
 from cuda_emulator.driver import EmulatedDriver
 from tiny import Settings
+from trt_facefusion.build.run import build
 from twin import runtime
 from twin.builder import VERSION_10, VERSION_11, make_twin
 from twin.uploader import A10G, HostUploader
 
-from trt_facefusion.build.deliver import build
 from trt_facefusion.engine.backends import registry
 from trt_facefusion.engine.backends.tensorrt import TensorRt
 from trt_facefusion.errors import BackendUnavailableError, BadInputError

@@ -10,7 +10,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 import sets
 
-from trt_facefusion.faces.curation.survey import Survey, survey
+from trt_facefusion.faces.curation.survey import Survey, survey_folder
 from trt_facefusion.faces.embedder import DlibEmbedder
 
 
@@ -21,7 +21,7 @@ def dlib_embedder() -> DlibEmbedder:
 
 @pytest.fixture(scope="session")
 def surveyed(dlib_embedder: DlibEmbedder) -> sets.Surveyor:
-    return lambda folder: survey(folder, embedder=dlib_embedder)
+    return lambda folder: survey_folder(folder, embedder=dlib_embedder)
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import sets
 
-from trt_facefusion.faces.curation.copies import people
+from trt_facefusion.faces.curation.copies import group_people
 from trt_facefusion.faces.curation.survey import Survey
 
 
@@ -23,7 +23,7 @@ def test_copies_point_to_the_sharpest(some_faces: Path, surveyed: sets.Surveyor,
     group = [photo for photo in found.photos if photo.file.startswith("copy_") or photo.file == first.name]
     best = max(group, key=lambda photo: photo.sharpness)
     assert found.copy_of == {photo.file: best.file for photo in group if photo is not best}
-    assert len(found.best_copies()) == 3
+    assert len(found.pick_best_copies()) == 3
 
 
 def test_the_same_file_twice_counts_as_a_duplicate(some_faces: Path, surveyed: sets.Surveyor, tmp_path: Path) -> None:
@@ -38,7 +38,7 @@ def test_people_are_counted_by_distance_to_their_mean_face() -> None:
     rng = np.random.default_rng(0)
     centres = 3 * np.eye(4, 16)
     faces = np.repeat(centres, [5, 1, 3, 2], 0) + rng.normal(0, 0.03, (11, 16))
-    found = people(faces.astype(np.float32), 0.6)
+    found = group_people(faces.astype(np.float32), 0.6)
     assert np.unique(found, return_counts=True)[1].tolist() == [5, 1, 3, 2]
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from trt_facefusion.errors import FacesError
 from trt_facefusion.faces.curation.pose import Pose
-from trt_facefusion.faces.curation.select import FLOOR_SHARPNESS, features, select
+from trt_facefusion.faces.curation.select import FLOOR_SHARPNESS, compute_features, select
 from trt_facefusion.faces.curation.survey import Survey
 
 SAME_PERSON = 0.6
@@ -52,7 +52,7 @@ def test_distances_fall_where_nothing_is_lacking(some: Survey) -> None:
 
 
 def test_a_selection_lies_closer_to_every_photo_than_a_random_one(some: Survey) -> None:
-    points = features(some, SAME_PERSON)
+    points = compute_features(some, SAME_PERSON)
 
     def radius(indices: list[int]) -> float:
         return float(np.linalg.norm(points[:, None] - points[indices][None], axis=-1).min(1).max())

@@ -8,7 +8,7 @@ from nets import feeds, run
 
 from trt_facefusion.errors import ModelError
 from trt_facefusion.model.export import CheckpointSource, ReferenceSource
-from trt_facefusion.model.export.torch_export import export_onnx, largest_difference
+from trt_facefusion.model.export.torch_export import export_onnx, measure_difference
 
 torch = pytest.importorskip("torch", reason="pip install 'trt-facefusion[torch]'")
 pytest.importorskip("onnxscript", reason="pip install 'trt-facefusion[torch]'")
@@ -53,7 +53,7 @@ def test_the_reference_generator_agrees_with_torch_for_every_batch(tmp_path: Pat
     for batch in (1, 3):
         inputs = feeds(SHAPES, batch)
         outputs = run(model, inputs)
-        assert largest_difference(source.net, outputs, inputs) < 1e-4
+        assert measure_difference(source.net, outputs, inputs) < 1e-4
         source.check(outputs, inputs)
     assert next(iter(outputs.values())).shape == (3, 3, 128, 128)
 
@@ -108,7 +108,7 @@ def test_networks_that_return_several_outputs_are_compared_by_the_first() -> Non
 
     x = np.ones((1, 3, 2, 2), np.float32)
     for kind in (tuple, dict):
-        assert largest_difference(Two(kind), {"y": x * 2, "mask": x}, {"x": x}) == 0
+        assert measure_difference(Two(kind), {"y": x * 2, "mask": x}, {"x": x}) == 0
 
 
 def test_the_exported_model_tells_nothing_of_this_machine() -> None:

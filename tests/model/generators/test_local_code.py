@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from trt_facefusion.model.export import CheckpointSource
-from trt_facefusion.model.generators.local_code import local_code, unseen_modules
+from trt_facefusion.model.generators.local_code import collect_local_code, find_unseen_modules
 
 TREE = {
     "nets/__init__.py": "",
@@ -37,7 +37,7 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_every_module_that_the_import_brings_in_is_found_and_no_other(tree: Path) -> None:
-    found = {name for name in local_code("nets.swap", tree) if "installed" not in name}
+    found = {name for name in collect_local_code("nets.swap", tree) if "installed" not in name}
     assert found == set(TREE) - {"nets/unused.py", "other.py"}
 
 
@@ -75,25 +75,25 @@ def test_nothing_is_run_and_broken_code_is_left_to_the_import(tree: Path) -> Non
     (tree / "nets" / "late.py").write_text("raise SystemExit")
     (tree / "lazy_one.py").write_text("def (")
     before = set(sys.modules)
-    local_code("nets.swap", tree)
+    collect_local_code("nets.swap", tree)
     assert not {name for name in set(sys.modules) - before if name.startswith(("nets", "helpers", "lazy"))}
 
 
 def test_installed_packages_count_by_version_and_a_factory_of_one_by_its_code(tree: Path) -> None:
     pytest.importorskip("torch")
-    assert "torch (installed)" in local_code("nets.swap", tree)
-    assert "yaml/loader.py" in local_code("yaml", tree)
+    assert "torch (installed)" in collect_local_code("nets.swap", tree)
+    assert "yaml/loader.py" in collect_local_code("yaml", tree)
 
 
 def test_modules_that_cannot_be_seen_in_the_text_are_told_after_the_import(
     tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tree / "hidden_net.py").write_text("import importlib\nimportlib.import_module('oth' + 'er')\nimport lazy_one\n")
-    known = local_code("hidden_net", tree)
+    known = collect_local_code("hidden_net", tree)
     monkeypatch.syspath_prepend(tree)
     __import__("hidden_net")
     try:
-        assert unseen_modules(known, tree) == ["other"]
+        assert find_unseen_modules(known, tree) == ["other"]
     finally:
         for name in ("hidden_net", "other", "lazy_one"):
             sys.modules.pop(name, None)

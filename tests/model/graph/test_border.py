@@ -9,7 +9,7 @@ import pytest
 from onnx import TensorProto
 
 from trt_facefusion.model.graph import GraphView, Role, classify, prepare
-from trt_facefusion.model.graph.border import known_outputs
+from trt_facefusion.model.graph.border import infer_output_specs
 
 
 def parsed(text: str) -> onnx.ModelProto:
@@ -42,7 +42,7 @@ def test_outputs_that_are_not_kept_take_their_nodes_along() -> None:
 
 
 def test_what_a_file_gives_is_known_before_it_is_prepared() -> None:
-    found = known_outputs(parsed(TWO), {"x": (3, 16, 24), "v": (128,)})
+    found = infer_output_specs(parsed(TWO), {"x": (3, 16, 24), "v": (128,)})
     assert found is not None
     assert {spec.name: spec.shape[1:] for spec in found} == {"y": (3, 16, 24), "m": (1, 16, 24), "code": ()}
 

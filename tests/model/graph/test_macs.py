@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 from nets import SWAPPER_SHAPES, Net, swapper
 
-from trt_facefusion.model.graph import GraphView, macs, prepare
+from trt_facefusion.model.graph import GraphView, count_macs, prepare
 
 SHAPES = {"x": (4, 8, 8), "s": (6,)}
 
 
 def counts(net: Net, y: str) -> dict[str, int]:
     model = net.model({"x": ["N", 4, 8, 8], "s": ["N", 6]}, {y: ["N", "C", "H", "W"]})
-    return macs(GraphView(prepare(model, SHAPES).model))
+    return count_macs(GraphView(prepare(model, SHAPES).model))
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_weights_of_unknown_size_do_not_crash() -> None:
 
 
 def test_a_swapper_has_the_macs_of_its_convolutions_and_linears() -> None:
-    found = macs(GraphView(prepare(swapper(width=8), SWAPPER_SHAPES).model))
+    found = count_macs(GraphView(prepare(swapper(width=8), SWAPPER_SHAPES).model))
     assert found["stem"] == 8 * 32 * 32 * 3 * 49
     assert found["down2"] == 32 * 8 * 8 * 16 * 9
     assert found["block0a/adain/style"] == 64 * 64
@@ -76,5 +76,6 @@ def test_an_exported_network_has_the_macs_that_torch_counts() -> None:
         net(torch.zeros(1, 3, 16, 16))
     exported = export_onnx(net, {"input": (3, 16, 16)})
     assert (
-        sum(macs(GraphView(prepare(exported, {"input": (3, 16, 16)}).model)).values()) == counter.get_total_flops() // 2
+        sum(count_macs(GraphView(prepare(exported, {"input": (3, 16, 16)}).model)).values())
+        == counter.get_total_flops() // 2
     )

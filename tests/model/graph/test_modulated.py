@@ -14,7 +14,7 @@ from nets import Net, run
 from onnx import helper
 
 from trt_facefusion.model.graph import GraphView, Role, classify, prepare
-from trt_facefusion.model.graph.subpixel import as_subpixel
+from trt_facefusion.model.graph.subpixel import make_subpixel
 from trt_facefusion.quantization.precision import plan_by_rules
 from trt_facefusion.types import Array
 
@@ -192,7 +192,7 @@ def test_phases_give_what_a_transposed_convolution_gives(
     attributes = {"strides": [stride] * 2, "pads": pads, "output_padding": [extra] * 2}
     node = helper.make_node("ConvTranspose", ["x", "w"], ["y"], "up", **attributes)
     wanted = run_nodes([node], "y", {"x": x, "w": weight})
-    made = as_subpixel(node, "x", weight, (size[0], size[1]))
+    made = make_subpixel(node, "x", weight, (size[0], size[1]))
     assert made is not None
     np.testing.assert_allclose(run_nodes(made.nodes, made.result, {"x": x, **made.constants}), wanted, atol=1e-5)
 

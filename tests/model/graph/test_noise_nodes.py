@@ -9,7 +9,14 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from trt_facefusion.errors import BadInputError, ModelError
-from trt_facefusion.model.graph.noise import Noise, fix_noise, parse_noise, random_nodes, require_no_noise, seeded
+from trt_facefusion.model.graph.noise import (
+    Noise,
+    draw_noise,
+    find_random_nodes,
+    fix_noise,
+    parse_noise,
+    require_no_noise,
+)
 from trt_facefusion.types import Array
 
 
@@ -47,7 +54,7 @@ def test_what_no_output_depends_on_is_no_noise() -> None:
     graph = model(
         helper.make_node("RandomNormalLike", ["x"], ["unused"], "idle"), helper.make_node("Relu", ["x"], ["y"], "r")
     )
-    assert not random_nodes(graph)
+    assert not find_random_nodes(graph)
 
 
 @pytest.mark.parametrize(("training", "random"), [(True, True), (False, False), (None, False)])
@@ -55,7 +62,7 @@ def test_dropout_is_random_in_training_only(training: bool | None, random: bool)
     constants = {"ratio": np.float32(0.5)} | ({} if training is None else {"mode": np.array(training)})
     inputs = ["x", "ratio"] if training is None else ["x", "ratio", "mode"]
     graph = model(helper.make_node("Dropout", inputs, ["y"], "drop"), constants=constants)
-    assert [node.name for node in random_nodes(graph)] == (["drop"] if random else [])
+    assert [node.name for node in find_random_nodes(graph)] == (["drop"] if random else [])
     if random:
         with pytest.raises(ModelError) as caught:
             require_no_noise(graph)
@@ -70,7 +77,7 @@ def test_noise_in_a_branch_is_found() -> None:
         helper.make_node("If", ["flag"], ["y"], "choose", then_branch=then, else_branch=other),
         constants={"flag": np.array(True)},
     )
-    assert [node.name for node in random_nodes(graph)] == ["hidden"]
+    assert [node.name for node in find_random_nodes(graph)] == ["hidden"]
     assert np.array_equal(run(fix_noise(graph, Noise()), X), np.zeros_like(X))
     with pytest.raises(ModelError, match="hidden"):
         fix_noise(graph, Noise(1))
@@ -89,20 +96,20 @@ def test_noise_in_a_branch_is_found() -> None:
 )
 def test_zero_leaves_the_network_without_its_noise(graph: onnx.ModelProto) -> None:
     fixed = fix_noise(graph, Noise())
-    assert not random_nodes(fixed) and len(random_nodes(graph)) == 1
+    assert not find_random_nodes(fixed) and len(find_random_nodes(graph)) == 1
     assert np.array_equal(run(fixed, X), X)
 
 
 def test_seeded_noise_is_noise_and_the_same_for_every_sample_run_and_batch() -> None:
     graph = noisy(mean=5.0, scale=0.1)
-    noise = seeded(random_nodes(graph), {"n": np.zeros((1, 2, 3, 3), np.float32)}, 7)
+    noise = draw_noise(find_random_nodes(graph), {"n": np.zeros((1, 2, 3, 3), np.float32)}, 7)
     fixed = fix_noise(graph, noise)
     added = run(fixed, X) - X
     assert np.allclose(added, added[:1]) and np.allclose(run(fixed, X[:1]) - X[:1], added[:1])
     assert abs(added.mean() - 5) < 0.1 and added.std() > 0.02
-    again = seeded(random_nodes(graph), {"n": np.zeros((1, 2, 3, 3), np.float32)}, 7)
+    again = draw_noise(find_random_nodes(graph), {"n": np.zeros((1, 2, 3, 3), np.float32)}, 7)
     assert np.array_equal(again.values["n"], noise.values["n"])
-    other = seeded(random_nodes(graph), {"n": np.zeros((1, 2, 3, 3), np.float32)}, 8)
+    other = draw_noise(find_random_nodes(graph), {"n": np.zeros((1, 2, 3, 3), np.float32)}, 8)
     assert not np.array_equal(other.values["n"], noise.values["n"])
 
 

@@ -10,7 +10,7 @@ from onnx import TensorProto, helper
 
 from trt_facefusion.errors import ModelError
 from trt_facefusion.model.export import load_model
-from trt_facefusion.model.graph import GraphView, input_specs, prepare
+from trt_facefusion.model.graph import GraphView, prepare, read_input_specs
 
 PICTURE = {"x": (3, 8, 8)}
 
@@ -143,7 +143,7 @@ def test_initializers_that_are_listed_as_inputs_are_no_inputs() -> None:
     model.graph.input.extend(
         helper.make_tensor_value_info(w.name, TensorProto.FLOAT, list(w.dims)) for w in model.graph.initializer
     )
-    assert [spec.name for spec in input_specs(model)] == ["x"]
+    assert [spec.name for spec in read_input_specs(model)] == ["x"]
     assert_same(model, PICTURE)
 
 

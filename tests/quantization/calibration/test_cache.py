@@ -14,7 +14,7 @@ from trt_facefusion.quantization.calibration import (
     Calibration,
     CalibrationTable,
     Histogram,
-    Stale,
+    StaleCalibration,
     cache_path,
     load,
     load_named,
@@ -87,12 +87,12 @@ def test_saving_twice_gives_the_same_bytes(calibration, tmp_path):
 )
 def test_a_cache_that_does_not_fit_says_why(calibration, tmp_path, change, reason):
     stale = load(save(calibration, tmp_path), **(KEY | change))
-    assert isinstance(stale, Stale)
+    assert isinstance(stale, StaleCalibration)
     assert re.search(reason, stale.reason)
 
 
 def test_no_cache_is_stale_too(tmp_path):
-    assert load(tmp_path / "none.cache", **KEY) == Stale("this model has not been calibrated yet")
+    assert load(tmp_path / "none.cache", **KEY) == StaleCalibration("this model has not been calibrated yet")
 
 
 def cut_json(path):
@@ -121,7 +121,7 @@ DAMAGE = {
 def test_damage_is_stale_for_a_build_and_an_error_when_named(calibration, tmp_path, damage):
     path = save(calibration, tmp_path)
     damage(path)
-    assert isinstance(load(path, **KEY), Stale)
+    assert isinstance(load(path, **KEY), StaleCalibration)
     with pytest.raises(CalibrationCacheError) as caught:
         load_named(path, model_digest=KEY["model_digest"])
     assert caught.value.remedy
@@ -133,7 +133,7 @@ def test_files_of_two_calibrations_do_not_pass_as_one(calibration, tmp_path):
     save(calibration.with_rule("max"), tmp_path)
     path.write_bytes(text)
     stale = load(path, **KEY)
-    assert isinstance(stale, Stale)
+    assert isinstance(stale, StaleCalibration)
     assert "do not belong together" in stale.reason
 
 

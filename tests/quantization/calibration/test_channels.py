@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from trt_facefusion.quantization.calibration.channels import ChannelHistogram, channel_ranges
+from trt_facefusion.quantization.calibration.channels import ChannelHistogram, measure_channel_ranges
 
 
 def negation():
@@ -24,12 +24,12 @@ def negation():
 def test_ranges_are_those_of_all_batches_in_any_order():
     rng = np.random.default_rng(0)
     batches = [{"x": rng.standard_normal((n, 3, 4, 4)).astype(np.float32)} for n in (2, 1, 3)]
-    found = channel_ranges(negation(), ["y", "x"], batches)
+    found = measure_channel_ranges(negation(), ["y", "x"], batches)
     everything = np.concatenate([b["x"] for b in batches])
     width = 2.0**3 / 512
     for bound, exact in ((found["x"].low, everything.min((0, 2, 3))), (found["y"].high, -everything.min((0, 2, 3)))):
         np.testing.assert_allclose(bound, exact, atol=width)
-    again = channel_ranges(negation(), ["y"], batches[::-1])["y"]
+    again = measure_channel_ranges(negation(), ["y"], batches[::-1])["y"]
     np.testing.assert_array_equal(again.low, found["y"].low)
     np.testing.assert_array_equal(again.high, found["y"].high)
 

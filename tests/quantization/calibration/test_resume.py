@@ -5,7 +5,7 @@ import pytest
 from test_collect import batches, network
 
 from trt_facefusion.quantization.calibration import Histogram, collect, parse_rule
-from trt_facefusion.quantization.calibration.resume import Checkpoint
+from trt_facefusion.quantization.calibration.resume import CalibrationCheckpoint
 
 TENSORS = ["image", "conv", "relu", "output"]
 
@@ -15,7 +15,7 @@ class _KilledError(Exception):
 
 
 def checkpoint(path, **parts):
-    return Checkpoint(path, {"model": "a" * 64, "batch": 2, **parts}, every_s=0)
+    return CalibrationCheckpoint(path, {"model": "a" * 64, "batch": 2, **parts}, every_s=0)
 
 
 def interrupted_after(count, path):
@@ -70,7 +70,7 @@ def test_a_damaged_state_costs_the_pass_from_the_start(tmp_path, damage):
 
 
 def test_it_writes_now_and_then_only(tmp_path):
-    state = Checkpoint(tmp_path / "pass.partial", {}, every_s=1000)
+    state = CalibrationCheckpoint(tmp_path / "pass.partial", {}, every_s=1000)
     state.save(1, {"x": Histogram()})
     assert not state.path.exists()
     state.save(1, {"x": Histogram()}, now=True)

@@ -10,8 +10,8 @@ from nets import Net, run, tapped
 from trt_facefusion.errors import ModelError
 from trt_facefusion.model.graph import prepare
 from trt_facefusion.quantization.calibration import Batches, Histogram, collect
-from trt_facefusion.quantization.calibration.channels import ChannelHistogram, glance
-from trt_facefusion.quantization.calibration.taps import Scaled, even_step, taps
+from trt_facefusion.quantization.calibration.channels import ChannelHistogram, sample_ranges
+from trt_facefusion.quantization.calibration.taps import ScaledTensor, even_step, make_taps
 
 SIDE, CHANNELS = 128, 16
 IMAGES = np.random.default_rng(0).normal(size=(4, 3, SIDE, SIDE)).astype(np.float32)
@@ -29,15 +29,15 @@ def batches(size: int, images: np.ndarray = IMAGES) -> Batches:
     return Batches(lambda indices: {"x": images[list(indices)]}, len(images), size)
 
 
-def behind(channels: int = CHANNELS) -> Scaled:
+def behind(channels: int = CHANNELS) -> ScaledTensor:
     rng = np.random.default_rng(1)
     factors = np.exp2(rng.integers(-3, 4, channels)).astype(np.float32)
-    return Scaled("behind", factors, rng.choice([-0.5, 0.25, 2.0], channels).astype(np.float32))
+    return ScaledTensor("behind", factors, rng.choice([-0.5, 0.25, 2.0], channels).astype(np.float32))
 
 
 def test_only_extremes_and_some_values_of_large_maps_leave_the_graph() -> None:
     model = large()
-    added, made = taps(model, ["wide", "small"], {})
+    added, made = make_taps(model, ["wide", "small"], {})
     model.graph.node.extend(added.node)
     model.graph.initializer.extend(added.initializer)
     wide, small = made
@@ -86,7 +86,7 @@ def test_an_infinite_value_anywhere_is_told() -> None:
 def test_a_look_at_channels_takes_no_large_map_out_of_the_graph_either() -> None:
     model = large()
     values = run(tapped(model, ["wide"]), {"x": IMAGES})["wide"]
-    histograms, ranges = glance(model, ["wide", "small"], ["wide"], batches(1), tail=0.0)
+    histograms, ranges = sample_ranges(model, ["wide", "small"], ["wide"], batches(1), tail=0.0)
     outside = Histogram()
     outside.add_sparsely(values)
     assert histograms["wide"] == outside

@@ -8,15 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto
 
-from trt_facefusion.quantization.correction.clipping import least_error, quantisation_error
-from trt_facefusion.quantization.correction.grid import INT8_MAX, storable_scale
+from trt_facefusion.quantization.calibration.table import INT8_MAX
+from trt_facefusion.quantization.correction.clipping import find_best_scales, quantisation_error
+from trt_facefusion.quantization.correction.grid import round_scale
 
 KINDS = (TensorProto.FLOAT16, TensorProto.FLOAT)
 
 
 def candidates(matrix: np.ndarray, kind: int) -> np.ndarray:
     peak = np.abs(matrix).max(axis=1) / INT8_MAX
-    return np.stack([storable_scale((shrink * peak).astype(np.float32), kind) for shrink in np.linspace(1, 0.7, 31)])
+    return np.stack([round_scale((shrink * peak).astype(np.float32), kind) for shrink in np.linspace(1, 0.7, 31)])
 
 
 def tried_one_by_one(matrix: np.ndarray, scales: np.ndarray, variances: np.ndarray) -> np.ndarray:
@@ -47,7 +48,7 @@ def test_the_scales_are_those_that_double_precision_chooses(
     with np.errstate(all="ignore"):  # scales that FP16 cannot hold are infinite
         scales = candidates(matrix, kind)
         wanted = tried_one_by_one(matrix, scales, variances)
-    found = least_error(matrix, scales, variances)
+    found = find_best_scales(matrix, scales, variances)
     assert found.dtype == scales.dtype
     assert np.array_equal(found, wanted)
 
@@ -73,7 +74,7 @@ def test_doubts_are_decided_in_double_precision(what: str, kind: int) -> None:
     with np.errstate(all="ignore"):
         scales = candidates(matrix, kind)
         wanted = tried_one_by_one(matrix, scales, variances)
-    assert np.array_equal(least_error(matrix, scales, variances), wanted, equal_nan=True)
+    assert np.array_equal(find_best_scales(matrix, scales, variances), wanted, equal_nan=True)
 
 
 def test_the_error_is_that_of_the_rounded_and_clipped_weights() -> None:

@@ -14,20 +14,21 @@ from hypothesis import strategies as st
 from nets import Net, feeds, run, tapped
 
 from trt_facefusion.model.graph import GraphView, prepare
+from trt_facefusion.quantization.calibration.table import INT8_MAX
 from trt_facefusion.quantization.correction.channel_affine import Affine
-from trt_facefusion.quantization.correction.grid import INT8_MAX, fake_quantised
-from trt_facefusion.quantization.correction.rounding import Covariance, rounded
+from trt_facefusion.quantization.correction.grid import fake_quantise
+from trt_facefusion.quantization.correction.rounding import InputCovariance, round_weights
 from trt_facefusion.quantization.correction.weight_correction import (
+    CorrectableLayer,
     Correction,
-    Layer,
-    Moments,
-    corrected,
-    layer_of,
-    nearest,
-    weight_scales,
+    InputMoments,
+    choose_weight_scales,
+    correct_layer,
+    read_layer,
+    round_to_nearest,
 )
 from trt_facefusion.quantization.lowering import lower, lower_to_integers
-from trt_facefusion.quantization.lowering.equalise import equalised
+from trt_facefusion.quantization.lowering.equalise import equalise_model
 from trt_facefusion.quantization.precision import plan_by_rules
 from trt_facefusion.types import Precision
 
@@ -66,17 +67,17 @@ def activations(view: GraphView, inputs: Mapping[str, np.ndarray], name: str) ->
 
 def measured(
     view: GraphView, name: str, seed: int = 0, affine: Affine | None = None
-) -> tuple[Layer, Moments, np.ndarray]:
+) -> tuple[CorrectableLayer, InputMoments, np.ndarray]:
     values = activations(view, feeds(SHAPES, batch=6, seed=seed), name)
     behind = values if affine is None else affine.apply(values)
-    layer = layer_of(view, name, affine, float(np.abs(behind).max()), KIND)
+    layer = read_layer(view, name, affine, float(np.abs(behind).max()), KIND)
     assert layer is not None
-    moments = Moments(layer)
+    moments = InputMoments(layer)
     moments.add(values)
     return layer, moments, values
 
 
-def columns_of(layer: Layer, values: np.ndarray) -> np.ndarray:
+def columns_of(layer: CorrectableLayer, values: np.ndarray) -> np.ndarray:
     found: dict[int, np.ndarray] = {}
     for columns, factors in layer.columns(values):
         for column, row in zip(range(layer.matrix.shape[1])[columns], factors, strict=True):
@@ -99,13 +100,13 @@ def test_the_matrix_and_its_columns_are_the_node(name: str, bias: bool) -> None:
 @pytest.mark.parametrize("name", ["conv", "linear"])
 def test_no_channel_keeps_a_mean_error_once_its_bias_is_corrected(name: str) -> None:
     layer, moments, values = measured(view_of(), name)
-    scale = weight_scales(layer, None)
+    scale = choose_weight_scales(layer, None)
     exact = layer.inputs(values)
     wanted = layer.matrix @ columns_of(layer, exact) + layer.bias[:, None]
-    seen = columns_of(layer, fake_quantised(exact, layer.scale))
+    seen = columns_of(layer, fake_quantise(exact, layer.scale))
 
-    def mean_error(moments: Moments | None) -> np.ndarray:
-        made = corrected(layer, nearest(layer.matrix, scale), scale, moments)
+    def mean_error(moments: InputMoments | None) -> np.ndarray:
+        made = correct_layer(layer, round_to_nearest(layer.matrix, scale), scale, moments)
         weights = made.values.reshape(len(layer.matrix), -1) * scale.astype(np.float64)[:, None]
         return np.abs((weights @ seen + made.bias[:, None] - wanted).mean(1))
 
@@ -120,20 +121,20 @@ def test_scales_by_error_are_never_worse_than_scales_by_the_largest_weight(seed:
 
     def error(scale: np.ndarray) -> np.ndarray:
         wide = scale.astype(np.float64)[:, None]
-        return ((nearest(layer.matrix, scale) * wide - layer.matrix) ** 2) @ moments.variances
+        return ((round_to_nearest(layer.matrix, scale) * wide - layer.matrix) ** 2) @ moments.variances
 
-    assert np.all(error(weight_scales(layer, moments)) <= error(weight_scales(layer, None)))
+    assert np.all(error(choose_weight_scales(layer, moments)) <= error(choose_weight_scales(layer, None)))
 
 
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 2**16))
 def test_rounding_in_order_beats_rounding_to_the_nearest_and_stays_on_the_grid(seed: int) -> None:
     layer, _, values = measured(view_of(), "conv", seed)
-    scale = weight_scales(layer, None)
-    covariance = Covariance(layer)
-    seen = fake_quantised(layer.inputs(values), layer.scale)
+    scale = choose_weight_scales(layer, None)
+    covariance = InputCovariance(layer)
+    seen = fake_quantise(layer.inputs(values), layer.scale)
     covariance.add(seen, 10_000)
-    steps = rounded(layer, scale, covariance.matrix())
+    steps = round_weights(layer, scale, covariance.matrix())
     assert np.array_equal(steps, np.rint(steps))
     assert np.abs(steps).max() <= INT8_MAX
     inputs = columns_of(layer, seen)
@@ -143,32 +144,32 @@ def test_rounding_in_order_beats_rounding_to_the_nearest_and_stays_on_the_grid(s
         difference = (steps * scale.astype(np.float64)[:, None] - layer.matrix) @ inputs
         return float((difference**2).sum())
 
-    assert error(steps) < error(nearest(layer.matrix, scale))
+    assert error(steps) < error(round_to_nearest(layer.matrix, scale))
 
 
 def test_inputs_that_vary_little_beside_a_large_mean_are_rounded_as_well() -> None:
     layer, _, values = measured(view_of(), "linear")
-    covariance = Covariance(layer)
+    covariance = InputCovariance(layer)
     near = 100 + 1e-4 * values
     covariance.add(near[:3].astype(np.float32), 10_000)
     covariance.add(near[3:].astype(np.float32), 10_000)
     seen = columns_of(layer, near.astype(np.float32))
     np.testing.assert_allclose(covariance.matrix(), np.cov(seen, bias=True), rtol=1e-6, atol=1e-15)
-    scale = weight_scales(layer, None)
-    steps = rounded(layer, scale, covariance.matrix())
-    assert np.abs(steps - nearest(layer.matrix, scale)).max() <= 2
+    scale = choose_weight_scales(layer, None)
+    steps = round_weights(layer, scale, covariance.matrix())
+    assert np.abs(steps - round_to_nearest(layer.matrix, scale)).max() <= 2
 
 
 def test_a_dead_channel_is_rounded_to_the_nearest() -> None:
     layer, _, values = measured(view_of(), "conv")
     values = values.copy()
     values[:, 2] = 0
-    covariance = Covariance(layer)
-    covariance.add(fake_quantised(layer.inputs(values), layer.scale), 10_000)
-    scale = weight_scales(layer, None)
-    steps = rounded(layer, scale, covariance.matrix())
+    covariance = InputCovariance(layer)
+    covariance.add(fake_quantise(layer.inputs(values), layer.scale), 10_000)
+    scale = choose_weight_scales(layer, None)
+    steps = round_weights(layer, scale, covariance.matrix())
     dead = slice(2 * 9, 3 * 9)
-    assert np.array_equal(steps[:, dead], nearest(layer.matrix, scale)[:, dead])
+    assert np.array_equal(steps[:, dead], round_to_nearest(layer.matrix, scale)[:, dead])
 
 
 @pytest.mark.parametrize("shifted", [False, True])
@@ -183,14 +184,14 @@ def test_every_lowering_carries_the_correction(shifted: bool) -> None:
     nodes = tuple(replace(node, precision=precisions.get(node.name, Precision.FP16)) for node in plan.nodes)
     plan = replace(plan, nodes=nodes)
     layer, moments, _ = measured(view, "conv", affine=affines.get("x"))
-    scale = weight_scales(layer, moments)
-    found: dict[str, Correction] = {"conv": corrected(layer, nearest(layer.matrix, scale), scale, moments)}
+    scale = choose_weight_scales(layer, moments)
+    found: dict[str, Correction] = {"conv": correct_layer(layer, round_to_nearest(layer.matrix, scale), scale, moments)}
     far = {"conv": Correction(found["conv"].values, found["conv"].scale, found["conv"].bias + 1)}
     exact = run(view.model, inputs)
     for make in (
         lambda made: lower(view, plan, amax, Precision.FP32, affines, made),
         lambda made: lower_to_integers(view, plan, amax, affines, made),
-        lambda made: equalised(view, ["conv"], affines, made),
+        lambda made: equalise_model(view, ["conv"], affines, made),
     ):
         for name, wanted in exact.items():
             scale_of = np.abs(wanted).max()
@@ -204,5 +205,5 @@ def test_what_cannot_be_corrected_is_left_alone() -> None:
     y = net.op("Conv", "x", weight, name="grouped", group=2, pads=[1, 1, 1, 1])
     z = net.op("Conv", y, net.const(net.rng.normal(0, 0.2, (6, 6, 3, 3))), name="auto", auto_pad="SAME_UPPER")
     view = GraphView(prepare(net.model(SHAPES_N, {z: ["N", 6, 10, 10]}), SHAPES).model)
-    assert layer_of(view, "grouped", None, 1.0, KIND) is None
-    assert layer_of(view, "auto", None, 1.0, KIND) is None
+    assert read_layer(view, "grouped", None, 1.0, KIND) is None
+    assert read_layer(view, "auto", None, 1.0, KIND) is None

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from nets import Net, ranges, run
 from snippets import SHAPE, SNIPPETS
 
-from trt_facefusion.engine.runtime.half import with_fp16_rounding
+from trt_facefusion.engine.runtime.half import round_to_fp16
 from trt_facefusion.model.graph import GraphView, prepare
 from trt_facefusion.quantization.lowering import lower, lower_to_integers
-from trt_facefusion.quantization.lowering.scales import scale_feeds, with_scale_inputs
-from trt_facefusion.quantization.lowering.switch import SWITCHES, switched
+from trt_facefusion.quantization.lowering.scales import add_scale_inputs, make_scale_feeds
+from trt_facefusion.quantization.lowering.switch import SWITCHES, add_switches
 from trt_facefusion.quantization.precision import Plan, plan_by_rules
 from trt_facefusion.types import Array, Precision
 
@@ -45,7 +45,7 @@ def assert_lowered(names: Sequence[str], tolerance: float) -> None:
     plan, seen = planned(view)
     for precision in Precision:
         typed = lower(view, plan.capped(precision), seen)
-        for tried in (typed, with_fp16_rounding(typed)):
+        for tried in (typed, round_to_fp16(typed)):
             (result,) = run(tried, FED).values()
             assert result.dtype == np.float32 and np.isfinite(result).all()
             if precision is not Precision.INT8 and not _JUMPS.intersection(names):
@@ -57,17 +57,17 @@ def assert_lowered(names: Sequence[str], tolerance: float) -> None:
 def assert_measured(view: GraphView, plan: Plan, seen: dict[str, float], wanted: Array) -> None:
     """The models that try plans and scales in one session run as well; with nothing in INT8 they are the model."""
     exact = lower(view, plan, seen, Precision.FP32)
-    scaled, inputs = with_scale_inputs(deepcopy(exact))
+    scaled, inputs = add_scale_inputs(deepcopy(exact))
     np.testing.assert_array_equal(
         *(
             next(iter(run(m, FED | f, exact=True).values()))
-            for m, f in ((exact, {}), (scaled, scale_feeds(inputs, seen, {})))
+            for m, f in ((exact, {}), (scaled, make_scale_feeds(inputs, seen, {})))
         )
     )
     groups = [[name] for name in plan.names(Precision.INT8)]
     if not groups:
         return
-    model = switched(view, exact, groups)
+    model = add_switches(view, exact, groups)
     for on in (False, True):
         (result,) = run(model, FED | {SWITCHES: np.full(len(groups), on)}).values()
         if not on:

@@ -9,10 +9,15 @@ from nets import Net, feeds, ranges, run
 
 from trt_facefusion.model.graph import GraphView, prepare
 from trt_facefusion.quantization.calibration import collect
-from trt_facefusion.quantization.calibration.channels import channel_ranges
-from trt_facefusion.quantization.correction.weight_correction import layer_of
+from trt_facefusion.quantization.calibration.channels import measure_channel_ranges
+from trt_facefusion.quantization.correction.weight_correction import read_layer
 from trt_facefusion.quantization.lowering import lower, lower_to_integers
-from trt_facefusion.quantization.lowering.equalise import affines, candidates, equalised, scaled_by
+from trt_facefusion.quantization.lowering.equalise import (
+    equalise_model,
+    find_channel_affines,
+    find_equalisable,
+    make_scaled_tensors,
+)
 from trt_facefusion.quantization.precision import plan_by_rules
 
 SHAPES = {"x": (3, 16, 16)}
@@ -36,20 +41,22 @@ def network(bias: str) -> onnx.ModelProto:
 def test_a_layer_in_int8_keeps_its_picture(bias: str) -> None:
     model = prepare(network(bias), SHAPES).model
     view, inputs = GraphView(model), feeds(SHAPES, batch=1)
-    found = affines(view, channel_ranges(model, list(candidates(view)), [inputs]))
+    found = find_channel_affines(view, measure_channel_ranges(model, list(find_equalisable(view)), [inputs]))
     reads = view.nodes["middle"].input[0]
     assert found[reads].shifts == (bias != "computed")
-    behind = collect(model, list(found), [inputs], scaled=scaled_by(found))
+    behind = collect(model, list(found), [inputs], scaled=make_scaled_tensors(found))
     amax = ranges(model, inputs) | {name: histogram.amax for name, histogram in behind.items()}
     plan = plan_by_rules(view, amax, "net")
     assert "middle" in {node.name for node in plan.nodes if node.precision.value == "int8"}
     wanted = run(model, inputs)["y"]
-    np.testing.assert_allclose(run(equalised(view, ["middle"], found), inputs)["y"], wanted, atol=1e-5)
+    np.testing.assert_allclose(run(equalise_model(view, ["middle"], found), inputs)["y"], wanted, atol=1e-5)
     for lowered in (
         lower(view, plan, amax, affines=found),
         lower(view, plan, amax),
         lower_to_integers(view, plan, amax, found),
-        lower_to_integers(view, plan, amax, channels=channel_ranges(model, [view.nodes["middle"].output[0]], [inputs])),
+        lower_to_integers(
+            view, plan, amax, channels=measure_channel_ranges(model, [view.nodes["middle"].output[0]], [inputs])
+        ),
     ):
         np.testing.assert_allclose(run(lowered, inputs)["y"], wanted, atol=0.03)
 
@@ -57,4 +64,4 @@ def test_a_layer_in_int8_keeps_its_picture(bias: str) -> None:
 @pytest.mark.parametrize(("bias", "correctable"), [("none", True), ("empty", True), ("computed", False)])
 def test_only_a_bias_that_is_known_is_corrected(bias: str, correctable: bool) -> None:
     view = GraphView(prepare(network(bias), SHAPES).model)
-    assert (layer_of(view, "middle", None, 1.0, onnx.TensorProto.FLOAT16) is not None) == correctable
+    assert (read_layer(view, "middle", None, 1.0, onnx.TensorProto.FLOAT16) is not None) == correctable

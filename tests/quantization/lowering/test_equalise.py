@@ -11,10 +11,15 @@ from nets import SWAPPER_SHAPES, Net, feeds, ranges, run, swapper
 
 from trt_facefusion.model.graph import GraphView, prepare
 from trt_facefusion.quantization.calibration import collect
-from trt_facefusion.quantization.calibration.channels import ChannelRanges, channel_ranges
+from trt_facefusion.quantization.calibration.channels import ChannelRanges, measure_channel_ranges
 from trt_facefusion.quantization.correction.channel_affine import Affine, equalised_name
 from trt_facefusion.quantization.lowering import lower
-from trt_facefusion.quantization.lowering.equalise import affines, candidates, equalised, scaled_by
+from trt_facefusion.quantization.lowering.equalise import (
+    equalise_model,
+    find_channel_affines,
+    find_equalisable,
+    make_scaled_tensors,
+)
 from trt_facefusion.quantization.precision import plan_by_rules
 from trt_facefusion.types import Precision
 
@@ -38,8 +43,10 @@ def uneven(scale: float = 100.0) -> onnx.ModelProto:
 def equalised_pair(source: onnx.ModelProto, shapes: dict[str, tuple[int, ...]], *, shift: bool = True):
     model = prepare(source, shapes).model
     view, inputs = GraphView(model), feeds(shapes, batch=4)
-    found = affines(view, channel_ranges(model, list(candidates(view)), [inputs]), shift=shift)
-    behind = collect(model, list(found), [inputs], scaled=scaled_by(found))
+    found = find_channel_affines(
+        view, measure_channel_ranges(model, list(find_equalisable(view)), [inputs]), shift=shift
+    )
+    behind = collect(model, list(found), [inputs], scaled=make_scaled_tensors(found))
     amax = ranges(model, inputs) | {name: histogram.amax for name, histogram in behind.items()}
     return view, inputs, found, amax
 
@@ -60,7 +67,7 @@ def rectified(strides: int = 1) -> onnx.ModelProto:
 def test_scale_and_shift_are_undone_also_at_the_border(strides: int) -> None:
     view, inputs, found, _ = equalised_pair(rectified(strides), {"x": (3, 16, 16)})
     assert any(affine.shifts for affine in found.values())
-    model = equalised(view, ["wide", "narrow"], found)
+    model = equalise_model(view, ["wide", "narrow"], found)
     onnx.checker.check_model(model, full_check=True)
     np.testing.assert_allclose(run(model, inputs)["y"], run(view.model, inputs)["y"], atol=1e-6)
 
@@ -73,7 +80,7 @@ def test_any_scale_and_shift_is_undone(values: list[tuple[int, int]]) -> None:
     exponents, offsets = np.array(values).T
     (tensor,) = set(view.nodes["wide"].input) & set(view.nodes["narrow"].input)
     found = {tensor: Affine(exponents.astype(np.int8), (offsets / 8).astype(np.float32))}
-    result = run(equalised(view, ["wide", "narrow"], found), inputs)["y"]
+    result = run(equalise_model(view, ["wide", "narrow"], found), inputs)["y"]
     np.testing.assert_allclose(result, run(model, inputs)["y"], atol=2e-4)
 
 
@@ -102,7 +109,7 @@ def test_factors_leave_the_typical_channel_alone_and_dead_ones_too() -> None:
     assert abs(values.mean()) < 1
     assert values[:8].min() > values[8:].max()
     nothing = np.zeros(16, np.float32)
-    assert "both" not in affines(view, {"both": ChannelRanges(nothing, nothing)})
+    assert "both" not in find_channel_affines(view, {"both": ChannelRanges(nothing, nothing)})
 
 
 @given(st.lists(st.integers(-5, 5), min_size=1, max_size=8))
@@ -127,7 +134,7 @@ def test_grouped_convolutions_and_linears_are_left_alone() -> None:
     net.conv(x, 8, 8, name="beside")
     y = net.op("Add", "grouped", "beside", name="y")
     view = GraphView(prepare(net.model({"x": ["N", 4, 8, 8]}, {y: ["N", 8, 8, 8]}), {"x": (4, 8, 8)}).model)
-    assert list(candidates(view)) == ["x"]
+    assert list(find_equalisable(view)) == ["x"]
 
 
 def test_the_compiler_keeps_the_int8_kernels() -> None:

@@ -17,8 +17,13 @@ from trt_facefusion.errors import CalibrationCacheError
 from trt_facefusion.model.graph import GraphView, prepare
 from trt_facefusion.quantization.calibration.channels import ChannelRanges
 from trt_facefusion.quantization.correction.channel_affine import Affine, equalised_name
-from trt_facefusion.quantization.lowering import lower, lower_to_integers, may_be_finer, results
-from trt_facefusion.quantization.lowering.integer import Store
+from trt_facefusion.quantization.lowering import (
+    find_nine_bit_candidates,
+    find_storable_results,
+    lower,
+    lower_to_integers,
+)
+from trt_facefusion.quantization.lowering.integer import StorageGrid
 from trt_facefusion.quantization.precision import Plan, plan_by_rules
 from trt_facefusion.types import Precision
 
@@ -36,7 +41,7 @@ class Case:
 
     def channels(self) -> dict[str, ChannelRanges]:
         """Each result's channels as a calibration sees them, with room for what INT8 makes of them."""
-        names = results(self.view)
+        names = find_storable_results(self.view)
         values = run(tapped(self.source, names), self.feeds)
         return {
             name: ChannelRanges(*(bound(values[name], axis=(0, 2, 3)) for bound in (lowest, highest))) for name in names
@@ -196,12 +201,12 @@ def test_two_operators_store_the_sum_of_nine_bits() -> None:
 
 def test_what_an_int8_convolution_reads_as_it_is_keeps_that_ones_scale() -> None:
     case = Case(chain(), SHAPES)
-    model = case.by_channel(finer=tuple(results(case.view)))
+    model = case.by_channel(finer=tuple(find_storable_results(case.view)))
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     assert constants["b__stored__scale"] == pytest.approx(case.amax["b"] / 127, rel=1e-6)
     assert "b__factors" not in constants and "c__factors" in constants
     assert case.built(model)[1].missing == ()
-    finer = may_be_finer(case.view, case.plan, case.amax, {}, case.channels())
+    finer = find_nine_bit_candidates(case.view, case.plan, case.amax, {}, case.channels())
     assert finer == ["c"]  # `b` is read as it is, and of `a` only the Relu behind is stored
 
 
@@ -212,7 +217,7 @@ def test_what_an_int8_convolution_reads_as_it_is_keeps_that_ones_scale() -> None
 )
 def test_a_channels_grid_holds_zero_and_all_of_its_range(low: list[float], high: list[float], parts: int) -> None:
     bounds = ChannelRanges(np.array(low, np.float32), np.array(high, np.float32))
-    store = Store.of_channels(bounds, parts)
+    store = StorageGrid.of_channels(bounds, parts)
     steps = store.steps.astype(np.float64)
     assert (store.steps > 0).all() and (store.zeros >= 0).all() and (store.zeros <= 255 * parts).all()
     for bound in (bounds.low, bounds.high):

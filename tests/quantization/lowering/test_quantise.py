@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from onnx import TensorProto
 
-from trt_facefusion.quantization.correction.grid import quantise_weight, storable_scale
+from trt_facefusion.quantization.correction.grid import quantise_weight, round_scale
 
 KINDS = [TensorProto.FLOAT, TensorProto.FLOAT16]
 WEIGHTS = hnp.arrays(
@@ -32,7 +32,7 @@ def test_weights_are_at_most_half_a_step_off_and_not_clipped(
 @given(st.floats(1e-12, 65_000), st.sampled_from(KINDS))
 def test_stored_scales_are_never_too_small_nor_nothing_nor_infinite(wanted: float, kind: int) -> None:
     wanted32 = np.float32(wanted)
-    stored = storable_scale(wanted32, kind)
+    stored = round_scale(wanted32, kind)
     assert stored.shape == ()
     assert stored.dtype == (np.float32 if kind == TensorProto.FLOAT else np.float16)
     assert 0 < stored < np.inf
@@ -43,7 +43,7 @@ def test_stored_scales_are_never_too_small_nor_nothing_nor_infinite(wanted: floa
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_zero_has_a_scale(kind: int) -> None:
-    assert storable_scale(np.float32(0), kind) > 0
+    assert round_scale(np.float32(0), kind) > 0
     values, scale = quantise_weight(np.zeros((2, 3), np.float32), 0, kind)
     assert not values.any()
     assert (scale > 0).all()

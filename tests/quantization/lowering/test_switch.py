@@ -15,8 +15,8 @@ from trt_facefusion.model.graph import GraphView, prepare
 from trt_facefusion.quantization.calibration.channels import ChannelRanges
 from trt_facefusion.quantization.correction.channel_affine import Affines, equalised_name
 from trt_facefusion.quantization.lowering import lower
-from trt_facefusion.quantization.lowering.equalise import affines, candidates
-from trt_facefusion.quantization.lowering.switch import SWITCHES, switched
+from trt_facefusion.quantization.lowering.equalise import find_channel_affines, find_equalisable
+from trt_facefusion.quantization.lowering.switch import SWITCHES, add_switches
 from trt_facefusion.quantization.precision import Plan, plan_by_rules
 from trt_facefusion.quantization.precision.groups import group_candidates
 from trt_facefusion.types import Precision
@@ -53,15 +53,15 @@ def test_any_plan_comes_out_bit_for_bit(view: GraphView, equalise: bool) -> None
     factors: Affines = {}
     if equalise:
         rng = np.random.default_rng(0)
-        peaks = {name: rng.uniform(0.1, 9, view.shape(name)[1]).astype(np.float32) for name in candidates(view)}
-        factors = affines(view, {name: ChannelRanges(-0.1 * peak, peak) for name, peak in peaks.items()})
+        peaks = {name: rng.uniform(0.1, 9, view.shape(name)[1]).astype(np.float32) for name in find_equalisable(view)}
+        factors = find_channel_affines(view, {name: ChannelRanges(-0.1 * peak, peak) for name, peak in peaks.items()})
         assert any(affine.shifts for affine in factors.values())
         amax |= {equalised_name(name): amax[name] * 8 for name in factors}
     rules = plan_by_rules(view, {}, "net")
     quantisable = [node.name for node in rules.nodes if node.quantisable]
     groups = group_candidates(view, quantisable)
     whole = lower(view, only(rules, set(quantisable)), amax, Precision.FP32, factors)
-    model = switched(view, whole, [group.nodes for group in groups])
+    model = add_switches(view, whole, [group.nodes for group in groups])
     onnx.checker.check_model(model, full_check=True)
     rng = np.random.default_rng(1)
     choices = [np.zeros(len(groups), bool), np.ones(len(groups), bool), *(rng.random((4, len(groups))) < 0.5)]
@@ -79,5 +79,5 @@ def test_the_model_itself_is_not_changed(view: GraphView) -> None:
     before = view.model.SerializeToString()
     amax = nets.ranges(view.model, feeds(SHAPES))
     plan = plan_by_rules(view, amax, "net")
-    switched(view, lower(view, plan, amax, Precision.FP32), [[name] for name in plan.names(Precision.INT8)])
+    add_switches(view, lower(view, plan, amax, Precision.FP32), [[name] for name in plan.names(Precision.INT8)])
     assert view.model.SerializeToString() == before

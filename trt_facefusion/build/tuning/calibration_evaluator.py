@@ -16,4 +16,4 @@ def calibration_evaluator(context: Context, count: int) -> PictureEvaluator:
     faces = context.faces[0]
     indices = spread(len(faces), count)
     reference = context.paint_reference(faces, "reference pictures", indices)
-    return PictureEvaluator(context.painter(faces), indices, reference)
+    return PictureEvaluator(context.renderer(faces), indices, reference)

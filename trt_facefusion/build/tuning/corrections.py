@@ -10,24 +10,24 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from trt_facefusion.build.effort import FULL
-from trt_facefusion.build.inputs import Context
-from trt_facefusion.build.settings import LAYERS, parse_corrections
+from trt_facefusion.build.inputs import BuildInputs
 from trt_facefusion.build.tuning.calibration_evaluator import calibration_evaluator
 from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
 from trt_facefusion.model.graph import GraphView
-from trt_facefusion.quantization.calibration.collect import open_session, run_batch
+from trt_facefusion.quantization.calibration.collect import open_tapped_session, run_batch
 from trt_facefusion.quantization.correction.channel_affine import Affines, equalised_name
-from trt_facefusion.quantization.correction.grid import fake_quantised
-from trt_facefusion.quantization.correction.rounding import MAX_COLUMNS, Covariance, rounded
+from trt_facefusion.quantization.correction.grid import fake_quantise
+from trt_facefusion.quantization.correction.kinds import LAYER_CORRECTIONS, parse_corrections
+from trt_facefusion.quantization.correction.rounding import MAX_COLUMNS, InputCovariance, round_weights
 from trt_facefusion.quantization.correction.weight_correction import (
+    CorrectableLayer,
     Correction,
     Corrections,
-    Layer,
-    Moments,
-    corrected,
-    layer_of,
-    nearest,
-    weight_scales,
+    InputMoments,
+    choose_weight_scales,
+    correct_layer,
+    read_layer,
+    round_to_nearest,
 )
 from trt_facefusion.quantization.lowering import lower
 from trt_facefusion.quantization.precision import Plan
@@ -53,13 +53,13 @@ Kinds = tuple[str, ...]
 class Correcting:
     """Corrections of one model's INT8 layers over one table; each layer's is computed once, whatever the plan."""
 
-    context: Context
+    inputs: BuildInputs
     table: Mapping[str, float]
     affines: Affines
     tried: dict[str, float] = field(default_factory=dict)
     """What was measured: corrections -> mean SSIM drop on the validation faces."""
     _computed: dict[Kinds, dict[str, Correction | None]] = field(default_factory=dict)
-    _moments: dict[str, Moments] = field(default_factory=dict)
+    _moments: dict[str, InputMoments] = field(default_factory=dict)
     _kinds: Kinds | None = None
 
     def of(self, plan: Plan) -> Corrections:
@@ -79,8 +79,8 @@ class Correcting:
         return {"corrections": list(self.kinds), "corrections_ssim_drop": dict(self.tried)}
 
     def _decide(self, plan: Plan) -> Kinds:
-        asked = parse_corrections(self.context.settings.corrections)
-        candidates = AUTO if asked is None else (tuple(kind for kind in LAYERS if kind in asked),)
+        asked = parse_corrections(self.inputs.settings.corrections)
+        candidates = AUTO if asked is None else (tuple(kind for kind in LAYER_CORRECTIONS if kind in asked),)
         if candidates == ((),):
             return ()
         measure = self._measure(plan)
@@ -88,17 +88,19 @@ class Correcting:
         self.tried = {" + ".join(kinds) or "none": drop for kinds, drop in drops.items()}
         best = min(drops, key=lambda kinds: drops[kinds]) if asked is None else candidates[0]
         shown = ", ".join(f"{name} {drop:.3%}" for name, drop in sorted(self.tried.items(), key=lambda item: item[1]))
-        self.context.note(f"layers corrected: {' + '.join(best) or 'none'}; SSIM drop on calibration faces: {shown}")
+        self.inputs.reporter.note(
+            f"layers corrected: {' + '.join(best) or 'none'}; SSIM drop on calibration faces: {shown}"
+        )
         self._computed = {best: self._computed[best]} if best in self._computed else {}
         return best
 
     def _measure(self, plan: Plan) -> Callable[[Kinds], float]:
-        context = self.context
-        evaluator = calibration_evaluator(context, context.level.validation_faces)
+        inputs = self.inputs
+        evaluator = calibration_evaluator(inputs, inputs.level.validation_faces)
 
         def drop(kinds: Kinds) -> float:
             corrections = self._correct(plan, kinds)
-            held = [lower(context.view, plan, self.table, Precision.FP32, self.affines, corrections)]
+            held = [lower(inputs.view, plan, self.table, Precision.FP32, self.affines, corrections)]
             with OnnxRuntimeRunner(held.pop, ours="the corrected graph") as runner:
                 return evaluator.ssim_drop(runner)
 
@@ -115,13 +117,13 @@ class Correcting:
             computed |= self._compute(new, kinds)
         return {name: correction for name in names if (correction := computed[name]) is not None}
 
-    def _layer(self, name: str) -> Layer | None:
-        tensor = self.context.view.nodes[name].input[0]
+    def _layer(self, name: str) -> CorrectableLayer | None:
+        tensor = self.inputs.view.nodes[name].input[0]
         affine = self.affines.get(tensor)
         amax = self.table[tensor if affine is None else equalised_name(tensor)]
-        return layer_of(self.context.view, name, affine, amax, TensorProto.FLOAT16)
+        return read_layer(self.inputs.view, name, affine, amax, TensorProto.FLOAT16)
 
-    def _layers(self, names: Sequence[str]) -> Iterator[tuple[str, Layer]]:
+    def _layers(self, names: Sequence[str]) -> Iterator[tuple[str, CorrectableLayer]]:
         """The layers that can be corrected, one at a time: in float64, all weights take twice the network's memory."""
         for name in names:
             layer = self._layer(name)
@@ -131,8 +133,8 @@ class Correcting:
     def _compute(self, names: Sequence[str], kinds: Kinds) -> dict[str, Correction]:
         moments = self._measured(names)
 
-        def scales_of(name: str, layer: Layer) -> Array:
-            return weight_scales(layer, moments[name] if "scales" in kinds else None)
+        def scales_of(name: str, layer: CorrectableLayer) -> Array:
+            return choose_weight_scales(layer, moments[name] if "scales" in kinds else None)
 
         scales: dict[str, Array] = {}
         steps: dict[str, NDArray[np.float64]] = {}
@@ -142,50 +144,55 @@ class Correcting:
         corrections = {}
         for name, layer in self._layers(names):
             scale = scales[name] if name in scales else scales_of(name, layer)
-            rounded_ones = steps[name] if name in steps else nearest(layer.matrix, scale)
-            corrections[name] = corrected(layer, rounded_ones, scale, moments[name] if "bias" in kinds else None)
+            rounded_ones = steps[name] if name in steps else round_to_nearest(layer.matrix, scale)
+            corrections[name] = correct_layer(layer, rounded_ones, scale, moments[name] if "bias" in kinds else None)
         return corrections
 
-    def _measured(self, names: Sequence[str]) -> dict[str, Moments]:
-        new = {name: Moments(layer) for name, layer in self._layers(names) if name not in self._moments}
+    def _measured(self, names: Sequence[str]) -> dict[str, InputMoments]:
+        new = {name: InputMoments(layer) for name, layer in self._layers(names) if name not in self._moments}
         if new:
-            for group in by_memory(self.context.view, list(new), self.context.smallest_batch):
+            for group in by_memory(self.inputs.view, list(new), self.inputs.network.smallest_batch):
                 layers = {name: new[name].layer for name in group}
-                for values in self._inputs(layers, self.context.level.correcting_faces, "layers' inputs"):
+                for values in self._inputs(layers, self.inputs.level.correcting_faces, "layers' inputs"):
                     for name, layer in layers.items():
                         new[name].add(values[layer.node.input[0]])
             self._moments |= new
         return self._moments
 
-    def _rounded(self, layers: Mapping[str, Layer], scales: Mapping[str, Array]) -> dict[str, NDArray[np.float64]]:
+    def _rounded(
+        self, layers: Mapping[str, CorrectableLayer], scales: Mapping[str, Array]
+    ) -> dict[str, NDArray[np.float64]]:
         steps = {}
         for group in _groups(layers):
-            covariances = {name: Covariance(layer) for name, layer in group.items()}
+            covariances = {name: InputCovariance(layer) for name, layer in group.items()}
             for values in self._inputs(
-                group, min(_ROUNDING_FACES, self.context.level.correcting_faces), "rounding weights"
+                group, min(_ROUNDING_FACES, self.inputs.level.correcting_faces), "rounding weights"
             ):
                 for name, covariance in covariances.items():
                     layer = group[name]
                     exact = layer.inputs(values[layer.node.input[0]])
-                    covariance.add(fake_quantised(exact, layer.scale), _ROUNDING_POSITIONS * len(exact))
+                    covariance.add(fake_quantise(exact, layer.scale), _ROUNDING_POSITIONS * len(exact))
             for name, covariance in covariances.items():
-                steps[name] = rounded(group[name], scales[name], covariance.matrix())
+                steps[name] = round_weights(group[name], scales[name], covariance.matrix())
         return steps
 
-    def _inputs(self, layers: Mapping[str, Layer], count: int, stage: str) -> Iterator[Mapping[str, Array]]:
+    def _inputs(self, layers: Mapping[str, CorrectableLayer], count: int, stage: str) -> Iterator[Mapping[str, Array]]:
         """FP32 activations that ``layers`` read, batch by batch."""
-        context = self.context
-        faces = context.faces[0]
-        feeder, indices = context.feeder(faces), correcting_faces(len(faces), count, context.level.validation_faces)
+        inputs = self.inputs
+        faces = inputs.faces.calibration
+        feeder, indices = (
+            inputs.network.feeder(faces),
+            correcting_faces(len(faces), count, inputs.level.validation_faces),
+        )
         names = list(dict.fromkeys(layer.node.input[0] for layer in layers.values()))
-        fed = [name for name in names if name in context.view.input_names]
+        fed = [name for name in names if name in inputs.view.input_names]
         tapped = [name for name in names if name not in fed]
-        session = open_session(context.prepared.model, tapped, None)
-        size = context.smallest_batch
+        session = open_tapped_session(inputs.network.prepared.model, tapped, None)
+        size = inputs.network.smallest_batch
         for start in range(0, len(indices), size):
             part = indices[start : start + size]
             yield run_batch(session, fed, tapped, feeder(part))
-            context.progress(stage, start + len(part), len(indices))
+            inputs.reporter.progress(stage, start + len(part), len(indices))
 
 
 def correcting_faces(count: int, limit: int, tried_on: int = FULL.validation_faces) -> list[int]:
@@ -213,8 +220,8 @@ def by_memory(view: GraphView, names: Sequence[str], batch: int, most: int = _IN
     return groups
 
 
-def _groups(layers: Mapping[str, Layer]) -> Iterator[dict[str, Layer]]:
-    group: dict[str, Layer] = {}
+def _groups(layers: Mapping[str, CorrectableLayer]) -> Iterator[dict[str, CorrectableLayer]]:
+    group: dict[str, CorrectableLayer] = {}
     held = 0
     for name, layer in layers.items():
         columns = layer.matrix.shape[1]

@@ -8,14 +8,19 @@ from functools import cached_property
 
 import onnx
 
-from trt_facefusion.build.inputs import Context
+from trt_facefusion.build.inputs import BuildInputs
 from trt_facefusion.build.tuning.calibration_evaluator import calibration_evaluator
 from trt_facefusion.build.tuning.corrections import Correcting
 from trt_facefusion.build.tuning.ranges import Ranges, seen_channels
 from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
 from trt_facefusion.model.graph import GraphView
 from trt_facefusion.quantization.calibration.channels import ChannelRanges
-from trt_facefusion.quantization.lowering import lower, lower_to_integers, may_be_finer, results
+from trt_facefusion.quantization.lowering import (
+    find_nine_bit_candidates,
+    find_storable_results,
+    lower,
+    lower_to_integers,
+)
 from trt_facefusion.quantization.precision import Plan
 from trt_facefusion.types import Precision
 
@@ -29,7 +34,7 @@ _WORTHWHILE = ALLOWED / 10
 class Storing:
     """Lowers one model's plans to integer operators; what is stored finer is decided by the first plan."""
 
-    context: Context
+    inputs: BuildInputs
     ranges: Ranges
     correcting: Correcting
     tried: dict[tuple[str, ...], float] = field(default_factory=dict)
@@ -52,15 +57,17 @@ class Storing:
 
     def _lowered(self, plan: Plan, finer: tuple[str, ...]) -> onnx.ModelProto:
         table, affines, corrections = self.ranges.table, self.ranges.affines, self.correcting.of(plan)
-        return lower_to_integers(self.context.view, plan, table, affines, corrections, self._channels, finer)
+        return lower_to_integers(self.inputs.view, plan, table, affines, corrections, self._channels, finer)
 
     @cached_property
     def _channels(self) -> dict[str, ChannelRanges]:
-        return seen_channels(self.context, results(self.context.view), self.context.level.storing_ranges, tail=0)
+        return seen_channels(
+            self.inputs, find_storable_results(self.inputs.view), self.inputs.level.storing_ranges, tail=0
+        )
 
     def _decide(self, plan: Plan) -> tuple[str, ...]:
         """As few as will do: one after the other, those kept that measurably help."""
-        candidates = self.order(plan)[: self.context.level.storing_trials]
+        candidates = self.order(plan)[: self.inputs.level.storing_trials]
         best: tuple[str, ...] = ()
         if not candidates:
             return best
@@ -74,24 +81,26 @@ class Storing:
             if self.tried[more] <= self.tried[best] - _WORTHWHILE:
                 best = more
         shown = ", ".join(f"{len(names)} {cost:+.3%}" for names, cost in self.tried.items())
-        self.context.note(f"results kept in 9 bits instead of 8: {len(best)}; SSIM that storing costs: {shown}")
+        self.inputs.reporter.note(f"results kept in 9 bits instead of 8: {len(best)}; SSIM that storing costs: {shown}")
         return best
 
     def order(self, plan: Plan) -> list[str]:
         """The results that can be stored finer, in the order in which they are."""
-        view = self.context.view
-        return by_pixels(view, may_be_finer(view, plan, self.ranges.table, self.ranges.affines, self._channels))
+        view = self.inputs.view
+        return by_pixels(
+            view, find_nine_bit_candidates(view, plan, self.ranges.table, self.ranges.affines, self._channels)
+        )
 
     def _measure(self, plan: Plan) -> Callable[[tuple[str, ...]], float]:
-        context = self.context
-        evaluator = calibration_evaluator(context, context.level.storing_faces)
+        inputs = self.inputs
+        evaluator = calibration_evaluator(inputs, inputs.level.storing_faces)
 
         def drop(make: Callable[[], onnx.ModelProto]) -> float:
             with OnnxRuntimeRunner([make()].pop, ours="the lowered int8 graph") as runner:
-                return evaluator.ssim_drop(runner, context.progress, "storing results")
+                return evaluator.ssim_drop(runner, inputs.reporter.progress, "storing results")
 
         table, affines, corrections = self.ranges.table, self.ranges.affines, self.correcting.of(plan)
-        floats = drop(lambda: lower(context.view, plan, table, Precision.FP32, affines, corrections))
+        floats = drop(lambda: lower(inputs.view, plan, table, Precision.FP32, affines, corrections))
         return lambda finer: drop(lambda: self._lowered(plan, finer)) - floats
 
 

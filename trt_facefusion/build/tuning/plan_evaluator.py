@@ -19,9 +19,9 @@ from trt_facefusion.errors import TrtFaceFusionError
 from trt_facefusion.evaluation.accuracy.evaluator import PictureEvaluator
 from trt_facefusion.evaluation.accuracy.metric import Metric, PerFace
 from trt_facefusion.evaluation.accuracy.registry import limited_figures
-from trt_facefusion.inference.feeder import Painter
+from trt_facefusion.inference.renderer import PictureRenderer
 from trt_facefusion.model.messages import hash_model
-from trt_facefusion.model.sessions import open_made, session_options
+from trt_facefusion.model.sessions import make_session_options, open_from_builder
 from trt_facefusion.quantization.lowering.switch import SWITCHES
 from trt_facefusion.quantization.precision.search import Figures, GroupSet
 from trt_facefusion.types import Array, Progress, silent
@@ -47,11 +47,11 @@ class PlanEvaluator:
         self,
         make: Callable[[], onnx.ModelProto],
         groups: int,
-        painter: Painter,
+        renderer: PictureRenderer,
         faces: Sequence[int],
         metrics: Sequence[Metric],
     ) -> None:
-        self.groups, self.painter, self.metrics = groups, painter, tuple(metrics)
+        self.groups, self.renderer, self.metrics = groups, renderer, tuple(metrics)
         self.faces = list(faces)
         self.measured: dict[GroupSet, Figures] = {}
         self.passes, self.seconds = 0, 0.0
@@ -73,7 +73,7 @@ class PlanEvaluator:
         """Digest of everything that decides a measurement: model, scales, weights, groups, faces, metrics, versions."""
         self._model = self._make()
         digest = hash_model(self._model, _HASHED_AT_ONCE)
-        feeds = self.painter.feeder(self.faces)
+        feeds = self.renderer.feeder(self.faces)
         for name in sorted(feeds):
             digest.update(np.ascontiguousarray(feeds[name]).tobytes())
         digest.update(f"{self.metric_names}; onnxruntime {ort.__version__}; {len(self.faces)} faces".encode())
@@ -132,29 +132,29 @@ class PlanEvaluator:
         switches = np.zeros(self.groups, bool)
         switches[sorted(plan)] = True
         try:
-            tensor = self._session.run([self.painter.output], {**self._feeds[batch], SWITCHES: switches})[0]
+            tensor = self._session.run([self.renderer.output], {**self._feeds[batch], SWITCHES: switches})[0]
         except Exception as error:  # onnxruntime's classes have no common base
             raise own_fault("the graph that plans are tried in", error) from error
-        return self.painter.feeder.preset.output.decode(tensor)[: len(self.faces[self._batches[batch]])]
+        return self.renderer.feeder.preset.output.decode(tensor)[: len(self.faces[self._batches[batch]])]
 
     def _open(self) -> PictureEvaluator:
         """Load the model and make the reference pictures, once."""
         if self._session is None or self._evaluator is None:
-            options = session_options(max((os.cpu_count() or 1) // _workers(), 1), spin=False)
+            options = make_session_options(max((os.cpu_count() or 1) // _workers(), 1), spin=False)
             options.add_session_config_entry("session.disable_quant_qdq", "1")
             try:
-                self._session = open_made(self._taken, options)
+                self._session = open_from_builder(self._taken, options)
             except TrtFaceFusionError:
                 raise
             except Exception as error:  # the same
                 raise own_fault("the graph that plans are tried in", error) from error
-            size = self.painter.feeder.fixed_batch or 1
+            size = self.renderer.feeder.fixed_batch or 1
             self._batches = [slice(start, start + size) for start in range(0, len(self.faces), size)]
-            self._feeds = [self.painter.feeder(self.faces[batch]) for batch in self._batches]
+            self._feeds = [self.renderer.feeder(self.faces[batch]) for batch in self._batches]
             started = time.perf_counter()
             without_int8 = self._map(lambda batch: self._pictures(frozenset(), batch), range(len(self._feeds)))
             reference = np.concatenate(without_int8)
-            self._evaluator = PictureEvaluator(self.painter, self.faces, reference, self.metrics)
+            self._evaluator = PictureEvaluator(self.renderer, self.faces, reference, self.metrics)
             self.passes += len(self.faces)
             self._a_plan = time.perf_counter() - started
             self.seconds += self._a_plan

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from trt_facefusion.build.inputs import Context
+from trt_facefusion.build.inputs import BuildInputs
 from trt_facefusion.build.tuning.plan_evaluator import PlanEvaluator
 from trt_facefusion.build.tuning.ranges import Ranges
 from trt_facefusion.build.tuning.search_cache import SearchCache
@@ -23,7 +23,7 @@ from trt_facefusion.quantization.correction.channel_affine import equalised_name
 from trt_facefusion.quantization.correction.grid import output_axis, quantise_weight
 from trt_facefusion.quantization.correction.weight_correction import Corrections
 from trt_facefusion.quantization.lowering import lower
-from trt_facefusion.quantization.lowering.switch import switched
+from trt_facefusion.quantization.lowering.switch import add_switches
 from trt_facefusion.quantization.precision import Plan
 from trt_facefusion.quantization.precision.groups import Group, group_candidates, merge_quiet
 from trt_facefusion.quantization.precision.search import Effort, Figures, GroupSet, SearchResult, as_dict, search
@@ -63,7 +63,7 @@ class PlanSearch:
 
     def __init__(
         self,
-        context: Context,
+        inputs: BuildInputs,
         ranges: Ranges,
         widest: Plan,
         limits: Limits,
@@ -72,7 +72,7 @@ class PlanSearch:
         excluded: Excluded,
         corrections: Corrections,
     ) -> None:
-        self.context, self.ranges, self.widest = context, ranges, widest
+        self.inputs, self.ranges, self.widest = inputs, ranges, widest
         self.limits, self.asked, self.excluded, self.corrections = limits, asked, excluded, corrections
         self.budget = limits
         """The limits that the chosen plan keeps on the measuring faces: they may be stricter."""
@@ -82,9 +82,9 @@ class PlanSearch:
 
     @cached_property
     def _effort(self) -> Effort:
-        groups = group_candidates(self.context.view, self.widest.names(Precision.INT8))
-        faces = len(self.context.faces[0])
-        return self.context.level.search(len(groups), self._total_macs, faces, self.context.settings.search_faces)
+        groups = group_candidates(self.inputs.view, self.widest.names(Precision.INT8))
+        faces = len(self.inputs.faces.calibration)
+        return self.inputs.level.search(len(groups), self._total_macs, faces, self.inputs.settings.search_faces)
 
     @property
     def _total_macs(self) -> int:
@@ -93,12 +93,12 @@ class PlanSearch:
     @cached_property
     def groups(self) -> tuple[Group, ...]:
         """What is decided on, in graph order."""
-        groups = group_candidates(self.context.view, self.widest.names(Precision.INT8))
+        groups = group_candidates(self.inputs.view, self.widest.names(Precision.INT8))
         return merge_quiet(groups, [self._noise(group) for group in groups], self._effort.groups)
 
     def _noise(self, group: Group) -> float:
         """Quantisation noise of a group's own, weighed by MACs: the power of noise over that of the signal."""
-        view, ranges = self.context.view, self.ranges
+        view, ranges = self.inputs.view, self.ranges
         total = 0.0
         for name in group.nodes:
             node = view.nodes[name]
@@ -116,20 +116,22 @@ class PlanSearch:
     @cached_property
     def evaluator(self) -> PlanEvaluator:
         """Measures the plans, with what an earlier search of the same measured."""
-        context = self.context
-        faces = context.faces[0]
-        metrics = registry.open_limited(self.limits.named, Tools(context.embedder, context.settings.preset.template))
+        inputs = self.inputs
+        faces = inputs.faces.calibration
+        metrics = registry.open_limited(
+            self.limits.named, Tools(inputs.network.embedder, inputs.settings.preset.template)
+        )
         indices = spread(len(faces), self._effort.faces)
-        return PlanEvaluator(self._switched, len(self.groups), context.painter(faces), indices, metrics)
+        return PlanEvaluator(self._switched, len(self.groups), inputs.network.renderer(faces), indices, metrics)
 
     def _switched(self) -> onnx.ModelProto:
-        view, ranges = self.context.view, self.ranges
+        view, ranges = self.inputs.view, self.ranges
         lowered = lower(view, self.widest, ranges.table, Precision.FP32, ranges.affines, self.corrections)
-        return switched(view, lowered, [group.nodes for group in self.groups])
+        return add_switches(view, lowered, [group.nodes for group in self.groups])
 
     @cached_property
     def _cache(self) -> SearchCache:
-        return SearchCache.beside(self.context, "int8", self.evaluator.key)
+        return SearchCache.beside(self.inputs, "int8", self.evaluator.key)
 
     @cached_property
     def result(self) -> SearchResult:
@@ -158,17 +160,21 @@ class PlanSearch:
 
     def _measure(self, plans: Sequence[GroupSet]) -> list[Figures]:
         figures = self.evaluator(plans)
-        self.context.progress("search", min(len(self.evaluator.measured), self._effort.plans), self._effort.plans)
+        self.inputs.reporter.progress(
+            "search", min(len(self.evaluator.measured), self._effort.plans), self._effort.plans
+        )
         return figures
 
     def _announce(self) -> None:
         layers, faces = len(self.widest.names(Precision.INT8)), self._effort.faces
         what = f"plan search: {layers} layers in {len(self.groups)} groups"
         if self.evaluator.measured:
-            self.context.note(f"{what}, {len(self.evaluator.measured)} plans were measured before ({self._cache.path})")
+            self.inputs.reporter.note(
+                f"{what}, {len(self.evaluator.measured)} plans were measured before ({self._cache.path})"
+            )
             return
         seconds = self.evaluator.seconds_a_plan() * self._effort.plans
-        self.context.note(
+        self.inputs.reporter.note(
             f"{what}; at most {self._effort.plans} plans on {faces} faces, {self._effort.plans * faces} inferences: "
             f"{seconds:.0f} s at most"
         )
@@ -177,7 +183,7 @@ class PlanSearch:
         """The chosen plan, with reasons."""
         result = self.result
         if not self.chosen:
-            self.context.note(f"plan search: {self.shortfall()}")
+            self.inputs.reporter.note(f"plan search: {self.shortfall()}")
         return self._plan_of(result, self.chosen)
 
     def shortfall(self) -> str:
@@ -239,7 +245,7 @@ class PlanSearch:
             **described,
             "faces": self._effort.faces,
             "metrics": self.evaluator.metric_names,
-            "effort": self.context.cost.record(),
+            "effort": self.inputs.cost.record(),
             "passes": self.evaluator.passes,
             "seconds": round(self.evaluator.seconds, 2),
             "excluded": dict(self.excluded),

@@ -13,30 +13,30 @@ import onnxruntime
 
 from trt_facefusion.build.effort import FULL
 from trt_facefusion.build.inputs import VALUES_OF, Context
-from trt_facefusion.build.settings import CHANNELS, parse_corrections
 from trt_facefusion.build.tuning.thresholds import affines_of, choose, with_aliases
 from trt_facefusion.errors import CalibrationCacheError, StoreError
 from trt_facefusion.model.graph import GraphView
 from trt_facefusion.model.presets import Preset
 from trt_facefusion.quantization.calibration.cache import (
     Calibration,
-    Stale,
-    beside,
+    StaleCalibration,
     cache_path,
     load,
+    load_description,
     load_named,
     save_as,
 )
-from trt_facefusion.quantization.calibration.channels import TAIL, ChannelRanges, channel_ranges, glance
-from trt_facefusion.quantization.calibration.choice import Choice
+from trt_facefusion.quantization.calibration.channels import TAIL, ChannelRanges, measure_channel_ranges, sample_ranges
 from trt_facefusion.quantization.calibration.collect import collect
-from trt_facefusion.quantization.calibration.compare import fit
+from trt_facefusion.quantization.calibration.compare import assign_ranges
 from trt_facefusion.quantization.calibration.histogram import Histogram
 from trt_facefusion.quantization.calibration.reader import Batches
-from trt_facefusion.quantization.calibration.resume import Checkpoint
+from trt_facefusion.quantization.calibration.resume import CalibrationCheckpoint
 from trt_facefusion.quantization.calibration.table import CalibrationTable
+from trt_facefusion.quantization.calibration.threshold_choice import ThresholdChoice
 from trt_facefusion.quantization.correction.channel_affine import Affines, equalised_name
-from trt_facefusion.quantization.lowering.equalise import affines, candidates, scaled_by
+from trt_facefusion.quantization.correction.kinds import CHANNEL_CORRECTIONS, parse_corrections
+from trt_facefusion.quantization.lowering.equalise import find_channel_affines, find_equalisable, make_scaled_tensors
 from trt_facefusion.quantization.precision import Seen, plan_by_rules, quantisable
 from trt_facefusion.sampling import spread
 from trt_facefusion.types import Precision, Progress, silent
@@ -125,7 +125,7 @@ class Ranges:
         if path is None:
             return None
         table = load_named(path, model_digest=self.context.view.digest)
-        found = fit(table, self.context.view)
+        found = assign_ranges(table, self.context.view)
         require_int8(self.context.view, found.amax, path)
         if table.zeros:
             self.context.note(
@@ -176,7 +176,7 @@ class Ranges:
         return {} if self._named is not None else self._calibration.histograms
 
     @cached_property
-    def _chosen(self) -> Choice:
+    def _chosen(self) -> ThresholdChoice:
         return choose(self.context, self._calibration, self.aliases, self.amax, self.seen)
 
     @property
@@ -196,7 +196,7 @@ class Ranges:
     @cached_property
     def _named_affines(self) -> Affines:
         path = self.context.settings.table
-        described = beside(path) if path is not None else None
+        described = load_description(path) if path is not None else None
         return {} if described is None else affines_of(described)
 
     @property
@@ -255,7 +255,7 @@ def _cached_or_collected(context: Context) -> Calibration:
         _explain(context, found)
     batches = Batches(context.feeder(faces), len(faces), context.smallest_batch)
     few = faces.subset(spread(len(faces), looked))
-    histograms, by_tensor = counted(
+    histograms, by_tensor = collect_histograms(
         context.view,
         Batches(context.feeder(few), len(few), context.smallest_batch),
         batches,
@@ -276,7 +276,7 @@ def _cached_or_collected(context: Context) -> Calibration:
     )
 
 
-def counted(
+def collect_histograms(
     view: GraphView,
     few: Batches,
     every: Batches,
@@ -284,7 +284,7 @@ def counted(
     *,
     threads: int | None = None,
     progress: Progress = silent,
-    checkpoint: Callable[..., Checkpoint] | None = None,
+    checkpoint: Callable[..., CalibrationCheckpoint] | None = None,
 ) -> tuple[dict[str, Histogram], Affines]:
     """Histograms of every float tensor, in the order of the graph, and what channels go through.
 
@@ -304,11 +304,13 @@ def counted(
         BadInputError, ModelError: as `collect`.
     """
     watched, aliases = tensors_to_watch(view)
-    wanted = list(candidates(view)) if channels != "none" else []
+    wanted = list(find_equalisable(view)) if channels != "none" else []
     read = {aliases.get(name, name) for name in read_by_int8(view)} | set(view.output_names)
-    looked, ranges = glance(view.model, [name for name in watched if name not in read], wanted, few, progress=progress)
-    found = affines(view, ranges, shift=channels == "shift")
-    scaled = scaled_by(found)
+    looked, ranges = sample_ranges(
+        view.model, [name for name in watched if name not in read], wanted, few, progress=progress
+    )
+    found = find_channel_affines(view, ranges, shift=channels == "shift")
+    scaled = make_scaled_tensors(found)
     tensors = [*(name for name in watched if name in read), *(name for name in found if name not in watched)]
     parts = [tensors, [[name, made.factors.tolist(), made.offsets.tolist()] for name, made in scaled.items()]]
     state = None if checkpoint is None else checkpoint(*parts)
@@ -320,7 +322,7 @@ def counted(
 def _channels(context: Context) -> str:
     """What channels go through before they are quantised: ``shift``, ``equalise`` or ``none``."""
     wanted = parse_corrections(context.settings.corrections)
-    return next((kind for kind in reversed(CHANNELS) if wanted is None or kind in wanted), "none")
+    return next((kind for kind in reversed(CHANNEL_CORRECTIONS) if wanted is None or kind in wanted), "none")
 
 
 def seen_channels(context: Context, tensors: list[str], count: int, tail: float = TAIL) -> dict[str, ChannelRanges]:
@@ -328,14 +330,14 @@ def seen_channels(context: Context, tensors: list[str], count: int, tail: float 
     faces = context.faces[0]
     few = faces.subset(spread(len(faces), count))
     batches = Batches(context.feeder(few), len(few), context.smallest_batch)
-    return channel_ranges(context.prepared.model, tensors, batches, tail=tail, progress=context.progress)
+    return measure_channel_ranges(context.prepared.model, tensors, batches, tail=tail, progress=context.progress)
 
 
-def _checkpoint(context: Context, parts: list[Any]) -> Checkpoint:
+def _checkpoint(context: Context, parts: list[Any]) -> CalibrationCheckpoint:
     """The state of this very pass: the same numbers come only from the same library on as many cores."""
     digest = context.view.digest
     known = {"model": digest, "parts": parts, "runs": f"{onnxruntime.__version__} on {os.cpu_count()}"}
-    checkpoint = Checkpoint(partial_path(table_path(context)), known)
+    checkpoint = CalibrationCheckpoint(partial_path(table_path(context)), known)
     done, _ = checkpoint.load()
     if done:
         context.note(
@@ -344,6 +346,6 @@ def _checkpoint(context: Context, parts: list[Any]) -> Checkpoint:
     return checkpoint
 
 
-def _explain(context: Context, stale: Stale) -> None:
+def _explain(context: Context, stale: StaleCalibration) -> None:
     if "not been calibrated yet" not in stale.reason:
         context.note(f"calibrating anew: {stale.reason}")

@@ -5,27 +5,27 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import TracebackType
 
-from trt_facefusion.build.inputs import Context
+from trt_facefusion.build.inputs import BuildInputs
 from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
 from trt_facefusion.evaluation.accuracy.evaluator import ALL, PictureEvaluator
 from trt_facefusion.evaluation.accuracy.metric import PerFace
 from trt_facefusion.quantization.correction.channel_affine import Affines
 from trt_facefusion.quantization.lowering import lower
-from trt_facefusion.quantization.lowering.scales import scale_feeds, with_scale_inputs
+from trt_facefusion.quantization.lowering.scales import add_scale_inputs, make_scale_feeds
 from trt_facefusion.quantization.precision import Plan
 from trt_facefusion.types import Array, Feeds, Precision, TensorSpec
 
 
 class ScaleSession:
-    """Judges thresholds by the pictures that ``plan`` makes with them; a context manager.
+    """Judges thresholds by the pictures that ``plan`` makes with them; a inputs manager.
 
     ``table`` is any complete table; ``evaluator`` holds the calibration faces.
     """
 
     def __init__(
-        self, context: Context, plan: Plan, table: Mapping[str, float], affines: Affines, evaluator: PictureEvaluator
+        self, inputs: BuildInputs, plan: Plan, table: Mapping[str, float], affines: Affines, evaluator: PictureEvaluator
     ) -> None:
-        model, self._inputs = with_scale_inputs(lower(context.view, plan, table, Precision.FP32, affines))
+        model, self._inputs = add_scale_inputs(lower(inputs.view, plan, table, Precision.FP32, affines))
         held = [model]
         del model  # nobody else has it: the session is opened without it in memory
         self._affines, self._evaluator = affines, evaluator
@@ -38,7 +38,7 @@ class ScaleSession:
 
     def ssim(self, table: Mapping[str, float], faces: slice = ALL) -> PerFace:
         """SSIM of INT8 against FP32 pictures [N] of ``faces``, with the thresholds of ``table``."""
-        self._runner.scales = scale_feeds(self._inputs, table, self._affines)
+        self._runner.scales = make_scale_feeds(self._inputs, table, self._affines)
         return self._evaluator.ssim(self._runner, faces)
 
     def __enter__(self) -> ScaleSession:

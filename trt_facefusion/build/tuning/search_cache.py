@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trt_facefusion.build.inputs import Context
+from trt_facefusion.build.inputs import BuildInputs
 from trt_facefusion.errors import StoreError
 from trt_facefusion.evaluation.accuracy.registry import limited_figures
 from trt_facefusion.quantization.calibration.cache import cache_path
@@ -24,7 +24,7 @@ SUFFIX = ".search.json"
 class SearchCache:
     """Measurements of one kind of search (``section``), valid for one ``key``, and what they have cost."""
 
-    context: Context
+    inputs: BuildInputs
     path: Path
     section: str
     key: str
@@ -33,23 +33,23 @@ class SearchCache:
     seconds: float = 0.0
 
     @classmethod
-    def beside(cls, context: Context, section: str, key: str) -> SearchCache:
-        """What is known of the context's model; nothing where the file is missing, damaged or has another key."""
-        table = cache_path(context.settings.cache, context.settings.source.name, context.view.digest)
+    def beside(cls, inputs: BuildInputs, section: str, key: str) -> SearchCache:
+        """What is known of the inputs's model; nothing where the file is missing, damaged or has another key."""
+        table = cache_path(inputs.settings.cache, inputs.settings.source.name, inputs.view.digest)
         path = table.with_name(table.name.removesuffix(".cache") + SUFFIX)
-        raw = {} if context.settings.recalibrate else _read(path).get(section, {})
+        raw = {} if inputs.settings.recalibrate else _read(path).get(section, {})
         if isinstance(raw, dict) and raw.get("key") == key:
             try:
                 stored = decode(_Section, raw, section)
                 figures = dict(_plan(row, f"{section}.plans[{number}]") for number, row in enumerate(stored.plans))
-                return cls(context, path, section, key, figures, stored.passes, stored.seconds)
+                return cls(inputs, path, section, key, figures, stored.passes, stored.seconds)
             except DocumentError as error:
-                context.note(f"{path} is damaged ({error}): its plans are measured again")
-        return cls(context, path, section, key, {})
+                inputs.reporter.note(f"{path} is damaged ({error}): its plans are measured again")
+        return cls(inputs, path, section, key, {})
 
     def save(self, figures: Mapping[GroupSet, Figures], passes: int, seconds: float) -> None:
         """Keep ``figures``; a folder that cannot be written to only costs the next build its time."""
-        named = self.context.settings.table is not None  # then nothing else is written to the cache
+        named = self.inputs.settings.table is not None  # then nothing else is written to the cache
         if figures == self.figures or (named and not self.path.parent.exists()):
             return
         rows = [[sorted(groups), *(values.get(key) for key in _keys())] for groups, values in figures.items()]
@@ -58,7 +58,7 @@ class SearchCache:
         try:
             write_atomic(self.path, (json.dumps(document, allow_nan=False) + "\n").encode(), "--cache")
         except StoreError as error:
-            self.context.note(f"the search's measurements are not kept: {error.message}")
+            self.inputs.reporter.note(f"the search's measurements are not kept: {error.message}")
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from trt_facefusion.quantization.calibration.choice import TensorChoice
+from trt_facefusion.quantization.calibration.threshold_choice import TensorChoice
 from trt_facefusion.types import Progress, silent
 
 STAGE = "thresholds"

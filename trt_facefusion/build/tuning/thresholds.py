@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trt_facefusion.build.effort import FULL, Level
-from trt_facefusion.build.inputs import Context
+from trt_facefusion.build.inputs import BuildInputs
 from trt_facefusion.build.tuning.calibration_evaluator import calibration_evaluator
 from trt_facefusion.build.tuning.scale_session import ScaleSession
 from trt_facefusion.build.tuning.threshold_descent import Candidate, DescentResult, descend, distinct
 from trt_facefusion.quantization.calibration.cache import Calibration
-from trt_facefusion.quantization.calibration.choice import Choice
 from trt_facefusion.quantization.calibration.noise import sqnr_db
 from trt_facefusion.quantization.calibration.table import CalibrationTable
+from trt_facefusion.quantization.calibration.threshold_choice import ThresholdChoice
 from trt_facefusion.quantization.calibration.thresholds import compared_rules, parse_rule, tensor_rules
 from trt_facefusion.quantization.correction.channel_affine import Affine, Affines, equalised_name
 from trt_facefusion.quantization.precision import Plan, Seen, plan_by_rules
@@ -50,26 +50,26 @@ def affines_of(calibration: Calibration) -> Affines:
 
 
 def choose(
-    context: Context,
+    inputs: BuildInputs,
     calibration: Calibration,
     aliases: Mapping[str, str],
     amax: Mapping[str, float],
     seen: Mapping[str, Seen],
-) -> Choice:
+) -> ThresholdChoice:
     """The rule, whether to equalise, and the tensors that fare better with another rule.
 
     A choice that the cache holds is taken as it is, if it was asked for in the same way. A rule that the user named
     stays the rule of every tensor.
     """
-    plan = plan_by_rules(context.view, amax, calibration.model, seen)
-    key = _key(context.settings.rule, context.settings.corrections, plan, context.level)
+    plan = plan_by_rules(inputs.view, amax, calibration.model, seen)
+    key = _key(inputs.settings.rule, inputs.settings.corrections, plan, inputs.level)
     if calibration.choice is not None and calibration.choice.key == key:
-        context.note(f"thresholds: {described(calibration.choice)}, as the cache says")
+        inputs.reporter.note(f"thresholds: {described(calibration.choice)}, as the cache says")
         return calibration.choice
-    return _Chooser(context, calibration, aliases, plan, key).choose()
+    return _Chooser(inputs, calibration, aliases, plan, key).choose()
 
 
-def described(choice: Choice) -> str:
+def described(choice: ThresholdChoice) -> str:
     """The choice in a few words."""
     own = f", {len(choice.tensors)} tensors by rules of their own" if choice.tensors else ""
     return f"{_label(choice.rule, choice.equalised)}{own}"
@@ -79,17 +79,17 @@ class _Chooser:
     """One choice: the validation slice, and what is measured on it."""
 
     def __init__(
-        self, context: Context, calibration: Calibration, aliases: Mapping[str, str], plan: Plan, key: str
+        self, inputs: BuildInputs, calibration: Calibration, aliases: Mapping[str, str], plan: Plan, key: str
     ) -> None:
-        self.context, self.calibration, self.aliases, self.plan, self.key = context, calibration, aliases, plan, key
-        self.evaluator = calibration_evaluator(context, context.level.validation_faces)
+        self.inputs, self.calibration, self.aliases, self.plan, self.key = inputs, calibration, aliases, plan, key
+        self.evaluator = calibration_evaluator(inputs, inputs.level.validation_faces)
         self.tried: dict[str, float] = {}
 
-    def choose(self) -> Choice:
-        asked = self.context.settings.rule
-        rules = self.context.level.rules if asked == AUTO else (asked,)
+    def choose(self) -> ThresholdChoice:
+        asked = self.inputs.settings.rule
+        rules = self.inputs.level.rules if asked == AUTO else (asked,)
         first, *others = (True, False) if self.calibration.exponents else (False,)
-        if self.context.settings.corrections != AUTO:
+        if self.inputs.settings.corrections != AUTO:
             others = []  # what was named is done
         with self._opened(first) as session:
             rule = self._best(session, rules, first, len(rules) + len(others))
@@ -102,9 +102,9 @@ class _Chooser:
         with self._opened(equalised) as session:
             return self._settled(session, rule, equalised)
 
-    def _settled(self, session: ScaleSession, rule: str, equalised: bool) -> Choice:
+    def _settled(self, session: ScaleSession, rule: str, equalised: bool) -> ThresholdChoice:
         self._tell(_label(rule, equalised))
-        if self.context.settings.rule != AUTO:
+        if self.inputs.settings.rule != AUTO:
             return self._choice(session, rule, equalised)
         return self._by_tensor(session, rule, equalised)
 
@@ -112,7 +112,7 @@ class _Chooser:
         start = compared_rules()[-1]
         affines = affines_of(self.calibration.with_rule(start)) if equalised else {}
         table = self._table(start)
-        return ScaleSession(self.context, self.plan, table, affines, self.evaluator)
+        return ScaleSession(self.inputs, self.plan, table, affines, self.evaluator)
 
     def _table(self, rule: str) -> CalibrationTable:
         return with_aliases(self.calibration.with_rule(rule).table, self.aliases)
@@ -121,23 +121,23 @@ class _Chooser:
         """Measure whole tables; gives the rule of the best."""
         for rule in rules:
             self.tried[_label(rule, equalised)] = float(1 - session.ssim(self._table(rule)).mean())
-            self.context.progress("rules", len(self.tried), total)
+            self.inputs.reporter.progress("rules", len(self.tried), total)
         return min(rules, key=lambda rule: self.tried[_label(rule, equalised)])
 
     def _tell(self, label: str) -> None:
         shown = ", ".join(f"{name} {drop:.2%}" for name, drop in sorted(self.tried.items(), key=lambda item: item[1]))
-        self.context.note(
+        self.inputs.reporter.note(
             f"calibration {label}: smallest SSIM drop on {len(self.evaluator.indices)} calibration faces ({shown})"
         )
 
-    def _by_tensor(self, session: ScaleSession, rule: str, equalised: bool) -> Choice:
+    def _by_tensor(self, session: ScaleSession, rule: str, equalised: bool) -> ThresholdChoice:
         candidates = self._candidates(session, rule, equalised)
         half = max(len(self.evaluator.indices) // 2, 1)
-        budget = self.context.level.trials(len(self.context.faces[0])) // half
+        budget = self.inputs.level.trials(len(self.inputs.faces.calibration)) // half
         if not budget:
             return self._choice(session, rule, equalised)
         needed = 1 + sum(len(candidate.others) + 2 for candidate in candidates)
-        self.context.note(
+        self.inputs.reporter.note(
             f"thresholds of {len(candidates)} tensors: at most {min(budget, needed)} trials of {half} faces"
         )
 
@@ -145,13 +145,13 @@ class _Chooser:
             return session.ssim(with_aliases(CalibrationTable(table), self.aliases), faces)
 
         start = dict(self.calibration.with_rule(rule).table)
-        descent = descend(start, candidates, judge, min(budget, needed), self.context.progress)
+        descent = descend(start, candidates, judge, min(budget, needed), self.inputs.reporter.progress)
         choice = self._choice(session, rule, equalised, descent)
         if descent.tensors:
             drop = float(1 - judge(descent.table, slice(None)).mean())
             choice = self._choice(session, rule, equalised, descent, drop)
             before = self.tried[_label(rule, equalised)]
-            self.context.note(
+            self.inputs.reporter.note(
                 f"{len(descent.tensors)} tensors fare better by another rule: SSIM drop {before:.3%} -> {drop:.3%}"
             )
         return choice
@@ -183,9 +183,9 @@ class _Chooser:
         equalised: bool,
         descent: DescentResult | None = None,
         drop: float | None = None,
-    ) -> Choice:
-        return Choice(
-            asked=self.context.settings.rule,
+    ) -> ThresholdChoice:
+        return ThresholdChoice(
+            asked=self.inputs.settings.rule,
             rule=rule,
             equalised=equalised,
             tried=self.tried,

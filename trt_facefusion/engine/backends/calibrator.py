@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from trt_facefusion.engine.backends.callbacks import Stop
 from trt_facefusion.engine.backends.uploader import BatchFeed
 from trt_facefusion.errors import BuildError
-from trt_facefusion.quantization.calibration.table import QMAX, CalibrationTable
+from trt_facefusion.quantization.calibration.table import INT8_MAX, CalibrationTable
 from trt_facefusion.types import Progress, silent
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def cache_bytes(amax: Mapping[str, float], version: str, algorithm: str) -> byte
 
     Ranges whose scale is no positive float32 are raised to the smallest one: TensorRT refuses a scale of 0.
     """
-    smallest = QMAX * struct.unpack(">f", b"\x00\x80\x00\x00")[0]
+    smallest = INT8_MAX * struct.unpack(">f", b"\x00\x80\x00\x00")[0]
     held = {name: max(value, smallest) for name, value in amax.items()}
     return CalibrationTable(held, cache_header(version, algorithm)).dumps().encode("utf-8")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx
 
 from trt_facefusion.errors import BuildError
-from trt_facefusion.model.messages import LARGE, checkable, tensor_bytes
+from trt_facefusion.model.messages import LARGE, count_tensor_bytes, declare_weights
 
 
 def checked(model: bytes) -> onnx.ModelProto:
@@ -19,7 +19,7 @@ def checked(model: bytes) -> onnx.ModelProto:
         outside = [t.name for t in proto.graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL]
         if not outside:
             _require_values(proto)
-            onnx.checker.check_model(checkable(proto))  # not the whole: it would be parsed once more
+            onnx.checker.check_model(declare_weights(proto))  # not the whole: it would be parsed once more
     except Exception as error:  # onnx raises protobuf's, its checker's and plain ValueErrors
         raise BuildError(f"The network is not valid ONNX: {error}", "Export or lower the model again.") from error
     if outside:
@@ -33,10 +33,10 @@ def checked(model: bytes) -> onnx.ModelProto:
 def _require_values(model: onnx.ModelProto) -> None:
     """Raise ValueError for a large weight, which the checker does not see, without all its values."""
     for tensor in model.graph.initializer:
-        if tensor_bytes(tensor) < LARGE:
+        if count_tensor_bytes(tensor) < LARGE:
             continue
         if tensor.HasField("raw_data"):
-            whole = len(tensor.raw_data) == tensor_bytes(tensor)
+            whole = len(tensor.raw_data) == count_tensor_bytes(tensor)
         else:
             whole = any(field.name.endswith("_data") for field, _ in tensor.ListFields())
         if not whole:

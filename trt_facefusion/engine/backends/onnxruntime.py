@@ -15,8 +15,8 @@ import onnxruntime as ort
 from trt_facefusion.engine.backends.base import BuildRequest, BuiltEngine, Kernel, TensorFormat
 from trt_facefusion.engine.backends.checks import checked
 from trt_facefusion.errors import BackendUnavailableError, BuildError, TrtFaceFusionError
-from trt_facefusion.model.messages import LARGE, without_weights
-from trt_facefusion.model.sessions import open_made, open_session, session_options
+from trt_facefusion.model.messages import LARGE, strip_weights
+from trt_facefusion.model.sessions import make_session_options, open_from_builder, open_session
 from trt_facefusion.storage.leftovers import scratch_folder
 from trt_facefusion.types import Progress, silent
 
@@ -64,7 +64,7 @@ class OnnxRuntime:
     def check(self, model: bytes) -> None:
         """Raise BuildError if ONNX Runtime cannot load ``model``."""
         with _refusing():
-            open_made(lambda: checked(model), session_options())
+            open_from_builder(lambda: checked(model), make_session_options())
 
     def build(self, request: BuildRequest, progress: Progress = silent) -> BuiltEngine:
         """Load the typed ONNX and read from ONNX Runtime's own optimised graph which operators really run.
@@ -109,7 +109,7 @@ def _optimised(model: bytes) -> onnx.ModelProto:
     """The graph that ONNX Runtime really runs. Raises BuildError when it refuses the model."""
     with scratch_folder() as folder:
         path = Path(folder) / "optimised.onnx"
-        options = session_options()
+        options = make_session_options()
         options.optimized_model_filepath = str(path)
         with _refusing():
             open_session(model, options)
@@ -165,7 +165,7 @@ def _tensor_types(model: onnx.ModelProto) -> dict[str, str]:
 
     ONNX's inference stops at ONNX Runtime's own operators; a walk from the inputs on fills in what those give.
     """
-    inferred = onnx.shape_inference.infer_shapes(without_weights(model, LARGE)).graph
+    inferred = onnx.shape_inference.infer_shapes(strip_weights(model, LARGE)).graph
     types = {value.name: _dtype(value.type.tensor_type.elem_type) for value in (*inferred.input, *inferred.value_info)}
     types |= {tensor.name: _dtype(tensor.data_type) for tensor in inferred.initializer}
     types |= {value.name: _dtype(value.type.tensor_type.elem_type) for value in inferred.output}

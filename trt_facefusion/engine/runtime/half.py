@@ -13,7 +13,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from trt_facefusion.errors import ModelError
-from trt_facefusion.model.messages import LARGE, tensor_bytes, without_weights
+from trt_facefusion.model.messages import LARGE, count_tensor_bytes, strip_weights
 
 # They pass on values that are FP16 already. DequantizeLinear is here because an INT8 kernel multiplies the integers
 # themselves: its factors are never rounded to FP16.
@@ -39,7 +39,7 @@ def with_fp16_rounding(model: onnx.ModelProto) -> onnx.ModelProto:
     halves = _half_tensors(model)
     if not halves:
         return model
-    result = without_weights(model, LARGE)  # none of them is copied before it is widened
+    result = strip_weights(model, LARGE)  # none of them is copied before it is widened
     graph = result.graph
     del graph.value_info[:]
     outside = {value.name for value in (*graph.input, *graph.output)} & halves
@@ -53,7 +53,7 @@ def with_fp16_rounding(model: onnx.ModelProto) -> onnx.ModelProto:
     for place, initializer in zip(graph.initializer, model.graph.initializer, strict=True):
         if initializer.data_type == TensorProto.FLOAT16:
             place.CopyFrom(_widened(initializer))
-        elif tensor_bytes(initializer) >= LARGE:
+        elif count_tensor_bytes(initializer) >= LARGE:
             place.CopyFrom(initializer)
     del graph.node[:]
     graph.node.extend(nodes)
@@ -62,7 +62,7 @@ def with_fp16_rounding(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def _half_tensors(model: onnx.ModelProto) -> set[str]:
     try:
-        graph = onnx.shape_inference.infer_shapes(without_weights(model, LARGE)).graph
+        graph = onnx.shape_inference.infer_shapes(strip_weights(model, LARGE)).graph
     except Exception as error:  # onnx's own InferenceError, and others for damaged models
         raise ModelError(f"The model's types cannot be inferred: {error}", "Export the model again.") from error
     types = {v.name: v.type.tensor_type.elem_type for v in (*graph.input, *graph.value_info, *graph.output)}

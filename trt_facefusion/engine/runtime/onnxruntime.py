@@ -17,7 +17,7 @@ from trt_facefusion.engine.runtime.base import check_feeds
 from trt_facefusion.engine.runtime.half import with_fp16_rounding
 from trt_facefusion.engine.runtime.in_flight import Outputs, Queue, in_order, require_slots
 from trt_facefusion.errors import BuildError, ModelError, TrtFaceFusionError
-from trt_facefusion.model.sessions import open_made, open_session, session_options
+from trt_facefusion.model.sessions import make_session_options, open_from_builder, open_session
 from trt_facefusion.types import Feeds, TensorSpec
 
 _DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64"}
@@ -63,7 +63,7 @@ class OnnxRuntimeRunner:
     ) -> None:
         require_slots(slots)
         self._ours = ours
-        options = session_options(threads)
+        options = make_session_options(threads)
         level = ort.GraphOptimizationLevel
         options.graph_optimization_level = level.ORT_ENABLE_ALL if optimise else level.ORT_DISABLE_ALL
         if stand_in:
@@ -164,7 +164,7 @@ def _rounding(model: bytes | Path | onnx.ModelProto | Callable[[], onnx.ModelPro
 
 def _session(model: bytes | Path | onnx.ModelProto | Callable[[], onnx.ModelProto], options: Any) -> Any:
     try:
-        return open_made(model, options) if callable(model) else open_session(model, options)
+        return open_from_builder(model, options) if callable(model) else open_session(model, options)
     except TrtFaceFusionError:
         raise
     except Exception as error:  # onnxruntime's classes have no common base

@@ -12,7 +12,7 @@ from trt_facefusion.engine.runtime.base import Infers
 from trt_facefusion.evaluation.accuracy.judge import Accuracy, judge, measure
 from trt_facefusion.evaluation.accuracy.metric import Metric, PerFace, Pictures
 from trt_facefusion.evaluation.accuracy.metrics import Ssim
-from trt_facefusion.inference.feeder import Painter
+from trt_facefusion.inference.renderer import PictureRenderer
 from trt_facefusion.types import Progress, silent
 
 ALL = slice(None)
@@ -21,18 +21,18 @@ ALL = slice(None)
 class PictureEvaluator:
     """Holds pictures of chosen faces against the reference's.
 
-    ``indices`` are the faces of ``painter``'s set, ``reference`` their pictures [N,H,W,3] float32, nominally in [0,1].
+    ``indices`` are the faces of ``renderer``'s set, ``reference`` their pictures [N,H,W,3] float32, nominally in [0,1].
     A part of the faces is named by a slice of ``indices``.
     """
 
     def __init__(
         self,
-        painter: Painter,
+        renderer: PictureRenderer,
         indices: Sequence[int],
         reference: NDArray[np.float32],
         metrics: Sequence[Metric] = (Ssim(),),
     ) -> None:
-        self.painter, self.indices, self.reference, self.metrics = painter, list(indices), reference, tuple(metrics)
+        self.renderer, self.indices, self.reference, self.metrics = renderer, list(indices), reference, tuple(metrics)
 
     @cached_property
     def _target(self) -> Pictures:
@@ -42,7 +42,7 @@ class PictureEvaluator:
         self, runner: Infers, faces: slice = ALL, progress: Progress = silent, stage: str = "verify"
     ) -> NDArray[np.float32]:
         """The pictures [N,H,W,3] that ``runner`` makes of the faces."""
-        return self.painter(runner, self.indices[faces], progress, stage)
+        return self.renderer(runner, self.indices[faces], progress, stage)
 
     def per_face(self, pictures: NDArray[np.float32], faces: slice = ALL) -> dict[str, PerFace]:
         """The values [N] of each metric, by its name, of pictures of the faces."""

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trt_facefusion.evaluation.accuracy.metric import Figure, Limit, Metric, PerFace, Pictures, Tools, lowest, mean
-from trt_facefusion.faces.align import template_to_template, warp
-from trt_facefusion.faces.embedder import Embedder, Embeddings, unit
+from trt_facefusion.faces.align import fit_templates, warp
+from trt_facefusion.faces.embedder import Embedder, Embeddings, normalise_embeddings
 
 
 def embed_crops(pictures: Pictures, template: str, embedder: Embedder) -> Embeddings:
@@ -20,7 +20,7 @@ def embed_crops(pictures: Pictures, template: str, embedder: Embedder) -> Embedd
         rows, columns = (max(height, width) - height, max(height, width) - width)
         around = ((0, 0), (rows // 2, rows - rows // 2), (columns // 2, columns - columns // 2), (0, 0))
         pictures = np.pad(pictures, around, mode="edge")
-    matrix = template_to_template(template, pictures.shape[1], embedder.template, embedder.size)
+    matrix = fit_templates(template, pictures.shape[1], embedder.template, embedder.size)
     chips = np.empty((len(pictures), embedder.size, embedder.size, 3), np.uint8)
     for index, picture in enumerate(pictures):
         pixels: NDArray[np.uint8] = (picture.clip(0, 1) * 255).round().astype(np.uint8)
@@ -30,8 +30,8 @@ def embed_crops(pictures: Pictures, template: str, embedder: Embedder) -> Embedd
 
 def identity_cosine(reference: Pictures, candidate: Pictures, template: str, embedder: Embedder) -> PerFace:
     """Cosine [N] between the embeddings of two versions of the same crops: 1 where the person is the same."""
-    of_reference = unit(embed_crops(reference, template, embedder))
-    of_candidate = unit(embed_crops(candidate, template, embedder))
+    of_reference = normalise_embeddings(embed_crops(reference, template, embedder))
+    of_candidate = normalise_embeddings(embed_crops(candidate, template, embedder))
     return np.asarray((of_reference * of_candidate).sum(axis=1), np.float64).clip(-1, 1)
 
 

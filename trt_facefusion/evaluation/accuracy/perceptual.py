@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trt_facefusion.evaluation.accuracy.metric import Figure, Limit, Metric, PerFace, Pictures, mean
-from trt_facefusion.faces.embedder import open_session
+from trt_facefusion.faces.embedder import open_embedder_session
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -47,7 +47,7 @@ class PerceptualDistance:
 
     @cached_property
     def _session(self) -> onnxruntime.InferenceSession:
-        return open_session(MODEL)
+        return open_embedder_session(MODEL)
 
     def _features(self, pictures: Pictures) -> list[NDArray[np.float32]]:
         """Unit-length features [N,C,h,w] of each tap."""

@@ -26,13 +26,15 @@ from trt_facefusion.evaluation.comparison.layers import BUDGET_BYTES, LayerCompa
 from trt_facefusion.evaluation.comparison.outputs import OutputComparison, OutputDifference
 from trt_facefusion.evaluation.comparison.sides import BatchSize, Side, batch_of, check_side, contract_of, open_side
 from trt_facefusion.faces.embedder import Embedder
-from trt_facefusion.faces.folder import FaceSet, read_faces, require_enough
+from trt_facefusion.faces.faceset import FaceSet, require_enough
+from trt_facefusion.faces.folder import read_faces
 from trt_facefusion.inference.described import require_templates
 from trt_facefusion.inference.embedders import open_embedder
-from trt_facefusion.inference.feeder import Feeder, Painter, input_shapes
-from trt_facefusion.inference.open import subject
-from trt_facefusion.inference.original import require_sound
-from trt_facefusion.inference.type_adapter import Alike
+from trt_facefusion.inference.feeder import Feeder, list_input_shapes
+from trt_facefusion.inference.open import open_model
+from trt_facefusion.inference.original import require_finite_pictures
+from trt_facefusion.inference.renderer import PictureRenderer
+from trt_facefusion.inference.type_adapter import TypeAdapter
 from trt_facefusion.model.export.onnx_file import load_model
 from trt_facefusion.model.presets import ImageOutput, Preset
 from trt_facefusion.model.presets.contract import Contract
@@ -144,7 +146,7 @@ def diff(
         TrtFaceFusionError: what cannot be read, run or compared; a tolerance that is not kept is no error but in the
             result.
     """
-    a, b = (subject(path, device=settings.device) for path in (settings.a, settings.b))
+    a, b = (open_model(path, device=settings.device) for path in (settings.a, settings.b))
     for message in (*a.notes, *b.notes):
         note(message)
     contract = contract_of(a, b, settings.preset)
@@ -178,7 +180,7 @@ def _opened(side: Side, takes: Sequence[TensorSpec]) -> Callable[[], Runner]:
     """The runner of ``side``, which takes the types of ``takes``."""
     runner = side.runner
     same = {spec.name: spec.dtype for spec in takes} == {spec.name: spec.dtype for spec in runner.inputs}
-    return lambda: runner if same else Alike(runner, takes)
+    return lambda: runner if same else TypeAdapter(runner, takes)
 
 
 class _Run:
@@ -270,7 +272,7 @@ class _Run:
             self.note(f"skipped {len(faces.skipped)} of {len(faces) + len(faces.skipped)} photos in {folder}")
         if faces.note:
             self.note(f"{folder}: {faces.note}")
-        return faces.thinned(self.settings.max_faces)
+        return faces.thin(self.settings.max_faces)
 
     def _feeder(self, faces: FaceSet, fixed: bool) -> Feeder:
         fixed_batch = self.batch.size if fixed else None
@@ -343,19 +345,19 @@ class _Run:
 
     def _against_file(self, faces: FaceSet, a: NDArray[np.float32], b: NDArray[np.float32]) -> AgainstFile | None:
         """Both sides' pictures against those of the file that the first stored one of them was built from."""
-        shapes = input_shapes(self.contract.preset, self.embedder.dim)
+        shapes = list_input_shapes(self.contract.preset, self.embedder.dim)
         for manifest in (side.subject.manifest for side in (self.a, self.b)):
             original = None if manifest is None else file_of(manifest, shapes, self.note)
             if manifest is None or original is None or self.output is None:
                 continue
-            painter = Painter(self._feeder(faces, self.batch.fixed), self.output, self.batch.size)
-            with original.opened() as runner:
-                pictures = require_sound(painter(runner, None, self.progress, "the file"))
+            renderer = PictureRenderer(self._feeder(faces, self.batch.fixed), self.output, self.batch.size)
+            with original.open_runner() as runner:
+                pictures = require_finite_pictures(renderer(runner, None, self.progress, "the file"))
             return against_file(original, manifest, pictures, a, b)
         return None
 
     def _layers(self, faces: FaceSet) -> Layers:
-        few = faces.thinned(self.settings.layer_faces)
+        few = faces.thin(self.settings.layer_faces)
         whole = len(few) - len(few) % self.batch.size  # repeats would count double
         few = few.subset(range(whole)) if whole else few
         if self.a.subject.needs_gpu or self.b.subject.needs_gpu:
@@ -369,8 +371,8 @@ class _Run:
         )
         errors = comparison.errors(self.progress, self._save_layers)
         if self.output is not None:
-            painter = Painter(feeder, self.output, self.batch.size)
-            errors = comparison.with_gains(errors, painter, self.settings.raised, self.progress)
+            renderer = PictureRenderer(feeder, self.output, self.batch.size)
+            errors = comparison.with_gains(errors, renderer, self.settings.raised, self.progress)
         return Layers(len(few), errors, comparison.reshaped)
 
     def _save_layers(self, number: int, a: Values, b: Values, local: Values) -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from trt_facefusion.engine.store.manifest import Manifest
 from trt_facefusion.errors import TrtFaceFusionError
 from trt_facefusion.evaluation.accuracy.agreement import Agreement, agreement
-from trt_facefusion.inference.original import Original, without_noise
+from trt_facefusion.inference.original import Original, fix_original_noise
 from trt_facefusion.model.export import OnnxSource, load_model
 from trt_facefusion.model.graph.noise import parse_noise
 
@@ -61,7 +61,7 @@ def file_of(manifest: Manifest, shapes: Mapping[str, Sequence[int]], note: Calla
         loaded, noise = load_model(source.path), _option(manifest, "--noise")
         if noise is None:
             return Original(source, loaded)
-        return without_noise(source, loaded, parse_noise(noise), shapes)
+        return fix_original_noise(source, loaded, parse_noise(noise), shapes)
     except TrtFaceFusionError as error:
         note(f"not compared with the file that the engine was built from: {error.message}")
         return None

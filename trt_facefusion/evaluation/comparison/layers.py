@@ -18,7 +18,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from trt_facefusion.engine.runtime.half import with_fp16_rounding
+from trt_facefusion.engine.runtime.half import round_to_fp16
 from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
 from trt_facefusion.errors import BadInputError, ModelError
 from trt_facefusion.evaluation.accuracy.judge import measure
@@ -28,13 +28,13 @@ from trt_facefusion.model.graph import GraphView
 from trt_facefusion.model.graph.segments import (
     GIVEN,
     Segment,
-    activations,
-    grafted,
-    precision_of,
-    segments,
-    spliced,
-    tapped,
-    with_shapes,
+    find_segments,
+    graft_segment,
+    list_activations,
+    read_precision,
+    set_input_shapes,
+    splice_segments,
+    tap_tensors,
 )
 from trt_facefusion.quantization.calibration.reader import Batches
 from trt_facefusion.types import Array, Feeds, Progress, silent
@@ -64,8 +64,8 @@ class _Side:
 
     @classmethod
     def of(cls, model: onnx.ModelProto, shapes: Mapping[str, Sequence[int]]) -> _Side:
-        typed = with_shapes(model, shapes)
-        return cls(GraphView(typed), GraphView(with_shapes(with_fp16_rounding(typed), shapes)))
+        typed = set_input_shapes(model, shapes)
+        return cls(GraphView(typed), GraphView(set_input_shapes(round_to_fp16(typed), shapes)))
 
     def run(self, model: onnx.ModelProto) -> OnnxRuntimeRunner:
         return OnnxRuntimeRunner(model, optimise=False)
@@ -97,7 +97,7 @@ class LayerComparison:
         feeds = next(iter(batches))
         shapes = {name: value.shape for name, value in feeds.items()}
         self._a, self._b = _Side.of(reference, shapes), _Side.of(candidate, shapes)
-        of_reference, of_candidate = activations(self._a.typed), activations(self._b.typed)
+        of_reference, of_candidate = list_activations(self._a.typed), list_activations(self._b.typed)
         self.sizes = {name: shape for name, shape in of_reference.items() if of_candidate.get(name) == shape}
         self.reshaped = tuple(name for name in of_reference if name in of_candidate and name not in self.sizes)
         if not self.sizes:
@@ -109,7 +109,7 @@ class LayerComparison:
 
     @cached_property
     def _parts(self) -> dict[str, Segment]:
-        return segments(self._b.view, self.sizes)
+        return find_segments(self._b.view, self.sizes)
 
     def groups(self) -> Iterator[list[Segment]]:
         """Neighbouring tensors whose values fit the budget together (a single one that does not fit comes alone)."""
@@ -152,9 +152,9 @@ class LayerComparison:
         inside = list(dict.fromkeys([*compared, *(name for name in given if name in self.sizes)]))
         size = {**self._input_sizes, **self.sizes}
         with (
-            self._a.run(tapped(self._a.view, inside)) as reference,
-            self._b.run(tapped(self._b.view, compared)) as candidate,
-            self._b.run(spliced(self._b.view, group, size)) as local,
+            self._a.run(tap_tensors(self._a.view, inside)) as reference,
+            self._b.run(tap_tensors(self._b.view, compared)) as candidate,
+            self._b.run(splice_segments(self._b.view, group, size)) as local,
         ):
             for feeds in self._batches:
                 a = _infer(reference, feeds)
@@ -163,15 +163,15 @@ class LayerComparison:
                 yield a, b, _infer(local, {f"{name}{GIVEN}": have[name] for name in given})
 
     def _nodes(self) -> dict[str, Node]:
-        typed, reference = segments(self._b.typed, self.sizes), segments(self._a.typed, self.sizes)
+        typed, reference = find_segments(self._b.typed, self.sizes), find_segments(self._a.typed, self.sizes)
         nodes = {}
         for name in self.sizes:
             producer = self._a.typed.producer[name]
             nodes[name] = Node(
                 producer.name or name,
                 producer.op_type,
-                precision_of(self._b.typed, typed[name]),
-                precision_of(self._a.typed, reference[name]),
+                read_precision(self._b.typed, typed[name]),
+                read_precision(self._a.typed, reference[name]),
             )
         return nodes
 
@@ -190,10 +190,10 @@ class LayerComparison:
             reference = paint(runner).clip(0, 1)
         with self._b.run(self._b.view.model) as runner:
             base = _mean_ssim(reference, paint(runner))
-        originals = segments(self._a.view, self.sizes)
+        originals = find_segments(self._a.view, self.sizes)
         gains: dict[str, float | None] = {}
         for done, error in enumerate(raised, 1):
-            model = grafted(self._b.view, self._a.view, originals[error.tensor])
+            model = graft_segment(self._b.view, self._a.view, originals[error.tensor])
             try:
                 with self._b.run(model) as runner:
                     gains[error.tensor] = _mean_ssim(reference, paint(runner)) - base

@@ -11,8 +11,8 @@ from typing import Any
 from trt_facefusion.engine.runtime.base import Runner
 from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
 from trt_facefusion.errors import BackendUnavailableError, BadInputError, ModelError
-from trt_facefusion.inference.feeder import BATCH, projection_of
-from trt_facefusion.inference.open import Subject
+from trt_facefusion.inference.feeder import BATCH, find_projection
+from trt_facefusion.inference.open import OpenedModel
 from trt_facefusion.model.export.onnx_file import load_model
 from trt_facefusion.model.presets import Preset
 from trt_facefusion.model.presets.contract import PRESET_FILE, Contract
@@ -26,7 +26,7 @@ STAND_IN, GPU, CPU = "stand-in", "gpu", "onnxruntime"
 class Side:
     """A subject that was opened; ``ran`` says what runs: the engine on the GPU, onnxruntime, or a stand-in."""
 
-    subject: Subject
+    subject: OpenedModel
     runner: Runner
     ran: str
     missing: str = ""
@@ -38,7 +38,7 @@ class Side:
         return {"name": self.subject.label, "path": str(path), "ran": self.ran}
 
 
-def contract_of(a: Subject, b: Subject, described: Preset | None) -> Contract:
+def contract_of(a: OpenedModel, b: OpenedModel, described: Preset | None) -> Contract:
     """How both are fed: what their folders say, or what the user describes.
 
     Raises:
@@ -70,11 +70,11 @@ def contract_of(a: Subject, b: Subject, described: Preset | None) -> Contract:
     return contracts[0]
 
 
-def _projection(preset: Preset, a: Subject, b: Subject) -> Any:
+def _projection(preset: Preset, a: OpenedModel, b: OpenedModel) -> Any:
     try:
-        return projection_of(preset, load_model(a.graph))
+        return find_projection(preset, load_model(a.graph))
     except ModelError:
-        return projection_of(preset, load_model(b.graph))
+        return find_projection(preset, load_model(b.graph))
 
 
 def _comparable(contract: Contract) -> dict[str, Any]:
@@ -85,7 +85,7 @@ def _comparable(contract: Contract) -> dict[str, Any]:
     return {**files, **described}
 
 
-def _differences(a: Subject, b: Subject, first: Contract, second: Contract) -> str:
+def _differences(a: OpenedModel, b: OpenedModel, first: Contract, second: Contract) -> str:
     one, two = _comparable(first), _comparable(second)
     texts = []
     for key in sorted(one.keys() | two.keys()):
@@ -108,7 +108,7 @@ def _takes(inputs: list[Mapping[str, Any]]) -> str:
     return "[" + "; ".join(one(spec) for spec in inputs) + "]"
 
 
-def open_side(subject: Subject, stack: ExitStack, *, stand_in: bool | None, device: int) -> Side:
+def open_side(subject: OpenedModel, stack: ExitStack, *, stand_in: bool | None, device: int) -> Side:
     """Open one side until ``stack`` ends.
 
     ``stand_in`` True computes what a GPU would on the CPU, from the typed ONNX; None does so where there is no GPU.

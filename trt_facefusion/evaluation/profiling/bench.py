@@ -27,7 +27,7 @@ from trt_facefusion.evaluation.profiling.memory import resident_bytes
 from trt_facefusion.evaluation.profiling.onnx_trace import read_trace
 from trt_facefusion.evaluation.profiling.result import Profile, Split
 from trt_facefusion.evaluation.profiling.workload import Source
-from trt_facefusion.inference.open import Subject
+from trt_facefusion.inference.open import OpenedModel
 from trt_facefusion.model.presets.fit import batch_of, fit_inputs
 from trt_facefusion.quantization.precision import read_rows
 from trt_facefusion.storage.leftovers import scratch_folder
@@ -57,7 +57,7 @@ class Bench:
 
     def __init__(
         self,
-        found: Subject,
+        found: OpenedModel,
         counts: Counts,
         in_flight: int,
         flights: tuple[int, ...],

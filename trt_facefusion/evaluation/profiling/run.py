@@ -16,7 +16,7 @@ from trt_facefusion.evaluation.profiling.result import Profile
 from trt_facefusion.evaluation.profiling.statistics import Comparison, compare
 from trt_facefusion.evaluation.profiling.trtexec import TrtexecTimes
 from trt_facefusion.evaluation.profiling.workload import Inputs, inputs_for
-from trt_facefusion.inference.open import Subject, subject
+from trt_facefusion.inference.open import OpenedModel, open_model
 from trt_facefusion.types import Progress, silent
 
 Note = Callable[[str], None]
@@ -94,7 +94,7 @@ def profile(settings: ProfileSettings, progress: Progress = silent, note: Note =
     Raises:
         TrtFaceFusionError: nothing to run, no GPU for an engine that needs one, inputs that do not fit, no trtexec.
     """
-    subjects = [subject(path) for path in (settings.engine, settings.against) if path is not None]
+    subjects = [open_model(path) for path in (settings.engine, settings.against) if path is not None]
     program = _trtexec(settings, subjects[0])
     with ExitStack() as stack:
         benches = [_opened(stack, settings, found, note) for found in subjects]
@@ -118,7 +118,7 @@ def profile(settings: ProfileSettings, progress: Progress = silent, note: Note =
     return ProfileResult(profiles[0], profiles[1] if len(profiles) > 1 else None, comparison, beside)
 
 
-def _opened(stack: ExitStack, settings: ProfileSettings, found: Subject, note: Note) -> Bench:
+def _opened(stack: ExitStack, settings: ProfileSettings, found: OpenedModel, note: Note) -> Bench:
     on_gpu = found.needs_gpu and not settings.stand_in
     kind: type[Bench] = GpuBench if on_gpu else CpuBench
     try:
@@ -136,7 +136,7 @@ def _opened(stack: ExitStack, settings: ProfileSettings, found: Subject, note: N
     return bench
 
 
-def _trtexec(settings: ProfileSettings, found: Subject) -> Path | None:
+def _trtexec(settings: ProfileSettings, found: OpenedModel) -> Path | None:
     if not settings.trtexec:
         return None
     if not found.needs_gpu or settings.stand_in:
@@ -146,7 +146,7 @@ def _trtexec(settings: ProfileSettings, found: Subject) -> Path | None:
     return trtexec.find(settings.trtexec_path)
 
 
-def _dynamic(found: Subject, shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+def _dynamic(found: OpenedModel, shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
     """The shapes to name for trtexec: of a static engine none."""
     ranges = found.manifest.shapes if found.manifest is not None else {}
     return {name: shape for name, shape in shapes.items() if name in ranges and len(set(ranges[name])) > 1}

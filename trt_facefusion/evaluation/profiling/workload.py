@@ -12,10 +12,11 @@ import numpy as np
 from trt_facefusion.errors import BadInputError, FacesError
 from trt_facefusion.evaluation.profiling.inputs import sample_feeds
 from trt_facefusion.evaluation.profiling.measure import Ring
-from trt_facefusion.faces.folder import image_files, read_faces
+from trt_facefusion.faces.find import list_photos
+from trt_facefusion.faces.folder import read_faces
 from trt_facefusion.inference.embedders import open_embedder
 from trt_facefusion.inference.feeder import Feeder
-from trt_facefusion.inference.open import Subject
+from trt_facefusion.inference.open import OpenedModel
 from trt_facefusion.sampling import spread
 from trt_facefusion.storage.leftovers import scratch_folder
 from trt_facefusion.types import Feeds, TensorSpec
@@ -48,7 +49,7 @@ class Source:
 
 
 def inputs_for(
-    found: Subject, specs: Sequence[TensorSpec], inputs: Inputs, note: Callable[[str], None] = lambda _: None
+    found: OpenedModel, specs: Sequence[TensorSpec], inputs: Inputs, note: Callable[[str], None] = lambda _: None
 ) -> Source:
     """What to feed ``found`` with.
 
@@ -70,7 +71,7 @@ def inputs_for(
     return Source(f"{count} faces of {inputs.faces}", feeds)
 
 
-def feeder_for(found: Subject, inputs: Inputs, photos: int, note: Callable[[str], None] = lambda _: None) -> Feeder:
+def feeder_for(found: OpenedModel, inputs: Inputs, photos: int, note: Callable[[str], None] = lambda _: None) -> Feeder:
     """Feeds ``found`` with the faces of at most ``photos`` photos, evenly spread over the folder.
 
     Raises:
@@ -84,7 +85,7 @@ def feeder_for(found: Subject, inputs: Inputs, photos: int, note: Callable[[str]
         )
     preset = found.contract.preset
     embedder = open_embedder(preset, inputs.embedder)
-    files = image_files(inputs.faces)
+    files = list_photos(inputs.faces)
     with scratch_folder() as folder:
         for number, index in enumerate(spread(len(files), photos)):
             _link(files[index], folder / f"{number:05}{files[index].suffix}")

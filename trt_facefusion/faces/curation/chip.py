@@ -30,29 +30,29 @@ MOUTH: tuple[Region, Region, Region] = (
 """Beside the mouth, and between it and the nose."""
 
 
-def cut(image: Image, landmarks: Landmarks | None) -> Image:
+def cut_chip(image: Image, landmarks: Landmarks | None) -> Image:
     """The chip [128,128,3] of the face with ``landmarks`` in ``image``; None: ``image`` is one face that fills it."""
-    return align_crop(image, points(image, landmarks), TEMPLATE, SIZE)
+    return align_crop(image, locate_landmarks(image, landmarks), TEMPLATE, SIZE)
 
 
-def points(image: Image, landmarks: Landmarks | None) -> Landmarks:
+def locate_landmarks(image: Image, landmarks: Landmarks | None) -> Landmarks:
     """``landmarks``, or where they are expected in an ``image`` that one face fills."""
     if landmarks is not None:
         return landmarks
     return np.asarray(TEMPLATES[TEMPLATE] * np.array(image.shape[1::-1], np.float32), np.float32)
 
 
-def grey(chip: Image) -> NDArray[np.float32]:
+def compute_luma(chip: Image) -> NDArray[np.float32]:
     """Luma [H,W] float32, 0 to 255."""
     return np.asarray(cv2.cvtColor(chip, cv2.COLOR_RGB2GRAY), np.float32)
 
 
-def lab(rgb: NDArray[np.floating]) -> NDArray[np.float32]:
+def convert_to_lab(rgb: NDArray[np.floating]) -> NDArray[np.float32]:
     """CIELAB (D65) [...,3] of sRGB values in [0,1]: L* 0 to 100."""
     flat = np.ascontiguousarray(rgb, np.float32).reshape(1, -1, 3)
     return np.asarray(cv2.cvtColor(flat, cv2.COLOR_RGB2LAB), np.float32).reshape(rgb.shape)
 
 
-def pixels(chip: NDArray[Any], *regions: Region) -> NDArray[Any]:
+def gather_pixels(chip: NDArray[Any], *regions: Region) -> NDArray[Any]:
     """The pixels [N,...] of ``regions``."""
     return np.concatenate([chip[region].reshape(-1, *chip.shape[2:]) for region in regions])

@@ -5,15 +5,15 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from trt_facefusion.faces.split import distances
-from trt_facefusion.faces.twins import VIEWS
+from trt_facefusion.faces.duplicates import VIEWS
+from trt_facefusion.faces.split import measure_distances
 
 # Frames of one video move more than copies do. Two photos of one person taken on other days reach neither limit.
 _FRAME_LIKENESS, _FRAME_DISTANCE = 0.9, 0.5
 _ROWS = 512
 
 
-def groups_of_copies(
+def group_copies(
     thumbnails: tuple[NDArray[np.float32], NDArray[np.float32]], comparable: NDArray[np.float32], same_person: float
 ) -> NDArray[np.int64]:
     """For each photo the number of the group of near copies that it belongs to [N]; most are alone in theirs.
@@ -33,7 +33,9 @@ def groups_of_copies(
         rows = slice(start, start + _ROWS)
         picture, crop = (known[rows] @ known.T for known in thumbnails)
         alike = (picture > VIEWS[0][1]) | (crop > VIEWS[1][1])
-        alike |= (crop > _FRAME_LIKENESS) & (distances(comparable[rows], comparable) < same_person * _FRAME_DISTANCE)
+        alike |= (crop > _FRAME_LIKENESS) & (
+            measure_distances(comparable[rows], comparable) < same_person * _FRAME_DISTANCE
+        )
         for row, other in zip(*np.nonzero(alike), strict=True):
             _join(parent, start + int(row), int(other))
     roots = np.array([_root(parent, index) for index in range(count)], np.int64)
@@ -52,7 +54,7 @@ def _join(parent: NDArray[np.int64], one: int, other: int) -> None:
     parent[second] = first
 
 
-def people(comparable: NDArray[np.float32], same_person: float) -> NDArray[np.int64]:
+def group_people(comparable: NDArray[np.float32], same_person: float) -> NDArray[np.int64]:
     """A number for each face [N], equal for faces that look like one person.
 
     A face joins the nearest of the people met so far whose mean face is nearer than ``same_person``: unlike chains of

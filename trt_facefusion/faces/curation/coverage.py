@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from trt_facefusion.faces.curation.facets import AXES, facets
-from trt_facefusion.faces.curation.survey import Photo, Survey
-from trt_facefusion.faces.folder import ADVISED_FACES, KINDS
+from trt_facefusion.faces.curation.facets import AXES, assign_bins
+from trt_facefusion.faces.curation.measure import Photo
+from trt_facefusion.faces.curation.survey import Survey
+from trt_facefusion.faces.faceset import ADVISED_FACES, KINDS
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Finding:
+class CoverageFinding:
     """Something that is wrong with the set: ``kind`` for programs, ``text`` and ``advice`` for people."""
 
     kind: str
@@ -87,12 +88,12 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Coverage:
+class FaceCoverage:
     """The table of a set, what is wrong with the set as a whole, and its gaps, the emptiest first."""
 
     rows: tuple[Row, ...]
-    problems: tuple[Finding, ...]
-    gaps: tuple[Finding, ...]
+    problems: tuple[CoverageFinding, ...]
+    gaps: tuple[CoverageFinding, ...]
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -111,17 +112,17 @@ class Coverage:
         return {"table": table, "problems": problems, "gaps": gaps}
 
 
-def coverage(survey: Survey, advised: int = ADVISED_FACES) -> Coverage:
+def measure_coverage(survey: Survey, advised: int = ADVISED_FACES) -> FaceCoverage:
     """The coverage of ``survey``; fewer than ``advised`` different photos are said to be few."""
-    rows = table(survey.photos)
+    rows = tabulate_bins(survey.photos)
     missed = [row for row in rows if row.gap]
     missed.sort(key=lambda row: ("none", "few", "many").index(row.gap or ""))
-    return Coverage(rows, problems(survey, advised), tuple(_gap(row) for row in missed))
+    return FaceCoverage(rows, find_problems(survey, advised), tuple(_describe_gap(row) for row in missed))
 
 
-def table(photos: Sequence[Photo]) -> tuple[Row, ...]:
+def tabulate_bins(photos: Sequence[Photo]) -> tuple[Row, ...]:
     """A row for each bin of each axis; shares are of the photos that say something about the axis."""
-    seen = [facets(photo) for photo in photos]
+    seen = [assign_bins(photo) for photo in photos]
     rows = []
     for name, axis in AXES.items():
         counts = Counter(found[name] for found in seen if name in found)
@@ -132,30 +133,30 @@ def table(photos: Sequence[Photo]) -> tuple[Row, ...]:
     return tuple(rows)
 
 
-def _gap(row: Row) -> Finding:
+def _describe_gap(row: Row) -> CoverageFinding:
     kind = f"{row.axis}/{row.bin}"
     if row.gap == "none":
-        return Finding(kind, f"no {row.words}", row.target.advice)
+        return CoverageFinding(kind, f"no {row.words}", row.target.advice)
     limit = f"aim for {row.target.least:.0%}" if row.gap == "few" else f"at most {row.target.most:.0%} is better"
-    return Finding(kind, f"{_share(row.share)} {row.words}, {limit}", row.target.advice)
+    return CoverageFinding(kind, f"{_format_share(row.share)} {row.words}, {limit}", row.target.advice)
 
 
-def _share(share: float) -> str:
+def _format_share(share: float) -> str:
     return f"{share:.1%}" if share < 0.0995 else f"{share:.0%}"
 
 
-def problems(survey: Survey, advised: int) -> tuple[Finding, ...]:
+def find_problems(survey: Survey, advised: int) -> tuple[CoverageFinding, ...]:
     """What is wrong with the set as a whole."""
-    found = [*_unusable(survey), *_repeats(survey), *_one_sided(survey)]
-    different = len(survey.best_copies())
+    found = [*_find_unusable(survey), *_find_repeats(survey), *_find_one_sided(survey)]
+    different = len(survey.pick_best_copies())
     if different < advised:
         photos = "photo" if different == 1 else "photos"
         text = f"only {different} different usable {photos}, {advised} give safer INT8 ranges"
-        found.append(Finding("few", text, f"add about {advised - different} photos that fill the gaps"))
+        found.append(CoverageFinding("few", text, f"add about {advised - different} photos that fill the gaps"))
     return tuple(found)
 
 
-def _unusable(survey: Survey) -> list[Finding]:
+def _find_unusable(survey: Survey) -> list[CoverageFinding]:
     total = len(survey) + len(survey.skipped)
     counts = Counter(skip.kind for skip in survey.skipped if skip.kind != "duplicate")
     advice = {
@@ -164,7 +165,7 @@ def _unusable(survey: Survey) -> list[Finding]:
         "unreadable": "save them again as JPEG or PNG, or take them out",
     }
     return [
-        Finding(
+        CoverageFinding(
             kind,
             f"{count / total:.0%} of the photos ({count} of {total}) are {KINDS[kind]}",
             advice.get(kind, "take them out"),
@@ -174,27 +175,27 @@ def _unusable(survey: Survey) -> list[Finding]:
     ]
 
 
-def _repeats(survey: Survey) -> list[Finding]:
+def _find_repeats(survey: Survey) -> list[CoverageFinding]:
     """Near copies, and one person in most photos."""
     found = []
     total = len(survey)
     same_files = sum(skip.kind == "duplicate" for skip in survey.skipped)
-    extra = total - len(survey.best_copies()) + same_files
+    extra = total - len(survey.pick_best_copies()) + same_files
     if extra and extra / (total + same_files) >= 0.1:
         different = total + same_files - extra
         text = f"{extra / (total + same_files):.0%} of the faces are near copies of others"
         text += f"; {total + same_files} photos show only {different} different picture{'s' * (different > 1)}"
         advice = "keep one of each, and add photos of other people, places and light; frames of one video count as one"
-        found.append(Finding("copies", text, advice))
+        found.append(CoverageFinding("copies", text, advice))
     share = survey.largest_person / max(total, 1)
     if total > 1 and share > 0.3:
         text = "all photos" if share == 1 else f"{share:.0%} of the photos"
         advice = "add other people; with one person there is nobody to swap with and nobody to verify on"
-        found.append(Finding("one_person", f"{text} seem to show one person", advice))
+        found.append(CoverageFinding("one_person", f"{text} seem to show one person", advice))
     return found
 
 
-def _one_sided(survey: Survey) -> list[Finding]:
+def _find_one_sided(survey: Survey) -> list[CoverageFinding]:
     """Nearly all photos in the same difficult light, or soft."""
     found = []
     words = {
@@ -202,12 +203,12 @@ def _one_sided(survey: Survey) -> list[Finding]:
         ("light", "bright"): "in harsh bright light",
         ("focus", "soft"): "blurred",
     }
-    for row in table(survey.photos):
+    for row in tabulate_bins(survey.photos):
         if (row.axis, row.bin) in words and row.share >= 0.8:
             who = "all faces" if row.share == 1 else f"{row.share:.0%} of the faces"
             text = f"{who} are {words[row.axis, row.bin]}"
             advice = "add photos in other light; ranges from these clip everything else"
             if row.axis == "focus":
                 advice = "use sharper photos; detail drives the activations' extremes"
-            found.append(Finding(f"all_{row.bin}", text, advice))
+            found.append(CoverageFinding(f"all_{row.bin}", text, advice))
     return found

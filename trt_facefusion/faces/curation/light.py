@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trt_facefusion.faces.curation.chip import CHEEKS, FACE, grey, lab, pixels
+from trt_facefusion.faces.curation.chip import CHEEKS, FACE, compute_luma, convert_to_lab, gather_pixels
 from trt_facefusion.types import Image
 
 _BLACK, _WHITE = 5, 250
@@ -28,7 +28,7 @@ class Exposure:
     side: float
 
 
-def sharpness(chip: Image) -> float:
+def measure_sharpness(chip: Image) -> float:
     """1 minus the blur metric of the face: near 0 for a blurred face, about 0.6 and more for a sharp one.
 
     The metric compares the picture with itself blurred, so contrast and brightness cancel; the chip has one scale for
@@ -38,18 +38,18 @@ def sharpness(chip: Image) -> float:
     """
     from skimage.measure import blur_effect
 
-    face = grey(chip)[FACE]
+    face = compute_luma(chip)[FACE]
     if np.ptp(face) < 1:
         return 0.0
     return round(1 - float(blur_effect(face, h_size=11)), 4)
 
 
-def exposure(chip: Image) -> Exposure:
+def measure_exposure(chip: Image) -> Exposure:
     """Exposure of the face in ``chip``."""
     face = chip[FACE]
-    lightness = lab(chip / np.float32(255))[..., 0]
+    lightness = convert_to_lab(chip / np.float32(255))[..., 0]
     low, high = np.percentile(lightness[FACE], [5, 95])
-    left, right = (float(np.median(pixels(lightness, region))) for region in CHEEKS)
+    left, right = (float(np.median(gather_pixels(lightness, region))) for region in CHEEKS)
     return Exposure(
         lightness=round(float(lightness[FACE].mean()), 2),
         contrast=round(float(high - low), 2),

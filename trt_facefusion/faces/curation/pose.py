@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from trt_facefusion.faces.align import TEMPLATES, Landmarks, similarity, warp
+from trt_facefusion.faces.align import TEMPLATES, Landmarks, fit_similarity, warp
 from trt_facefusion.faces.detector import FaceDetector
 from trt_facefusion.types import Image
 
@@ -32,7 +32,7 @@ class Pose:
     roll: float
 
 
-def from_landmarks(landmarks: Landmarks) -> Pose | None:
+def solve_pose(landmarks: Landmarks) -> Pose | None:
     """The pose of a generic face whose projection fits ``landmarks`` [5,2] best; None if there is none.
 
     Solves the perspective-n-point problem (G. Terzakis, M. Lourakis, "A consistently fast and globally optimal solution
@@ -53,31 +53,34 @@ def from_landmarks(landmarks: Landmarks) -> Pose | None:
         seen = cv2.projectPoints(model, turn, shift, camera, None)[0][:, 0]
         error = float(((seen - points) ** 2).sum())
         if shift[2, 0] > 0 and error < least:
-            best, least = _angles(cv2.Rodrigues(turn)[0]), error
+            best, least = _read_angles(cv2.Rodrigues(turn)[0]), error
     return best
 
 
-def _angles(rotation: NDArray[np.float64]) -> Pose:
+def _read_angles(rotation: NDArray[np.float64]) -> Pose:
     """Of R = Ry(yaw) Rx(pitch) Rz(roll): where the face's axis points, then how it is turned about it."""
     yaw = math.atan2(-rotation[0, 2], rotation[2, 2])
     pitch = math.asin(float(np.clip(rotation[1, 2], -1, 1)))
     return Pose(*map(math.degrees, (yaw, pitch, math.atan2(rotation[1, 0], rotation[1, 1]))))
 
 
-def estimate(image: Image, landmarks: Landmarks, detector: FaceDetector) -> Pose | None:
+def estimate_pose(image: Image, landmarks: Landmarks, detector: FaceDetector) -> Pose | None:
     """The pose of the face with ``landmarks`` in ``image``.
 
     The detector looks at the upright face and at its mirror image, and the landmarks are averaged: that takes out what
     differs between the two (5 degrees of yaw in the mean on portraits), and a mirrored photo gives the opposite yaw.
     """
-    matrix = similarity(landmarks, TEMPLATES["arcface_128"] * _SIZE)
+    matrix = fit_similarity(landmarks, TEMPLATES["arcface_128"] * _SIZE)
     matrix[:, 2] += _MARGIN
     upright = warp(image, matrix, _SIZE + 2 * _MARGIN)
-    views = [_nearest(detector, upright), _mirrored(_nearest(detector, np.ascontiguousarray(upright[:, ::-1])))]
+    views = [
+        _detect_nearest(detector, upright),
+        _mirror_landmarks(_detect_nearest(detector, np.ascontiguousarray(upright[:, ::-1]))),
+    ]
     found = [points for points in views if points is not None]
     if not found:
         found = [(landmarks @ matrix[:, :2].T + matrix[:, 2]).astype(np.float32)]
-    pose = from_landmarks(np.mean(found, axis=0))
+    pose = solve_pose(np.mean(found, axis=0))
     if pose is None:
         return None
     turned = math.degrees(math.atan2(matrix[1, 0], matrix[0, 0]))
@@ -85,14 +88,14 @@ def estimate(image: Image, landmarks: Landmarks, detector: FaceDetector) -> Pose
     return Pose(round(pose.yaw, 2), round(pose.pitch, 2), round(roll, 2))
 
 
-def _nearest(detector: FaceDetector, upright: Image) -> Landmarks | None:
+def _detect_nearest(detector: FaceDetector, upright: Image) -> Landmarks | None:
     """The landmarks of the face whose eyes are nearest to where they must be."""
     middle = _MARGIN + _SIZE / 2
     faces = [face.landmarks for face in detector.detect(upright)]
     return min(faces, key=lambda points: float(np.abs(points.mean(0) - middle).sum()), default=None)
 
 
-def _mirrored(points: Landmarks | None) -> Landmarks | None:
+def _mirror_landmarks(points: Landmarks | None) -> Landmarks | None:
     if points is None:
         return None
     flipped = points[[1, 0, 2, 4, 3]]

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from trt_facefusion.errors import FacesError
 from trt_facefusion.faces.curation.coverage import TARGETS
-from trt_facefusion.faces.curation.facets import AXES, facets
-from trt_facefusion.faces.curation.survey import Photo, Survey
+from trt_facefusion.faces.curation.facets import AXES, assign_bins
+from trt_facefusion.faces.curation.measure import Photo
+from trt_facefusion.faces.curation.survey import Survey
 
 FLOOR_SHARPNESS = 0.40
 """Softer than every one of 749 portraits: a blurred face teaches ranges that sharp ones exceed."""
@@ -30,7 +31,7 @@ _PERSON = 1.6  # of `same_person`, about the distance between two random people
 
 
 @dataclass(frozen=True)
-class Chosen:
+class SelectedPhoto:
     """A photo of the selection, and why; ``distance`` to the nearest photo that was chosen before it."""
 
     index: int
@@ -42,7 +43,7 @@ class Chosen:
 class Selection:
     """The chosen photos in the order of choice, and those that were not considered, with the reason."""
 
-    chosen: tuple[Chosen, ...]
+    chosen: tuple[SelectedPhoto, ...]
     dropped: tuple[tuple[int, str], ...]
 
     @property
@@ -51,7 +52,7 @@ class Selection:
         return [chosen.index for chosen in self.chosen]
 
 
-def below_floor(photo: Photo) -> str | None:
+def explain_rejection(photo: Photo) -> str | None:
     """Why a photo is too bad to calibrate on, or None."""
     e = photo.exposure
     if photo.sharpness < FLOOR_SHARPNESS:
@@ -63,14 +64,14 @@ def below_floor(photo: Photo) -> str | None:
     return None
 
 
-def features(survey: Survey, same_person: float) -> NDArray[np.float64]:
+def compute_features(survey: Survey, same_person: float) -> NDArray[np.float64]:
     """Points [N,D]; squared distance is that of identity plus that of attributes, each about 1 for strangers."""
     identity = survey.embeddings.astype(np.float64) / (same_person * _PERSON)
-    rows = np.array([_attributes(photo) for photo in survey.photos], np.float64).reshape(len(survey), -1)
+    rows = np.array([_weigh_attributes(photo) for photo in survey.photos], np.float64).reshape(len(survey), -1)
     return np.hstack([identity, rows / math.sqrt(rows.shape[1])])
 
 
-def _attributes(photo: Photo) -> list[float]:
+def _weigh_attributes(photo: Photo) -> list[float]:
     pose, e = photo.pose, photo.exposure
     turned = [pose.yaw / _YAW, pose.pitch / _PITCH, pose.roll / _ROLL] if pose else [0.0, 0.0, 0.0]
     tone = 40.0 if photo.tone.ita is None else photo.tone.ita
@@ -104,9 +105,9 @@ def select(
     Raises:
         FacesError: no photo is above the floor.
     """
-    dropped = {index: why for index, photo in enumerate(survey.photos) if (why := below_floor(photo))}
+    dropped = {index: why for index, photo in enumerate(survey.photos) if (why := explain_rejection(photo))}
     fit = np.array([index for index in range(len(survey)) if index not in dropped], np.int64)
-    kept = survey.best_copies(fit)
+    kept = survey.pick_best_copies(fit)
     best = {int(survey.copies[index]): survey.photos[index].file for index in kept}
     for index in sorted(set(fit.tolist()) - set(kept)):
         dropped[index] = f"near copy of {best[int(survey.copies[index])]}"
@@ -115,26 +116,28 @@ def select(
             f"none of the {len(survey)} faces is good enough to calibrate on: they are blurred, burnt out or black",
             "Use sharper photos; `trt-ff faces audit` says what is wrong with each.",
         )
-    points = features(survey, same_person)
+    points = compute_features(survey, same_person)
     if activations is not None:
-        points = np.hstack([points, _standardised(activations, kept)])
-    order = _Greedy(points[kept], [survey.photos[index] for index in kept], min(count, len(kept))).run()
-    chosen = tuple(Chosen(kept[position], reason, round(distance, 4)) for position, reason, distance in order)
+        points = np.hstack([points, _standardise(activations, kept)])
+    order = _GreedySelection(points[kept], [survey.photos[index] for index in kept], min(count, len(kept))).run()
+    chosen = tuple(SelectedPhoto(kept[position], reason, round(distance, 4)) for position, reason, distance in order)
     return Selection(chosen, tuple(sorted(dropped.items())))
 
 
-def _standardised(values: NDArray[np.float64], kept: Sequence[int]) -> NDArray[np.float64]:
+def _standardise(values: NDArray[np.float64], kept: Sequence[int]) -> NDArray[np.float64]:
     """Columns with mean 0 and deviation 1 over ``kept``, so scaled that strangers are about 1 apart."""
     mean, deviation = values[kept].mean(0), values[kept].std(0)
     return np.asarray((values - mean) / np.maximum(deviation, 1e-9) / math.sqrt(2 * values.shape[1]))
 
 
-class _Greedy:
+class _GreedySelection:
     """The greedy choice over candidates that are already sorted by digest."""
 
     def __init__(self, points: NDArray[np.float64], photos: Sequence[Photo], count: int) -> None:
         self.points, self.count = points, count
-        self.bins = [[(axis, key) for axis, key in facets(photo).items() if (axis, key) in TARGETS] for photo in photos]
+        self.bins = [
+            [(axis, key) for axis, key in assign_bins(photo).items() if (axis, key) in TARGETS] for photo in photos
+        ]
         self.held = held = Counter(found for bins in self.bins for found in bins)
         # What the folder does not have cannot be asked for.
         self.need = {
@@ -155,7 +158,7 @@ class _Greedy:
             lacks = np.array([self._lack(bins) for bins in self.bins])
             index = int(np.argmax(np.where(nearest < 0, -1.0, nearest * (1 + lacks))))
             found.append((index, self._reason(index), float(nearest[index])))
-            nearest = _nearer(nearest, np.linalg.norm(self.points - self.points[index], axis=1))
+            nearest = _shrink_distances(nearest, np.linalg.norm(self.points - self.points[index], axis=1))
             self._take(index, nearest)
         return found
 
@@ -173,15 +176,15 @@ class _Greedy:
         if not lacking:
             return "farthest from all chosen before"
         lacking.sort(key=lambda found: self.held[found])
-        return "adds " + ", ".join(list(dict.fromkeys(map(_words, lacking)))[:_NAMED])
+        return "adds " + ", ".join(list(dict.fromkeys(map(_describe_bin, lacking)))[:_NAMED])
 
 
-def _words(found: tuple[str, str]) -> str:
+def _describe_bin(found: tuple[str, str]) -> str:
     """The bin in words; a person's skin tone is not spelt out, since the reason is written to a file."""
     axis, key = found
     return "a skin tone that was short" if axis.startswith("tone") else AXES[axis].bins[key]
 
 
-def _nearer(nearest: NDArray[np.float64], apart: NDArray[np.float64]) -> NDArray[np.float64]:
+def _shrink_distances(nearest: NDArray[np.float64], apart: NDArray[np.float64]) -> NDArray[np.float64]:
     """The smaller distance of each; chosen candidates stay at -1."""
     return np.asarray(np.where(nearest < 0, -1.0, np.minimum(nearest, apart)))

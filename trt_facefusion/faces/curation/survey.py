@@ -14,15 +14,17 @@ from numpy.typing import NDArray
 
 from trt_facefusion.faces.crops import Crops
 from trt_facefusion.faces.curation import chip as chips
-from trt_facefusion.faces.curation.copies import groups_of_copies, people
-from trt_facefusion.faces.curation.covering import covered
-from trt_facefusion.faces.curation.light import Exposure, exposure, sharpness
-from trt_facefusion.faces.curation.pose import Pose, estimate
-from trt_facefusion.faces.curation.tone import Tone, tone
+from trt_facefusion.faces.curation.copies import group_copies, group_people
+from trt_facefusion.faces.curation.covering import detect_covers
+from trt_facefusion.faces.curation.light import Exposure, measure_exposure, measure_sharpness
+from trt_facefusion.faces.curation.pose import Pose, estimate_pose
+from trt_facefusion.faces.curation.tone import Tone, measure_tone
 from trt_facefusion.faces.detector import FaceDetector
+from trt_facefusion.faces.duplicates import VIEWS, make_thumbnail
 from trt_facefusion.faces.embedder import Embedder
-from trt_facefusion.faces.folder import MIN_FACE_PX, FaceSet, Look, Skipped, read_faces
-from trt_facefusion.faces.twins import VIEWS, thumbnail
+from trt_facefusion.faces.faceset import MIN_FACE_PX, FaceSet, Skipped
+from trt_facefusion.faces.folder import read_faces
+from trt_facefusion.faces.reader import InspectedFace
 from trt_facefusion.types import Progress, silent
 
 COVERING_YAW = 40.0
@@ -91,15 +93,15 @@ class Survey:
 
     @cached_property
     def copy_of(self) -> dict[str, str]:
-        """Each photo that is a near copy -> the best one of its group, see `best_copies`."""
-        best = self.best_copies()
+        """Each photo that is a near copy -> the best one of its group, see `pick_best_copies`."""
+        best = self.pick_best_copies()
         names = {int(self.copies[index]): self.photos[index].file for index in best}
         kept = set(best)
         return {
             photo.file: names[int(self.copies[index])] for index, photo in enumerate(self.photos) if index not in kept
         }
 
-    def best_copies(self, among: NDArray[np.int64] | None = None) -> list[int]:
+    def pick_best_copies(self, among: NDArray[np.int64] | None = None) -> list[int]:
         """Of each group of near copies the best photo, of ``among`` (default: all); singles are their own best.
 
         Best is the sharpest of those whose face is about as large as the largest: on the chip, which is always of one
@@ -133,7 +135,7 @@ class Survey:
         return max(Counter(self.persons.tolist()).values(), default=0)
 
 
-def survey(
+def survey_folder(
     folder: Path,
     *,
     embedder: Embedder,
@@ -148,7 +150,7 @@ def survey(
     Raises:
         FacesError: no such folder, or no photo in it.
     """
-    notes = _Notes(FaceDetector(), template)
+    notes = _FaceMeasurer(FaceDetector(), template)
     faces = read_faces(
         folder,
         template=template,
@@ -167,25 +169,25 @@ def survey(
         Photo(digest=digest, **notes.measured[index]) for index, digest in zip(order, faces.digests, strict=True)
     )
     thumbnails = tuple(
-        _rows([notes.thumbnails[index][view] for index in order], VIEWS[view][0] ** 2) for view in (0, 1)
+        _stack_rows([notes.thumbnails[index][view] for index in order], VIEWS[view][0] ** 2) for view in (0, 1)
     )
-    comparable = embedder.comparable(faces.embeddings)
+    comparable = embedder.make_comparable(faces.embeddings)
     return Survey(
         faces=faces,
         photos=photos,
         chips=notes.chips.subset(order),
         embeddings=comparable,
-        copies=groups_of_copies((thumbnails[0], thumbnails[1]), comparable, embedder.same_person),
-        persons=people(comparable, embedder.same_person),
+        copies=group_copies((thumbnails[0], thumbnails[1]), comparable, embedder.same_person),
+        persons=group_people(comparable, embedder.same_person),
     )
 
 
-def _rows(vectors: list[NDArray[np.float32]], width: int) -> NDArray[np.float32]:
+def _stack_rows(vectors: list[NDArray[np.float32]], width: int) -> NDArray[np.float32]:
     return np.stack(vectors) if vectors else np.zeros((0, width), np.float32)
 
 
 @dataclass
-class _Notes:
+class _FaceMeasurer:
     """Measures each face while its photo is in memory."""
 
     detector: FaceDetector
@@ -194,27 +196,27 @@ class _Notes:
     chips: Crops = field(default_factory=lambda: Crops([], chips.TEMPLATE, chips.SIZE))
     thumbnails: list[tuple[NDArray[np.float32], NDArray[np.float32]]] = field(default_factory=list)
 
-    def take(self, look: Look) -> None:
+    def take(self, look: InspectedFace) -> None:
         face = look.face
         if face is None:  # an aligned crop: its landmarks are known well enough to cut, not to tell the pose
             found = self.detector.detect(look.image)
             face = found[0] if found else None
         landmarks = None if face is None else face.landmarks
-        chip = chips.cut(look.image, landmarks)
-        pose = None if landmarks is None else estimate(look.image, landmarks, self.detector)
+        chip = chips.cut_chip(look.image, landmarks)
+        pose = None if landmarks is None else estimate_pose(look.image, landmarks, self.detector)
         turned = pose is not None and abs(pose.yaw) > COVERING_YAW
         self.measured.append(
             {
                 "file": look.file,
                 "face_px": float(min(look.image.shape[:2]) if look.face is None else look.face.side_px),
                 "faces_found": look.faces_found,
-                "sharpness": sharpness(chip),
-                "exposure": exposure(chip),
-                "tone": tone(chip, look.image),
+                "sharpness": measure_sharpness(chip),
+                "exposure": measure_exposure(chip),
+                "tone": measure_tone(chip, look.image),
                 "pose": pose,
-                "covered": () if turned else covered(chip),
+                "covered": () if turned else detect_covers(chip),
             }
         )
-        self.chips.add(replace(look.origin, landmarks=chips.points(look.image, landmarks)), chip)
+        self.chips.add(replace(look.origin, landmarks=chips.locate_landmarks(look.image, landmarks)), chip)
         # The measures of copies were made for crops: the chip serves as one, whatever the generator's template.
-        self.thumbnails.append((thumbnail(look.image, VIEWS[0][0]), thumbnail(chip, VIEWS[1][0])))
+        self.thumbnails.append((make_thumbnail(look.image, VIEWS[0][0]), make_thumbnail(chip, VIEWS[1][0])))

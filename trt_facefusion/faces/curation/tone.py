@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from trt_facefusion.faces.curation.chip import CHEEKS, FOREHEAD, lab, pixels
+from trt_facefusion.faces.curation.chip import CHEEKS, FOREHEAD, convert_to_lab, gather_pixels
 from trt_facefusion.types import Image
 
 CLASSES = ("dark", "brown", "tan", "intermediate", "light", "very light")
@@ -45,7 +45,7 @@ class Tone:
         return "unknown" if self.ita is None else CLASSES[int(np.digitize(self.ita, _EDGES))]
 
 
-def tone(chip: Image, photo: Image) -> Tone:
+def measure_tone(chip: Image, photo: Image) -> Tone:
     """Skin tone of the face in ``chip``, cut out of ``photo``, both uint8 RGB.
 
     ITA = atan2(L* - 50, b*) of the median skin of cheeks and forehead (A. Chardin et al., "Skin colour typology and
@@ -58,44 +58,44 @@ def tone(chip: Image, photo: Image) -> Tone:
     correction 2 % and 12 %), to a half in 42 % (66 %), with a blue cast in 68 % (96 %), a yellow one in 35 % (70 %),
     overexposed by 1.6 in 25 % (65 %). So a share over many photos means something, the class of one photo little.
     """
-    small = _shrunk(photo)
-    scene = _linear(small)
-    cast = _cast(scene[small.max(1) < _CLIPPED] if (small.max(1) < _CLIPPED).any() else scene)
+    small = _shrink(photo)
+    scene = _linearise(small)
+    cast = _estimate_cast(scene[small.max(1) < _CLIPPED] if (small.max(1) < _CLIPPED).any() else scene)
     white = float(np.quantile((scene * cast) @ _LUMINANCE, 0.99))
     gain = float(np.clip(_WHITE / max(white, 1e-4), 1.0, _GAIN_LIMIT))
-    skin = pixels(chip, *CHEEKS, FOREHEAD).astype(np.int64)
+    skin = gather_pixels(chip, *CHEEKS, FOREHEAD).astype(np.int64)
     usable = skin[(skin.max(1) < _CLIPPED) & (skin.max(1) > _BLACK)]
     if len(usable) < _FEW_PIXELS:
         return Tone(None, round(gain, 3))
-    as_taken = lab(usable / 255)
+    as_taken = convert_to_lab(usable / 255)
     if np.hypot(as_taken[:, 1], as_taken[:, 2]).mean() < _GREYSCALE_CHROMA:
         return Tone(None, round(gain, 3))
-    colours = lab(_encoded(_linear(usable) * cast * (gain if gain >= UNDEREXPOSED_GAIN else 1.0)))
+    colours = convert_to_lab(_encode_srgb(_linearise(usable) * cast * (gain if gain >= UNDEREXPOSED_GAIN else 1.0)))
     # Shadows, hair on the forehead and highlights are not the skin's colour.
     lit = colours[np.argsort(colours[:, 0], kind="stable")][int(0.4 * len(colours)) : int(0.95 * len(colours))]
     lightness, _, yellow = np.median(lit, axis=0)
     return Tone(round(math.degrees(math.atan2(lightness - 50, max(float(yellow), 1e-3))), 2), round(gain, 3))
 
 
-def _shrunk(photo: Image) -> NDArray[np.uint8]:
+def _shrink(photo: Image) -> NDArray[np.uint8]:
     factor = min(1.0, 128 / max(photo.shape[:2]))
     size = (max(1, round(photo.shape[1] * factor)), max(1, round(photo.shape[0] * factor)))
     return np.asarray(cv2.resize(photo, size, interpolation=cv2.INTER_AREA), np.uint8).reshape(-1, 3)
 
 
-def _cast(scene: NDArray[np.float64]) -> NDArray[np.float64]:
+def _estimate_cast(scene: NDArray[np.float64]) -> NDArray[np.float64]:
     """Factors [3] that make the Minkowski mean of linear ``scene`` [N,3] grey, as far as the limit allows."""
     mean = np.power(np.mean(scene**_MINKOWSKI, 0), 1 / _MINKOWSKI) + 1e-6
     return np.asarray(np.clip(mean[1] / mean, 1 / _CAST_LIMIT, _CAST_LIMIT), np.float64)
 
 
-def _linear(rgb: NDArray[np.integer]) -> NDArray[np.float64]:
+def _linearise(rgb: NDArray[np.integer]) -> NDArray[np.float64]:
     """Linear light of sRGB values 0 to 255 (IEC 61966-2-1)."""
     value = rgb / 255.0
     return np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
 
 
-def _encoded(light: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The inverse of `_linear`, in [0,1]."""
+def _encode_srgb(light: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The inverse of `_linearise`, in [0,1]."""
     light = np.clip(light, 0, 1)
     return np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)

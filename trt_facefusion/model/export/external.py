@@ -16,13 +16,13 @@ from pathlib import Path
 from onnx import TensorProto
 
 from trt_facefusion.errors import ModelError
-from trt_facefusion.model.messages import element_bits, tensor_bytes
+from trt_facefusion.model.messages import count_element_bits, count_tensor_bytes
 
 _SLACK_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
-class Piece:
+class ExternalPiece:
     """Where the values of one tensor lie."""
 
     location: str
@@ -35,37 +35,37 @@ def is_external(tensor: TensorProto) -> bool:
     return tensor.data_location == TensorProto.EXTERNAL
 
 
-def data_files(tensors: Iterable[TensorProto], path: Path) -> dict[str, Path]:
+def locate_data_files(tensors: Iterable[TensorProto], path: Path) -> dict[str, Path]:
     """The real files by the location that the model in ``path`` names.
 
     Raises:
         ModelError: a location outside of the model's folder, a link that leaves it, a file that is missing or none.
     """
-    locations = dict.fromkeys(_piece(tensor, path).location for tensor in tensors if is_external(tensor))
-    return {location: _found(location, path) for location in locations}
+    locations = dict.fromkeys(_parse_piece(tensor, path).location for tensor in tensors if is_external(tensor))
+    return {location: _locate_file(location, path) for location in locations}
 
 
 def load_external_data(tensors: Iterable[TensorProto], path: Path) -> None:
     """Read the values of all ``tensors`` that lie outside of the model in ``path``.
 
     Raises:
-        ModelError: as `data_files`; a file that is too short, or a tensor whose bytes do not fit its shape.
+        ModelError: as `locate_data_files`; a file that is too short, or a tensor whose bytes do not fit its shape.
     """
     outside = [tensor for tensor in tensors if is_external(tensor)]
-    files = data_files(outside, path)
+    files = locate_data_files(outside, path)
     _require_plausible(outside, files, path)
     for tensor in outside:
-        piece = _piece(tensor, path)
+        piece = _parse_piece(tensor, path)
         tensor.raw_data = _read(files[piece.location], piece, tensor, path)
         tensor.data_location = TensorProto.DEFAULT
         del tensor.external_data[:]
 
 
-def _piece(tensor: TensorProto, path: Path) -> Piece:
+def _parse_piece(tensor: TensorProto, path: Path) -> ExternalPiece:
     entries = {entry.key: entry.value for entry in tensor.external_data}
     try:
         offset, length = int(entries.get("offset", 0)), entries.get("length")
-        piece = Piece(entries.get("location", ""), offset, None if length is None else int(length))
+        piece = ExternalPiece(entries.get("location", ""), offset, None if length is None else int(length))
     except ValueError as error:
         raise ModelError(
             f"{path}: where the weights {tensor.name!r} lie is no number ({error})", "export the model again"
@@ -75,12 +75,12 @@ def _piece(tensor: TensorProto, path: Path) -> Piece:
     return piece
 
 
-def _found(location: str, path: Path) -> Path:
+def _locate_file(location: str, path: Path) -> Path:
     beside = "put the weights beside the model; a file that points elsewhere is not read"
     if not location or "\0" in location or Path(location).is_absolute() or ".." in Path(location).parts:
         raise ModelError(f"{path} wants weights from {location!r}, outside its own folder", beside)
     named = path.parent / location
-    folders = _folders(path)
+    folders = _list_allowed_folders(path)
     for candidate in (named, path.resolve().parent / location):
         if not os.path.lexists(candidate):
             continue
@@ -98,7 +98,7 @@ def _found(location: str, path: Path) -> Path:
     raise ModelError(f"{path} needs the weights file {location!r}, which is missing", "put it beside the model")
 
 
-def _folders(path: Path) -> list[Path]:
+def _list_allowed_folders(path: Path) -> list[Path]:
     """Where weights may really lie."""
     here = Path(os.path.abspath(path.parent))  # noqa: PTH100  # `resolve` would follow the links that tell of a hub
     folders = [path.resolve().parent, path.parent.resolve()]
@@ -109,7 +109,7 @@ def _folders(path: Path) -> list[Path]:
 
 def _require_plausible(tensors: list[TensorProto], files: Mapping[str, Path], path: Path) -> None:
     """A small file that is read many times over is an attack on the memory."""
-    asked = sum(tensor_bytes(tensor) for tensor in tensors)
+    asked = sum(count_tensor_bytes(tensor) for tensor in tensors)
     there = sum(file.stat().st_size for file in set(files.values()))
     if asked > 2 * there + _SLACK_BYTES:
         raise ModelError(
@@ -118,10 +118,10 @@ def _require_plausible(tensors: list[TensorProto], files: Mapping[str, Path], pa
         )
 
 
-def _read(file: Path, piece: Piece, tensor: TensorProto, path: Path) -> bytes:
-    needed = tensor_bytes(tensor)
+def _read(file: Path, piece: ExternalPiece, tensor: TensorProto, path: Path) -> bytes:
+    needed = count_tensor_bytes(tensor)
     length = needed if piece.length is None else piece.length
-    if not element_bits(tensor.data_type) or length != needed:
+    if not count_element_bits(tensor.data_type) or length != needed:
         raise ModelError(
             f"{path}: the weights {tensor.name!r} take {needed} bytes by their shape {list(tensor.dims)}, "
             f"but {length} are said to lie in {piece.location!r}",

@@ -13,10 +13,10 @@ from google.protobuf.message import DecodeError
 from onnx import AttributeProto, TensorProto, numpy_helper
 
 from trt_facefusion.errors import ModelError
-from trt_facefusion.model.export.external import data_files, is_external, load_external_data
-from trt_facefusion.model.export.structure import check_structure, graphs, tensors
+from trt_facefusion.model.export.external import is_external, load_external_data, locate_data_files
+from trt_facefusion.model.export.structure import check_structure, iterate_graphs, iterate_tensors
 from trt_facefusion.model.export.tolerate import complete_notes, sort_nodes
-from trt_facefusion.model.messages import hash_model, without_weights
+from trt_facefusion.model.messages import hash_model, strip_weights
 
 _FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE})
 _FLOAT = AttributeProto.FLOAT
@@ -33,7 +33,7 @@ def load_model(path: Path) -> onnx.ModelProto:
     """
     model = _parse(path)
     sort_nodes(model.graph)
-    load_external_data(tensors(model), path)
+    load_external_data(iterate_tensors(model), path)
     check_model(model, str(path))
     return model
 
@@ -44,14 +44,14 @@ def check_model(model: onnx.ModelProto, name: str) -> None:
     Raises:
         ModelError: onnx's checker refuses it, or a constant holds NaN.
     """
-    sparse = [tensor.values.name for graph in graphs(model.graph) for tensor in graph.sparse_initializer]
+    sparse = [tensor.values.name for graph in iterate_graphs(model.graph) for tensor in graph.sparse_initializer]
     if sparse:
         raise ModelError(
             f"{name}: the constant {sparse[0]!r} is sparse, and no engine takes sparse constants",
             "export the model with dense weights",
         )
     try:
-        lean = _to_check(model)
+        lean = _make_checkable(model)
         onnx.checker.check_model(lean)
         for value, given in zip(lean.graph.output, model.graph.output, strict=True):
             if given.type.WhichOneof("value") is None:
@@ -62,7 +62,7 @@ def check_model(model: onnx.ModelProto, name: str) -> None:
     except Exception as error:
         line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(f"{name} is not a valid ONNX model: {line}", "export the model again") from error
-    for tensor in tensors(model):
+    for tensor in iterate_tensors(model):
         if tensor.data_type in _FLOATS:
             bad = int(np.isnan(numpy_helper.to_array(tensor)).sum())
             if bad:
@@ -72,12 +72,12 @@ def check_model(model: onnx.ModelProto, name: str) -> None:
                 )
 
 
-def _to_check(model: onnx.ModelProto) -> onnx.ModelProto:
+def _make_checkable(model: onnx.ModelProto) -> onnx.ModelProto:
     """The model as the checker should see it: large weights as inputs, and no hints that may be stale.
 
     ``value_info`` and the sizes of outputs are what an exporter or a tool once noted; nothing depends on them.
     """
-    lean = without_weights(model, _CHECKED_WITHOUT)
+    lean = strip_weights(model, _CHECKED_WITHOUT)
     complete_notes(lean)
     declared = {value.name for value in lean.graph.input}
     kept = []
@@ -88,7 +88,7 @@ def _to_check(model: onnx.ModelProto) -> onnx.ModelProto:
             lean.graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
     del lean.graph.initializer[:]
     lean.graph.initializer.extend(kept)
-    for graph in graphs(lean.graph):
+    for graph in iterate_graphs(lean.graph):
         del graph.value_info[:]
         _hide_group_norms(graph)
     for value in lean.graph.output:
@@ -149,31 +149,31 @@ def _read(path: Path) -> bytes:
         raise ModelError(f"cannot read {path}: {reason}", "check the path and the file's rights") from error
 
 
-def model_digest(model: onnx.ModelProto) -> str:
+def digest_model(model: onnx.ModelProto) -> str:
     """SHA-256 of the model's serialised form (weights included)."""
     return hash_model(model).hexdigest()
 
 
-def external_tensors(path: Path) -> list[TensorProto]:
+def list_external_tensors(path: Path) -> list[TensorProto]:
     """Copies, without values, of what says where the external weights of the model in ``path`` lie.
 
     Raises:
         ModelError: no such file, not an ONNX file, truncated.
     """
-    return [_copied(tensor) for tensor in tensors(_parse(path)) if is_external(tensor)]
+    return [_copy_tensor(tensor) for tensor in iterate_tensors(_parse(path)) if is_external(tensor)]
 
 
-def _copied(tensor: TensorProto) -> TensorProto:
+def _copy_tensor(tensor: TensorProto) -> TensorProto:
     """A copy of its own: a part of a message keeps the whole alive."""
     copy = TensorProto()
     copy.CopyFrom(tensor)
     return copy
 
 
-def external_files(outside: Iterable[TensorProto], path: Path) -> list[Path]:
-    """The files that hold the `external_tensors` of the model in ``path``, sorted.
+def list_external_files(outside: Iterable[TensorProto], path: Path) -> list[Path]:
+    """The files that hold the `list_external_tensors` of the model in ``path``, sorted.
 
     Raises:
         ModelError: a file or link that leads out of the model's own folder, or to none.
     """
-    return sorted(set(data_files(outside, path).values()))
+    return sorted(set(locate_data_files(outside, path).values()))

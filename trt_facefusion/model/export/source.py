@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, ClassVar, Protocol, TypeAlias
 import onnx
 
 from trt_facefusion.errors import ModelError
-from trt_facefusion.model.export.onnx_file import external_files, external_tensors, load_model
+from trt_facefusion.model.export.onnx_file import list_external_files, list_external_tensors, load_model
 from trt_facefusion.model.export.torch_export import (
     TOLERANCE,
     check_forward,
     export_onnx,
-    largest_difference,
+    measure_difference,
     run_torch,
 )
 from trt_facefusion.model.generators import (
@@ -31,9 +31,9 @@ from trt_facefusion.model.generators import (
     load_weights,
     read_weights,
 )
-from trt_facefusion.model.generators.local_code import local_code, unseen_modules
+from trt_facefusion.model.generators.local_code import collect_local_code, find_unseen_modules
 from trt_facefusion.model.generators.torch_here import require_torch
-from trt_facefusion.model.generators.user_code import user_code
+from trt_facefusion.model.generators.user_code import run_user_code
 from trt_facefusion.model.generators.weight_sets import WeightSet
 from trt_facefusion.storage.files import digest_regular
 from trt_facefusion.types import Array, Feeds
@@ -72,16 +72,18 @@ class ModelSource(Protocol):
         """Raise `ModelError` if the ONNX ``outputs`` for real ``feeds`` differ from the original network's."""
 
 
-def _sha256(*parts: bytes | Path) -> str:
+def _hash_parts(*parts: bytes | Path) -> str:
     """Digest of the digests of ``parts``: bytes, or the content of files."""
-    return _joined(_of_file(part) if isinstance(part, Path) else hashlib.sha256(part).digest() for part in parts)
+    return _join_digests(
+        _hash_file(part) if isinstance(part, Path) else hashlib.sha256(part).digest() for part in parts
+    )
 
 
-def _joined(digests: Iterable[bytes]) -> str:
+def _join_digests(digests: Iterable[bytes]) -> str:
     return hashlib.sha256(b"".join(digests)).hexdigest()
 
 
-def _of_file(path: Path) -> bytes:
+def _hash_file(path: Path) -> bytes:
     return digest_regular(path, "model", ModelError)
 
 
@@ -109,11 +111,11 @@ class OnnxSource:
 
     def digest(self) -> str:
         """Digest of the file and of the external weights it names."""
-        own = _of_file(self.path)
+        own = _hash_file(self.path)
         if own not in self._outside:
             self._outside.clear()
-            self._outside[own] = external_tensors(self.path)
-        return _joined([own, *map(_of_file, external_files(self._outside[own], self.path))])
+            self._outside[own] = list_external_tensors(self.path)
+        return _join_digests([own, *map(_hash_file, list_external_files(self._outside[own], self.path))])
 
     def load(self, shapes: Mapping[str, tuple[int, ...]]) -> onnx.ModelProto:
         """The checked model, which is not kept here any longer; ``shapes`` is not needed."""
@@ -137,7 +139,7 @@ class _TorchSource:
     def load(self, shapes: Mapping[str, tuple[int, ...]]) -> onnx.ModelProto:
         """The exported network."""
         require_torch()
-        with user_code("the network", _EXPORT_IT, ModelError):
+        with run_user_code("the network", _EXPORT_IT, ModelError):
             check_forward(self.net, shapes)
             return export_onnx(self.net, shapes, self.outputs)
         raise AssertionError  # user_code swallows nothing
@@ -148,8 +150,8 @@ class _TorchSource:
 
     def check(self, outputs: Mapping[str, Array], feeds: Feeds) -> None:
         """Compare torch with the exported graph on real inputs."""
-        with user_code("the network", _EXPORT_IT, ModelError):
-            difference = largest_difference(self.net, outputs, feeds)
+        with run_user_code("the network", _EXPORT_IT, ModelError):
+            difference = measure_difference(self.net, outputs, feeds)
         if not difference <= TOLERANCE:
             raise ModelError(
                 f"the exported graph differs from torch by {difference:.2g} of the largest output (limit {TOLERANCE})",
@@ -190,7 +192,7 @@ class CheckpointSource(_TorchSource):
         w = self._weights
         what = f"{len(w.tensors)} tensors" + (f" of {w.where}" if w.where else "") + (" (EMA)" if w.averaged else "")
         others = f"; there are also {', '.join(w.others)} (--weights-key)" if w.others else ""
-        missed = unseen_modules(self._code, Path.cwd())
+        missed = find_unseen_modules(self._code, Path.cwd())
         told = f"weights: {what} from {self.path}{others}"
         if not missed:
             return (told,)
@@ -201,16 +203,16 @@ class CheckpointSource(_TorchSource):
 
     @cached_property
     def _code(self) -> dict[str, bytes]:
-        return local_code(self.factory.partition(":")[0], Path.cwd())
+        return collect_local_code(self.factory.partition(":")[0], Path.cwd())
 
     def digest(self) -> str:
         """Digest of the checkpoint, the weights' key, the factory's name and all code that its import brings in."""
         module = self.factory.partition(":")[0]
-        code = local_code(module, Path.cwd())  # anew: it may have changed during the build
+        code = collect_local_code(module, Path.cwd())  # anew: it may have changed during the build
         first = code.pop(f"{module.replace('.', '/')}.py", b"")
         more = [part for label in sorted(code) for part in (label.encode(), code[label])]
         key = [] if self.weights_key is None else [b"weights key", self.weights_key.encode()]
-        return _sha256(self.path, self.factory.encode(), first, *more, *key)
+        return _hash_parts(self.path, self.factory.encode(), first, *more, *key)
 
 
 @dataclass(frozen=True)
@@ -233,13 +235,13 @@ class ReferenceSource(_TorchSource):
 
     def digest(self) -> str:
         """Digest of the weights and of the code that uses them."""
-        return _sha256(self.weights, Path(__file__).parents[1] / "generators" / "reference.py")
+        return _hash_parts(self.weights, Path(__file__).parents[1] / "generators" / "reference.py")
 
 
-def origin_of(source: ModelSource) -> str:
+def identify_origin(source: ModelSource) -> str:
     """Tells where a model was read from, as a digest: a file that is exported again keeps it, namesakes differ."""
     if not isinstance(source, OnnxSource | CheckpointSource):
         return "bundled"
     network = f"{source.factory} {source.weights_key or ''}" if isinstance(source, CheckpointSource) else ""
     place = source.path.parent.resolve() / source.path.name  # not the file's own link: a hub's leads to another version
-    return _sha256(os.fsencode(place), network.encode())[:16]
+    return _hash_parts(os.fsencode(place), network.encode())[:16]

@@ -13,7 +13,7 @@ import onnx
 from onnx import TensorProto
 
 from trt_facefusion.errors import ModelError
-from trt_facefusion.model.messages import element_bits, tensor_bytes
+from trt_facefusion.model.messages import count_element_bits, count_tensor_bytes
 
 MOST_NODES = 50_000
 """Nodes of a graph, those in branches, loops and functions included; large generators have some thousands."""
@@ -35,32 +35,32 @@ def check_structure(model: onnx.ModelProto, path: Path) -> None:
         ModelError: too many nodes, names that are no text, inputs or constants of unknown types, constants whose bytes
             do not fit their shape.
     """
-    count = sum(len(graph.node) for graph in graphs(model.graph)) + sum(len(f.node) for f in model.functions)
+    count = sum(len(graph.node) for graph in iterate_graphs(model.graph)) + sum(len(f.node) for f in model.functions)
     if count > MOST_NODES:
         raise ModelError(
             f"{path} has {count} nodes; at most {MOST_NODES} are read",
             "a generator has some thousands: export it without unrolled loops",
         )
-    _require_text(_names(model), path)
+    _require_text(_iterate_names(model), path)
     _check_border(model.graph, path)
-    for tensor in tensors(model):
+    for tensor in iterate_tensors(model):
         _check_tensor(tensor, path)
 
 
-def _names(model: onnx.ModelProto) -> Iterator[str]:
+def _iterate_names(model: onnx.ModelProto) -> Iterator[str]:
     """Every name that decides something. Those that are not UTF-8 come as bytes."""
     yield from (o.domain for o in model.opset_import)
     for function in model.functions:
         yield from (function.name, function.domain, *function.input, *function.output, *function.attribute)
         yield from (o.domain for o in function.opset_import)
-    for graph in graphs(model.graph):
+    for graph in iterate_graphs(model.graph):
         for value in (*graph.input, *graph.output):
             yield value.name
             yield from (d.dim_param for d in value.type.tensor_type.shape.dim)
-    for node in nodes(model):
+    for node in iterate_all_nodes(model):
         yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
         yield from (text for a in node.attribute for text in (a.name, a.ref_attr_name))
-    for tensor in tensors(model):
+    for tensor in iterate_tensors(model):
         yield tensor.name
         yield from (text for entry in tensor.external_data for text in (entry.key, entry.value))
 
@@ -90,7 +90,7 @@ def _check_border(graph: onnx.GraphProto, path: Path) -> None:
                     "export the model so that its inputs are tensors",
                 )
             element = value.type.tensor_type.elem_type
-            if kind == "input" and not (element_bits(element) or element == TensorProto.STRING):
+            if kind == "input" and not (count_element_bits(element) or element == TensorProto.STRING):
                 raise ModelError(
                     f"{path}: the input {value.name!r} has the type number {element}, which is not known",
                     "export the model again",
@@ -106,25 +106,25 @@ def _check_border(graph: onnx.GraphProto, path: Path) -> None:
 
 
 def _check_tensor(tensor: TensorProto, path: Path) -> None:
-    bits, dims = element_bits(tensor.data_type), list(tensor.dims)
+    bits, dims = count_element_bits(tensor.data_type), list(tensor.dims)
     problem = ""
     if not bits and tensor.data_type != TensorProto.STRING:
         problem = f"has the type number {tensor.data_type}, which is not known"
     elif min(dims, default=0) < 0 or len(dims) > MOST_RANK or math.prod(size or 1 for size in dims) > MOST_ELEMENTS:
         problem = f"has the impossible shape {dims}"
     elif tensor.data_location != TensorProto.EXTERNAL:
-        problem = _wrong_content(tensor, bits)
+        problem = _find_wrong_content(tensor, bits)
     if problem:
         raise ModelError(f"{path}: the constant {tensor.name!r} {problem}", "export or download the model again")
 
 
-def _wrong_content(tensor: TensorProto, bits: int) -> str:
+def _find_wrong_content(tensor: TensorProto, bits: int) -> str:
     elements = math.prod(tensor.dims)
     if tensor.HasField("raw_data"):
         if tensor.data_type == TensorProto.STRING:
             return "holds text as raw bytes"
         held = len(tensor.raw_data)
-        wanted = tensor_bytes(tensor)
+        wanted = count_tensor_bytes(tensor)
         return "" if held == wanted else f"holds {held} bytes, its shape {list(tensor.dims)} asks for {wanted}"
     values = len(getattr(tensor, _HELD.get(tensor.data_type, "int32_data")))
     if tensor.data_type in {TensorProto.COMPLEX64, TensorProto.COMPLEX128}:
@@ -134,7 +134,7 @@ def _wrong_content(tensor: TensorProto, bits: int) -> str:
     return "" if values == elements else f"holds {values} values, its shape {list(tensor.dims)} asks for {elements}"
 
 
-def graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+def iterate_graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
     """The graph and all graphs nested in its If, Loop and Scan nodes."""
     yield graph
     yield from _nested(graph.node)
@@ -144,12 +144,12 @@ def _nested(found: Iterable[onnx.NodeProto]) -> Iterator[onnx.GraphProto]:
     for node in found:
         for attribute in node.attribute:
             for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                yield from graphs(inner)
+                yield from iterate_graphs(inner)
 
 
-def nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
+def iterate_all_nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
     """Every node, those of nested graphs and of functions included."""
-    for graph in graphs(model.graph):
+    for graph in iterate_graphs(model.graph):
         yield from graph.node
     for function in model.functions:
         yield from function.node
@@ -157,14 +157,14 @@ def nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
             yield from graph.node
 
 
-def tensors(model: onnx.ModelProto) -> Iterator[TensorProto]:
+def iterate_tensors(model: onnx.ModelProto) -> Iterator[TensorProto]:
     """Every constant: initializers, sparse ones, and what nodes hold as attributes."""
     inner = [graph for function in model.functions for graph in _nested(function.node)]
-    for graph in (*graphs(model.graph), *inner):
+    for graph in (*iterate_graphs(model.graph), *inner):
         yield from graph.initializer
         for sparse in graph.sparse_initializer:
             yield from (sparse.values, sparse.indices)
-    for node in nodes(model):
+    for node in iterate_all_nodes(model):
         for attribute in node.attribute:
             yield from ([attribute.t] if attribute.HasField("t") else [])
             yield from attribute.tensors

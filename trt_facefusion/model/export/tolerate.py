@@ -22,10 +22,10 @@ def sort_nodes(graph: onnx.GraphProto) -> None:
         ModelError: some nodes wait for each other.
     """
     maker = {name: index for index, node in enumerate(graph.node) for name in node.output if name}
-    reads = [{maker[name] for name in _read(node) if name in maker} for node in graph.node]
+    reads = [{maker[name] for name in _collect_reads(node) if name in maker} for node in graph.node]
     if all(not found or max(found) < index for index, found in enumerate(reads)):
         return
-    order = _order(reads)
+    order = _sort_indices(reads)
     if len(order) < len(reads):
         left = [graph.node[index] for index in sorted(set(range(len(reads))) - set(order))]
         names = ", ".join(f"{node.op_type} {node.name or next(iter(node.output), '')!r}" for node in left[:3])
@@ -35,7 +35,7 @@ def sort_nodes(graph: onnx.GraphProto) -> None:
     graph.node.extend(nodes)
 
 
-def _order(reads: Sequence[set[int]]) -> list[int]:
+def _sort_indices(reads: Sequence[set[int]]) -> list[int]:
     """Indices in an order in which each follows those that it reads; those in or behind a cycle are left out."""
     readers: dict[int, list[int]] = defaultdict(list)
     for index, found in enumerate(reads):
@@ -54,13 +54,13 @@ def _order(reads: Sequence[set[int]]) -> list[int]:
     return order
 
 
-def _read(node: onnx.NodeProto) -> set[str]:
+def _collect_reads(node: onnx.NodeProto) -> set[str]:
     """What a node reads, and what the graphs inside it read from outside (their own results may be among it)."""
     names = set(node.input)
     for attribute in node.attribute:
         for graph in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
             own = {name for inner in graph.node for name in inner.output} | {value.name for value in graph.input}
-            names |= {name for inner in graph.node for name in _read(inner)} - own
+            names |= {name for inner in graph.node for name in _collect_reads(inner)} - own
             names |= {value.name for value in graph.output} - own
     return names
 

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 
 from trt_facefusion.errors import ModelError
-from trt_facefusion.model.generators.user_code import cause
+from trt_facefusion.model.generators.user_code import describe_cause
 from trt_facefusion.types import Array, Feeds
 
 if TYPE_CHECKING:
@@ -55,12 +55,12 @@ def export_onnx(net: nn.Module, shapes: Mapping[str, tuple[int, ...]], outputs: 
             )
         except Exception as error:
             raise ModelError(
-                f"torch cannot export the network: {_last_cause(error)}",
+                f"torch cannot export the network: {_find_last_cause(error)}",
                 "forward() must take the inputs by the names given with --input and be traceable by torch.export; "
                 "or export it yourself and pass --onnx",
             ) from error
     assert program is not None
-    return _without_traces(program.model_proto)
+    return _drop_traces(program.model_proto)
 
 
 def check_forward(net: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> None:
@@ -93,7 +93,7 @@ def check_forward(net: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> None
     except Exception as error:
         given = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
         raise ModelError(
-            f"the network does not take {given}: {_refusal(inside, error)}",
+            f"the network does not take {given}: {_describe_refusal(inside, error)}",
             "give the sizes that it was trained with (--input NAME=image:SIZE:MIN:MAX); the length of an embedding is "
             "that of the embedder (--embedder)",
         ) from error
@@ -121,9 +121,9 @@ def _check_names(net: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> None:
         )
 
 
-def _refusal(inside: list[tuple[str, nn.Module, tuple[object, ...]]], error: Exception) -> str:
+def _describe_refusal(inside: list[tuple[str, nn.Module, tuple[object, ...]]], error: Exception) -> str:
     """What refused, in one line: the innermost layer with what it got, and its reason."""
-    reason = cause(error)
+    reason = describe_cause(error)
     if not inside or not inside[-1][0]:
         return reason
     name, module, inputs = inside[-1]
@@ -133,14 +133,14 @@ def _refusal(inside: list[tuple[str, nn.Module, tuple[object, ...]]], error: Exc
     return f"the layer {name!r}, {described}, got {got}: {reason}"
 
 
-def _without_traces(model: onnx.ModelProto) -> onnx.ModelProto:
+def _drop_traces(model: onnx.ModelProto) -> onnx.ModelProto:
     """Drop what torch notes of every node: paths of this machine, with which the model's digest changes on another."""
     for node in model.graph.node:
         del node.metadata_props[:]
     return model
 
 
-def largest_difference(net: nn.Module, outputs: Mapping[str, Array], feeds: Feeds) -> float:
+def measure_difference(net: nn.Module, outputs: Mapping[str, Array], feeds: Feeds) -> float:
     """Largest difference between torch's first output and ``outputs``' first, relative to torch's largest magnitude."""
     expected = run_torch(net, feeds)[0]
     got = next(iter(outputs.values()))
@@ -156,18 +156,18 @@ def run_torch(net: nn.Module, feeds: Feeds) -> list[Array]:
 
     with torch.no_grad():
         result = net(**{name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in feeds.items()})
-    return [tensor.detach().cpu().numpy() for tensor in _flat(result)]
+    return [tensor.detach().cpu().numpy() for tensor in _flatten(result)]
 
 
-def _flat(result: Any) -> list[Any]:
+def _flatten(result: Any) -> list[Any]:
     if isinstance(result, Mapping):
         result = list(result.values())
     if isinstance(result, tuple | list):
-        return [tensor for part in result for tensor in _flat(part)]
+        return [tensor for part in result for tensor in _flatten(part)]
     return [] if result is None else [result]
 
 
-def _last_cause(error: BaseException) -> str:
+def _find_last_cause(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
     text = str(error).strip()

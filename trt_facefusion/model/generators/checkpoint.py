@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from trt_facefusion.errors import ModelError
 from trt_facefusion.model.generators.torch_here import require_torch
-from trt_facefusion.model.generators.user_code import cause, lines_of, user_code
-from trt_facefusion.model.generators.weight_sets import WeightSet, choose_weights, prefixes_of
+from trt_facefusion.model.generators.user_code import describe_cause, run_user_code, split_lines
+from trt_facefusion.model.generators.weight_sets import WeightSet, choose_weights, list_prefixes
 from trt_facefusion.storage.files import require_regular_file
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def read_weights(path: Path, key: str | None = None) -> WeightSet:
     require_torch()
     require_regular_file(path, "checkpoint", ModelError)
     size = path.stat().st_size
-    with _memory_limited(_WIDENING * size + _ROOM_BYTES):
+    with _limit_memory(_WIDENING * size + _ROOM_BYTES):
         chosen = choose_weights(_read(path, size), key, path)
         total = 0
         for name, value in chosen.tensors.items():
@@ -58,7 +58,7 @@ def read_weights(path: Path, key: str | None = None) -> WeightSet:
             total += value.numel()
         if total * 4 > _WIDENING * size + (64 << 20):
             raise ModelError(f"{path} claims {total:,} weights in {size:,} bytes", "download or save it again")
-        tensors = {name: _widened(name, value, path) for name, value in chosen.tensors.items()}
+        tensors = {name: _widen(name, value, path) for name, value in chosen.tensors.items()}
     return WeightSet(tensors, chosen.where, chosen.others)
 
 
@@ -84,7 +84,9 @@ def _read(path: Path, size: int) -> object:
     except (MemoryError, RecursionError) as error:
         raise ModelError(f"reading {path} takes more than its {size:,} bytes can need", _SAVE_ALONE) from error
     except Exception as error:
-        raise ModelError(f"cannot read the checkpoint {path}: {cause(error)}", "download or save it again") from error
+        raise ModelError(
+            f"cannot read the checkpoint {path}: {describe_cause(error)}", "download or save it again"
+        ) from error
 
 
 def _check_archive(path: Path, size: int) -> None:
@@ -136,7 +138,7 @@ def _require_plain(name: str, value: Tensor, path: Path) -> None:
         )
 
 
-def _widened(name: str, value: Tensor, path: Path) -> Tensor:
+def _widen(name: str, value: Tensor, path: Path) -> Tensor:
     import torch
 
     if not value.is_floating_point():
@@ -153,7 +155,7 @@ def _widened(name: str, value: Tensor, path: Path) -> Tensor:
 
 
 @contextmanager
-def _memory_limited(extra_bytes: int) -> Iterator[None]:
+def _limit_memory(extra_bytes: int) -> Iterator[None]:
     """Let the process grow by at most ``extra_bytes`` (Linux): what asks for more gets a MemoryError."""
     if not sys.platform.startswith("linux"):
         yield
@@ -178,19 +180,19 @@ def load_weights(net: nn.Module, state: Mapping[str, Tensor], path: Path) -> Non
         ModelError: names, shapes or kinds do not fit (an INT8 or boolean tensor where the network has floats).
     """
     remedy = "name the factory that made the trained network"
-    if prefix := _part_that_fits(net, state):
+    if prefix := _find_fitting_prefix(net, state):
         remedy = f"take the part of the weights that fits: --weights-key {prefix}"
-    elif begin := prefixes_of(state):
+    elif begin := list_prefixes(state):
         remedy += f", or take a part of the weights with --weights-key (they begin with {', '.join(begin)})"
     expected = net.state_dict()
     for name in [name for name in state if name in expected]:
         _require_kind(name, state[name], expected[name], path)
     from_nothing = any(value.is_meta for value in expected.values())
     try:
-        with user_code(f"loading {path} into the network", remedy, ModelError):
+        with run_user_code(f"loading {path} into the network", remedy, ModelError):
             net.load_state_dict(dict(state), strict=True, assign=from_nothing)
     except ModelError as error:
-        lines = lines_of(error.__cause__)[1:3] if isinstance(error.__cause__, RuntimeError) else []
+        lines = split_lines(error.__cause__)[1:3] if isinstance(error.__cause__, RuntimeError) else []
         if not lines:
             raise
         told = " ".join(lines)
@@ -205,7 +207,7 @@ def load_weights(net: nn.Module, state: Mapping[str, Tensor], path: Path) -> Non
     net.eval().requires_grad_(False)
 
 
-def _part_that_fits(net: nn.Module, state: Mapping[str, Any]) -> str | None:
+def _find_fitting_prefix(net: nn.Module, state: Mapping[str, Any]) -> str | None:
     """The prefix under which ``state`` holds all that the network has; None where it fits as it is, or never."""
     names = list(net.state_dict())
     if not names or names[0] in state:

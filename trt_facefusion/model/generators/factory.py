@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from trt_facefusion.errors import BadInputError
 from trt_facefusion.model.generators.torch_here import require_torch
-from trt_facefusion.model.generators.user_code import user_code
+from trt_facefusion.model.generators.user_code import run_user_code
 
 if TYPE_CHECKING:
     from torch import nn
@@ -27,10 +27,10 @@ def build_from_factory(reference: str) -> nn.Module:
     module_name, colon, factory_name = reference.partition(":")
     if not colon or not module_name or not factory_name:
         raise BadInputError(f"--model {reference!r} is not of the form module:factory", "for example mynets.swap:build")
-    with user_code(f"--model {reference}", _REMEDY):
+    with run_user_code(f"--model {reference}", _REMEDY):
         factory = getattr(importlib.import_module(module_name), factory_name)
         _require_no_arguments(reference, factory)
-        return _network(reference, factory())
+        return _require_network(reference, factory())
     raise AssertionError  # user_code swallows nothing
 
 
@@ -51,7 +51,7 @@ def _require_no_arguments(reference: str, factory: object) -> None:
         )
 
 
-def _network(reference: str, made: object) -> nn.Module:
+def _require_network(reference: str, made: object) -> nn.Module:
     from torch import nn
     from torch.nn.parameter import is_lazy
 

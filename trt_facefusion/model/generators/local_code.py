@@ -5,7 +5,7 @@ What is counted is the user's: modules of the current folder and of other folder
 installation, and the factory's own package wherever it lies. Installed packages count by their version.
 
 Not seen: names that are computed (``import_module(name)``), folders that the code adds to ``sys.path`` itself, and data
-files that it reads. `unseen_modules` tells after the import which modules were missed.
+files that it reads. `find_unseen_modules` tells after the import which modules were missed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _ENDINGS = (".py", *importlib.machinery.EXTENSION_SUFFIXES)
 _OURS = "trt_facefusion"
 
 
-def local_code(module: str, folder: Path) -> dict[str, bytes]:
+def collect_local_code(module: str, folder: Path) -> dict[str, bytes]:
     """What decides what ``module`` does, by name: content of the user's files, versions of installed packages.
 
     Args:
@@ -47,11 +47,11 @@ def local_code(module: str, folder: Path) -> dict[str, bytes]:
             continue
         known.add(name)
         top = name.partition(".")[0]
-        base, is_local = _base(top, folder)
+        base, is_local = _find_base(top, folder)
         if base is None or not (is_local or top == own):
-            found |= _version(top) if base is not None and not _is_standard(top) else {}
+            found |= _read_version(top) if base is not None and not _is_standard(top) else {}
             continue
-        for label, path, package in _files(name, base):
+        for label, path, package in _iterate_files(name, base):
             if label in found:
                 continue
             if len(found) >= _MAX_FILES:
@@ -61,30 +61,30 @@ def local_code(module: str, folder: Path) -> dict[str, bytes]:
                 )
             found[label] = read_regular(path, "source file", limit_bytes=_MAX_SOURCE_BYTES)
             if path.suffix == ".py":
-                pending += _imports(found[label], package)
+                pending += _parse_imports(found[label], package)
     return found
 
 
-def unseen_modules(known: dict[str, bytes], folder: Path) -> list[str]:
-    """Modules of the user's that are loaded now and that `local_code` did not find: they count for no digest."""
+def find_unseen_modules(known: dict[str, bytes], folder: Path) -> list[str]:
+    """Modules of the user's that are loaded now and that `collect_local_code` did not find: they count for no digest."""
     missed = []
     for name, module in list(sys.modules.items()):
         path = getattr(module, "__file__", None)
         if not isinstance(path, str) or Path(path).suffix != ".py" or name.partition(".")[0] in {_OURS, "__main__"}:
             continue
-        if Path(path).is_relative_to(folder) and not is_installed(Path(path)) and not _counted(name, known):
+        if Path(path).is_relative_to(folder) and not is_installed(Path(path)) and not _is_counted(name, known):
             missed.append(name)
     return sorted(missed)
 
 
-def _counted(name: str, known: dict[str, bytes]) -> bool:
+def _is_counted(name: str, known: dict[str, bytes]) -> bool:
     path = name.replace(".", "/")
     return any(label in known for label in (f"{path}.py", f"{path}/__init__.py"))
 
 
-def _base(top: str, folder: Path) -> tuple[Path | None, bool]:
+def _find_base(top: str, folder: Path) -> tuple[Path | None, bool]:
     """The folder in which the package or module ``top`` lies, and whether it is the user's."""
-    for place in (folder, *_local_places()):
+    for place in (folder, *_list_local_folders()):
         if (place / top).is_dir() or any((place / f"{top}{ending}").is_file() for ending in _ENDINGS):
             return place, True
     try:
@@ -99,7 +99,7 @@ def _base(top: str, folder: Path) -> tuple[Path | None, bool]:
     return place, not is_installed(origin)
 
 
-def _local_places() -> list[Path]:
+def _list_local_folders() -> list[Path]:
     places = [Path(entry) for entry in sys.path if entry]
     return [place for place in places if place.is_dir() and not is_installed(place)]
 
@@ -115,14 +115,14 @@ def _is_standard(top: str) -> bool:
     return top in sys.stdlib_module_names
 
 
-def _version(top: str) -> dict[str, bytes]:
+def _read_version(top: str) -> dict[str, bytes]:
     try:
         return {f"{top} (installed)": metadata.version(top).encode()}
     except (metadata.PackageNotFoundError, ValueError):
         return {}
 
 
-def _files(name: str, base: Path) -> Iterator[tuple[str, Path, str]]:
+def _iterate_files(name: str, base: Path) -> Iterator[tuple[str, Path, str]]:
     """The files that importing ``name`` runs: a label, the path, and the package that relative imports start from."""
     parts = name.split(".")
     place = base
@@ -141,7 +141,7 @@ def _files(name: str, base: Path) -> Iterator[tuple[str, Path, str]]:
         place /= part
 
 
-def _imports(source: bytes, package: str) -> list[str]:
+def _parse_imports(source: bytes, package: str) -> list[str]:
     """Names of modules that a file may import; names inside of modules are among them and lead nowhere."""
     try:
         tree = ast.parse(source)
@@ -152,15 +152,15 @@ def _imports(source: bytes, package: str) -> list[str]:
         if isinstance(node, ast.Import):
             found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            origin = _absolute(node.module or "", node.level, package)
+            origin = _resolve_import(node.module or "", node.level, package)
             if origin is not None:
                 found += [origin, *(f"{origin}.{alias.name}" for alias in node.names if alias.name != "*")]
         elif isinstance(node, ast.Call):
-            found += _by_call(node, package)
+            found += _parse_import_call(node, package)
     return [name for name in found if name]
 
 
-def _by_call(node: ast.Call, package: str) -> Sequence[str]:
+def _parse_import_call(node: ast.Call, package: str) -> Sequence[str]:
     called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
     if called not in {"import_module", "__import__"} or not node.args or not isinstance(node.args[0], ast.Constant):
         return ()
@@ -168,11 +168,11 @@ def _by_call(node: ast.Call, package: str) -> Sequence[str]:
     if not isinstance(name, str):
         return ()
     level = len(name) - len(name.lstrip("."))
-    absolute = _absolute(name[level:], level, package)
+    absolute = _resolve_import(name[level:], level, package)
     return () if absolute is None else (absolute,)
 
 
-def _absolute(name: str, level: int, package: str) -> str | None:
+def _resolve_import(name: str, level: int, package: str) -> str | None:
     if level == 0:
         return name
     parts = package.split(".") if package else []

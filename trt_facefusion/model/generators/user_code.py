@@ -24,7 +24,7 @@ _LONGEST = 300
 
 
 @contextmanager
-def user_code(what: str, remedy: str, kind: type[TrtFaceFusionError] = BadInputError) -> Iterator[None]:
+def run_user_code(what: str, remedy: str, kind: type[TrtFaceFusionError] = BadInputError) -> Iterator[None]:
     """Run the block, which calls code of the user's, and turn all that it raises into one line.
 
     The current folder is on ``sys.path`` meanwhile. Ctrl-C goes through.
@@ -40,7 +40,7 @@ def user_code(what: str, remedy: str, kind: type[TrtFaceFusionError] = BadInputE
     folder = str(Path.cwd())
     sys.path.insert(0, folder)
     try:
-        with _stdout_on_stderr(), _signals_watched() as came, _exit_refused(), _state_kept(folder):
+        with _redirect_stdout(), _watch_signals() as came, _refuse_exit(), _restore_state(folder):
             try:
                 yield
             except TrtFaceFusionError:
@@ -48,24 +48,24 @@ def user_code(what: str, remedy: str, kind: type[TrtFaceFusionError] = BadInputE
             except KeyboardInterrupt as error:
                 if came:
                     raise
-                raise kind(f"{what} raised KeyboardInterrupt{_place(error)}", remedy) from error
+                raise kind(f"{what} raised KeyboardInterrupt{_locate_failure(error)}", remedy) from error
             except BaseException as error:
-                raise kind(f"{what}: {cause(error)}{_place(error)}", remedy) from error
+                raise kind(f"{what}: {describe_cause(error)}{_locate_failure(error)}", remedy) from error
     finally:
         with suppress(ValueError):
             sys.path.remove(folder)
 
 
-def cause(error: BaseException) -> str:
+def describe_cause(error: BaseException) -> str:
     """One line that says what an exception of anybody's says, also where its own text fails or has no end."""
     if isinstance(error, SystemExit):
         return f"it tried to end the program (exit code {error.code!r:.40})"
-    lines = lines_of(error)
+    lines = split_lines(error)
     text = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
     return text if len(text) <= _LONGEST else text[:_LONGEST] + "..."
 
 
-def lines_of(error: BaseException) -> list[str]:
+def split_lines(error: BaseException) -> list[str]:
     """The lines of an exception's text that are not empty; none where the text itself fails."""
     try:
         return [line.strip() for line in str(error).splitlines() if line.strip()]
@@ -73,7 +73,7 @@ def lines_of(error: BaseException) -> list[str]:
         return []
 
 
-def _place(error: BaseException) -> str:
+def _locate_failure(error: BaseException) -> str:
     """Where in the user's own code it happened."""
     here, found, trace = Path(__file__).parents[2], "", error.__traceback__
     while trace is not None:
@@ -85,14 +85,14 @@ def _place(error: BaseException) -> str:
 
 
 @contextmanager
-def _stdout_on_stderr() -> Iterator[None]:
+def _redirect_stdout() -> Iterator[None]:
     """Let what is written to stdout go to stderr, also by libraries written in C.
 
     The block gets streams of its own, which it may close or replace.
     """
     _flush()
     kept = _duplicate(1)
-    with _stream_to(2) as said, _stream_to(2) as complained:
+    with _open_stream(2) as said, _open_stream(2) as complained:
         try:
             if kept is not None:
                 with suppress(OSError):
@@ -114,7 +114,7 @@ def _duplicate(handle: int) -> int | None:
 
 
 @contextmanager
-def _stream_to(handle: int) -> Iterator[TextIO]:
+def _open_stream(handle: int) -> Iterator[TextIO]:
     """A text stream to where ``handle`` leads."""
     target = _duplicate(handle)
     where = os.open(os.devnull, os.O_WRONLY) if target is None else target
@@ -135,7 +135,7 @@ def _flush() -> None:
 
 
 @contextmanager
-def _signals_watched() -> Iterator[list[int]]:
+def _watch_signals() -> Iterator[list[int]]:
     """The signals that came while the block ran: they tell Ctrl-C from an exception that only looks like it."""
     came: list[int] = []
     if threading.current_thread() is not threading.main_thread():
@@ -163,7 +163,7 @@ def _signals_watched() -> Iterator[list[int]]:
 
 
 @contextmanager
-def _exit_refused() -> Iterator[None]:
+def _refuse_exit() -> Iterator[None]:
     """``os._exit`` in this process raises SystemExit: nothing was built, and the exit code must say so."""
     real, process = os._exit, os.getpid()
 
@@ -180,7 +180,7 @@ def _exit_refused() -> Iterator[None]:
 
 
 @contextmanager
-def _state_kept(folder: str) -> Iterator[None]:
+def _restore_state(folder: str) -> Iterator[None]:
     """Put back what code of a user's may change for the whole process: the folder, and torch's defaults."""
     import torch
 

@@ -51,69 +51,69 @@ def choose_weights(content: object, key: str | None, path: Path) -> WeightSet:
     Raises:
         ModelError: there are no weights, or not under ``key``; the remedy says what is there.
     """
-    found = _first(content, (), set())
+    found = _find_first(content, (), set())
     if key is not None:
-        found = _by_key(content, key) or _by_prefix(content, found, key)
+        found = _find_by_key(content, key) or _find_by_prefix(content, found, key)
     if found is None:
-        raise _nothing(content, key, path)
+        raise _report_no_weights(content, key, path)
     where, tensors = found
-    others = tuple(name for name, _ in _sets(content) if name and name != where)
-    return WeightSet(_without_wrappers(tensors), where, others[:_SHOWN])
+    others = tuple(name for name, _ in _list_sets(content) if name and name != where)
+    return WeightSet(_strip_wrappers(tensors), where, others[:_SHOWN])
 
 
-def prefixes_of(tensors: Mapping[str, Any]) -> list[str]:
+def list_prefixes(tensors: Mapping[str, Any]) -> list[str]:
     """How the names of a set begin (``netG.``), the most frequent first; empty where there is no choice."""
     counts = Counter(name.partition(".")[0] + "." for name in tensors if "." in name)
     return [prefix for prefix, _ in counts.most_common(_SHOWN)] if len(counts) > 1 else []
 
 
-_Found = tuple[str, dict[str, "Tensor"]]
+_NamedSet = tuple[str, dict[str, "Tensor"]]
 
 
-def _first(node: object, trail: tuple[str, ...], seen: set[int]) -> _Found | None:
+def _find_first(node: object, trail: tuple[str, ...], seen: set[int]) -> _NamedSet | None:
     if not isinstance(node, Mapping) or id(node) in seen or len(trail) > _DEEPEST:
         return None
     seen.add(id(node))
     for nest in _NESTS:
-        found = _first(node.get(nest), (*trail, nest), seen)
+        found = _find_first(node.get(nest), (*trail, nest), seen)
         if found is not None:
             return found
-    tensors = _tensors(node)
+    tensors = _select_tensors(node)
     # Counters and an epoch may stand beside the weights; other mappings with tensors may not.
-    if tensors and (len(tensors) >= len(node) - 1 or not any(_tensors(value) for value in node.values())):
+    if tensors and (len(tensors) >= len(node) - 1 or not any(_select_tensors(value) for value in node.values())):
         return "/".join(trail), tensors
     return None
 
 
-def _by_key(content: object, key: str) -> _Found | None:
+def _find_by_key(content: object, key: str) -> _NamedSet | None:
     parts = [part for part in key.split("/") if part]
-    for where, node in _places(content):
+    for where, node in _iterate_mappings(content):
         inner: object = node
         for part in parts:
             inner = inner.get(part) if isinstance(inner, Mapping) else None
         if not isinstance(inner, Mapping):
             continue
         trail = tuple(part for part in where.split("/") if part) + tuple(parts)
-        found = _first(inner, trail, set())
+        found = _find_first(inner, trail, set())
         if found is not None:
             return found
-        if tensors := _tensors(inner):
+        if tensors := _select_tensors(inner):
             return "/".join(trail), tensors
     return None
 
 
-def _by_prefix(content: object, first: _Found | None, key: str) -> _Found | None:
+def _find_by_prefix(content: object, first: _NamedSet | None, key: str) -> _NamedSet | None:
     prefix = key if key.endswith(".") else f"{key}."
     sets = [first] if first is not None else []
-    for where, tensors in (*sets, *((where, _tensors(node)) for where, node in _places(content))):
-        for names in (tensors, _without_wrappers(tensors)):
+    for where, tensors in (*sets, *((where, _select_tensors(node)) for where, node in _iterate_mappings(content))):
+        for names in (tensors, _strip_wrappers(tensors)):
             part = {name.removeprefix(prefix): value for name, value in names.items() if name.startswith(prefix)}
             if part:
                 return "/".join(filter(None, (where, prefix))), part
     return None
 
 
-def _places(content: object) -> Iterator[tuple[str, Mapping[Any, Any]]]:
+def _iterate_mappings(content: object) -> Iterator[tuple[str, Mapping[Any, Any]]]:
     """Every mapping in ``content`` once, the outer ones first, with the path to it."""
     pending, seen = [("", content)], set[int]()
     while pending and len(seen) < _MOST_PLACES:
@@ -126,11 +126,11 @@ def _places(content: object) -> Iterator[tuple[str, Mapping[Any, Any]]]:
             pending += [(f"{where}/{k}".lstrip("/"), v) for k, v in node.items() if isinstance(v, Mapping)]
 
 
-def _sets(content: object) -> list[tuple[str, int]]:
-    return [(where, len(found)) for where, node in _places(content) if (found := _tensors(node))]
+def _list_sets(content: object) -> list[tuple[str, int]]:
+    return [(where, len(found)) for where, node in _iterate_mappings(content) if (found := _select_tensors(node))]
 
 
-def _tensors(node: object) -> dict[str, Tensor]:
+def _select_tensors(node: object) -> dict[str, Tensor]:
     import torch
 
     if not isinstance(node, Mapping):
@@ -138,19 +138,19 @@ def _tensors(node: object) -> dict[str, Tensor]:
     return {str(name): value for name, value in node.items() if isinstance(value, torch.Tensor)}
 
 
-def _without_wrappers(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+def _strip_wrappers(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """``weights`` without what wrappers put before every name, in whatever order."""
     while prefix := next((p for p in _PREFIXES if weights and all(key.startswith(p) for key in weights)), None):
         weights = {key.removeprefix(prefix): value for key, value in weights.items()}
     return weights
 
 
-def _nothing(content: object, key: str | None, path: Path) -> ModelError:
-    sets = [f"{where or 'the file itself'} ({count} tensors)" for where, count in _sets(content)[:_SHOWN]]
+def _report_no_weights(content: object, key: str | None, path: Path) -> ModelError:
+    sets = [f"{where or 'the file itself'} ({count} tensors)" for where, count in _list_sets(content)[:_SHOWN]]
     if not sets:
         return ModelError(f"{path} holds no weights", "save the weights alone: torch.save(net.state_dict(), FILE)")
-    first = _first(content, (), set())
-    begin = prefixes_of(first[1]) if first is not None else []
+    first = _find_first(content, (), set())
+    begin = list_prefixes(first[1]) if first is not None else []
     there = f"it holds {', '.join(sets)}" + (f"; names begin with {', '.join(begin)}" if begin else "")
     under = "under any known key" if key is None else f"{key!r}"
     return ModelError(f"{path} holds no weights {under}", f"take one with --weights-key: {there}")

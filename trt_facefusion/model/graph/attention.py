@@ -10,7 +10,7 @@ import onnx
 from onnx import helper, inliner
 
 from trt_facefusion.errors import ModelError
-from trt_facefusion.model.graph.work import Work, first_line
+from trt_facefusion.model.graph.work import Work, summarise_error
 
 _ATTENTION = "Attention"
 
@@ -38,7 +38,7 @@ def expand_attention(work: Work) -> bool:
             return inliner.inline_selected_functions(model, [("", _ATTENTION)], inline_schema_functions=True)
         except Exception as error:
             raise ModelError(
-                f"the Attention {found[0].name!r} cannot be expanded: {first_line(error)}",
+                f"the Attention {found[0].name!r} cannot be expanded: {summarise_error(error)}",
                 "export the model with opset_version=20, or with attention written out",
             ) from error
 

@@ -8,8 +8,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper, shape_inference
 
 from trt_facefusion.errors import ModelError
-from trt_facefusion.model.graph.view import attribute
-from trt_facefusion.model.messages import without_weights
+from trt_facefusion.model.graph.view import read_attribute
+from trt_facefusion.model.messages import strip_weights
 
 _BATCH = "batch"
 _SMALL = 64
@@ -22,7 +22,7 @@ _FIXED = "or with a batch that is fixed at 1, if it will only ever run one face 
 _DEFAULT_AXIS = {"ArgMax": 0, "ArgMin": 0}
 
 
-def fixed_batch(model: onnx.ModelProto) -> int | None:
+def find_fixed_batch(model: onnx.ModelProto) -> int | None:
     """The batch that the model's inputs insist on; None where it can be chosen."""
     constants = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in constants]
@@ -39,22 +39,22 @@ def require_samples_apart(model: onnx.ModelProto, shapes: Mapping[str, Sequence[
     ``shapes`` are the inputs' without batch axis. What no rule here knows is left to a check by running. A batch that
     is fixed at 1, by the file or (``single``) by how it is fed, has no others.
     """
-    trained = _batch_statistics(model)
+    trained = _find_batch_statistics(model)
     if trained:
-        raise _mixes(trained[0], "normalises", _EVALUATION)
-    found = [] if single or fixed_batch(model) is not None else _over_the_batch(model, shapes)
+        raise _report_mixing(trained[0], "normalises", _EVALUATION)
+    found = [] if single or find_fixed_batch(model) is not None else _find_mixing_nodes(model, shapes)
     if found:
-        raise _mixes(*found[0], f"{_EVALUATION}; {_FIXED}")
+        raise _report_mixing(*found[0], f"{_EVALUATION}; {_FIXED}")
 
 
-def _mixes(node: onnx.NodeProto, verb: str, remedy: str) -> ModelError:
+def _report_mixing(node: onnx.NodeProto, verb: str, remedy: str) -> ModelError:
     name = node.name or node.output[0]
     return ModelError(
         f"{name} ({node.op_type}) {verb} over the batch: a face's picture depends on those that run beside it", remedy
     )
 
 
-def _batch_statistics(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+def _find_batch_statistics(model: onnx.ModelProto) -> list[onnx.NodeProto]:
     """Batch normalisations in training mode; also in a batch of one onnxruntime keeps a state in them."""
     opset = next((o.version for o in model.opset_import if o.domain in {"", "ai.onnx"}), 1)
     nodes = [*model.graph.node, *(node for function in model.functions for node in function.node)]
@@ -63,16 +63,16 @@ def _batch_statistics(model: onnx.ModelProto) -> list[onnx.NodeProto]:
 
 def _is_training(node: onnx.NodeProto, opset: int) -> bool:
     if opset >= 14:
-        return bool(attribute(node, "training_mode", 0))
+        return bool(read_attribute(node, "training_mode", 0))
     if opset < 7:
-        return not attribute(node, "is_test", 0)
+        return not read_attribute(node, "is_test", 0)
     return len([name for name in node.output if name]) > 1
 
 
-def _over_the_batch(model: onnx.ModelProto, shapes: Mapping[str, Sequence[int]]) -> list[tuple[onnx.NodeProto, str]]:
+def _find_mixing_nodes(model: onnx.ModelProto, shapes: Mapping[str, Sequence[int]]) -> list[tuple[onnx.NodeProto, str]]:
     """Nodes that reduce, normalise or choose along an axis that is the batch."""
-    known = _inferred(model, shapes)
-    constants = _small_constants(model.graph)
+    known = _infer_shapes(model, shapes)
+    constants = _collect_small_constants(model.graph)
     alive = {value.name for value in model.graph.input}
     found = []
     for node in model.graph.node:
@@ -82,38 +82,38 @@ def _over_the_batch(model: onnx.ModelProto, shapes: Mapping[str, Sequence[int]])
         shape = known.get(node.input[0]) if node.input[0] in alive else None
         if shape is None or len(shape) < 2 or shape[0] != _BATCH or node.domain not in {"", "ai.onnx"}:
             continue
-        verb = _verb(node, len(shape), constants)
+        verb = _name_mixing(node, len(shape), constants)
         if verb:
             found.append((node, verb))
     return found
 
 
-def _verb(node: onnx.NodeProto, rank: int, constants: Mapping[str, list[int]]) -> str:
+def _name_mixing(node: onnx.NodeProto, rank: int, constants: Mapping[str, list[int]]) -> str:
     """What ``node`` does along axis 0 of its first input; empty where it leaves samples apart."""
     kind = node.op_type
     if kind.startswith("Reduce"):
-        axes = _axes(node, constants)
-        if axes == [] and attribute(node, "noop_with_empty_axes", 0):
+        axes = _read_axes(node, constants)
+        if axes == [] and read_attribute(node, "noop_with_empty_axes", 0):
             return ""
         return "reduces" if axes is not None and (not axes or _holds_first(axes, rank)) else ""
     if kind == "MeanVarianceNormalization":
-        over = attribute(node, "axes", [0, 2, 3])
+        over = read_attribute(node, "axes", [0, 2, 3])
         return "normalises" if isinstance(over, list) and _holds_first(over, rank) else ""
     if kind == "CumSum":
         axes = constants.get(node.input[1])
         return "sums" if axes and _holds_first(axes, rank) else ""
     if kind in _CHOOSES | _NORMALISES | {"LayerNormalization"}:
-        axis = attribute(node, "axis", _DEFAULT_AXIS.get(kind, -1))
+        axis = read_attribute(node, "axis", _DEFAULT_AXIS.get(kind, -1))
         if isinstance(axis, int) and axis in {0, -rank}:
             return "chooses" if kind in _CHOOSES else "normalises"
     return ""
 
 
-def _axes(node: onnx.NodeProto, constants: Mapping[str, list[int]]) -> list[int] | None:
+def _read_axes(node: onnx.NodeProto, constants: Mapping[str, list[int]]) -> list[int] | None:
     """The axes of a reduction, empty for all; None where they are computed."""
     if len(node.input) > 1 and node.input[1]:
         return constants.get(node.input[1])
-    axes = attribute(node, "axes", [])
+    axes = read_attribute(node, "axes", [])
     return axes if isinstance(axes, list) else []
 
 
@@ -121,29 +121,29 @@ def _holds_first(axes: Sequence[int], rank: int) -> bool:
     return any(axis in {0, -rank} for axis in axes)
 
 
-def _small_constants(graph: onnx.GraphProto) -> dict[str, list[int]]:
+def _collect_small_constants(graph: onnx.GraphProto) -> dict[str, list[int]]:
     tensors = {tensor.name: tensor for tensor in graph.initializer}
     for node in graph.node:
-        value = attribute(node, "value") if node.op_type == "Constant" else None
+        value = read_attribute(node, "value") if node.op_type == "Constant" else None
         if isinstance(value, onnx.TensorProto):
             tensors[node.output[0]] = value
     return {
         name: numpy_helper.to_array(tensor).ravel().tolist()
         for name, tensor in tensors.items()
-        if tensor.data_type == TensorProto.INT64 and _elements(tensor) <= _SMALL and not tensor.external_data
+        if tensor.data_type == TensorProto.INT64 and _count_elements(tensor) <= _SMALL and not tensor.external_data
     }
 
 
-def _elements(tensor: onnx.TensorProto) -> int:
+def _count_elements(tensor: onnx.TensorProto) -> int:
     count = 1
     for size in tensor.dims:
         count *= size
     return count
 
 
-def _inferred(model: onnx.ModelProto, shapes: Mapping[str, Sequence[int]]) -> dict[str, list[int | str]]:
+def _infer_shapes(model: onnx.ModelProto, shapes: Mapping[str, Sequence[int]]) -> dict[str, list[int | str]]:
     """Shapes of all tensors as far as they follow, with the batch by its name; nothing where onnx infers nothing."""
-    light = without_weights(model, _SMALL_BYTES)
+    light = strip_weights(model, _SMALL_BYTES)
     constants = {tensor.name for tensor in light.graph.initializer}
     for value in light.graph.input:
         shape = shapes.get(value.name)

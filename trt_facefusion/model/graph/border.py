@@ -9,7 +9,7 @@ import onnx
 from onnx import shape_inference
 
 from trt_facefusion.errors import ModelError
-from trt_facefusion.model.messages import without_weights
+from trt_facefusion.model.messages import strip_weights
 from trt_facefusion.types import TensorSpec
 
 BATCH_AXIS = "batch"
@@ -17,18 +17,18 @@ _SMALL_BYTES = 513
 """Constants of fewer bytes may decide sizes, so that inference needs their values."""
 
 
-def input_specs(model: onnx.ModelProto) -> tuple[TensorSpec, ...]:
+def read_input_specs(model: onnx.ModelProto) -> tuple[TensorSpec, ...]:
     """The inputs that must be fed (initializers that are also listed as inputs are left out)."""
     constants = {tensor.name for tensor in model.graph.initializer}
-    return tuple(_spec(value) for value in model.graph.input if value.name not in constants)
+    return tuple(_read_spec(value) for value in model.graph.input if value.name not in constants)
 
 
-def output_specs(model: onnx.ModelProto) -> tuple[TensorSpec, ...]:
+def read_output_specs(model: onnx.ModelProto) -> tuple[TensorSpec, ...]:
     """What the model gives, in the file's order."""
-    return tuple(_spec(value) for value in model.graph.output)
+    return tuple(_read_spec(value) for value in model.graph.output)
 
 
-def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
+def _read_spec(value: onnx.ValueInfoProto) -> TensorSpec:
     tensor = value.type.tensor_type
     shape = tuple(d.dim_value if d.HasField("dim_value") else (d.dim_param or "?") for d in tensor.shape.dim)
     return TensorSpec(value.name, shape, np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)).name)
@@ -50,7 +50,7 @@ def fix_inputs(
 
 def _fix_shape(value: onnx.ValueInfoProto, shape: tuple[int, ...] | None, batch: int | None) -> bool:
     """Whether the input has a batch axis."""
-    spec = _spec(value)
+    spec = _read_spec(value)
     if shape is None:
         raise ModelError(f"the model's input {spec} is not described", "describe it with --input")
     batched = len(spec.shape) == len(shape) + 1
@@ -93,7 +93,7 @@ def keep_outputs(graph: onnx.GraphProto, names: Collection[str]) -> None:
     graph.output.extend(kept)
 
 
-def known_outputs(
+def infer_output_specs(
     model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]], batch: int | None = None
 ) -> tuple[TensorSpec, ...] | None:
     """What the file gives for inputs of these ``shapes``; None where that shows only after preparing it.
@@ -101,7 +101,7 @@ def known_outputs(
     Raises:
         ModelError: ``shapes`` does not fit the inputs.
     """
-    light = without_weights(model, _SMALL_BYTES)
+    light = strip_weights(model, _SMALL_BYTES)
     keep_fed_inputs(light.graph)
     fix_inputs(light.graph, shapes, batch)
     forget_output_shapes(light.graph)
@@ -110,7 +110,7 @@ def known_outputs(
     except Exception:  # whatever onnx's inference lacks, preparing may resolve
         return None
     known = all(value.type.tensor_type.HasField("shape") for value in light.graph.output)
-    specs = output_specs(light) if known else ()
+    specs = read_output_specs(light) if known else ()
     sized = all(isinstance(size, int) for spec in specs for size in spec.shape[1:])
     return specs if specs and sized else None
 

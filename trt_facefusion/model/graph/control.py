@@ -15,7 +15,7 @@ MOST_UNROLLED = 5000
 """Nodes that a loop may become."""
 
 
-def decide(work: Work) -> bool:
+def resolve_control_flow(work: Work) -> bool:
     """Replace each If whose condition is constant by its branch, and each Loop of a known count by its passes.
 
     Gives whether there was one. Raises ModelError for a loop that would become too many nodes.
@@ -26,9 +26,9 @@ def decide(work: Work) -> bool:
     for node in work.graph.node:
         made = None
         if not node.domain and node.op_type == "If":
-            made = _branch(work, node, constants)
+            made = _take_branch(work, node, constants)
         elif not node.domain and node.op_type == "Loop":
-            made = _passes(work, node, constants)
+            made = _unroll_loop(work, node, constants)
         changed |= made is not None
         kept += [node] if made is None else made
     if changed:
@@ -50,28 +50,32 @@ def refuse_control_flow(graph: onnx.GraphProto) -> None:
         )
 
 
-def _scalar(name: str, constants: Mapping[str, onnx.TensorProto]) -> int | None:
+def _read_scalar(name: str, constants: Mapping[str, onnx.TensorProto]) -> int | None:
     tensor = constants.get(name)
     if tensor is None or int(np.prod(tensor.dims)) != 1 or tensor.data_type == onnx.TensorProto.STRING:
         return None
     return int(numpy_helper.to_array(tensor).reshape(()))
 
 
-def _branch(work: Work, node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]) -> list[onnx.NodeProto] | None:
-    condition = _scalar(node.input[0], constants)
+def _take_branch(
+    work: Work, node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]
+) -> list[onnx.NodeProto] | None:
+    condition = _read_scalar(node.input[0], constants)
     if condition is None:
         return None
     wanted = "then_branch" if condition else "else_branch"
     body = next((a.g for a in node.attribute if a.name == wanted), None)
     if body is None or len(body.output) != len(node.output):
         return None
-    return _inlined(work, body, f"{node.output[0]}/", {}, list(node.output))
+    return _inline(work, body, f"{node.output[0]}/", {}, list(node.output))
 
 
-def _passes(work: Work, node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]) -> list[onnx.NodeProto] | None:
+def _unroll_loop(
+    work: Work, node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]
+) -> list[onnx.NodeProto] | None:
     body = next((a.g for a in node.attribute if a.name == "body"), None)
-    count = _scalar(node.input[0], constants)
-    if body is None or count is None or not _goes_on(node, body, constants):
+    count = _read_scalar(node.input[0], constants)
+    if body is None or count is None or not _is_counted_loop(node, body, constants):
         return None
     carried = list(node.input[2:])
     gathered = len(body.output) - 1 - len(carried)
@@ -92,19 +96,19 @@ def _passes(work: Work, node: onnx.NodeProto, constants: Mapping[str, onnx.Tenso
         given = [f"{prefix}/{step}", f"{prefix}/true", *carried]
         names = dict(zip((value.name for value in body.input), given, strict=True))
         results = [f"{prefix}/{step}/out{i}" for i in range(len(body.output))]
-        made += _inlined(work, body, f"{prefix}/{step}/", names, results)
+        made += _inline(work, body, f"{prefix}/{step}/", names, results)
         carried = results[1 : 1 + len(carried)]
         for found, result in zip(collected, results[1 + len(carried) :], strict=True):
             found.append(result)
     made += [helper.make_node("Identity", [a], [b]) for a, b in zip(carried, node.output, strict=False) if b]
     for found, output in zip(collected, node.output[len(carried) :], strict=False):
-        made += _stacked(work, found, output)
+        made += _stack(work, found, output)
     return made
 
 
-def _goes_on(node: onnx.NodeProto, body: onnx.GraphProto, constants: Mapping[str, onnx.TensorProto]) -> bool:
+def _is_counted_loop(node: onnx.NodeProto, body: onnx.GraphProto, constants: Mapping[str, onnx.TensorProto]) -> bool:
     """Whether only the count ends the loop."""
-    if len(node.input) > 1 and node.input[1] and _scalar(node.input[1], constants) != 1:
+    if len(node.input) > 1 and node.input[1] and _read_scalar(node.input[1], constants) != 1:
         return False
     own = {t.name: t for t in body.initializer}
     made = {o: n for n in body.node for o in n.output}
@@ -114,10 +118,10 @@ def _goes_on(node: onnx.NodeProto, body: onnx.GraphProto, constants: Mapping[str
     if name in made and made[name].op_type == "Constant":
         value = made[name].attribute[0]
         own[name] = value.t if value.name == "value" else numpy_helper.from_array(np.array(value.i), name)
-    return name == body.input[1].name or _scalar(name, {**constants, **own}) == 1
+    return name == body.input[1].name or _read_scalar(name, {**constants, **own}) == 1
 
 
-def _stacked(work: Work, parts: list[str], output: str) -> list[onnx.NodeProto]:
+def _stack(work: Work, parts: list[str], output: str) -> list[onnx.NodeProto]:
     made = []
     for name in parts:
         if work.opset < 13:
@@ -129,7 +133,7 @@ def _stacked(work: Work, parts: list[str], output: str) -> list[onnx.NodeProto]:
     return [*made, helper.make_node("Concat", [f"{name}/row" for name in parts], [output], axis=0)]
 
 
-def _inlined(
+def _inline(
     work: Work, body: onnx.GraphProto, prefix: str, given: Mapping[str, str], outputs: list[str]
 ) -> list[onnx.NodeProto]:
     """The nodes of ``body`` for the outer graph; ``given`` names its inputs there, ``outputs`` its results."""
@@ -152,25 +156,25 @@ def _inlined(
         node = onnx.NodeProto()
         node.CopyFrom(inner)
         node.name = prefix + inner.name if inner.name else ""
-        _rename(node, names)
+        _rename_tensors(node, names)
         nodes.append(node)
     return nodes + extra
 
 
-def _rename(node: onnx.NodeProto, names: Mapping[str, str]) -> None:
+def _rename_tensors(node: onnx.NodeProto, names: Mapping[str, str]) -> None:
     """Rename what a node reads and makes, and what the graphs inside it read from outside."""
-    node.input[:] = _renamed(node.input, names)
-    node.output[:] = _renamed(node.output, names)
+    node.input[:] = _map_names(node.input, names)
+    node.output[:] = _map_names(node.output, names)
     for attribute in node.attribute:
         for graph in ([attribute.g] if attribute.HasField("g") else []) + list(attribute.graphs):
             own = {value.name for value in graph.input} | {t.name for t in graph.initializer}
             own |= {o for n in graph.node for o in n.output}
             outer = {a: b for a, b in names.items() if a not in own}
             for inner in graph.node:
-                _rename(inner, outer)
+                _rename_tensors(inner, outer)
             for value in graph.output:
                 value.name = outer.get(value.name, value.name)
 
 
-def _renamed(found: Iterable[str], names: Mapping[str, str]) -> list[str]:
+def _map_names(found: Iterable[str], names: Mapping[str, str]) -> list[str]:
     return [names.get(name, name) if name else name for name in found]

@@ -19,13 +19,20 @@ from trt_facefusion.model.graph.evaluate import (
     FOLDABLE,
     MOST_MACS,
     SELECTING,
+    bound_macs,
+    count_result_bytes,
     evaluate,
-    macs,
-    result_bytes,
 )
-from trt_facefusion.model.graph.result_sizes import DECIDES, Sizes, result_sizes, sizes_from, sizes_of, target_of
+from trt_facefusion.model.graph.result_sizes import (
+    DECIDES,
+    Sizes,
+    find_target,
+    infer_result_sizes,
+    read_sizes,
+    read_target_sizes,
+)
 from trt_facefusion.model.graph.work import Work
-from trt_facefusion.model.messages import tensor_bytes
+from trt_facefusion.model.messages import count_tensor_bytes
 from trt_facefusion.types import Array
 
 ONE_RESULT = 64 << 20
@@ -45,7 +52,7 @@ class Partial:
 
 
 @dataclass
-class Budget:
+class FoldingBudget:
     """What folding may still cost, for a whole model."""
 
     bytes: int
@@ -66,12 +73,12 @@ class Budget:
             )
 
 
-def budget_for(work: Work) -> Budget:
+def make_budget(work: Work) -> FoldingBudget:
     """What folding ``work`` may cost."""
-    return Budget(max(ALL_RESULTS, 4 * work.weights_bytes))
+    return FoldingBudget(max(ALL_RESULTS, 4 * work.weights_bytes))
 
 
-def fold(work: Work, budget: Budget) -> bool:
+def fold(work: Work, budget: FoldingBudget) -> bool:
     """Replace every node whose results are known by constants; whether there was one.
 
     Raises:
@@ -86,14 +93,14 @@ def fold(work: Work, budget: Budget) -> bool:
 
 
 class _Folder:
-    def __init__(self, work: Work, budget: Budget) -> None:
+    def __init__(self, work: Work, budget: FoldingBudget) -> None:
         self.work, self.budget, self.opset = work, budget, work.opset
         self.tensors = {t.name: work.tensor(t) for t in work.graph.initializer}
         self.known: dict[str, Array] = {}
         self.partial: dict[str, Partial] = {}
         self.outputs = {value.name for value in work.graph.output}
         typed = (*work.graph.value_info, *work.graph.input, *work.graph.output)
-        self.sizes = {v.name: s for v in typed if (s := sizes_of(v)) is not None}
+        self.sizes = {v.name: s for v in typed if (s := read_sizes(v)) is not None}
         self.sizes |= {t.name: tuple(t.dims) for t in work.graph.initializer}
         self.types = {v.name: v.type.tensor_type.elem_type for v in typed}
         self.types |= {t.name: t.data_type for t in work.graph.initializer}
@@ -118,8 +125,8 @@ class _Folder:
         names = [name for name in node.output if name]
         if not any(None in (self.sizes.get(name) or (None, None))[1:] for name in names):
             return
-        target = self._part(target_of(node)) if target_of(node) else None
-        told = sizes_from(node, target.values, target.known) if target is not None else None
+        target = self._part(find_target(node)) if find_target(node) else None
+        told = read_target_sizes(node, target.values, target.known) if target is not None else None
         found = {names[0]: (0, told)} if told is not None else self._inferred(node)
         for name, (kind, sizes) in found.items():
             if sizes is not None:
@@ -134,8 +141,8 @@ class _Folder:
         given = {name: (self.types.get(name, 0), self.sizes.get(name)) for name in node.input if name}
         if not all(kind for kind, _ in given.values()):
             return {}
-        small = [name for name in given if name in self.tensors and tensor_bytes(self.tensors[name]) <= DECIDES]
-        return result_sizes(node, given, {n: v for n in small if (v := self._value(n)) is not None}, self.opset)
+        small = [name for name in given if name in self.tensors and count_tensor_bytes(self.tensors[name]) <= DECIDES]
+        return infer_result_sizes(node, given, {n: v for n in small if (v := self._value(n)) is not None}, self.opset)
 
     def _folded(self, node: onnx.NodeProto) -> bool:
         if node.domain or node.op_type not in FOLDABLE or not node.output[0] or node.output[0] in self.budget.left:
@@ -186,11 +193,11 @@ class _Folder:
         return self._computed(node, inputs)
 
     def _computed(self, node: onnx.NodeProto, inputs: Mapping[str, Array]) -> list[Array] | None:
-        size = result_bytes(node, inputs, self.opset)
+        size = count_result_bytes(node, inputs, self.opset)
         if size is None:
             return None
         self.budget.spend(node, size, sum(value.nbytes for value in inputs.values()))
-        work = macs(node, inputs, size)
+        work = bound_macs(node, inputs, size)
         if work > self.budget.macs:
             self.budget.left.add(node.output[0])
             return None
@@ -203,7 +210,7 @@ class _Folder:
         values = {name: part.values for name, part in known.items()}
         if len(known) < len(names) or any(v.size > _FEW or v.dtype == object for v in values.values()):
             return None
-        size = result_bytes(node, values, self.opset)
+        size = count_result_bytes(node, values, self.opset)
         maps = self._maps(node, known) if size is not None and size <= 8 * _FEW else None
         results = evaluate(node, values, self.opset) if maps is not None else None
         if maps is None or results is None:
@@ -214,10 +221,10 @@ class _Folder:
         """What is known of each result."""
         if node.op_type in ELEMENTWISE or node.op_type == "Cast":
             return [np.logical_and.reduce(np.broadcast_arrays(*(part.known for part in inputs.values())))]
-        moved = _moved(node)
+        moved = _list_moved_inputs(node)
         if node.op_type not in SELECTING or not self.partial.keys().isdisjoint(set(inputs) - moved):
             return None  # where to look is not known
-        maps = evaluate(node, {name: _as(part, name in moved) for name, part in inputs.items()}, self.opset)
+        maps = evaluate(node, {name: _select_numbers(part, name in moved) for name, part in inputs.items()}, self.opset)
         return None if maps is None else [m.astype(bool) for m in maps]
 
     def _part(self, name: str) -> Partial | None:
@@ -227,13 +234,13 @@ class _Folder:
         return None if value is None else Partial(value, np.ones(value.shape, bool))
 
 
-def _moved(node: onnx.NodeProto) -> set[str]:
+def _list_moved_inputs(node: onnx.NodeProto) -> set[str]:
     """The inputs whose values the operator moves; the others say where to."""
     if node.op_type == "Concat":
         return set(node.input)
     return {node.input[0], *(node.input[2:3] if node.op_type.startswith("Scatter") else ())}
 
 
-def _as(part: Partial, moved: bool) -> Array:
+def _select_numbers(part: Partial, moved: bool) -> Array:
     """What is known, as numbers of the values' own type; indices and the like stay as they are."""
     return part.known.astype(part.values.dtype) if moved else part.values

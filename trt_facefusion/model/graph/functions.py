@@ -9,7 +9,7 @@ from onnx import helper, inliner, shape_inference
 
 from trt_facefusion.errors import ModelError
 from trt_facefusion.model.export.structure import MOST_NODES
-from trt_facefusion.model.graph.work import Work, first_line
+from trt_facefusion.model.graph.work import Work, summarise_error
 
 _Key = tuple[str, str]
 _STANDARD = frozenset({"", "ai.onnx"})
@@ -28,14 +28,14 @@ def inline_functions(work: Work) -> None:
     standard = [o.version for f in work.model.functions for o in f.opset_import if o.domain in _STANDARD]
     differ = any(version != work.opset for version in standard)
     if differ:
-        _say_types(work.graph)
+        _declare_types(work.graph)
 
     def inlined(model: onnx.ModelProto) -> onnx.ModelProto:
         try:
-            return inliner.inline_local_functions(_typed(model) if differ else model, convert_version=differ)
+            return inliner.inline_local_functions(_infer_types(model) if differ else model, convert_version=differ)
         except Exception as error:
             raise ModelError(
-                f"the model's local functions cannot be inlined: {first_line(error)}",
+                f"the model's local functions cannot be inlined: {summarise_error(error)}",
                 "export the model without functions",
             ) from error
 
@@ -49,7 +49,7 @@ def inline_functions(work: Work) -> None:
         )
 
 
-def _say_types(graph: onnx.GraphProto) -> None:
+def _declare_types(graph: onnx.GraphProto) -> None:
     """Note the types of constants in place of what notes there are: the converter asks for every tensor's."""
     del graph.value_info[:]
     fed = {value.name for value in graph.input}
@@ -57,7 +57,7 @@ def _say_types(graph: onnx.GraphProto) -> None:
     graph.value_info.extend(helper.make_tensor_value_info(t.name, t.data_type, t.dims) for t in constants)
 
 
-def _typed(model: onnx.ModelProto) -> onnx.ModelProto:
+def _infer_types(model: onnx.ModelProto) -> onnx.ModelProto:
     return shape_inference.infer_shapes(model)
 
 
@@ -69,7 +69,7 @@ def _require_few(model: onnx.ModelProto) -> None:
     begun: set[_Key] = set()
     while waiting:
         key = waiting[-1]
-        missing = [k for k in _called(bodies[key], bodies) if k not in sizes]
+        missing = [k for k in _list_called(bodies[key], bodies) if k not in sizes]
         if key in sizes:
             waiting.pop()
         elif missing and key in begun:
@@ -78,9 +78,9 @@ def _require_few(model: onnx.ModelProto) -> None:
             begun.add(key)
             waiting += missing
         else:
-            sizes[key] = _size(bodies[key], sizes)
+            sizes[key] = _count_nodes(bodies[key], sizes)
             waiting.pop()
-    total = _size(model.graph.node, sizes)
+    total = _count_nodes(model.graph.node, sizes)
     if total > MOST_NODES:
         largest = max(sizes, key=lambda k: sizes[k])
         raise ModelError(
@@ -90,11 +90,11 @@ def _require_few(model: onnx.ModelProto) -> None:
         )
 
 
-def _size(nodes: Sequence[onnx.NodeProto], sizes: dict[_Key, int]) -> int:
+def _count_nodes(nodes: Sequence[onnx.NodeProto], sizes: dict[_Key, int]) -> int:
     return sum(sizes.get((node.domain, node.op_type), 1) for node in _all(nodes))
 
 
-def _called(nodes: Sequence[onnx.NodeProto], bodies: Mapping[_Key, Sequence[onnx.NodeProto]]) -> list[_Key]:
+def _list_called(nodes: Sequence[onnx.NodeProto], bodies: Mapping[_Key, Sequence[onnx.NodeProto]]) -> list[_Key]:
     return [key for node in _all(nodes) if (key := (node.domain, node.op_type)) in bodies]
 
 

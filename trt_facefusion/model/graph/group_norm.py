@@ -20,12 +20,12 @@ MOST_GROUPS = 1 << 20
 
 def expand_group_norms(graph: onnx.GraphProto, opset: int) -> None:
     """Replace every GroupNormalization of ``graph``, in place. Raises ModelError for an impossible number of groups."""
-    nodes = [_expanded(graph, n, opset) if n.op_type == "GroupNormalization" else [n] for n in graph.node]
+    nodes = [_expand(graph, n, opset) if n.op_type == "GroupNormalization" else [n] for n in graph.node]
     del graph.node[:]
     graph.node.extend(node for group in nodes for node in group)
 
 
-def _expanded(graph: onnx.GraphProto, node: onnx.NodeProto, opset: int) -> list[onnx.NodeProto]:
+def _expand(graph: onnx.GraphProto, node: onnx.NodeProto, opset: int) -> list[onnx.NodeProto]:
     settings = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
     groups, (x, scale, bias), prefix = int(settings["num_groups"]), node.input, node.output[0]
     made: list[onnx.NodeProto] = []

@@ -19,8 +19,8 @@ def takes_half(view: GraphView, node: onnx.NodeProto, index: int) -> bool:
     """Whether input ``index`` of ``node`` may be FP16 where the node computes in FP16."""
     if (node.op_type, index) in _WANT_FP32:
         return False
-    schema = _schema(node.op_type, node.domain, _opset(view, node.domain))
-    return schema is not None and bool(schema.inputs) and _HALF in _formal(schema.inputs, index).types
+    schema = _find_schema(node.op_type, node.domain, _find_opset(view, node.domain))
+    return schema is not None and bool(schema.inputs) and _HALF in _select_formal(schema.inputs, index).types
 
 
 def holds_half(view: GraphView, node: onnx.NodeProto) -> bool:
@@ -29,17 +29,17 @@ def holds_half(view: GraphView, node: onnx.NodeProto) -> bool:
     False for operators without a definition (of other domains), sequences, and results with a type of their own beside
     the first (the statistics of a normalisation).
     """
-    schema = _schema(node.op_type, node.domain, _opset(view, node.domain))
+    schema = _find_schema(node.op_type, node.domain, _find_opset(view, node.domain))
     if schema is None or any(not view.element_type(name) for name in (*node.input, *node.output) if name):
         return False
     floats = [i for i, name in enumerate(node.output) if name and view.element_type(name) in FLOATS]
     if not floats:
         return True
-    results = [_formal(schema.outputs, index) for index in floats]
+    results = [_select_formal(schema.outputs, index) for index in floats]
     if any(_HALF not in formal.types or formal.type_str != results[0].type_str for formal in results):
         return False
     shared = {formal.type_str for formal in results}
-    read = [_formal(schema.inputs, i) for i, name in enumerate(node.input) if name and view.is_float(name)]
+    read = [_select_formal(schema.inputs, i) for i, name in enumerate(node.input) if name and view.is_float(name)]
     return all(_HALF in formal.types for formal in read if formal.type_str in shared)
 
 
@@ -50,18 +50,18 @@ def makes_indices(view: GraphView, node: onnx.NodeProto) -> bool:
     return node.op_type == "Cast" and integers and view.is_float(node.input[0])
 
 
-def _opset(view: GraphView, domain: str) -> int:
+def _find_opset(view: GraphView, domain: str) -> int:
     names = {"", "ai.onnx"} if domain in {"", "ai.onnx"} else {domain}
     return next((entry.version for entry in view.model.opset_import if entry.domain in names), 0)
 
 
 @lru_cache(maxsize=512)
-def _schema(op_type: str, domain: str, opset: int) -> defs.OpSchema | None:
+def _find_schema(op_type: str, domain: str, opset: int) -> defs.OpSchema | None:
     try:
         return defs.get_schema(op_type, opset, "" if domain == "ai.onnx" else domain)
     except defs.SchemaError:
         return None
 
 
-def _formal(parameters: Sequence[defs.OpSchema.FormalParameter], index: int) -> defs.OpSchema.FormalParameter:
+def _select_formal(parameters: Sequence[defs.OpSchema.FormalParameter], index: int) -> defs.OpSchema.FormalParameter:
     return parameters[min(index, len(parameters) - 1)]

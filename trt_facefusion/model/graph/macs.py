@@ -9,7 +9,7 @@ import onnx
 from trt_facefusion.model.graph.view import GraphView
 
 
-def node_macs(view: GraphView, node: onnx.NodeProto) -> int:
+def count_node_macs(view: GraphView, node: onnx.NodeProto) -> int:
     """MACs of a convolution, transposed convolution, linear layer or matrix product; 0 for every other node."""
     if node.op_type in {"Conv", "ConvTranspose"}:
         kernel = (view.shape(node.input[1]) or ("?",))[1:]
@@ -22,7 +22,7 @@ def node_macs(view: GraphView, node: onnx.NodeProto) -> int:
     return 0
 
 
-def macs(view: GraphView) -> dict[str, int]:
+def count_macs(view: GraphView) -> dict[str, int]:
     """MACs by node name, of the nodes that have any."""
-    counts = {node.name: node_macs(view, node) for node in view.model.graph.node}
+    counts = {node.name: count_node_macs(view, node) for node in view.model.graph.node}
     return {name: count for name, count in counts.items() if count}

@@ -20,7 +20,7 @@ _PASSES_ON = frozenset(
 )  # fmt: skip
 
 
-def masked_tensors(graph: onnx.GraphProto) -> set[str]:
+def find_masked_tensors(graph: onnx.GraphProto) -> set[str]:
     """Names of the constants and activations that hold such values."""
     read = {name for node in graph.node if node.op_type in _PASSES_ON for name in node.input}  # weights are none
     floats = [tensor for tensor in graph.initializer if tensor.name in read and tensor.data_type in _KINDS]

@@ -25,9 +25,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from trt_facefusion.model.graph.products import Factor, factors, known_shape
-from trt_facefusion.model.graph.subpixel import as_subpixel
-from trt_facefusion.model.graph.view import GraphView, attribute
+from trt_facefusion.model.graph.products import Factor, find_factors, read_fixed_shape
+from trt_facefusion.model.graph.subpixel import make_subpixel
+from trt_facefusion.model.graph.view import GraphView, read_attribute
 from trt_facefusion.types import Array
 
 _SQUARES = frozenset({"ReduceSumSquare", "ReduceL2"})
@@ -81,8 +81,8 @@ class _Rewriting:
 
     def convolution(self, node: onnx.NodeProto) -> None:
         """Replace ``node`` where its weights are constants, styles and norms multiplied."""
-        source, shape = self.view.shape(node.input[0]), known_shape(self.view, node.input[1])
-        modulated = _modulated(self.view, node, shape) if shape is not None and source is not None else None
+        source, shape = self.view.shape(node.input[0]), read_fixed_shape(self.view, node.input[1])
+        modulated = _find_modulated(self.view, node, shape) if shape is not None and source is not None else None
         if modulated is None or shape is None or source is None:
             return
         groups = modulated.constant.shape[0]
@@ -90,10 +90,10 @@ class _Rewriting:
         self._replace(node, modulated, shape, groups if unfolded else 1)
 
     def _replace(self, node: onnx.NodeProto, modulated: _Modulated, shape: tuple[int, ...], batch: int) -> None:
-        made = _Maker(node.name, self.constants)
+        made = _NodeMaker(node.name, self.constants)
         rank = len(shape) - 2
         groups, outputs, inputs, _ = modulated.constant.shape
-        x = _without_reshape(self.view, node.input[0])
+        x = _skip_reshape(self.view, node.input[0])
         if batch > 1:
             x = made.op("Reshape", node.input[0], made.const([batch, inputs, *[0] * rank]), name="unfolded")
         styles = [made.vector(self.view, f, f.index[:, 0, :, 0], batch, rank) for f in modulated.styles]
@@ -112,7 +112,7 @@ class _Rewriting:
         self.replaced[node.name] = made.nodes
 
     def _plain(
-        self, made: _Maker, node: onnx.NodeProto, x: str, modulated: _Modulated, shape: tuple[int, ...], batch: int
+        self, made: _NodeMaker, node: onnx.NodeProto, x: str, modulated: _Modulated, shape: tuple[int, ...], batch: int
     ) -> str:
         """The convolution with constant weights, without bias."""
         weight = modulated.constant[:1] if batch > 1 else modulated.constant
@@ -126,9 +126,9 @@ class _Rewriting:
             for candidate in plain.attribute:
                 if candidate.name == "group":
                     candidate.i = 1
-        size = known_shape(self.view, node.output[0])
+        size = read_fixed_shape(self.view, node.output[0])
         if node.op_type == "ConvTranspose" and size is not None and len(size) == 4:
-            subpixel = as_subpixel(plain, x, values, (size[2], size[3]))
+            subpixel = make_subpixel(plain, x, values, (size[2], size[3]))
             if subpixel is not None:
                 made.nodes += subpixel.nodes
                 self.constants.update(subpixel.constants)
@@ -141,30 +141,32 @@ class _Rewriting:
 
     def norm(self, node: onnx.NodeProto) -> None:
         """Replace a sum of squares of modulated weights by a product of the squared style with a constant matrix."""
-        squared = _squared(self.view, node)
+        squared = _find_squared(self.view, node)
         maker = self.view.producer.get(squared or "")
         if maker is None or maker.op_type not in _PRODUCTS:
             return
-        out = known_shape(self.view, node.output[0])
-        shape = known_shape(self.view, squared) if squared else None
+        out = read_fixed_shape(self.view, node.output[0])
+        shape = read_fixed_shape(self.view, squared) if squared else None
         if squared is None or out is None or shape is None:
             return
-        parts = factors(self.view, squared)
+        parts = find_factors(self.view, squared)
         constants = [f for f in parts if self.view.is_constant(f.tensor)]
         styles = [f for f in parts if not self.view.is_constant(f.tensor)]
         if len(styles) != 1 or not constants:
             return
-        style = known_shape(self.view, styles[0].tensor)
-        axes = _axes(self.view, node, len(shape))
+        style = read_fixed_shape(self.view, styles[0].tensor)
+        axes = _read_axes(self.view, node, len(shape))
         if style is None or math.prod(style) == math.prod(shape) or axes is None:
             return
         batch = shape[0] if 0 not in axes and len(style) > 1 and style[0] == shape[0] else 1
-        matrix = _matrix(_constant(self.view, constants, shape) ** 2, styles[0].index, axes, math.prod(style), batch)
+        matrix = _build_matrix(
+            _multiply_constants(self.view, constants, shape) ** 2, styles[0].index, axes, math.prod(style), batch
+        )
         if matrix is None:
             return
         if node.op_type == "ReduceMean":
             matrix = matrix / math.prod(shape[axis] for axis in axes)
-        made = _Maker(node.name, self.constants)
+        made = _NodeMaker(node.name, self.constants)
         flat = made.op("Reshape", styles[0].tensor, made.const([batch, len(matrix)]), name="style")
         if styles[0].inverse:
             flat = made.op("Reciprocal", flat, name="inverse")
@@ -178,7 +180,7 @@ class _Rewriting:
 
 
 @dataclass
-class _Maker:
+class _NodeMaker:
     """Makes nodes and constants under one prefix."""
 
     prefix: str
@@ -201,7 +203,7 @@ class _Maker:
         shape = (batch, index.size // batch, *[1] * rank)
         name = factor.tensor
         label = f"factor_{len(self.nodes)}"
-        elements = math.prod(known_shape(view, name) or (0,))
+        elements = math.prod(read_fixed_shape(view, name) or (0,))
         if elements != index.size or not (index.reshape(-1) == np.arange(elements)).all():
             flat = self.op("Reshape", name, self.const([-1]), name=f"{label}_flat")
             name = self.op("Gather", flat, self.const(index.reshape(shape).astype(np.int64)), name=label)
@@ -217,8 +219,8 @@ class _Maker:
         return result
 
 
-def _modulated(view: GraphView, node: onnx.NodeProto, shape: tuple[int, ...]) -> _Modulated | None:
-    group = attribute(node, "group", 1)
+def _find_modulated(view: GraphView, node: onnx.NodeProto, shape: tuple[int, ...]) -> _Modulated | None:
+    group = read_attribute(node, "group", 1)
     groups = group if isinstance(group, int) else 1
     sizes = (groups, shape[0] // groups, shape[1], math.prod(shape[2:]))
 
@@ -226,7 +228,7 @@ def _modulated(view: GraphView, node: onnx.NodeProto, shape: tuple[int, ...]) ->
         split = values.reshape(sizes)
         return split if node.op_type == "Conv" else split.transpose(0, 2, 1, 3)
 
-    parts = factors(view, node.input[1])
+    parts = find_factors(view, node.input[1])
     constants = [f for f in parts if view.is_constant(f.tensor)]
     computed = [Factor(f.tensor, by_channel(f.index), f.inverse) for f in parts if not view.is_constant(f.tensor)]
     styles: list[Factor] = []
@@ -240,10 +242,10 @@ def _modulated(view: GraphView, node: onnx.NodeProto, shape: tuple[int, ...]) ->
             return None
     if not constants or not computed:
         return None
-    return _Modulated(by_channel(_constant(view, constants, shape)), tuple(styles), tuple(norms))
+    return _Modulated(by_channel(_multiply_constants(view, constants, shape)), tuple(styles), tuple(norms))
 
 
-def _constant(view: GraphView, parts: Sequence[Factor], shape: tuple[int, ...]) -> NDArray[np.float64]:
+def _multiply_constants(view: GraphView, parts: Sequence[Factor], shape: tuple[int, ...]) -> NDArray[np.float64]:
     """The product of constant factors."""
     result = np.ones(shape)
     for part in parts:
@@ -252,16 +254,16 @@ def _constant(view: GraphView, parts: Sequence[Factor], shape: tuple[int, ...]) 
     return result
 
 
-def _without_reshape(view: GraphView, name: str) -> str:
+def _skip_reshape(view: GraphView, name: str) -> str:
     """``name``, or what it was before a Reshape that changed nothing."""
     node = view.producer.get(name)
     if node is None or node.op_type != "Reshape":
         return name
-    shape = known_shape(view, name)
+    shape = read_fixed_shape(view, name)
     return node.input[0] if shape is not None and view.shape(node.input[0]) == shape else name
 
 
-def _squared(view: GraphView, node: onnx.NodeProto) -> str | None:
+def _find_squared(view: GraphView, node: onnx.NodeProto) -> str | None:
     """The tensor whose squares the node sums up."""
     if node.op_type in _SQUARES:
         return str(node.input[0])
@@ -275,19 +277,19 @@ def _squared(view: GraphView, node: onnx.NodeProto) -> str | None:
     return None
 
 
-def _axes(view: GraphView, node: onnx.NodeProto, rank: int) -> tuple[int, ...] | None:
+def _read_axes(view: GraphView, node: onnx.NodeProto, rank: int) -> tuple[int, ...] | None:
     """The axes that a reduction sums over; None where they are computed or there are none."""
-    written = attribute(node, "axes")
+    written = read_attribute(node, "axes")
     if len(node.input) > 1 and node.input[1]:
         if not view.is_constant(node.input[1]):
             return None
         written = view.constant(node.input[1]).reshape(-1).tolist()
     if isinstance(written, (list, tuple)) and written:
         return tuple(sorted(int(axis) % rank for axis in written))
-    return None if attribute(node, "noop_with_empty_axes", 0) else tuple(range(rank))
+    return None if read_attribute(node, "noop_with_empty_axes", 0) else tuple(range(rank))
 
 
-def _matrix(
+def _build_matrix(
     squares: NDArray[np.float64], index: NDArray[np.int32], axes: tuple[int, ...], elements: int, batch: int
 ) -> NDArray[np.float64] | None:
     """Matrix [elements/batch, sums/batch] whose product with the squared style gives the sums; None where none does."""

@@ -16,7 +16,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from trt_facefusion.errors import BadInputError, ModelError
-from trt_facefusion.model.graph.view import attribute
+from trt_facefusion.model.graph.view import read_attribute
 from trt_facefusion.types import Array
 
 _LIKE = {"RandomNormalLike", "RandomUniformLike"}
@@ -29,7 +29,7 @@ _RANDOM = {*FIXABLE, "Multinomial", "Bernoulli"}
 class Noise:
     """What noise is replaced by: zeros, or constants from a generator with ``seed``.
 
-    ``values`` holds the constants of a seeded generator by the name of the tensor (see `seeded`); ``nodes`` are those
+    ``values`` holds the constants of a seeded generator by the name of the tensor (see `draw_noise`); ``nodes`` are those
     that are fixed.
     """
 
@@ -53,18 +53,18 @@ def parse_noise(text: str) -> Noise:
     return Noise() if text.strip() == "zero" else Noise(int(match[1] or 0))
 
 
-def random_nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+def find_random_nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
     """Nodes that give other values each time and that an output depends on, nested graphs and functions included."""
     opset = next((o.version for o in model.opset_import if o.domain in {"", "ai.onnx"}), 1)
-    found = [node for node in _needed(model.graph) if _is_random(node, model.graph, opset)]
-    called = {node.op_type for node in _needed(model.graph)}
+    found = [node for node in _iterate_needed(model.graph) if _is_random(node, model.graph, opset)]
+    called = {node.op_type for node in _iterate_needed(model.graph)}
     for function in model.functions:
         if function.name in called:
             found += [node for node in function.node if _is_random(node, model.graph, opset)]
     return found
 
 
-def _needed(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+def _iterate_needed(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
     """The nodes that the graph's outputs depend on; of nested graphs all."""
     needed = {value.name for value in graph.output}
     for node in reversed(graph.node):
@@ -91,27 +91,27 @@ def _is_random(node: onnx.NodeProto, graph: onnx.GraphProto, opset: int) -> bool
     if node.op_type != "Dropout":
         return node.op_type in _RANDOM
     if opset < 7:
-        return not attribute(node, "is_test", 0)
+        return not read_attribute(node, "is_test", 0)
     if len(node.input) < 3 or not node.input[2]:
         return False
-    training = _constant(graph, node.input[2])
+    training = _find_constant(graph, node.input[2])
     return training is None or bool(training.any())
 
 
-def _constant(graph: onnx.GraphProto, name: str) -> Array | None:
+def _find_constant(graph: onnx.GraphProto, name: str) -> Array | None:
     for tensor in graph.initializer:
         if tensor.name == name:
             return numpy_helper.to_array(tensor)
     for node in graph.node:
         if node.op_type == "Constant" and name in node.output:
-            value = attribute(node, "value")
+            value = read_attribute(node, "value")
             return numpy_helper.to_array(value) if isinstance(value, onnx.TensorProto) else None
     return None
 
 
 def require_no_noise(model: onnx.ModelProto) -> None:
     """Raise `ModelError`, naming the nodes, if the pictures of ``model`` change from run to run."""
-    nodes = random_nodes(model)
+    nodes = find_random_nodes(model)
     if not nodes:
         return
     names = ", ".join(f"{node.name or node.output[0]} ({node.op_type})" for node in nodes[:3])
@@ -126,7 +126,7 @@ def require_no_noise(model: onnx.ModelProto) -> None:
     )
 
 
-def seeded(nodes: list[onnx.NodeProto], shapes: Mapping[str, Array], seed: int) -> Noise:
+def draw_noise(nodes: list[onnx.NodeProto], shapes: Mapping[str, Array], seed: int) -> Noise:
     """The noise of ``nodes`` from a generator; ``shapes`` holds a value of each for one sample, for its shape and type.
 
     Each tensor has a generator of its own, so that no other node changes its noise.
@@ -135,7 +135,7 @@ def seeded(nodes: list[onnx.NodeProto], shapes: Mapping[str, Array], seed: int) 
     for node in nodes:
         name = node.output[0]
         rng, like = np.random.default_rng([seed, zlib.crc32(name.encode())]), shapes[name]
-        first, second = _parameters(node)
+        first, second = _read_parameters(node)
         if "Normal" in node.op_type:
             drawn = first + second * rng.standard_normal(like.shape)
         else:
@@ -144,9 +144,9 @@ def seeded(nodes: list[onnx.NodeProto], shapes: Mapping[str, Array], seed: int) 
     return Noise(seed, values)
 
 
-def _parameters(node: onnx.NodeProto) -> tuple[float, float]:
+def _read_parameters(node: onnx.NodeProto) -> tuple[float, float]:
     names = (("mean", 0.0), ("scale", 1.0)) if "Normal" in node.op_type else (("low", 0.0), ("high", 1.0))
-    first, second = (attribute(node, name, default) for name, default in names)
+    first, second = (read_attribute(node, name, default) for name, default in names)
     return float(first), float(second)  # type: ignore[arg-type]
 
 
@@ -165,18 +165,18 @@ def fix_noise(model: onnx.ModelProto, noise: Noise) -> onnx.ModelProto:
         fixed.graph,
     ]  # inner first
     for graph in graphs:
-        nodes = [made for node in graph.node for made in (_fixed(node, noise) if _fixable(node) else [node])]
+        nodes = [made for node in graph.node for made in (_fix_node(node, noise) if _is_fixable(node) else [node])]
         rest = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
         del graph.node[:]
         graph.node.extend(rest)
     return fixed
 
 
-def _fixable(node: onnx.NodeProto) -> bool:
+def _is_fixable(node: onnx.NodeProto) -> bool:
     return node.op_type in FIXABLE and node.domain in {"", "ai.onnx"}
 
 
-def _fixed(node: onnx.NodeProto, noise: Noise) -> list[onnx.NodeProto]:
+def _fix_node(node: onnx.NodeProto, noise: Noise) -> list[onnx.NodeProto]:
     name = node.output[0]
     if noise.seed is not None and name not in noise.values:
         raise ModelError(
@@ -184,12 +184,12 @@ def _fixed(node: onnx.NodeProto, noise: Noise) -> list[onnx.NodeProto]:
             "use --noise zero",
         )
     if node.op_type not in _LIKE:
-        shape = attribute(node, "shape")
-        kind = helper.tensor_dtype_to_np_dtype(int(attribute(node, "dtype", 1)))  # type: ignore[call-overload]
+        shape = read_attribute(node, "shape")
+        kind = helper.tensor_dtype_to_np_dtype(int(read_attribute(node, "dtype", 1)))  # type: ignore[call-overload]
         value = noise.values.get(name, np.zeros(list(shape), kind))  # type: ignore[call-overload]
         return [helper.make_node("Constant", [], [name], node.name, value=numpy_helper.from_array(value, name))]
     parts = f"{name}/fixed", f"{name}/shape", f"{name}/expanded"
-    dtype = attribute(node, "dtype")
+    dtype = read_attribute(node, "dtype")
     value = noise.values.get(name, np.zeros((), np.float32))
     made = [
         helper.make_node("Constant", [], [parts[0]], parts[0], value=numpy_helper.from_array(value, parts[0])),

@@ -14,7 +14,7 @@ import onnx
 from onnx import helper, numpy_helper, version_converter
 
 from trt_facefusion.errors import ModelError
-from trt_facefusion.model.graph.work import Work, first_line
+from trt_facefusion.model.graph.work import Work, summarise_error
 from trt_facefusion.types import Array
 
 _HIDDEN = "trt_facefusion.hidden"
@@ -37,7 +37,7 @@ def upgrade(work: Work, opset: int) -> None:
             return version_converter.convert_version(model, opset)
         except Exception as error:
             raise ModelError(
-                f"the model has opset {work.opset} and cannot be upgraded to {opset}: {first_line(error)}",
+                f"the model has opset {work.opset} and cannot be upgraded to {opset}: {summarise_error(error)}",
                 f"export it again with opset_version={opset}",
             ) from error
 
@@ -54,7 +54,7 @@ def expand_mean_variance(work: Work) -> None:
             made.append(node)
             continue
         x, y, name = node.input[0], node.output[0], node.name or node.output[0]
-        axes = list(_settings(node).get("axes", [0, 2, 3]))
+        axes = list(_read_settings(node).get("axes", [0, 2, 3]))
         inputs, attributes = ([], {"axes": axes}) if work.opset < 18 else ([f"{y}/axes"], {})
         if inputs:
             work.add(inputs[0], np.array(axes, np.int64))
@@ -80,7 +80,7 @@ def _replace_nodes(work: Work, nodes: list[onnx.NodeProto]) -> None:
     work.graph.node.extend(copies)
 
 
-def _settings(node: onnx.NodeProto) -> dict[str, Any]:
+def _read_settings(node: onnx.NodeProto) -> dict[str, Any]:
     return {a.name: helper.get_attribute_value(a) for a in node.attribute}
 
 
@@ -93,7 +93,7 @@ def _rewrite_hardmax(work: Work) -> None:
         if node.op_type != "Hardmax" or node.domain:
             made.append(node)
             continue
-        x, y, axis = node.input[0], node.output[0], int(_settings(node).get("axis", 1))
+        x, y, axis = node.input[0], node.output[0], int(_read_settings(node).get("axis", 1))
         made.append(helper.make_node("Shape", [x], [f"{y}/shape"], f"{y}/shape"))
         made.append(helper.make_node("Flatten", [x], [f"{y}/rows"], f"{y}/rows", axis=axis))
         made.append(helper.make_node("Hardmax", [f"{y}/rows"], [f"{y}/largest"], node.name, axis=1))
@@ -107,7 +107,7 @@ def _hide_resizes(work: Work) -> bool:
         return False
     found = [n for n in work.graph.node if n.op_type in {"Upsample", "Resize"} and not n.domain]
     for node in found:
-        settings = _settings(node)
+        settings = _read_settings(node)
         if len(node.input) == 1:
             name = f"{node.output[0]}/scales"
             work.add(name, np.array(settings["scales"], np.float32))
@@ -125,31 +125,31 @@ def _show_resizes(work: Work) -> None:
     nodes: list[onnx.NodeProto] = []
     constants = {t.name: work.tensor(t) for t in work.graph.initializer}
     for node in list(work.graph.node):
-        nodes += _resizes(work, node, constants) if node.domain == _HIDDEN else [node]
+        nodes += _write_resizes(work, node, constants) if node.domain == _HIDDEN else [node]
     _replace_nodes(work, nodes)
     kept = [o for o in work.model.opset_import if o.domain != _HIDDEN]
     del work.model.opset_import[:]
     work.model.opset_import.extend(kept)
 
 
-def _resizes(work: Work, node: onnx.NodeProto, constants: dict[str, onnx.TensorProto]) -> list[onnx.NodeProto]:
+def _write_resizes(work: Work, node: onnx.NodeProto, constants: dict[str, onnx.TensorProto]) -> list[onnx.NodeProto]:
     """The node in today's words. The nearest pixel was rounded down to enlarge, up to reduce: one Resize for each."""
-    mode = _settings(node)["mode"]
+    mode = _read_settings(node)["mode"]
     mode = "linear" if mode in {b"linear", b"bilinear"} else "nearest"
     (x, scales), y = node.input, node.output[0]
     known = constants.get(scales)
     values: Array | None = None if known is None else numpy_helper.to_array(known)
     if mode == "linear" or values is None or not (values < 1).any():
-        return [_resize(node.name, x, scales, y, mode, "floor")]
+        return [_make_resize(node.name, x, scales, y, mode, "floor")]
     if not (values > 1).any():
-        return [_resize(node.name, x, scales, y, mode, "ceil")]
+        return [_make_resize(node.name, x, scales, y, mode, "ceil")]
     work.add(f"{y}/enlarge", np.maximum(values, 1).astype(np.float32))
     work.add(f"{y}/reduce", np.minimum(values, 1).astype(np.float32))
-    first = _resize(f"{node.name or y}/enlarge", x, f"{y}/enlarge", f"{y}/enlarged", mode, "floor")
-    return [first, _resize(node.name, f"{y}/enlarged", f"{y}/reduce", y, mode, "ceil")]
+    first = _make_resize(f"{node.name or y}/enlarge", x, f"{y}/enlarge", f"{y}/enlarged", mode, "floor")
+    return [first, _make_resize(node.name, f"{y}/enlarged", f"{y}/reduce", y, mode, "ceil")]
 
 
-def _resize(name: str, x: str, scales: str, y: str, mode: str, nearest: str) -> onnx.NodeProto:
+def _make_resize(name: str, x: str, scales: str, y: str, mode: str, nearest: str) -> onnx.NodeProto:
     rounding = {"nearest_mode": nearest} if mode == "nearest" else {}
     return helper.make_node(
         "Resize", [x, "", scales], [y], name, mode=mode, coordinate_transformation_mode="asymmetric", **rounding

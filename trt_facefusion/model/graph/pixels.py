@@ -19,17 +19,17 @@ def move_pixels_as_floats(graph: onnx.GraphProto) -> None:
     """Rewrite what stands between uint8 inputs or outputs and the casts behind or in front of them, in place."""
     for value in graph.input:
         if value.type.tensor_type.elem_type == TensorProto.UINT8:
-            _from_input(graph, value.name)
+            _cast_behind_input(graph, value.name)
     for value in graph.output:
         if value.type.tensor_type.elem_type == TensorProto.UINT8:
-            _to_output(graph, value.name)
+            _cast_before_output(graph, value.name)
 
 
-def _from_input(graph: onnx.GraphProto, name: str) -> None:
+def _cast_behind_input(graph: onnx.GraphProto, name: str) -> None:
     """Cast the input to floats in front of nodes that only move it, where nothing else reads what they make."""
-    chain = list(_moved(graph, name))
+    chain = list(_follow_moves(graph, name))
     moved = {name, *(node.output[0] for node in chain)}
-    inner = moved & {value.name for value in graph.output} or not moved.isdisjoint(_read_inside(graph))
+    inner = moved & {value.name for value in graph.output} or not moved.isdisjoint(_list_nested_reads(graph))
     ends = [node for node in graph.node if node.input and node.input[0] in moved - {name} and node not in chain]
     if not chain or inner or any(node.op_type != "Cast" for node in ends):
         return
@@ -41,18 +41,18 @@ def _from_input(graph: onnx.GraphProto, name: str) -> None:
     graph.node.insert(0, helper.make_node("Cast", [name], [wide], f"{wide}/cast", to=TensorProto.FLOAT))
 
 
-def _moved(graph: onnx.GraphProto, name: str) -> Iterator[onnx.NodeProto]:
+def _follow_moves(graph: onnx.GraphProto, name: str) -> Iterator[onnx.NodeProto]:
     """The nodes that move ``name``, one after the other."""
     for node in graph.node:
         if node.op_type in _MOVES and node.input[0] == name:
             yield node
-            yield from _moved(graph, node.output[0])
+            yield from _follow_moves(graph, node.output[0])
 
 
-def _to_output(graph: onnx.GraphProto, name: str) -> None:
+def _cast_before_output(graph: onnx.GraphProto, name: str) -> None:
     """Cast to uint8 behind the nodes that only move the picture."""
     producer = {output: node for node in graph.node for output in node.output}
-    uses = Counter(i for node in graph.node for i in node.input) + Counter(_read_inside(graph))
+    uses = Counter(i for node in graph.node for i in node.input) + Counter(_list_nested_reads(graph))
     uses.update(value.name for value in graph.output)
     chain: list[onnx.NodeProto] = []
     node = producer.get(name)
@@ -67,12 +67,12 @@ def _to_output(graph: onnx.GraphProto, name: str) -> None:
     graph.node.append(helper.make_node("Cast", [f"{name}/float"], [name], f"{name}/cast", to=TensorProto.UINT8))
 
 
-def _read_inside(graph: onnx.GraphProto) -> list[str]:
+def _list_nested_reads(graph: onnx.GraphProto) -> list[str]:
     """What branches and loops read."""
     found: list[str] = []
     for node in graph.node:
         for attribute in node.attribute:
             for inner in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
                 found += [name for inside in inner.node for name in inside.input]
-                found += [*_read_inside(inner), *(value.name for value in inner.output)]
+                found += [*_list_nested_reads(inner), *(value.name for value in inner.output)]
     return found

@@ -15,10 +15,10 @@ from trt_facefusion.model.graph.attention import expand_attention
 from trt_facefusion.model.graph.border import (
     BATCH_AXIS,
     fix_inputs,
-    input_specs,
     keep_fed_inputs,
     keep_outputs,
-    output_specs,
+    read_input_specs,
+    read_output_specs,
 )
 from trt_facefusion.model.graph.control import refuse_control_flow
 from trt_facefusion.model.graph.functions import inline_functions
@@ -28,7 +28,7 @@ from trt_facefusion.model.graph.opset import expand_mean_variance, upgrade
 from trt_facefusion.model.graph.pads import write_all_pads
 from trt_facefusion.model.graph.pixels import move_pixels_as_floats
 from trt_facefusion.model.graph.refuse import refuse_long_sizes, refuse_operators, refuse_values, require_shapes
-from trt_facefusion.model.graph.settle import constants_to_initializers, settle
+from trt_facefusion.model.graph.settle import replace_constants, settle
 from trt_facefusion.model.graph.subpixel import rewrite_transposed
 from trt_facefusion.model.graph.widen import drop_casts, widen
 from trt_facefusion.model.graph.work import Work
@@ -101,7 +101,7 @@ def prepare(
         work.infer()
         prepared = work.whole()
     require_shapes(prepared.graph)
-    return PreparedModel(prepared, input_specs(prepared), output_specs(prepared), unbatched)
+    return PreparedModel(prepared, read_input_specs(prepared), read_output_specs(prepared), unbatched)
 
 
 def _satisfy_checker(model: onnx.ModelProto) -> None:
@@ -123,14 +123,14 @@ def _normalise(work: Work) -> None:
     widened = widen(work)
     expand_group_norms(work.graph, work.opset)
     expand_mean_variance(work)
-    constants_to_initializers(work)
+    replace_constants(work)
     settle(work)
     if widened:
         drop_casts(work)
     refuse_control_flow(work.graph)
     expand_attention(work)
     upgrade(work, OPSET)
-    constants_to_initializers(work)
+    replace_constants(work)
     settle(work)
     work.drop_unused()
     _name_nodes(work.graph)

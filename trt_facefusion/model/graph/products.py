@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from trt_facefusion.model.graph.view import GraphView, attribute
+from trt_facefusion.model.graph.view import GraphView, read_attribute
 
 _Index = NDArray[np.int32]
 _MOST_ELEMENTS = 1 << 26
@@ -33,52 +33,54 @@ class Factor:
     inverse: bool = False
 
 
-def factors(view: GraphView, name: str) -> tuple[Factor, ...]:
+def find_factors(view: GraphView, name: str) -> tuple[Factor, ...]:
     """What the tensor ``name`` is a product of; the tensor itself where it is none, or where sizes are not known.
 
     Only tensors with as many elements as ``name`` are taken apart: what is smaller is a factor, however it is computed.
     """
-    shape = known_shape(view, name)
+    shape = read_fixed_shape(view, name)
     if shape is None or math.prod(shape) > _MOST_ELEMENTS:
         return ()
-    return _factors(view, name, shape, math.prod(shape))
+    return _follow_factors(view, name, shape, math.prod(shape))
 
 
-def known_shape(view: GraphView, name: str) -> tuple[int, ...] | None:
+def read_fixed_shape(view: GraphView, name: str) -> tuple[int, ...] | None:
     """The tensor's shape, where all of its sizes are known."""
     shape = view.shape(name)
     sizes = tuple(size for size in shape or () if isinstance(size, int))
     return sizes if shape is not None and len(sizes) == len(shape) else None
 
 
-def _factors(view: GraphView, name: str, shape: tuple[int, ...], elements: int) -> tuple[Factor, ...]:
+def _follow_factors(view: GraphView, name: str, shape: tuple[int, ...], elements: int) -> tuple[Factor, ...]:
     node = view.producer.get(name)
     itself = (Factor(name, np.arange(math.prod(shape), dtype=np.int32).reshape(shape)),)
     if node is None or view.is_constant(name) or math.prod(shape) < elements:
         return itself
     if node.op_type in {"Mul", "Div"}:
-        return _of_operands(view, node, shape, elements) or itself
-    source = known_shape(view, node.input[0]) if node.input else None
-    if source is None or not _moves(view, node):
+        return _combine_operands(view, node, shape, elements) or itself
+    source = read_fixed_shape(view, node.input[0]) if node.input else None
+    if source is None or not _is_move(view, node):
         return itself
-    inner = _factors(view, node.input[0], source, elements)
-    return tuple(replace(factor, index=_moved(view, node, factor.index, shape)) for factor in inner)
+    inner = _follow_factors(view, node.input[0], source, elements)
+    return tuple(replace(factor, index=_move_index(view, node, factor.index, shape)) for factor in inner)
 
 
-def _of_operands(view: GraphView, node: onnx.NodeProto, shape: tuple[int, ...], elements: int) -> tuple[Factor, ...]:
+def _combine_operands(
+    view: GraphView, node: onnx.NodeProto, shape: tuple[int, ...], elements: int
+) -> tuple[Factor, ...]:
     found: list[Factor] = []
     for position, name in enumerate(node.input):
-        own = known_shape(view, name)
+        own = read_fixed_shape(view, name)
         if own is None:
             return ()
         divides = node.op_type == "Div" and position == 1
-        for factor in _factors(view, name, own, elements):
+        for factor in _follow_factors(view, name, own, elements):
             index = np.broadcast_to(factor.index, shape)
             found.append(replace(factor, index=index, inverse=factor.inverse != divides))
     return tuple(found)
 
 
-def _moves(view: GraphView, node: onnx.NodeProto) -> bool:
+def _is_move(view: GraphView, node: onnx.NodeProto) -> bool:
     """Whether the node only moves or repeats the elements of its first input, in a way that is known."""
     if node.op_type == "Cast":
         return view.element_type(node.input[0]) == view.element_type(node.output[0])
@@ -87,9 +89,9 @@ def _moves(view: GraphView, node: onnx.NodeProto) -> bool:
     return node.op_type in _LAYOUT | {"Transpose", "Expand"}
 
 
-def _moved(view: GraphView, node: onnx.NodeProto, index: _Index, shape: tuple[int, ...]) -> _Index:
+def _move_index(view: GraphView, node: onnx.NodeProto, index: _Index, shape: tuple[int, ...]) -> _Index:
     if node.op_type == "Transpose":
-        order = attribute(node, "perm")
+        order = read_attribute(node, "perm")
         return np.transpose(index, order if isinstance(order, (list, tuple)) else None)
     if node.op_type == "Expand":
         return np.broadcast_to(index, shape)

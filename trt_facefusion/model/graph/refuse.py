@@ -10,7 +10,7 @@ from onnx import TensorProto
 
 from trt_facefusion.errors import ModelError
 from trt_facefusion.model.export.structure import MOST_NODES, MOST_RANK
-from trt_facefusion.model.messages import element_bits
+from trt_facefusion.model.messages import count_element_bits
 
 MOST_BYTES = 8 << 30
 """Bytes of one tensor, for one face."""
@@ -114,7 +114,7 @@ def require_shapes(graph: onnx.GraphProto) -> None:
                     "export the model with standard ONNX operators and fixed sizes",
                 )
             sizes = [d.dim_value if d.HasField("dim_value") else 1 for d in typed[name].shape.dim]
-            needed = math.prod(sizes) * element_bits(typed[name].elem_type) // 8
+            needed = math.prod(sizes) * count_element_bits(typed[name].elem_type) // 8
             if min(sizes, default=0) < 0 or needed > MOST_BYTES:
                 raise ModelError(
                     f"the tensor {made}, would take {needed / 1e9:.3g} GB for one face",

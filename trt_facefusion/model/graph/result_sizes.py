@@ -19,18 +19,18 @@ _TARGETS = {"Reshape": 1, "Resize": 3, "Upsample": 3, "ConstantOfShape": 0}
 """Which input holds the result's sizes."""
 
 
-def sizes_of(value: onnx.ValueInfoProto) -> Sizes | None:
+def read_sizes(value: onnx.ValueInfoProto) -> Sizes | None:
     """The sizes that a graph notes; None where even the rank is unknown."""
-    return _noted(value.type)
+    return _read_type_sizes(value.type)
 
 
-def _noted(kind: onnx.TypeProto) -> Sizes | None:
+def _read_type_sizes(kind: onnx.TypeProto) -> Sizes | None:
     if not kind.tensor_type.HasField("shape"):
         return None
     return tuple(d.dim_value if d.HasField("dim_value") else None for d in kind.tensor_type.shape.dim)
 
 
-def result_sizes(
+def infer_result_sizes(
     node: onnx.NodeProto, inputs: Mapping[str, tuple[int, Sizes | None]], values: Mapping[str, Array], opset: int
 ) -> dict[str, tuple[int, Sizes | None]]:
     """Type and sizes of each result, as onnx infers them; empty where it cannot.
@@ -53,10 +53,10 @@ def result_sizes(
         found = shape_inference.infer_node_outputs(schema, node, types, data, opset_imports=imports)
     except Exception:  # onnx raises errors of its own, and KeyError and RuntimeError
         return {}
-    return {name: (kind.tensor_type.elem_type, _noted(kind)) for name, kind in found.items()}
+    return {name: (kind.tensor_type.elem_type, _read_type_sizes(kind)) for name, kind in found.items()}
 
 
-def sizes_from(node: onnx.NodeProto, values: Array, known: Array) -> Sizes | None:
+def read_target_sizes(node: onnx.NodeProto, values: Array, known: Array) -> Sizes | None:
     """The result's sizes where the input that holds them is known in part; None for other operators."""
     place = _TARGETS.get(node.op_type)
     if place is None or values.ndim != 1:
@@ -64,12 +64,12 @@ def sizes_from(node: onnx.NodeProto, values: Array, known: Array) -> Sizes | Non
     return tuple(int(v) if k and v > 0 else None for v, k in zip(values, known, strict=True))
 
 
-def target_of(node: onnx.NodeProto) -> str:
+def find_target(node: onnx.NodeProto) -> str:
     """The input that holds the result's sizes, empty where there is none."""
     place = _TARGETS.get(node.op_type, len(node.input))
     return node.input[place] if place < len(node.input) else ""
 
 
-def of_array(value: Array) -> tuple[int, Sizes]:
-    """Type and sizes of an array, for `result_sizes`."""
+def describe_array(value: Array) -> tuple[int, Sizes]:
+    """Type and sizes of an array, for `infer_result_sizes`."""
     return helper.np_dtype_to_tensor_dtype(value.dtype), value.shape

@@ -81,33 +81,33 @@ _BY_OP: dict[str, Role] = {
 
 def classify(view: GraphView) -> dict[str, Role]:
     """The role of every node that touches floats, by name."""
-    vectors = _vector_tensors(view)
-    heads, head_activations = _heads(view)
+    vectors = _find_vectors(view)
+    heads, head_activations = _find_heads(view)
     special = (  # a node that is several things at once gets the first
         (heads, Role.HEAD_CONV),
-        (_statistics(view), Role.STATISTICS),
+        (_find_statistics(view), Role.STATISTICS),
         (head_activations, Role.HEAD_ACTIVATION),
-        (_query_key(view), Role.ATTENTION_LOGITS),
-        (_first_convolutions(view), Role.FIRST_CONV),
+        (_find_query_key(view), Role.ATTENTION_LOGITS),
+        (_find_first_convolutions(view), Role.FIRST_CONV),
     )
     return {
         node.name: next((role for names, role in special if node.name in names), None)
-        or _plain_role(view, node, vectors)
+        or _find_plain_role(view, node, vectors)
         for node in view.float_nodes()
     }
 
 
-def _plain_role(view: GraphView, node: onnx.NodeProto, vectors: set[str]) -> Role:
+def _find_plain_role(view: GraphView, node: onnx.NodeProto, vectors: set[str]) -> Role:
     if node.op_type in {"Gemm", "MatMul"}:
         if view.weight(node) is None:
             return Role.ATTENTION_PRODUCT
         return Role.STYLE_LINEAR if node.output[0] in vectors else Role.LINEAR
     if node.op_type in _ELEMENTWISE:
-        return _elementwise_role(view, node, vectors)
+        return _find_elementwise_role(view, node, vectors)
     return _BY_OP.get(node.op_type, Role.OTHER)
 
 
-def _elementwise_role(view: GraphView, node: onnx.NodeProto, vectors: set[str]) -> Role:
+def _find_elementwise_role(view: GraphView, node: onnx.NodeProto, vectors: set[str]) -> Role:
     activations = view.activations(node)
     if len(activations) == 2 and node.output[0] not in vectors:
         if any(name in vectors for name in activations):
@@ -118,7 +118,7 @@ def _elementwise_role(view: GraphView, node: onnx.NodeProto, vectors: set[str]) 
     return Role.ELEMENTWISE
 
 
-def _vector_tensors(view: GraphView) -> set[str]:
+def _find_vectors(view: GraphView) -> set[str]:
     """Activations that hold one value per channel at most (embeddings, styles) and descend only from inputs that do.
 
     A vector that grows spatial axes (a latent code becomes a feature map) stops being one.
@@ -142,13 +142,13 @@ def _holds_pixels(shape: tuple[int | str, ...] | None) -> bool:
     return len(shape) == 4 or not {shape[0], shape[2]}.isdisjoint(_FEW_CHANNELS)
 
 
-def _statistics(view: GraphView) -> set[str]:
+def _find_statistics(view: GraphView) -> set[str]:
     """Nodes of hand-written normalisations, from the first reduction of a tensor to the division by its deviation.
 
     Found from their end: a root of something reduced. From there up to the reductions, from a reduction on through the
     square and the centring (``x - mean(x)``) that it reads, and down to what divides by the root.
     """
-    reduced = _reduced_tensors(view)
+    reduced = _find_reduced(view)
     chain: set[str] = set()
     for node in view.model.graph.node:
         if (node.op_type in {"Sqrt", "ReduceL2"} or _is_root(view, node)) and node.output[0] in reduced:
@@ -157,7 +157,7 @@ def _statistics(view: GraphView) -> set[str]:
     return chain
 
 
-def _reduced_tensors(view: GraphView) -> dict[str, bool]:
+def _find_reduced(view: GraphView) -> dict[str, bool]:
     """Outputs of reductions, and what is computed from nothing but those.
 
     False for the norms of modulated weights: they scale what is no larger than its input, as a style does.
@@ -208,24 +208,24 @@ def _descend(view: GraphView, node: onnx.NodeProto, reduced: dict[str, bool], ch
 
 
 def _is_root(view: GraphView, node: onnx.NodeProto) -> bool:
-    return abs(_exponent(view, node)) == 0.5
+    return abs(_read_exponent(view, node)) == 0.5
 
 
 def _is_square(view: GraphView, node: onnx.NodeProto) -> bool:
-    return (node.op_type == "Mul" and node.input[0] == node.input[1]) or _exponent(view, node) == 2
+    return (node.op_type == "Mul" and node.input[0] == node.input[1]) or _read_exponent(view, node) == 2
 
 
 def _is_centring(view: GraphView, node: onnx.NodeProto, reduced: dict[str, bool]) -> bool:
     return node.op_type == "Sub" and (node.input[0] in reduced) != (node.input[1] in reduced)
 
 
-def _exponent(view: GraphView, node: onnx.NodeProto) -> float:
+def _read_exponent(view: GraphView, node: onnx.NodeProto) -> float:
     if node.op_type != "Pow" or not view.is_constant(node.input[1]) or view.constant(node.input[1]).size != 1:
         return 0.0
     return float(view.constant(node.input[1]).reshape(-1)[0])
 
 
-def _heads(view: GraphView) -> tuple[set[str], set[str]]:
+def _find_heads(view: GraphView) -> tuple[set[str], set[str]]:
     """The last convolutions or linears before each image output, and what lies between them and the output."""
     heads: set[str] = set()
     behind: set[str] = set()
@@ -242,7 +242,7 @@ def _heads(view: GraphView) -> tuple[set[str], set[str]]:
     return heads, behind
 
 
-def _first_convolutions(view: GraphView) -> set[str]:
+def _find_first_convolutions(view: GraphView) -> set[str]:
     """Convolutions that read nothing but image inputs, scaled, resized or joined."""
     found: set[str] = set()
     raw = {name for name in view.input_names if _holds_pixels(view.shape(name))}
@@ -258,18 +258,18 @@ def _first_convolutions(view: GraphView) -> set[str]:
     return found
 
 
-def _query_key(view: GraphView) -> set[str]:
+def _find_query_key(view: GraphView) -> set[str]:
     """Convolutions and linears whose product becomes attention logits (the input of a Softmax)."""
     found: set[str] = set()
     for softmax in view.model.graph.node:
         if softmax.op_type == "Softmax":
-            for product in _nearest_products(view, [softmax.input[0]]):
+            for product in _find_nearest_products(view, [softmax.input[0]]):
                 if product.op_type == "MatMul" and view.weight(product) is None:
-                    found |= {node.name for node in _nearest_products(view, product.input)}
+                    found |= {node.name for node in _find_nearest_products(view, product.input)}
     return found
 
 
-def _nearest_products(view: GraphView, names: Iterable[str]) -> list[onnx.NodeProto]:
+def _find_nearest_products(view: GraphView, names: Iterable[str]) -> list[onnx.NodeProto]:
     """The nearest producers that multiply matrices, looking through layout, elementwise and normalisation nodes."""
     result: list[onnx.NodeProto] = []
     frontier = list(names)

@@ -30,7 +30,7 @@ class Segment:
     nodes: tuple[int, ...]
 
 
-def with_shapes(model: onnx.ModelProto, shapes: Mapping[str, Sequence[int]]) -> onnx.ModelProto:
+def set_input_shapes(model: onnx.ModelProto, shapes: Mapping[str, Sequence[int]]) -> onnx.ModelProto:
     """A copy of ``model`` for inputs of exactly these shapes, with the shapes of all tensors as far as they follow.
 
     Raises:
@@ -57,7 +57,7 @@ def with_shapes(model: onnx.ModelProto, shapes: Mapping[str, Sequence[int]]) -> 
         ) from error
 
 
-def activations(view: GraphView) -> dict[str, tuple[int, ...]]:
+def list_activations(view: GraphView) -> dict[str, tuple[int, ...]]:
     """Float tensors that depend on the inputs, with their shapes, in graph order; unknown shapes are left out."""
     alive = set(view.input_names)
     found = {}
@@ -72,14 +72,14 @@ def activations(view: GraphView) -> dict[str, tuple[int, ...]]:
     return found
 
 
-def segments(view: GraphView, common: Iterable[str]) -> dict[str, Segment]:
+def find_segments(view: GraphView, common: Iterable[str]) -> dict[str, Segment]:
     """The segment of every tensor of ``common``, in the order of the graph."""
     cuts = set(common) | set(view.input_names)
     number = {id(node): index for index, node in enumerate(view.model.graph.node)}
-    return {name: _segment(view, name, cuts, number) for name in view.producer if name in cuts}
+    return {name: _find_segment(view, name, cuts, number) for name in view.producer if name in cuts}
 
 
-def _segment(view: GraphView, tensor: str, cuts: set[str], number: Mapping[int, int]) -> Segment:
+def _find_segment(view: GraphView, tensor: str, cuts: set[str], number: Mapping[int, int]) -> Segment:
     nodes, reads, waiting = set(), set(), [tensor]
     while waiting:
         producer = view.producer.get(waiting.pop())
@@ -94,7 +94,7 @@ def _segment(view: GraphView, tensor: str, cuts: set[str], number: Mapping[int, 
     return Segment(tensor, tuple(sorted(reads)), tuple(sorted(nodes)))
 
 
-def precision_of(view: GraphView, segment: Segment) -> str:
+def read_precision(view: GraphView, segment: Segment) -> str:
     """``int8``, ``fp16`` or ``fp32``: what the node of a segment computes in."""
     nodes = [view.model.graph.node[index] for index in segment.nodes]
     if any(node.op_type in _QUANTISERS for node in nodes):
@@ -103,17 +103,17 @@ def precision_of(view: GraphView, segment: Segment) -> str:
     return "fp16" if any(view.element_type(name) == TensorProto.FLOAT16 for name in made) else "fp32"
 
 
-def tapped(view: GraphView, tensors: Sequence[str]) -> onnx.ModelProto:
+def tap_tensors(view: GraphView, tensors: Sequence[str]) -> onnx.ModelProto:
     """The part of the model that computes ``tensors``, which are its outputs."""
     needed, nodes = set(tensors), []
     for node in reversed(view.model.graph.node):
         if not needed.isdisjoint(node.output):
             nodes.append(node)
             needed.update(node.input)
-    return _model(view, list(reversed(nodes)), view.model.graph.input, tensors)
+    return _build_model(view, list(reversed(nodes)), view.model.graph.input, tensors)
 
 
-def spliced(view: GraphView, parts: Sequence[Segment], shapes: Mapping[str, Sequence[int]]) -> onnx.ModelProto:
+def splice_segments(view: GraphView, parts: Sequence[Segment], shapes: Mapping[str, Sequence[int]]) -> onnx.ModelProto:
     """The segments ``parts`` side by side: every common tensor that they read is an input, ``<name>__given``."""
     reads = {name for part in parts for name in part.reads}
     nodes = []
@@ -128,10 +128,10 @@ def spliced(view: GraphView, parts: Sequence[Segment], shapes: Mapping[str, Sequ
         helper.make_tensor_value_info(f"{name}{GIVEN}", view.element_type(name), list(shapes[name]))
         for name in sorted(reads)
     ]
-    return _model(view, nodes, inputs, [part.tensor for part in parts])
+    return _build_model(view, nodes, inputs, [part.tensor for part in parts])
 
 
-def grafted(view: GraphView, other: GraphView, part: Segment) -> onnx.ModelProto:
+def graft_segment(view: GraphView, other: GraphView, part: Segment) -> onnx.ModelProto:
     """The model with one tensor computed as ``other`` computes it: ``part`` is a segment of ``other``."""
     prefix = f"{part.tensor}__grafted/"
     nodes, constants = _transplant(other, part, prefix)
@@ -175,7 +175,7 @@ def _transplant(other: GraphView, part: Segment, prefix: str) -> tuple[list[onnx
     return nodes, constants
 
 
-def _model(
+def _build_model(
     view: GraphView, nodes: list[onnx.NodeProto], inputs: Iterable[onnx.ValueInfoProto], outputs: Sequence[str]
 ) -> onnx.ModelProto:
     source = view.model

@@ -6,8 +6,8 @@ import numpy as np
 import onnx
 
 from trt_facefusion.errors import ModelError
-from trt_facefusion.model.graph.control import decide
-from trt_facefusion.model.graph.fold import budget_for, fold
+from trt_facefusion.model.graph.control import resolve_control_flow
+from trt_facefusion.model.graph.fold import fold, make_budget
 from trt_facefusion.model.graph.refuse import refuse_operators, require_few_nodes
 from trt_facefusion.model.graph.work import Work
 
@@ -21,16 +21,16 @@ def settle(work: Work) -> None:
     Raises:
         ModelError: shapes contradict each other, constants would not fit into memory, or a loop is too long.
     """
-    budget = budget_for(work)
+    budget = make_budget(work)
     follow = False
     for _ in range(_ROUNDS):
         work.infer(follow)
         changed = fold(work, budget)
-        decided = decide(work)
+        decided = resolve_control_flow(work)
         if decided:
             refuse_operators(work.graph)
             require_few_nodes(work.graph)
-            constants_to_initializers(work)
+            replace_constants(work)
         work.drop_unused()
         if not (changed or decided):
             if follow:
@@ -38,7 +38,7 @@ def settle(work: Work) -> None:
             follow = True
 
 
-def constants_to_initializers(work: Work) -> None:
+def replace_constants(work: Work) -> None:
     """Turn every Constant into an initializer, whatever attribute holds its value.
 
     Raises:

@@ -43,13 +43,13 @@ _INDICES: dict[str, frozenset[int]] = {
 }
 
 
-def size_nodes(graph: onnx.GraphProto) -> set[str]:
+def find_size_nodes(graph: onnx.GraphProto) -> set[str]:
     """Names of the nodes whose results end as sizes, or as indices that no input of the graph has a say in."""
     producer = {name: node for node in graph.node for name in node.output if name}
-    alive = _alive(graph)
+    alive = _find_alive(graph)
     frontier: list[str] = []
     for node in graph.node:
-        sizes, indices = _sizes_of(node), _INDICES.get(node.op_type, frozenset())
+        sizes, indices = _list_size_inputs(node), _INDICES.get(node.op_type, frozenset())
         frontier += [name for position, name in enumerate(node.input) if position in sizes]
         frontier += [n for position, n in enumerate(node.input) if position in indices and n not in alive]
     found: set[str] = set()
@@ -62,13 +62,13 @@ def size_nodes(graph: onnx.GraphProto) -> set[str]:
     return found
 
 
-def _sizes_of(node: onnx.NodeProto) -> Iterable[int]:
+def _list_size_inputs(node: onnx.NodeProto) -> Iterable[int]:
     if node.op_type.startswith("Reduce"):
         return (1,)
     return _SIZES.get(node.op_type, frozenset())
 
 
-def _alive(graph: onnx.GraphProto) -> set[str]:
+def _find_alive(graph: onnx.GraphProto) -> set[str]:
     """Tensors that depend on the values, not only the sizes, of what is fed."""
     alive = {value.name for value in graph.input}
     for node in graph.node:

@@ -17,7 +17,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from trt_facefusion.model.graph.view import GraphView, attribute
+from trt_facefusion.model.graph.view import GraphView, read_attribute
 from trt_facefusion.types import Array
 
 
@@ -38,7 +38,7 @@ def rewrite_transposed(model: onnx.ModelProto) -> bool:
     view = GraphView(model)
     nodes: list[onnx.NodeProto] = []
     for node in model.graph.node:
-        made = _of_constants(view, node) if node.op_type == "ConvTranspose" else None
+        made = _convert_constant(view, node) if node.op_type == "ConvTranspose" else None
         if made is None:
             nodes.append(node)
             continue
@@ -52,12 +52,12 @@ def rewrite_transposed(model: onnx.ModelProto) -> bool:
     return changed
 
 
-def _of_constants(view: GraphView, node: onnx.NodeProto) -> Subpixel | None:
+def _convert_constant(view: GraphView, node: onnx.NodeProto) -> Subpixel | None:
     size, weight = view.shape(node.output[0]), view.weight(node)
     if weight is None or size is None or len(size) != 4 or view.computes_bias(node):
         return None
     height, width = size[2:]
-    strides = _integers(node, "strides", (1, 1))
+    strides = _read_integers(node, "strides", (1, 1))
     exact = len(strides) == 2 and all(
         k % s == 0 for k, s in zip(view.constant(weight).shape[2:], strides, strict=False)
     )
@@ -65,10 +65,10 @@ def _of_constants(view: GraphView, node: onnx.NodeProto) -> Subpixel | None:
         return None
     bias = view.bias(node)
     values = None if bias is None else view.constant(bias)
-    return as_subpixel(node, node.input[0], view.constant(weight), (height, width), values)
+    return make_subpixel(node, node.input[0], view.constant(weight), (height, width), values)
 
 
-def as_subpixel(
+def make_subpixel(
     node: onnx.NodeProto, source: str, weight: Array, size: tuple[int, int], bias: Array | None = None
 ) -> Subpixel | None:
     """``node`` (ConvTranspose) of ``source`` with the constant ``weight`` [Cin,Cout,kh,kw] and ``bias`` [Cout].
@@ -76,14 +76,14 @@ def as_subpixel(
     ``size`` is the height and width of its output. The convolution keeps the node's name. None for groups, dilations,
     strides that differ between the axes or are 1, and automatic padding.
     """
-    strides = _integers(node, "strides", (1, 1))
-    pads = _integers(node, "pads", (0, 0, 0, 0))
+    strides = _read_integers(node, "strides", (1, 1))
+    pads = _read_integers(node, "pads", (0, 0, 0, 0))
     plain = (
         weight.ndim == 4
-        and attribute(node, "group", 1) == 1
-        and attribute(node, "auto_pad", b"NOTSET") in (b"NOTSET", "NOTSET", b"VALID", "VALID")
-        and set(_integers(node, "dilations", (1, 1))) == {1}
-        and attribute(node, "output_shape") is None
+        and read_attribute(node, "group", 1) == 1
+        and read_attribute(node, "auto_pad", b"NOTSET") in (b"NOTSET", "NOTSET", b"VALID", "VALID")
+        and set(_read_integers(node, "dilations", (1, 1))) == {1}
+        and read_attribute(node, "output_shape") is None
         and strides[0] == strides[1] > 1
         and len(pads) == 4
     )
@@ -91,9 +91,9 @@ def as_subpixel(
         return None
     stride = strides[0]
     taps = tuple(math.ceil(kernel / stride) for kernel in weight.shape[2:])
-    constants: dict[str, Array] = {f"{node.name}/phases": _phases(weight, stride, (taps[0], taps[1]))}
+    constants: dict[str, Array] = {f"{node.name}/phases": _arrange_phases(weight, stride, (taps[0], taps[1]))}
     before, ends = (taps[0] - 1, taps[1] - 1), (pads[0] + size[0], pads[1] + size[1])
-    extra = _integers(node, "output_padding", (0, 0))
+    extra = _read_integers(node, "output_padding", (0, 0))
     whole = [
         size[axis] + pads[axis] + pads[axis + 2] - extra[axis] - weight.shape[axis + 2] + taps[axis] * stride
         for axis in (0, 1)
@@ -118,7 +118,7 @@ def as_subpixel(
     return Subpixel(tuple(nodes), constants, f"{out}/cropped")
 
 
-def _phases(weight: Array, stride: int, taps: tuple[int, int]) -> Array:
+def _arrange_phases(weight: Array, stride: int, taps: tuple[int, int]) -> Array:
     """Weights [Cout*s*s,Cin,th,tw] of the convolution that computes all phases."""
     inputs, outputs, height, width = weight.shape
     rows, cols = taps
@@ -129,6 +129,6 @@ def _phases(weight: Array, stride: int, taps: tuple[int, int]) -> Array:
     return np.ascontiguousarray(ordered.reshape(outputs * stride**2, inputs, rows, cols))
 
 
-def _integers(node: onnx.NodeProto, name: str, default: tuple[int, ...]) -> tuple[int, ...]:
-    value = attribute(node, name)
+def _read_integers(node: onnx.NodeProto, name: str, default: tuple[int, ...]) -> tuple[int, ...]:
+    value = read_attribute(node, name)
     return tuple(int(size) for size in value) if isinstance(value, (list, tuple)) and value else default

@@ -8,8 +8,8 @@ from functools import cached_property
 import onnx
 from onnx import TensorProto, numpy_helper
 
-from trt_facefusion.model.graph.masks import masked_tensors
-from trt_facefusion.model.graph.sizes import ONLY_THE_SHAPE, size_nodes
+from trt_facefusion.model.graph.masks import find_masked_tensors
+from trt_facefusion.model.graph.sizes import ONLY_THE_SHAPE, find_size_nodes
 from trt_facefusion.model.messages import hash_model
 from trt_facefusion.types import Array
 
@@ -47,12 +47,12 @@ class GraphView:
 
     @cached_property
     def _size_nodes(self) -> set[str]:
-        return size_nodes(self.model.graph)
+        return find_size_nodes(self.model.graph)
 
     @cached_property
     def masked(self) -> set[str]:
         """Tensors that hold the minus infinity of a mask (`masks`)."""
-        return masked_tensors(self.model.graph)
+        return find_masked_tensors(self.model.graph)
 
     def is_constant(self, name: str) -> bool:
         """Whether the tensor is an initializer."""
@@ -132,7 +132,7 @@ class GraphView:
         ]
 
 
-def attribute(node: onnx.NodeProto, name: str, default: object = None) -> object:
+def read_attribute(node: onnx.NodeProto, name: str, default: object = None) -> object:
     """The value of a node's attribute, or ``default``."""
     for candidate in node.attribute:
         if candidate.name == name:

@@ -21,7 +21,7 @@ def widen(work: Work) -> bool:
         return False
     for tensor in list(work.graph.initializer):
         if tensor.data_type in _NARROW:
-            work.replace(_wide(work.tensor(tensor)))
+            work.replace(_widen_tensor(work.tensor(tensor)))
     _widen_nodes(work.graph)
     _keep_border(work.graph)
     return True
@@ -62,7 +62,7 @@ def _is_narrow(graph: onnx.GraphProto) -> bool:
     return not _NARROW.isdisjoint(types)
 
 
-def _wide(tensor: TensorProto) -> TensorProto:
+def _widen_tensor(tensor: TensorProto) -> TensorProto:
     return numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float32), tensor.name)
 
 
@@ -70,7 +70,7 @@ def _widen_nodes(graph: onnx.GraphProto) -> None:
     for node in graph.node:
         for a in node.attribute:
             if a.HasField("t") and a.t.data_type in _NARROW:
-                a.t.CopyFrom(_wide(a.t))
+                a.t.CopyFrom(_widen_tensor(a.t))
             elif a.name in _TYPE_ATTRIBUTES and a.i in _NARROW:
                 a.i = TensorProto.FLOAT
             for inner in ([a.g] if a.HasField("g") else []) + list(a.graphs):
@@ -80,7 +80,7 @@ def _widen_nodes(graph: onnx.GraphProto) -> None:
 def _widen_inner(graph: onnx.GraphProto) -> None:
     for tensor in graph.initializer:
         if tensor.data_type in _NARROW:
-            tensor.CopyFrom(_wide(tensor))
+            tensor.CopyFrom(_widen_tensor(tensor))
     for value in (*graph.input, *graph.output, *graph.value_info):
         if value.type.tensor_type.elem_type in _NARROW:
             value.type.tensor_type.elem_type = TensorProto.FLOAT

@@ -14,7 +14,7 @@ from onnx import helper, numpy_helper, shape_inference
 
 from trt_facefusion.errors import ModelError
 from trt_facefusion.model.graph.border import forget_output_shapes
-from trt_facefusion.model.messages import tensor_bytes, without_weights
+from trt_facefusion.model.messages import count_tensor_bytes, strip_weights
 from trt_facefusion.types import Array
 
 CONTROL_FLOW = frozenset({"If", "Loop", "Scan"})
@@ -26,8 +26,8 @@ class Work:
     """A copy of a model. ``model`` has an empty initializer in the place of each that is in ``aside``."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
-        self.model = without_weights(model, LARGE)
-        self.aside = {t.name: t for t in model.graph.initializer if tensor_bytes(t) >= LARGE}
+        self.model = strip_weights(model, LARGE)
+        self.aside = {t.name: t for t in model.graph.initializer if count_tensor_bytes(t) >= LARGE}
 
     @property
     def graph(self) -> onnx.GraphProto:
@@ -42,7 +42,7 @@ class Work:
     @property
     def weights_bytes(self) -> int:
         """Bytes of all initializers."""
-        return sum(map(tensor_bytes, self.graph.initializer))
+        return sum(map(count_tensor_bytes, self.graph.initializer))
 
     def tensor(self, tensor: onnx.TensorProto) -> onnx.TensorProto:
         """The initializer with its values."""
@@ -57,7 +57,7 @@ class Work:
         return self._place(numpy_helper.from_array(numpy_helper.to_array(given), name))
 
     def _place(self, tensor: onnx.TensorProto) -> onnx.TensorProto:
-        if tensor_bytes(tensor) < LARGE:
+        if count_tensor_bytes(tensor) < LARGE:
             self.graph.initializer.append(tensor)
         else:
             self.aside[tensor.name] = tensor
@@ -70,7 +70,7 @@ class Work:
             if place.name == tensor.name:
                 self.aside.pop(tensor.name, None)
                 place.CopyFrom(tensor)
-                if tensor_bytes(tensor) >= LARGE:
+                if count_tensor_bytes(tensor) >= LARGE:
                     self.aside[tensor.name] = tensor
                     place.Clear()
                     place.name, place.data_type = tensor.name, tensor.data_type
@@ -108,7 +108,7 @@ class Work:
         del self.graph.value_info[:]
         forget_output_shapes(self.graph)
         undecided = any(node.op_type in CONTROL_FLOW for node in self.graph.node)
-        self.through(lambda model: _inferred(model, follow, strict=not undecided))
+        self.through(lambda model: _infer_shapes(model, follow, strict=not undecided))
 
     def drop_unused(self) -> None:
         """Drop the nodes and constants that no output needs."""
@@ -119,7 +119,7 @@ class Work:
             if needed.intersection(node.output):
                 kept.append(node)
                 needed.update(node.input)
-                needed.update(captured(node))
+                needed.update(find_captured(node))
         constants = [tensor for tensor in graph.initializer if tensor.name in needed]
         del graph.node[:], graph.initializer[:]
         graph.node.extend(reversed(kept))
@@ -134,7 +134,7 @@ class Work:
         return self.model
 
 
-def captured(node: onnx.NodeProto) -> set[str]:
+def find_captured(node: onnx.NodeProto) -> set[str]:
     """Names that the graphs inside an If, Loop or Scan read, their own tensors included."""
     names: set[str] = set()
     for attribute in node.attribute:
@@ -142,22 +142,22 @@ def captured(node: onnx.NodeProto) -> set[str]:
             names.update(value.name for value in graph.output)
             for inner in graph.node:
                 names.update(inner.input)
-                names.update(captured(inner))
+                names.update(find_captured(inner))
     return names
 
 
-def _inferred(model: onnx.ModelProto, follow: bool, strict: bool) -> onnx.ModelProto:
+def _infer_shapes(model: onnx.ModelProto, follow: bool, strict: bool) -> onnx.ModelProto:
     """What onnx infers. Before branches are decided they may contradict each other, and that is no fault."""
     try:
         return shape_inference.infer_shapes(model, check_type=strict, strict_mode=strict, data_prop=follow)
     except Exception as error:
         raise ModelError(
-            f"the model's shapes do not fit together: {first_line(error)}",
+            f"the model's shapes do not fit together: {summarise_error(error)}",
             "check the sizes given with --input; otherwise export the model again",
         ) from error
 
 
-def first_line(error: Exception) -> str:
+def summarise_error(error: Exception) -> str:
     """What an exception of onnx says first, on one line."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__

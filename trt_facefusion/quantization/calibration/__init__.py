@@ -1,8 +1,22 @@
 """Calibration: one pass over faces -> histograms -> the range of every activation, and the cache that keeps them."""
 
-from trt_facefusion.quantization.calibration.cache import Calibration, Stale, beside, cache_path, load, load_named, save
+from trt_facefusion.quantization.calibration.cache import (
+    Calibration,
+    StaleCalibration,
+    cache_path,
+    load,
+    load_description,
+    load_named,
+    save,
+)
 from trt_facefusion.quantization.calibration.collect import collect
-from trt_facefusion.quantization.calibration.compare import Change, Comparison, Fit, compare, fit
+from trt_facefusion.quantization.calibration.compare import (
+    AmaxChange,
+    AssignedRanges,
+    TableComparison,
+    assign_ranges,
+    compare_tables,
+)
 from trt_facefusion.quantization.calibration.histogram import Histogram
 from trt_facefusion.quantization.calibration.reader import Batches
 from trt_facefusion.quantization.calibration.table import CalibrationTable
@@ -10,21 +24,21 @@ from trt_facefusion.quantization.calibration.thresholds import THRESHOLD_RULES, 
 
 __all__ = [
     "THRESHOLD_RULES",
+    "AmaxChange",
+    "AssignedRanges",
     "Batches",
     "Calibration",
     "CalibrationTable",
-    "Change",
-    "Comparison",
-    "Fit",
     "Histogram",
-    "Stale",
+    "StaleCalibration",
+    "TableComparison",
     "ThresholdRule",
-    "beside",
+    "assign_ranges",
     "cache_path",
     "collect",
-    "compare",
-    "fit",
+    "compare_tables",
     "load",
+    "load_description",
     "load_named",
     "parse_rule",
     "save",

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from trt_facefusion.errors import BadInputError, CalibrationCacheError
-from trt_facefusion.quantization.calibration.choice import Choice
 from trt_facefusion.quantization.calibration.histogram import Histogram
 from trt_facefusion.quantization.calibration.table import CalibrationTable
+from trt_facefusion.quantization.calibration.threshold_choice import ThresholdChoice
 from trt_facefusion.quantization.calibration.thresholds import THRESHOLD_RULES, parse_rule
 from trt_facefusion.storage.documents import LATER, DocumentError, decode, parse_json, read_bytes
 from trt_facefusion.storage.files import write_atomic
@@ -49,7 +49,7 @@ class Calibration:
     settings: Mapping[str, Setting] = field(default_factory=dict)
     exponents: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     offsets: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-    choice: Choice | None = None
+    choice: ThresholdChoice | None = None
 
     def __post_init__(self) -> None:
         parse_rule(self.rule)
@@ -72,13 +72,13 @@ class Calibration:
         """The same histograms read by another rule."""
         return replace(self, rule=rule, choice=None)
 
-    def with_choice(self, choice: Choice) -> Calibration:
+    def with_choice(self, choice: ThresholdChoice) -> Calibration:
         """The same histograms read as ``choice`` says."""
         return replace(self, rule=choice.rule, choice=choice)
 
 
 @dataclass(frozen=True)
-class Stale:
+class StaleCalibration:
     """Why there is no calibration that fits; the remedy is to calibrate."""
 
     reason: str
@@ -114,21 +114,23 @@ def save_as(calibration: Calibration, path: Path, option: str = "--cache") -> Pa
     return path
 
 
-def load(path: Path, *, model_digest: str, faces_digest: str, settings: Mapping[str, Setting]) -> Calibration | Stale:
+def load(
+    path: Path, *, model_digest: str, faces_digest: str, settings: Mapping[str, Setting]
+) -> Calibration | StaleCalibration:
     """The calibration at ``path``, or why it is not to be used: for callers that can calibrate again."""
     if not path.exists() and not _json_path(path).exists():
-        return Stale("this model has not been calibrated yet")
+        return StaleCalibration("this model has not been calibrated yet")
     try:
         calibration = _read(path)
     except CalibrationCacheError as error:
-        return Stale(error.message)
+        return StaleCalibration(error.message)
     if calibration.model_digest != model_digest:
-        return Stale(f"{path} was made for another model")
+        return StaleCalibration(f"{path} was made for another model")
     if calibration.faces_digest != faces_digest:
-        return Stale("the calibration faces have changed")
+        return StaleCalibration("the calibration faces have changed")
     changed = sorted({key for key, _ in settings.items() ^ calibration.settings.items()})
     if changed:
-        return Stale(f"the calibration settings have changed ({', '.join(changed)})")
+        return StaleCalibration(f"the calibration settings have changed ({', '.join(changed)})")
     return calibration
 
 
@@ -154,7 +156,7 @@ def load_named(path: Path, *, model_digest: str) -> CalibrationTable:
     return table
 
 
-def beside(path: Path) -> Calibration | None:
+def load_description(path: Path) -> Calibration | None:
     """What the table at ``path`` was made from; None where no JSON stands beside it, as with TensorRT's own caches.
 
     Raises:
@@ -280,7 +282,7 @@ class _Stored:
             settings=self.settings,
             exponents=self.exponents,
             offsets=self.offsets,
-            choice=None if self.choice is None else Choice.from_dict(self.choice),
+            choice=None if self.choice is None else ThresholdChoice.from_dict(self.choice),
         )
 
 

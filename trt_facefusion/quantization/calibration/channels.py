@@ -10,9 +10,14 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from trt_facefusion.quantization.calibration.collect import find, open_session, require_finite, run_batch
+from trt_facefusion.quantization.calibration.collect import (
+    locate_tensors,
+    open_tapped_session,
+    require_finite,
+    run_batch,
+)
 from trt_facefusion.quantization.calibration.histogram import Histogram
-from trt_facefusion.quantization.calibration.taps import Tap, even_step, evenly, taps
+from trt_facefusion.quantization.calibration.taps import Tap, even_step, make_taps, thin_evenly
 from trt_facefusion.types import Array, Feeds, Progress, silent
 
 STAGE = "channels"
@@ -74,7 +79,7 @@ class ChannelHistogram:
         self.exponents = exponents
 
 
-def channel_ranges(
+def measure_channel_ranges(
     model: onnx.ModelProto,
     tensors: Sequence[str],
     batches: Iterable[Feeds],
@@ -89,10 +94,10 @@ def channel_ranges(
     Raises:
         ModelError: as `collect`.
     """
-    return glance(model, (), tensors, batches, tail=tail, progress=progress)[1]
+    return sample_ranges(model, (), tensors, batches, tail=tail, progress=progress)[1]
 
 
-def glance(
+def sample_ranges(
     model: onnx.ModelProto,
     counted: Sequence[str],
     channels: Sequence[str],
@@ -106,12 +111,12 @@ def glance(
     Raises:
         BadInputError, ModelError: as `collect`.
     """
-    fed, tapped = find(model.graph, [*counted, *channels])
+    fed, tapped = locate_tensors(model.graph, [*counted, *channels])
     wanted, by_channel = set(counted), set(channels)
-    added, inner = taps(model, [name for name in tapped if name in wanted], {})
-    thinned = evenly(model, [name for name in tapped if name in by_channel], _PIXELS, added)
+    added, inner = make_taps(model, [name for name in tapped if name in wanted], {})
+    thinned = thin_evenly(model, [name for name in tapped if name in by_channel], _PIXELS, added)
     outputs = list(dict.fromkeys([*(name for tap in inner for name in tap.outputs), *thinned.values()]))
-    session = open_session(model, outputs, None, added)
+    session = open_tapped_session(model, outputs, None, added)
     every = [*(Tap(name, (name,)) for name in fed if name in wanted), *inner]
     histograms = {name: Histogram() for name in (*fed, *tapped) if name in wanted}
     found: dict[str, ChannelHistogram] = {}

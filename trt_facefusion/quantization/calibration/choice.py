@@ -33,7 +33,7 @@ class TensorChoice:
 
 
 @dataclass(frozen=True)
-class Choice:
+class ThresholdChoice:
     """The rule of a table, and of the tensors that have one of their own.
 
     ``asked`` is what the user named (``auto`` or a rule); ``tried`` the mean SSIM drop of every whole table that was
@@ -59,7 +59,7 @@ class Choice:
         return {**asdict(self), "tried": dict(self.tried), "quantised": list(self.quantised), "tensors": tensors}
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Choice:
+    def from_dict(cls, data: Mapping[str, Any]) -> ThresholdChoice:
         """The choice that `as_dict` described. Raises DocumentError where it is damaged."""
         found = decode(cls, data, "choice", lenient=True)
         for name, rule in [

@@ -15,8 +15,8 @@ from trt_facefusion.errors import BadInputError, ModelError, TrtFaceFusionError
 from trt_facefusion.model import sessions
 from trt_facefusion.quantization.calibration.histogram import Histogram
 from trt_facefusion.quantization.calibration.reader import Batches
-from trt_facefusion.quantization.calibration.resume import Checkpoint
-from trt_facefusion.quantization.calibration.taps import Scaled, Tap, taps
+from trt_facefusion.quantization.calibration.resume import CalibrationCheckpoint
+from trt_facefusion.quantization.calibration.taps import ScaledTensor, Tap, make_taps
 from trt_facefusion.types import Array, Feeds, Progress, silent
 
 STAGE = "calibrate"
@@ -28,10 +28,10 @@ def collect(
     tensors: Sequence[str],
     batches: Iterable[Feeds],
     *,
-    scaled: Mapping[str, Scaled] | None = None,
+    scaled: Mapping[str, ScaledTensor] | None = None,
     progress: Progress = silent,
     threads: int | None = None,
-    checkpoint: Checkpoint | None = None,
+    checkpoint: CalibrationCheckpoint | None = None,
 ) -> dict[str, Histogram]:
     """Histograms of ``tensors`` (inputs of the graph or outputs of its nodes, floating point) over all ``batches``.
 
@@ -52,11 +52,11 @@ def collect(
     """
     if not tensors:
         return {}
-    fed, tapped = find(model.graph, tensors)
+    fed, tapped = locate_tensors(model.graph, tensors)
     beside = scaled or {}
-    added, inner = taps(model, tapped, beside)
+    added, inner = make_taps(model, tapped, beside)
     outputs = [name for tap in inner for name in tap.outputs]
-    session = open_session(model, outputs, threads, added)
+    session = open_tapped_session(model, outputs, threads, added)
     every = [*(Tap(name, (name,), scaled=beside.get(name)) for name in fed), *inner]
     histograms = {name: Histogram() for name in (*fed, *tapped, *(found.name for found in beside.values()))}
     total = length_hint(batches)
@@ -85,7 +85,7 @@ def collect(
     return histograms
 
 
-def find(graph: onnx.GraphProto, tensors: Sequence[str]) -> tuple[list[str], list[str]]:
+def locate_tensors(graph: onnx.GraphProto, tensors: Sequence[str]) -> tuple[list[str], list[str]]:
     """Which of ``tensors`` are fed and which are made by nodes, both in the order of the graph."""
     wanted = set(tensors)
     weights = {weight.name for weight in graph.initializer}
@@ -131,7 +131,7 @@ def require_finite(histograms: Mapping[str, Histogram], fed: Sequence[str], batc
             )
 
 
-def open_session(
+def open_tapped_session(
     model: onnx.ModelProto, tapped: Sequence[str], threads: int | None, added: onnx.GraphProto | None = None
 ) -> Any:
     """A session of ``model`` whose outputs are ``tapped``: an output survives every graph optimisation.
@@ -152,7 +152,7 @@ def open_session(
 
     try:
         # Threads that spin while they wait take the cores from the counting: 1.33 instead of 1.1 times a plain pass.
-        options = sessions.session_options(threads, spin=False)
+        options = sessions.make_session_options(threads, spin=False)
         # What takes values out runs right behind what makes them. In the usual order it runs last, and every activation
         # is held until then: of a network for 512 px, gigabytes.
         options.execution_order = ort.ExecutionOrder.PRIORITY_BASED

@@ -13,7 +13,7 @@ MOVES = frozenset({"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "I
 
 
 @dataclass(frozen=True)
-class Change:
+class AmaxChange:
     """One tensor's amax in both tables; ``ratio`` is the second over the first."""
 
     name: str
@@ -27,19 +27,19 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class TableComparison:
     """Tensors of both tables, the largest change first, and those of only one."""
 
-    changes: tuple[Change, ...]
+    changes: tuple[AmaxChange, ...]
     only_first: tuple[str, ...]
     only_second: tuple[str, ...]
 
 
-def compare(first: Mapping[str, float], second: Mapping[str, float]) -> Comparison:
+def compare_tables(first: Mapping[str, float], second: Mapping[str, float]) -> TableComparison:
     """Hold two tables (tensor -> amax, above 0) against each other."""
-    changes = [Change(name, first[name], second[name]) for name in first if name in second]
+    changes = [AmaxChange(name, first[name], second[name]) for name in first if name in second]
     changes.sort(key=lambda change: -abs(math.log(change.ratio)))
-    return Comparison(
+    return TableComparison(
         tuple(changes),
         tuple(name for name in first if name not in second),
         tuple(name for name in second if name not in first),
@@ -47,7 +47,7 @@ def compare(first: Mapping[str, float], second: Mapping[str, float]) -> Comparis
 
 
 @dataclass(frozen=True)
-class Fit:
+class AssignedRanges:
     """A foreign table in the names of a model.
 
     ``amax`` has a range for every float tensor but those in ``missing``; ``derived`` says whose range a tensor took
@@ -62,7 +62,7 @@ class Fit:
     unknown: tuple[str, ...]
 
 
-def fit(table: Mapping[str, float], view: GraphView) -> Fit:
+def assign_ranges(table: Mapping[str, float], view: GraphView) -> AssignedRanges:
     """Find the tensors of a prepared model in a table that another tool made, such as a cache of TensorRT 8 or 10.
 
     TensorRT's parser keeps the names of inputs and of the outputs of nodes. It adds tensors of its own: constants
@@ -80,7 +80,7 @@ def fit(table: Mapping[str, float], view: GraphView) -> Fit:
                 amax[copy], derived[copy] = amax[source], source
     rest = [name for name in table if name not in amax]
     constants = tuple(n for n in rest if view.is_constant(n) or view.is_constant(n.removesuffix("_output")))
-    return Fit(
+    return AssignedRanges(
         {name: amax[name] for name in wanted if name in amax},
         derived,
         tuple(name for name in wanted if name not in amax),

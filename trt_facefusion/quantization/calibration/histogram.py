@@ -75,7 +75,7 @@ class Histogram:
         samples and their batches change nothing here either.
         """
         values = np.atleast_1d(values)
-        steps = thinning(values.shape[1:]) if len(values) else ()
+        steps = choose_thinning(values.shape[1:]) if len(values) else ()
         if math.prod(steps) == 1:
             self.add(values)
             return
@@ -168,7 +168,7 @@ class Histogram:
             self.exponent = exponent
 
 
-def thinning(shape: Sequence[int]) -> tuple[int, ...]:
+def choose_thinning(shape: Sequence[int]) -> tuple[int, ...]:
     """The step along each axis of a sample of ``shape``; 1 along all where it has no more than `SPARSE_VALUES`.
 
     Maps [C,H,W] are thinned in both directions, since neighbours are alike: counting starts in the middle of a step,

@@ -6,7 +6,7 @@ import numpy as np
 
 from trt_facefusion.quantization.calibration.histogram import Histogram
 
-LEVELS = 127
+INT8_MAX = 127
 _CAP_DB = 120.0
 
 
@@ -20,7 +20,7 @@ def sqnr_db(histogram: Histogram, amax: float) -> float:
     middles = (np.arange(len(histogram.counts)) + 0.5) * histogram.bin_width
     middles[0] = 0.0
     counts = histogram.counts.astype(np.float64)
-    step = amax / LEVELS
+    step = amax / INT8_MAX
     rounded = np.where(middles < step / 2, middles**2, step * step / 12)
     errors = np.where(middles <= amax, rounded, (middles - amax) ** 2)
     signal, noise = float(counts @ middles**2), float(counts @ errors)

@@ -22,7 +22,7 @@ EVERY_S = 5.0
 _SCHEMA = 1
 
 
-class Checkpoint:
+class CalibrationCheckpoint:
     """The state of one pass in one file.
 
     ``parts`` are plain JSON values that name everything the histograms depend on (digests, batch size, versions): a

@@ -14,7 +14,7 @@ from trt_facefusion.errors import CalibrationCacheError
 from trt_facefusion.storage.files import require_regular_file
 
 HEADER = "TRT-101601-EntropyCalibration2"
-QMAX = 127
+INT8_MAX = 127
 """The INT8 value that amax maps to: scale = amax / 127."""
 
 _HEADER = re.compile(r"TRT-\d\w*-[A-Za-z]\w*")
@@ -74,7 +74,7 @@ class CalibrationTable(Mapping[str, float]):
             name, scale = _parse_line(line, source, number, cut_off=number > len(lines))
             if scales.setdefault(name, scale) != scale:
                 raise _damaged(source, number, f"{name!r} occurs twice, with two scales")
-        amax = {name: scale * QMAX for name, scale in scales.items() if scale}
+        amax = {name: scale * INT8_MAX for name, scale in scales.items() if scale}
         return cls(amax, header.lstrip(), tuple(name for name, scale in scales.items() if not scale))
 
     @classmethod
@@ -98,7 +98,7 @@ class CalibrationTable(Mapping[str, float]):
 
 
 def _format_line(name: str, amax: float) -> str:
-    scale = amax / QMAX
+    scale = amax / INT8_MAX
     try:
         packed = struct.pack(">f", scale)
     except OverflowError:

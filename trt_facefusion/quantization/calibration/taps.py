@@ -16,14 +16,14 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from trt_facefusion.quantization.calibration.histogram import Histogram, thinning
+from trt_facefusion.quantization.calibration.histogram import Histogram, choose_thinning
 from trt_facefusion.types import Array
 
 _LAST = 2**31 - 1
 
 
 @dataclass(frozen=True)
-class Scaled:
+class ScaledTensor:
     """A tensor [N,C,...] behind a scale and a shift of its channels: ``values * factors - offsets``, both [C]."""
 
     name: str
@@ -45,7 +45,7 @@ class Tap:
     """The tensor itself; or of a large map the extremes of its channels, [N,C] each, and some values [N,C,h,w]."""
     every: int = 1
     """How many values each of those stands for."""
-    scaled: Scaled | None = None
+    scaled: ScaledTensor | None = None
 
     def count(self, values: Sequence[Array], histograms: Mapping[str, Histogram]) -> None:
         """Count ``values``, one array for each of ``outputs``."""
@@ -61,8 +61,8 @@ class Tap:
             histogram.add_part(highest, lowest, part, self.every)
 
 
-def taps(
-    model: onnx.ModelProto, tensors: Sequence[str], scaled: Mapping[str, Scaled]
+def make_taps(
+    model: onnx.ModelProto, tensors: Sequence[str], scaled: Mapping[str, ScaledTensor]
 ) -> tuple[onnx.GraphProto, list[Tap]]:
     """What ``model`` needs on top to take ``tensors`` out: nodes and constants; taps in the order of ``tensors``."""
     shapes = _shapes(model)
@@ -70,7 +70,7 @@ def taps(
     made = []
     for name in tensors:
         shape = shapes.get(name, ())
-        steps = thinning(shape) if len(shape) == 3 else ()
+        steps = choose_thinning(shape) if len(shape) == 3 else ()
         if math.prod(steps) > 1:
             made.append(_thinned(result, name, steps, scaled.get(name)))
         else:
@@ -83,7 +83,7 @@ def even_step(plane: Sequence[int], pixels: int) -> int:
     return max(int((math.prod(plane) / pixels) ** 0.5), 1)
 
 
-def evenly(model: onnx.ModelProto, tensors: Sequence[str], pixels: int, added: onnx.GraphProto) -> dict[str, str]:
+def thin_evenly(model: onnx.ModelProto, tensors: Sequence[str], pixels: int, added: onnx.GraphProto) -> dict[str, str]:
     """Take maps out of ``model`` thinned to about ``pixels``, by nodes that are put into ``added``.
 
     Gives the output of each tensor: itself where its size is not known or small enough.
@@ -104,7 +104,7 @@ def evenly(model: onnx.ModelProto, tensors: Sequence[str], pixels: int, added: o
     return found
 
 
-def _thinned(graph: onnx.GraphProto, name: str, steps: tuple[int, ...], scaled: Scaled | None) -> Tap:
+def _thinned(graph: onnx.GraphProto, name: str, steps: tuple[int, ...], scaled: ScaledTensor | None) -> Tap:
     def constant(what: str, *values: int) -> str:
         graph.initializer.append(numpy_helper.from_array(np.array(values, np.int64), f"{name}__{what}"))
         return f"{name}__{what}"

@@ -24,7 +24,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper
 
-from trt_facefusion.model.graph import attribute
+from trt_facefusion.model.graph import read_attribute
 from trt_facefusion.types import Array
 
 SUFFIX = "__equalised"
@@ -72,33 +72,33 @@ def padded_name(tensor: str, pads: Pads) -> str:
     return f"{tensor}__pad{'_'.join(map(str, pads))}" if pads else tensor
 
 
-def behind_pad(padded: str) -> str:
+def pad_output_name(padded: str) -> str:
     """The tensor that the Pad of a `padded_name` gives."""
     return f"{padded}__in"
 
 
-def between(padded: str) -> str:
+def scaled_name(padded: str) -> str:
     """The tensor between scale and shift."""
     return f"{padded}__scaled"
 
 
-def pads_before(node: onnx.NodeProto, affine: Affine) -> Pads:
+def read_explicit_pads(node: onnx.NodeProto, affine: Affine) -> Pads:
     """The padding that has to be done in front of the shift; empty where zero stays zero or nothing is padded."""
-    pads = integers(node, "pads")
+    pads = read_integers(node, "pads")
     return pads if affine.shifts and any(pads) else ()
 
 
-def integers(node: onnx.NodeProto, name: str) -> tuple[int, ...]:
+def read_integers(node: onnx.NodeProto, name: str) -> tuple[int, ...]:
     """A node's attribute that holds integers; empty where it is not written."""
     return tuple(size for found in node.attribute if found.name == name for size in found.ints)
 
 
-def may_shift(node: onnx.NodeProto) -> bool:
+def can_shift(node: onnx.NodeProto) -> bool:
     """Whether the padding of a convolution is known and can be done before it."""
-    return attribute(node, "auto_pad", b"NOTSET") in (b"NOTSET", b"VALID", "NOTSET", "VALID")
+    return read_attribute(node, "auto_pad", b"NOTSET") in (b"NOTSET", b"VALID", "NOTSET", "VALID")
 
 
-def affine_nodes(
+def make_affine_nodes(
     tensor: str, source: str, affine: Affine, pads: Pads, dtype: np.dtype[Any]
 ) -> tuple[list[onnx.NodeProto], dict[str, Array], str]:
     """Nodes that take ``source`` (the values of ``tensor``, in ``dtype``) through padding, scale and shift.
@@ -113,9 +113,9 @@ def affine_nodes(
     nodes = []
     if pads:
         constants[sizes] = np.array([0, 0, *pads[:2], 0, 0, *pads[2:]], np.int64)
-        nodes.append(helper.make_node("Pad", [source, sizes], [behind_pad(padded)], name=f"{padded}__pad"))
-        source = behind_pad(padded)
-    scaled = between(padded) if affine.shifts else result
+        nodes.append(helper.make_node("Pad", [source, sizes], [pad_output_name(padded)], name=f"{padded}__pad"))
+        source = pad_output_name(padded)
+    scaled = scaled_name(padded) if affine.shifts else result
     nodes.append(helper.make_node("Mul", [source, reciprocals], [scaled], name=f"{padded}__equalise"))
     if affine.shifts:
         constants[offsets] = affine.offsets.reshape(1, -1, 1, 1).astype(dtype)
@@ -123,19 +123,19 @@ def affine_nodes(
     return nodes, constants, result
 
 
-def folded_weight(weight: NDArray[np.float32], affine: Affine) -> NDArray[np.float32]:
+def fold_weight(weight: NDArray[np.float32], affine: Affine) -> NDArray[np.float32]:
     """A convolution's weights [O,C,...] for channels that were scaled."""
     return np.asarray(weight * affine.factors.reshape(1, -1, *(1,) * (weight.ndim - 2)), np.float32)
 
 
-def folded_bias(weight: NDArray[np.float32], bias: NDArray[np.float32] | None, affine: Affine) -> NDArray[np.float32]:
+def fold_bias(weight: NDArray[np.float32], bias: NDArray[np.float32] | None, affine: Affine) -> NDArray[np.float32]:
     """A convolution's bias [O] with what its (unscaled) ``weight`` [O,C,...] makes of the shift."""
-    taps = folded_weight(weight, affine).astype(np.float64).sum(tuple(range(2, weight.ndim)))
+    taps = fold_weight(weight, affine).astype(np.float64).sum(tuple(range(2, weight.ndim)))
     shift = taps @ affine.offsets.astype(np.float64)
     return np.asarray(shift if bias is None else bias.astype(np.float64) + shift, np.float32)
 
 
-def without_pads(node: onnx.NodeProto) -> None:
+def clear_pads(node: onnx.NodeProto) -> None:
     """Make a convolution pad nothing itself."""
     for candidate in node.attribute:
         if candidate.name == "pads":

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
-from trt_facefusion.quantization.correction.grid import INT8_MAX
+from trt_facefusion.quantization.calibration.table import INT8_MAX
 from trt_facefusion.types import Array
 
 _Floats = NDArray[np.float64]
@@ -27,7 +27,7 @@ _SMALLEST = (2.0**-110, 2.0**-50)
 """What underflow may be wrong by for each column, in weights and in steps of the scale: far more than it is."""
 
 
-def least_error(matrix: _Floats, scales: Array, variances: _Floats) -> Array:
+def find_best_scales(matrix: _Floats, scales: Array, variances: _Floats) -> Array:
     """The scale of each row with the smallest ``sum_k var_k * (w_k - quantised w_k)**2``; the first of equal ones.
 
     Args:

@@ -7,7 +7,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-from trt_facefusion.model.graph import attribute
+from trt_facefusion.model.graph import read_attribute
 from trt_facefusion.types import Array
 
 INT8_MAX = 127
@@ -18,12 +18,12 @@ _SMALLEST_FP16_SCALE = 2.0**-20
 
 def output_axis(node: onnx.NodeProto) -> int:
     """The weight's axis that counts output channels."""
-    if node.op_type == "Conv" or (node.op_type == "Gemm" and attribute(node, "transB", 0)):
+    if node.op_type == "Conv" or (node.op_type == "Gemm" and read_attribute(node, "transB", 0)):
         return 0
     return 1
 
 
-def storable_scale(scale: NDArray[np.float32] | np.float32, kind: int) -> Array:
+def round_scale(scale: NDArray[np.float32] | np.float32, kind: int) -> Array:
     """``scale`` in the type it will be stored in, rounded up so that nothing new is clipped; never 0.
 
     Values are quantised with the scale as stored, so this rounding costs no accuracy of its own.
@@ -41,7 +41,7 @@ def quantise_weight(weight: NDArray[np.float32], axis: int, kind: int) -> tuple[
     """Symmetric INT8 values and one scale per output channel (``axis``): ``weight ~ values * scale``."""
     others = tuple(i for i in range(weight.ndim) if i != axis)
     peak = np.maximum(weight.max(axis=others), -weight.min(axis=others))
-    scale = storable_scale(peak / INT8_MAX, kind)
+    scale = round_scale(peak / INT8_MAX, kind)
     shape = [1] * weight.ndim
     shape[axis] = -1
     steps = weight / scale.astype(np.float32).reshape(shape)
@@ -50,7 +50,7 @@ def quantise_weight(weight: NDArray[np.float32], axis: int, kind: int) -> tuple[
     return steps.astype(np.int8), scale
 
 
-def fake_quantised(values: NDArray[np.float32], scale: np.float32) -> NDArray[np.float32]:
+def fake_quantise(values: NDArray[np.float32], scale: np.float32) -> NDArray[np.float32]:
     """``values`` as an INT8 layer sees them: on the grid of ``scale``, clipped to -127..127 of its steps."""
     steps = np.clip(np.rint(values / scale), -INT8_MAX, INT8_MAX)
     return np.asarray(steps * scale, np.float32)

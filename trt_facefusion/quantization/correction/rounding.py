@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from trt_facefusion.quantization.correction.grid import INT8_MAX
-from trt_facefusion.quantization.correction.weight_correction import Layer
+from trt_facefusion.quantization.calibration.table import INT8_MAX
+from trt_facefusion.quantization.correction.weight_correction import CorrectableLayer
 from trt_facefusion.types import Array
 
 MAX_COLUMNS = 4608
@@ -21,10 +21,10 @@ _BLOCK = 128
 _Floats = NDArray[np.float64]
 
 
-class Covariance:
+class InputCovariance:
     """The covariance [K,K] of what a layer's columns are multiplied with, from samples of its output positions."""
 
-    def __init__(self, layer: Layer) -> None:
+    def __init__(self, layer: CorrectableLayer) -> None:
         columns = layer.matrix.shape[1]
         self.layer = layer
         self._products = np.zeros((columns, columns))
@@ -55,7 +55,7 @@ class Covariance:
         return np.asarray(self._products / self._count - np.outer(means, means))
 
 
-def rounded(layer: Layer, scale: Array, covariance: _Floats) -> _Floats:
+def round_weights(layer: CorrectableLayer, scale: Array, covariance: _Floats) -> _Floats:
     """Steps [O,K] of ``scale`` [O] that keep the layer's output nearest to that of its exact weights."""
     order, factor = _ordered_factor(covariance)
     weights = layer.matrix[:, order].copy()

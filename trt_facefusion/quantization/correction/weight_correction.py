@@ -21,19 +21,20 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from trt_facefusion.model.graph import GraphView, attribute
+from trt_facefusion.model.graph import GraphView, read_attribute
+from trt_facefusion.quantization.calibration.table import INT8_MAX
 from trt_facefusion.quantization.correction.channel_affine import (
     Affine,
-    folded_bias,
-    folded_weight,
-    integers,
-    may_shift,
+    can_shift,
+    fold_bias,
+    fold_weight,
+    read_integers,
 )
-from trt_facefusion.quantization.correction.clipping import least_error
-from trt_facefusion.quantization.correction.grid import INT8_MAX, fake_quantised, output_axis, storable_scale
+from trt_facefusion.quantization.correction.clipping import find_best_scales
+from trt_facefusion.quantization.correction.grid import fake_quantise, output_axis, round_scale
 from trt_facefusion.types import Array
 
-KINDS = ("scales", "rounding", "bias")
+LAYER_CORRECTIONS = ("scales", "rounding", "bias")
 
 _Floats = NDArray[np.float64]
 _SHRINKS = np.linspace(1.0, 0.7, 31)
@@ -53,7 +54,7 @@ Corrections = Mapping[str, Correction]
 
 
 @dataclass(frozen=True)
-class Layer:
+class CorrectableLayer:
     """A layer that can be corrected: its matrix [O,K] and bias [O] behind `Affine`, and the scale of its input.
 
     A column of the matrix is one weight of each output channel: input channel by input channel, tap by tap.
@@ -80,19 +81,21 @@ class Layer:
             seen = values[:, :, top : top + rows : strides[0], left : left + cols : strides[1]]
             yield slice(index, None, len(taps)), seen.transpose(1, 0, 2, 3).reshape(values.shape[1], -1)
 
-    def without_weights(self) -> Layer:
+    def without_weights(self) -> CorrectableLayer:
         """The layer for `Moments`, which need its columns but not what is in them."""
         return replace(self, matrix=np.broadcast_to(np.zeros(1), self.matrix.shape))
 
     def inputs(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
         """The node's FP32 input as the quantiser gets it: padded, scaled and shifted."""
         if self.node.op_type == "Conv":
-            top, left, bottom, right = integers(self.node, "pads") or (0, 0, 0, 0)
+            top, left, bottom, right = read_integers(self.node, "pads") or (0, 0, 0, 0)
             values = np.pad(values, ((0, 0), (0, 0), (top, bottom), (left, right)))
         return values if self.affine is None else self.affine.apply(values)
 
 
-def layer_of(view: GraphView, name: str, affine: Affine | None, amax: float, element_type: int) -> Layer | None:
+def read_layer(
+    view: GraphView, name: str, affine: Affine | None, amax: float, element_type: int
+) -> CorrectableLayer | None:
     """The node ``name`` as a layer whose input is quantised over ``amax``; None where it cannot be corrected.
 
     Left alone are matrix products without a bias to correct, biases that are computed, grouped convolutions and
@@ -105,31 +108,33 @@ def layer_of(view: GraphView, name: str, affine: Affine | None, amax: float, ele
     written = view.bias(node)
     bias = None if written is None else view.constant(written)
     if node.op_type == "Conv":
-        if attribute(node, "group", 1) != 1 or weight.ndim != 4 or not may_shift(node):
+        if read_attribute(node, "group", 1) != 1 or weight.ndim != 4 or not can_shift(node):
             return None
-        matrix = weight if affine is None else folded_weight(weight, affine)
+        matrix = weight if affine is None else fold_weight(weight, affine)
     elif node.op_type == "Gemm" and _is_plain(node):
-        matrix = weight if attribute(node, "transB", 0) else weight.T
+        matrix = weight if read_attribute(node, "transB", 0) else weight.T
     else:
         return None
     if bias is not None and bias.size != len(matrix):
         return None
     start = np.zeros(len(matrix), np.float32) if bias is None else bias.reshape(-1).astype(np.float32)
-    folded = start if affine is None else folded_bias(weight, start, affine)
-    scale = storable_scale(np.float32(amax / INT8_MAX), element_type).astype(np.float32)
+    folded = start if affine is None else fold_bias(weight, start, affine)
+    scale = round_scale(np.float32(amax / INT8_MAX), element_type).astype(np.float32)
     flat = matrix.reshape(len(matrix), -1).astype(np.float64)
-    return Layer(node, weight.shape, flat, folded.astype(np.float64), affine, np.float32(scale), element_type)
+    return CorrectableLayer(
+        node, weight.shape, flat, folded.astype(np.float64), affine, np.float32(scale), element_type
+    )
 
 
 def _is_plain(node: onnx.NodeProto) -> bool:
     defaults = (("alpha", 1.0), ("beta", 1.0), ("transA", 0))
-    return all(attribute(node, name, value) == value for name, value in defaults)
+    return all(read_attribute(node, name, value) == value for name, value in defaults)
 
 
-class Moments:
+class InputMoments:
     """Sums over everything that a layer's columns are multiplied with, before and behind the quantiser."""
 
-    def __init__(self, layer: Layer) -> None:
+    def __init__(self, layer: CorrectableLayer) -> None:
         columns = layer.matrix.shape[1]
         self.layer = layer.without_weights()
         self.count = 0
@@ -138,7 +143,7 @@ class Moments:
     def add(self, values: NDArray[np.float32]) -> None:
         """Take a batch of the node's FP32 inputs."""
         exact = self.layer.inputs(values)
-        rounded = fake_quantised(exact, self.layer.scale)
+        rounded = fake_quantise(exact, self.layer.scale)
         for (columns, before), (_, behind) in zip(self.layer.columns(exact), self.layer.columns(rounded), strict=True):
             self._exact[columns] += before.sum(1, dtype=np.float64)
             self._rounded[columns] += behind.sum(1, dtype=np.float64)
@@ -156,30 +161,30 @@ class Moments:
         return np.maximum(self._squares / self.count - self.means[1] ** 2, 0)
 
 
-def weight_scales(layer: Layer, moments: Moments | None) -> Array:
+def choose_weight_scales(layer: CorrectableLayer, moments: InputMoments | None) -> Array:
     """A weight scale for every output channel, as stored: from the largest weight, or with the smallest error.
 
     The error is that of the output, ``sum_k var_k * (w_k - quantised w_k)**2``; scales down to 0.7 times the usual one
     are tried.
     """
     peak = np.maximum(layer.matrix.max(axis=1), -layer.matrix.min(axis=1))
-    usual = storable_scale((peak / INT8_MAX).astype(np.float32), layer.element_type)
+    usual = round_scale((peak / INT8_MAX).astype(np.float32), layer.element_type)
     if moments is None:
         return usual
     scales = np.stack(
-        [storable_scale((shrink * peak / INT8_MAX).astype(np.float32), layer.element_type) for shrink in _SHRINKS]
+        [round_scale((shrink * peak / INT8_MAX).astype(np.float32), layer.element_type) for shrink in _SHRINKS]
     )
-    return least_error(layer.matrix, scales, moments.variances)
+    return find_best_scales(layer.matrix, scales, moments.variances)
 
 
-def nearest(matrix: _Floats, scale: Array) -> _Floats:
+def round_to_nearest(matrix: _Floats, scale: Array) -> _Floats:
     """``matrix`` [O,K] in steps of ``scale`` [O], rounded to the nearest and clipped."""
     steps = matrix / _column(scale)
     np.rint(steps, out=steps)
     return np.clip(steps, -INT8_MAX, INT8_MAX, out=steps)
 
 
-def corrected(layer: Layer, steps: _Floats, scale: Array, moments: Moments | None) -> Correction:
+def correct_layer(layer: CorrectableLayer, steps: _Floats, scale: Array, moments: InputMoments | None) -> Correction:
     """The correction that gives the layer the weights ``steps * scale`` and, with ``moments``, no mean error."""
     bias = layer.bias
     if moments is not None:
@@ -191,7 +196,7 @@ def corrected(layer: Layer, steps: _Floats, scale: Array, moments: Moments | Non
 
 
 def _pair(node: onnx.NodeProto, name: str) -> tuple[int, int]:
-    first, second = integers(node, name) or (1, 1)
+    first, second = read_integers(node, name) or (1, 1)
     return first, second
 
 

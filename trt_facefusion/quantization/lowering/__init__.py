@@ -1,6 +1,10 @@
 """Plan + calibration table -> what an engine maker understands."""
 
-from trt_facefusion.quantization.lowering.integer import lower_to_integers, may_be_finer, results
+from trt_facefusion.quantization.lowering.integer import (
+    find_nine_bit_candidates,
+    find_storable_results,
+    lower_to_integers,
+)
 from trt_facefusion.quantization.lowering.typed import lower
 
-__all__ = ["lower", "lower_to_integers", "may_be_finer", "results"]
+__all__ = ["find_nine_bit_candidates", "find_storable_results", "lower", "lower_to_integers"]

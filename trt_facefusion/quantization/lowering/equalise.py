@@ -19,23 +19,23 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from trt_facefusion.model.graph import GraphView, attribute
+from trt_facefusion.model.graph import GraphView, read_attribute
 from trt_facefusion.quantization.calibration.channels import ChannelRanges
-from trt_facefusion.quantization.calibration.taps import Scaled
+from trt_facefusion.quantization.calibration.taps import ScaledTensor
 from trt_facefusion.quantization.correction.channel_affine import (
     Affine,
     Affines,
     Pads,
-    affine_nodes,
-    behind_pad,
-    between,
+    can_shift,
+    clear_pads,
     equalised_name,
-    folded_bias,
-    folded_weight,
-    may_shift,
+    fold_bias,
+    fold_weight,
+    make_affine_nodes,
+    pad_output_name,
     padded_name,
-    pads_before,
-    without_pads,
+    read_explicit_pads,
+    scaled_name,
 )
 from trt_facefusion.quantization.correction.grid import output_axis
 from trt_facefusion.quantization.correction.weight_correction import Correction, Corrections
@@ -49,7 +49,7 @@ _WORTH_SHIFTING = 1.1
 """A shift that makes the steps less than this factor finer is not worth its operations."""
 
 
-def candidates(view: GraphView) -> dict[str, list[str]]:
+def find_equalisable(view: GraphView) -> dict[str, list[str]]:
     """Activations that could be equalised -> the weights of all convolutions that would quantise them.
 
     Only inputs of ungrouped convolutions: there, and there alone, input channel c of the weights meets channel c.
@@ -60,14 +60,16 @@ def candidates(view: GraphView) -> dict[str, list[str]]:
         if node.op_type not in {"Conv", "Gemm", "MatMul"} or not quantisable(view, node.name):
             continue
         tensor = node.input[0]
-        if node.op_type == "Conv" and attribute(node, "group", 1) == 1 and len(view.shape(tensor) or ()) == 4:
+        if node.op_type == "Conv" and read_attribute(node, "group", 1) == 1 and len(view.shape(tensor) or ()) == 4:
             found.setdefault(tensor, []).append(node.input[1])
         else:
             barred.add(tensor)
     return {tensor: weights for tensor, weights in found.items() if tensor not in barred}
 
 
-def affines(view: GraphView, ranges: Mapping[str, ChannelRanges], *, shift: bool = True) -> dict[str, Affine]:
+def find_channel_affines(
+    view: GraphView, ranges: Mapping[str, ChannelRanges], *, shift: bool = True
+) -> dict[str, Affine]:
     """Scale and shift of every candidate that ``ranges`` has.
 
     The scale is ``s = a**alpha / w**(1 - alpha)``, rounded to powers of two of geometric mean one: a is half the width
@@ -75,7 +77,7 @@ def affines(view: GraphView, ranges: Mapping[str, ChannelRanges], *, shift: bool
     that read the channel. The shift is to the middle of the range. A tensor that gains little by it is not shifted.
     """
     result = {}
-    for tensor, weights in candidates(view).items():
+    for tensor, weights in find_equalisable(view).items():
         if tensor not in ranges:
             continue
         low, high = (np.asarray(bound, np.float64) for bound in (ranges[tensor].low, ranges[tensor].high))
@@ -87,7 +89,7 @@ def affines(view: GraphView, ranges: Mapping[str, ChannelRanges], *, shift: bool
             continue
         gains = bool(np.log2(peak[alive] / half[alive]).mean() > np.log2(_WORTH_SHIFTING))
         readers = view.consumers[tensor]
-        shifted = shift and gains and all(may_shift(node) and not view.computes_bias(node) for node in readers)
+        shifted = shift and gains and all(can_shift(node) and not view.computes_bias(node) for node in readers)
         exponents = _exponents(half if shifted else peak, weight_peak, alive)
         middle = (high + low) / 2 * np.exp2(-exponents.astype(np.float64)) if shifted else np.zeros_like(peak)
         result[tensor] = Affine(exponents, np.where(alive, middle, 0).astype(np.float16).astype(np.float32))
@@ -103,13 +105,15 @@ def _exponents(
     return np.clip(np.rint(log_factor), -_LARGEST, _LARGEST).astype(np.int8)
 
 
-def scaled_by(affines: Affines) -> dict[str, Scaled]:
+def make_scaled_tensors(affines: Affines) -> dict[str, ScaledTensor]:
     """The tensors behind scale and shift as the calibration pass is to count them."""
     one = np.float32(1)
-    return {name: Scaled(equalised_name(name), one / made.factors, made.offsets) for name, made in affines.items()}
+    return {
+        name: ScaledTensor(equalised_name(name), one / made.factors, made.offsets) for name, made in affines.items()
+    }
 
 
-def equalised(
+def equalise_model(
     view: GraphView, int8: Iterable[str], affines: Affines, corrections: Corrections | None = None
 ) -> onnx.ModelProto:
     """The FP32 model with scale and shift in front of the nodes ``int8``, and weights and biases that undo them.
@@ -129,7 +133,7 @@ def equalised(
         node.CopyFrom(source)
         affine = affines.get(node.input[0]) if node.name in wanted else None
         if affine is not None:
-            pads = pads_before(node, affine)
+            pads = read_explicit_pads(node, affine)
             tensor = equalised_name(padded_name(node.input[0], pads))
             if tensor not in made:
                 made.add(tensor)
@@ -137,7 +141,7 @@ def equalised(
             if node.name not in corrections:
                 _undo(view, result, node, affine, made)
             elif affine.shifts:
-                without_pads(node)
+                clear_pads(node)
             node.input[0] = tensor
         if node.name in wanted and node.name in corrections:
             _correct(result, node, corrections[node.name])
@@ -150,7 +154,7 @@ def equalised(
     return onnx.shape_inference.infer_shapes(result)
 
 
-def ranges_between(
+def find_added_ranges(
     view: GraphView, int8: Iterable[str], affines: Affines, amax: Mapping[str, float]
 ) -> dict[str, float]:
     """Ranges of the tensors that `equalised` adds and the table ``amax`` does not name: padded and scaled ones."""
@@ -160,17 +164,17 @@ def ranges_between(
         if tensor not in affines:
             continue
         affine = affines[tensor]
-        behind, padded = amax[equalised_name(tensor)], padded_name(tensor, pads_before(node, affine))
+        behind, padded = amax[equalised_name(tensor)], padded_name(tensor, read_explicit_pads(node, affine))
         found[equalised_name(padded)] = behind
         if padded != tensor:
-            found[behind_pad(padded)] = amax[tensor]
+            found[pad_output_name(padded)] = amax[tensor]
         if affine.shifts:
-            found[between(padded)] = behind + float(np.abs(affine.offsets).max())
+            found[scaled_name(padded)] = behind + float(np.abs(affine.offsets).max())
     return found
 
 
 def _insert(model: onnx.ModelProto, nodes: list[onnx.NodeProto], tensor: str, affine: Affine, pads: Pads) -> None:
-    made, constants, _ = affine_nodes(tensor, tensor, affine, pads, np.dtype(np.float32))
+    made, constants, _ = make_affine_nodes(tensor, tensor, affine, pads, np.dtype(np.float32))
     nodes += made
     known = {constant.name for constant in model.graph.initializer}
     model.graph.initializer.extend(
@@ -184,14 +188,14 @@ def _undo(view: GraphView, model: onnx.ModelProto, node: onnx.NodeProto, affine:
     name = f"{node.input[1]}__times__{node.input[0]}"
     if name not in made:
         made.add(name)
-        model.graph.initializer.append(numpy_helper.from_array(folded_weight(weight, affine), name))
+        model.graph.initializer.append(numpy_helper.from_array(fold_weight(weight, affine), name))
     if affine.shifts:
         written = view.bias(node)
         bias = None if written is None else view.constant(written)
         del node.input[2:]
         node.input.append(f"{node.name}__bias")
-        model.graph.initializer.append(numpy_helper.from_array(folded_bias(weight, bias, affine), node.input[2]))
-        without_pads(node)
+        model.graph.initializer.append(numpy_helper.from_array(fold_bias(weight, bias, affine), node.input[2]))
+        clear_pads(node)
     node.input[1] = name
 
 

@@ -30,10 +30,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from trt_facefusion.model.graph import GraphView
 from trt_facefusion.quantization.calibration.channels import ChannelRanges
+from trt_facefusion.quantization.calibration.table import INT8_MAX
 from trt_facefusion.quantization.correction.channel_affine import Affines
-from trt_facefusion.quantization.correction.grid import INT8_MAX
 from trt_facefusion.quantization.correction.weight_correction import Corrections
-from trt_facefusion.quantization.lowering.typed import Rewriter, rewritten
+from trt_facefusion.quantization.lowering.typed import Rewriter, rewrite
 from trt_facefusion.quantization.precision import Plan
 from trt_facefusion.types import Array, Precision
 
@@ -47,7 +47,7 @@ _LARGEST_BIAS = 2**30
 
 
 @dataclass(frozen=True)
-class Store:
+class StorageGrid:
     """How a result is kept in uint8: as the sum of ``parts`` integers, ``result / steps + zeros``.
 
     ``steps`` and ``zeros`` are scalars, or [C] where channels have grids of their own.
@@ -58,13 +58,13 @@ class Store:
     parts: int = 1
 
     @classmethod
-    def whole(cls, amax: float, *, positive: bool) -> Store:
+    def whole(cls, amax: float, *, positive: bool) -> StorageGrid:
         """One grid for the whole tensor: the symmetric one, or all of it for a Relu's positive half."""
         count, zero = (_UINT8_MAX, 0) if positive else (INT8_MAX, ZERO_POINT)
         return cls(np.array(max(amax / count, _TINY), np.float32), np.array(zero))
 
     @classmethod
-    def of_channels(cls, ranges: ChannelRanges, parts: int = 1) -> Store:
+    def of_channels(cls, ranges: ChannelRanges, parts: int = 1) -> StorageGrid:
         """A grid [C] for each channel, from the smallest to the largest value in it."""
         count = parts * _UINT8_MAX
         widths = ranges.high.astype(np.float64) - ranges.low
@@ -106,7 +106,7 @@ class IntegerRewriter(Rewriter):
         if len(new.input) > 2 and new.input[2] in self.constants:
             new.input[2] = self._quantised_bias(node, new)
 
-    def _bring_to_one_grid(self, node: onnx.NodeProto, new: onnx.NodeProto, store: Store) -> None:
+    def _bring_to_one_grid(self, node: onnx.NodeProto, new: onnx.NodeProto, store: StorageGrid) -> None:
         """Have a convolution give ``(result / steps + zeros) * step``: what one quantiser then stores by channel."""
         factors = store.step / store.steps.astype(np.float64)
         maker = self._maker(new.input[1])
@@ -154,7 +154,7 @@ class IntegerRewriter(Rewriter):
         self.types[result] = kind
         self.stored.add(result)
 
-    def _in_parts(self, node: onnx.NodeProto, new: onnx.NodeProto, store: Store) -> str:
+    def _in_parts(self, node: onnx.NodeProto, new: onnx.NodeProto, store: StorageGrid) -> str:
         """Have one operator store the lowest 255 steps, the next one those above; gives the sum's name."""
         result = node.output[0]
         names = [f"{result}__part{index}" for index in range(store.parts)]
@@ -173,7 +173,7 @@ class IntegerRewriter(Rewriter):
         self.nodes.append(helper.make_node("Sum", names, [f"{result}__sum"], name=f"{result}__add_up"))
         return f"{result}__sum"
 
-    def _to_channels(self, result: str, source: str, store: Store) -> None:
+    def _to_channels(self, result: str, source: str, store: StorageGrid) -> None:
         """Undo ``_bring_to_one_grid``. Not by scales in a DequantizeLinear: ONNX Runtime may fuse that with what reads
         it into an operator that knows one scale only, and then refuses it."""
         steps = store.steps.astype(np.float64).reshape(1, -1, 1, 1)
@@ -185,7 +185,7 @@ class IntegerRewriter(Rewriter):
             offsets = self._add_constant(f"{result}__zeros", zeros.astype(np.float32))
             self.nodes.append(helper.make_node("Sub", [scaled, offsets], [result], name=f"{result}__shift"))
 
-    def _keep(self, new: onnx.NodeProto, store: Store, result: str) -> None:
+    def _keep(self, new: onnx.NodeProto, store: StorageGrid, result: str) -> None:
         """Add ``new``, the quantiser of what it gives, and the DequantizeLinear that gives ``result``."""
         new.output[0], integers = f"{result}__exact", f"{result}__stored"
         grid = [self._add_constant(f"{integers}__scale", store.step), self._zero_point(store.zero)]
@@ -195,7 +195,7 @@ class IntegerRewriter(Rewriter):
             helper.make_node("DequantizeLinear", [integers, *grid], [result], name=f"{integers}__dequantize"),
         ]
 
-    def _store(self, node: onnx.NodeProto) -> Store | None:
+    def _store(self, node: onnx.NodeProto) -> StorageGrid | None:
         """How the result of ``node`` is stored; None for what stays float, as does all whose range is unknown."""
         if node.op_type == "Relu":
             maker = self.view.producer.get(node.input[0])
@@ -206,9 +206,9 @@ class IntegerRewriter(Rewriter):
         result = node.output[0]
         if result in self.channels and not self._read_as_it_is(result):
             parts = 2 if result in self.finer and node.op_type == "Conv" else 1
-            return Store.of_channels(self.channels[result], parts)
+            return StorageGrid.of_channels(self.channels[result], parts)
         amax = self.amax.get(result, math.nan)
-        return Store.whole(amax, positive=node.op_type == "Relu") if 0 <= amax < math.inf else None
+        return StorageGrid.whole(amax, positive=node.op_type == "Relu") if 0 <= amax < math.inf else None
 
     def by_channel(self, node: onnx.NodeProto) -> bool:
         """Whether the result of ``node`` is stored on a grid for each channel."""
@@ -243,7 +243,7 @@ class IntegerRewriter(Rewriter):
         return self._add_constant(f"zero_point__uint8_{value}", np.array(value, np.uint8))
 
 
-def results(view: GraphView) -> list[str]:
+def find_storable_results(view: GraphView) -> list[str]:
     """The results [N,C,H,W] of convolutions, and of a Relu behind: those that `lower_to_integers` may store."""
     wanted = []
     for node in view.float_nodes():
@@ -253,7 +253,7 @@ def results(view: GraphView) -> list[str]:
     return wanted
 
 
-def may_be_finer(
+def find_nine_bit_candidates(
     view: GraphView, plan: Plan, amax: Mapping[str, float], affines: Affines, channels: Mapping[str, ChannelRanges]
 ) -> list[str]:
     """The results, in graph order, that `lower_to_integers` stores by channel and could store in 9 bits."""
@@ -287,4 +287,4 @@ def lower_to_integers(
         channels=channels or {},
         finer=finer,
     )
-    return rewritten(rewriter)
+    return rewrite(rewriter)

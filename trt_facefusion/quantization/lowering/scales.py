@@ -9,13 +9,14 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
+from trt_facefusion.quantization.calibration.table import INT8_MAX
 from trt_facefusion.quantization.correction.channel_affine import Affines, equalised_name
-from trt_facefusion.quantization.correction.grid import INT8_MAX, storable_scale
+from trt_facefusion.quantization.correction.grid import round_scale
 
 _SUFFIX = "__scale"
 
 
-def with_scale_inputs(model: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[str, str]]:
+def add_scale_inputs(model: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[str, str]]:
     """``model``, which `lower` made with base FP32, with the scale of every QuantizeLinear as an input [] float32.
 
     It is changed itself: a copy would hold all weights once more. Also the activation that each of these inputs is the
@@ -30,11 +31,9 @@ def with_scale_inputs(model: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[str
     return model, {name: name.removesuffix(_SUFFIX) for name in scales}
 
 
-def scale_feeds(
+def make_scale_feeds(
     inputs: Mapping[str, str], amax: Mapping[str, float], affines: Affines
 ) -> dict[str, NDArray[np.float32]]:
     """Values for the inputs that `with_scale_inputs` gave: the scales that `lower` would have written."""
     names = {name: equalised_name(tensor) if tensor in affines else tensor for name, tensor in inputs.items()}
-    return {
-        name: storable_scale(np.float32(amax[ranged] / INT8_MAX), TensorProto.FLOAT) for name, ranged in names.items()
-    }
+    return {name: round_scale(np.float32(amax[ranged] / INT8_MAX), TensorProto.FLOAT) for name, ranged in names.items()}

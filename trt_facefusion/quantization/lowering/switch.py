@@ -13,14 +13,14 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from trt_facefusion.model.graph import GraphView
-from trt_facefusion.model.messages import without_weights
+from trt_facefusion.model.messages import strip_weights
 from trt_facefusion.types import Array
 
 SWITCHES = "precision_switches"
 """Input of a switched model: bool [G], one for each group; True takes the lowered nodes."""
 
 
-def switched(view: GraphView, lowered: onnx.ModelProto, groups: Sequence[Sequence[str]]) -> onnx.ModelProto:
+def add_switches(view: GraphView, lowered: onnx.ModelProto, groups: Sequence[Sequence[str]]) -> onnx.ModelProto:
     """``view``'s model with the nodes of ``groups`` as they are or as they are in ``lowered``.
 
     ``lowered`` is the same model with all of them lowered, computing in FP32 elsewhere (`lower` with ``base`` FP32).
@@ -28,7 +28,7 @@ def switched(view: GraphView, lowered: onnx.ModelProto, groups: Sequence[Sequenc
     """
     group_of = {name: index for index, names in enumerate(groups) for name in names}
     branches = _Branches(view, lowered)
-    result = without_weights(view.model, 0)
+    result = strip_weights(view.model, 0)
     del result.graph.node[:], result.graph.initializer[:]
     nodes = result.graph.node
     nodes.extend(_selector(index) for index in range(len(groups)))

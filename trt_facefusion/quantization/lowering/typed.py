@@ -25,18 +25,19 @@ from trt_facefusion.errors import CalibrationCacheError, ModelError
 from trt_facefusion.model.graph import GraphView, takes_half
 from trt_facefusion.model.graph.sizes import ONLY_THE_SHAPE
 from trt_facefusion.model.graph.view import FLOATS
-from trt_facefusion.model.messages import checkable
+from trt_facefusion.model.messages import declare_weights
+from trt_facefusion.quantization.calibration.table import INT8_MAX
 from trt_facefusion.quantization.correction.channel_affine import (
     Affines,
-    affine_nodes,
+    clear_pads,
     equalised_name,
-    folded_bias,
-    folded_weight,
+    fold_bias,
+    fold_weight,
+    make_affine_nodes,
     padded_name,
-    pads_before,
-    without_pads,
+    read_explicit_pads,
 )
-from trt_facefusion.quantization.correction.grid import INT8_MAX, output_axis, quantise_weight, storable_scale
+from trt_facefusion.quantization.correction.grid import output_axis, quantise_weight, round_scale
 from trt_facefusion.quantization.correction.weight_correction import Corrections
 from trt_facefusion.quantization.precision import Plan
 from trt_facefusion.types import Array, Precision
@@ -166,13 +167,13 @@ class Rewriter:
         new.input[1] = self._quantised_weight(node, kind)
         affine = self.affines.get(activation)
         if affine is not None and affine.shifts:
-            without_pads(new)  # the padding was done in front of the shift
+            clear_pads(new)  # the padding was done in front of the shift
         if node.name in self.corrections:
             self._set_bias(node, new, self.corrections[node.name].bias, kind)
         elif affine is not None and affine.shifts:
             written = self.view.bias(node)
             bias = None if written is None else self.view.constant(written)
-            self._set_bias(node, new, folded_bias(self.view.constant(weight).astype(np.float32), bias, affine), kind)
+            self._set_bias(node, new, fold_bias(self.view.constant(weight).astype(np.float32), bias, affine), kind)
 
     def _set_bias(self, node: onnx.NodeProto, new: onnx.NodeProto, bias: NDArray[np.float32], kind: int) -> None:
         del new.input[2:]
@@ -182,7 +183,7 @@ class Rewriter:
     def _quantised_activation(self, node: onnx.NodeProto, source: str, kind: int) -> str:
         tensor = node.input[0]
         affine = self.affines.get(tensor)
-        pads = () if affine is None else pads_before(node, affine)
+        pads = () if affine is None else read_explicit_pads(node, affine)
         name = padded_name(tensor, pads)
         output = f"{name}__dq"
         if output in self.made:
@@ -197,11 +198,11 @@ class Rewriter:
         self.made.add(output)
         if affine is not None:
             dtype = helper.tensor_dtype_to_np_dtype(kind)
-            nodes, constants, source = affine_nodes(tensor, source, affine, pads, dtype)
+            nodes, constants, source = make_affine_nodes(tensor, source, affine, pads, dtype)
             self.nodes += nodes
             for constant, values in constants.items():
                 self._add_constant(constant, values)
-        scale = storable_scale(np.float32(amax / INT8_MAX), kind)
+        scale = round_scale(np.float32(amax / INT8_MAX), kind)
         scale_name = self._add_constant(f"{tensor}__scale", scale)
         zero = self._zero_point()
         self.nodes += [
@@ -223,7 +224,7 @@ class Rewriter:
             scale = correction.scale.astype(helper.tensor_dtype_to_np_dtype(kind))
         else:
             weight = self.view.constant(name).astype(np.float32)
-            quantised, scale = quantise_weight(weight if affine is None else folded_weight(weight, affine), axis, kind)
+            quantised, scale = quantise_weight(weight if affine is None else fold_weight(weight, affine), axis, kind)
         names = [self._add_constant(f"{output}__int8", quantised), self._add_constant(f"{output}__scale", scale)]
         zeros = self._add_constant(f"{output}__zero", np.zeros(len(scale), np.int8))
         self.nodes.append(
@@ -262,10 +263,10 @@ def lower(
     rewriter = Rewriter(
         view, {node.name: node.precision for node in plan.nodes}, amax, half, affines or {}, corrections or {}
     )
-    return rewritten(rewriter)
+    return rewrite(rewriter)
 
 
-def rewritten(rewriter: Rewriter) -> onnx.ModelProto:
+def rewrite(rewriter: Rewriter) -> onnx.ModelProto:
     """The model that ``rewriter`` makes. Raises ModelError where it is not valid ONNX."""
     rewriter.run()
     source = rewriter.view.model
@@ -276,7 +277,7 @@ def rewritten(rewriter: Rewriter) -> onnx.ModelProto:
     model = helper.make_model(graph, opset_imports=source.opset_import, ir_version=max(source.ir_version, 9))
     model.producer_name = "trt-facefusion"
     try:
-        onnx.checker.check_model(checkable(model), full_check=True)
+        onnx.checker.check_model(declare_weights(model), full_check=True)
     except Exception as error:
         raise ModelError(
             f"the plan cannot be lowered to typed ONNX: {str(error).strip().splitlines()[0]}",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import onnx
 
-from trt_facefusion.model.graph import GraphView, attribute
+from trt_facefusion.model.graph import GraphView, read_attribute
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class KernelFact:
 
 def _depthwise(view: GraphView, node: onnx.NodeProto) -> bool:
     # ONNX counts dimensions of a weight [out, in / groups, ...]: one input channel per group is depthwise.
-    grouped = node.op_type == "Conv" and attribute(node, "group", 1) != 1
+    grouped = node.op_type == "Conv" and read_attribute(node, "group", 1) != 1
     return grouped and (view.shape(node.input[1]) or ())[1:2] == (1,)
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from trt_facefusion.model.graph import GraphView, Role, classify, macs
+from trt_facefusion.model.graph import GraphView, Role, classify, count_macs
 
 _JOINS = {Role.RESIDUAL_ADD: "are added", Role.CONCAT: "are concatenated"}
 
@@ -40,7 +40,7 @@ def group_candidates(view: GraphView, candidates: Iterable[str]) -> tuple[Group,
             reasons.setdefault(first, []).extend([*reasons.pop(other, []), why])
         if not others and len(names) > 1:
             reasons.setdefault(first, []).append(why)
-    counts = macs(view)
+    counts = count_macs(view)
     members: dict[str, list[str]] = {}
     for name in order:
         members.setdefault(_root(parent, name), []).append(name)

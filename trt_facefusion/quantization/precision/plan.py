@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from trt_facefusion.errors import PlanError
-from trt_facefusion.model.graph import GraphView, Role, attribute, classify, macs
+from trt_facefusion.model.graph import GraphView, Role, classify, count_macs, read_attribute
 from trt_facefusion.quantization.precision.facts import no_kernel
 from trt_facefusion.storage.documents import LATER, DocumentError, decode, read_bytes
 from trt_facefusion.storage.plain_yaml import LARGEST_BYTES, parse_yaml
@@ -123,16 +123,16 @@ def quantisable(view: GraphView, name: str) -> bool:
         return False
     if node.op_type == "Gemm":
         return (
-            attribute(node, "alpha", 1.0) == 1.0
-            and attribute(node, "beta", 1.0) == 1.0
-            and not attribute(node, "transA", 0)
+            read_attribute(node, "alpha", 1.0) == 1.0
+            and read_attribute(node, "beta", 1.0) == 1.0
+            and not read_attribute(node, "transA", 0)
         )
     return node.op_type == "Conv" or len(view.shape(weight) or ()) == 2
 
 
 def describe(view: GraphView) -> tuple[PlannedNode, ...]:
     """All plannable nodes in FP32, without reasons: what rules and plan files fill in."""
-    roles, counts = classify(view), macs(view)
+    roles, counts = classify(view), count_macs(view)
     return tuple(
         PlannedNode(
             node.name,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
-from trt_facefusion.model.graph import GraphView, attribute
+from trt_facefusion.model.graph import GraphView, read_attribute
 from trt_facefusion.quantization.calibration.histogram import BINS, Histogram
 
 FP16_MAX = 65504.0
@@ -62,10 +62,10 @@ def _summed(view: GraphView, node: onnx.NodeProto) -> int:
     if node.op_type in _SQUARES_PER_PLANE or node.op_type == "GlobalAveragePool":
         return _product(shape[2:])
     if node.op_type == "GroupNormalization":
-        groups = attribute(node, "num_groups", 1)
+        groups = read_attribute(node, "num_groups", 1)
         return _product(shape[1:]) // (groups if isinstance(groups, int) else 1)
     if node.op_type in {"LayerNormalization", "RMSNormalization", "LpNormalization"}:
-        axis = attribute(node, "axis", -1)
+        axis = read_attribute(node, "axis", -1)
         start = axis if isinstance(axis, int) else -1
         return _product(shape[start:] if node.op_type != "LpNormalization" else shape[start : start + 1 or None])
     if node.op_type in _SQUARES_OF_REDUCTION | _SUMS:
@@ -74,7 +74,7 @@ def _summed(view: GraphView, node: onnx.NodeProto) -> int:
 
 
 def _reduced(view: GraphView, node: onnx.NodeProto, shape: tuple[int | str, ...]) -> int:
-    axes = attribute(node, "axes")
+    axes = read_attribute(node, "axes")
     if len(node.input) > 1 and node.input[1] and view.is_constant(node.input[1]):
         axes = view.constant(node.input[1]).reshape(-1).tolist()
     if not isinstance(axes, (list, tuple)) or not axes:

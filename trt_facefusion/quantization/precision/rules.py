@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from trt_facefusion.model.graph import GraphView, Role, attribute, holds_half, makes_indices
+from trt_facefusion.model.graph import GraphView, Role, holds_half, makes_indices, read_attribute
 from trt_facefusion.quantization.precision.facts import no_kernel
 from trt_facefusion.quantization.precision.plan import Plan, PlannedNode, describe
 from trt_facefusion.quantization.precision.ranges import FP16_MAX, FP16_TINY, RANGE_MARGIN, Seen, hidden_peak
@@ -88,7 +88,7 @@ def tiny_value_rule(context: Context, node: PlannedNode) -> Decision | None:
 
 def tiny_epsilon_rule(context: Context, node: PlannedNode) -> Decision | None:
     """FP32 where a normalisation's epsilon is none of FP16's normal numbers: a flat channel then divides by noise."""
-    epsilon = attribute(context.view.nodes[node.name], "epsilon")
+    epsilon = read_attribute(context.view.nodes[node.name], "epsilon")
     if isinstance(epsilon, float) and 0 < epsilon < FP16_TINY:
         return Precision.FP32, f"its epsilon {epsilon:.3g} loses its digits in FP16, or vanishes"
     return None
