@@ -32,10 +32,10 @@ from trt_facefusion.build.inputs import BuildInputs, read_inputs
 from trt_facefusion.build.job import open_job
 from trt_facefusion.build.settings import BuildSettings
 from trt_facefusion.build.stages import Stages
-from trt_facefusion.build.tuning.thresholds import AUTO_RULES
 from trt_facefusion.cli import options
 from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
 from trt_facefusion.evaluation.accuracy.metrics import psnr_db, ssim
+from trt_facefusion.quantization.calibration.thresholds import compared_rules
 from trt_facefusion.quantization.precision import Plan
 from trt_facefusion.types import Precision
 
@@ -187,7 +187,7 @@ def main(
         table = Table(*COLUMNS)
         pythons = {tool: sys.executable if tool.startswith("onnxruntime") else modelopt_python for tool in peers.PEERS}
         others = [Other(tool, python, peer_images) for tool in peer or peers.PEERS if (python := pythons[tool])]
-        for row in rows(bench, part or PARTS, rule or [*AUTO_RULES, "auto"], others):
+        for row in rows(bench, part or PARTS, rule or [*compared_rules(), "auto"], others):
             table.add_row(*cells(row))
             console.print(" | ".join(cells(row)), highlight=False)
             if output is not None:

@@ -64,10 +64,10 @@ def timed(work: Callable[[], tuple[int, int, int, dict[str, float]]], what: str)
 def pictures(search: PlanSearch, model: onnx.ModelProto, plain_options: ort.SessionOptions) -> np.ndarray:
     """A session of its own, onnxruntime's own threads, one batch after the other."""
     session = ort.InferenceSession(model.SerializeToString(), plain_options, providers=["CPUExecutionProvider"])
-    renderer, made = search.meter.renderer, []
+    renderer, made = search.evaluator.renderer, []
     size = renderer.feeder.fixed_batch or 1
-    for start in range(0, len(search.meter.faces), size):
-        part = search.meter.faces[start : start + size]
+    for start in range(0, len(search.evaluator.faces), size):
+        part = search.evaluator.faces[start : start + size]
         tensor = session.run([renderer.output], dict(renderer.feeder(part)))[0]
         made.append(renderer.feeder.preset.output.decode(tensor)[: len(part)])
     return np.concatenate(made).clip(0, 1)
@@ -87,21 +87,21 @@ def naive(search: PlanSearch) -> tuple[int, int, int, dict[str, float]]:
         model = lower(view, plan, ranges.table, Precision.FP32, ranges.affines, search.corrections)
         drops[group.nodes[0]] = float(1 - ssim(wanted, pictures(search, model, plain_options)).mean())
     sessions = len(search.groups) + 1
-    return len(search.groups), sessions, sessions * len(search.meter.faces), drops
+    return len(search.groups), sessions, sessions * len(search.evaluator.faces), drops
 
 
 def ours(search: PlanSearch) -> tuple[int, int, int, dict[str, float]]:
     """The same plans as inputs of one session."""
-    meter = search.meter
-    figures = meter([frozenset({index}) for index in range(len(search.groups))])
-    drops = {group.nodes[0]: f.ssim_drop for group, f in zip(search.groups, figures, strict=True)}
-    return len(search.groups), 1, meter.passes, drops
+    evaluator = search.evaluator
+    figures = evaluator([frozenset({index}) for index in range(len(search.groups))])
+    drops = {group.nodes[0]: f["ssim_drop"] or 0.0 for group, f in zip(search.groups, figures, strict=True)}
+    return len(search.groups), 1, evaluator.passes, drops
 
 
 def whole(search: PlanSearch) -> tuple[int, int, int, dict[str, float]]:
     """Everything that `trt-ff plan` measures."""
-    found = search.found
-    return len(found.points) - 1, 1, search.meter.passes, {}
+    result = search.result
+    return len(result.points) - 1, 1, search.evaluator.passes, {}
 
 
 def fresh(stages: Stages) -> PlanSearch:
@@ -145,7 +145,7 @@ def main(
             cache=Path(folder),
         )
         stages = Stages(read_inputs(open_job(settings)))
-        fresh(stages).meter.renderer.feeder([0])  # calibration and the embedding of faces are nobody's cost here
+        fresh(stages).evaluator.renderer.feeder([0])  # calibration and the embedding of faces are nobody's cost here
         rows = [
             timed(lambda: naive(fresh(stages)), "a session for each layer"),
             timed(lambda: ours(fresh(stages)), "one session, plans as inputs"),

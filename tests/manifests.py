@@ -38,7 +38,7 @@ def manifest(**changes: object) -> Manifest:
         weights_bytes=None,
         macs_share={"int8": 0.9, "fp16": 0.1, "fp32": 0.0},
         int8_kernels=Int8Kernels(2, 1, ("other",)),
-        accuracy={"ssim": 0.999, "psnr_db": 40.5, "faces": 64, "worst": [{"face": "a", "ssim": 0.99}]},
+        accuracy={"ssim": 0.999, "psnr_db": 40.5, "faces": 64, "worst_faces": [3, 1]},
         gate=GateResult(False, ("SSIM drop 2 % on the worst face",)),
         verified_with="onnxruntime 1.31.1 on the typed ONNX (stand-in)",
         kernels=(kernel,),

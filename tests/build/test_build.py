@@ -75,7 +75,7 @@ def test_a_changed_setting_builds_anew(settings: Settings, change: dict[str, obj
 
 def test_another_gate_for_int8_builds_int8_anew_and_nothing_else(settings: Settings) -> None:
     build(settings(INT8, FP16))
-    result = build(settings(INT8, FP16, max_ssim_drop=0.02))
+    result = build(settings(INT8, FP16, limits={"max_ssim_drop": 0.02}))
     assert [engine.up_to_date for engine in result.engines] == [False, True]
 
 

@@ -16,7 +16,7 @@ from trt_facefusion.errors import BuildError, GateError
 from trt_facefusion.types import Precision
 
 INT8, FP16, FP32 = Precision.INT8, Precision.FP16, Precision.FP32
-IMPOSSIBLE = {"max_ssim_drop": 0.0, "repairs": 0}
+IMPOSSIBLE = {"limits": {"max_ssim_drop": 0.0}, "repairs": 0}
 
 
 def states(result: BuildResult) -> list[tuple[str, str, bool]]:
@@ -133,17 +133,17 @@ def refuse_int8(monkeypatch: pytest.MonkeyPatch) -> None:
 def slightly_missed(settings: Settings) -> BuildSettings:
     """A gate that INT8 misses by a third of its drop."""
     drop = build(settings(INT8)).engines[0].manifest.accuracy["ssim_drop"]
-    return settings(INT8, max_ssim_drop=drop * 0.67)
+    return settings(INT8, limits={"max_ssim_drop": drop * 0.67})
 
 
 def test_repair_raises_the_worst_nodes_and_says_why(slightly_missed: BuildSettings) -> None:
     notes: list[str] = []
     (engine,) = build(slightly_missed, note=notes.append).engines
     assert engine.as_asked and engine.manifest.precision == "int8"
-    assert engine.manifest.accuracy["ssim_drop"] <= slightly_missed.max_ssim_drop
+    assert engine.manifest.accuracy["ssim_drop"] <= slightly_missed.limits["max_ssim_drop"]
     repairs = engine.manifest.inputs.settings["repairs"]
     raised = [name for repair in repairs for name in repair["nodes"]]
-    assert 0 < len(raised) < 5 and repairs[0]["ssim_drop_before"] > slightly_missed.max_ssim_drop
+    assert 0 < len(raised) < 5 and repairs[0]["ssim_drop_before"] > slightly_missed.limits["max_ssim_drop"]
     nodes = {node["name"]: node for node in yaml.safe_load((engine.folder / "plan.yaml").read_text())["nodes"]}
     for name in raised:
         assert nodes[name]["precision"] == "fp16" and nodes[name]["reason"].startswith(
@@ -159,13 +159,13 @@ def test_a_repaired_plan_passes_when_it_is_handed_back(
     (engine,) = build(slightly_missed).engines
     plan = tmp_path / "plan.yaml"
     plan.write_bytes((engine.folder / "plan.yaml").read_bytes())
-    again = build(settings(INT8, plan=plan, repairs=0, max_ssim_drop=slightly_missed.max_ssim_drop)).engines[0]
+    again = build(settings(INT8, plan=plan, repairs=0, limits=slightly_missed.limits)).engines[0]
     assert again.as_asked and again.manifest.accuracy == engine.manifest.accuracy
     assert yaml.safe_load((again.folder / "plan.yaml").read_text()) == yaml.safe_load(plan.read_text())
 
 
 def test_an_engine_without_int8_is_never_called_int8(settings: Settings, tmp_path: Path) -> None:
-    result = build(settings(INT8, max_ssim_drop=0.0, repairs=10))
+    result = build(settings(INT8, limits={"max_ssim_drop": 0.0}, repairs=10))
     assert states(result) == [("int8", "fp16", False)]
     assert "SSIM drop" in result.engines[0].fallback[0].reason
     plan = tmp_path / "plan.yaml"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trt_facefusion.errors import BadInputError
-from trt_facefusion.quantization.calibration.thresholds import COMPARED_RULES
+from trt_facefusion.quantization.calibration import thresholds
 from trt_facefusion.quantization.precision.search import Effort, effort
 
 AUTO = "auto"
@@ -36,8 +36,6 @@ of the graph take time as well. Calibration as `benchmarks/calibration.py` measu
 one network of inswapper's size took (1.1 to 1.4), so that a build ends early rather than late."""
 _BUSY = 1.5
 """Slowdowns below this are not worth a word."""
-_LAST_RULE = COMPARED_RULES[-1]
-"""The rule that whole tables start from; every level compares it."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +45,8 @@ class Level:
     name: str
     look_faces: int = 64
     """Looked at for the ranges of channels, and of what INT8 does not read."""
-    rules: tuple[str, ...] = COMPARED_RULES
-    """Threshold rules that are compared as whole tables."""
+    rule_effort: int = thresholds.FULL
+    """Threshold rules that are compared as whole tables: those that this much effort is enough for."""
     validation_faces: int = 16
     """Whole tables and corrections are compared on these."""
     trial_pictures: int = 256
@@ -62,6 +60,11 @@ class Level:
     storing_faces: int = 8
     storing_ranges: int = 32
     storing_trials: int = 8
+
+    @property
+    def rules(self) -> tuple[str, ...]:
+        """Threshold rules that are compared as whole tables."""
+        return thresholds.compared_rules(self.rule_effort)
 
     def search(self, groups: int, macs: int, faces: int, asked: int = 0) -> Effort:
         """What the plan search measures: ``groups`` of layers, ``macs`` of one face, at most ``faces`` there are.
@@ -84,7 +87,7 @@ FULL = Level("full")
 REDUCED = Level(
     "reduced",
     look_faces=16,
-    rules=("entropy", "percentile:99.99", _LAST_RULE),
+    rule_effort=thresholds.REDUCED,
     validation_faces=8,
     trial_pictures=64,
     correcting_faces=16,
@@ -97,7 +100,7 @@ REDUCED = Level(
 LEAST = Level(
     "least",
     look_faces=8,
-    rules=("percentile:99.99", _LAST_RULE),
+    rule_effort=thresholds.ALWAYS,
     validation_faces=4,
     trial_pictures=0,
     correcting_faces=8,

@@ -11,7 +11,7 @@ from trt_facefusion.build.compilation import CompiledEngine, compile_plan, descr
 from trt_facefusion.build.stages import Stages
 from trt_facefusion.build.verification import WIDEN, Repair, VerifiedPlan, Verifier
 from trt_facefusion.errors import GateError
-from trt_facefusion.evaluation.accuracy.gate import Gate
+from trt_facefusion.evaluation.accuracy.gate import Limits
 from trt_facefusion.evaluation.accuracy.judge import Accuracy
 from trt_facefusion.quantization.precision import Plan
 from trt_facefusion.types import Precision
@@ -29,7 +29,7 @@ class VerifiedEngine:
     precision: Precision
     verified: VerifiedPlan
     compiled: CompiledEngine
-    gate: Gate
+    gate: Limits
     seconds: float
     calibration: Mapping[str, object] = field(default_factory=dict)
     table_sha256: str | None = None

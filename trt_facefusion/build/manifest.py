@@ -70,7 +70,7 @@ def _describe_inputs(inputs: BuildInputs, built: VerifiedEngine, plan_text: byte
             "preset": repr(settings.preset),
             "batch": str(settings.batch),
             "calibration": dict(built.calibration),
-            "limits": asdict(built.gate),
+            "limits": built.gate.as_dict(),
             "looks": inputs.proof.look.as_dict(),
             **_describe_noise(settings.noise, network.original.fixed_nodes),
             "effort": inputs.cost.record(),

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_type_hints
 
@@ -19,6 +19,9 @@ import typer
 from typer.models import OptionInfo
 
 from trt_facefusion.build.effort import AUTO, MINUTES
+from trt_facefusion.engine.backends.registry import list_names
+from trt_facefusion.quantization.calibration.thresholds import rule_syntax
+from trt_facefusion.quantization.correction.kinds import CHANNEL_CORRECTIONS, LAYER_CORRECTIONS
 
 MODEL, FACES, ENGINE, ACCURACY = "Model", "Faces", "Engine", "Accuracy"
 """Headings of ``--help``."""
@@ -42,6 +45,12 @@ class OutsideKey:
 
 
 _SPELLED = KeyRole.SPELLED
+_CORRECTIONS = (*CHANNEL_CORRECTIONS, *LAYER_CORRECTIONS)
+
+
+def _list_backends() -> str:
+    *names, last = ("auto", *list_names())
+    return f"{', '.join(names)} or {last}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,21 +122,17 @@ class EngineOptions:
     target: Annotated[
         str | None, typer.Option(help="sm86 (A10G) and the like, or cpu.", rich_help_panel=ENGINE), _SPELLED
     ] = None
-    backend: Annotated[
-        str, typer.Option(help="auto, tensorrt, tensorrt-rtx or onnxruntime.", rich_help_panel=ENGINE), _SPELLED
-    ] = "auto"
+    backend: Annotated[str, typer.Option(help=f"{_list_backends()}.", rich_help_panel=ENGINE), _SPELLED] = "auto"
 
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrationOptions:
     """How thresholds are set, and what is corrected in the network beside them."""
 
-    rule: Annotated[
-        str, typer.Option(help="auto, entropy, mse, max or percentile:VALUE.", rich_help_panel=ACCURACY), _SPELLED
-    ] = "auto"
+    rule: Annotated[str, typer.Option(help=rule_syntax(), rich_help_panel=ACCURACY), _SPELLED] = "auto"
     corrections: Annotated[
         str,
-        typer.Option(help="auto, none, or some of equalise,shift,scales,rounding,bias.", rich_help_panel=ACCURACY),
+        typer.Option(help=f"auto, none, or some of {','.join(_CORRECTIONS)}.", rich_help_panel=ACCURACY),
         _SPELLED,
     ] = "auto"
 
@@ -151,32 +156,9 @@ class RangeOptions(CalibrationOptions):
 class AccuracyOptions:
     """What INT8 may cost, and how a plan that keeps to it is searched; ``search_faces`` 0 leaves their number open."""
 
-    max_ssim_drop: Annotated[
-        float | None,
-        typer.Option(
-            min=0.0,
-            max=1.0,
-            help="INT8: mean SSIM lost at most (else 0.01, and the search aims at 0.003 where most MACs stay in INT8).",
-            rich_help_panel=ACCURACY,
-        ),
-        _SPELLED,
-    ] = None
-    max_perceptual: Annotated[
-        float | None,
-        typer.Option(
-            "--max-lpips",
-            min=0.0,
-            help="INT8: perceptual distance at most, by the bundled SqueezeNet features (uncalibrated, not LPIPS "
-            "itself).",
-            rich_help_panel=ACCURACY,
-        ),
-        _SPELLED,
-    ] = None
-    min_identity: Annotated[
-        float | None,
-        typer.Option(min=-1.0, max=1.0, help="INT8: mean identity cosine at least.", rich_help_panel=ACCURACY),
-        _SPELLED,
-    ] = None
+    limits: Annotated[Mapping[str, float], _SPELLED] = field(default_factory=dict)
+    """Limits by name that an INT8 engine has to keep beside the usual ones, or in their place. On the command line one
+    option for each that a metric offers (`cli.options.with_limits`)."""
     repairs: Annotated[
         int,
         typer.Option(min=0, max=10, help="Rounds of raising layers before falling back.", rich_help_panel=ACCURACY),

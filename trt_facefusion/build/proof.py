@@ -19,7 +19,7 @@ from trt_facefusion.evaluation.accuracy.agreement import (
     SAME_NETWORK,
     SAME_NETWORK_IN_HALF,
     Agreement,
-    Limits,
+    RoundingLimits,
     agreement,
     measured,
     pooled,
@@ -51,7 +51,7 @@ class Proof:
     """
 
     agreement: Agreement
-    limits: Limits
+    limits: RoundingLimits
     look: Look
     reference: Pictures | None
 
@@ -83,13 +83,13 @@ def prove_network(
     return network, Proof(agreement, limits, look, pictures if judged else None)
 
 
-def limits_of(network: Network) -> Limits:
+def limits_of(network: Network) -> RoundingLimits:
     """By how much preparing may change the picture: by rounding, which is more where the file computes in FP16."""
     return SAME_NETWORK_IN_HALF if computes_in_half(network.original.loaded) else SAME_NETWORK
 
 
 def require_samples_alone_decide(
-    network: Network, faces: FaceSet, settings: BuildSettings, reporter: Reporter, limits: Limits
+    network: Network, faces: FaceSet, settings: BuildSettings, reporter: Reporter, limits: RoundingLimits
 ) -> Network:
     """The same face must give the same picture: again, and among others.
 
@@ -159,7 +159,7 @@ def _check_export(network: Network, faces: FaceSet, settings: BuildSettings) -> 
 
 
 def hold_prepared(
-    network: Network, faces: FaceSet, reference: Pictures, limits: Limits, reporter: Reporter
+    network: Network, faces: FaceSet, reference: Pictures, limits: RoundingLimits, reporter: Reporter
 ) -> Agreement:
     """The prepared FP32 graph's pictures of ``faces`` against ``reference``, those of what was handed in.
 
@@ -196,7 +196,7 @@ def _measure_rounding(network: Network, faces: FaceSet, reference: Pictures) -> 
 
 
 def _describe_change(
-    network: Network, difference: Agreement, limits: Limits, faces: FaceSet, worst: int
+    network: Network, difference: Agreement, limits: RoundingLimits, faces: FaceSet, worst: int
 ) -> PreparationError:
     feeds = network.judge_renderer(faces).feeder([worst])
     try:
@@ -212,5 +212,5 @@ def _describe_change(
     )
 
 
-def _levels(figures: Agreement | Limits) -> str:
+def _levels(figures: Agreement | RoundingLimits) -> str:
     return f"{255 * figures.max_difference:.3g}"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from trt_facefusion.build.options import default_values, option_names
 from trt_facefusion.build.settings import BuildSettings
 from trt_facefusion.engine.backends.base import BuildOptions
+from trt_facefusion.evaluation.accuracy import registry
 from trt_facefusion.model.export import CheckpointSource, ModelSource, OnnxSource, ReferenceSource
 from trt_facefusion.model.presets import PRESETS, Preset
 from trt_facefusion.model.presets.output import ImageOutput
@@ -18,6 +19,7 @@ _OPTIONS = {
     "plan": "--plan",
     "planner": "--plan",
     "output": "--output",
+    "limits": "",
     "recalibrate": "--recalibrate",
     "strict": "--strict",
 }
@@ -31,9 +33,7 @@ _ORDER = (
     "rule",
     "corrections",
     "table",
-    "max_ssim_drop",
-    "max_perceptual",
-    "min_identity",
+    "limits",
     "search_faces",
     "effort",
     "minutes",
@@ -60,11 +60,19 @@ def build_arguments(settings: BuildSettings) -> tuple[str, ...]:
     words = [*_model(settings.source, settings.preset)]
     for name in sorted(_OPTIONS.keys() - _LEFT_OUT, key=_place):
         value = getattr(settings, name)
-        if name not in defaults or value != defaults[name]:
+        if name == "limits":
+            words += _limits(value)
+        elif name not in defaults or value != defaults[name]:
             words += [_OPTIONS[name]] if value is True else [_OPTIONS[name], str(value)]
     if settings.workspace_bytes is not None:
         words += ["--workspace", str(max(1, settings.workspace_bytes >> 20))]
     return (*words, *_tensorrt(settings.options))
+
+
+def _limits(limits: Mapping[str, float]) -> Iterator[str]:
+    for _, limit in registry.limits():
+        if limit.name in limits:
+            yield from (limit.option, str(limits[limit.name]))
 
 
 def _place(name: str) -> tuple[int, str]:

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from trt_facefusion import __version__
 from trt_facefusion.build.gallery import Gallery
 from trt_facefusion.build.report_facts import RunFacts, SearchFacts, check_pictures, read_facts
-from trt_facefusion.build.settings import BuildSettings
 from trt_facefusion.build.stages import Stages
 from trt_facefusion.build.tuning.ranges import Ranges
 from trt_facefusion.errors import StoreError
@@ -97,17 +96,11 @@ def record_build(stages: Stages, gallery: Gallery, engines: list[dict[str, Any]]
         "skipped": {KINDS[kind]: count for kind, count in faces.calibration.count_skipped().items()},
         "engines": engines,
         "tensors": tensor_facts(stages.choose_ranges(), list(dict.fromkeys(int8)), inputs.view) if int8 else [],
-        "limits": {p.value: _limits(inputs.settings, p) for p in Precision},
+        "limits": {p.value: inputs.settings.gate(p).on_figures() for p in Precision},
         "swaps": inputs.network.preset.swaps,
         "gallery": {"faces": gallery.faces, "worst": gallery.worst, "ssim_drop": gallery.ssim_drop},
     }
     return RunRecord(facts, gallery.pictures)
-
-
-def _limits(settings: BuildSettings, precision: Precision) -> dict[str, float | None]:
-    gate = settings.gate(precision)
-    names = ("max_ssim_drop", "max_ssim_drop_worst", "max_perceptual", "min_identity")
-    return {name: getattr(gate, name) for name in names}
 
 
 def read_search(folder: Path) -> dict[str, Any] | None:

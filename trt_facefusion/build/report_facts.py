@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trt_facefusion.engine.store.manifest import CalibrationRecord, Fallback, Figures
+from trt_facefusion.engine.store.manifest import CalibrationRecord, Fallback, StoredAccuracy, read_accuracy
 from trt_facefusion.storage.documents import DocumentError, decode
 from trt_facefusion.types import Precision
 
@@ -55,7 +55,7 @@ class ShownManifest:
     """Of an engine's manifest, what the report shows."""
 
     precision: str
-    accuracy: Figures
+    accuracy: Mapping[str, Any]
     int8_kernels: Kernels
     macs_share: Mapping[str, float]
     engine_bytes: int
@@ -64,6 +64,11 @@ class ShownManifest:
     weights_bytes: int | None = None
     fallback: tuple[Fallback, ...] = ()
     warnings: tuple[str, ...] = ()
+
+    @property
+    def judged(self) -> StoredAccuracy:
+        """The figures of ``accuracy``."""
+        return read_accuracy(self.accuracy)
 
 
 @dataclass(frozen=True)
@@ -132,18 +137,12 @@ class GalleryFacts:
 
 
 @dataclass(frozen=True)
-class Limits:
-    """What an engine had to keep to pass; None where no limit was set."""
-
-    max_ssim_drop: float
-    max_ssim_drop_worst: float | None = None
-    max_perceptual: float | None = None
-    min_identity: float | None = None
-
-
-@dataclass(frozen=True)
 class RunFacts:
-    """One build. ``limits`` are those of each precision; ``swaps`` says whether the network takes an identity."""
+    """One build.
+
+    ``limits`` are those on the figures of each precision, by name (None where none was set); ``swaps`` says whether the
+    network takes an identity.
+    """
 
     model: str
     created: str
@@ -157,7 +156,7 @@ class RunFacts:
     gallery: GalleryFacts
     skipped: Mapping[str, int] = field(default_factory=dict)
     tensors: tuple[TensorFacts, ...] = ()
-    limits: Mapping[str, Limits] = field(default_factory=dict)
+    limits: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
     swaps: bool = True
 
 
@@ -176,6 +175,7 @@ def read_facts(raw: Any) -> RunFacts:
         for name in (engine.requested, engine.manifest.precision, *(row.precision for row in engine.plan)):
             if name not in known:
                 raise DocumentError(f"{where} has the precision {name!r:.40}, which does not exist")
+        read_accuracy(engine.manifest.accuracy, f"{where}.manifest")
         if any(row.macs < 0 for row in engine.plan):
             raise DocumentError(f"{where}.plan has MACs below 0")
     for number, tensor in enumerate(facts.tensors):

@@ -26,7 +26,7 @@ from trt_facefusion.build.options import (
 from trt_facefusion.engine.backends.base import BuildOptions
 from trt_facefusion.engine.backends.registry import calibrates_itself
 from trt_facefusion.engine.store.manifest import build_key
-from trt_facefusion.evaluation.accuracy.gate import Gate
+from trt_facefusion.evaluation.accuracy.gate import Limits
 from trt_facefusion.faces.embedder import Embedder
 from trt_facefusion.inference.embedders import open_embedder
 from trt_facefusion.model.export import ModelSource
@@ -68,13 +68,10 @@ class BuildSettings(
     options: Annotated[BuildOptions, KeyRole.SPELLED] = field(default_factory=BuildOptions)
     workspace_bytes: Annotated[int | None, KeyRole.SPELLED] = None
 
-    def gate(self, precision: Precision) -> Gate:
+    def gate(self, precision: Precision) -> Limits:
         """The accuracy gate of one precision; the limits that the user named are INT8's."""
-        default = Gate.default(precision)
-        if precision is not Precision.INT8:
-            return default
-        limit = default.max_ssim_drop if self.max_ssim_drop is None else self.max_ssim_drop
-        return Gate(max_ssim_drop=limit, max_perceptual=self.max_perceptual, min_identity=self.min_identity)
+        default = Limits.default(precision)
+        return default.changed(self.limits) if precision is Precision.INT8 else default
 
     def open_embedder(self) -> Embedder:
         """The embedder whose vectors the generator takes (dlib's where it takes none)."""
@@ -125,7 +122,7 @@ def _planning_parts(settings: BuildSettings, precision: Precision) -> list[objec
     """What decides where a plan of ``precision`` comes from."""
     if precision is not Precision.INT8:
         return []
-    return [settings.planner, settings.search_faces, settings.max_ssim_drop is not None]
+    return [settings.planner, settings.search_faces, "max_ssim_drop" in settings.limits]
 
 
 def _effort_parts(settings: BuildSettings, precision: Precision) -> dict[str, object]:

@@ -87,7 +87,7 @@ class Stages:
         excluded = self._find_without_kernel(widest)
         if excluded:
             reporter.note(f"no candidates for INT8: {'; '.join(f'{n}: {why}' for n, why in excluded.items())}")
-        return self._search_among(widest.raised(excluded), settings.max_ssim_drop is not None, excluded)
+        return self._search_among(widest.raised(excluded), "max_ssim_drop" in settings.limits, excluded)
 
     def search_for_repair(self, plan: Plan) -> PlanSearch:
         """The search that made ``plan``; for a plan of another origin, one among the nodes that it has in INT8."""

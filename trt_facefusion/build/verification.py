@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-import numpy as np
 import onnx
-from numpy.typing import NDArray
 
 from trt_facefusion.build.compilation import LoweredPlan
 from trt_facefusion.build.gallery import Gallery
 from trt_facefusion.build.inputs import BuildInputs
 from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
 from trt_facefusion.errors import GateError
-from trt_facefusion.evaluation.accuracy.gate import MAX_SSIM_DROP, Gate, Verdict
-from trt_facefusion.evaluation.accuracy.judge import Accuracy, judge
-from trt_facefusion.evaluation.accuracy.perceptual import PerceptualDistance
+from trt_facefusion.evaluation.accuracy.evaluator import PictureEvaluator
+from trt_facefusion.evaluation.accuracy.gate import MAX_SSIM_DROP, Limits, Verdict
+from trt_facefusion.evaluation.accuracy.judge import Accuracy
+from trt_facefusion.evaluation.accuracy.metric import Tools
+from trt_facefusion.evaluation.accuracy.registry import open_metrics
 from trt_facefusion.inference.original import computes_in_half
 from trt_facefusion.quantization.precision import Plan
 from trt_facefusion.types import Precision
@@ -56,39 +56,26 @@ class Verifier:
     def __init__(self, inputs: BuildInputs) -> None:
         self.inputs = inputs
         self.gallery = Gallery()
-        self._perceptual = PerceptualDistance()
+        self._evaluator = _open_evaluator(inputs)
 
-    def gate(self, precision: Precision) -> Gate:
+    def gate(self, precision: Precision) -> Limits:
         """The gate of one precision; a file that computes in FP16 itself allows FP32 that much."""
         gate = self.inputs.settings.gate(precision)
         if precision is Precision.FP32 and computes_in_half(self.inputs.network.original.loaded):
-            return replace(gate, max_ssim_drop=max(gate.max_ssim_drop, MAX_SSIM_DROP[Precision.FP16]))
+            return gate.changed({"max_ssim_drop": max(gate["max_ssim_drop"], MAX_SSIM_DROP[Precision.FP16])})
         return gate
 
     def verify(self, typed: onnx.ModelProto, precision: Precision) -> Accuracy:
         """The typed model's pictures of the verification faces against those of what was handed in."""
-        inputs, reporter = self.inputs, self.inputs.reporter
-        faces, reference = inputs.faces.verification, self._reference()
+        inputs, reporter, evaluator = self.inputs, self.inputs.reporter, self._evaluator
+        faces = inputs.faces.verification
         with self._open_stand_in(typed, precision) as runner:
-            pictures = inputs.network.judge_renderer(faces)(
-                runner, None, reporter.progress, f"verify {precision.value}"
-            )
+            pictures = evaluator.paint(runner, progress=reporter.progress, stage=f"verify {precision.value}")
         reporter.progress(f"judge {precision.value}", 0, 0)
-        accuracy = judge(
-            reference,
-            pictures,
-            template=inputs.settings.preset.template,
-            embedder=inputs.network.embedder,
-            perceptual=self._perceptual,
-        )
-        self.gallery.add(precision, accuracy, faces, inputs.network.feeder(faces).sources, reference, pictures)
+        accuracy = evaluator.accuracy(pictures)
+        sources = inputs.network.feeder(faces).sources
+        self.gallery.add(precision, accuracy, faces, sources, evaluator.reference, pictures)
         return accuracy
-
-    def _reference(self) -> NDArray[np.float32]:
-        reference = self.inputs.proof.reference
-        if reference is None:
-            raise GateError("there is no face to judge on", "name a folder with --eval")
-        return reference
 
     def _open_stand_in(self, typed: onnx.ModelProto, precision: Precision) -> OnnxRuntimeRunner:
         """Runs the engine itself where it is onnxruntime's, otherwise its numerical stand-in on the CPU."""
@@ -131,3 +118,16 @@ class Verifier:
                 f"({', '.join(raised[:_SHOWN])}{more}), round {len(rounds)} of {most}"
             )
             plan = next_plan
+
+
+def _open_evaluator(inputs: BuildInputs) -> PictureEvaluator:
+    """Judges by the verification faces, in the batch that is built.
+
+    Raises:
+        GateError: there is none.
+    """
+    faces, reference = inputs.faces.verification, inputs.proof.reference
+    if reference is None:
+        raise GateError("there is no face to judge on", "name a folder with --eval")
+    metrics = open_metrics(Tools(inputs.network.embedder, inputs.settings.preset.template))
+    return PictureEvaluator(inputs.network.judge_renderer(faces), range(len(faces)), reference, metrics)

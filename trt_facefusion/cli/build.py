@@ -25,15 +25,16 @@ from trt_facefusion.build.options import (
 from trt_facefusion.build.run import BuildResult, build
 from trt_facefusion.build.settings import PLANNERS
 from trt_facefusion.cli import console, options
+from trt_facefusion.cli.figures import full_label, written
 from trt_facefusion.cli.groups import expand_groups
 from trt_facefusion.engine.backends.base import HARDWARE_COMPATIBILITY, BuildOptions
-from trt_facefusion.engine.store.manifest import Manifest
+from trt_facefusion.engine.store.manifest import StoredAccuracy
 from trt_facefusion.errors import BadInputError, StoreError
+from trt_facefusion.evaluation.accuracy.registry import shown_figures
 from trt_facefusion.report.runs import save_run
 from trt_facefusion.types import BatchRange, Precision
 
 GATE_FAILED = 3
-_EXACT_DB = 100.0  # where PSNR is capped
 
 _TENSORRT = "TensorRT"
 
@@ -114,6 +115,7 @@ class BuildOutputOptions:
     force: Annotated[bool, typer.Option("--force", help="Build even if up to date.")] = False
 
 
+@options.with_limits
 @expand_groups
 def command(
     faces: FaceOptions,
@@ -202,9 +204,9 @@ def show(result: BuildResult) -> None:
     table.add_column("")
     for engine in result.engines:
         table.add_column(_name(engine), justify="right")
-    columns = [_figures(engine) for engine in result.engines]
-    for row, name in enumerate(_ROWS):
-        table.add_row(name, *(column[row] for column in columns), end_section=name in _SECTION_ENDS)
+    columns = [_column(engine) for engine in result.engines]
+    for name in columns[0]:
+        table.add_row(name, *(column[name] for column in columns), end_section=name in _SECTION_ENDS)
     console.show(table)
     for engine in result.engines:
         console.line(f"{_name(engine)}: {engine.folder}")
@@ -217,47 +219,27 @@ def _name(engine: EngineResult) -> str:
     return name if engine.as_asked else f"{engine.requested.value} -> {name}"
 
 
-_ROWS = (
-    "engine",
-    "weights",
-    "MACs in int8",
-    "MACs in fp16",
-    "MACs in fp32",
-    "int8 kernels, real of planned",
-    "faces judged",
-    "PSNR, dB",
-    "SSIM drop, mean",
-    "SSIM drop, worst face",
-    "perceptual distance",
-    "identity cosine",
-    "prepared network, SSIM drop",
-    "build, s",
-    "verdict",
-)
+_FIRST_FIGURES = ("psnr_db", "ssim_drop", "ssim_drop_worst")
 _SECTION_ENDS = {"weights", "int8 kernels, real of planned", "prepared network, SSIM drop"}
 
 
-def _prepared(manifest: Manifest) -> str:
+def _prepared(judged: StoredAccuracy) -> str:
     """What preparing the network changed; engines of earlier versions do not know."""
-    prepared = manifest.figures.prepared
-    return "-" if prepared is None else f"{prepared.ssim_drop:.3%}"
+    return "-" if judged.prepared is None else f"{judged.prepared.ssim_drop:.3%}"
 
 
-def _figures(engine: EngineResult) -> list[str | Text]:
-    m, a = engine.manifest, engine.manifest.accuracy
+def _column(engine: EngineResult) -> dict[str, str | Text]:
+    """What the table says of one engine: row -> text."""
+    m, judged = engine.manifest, engine.manifest.judged
     kernels = m.int8_kernels
-    return [
-        console.size(m.engine_bytes),
-        console.size(m.weights_bytes),
-        *(f"{m.macs_share[p.value]:.1%}" for p in Precision),
-        f"{kernels.real}/{kernels.planned}" if kernels.planned else "-",
-        str(a["faces"]),
-        "exact" if a["psnr_db"] >= _EXACT_DB else f"{a['psnr_db']:.1f}",
-        f"{a['ssim_drop']:.3%}",
-        f"{a['ssim_drop_worst']:.3%}",
-        f"{a['perceptual']:.4f}",
-        f"{a['identity_cosine']:.4f}",
-        _prepared(m),
-        "up to date" if engine.up_to_date else f"{m.seconds:.1f}",
-        console.styled("passed", "green") if engine.as_asked else console.styled("fell back", "yellow"),
-    ]
+    return {
+        "engine": console.size(m.engine_bytes),
+        "weights": console.size(m.weights_bytes),
+        **{f"MACs in {p.value}": f"{m.macs_share[p.value]:.1%}" for p in Precision},
+        "int8 kernels, real of planned": f"{kernels.real}/{kernels.planned}" if kernels.planned else "-",
+        "faces judged": str(judged.faces),
+        **{full_label(f): written(f, judged.figures.get(f.key)) for f in shown_figures(_FIRST_FIGURES)},
+        "prepared network, SSIM drop": _prepared(judged),
+        "build, s": "up to date" if engine.up_to_date else f"{m.seconds:.1f}",
+        "verdict": console.styled("passed", "green") if engine.as_asked else console.styled("fell back", "yellow"),
+    }

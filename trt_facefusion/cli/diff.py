@@ -12,10 +12,11 @@ from rich.table import Table
 from rich.text import Text
 
 from trt_facefusion.cli import console, options
+from trt_facefusion.cli.figures import decibels, label, written
 from trt_facefusion.cli.groups import expand_groups
 from trt_facefusion.errors import BadInputError
 from trt_facefusion.evaluation.accuracy.judge import Accuracy
-from trt_facefusion.evaluation.accuracy.metrics import PSNR_CAP_DB
+from trt_facefusion.evaluation.accuracy.registry import shown_figures
 from trt_facefusion.evaluation.comparison.compare import DiffResult, DiffSettings, Layers, diff
 from trt_facefusion.evaluation.comparison.handed_in import AgainstFile
 from trt_facefusion.evaluation.comparison.layer_error import LayerError
@@ -33,6 +34,7 @@ _INPUTS, _LAYERS, _TOLERANCES = (
 _RAN = {GPU: "on the GPU", CPU: "with onnxruntime on the CPU", STAND_IN: "typed ONNX on the CPU, standing in"}
 _LEGEND = "adds: its own error, its inputs being those of A; came in: passed on from before; shows: both, at its output"
 _BAR = 8
+_FIRST_FIGURES = ("ssim_drop", "psnr_db", "identity_cosine")
 _WIDE = 90
 """Columns of a terminal in which names of layers and operators leave room for bars."""
 _SHARE_WORTH_RAISING = 0.1
@@ -221,7 +223,7 @@ def _outputs(outputs: tuple[OutputDifference, ...], faces: int) -> Table:
             console.plain(output.name),
             *(_number(value) for value in (output.max_abs, output.p99_abs, output.mean_abs)),
             _share(output.median_rel),
-            _decibel(output.psnr_db),
+            decibels(output.psnr_db),
             "-" if output.cosine is None else f"{output.cosine:.6f}",
         )
         if output.nonfinite:
@@ -254,12 +256,11 @@ def _picture(accuracy: Accuracy) -> Table:
     table = Table(title="The picture", title_justify="left", title_style="bold", header_style="bold", box=SIMPLE_HEAD)
     for name in ("", "mean", "worst face"):
         table.add_column(name, justify="right" if name else "left")
-    table.add_row("SSIM drop", f"{accuracy.ssim_drop:.3%}", f"{accuracy.ssim_drop_worst:.3%}")
-    table.add_row("PSNR, dB", _decibel(accuracy.psnr_db), _decibel(accuracy.psnr_db_worst))
-    if accuracy.identity_cosine is not None and accuracy.identity_cosine_min is not None:
-        table.add_row("identity cosine", f"{accuracy.identity_cosine:.4f}", f"{accuracy.identity_cosine_min:.4f}")
-    if accuracy.perceptual is not None:
-        table.add_row("perceptual distance", f"{accuracy.perceptual:.4f}", "")
+    for figure in shown_figures(_FIRST_FIGURES):
+        value = accuracy.figures[figure.key]
+        if value is not None and not figure.of_worst:
+            worst = written(figure, accuracy.figures[figure.worst_key]) if figure.worst_key is not None else ""
+            table.add_row(label(figure), written(figure, value), worst)
     if accuracy.nonfinite:
         table.add_row(console.styled(f"NaN or infinity on {accuracy.nonfinite} faces", "red"), "", "")
     return table
@@ -359,9 +360,3 @@ def _share(value: float | None) -> str:
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3g}"
-
-
-def _decibel(value: float | None) -> str:
-    if value is None:
-        return "-"
-    return "exact" if value >= PSNR_CAP_DB else f"{value:.1f}"

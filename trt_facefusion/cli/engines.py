@@ -11,15 +11,20 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from trt_facefusion.cli import console, options
+from trt_facefusion.cli.figures import written
 from trt_facefusion.engine.backends.base import Kernel
 from trt_facefusion.engine.backends.kernels import int8_coverage
 from trt_facefusion.engine.backends.pins import format_cuda_version
 from trt_facefusion.engine.backends.registry import find_backend, get_math_types
 from trt_facefusion.engine.store.identity import label_folder
-from trt_facefusion.engine.store.manifest import CalibrationRecord, Manifest
+from trt_facefusion.engine.store.manifest import CalibrationRecord, Manifest, StoredAccuracy
 from trt_facefusion.engine.store.store import Store
 from trt_facefusion.errors import StoreError
+from trt_facefusion.evaluation.accuracy.registry import shown_figures
 from trt_facefusion.quantization.precision import read_rows
+
+_OWN_WORDS = {"ssim_drop", "ssim_drop_worst", "psnr_db", "identity_cosine", "perceptual"}
+"""Figures that `inspect` tells in words of its own, or not at all."""
 
 
 def list_command(
@@ -46,7 +51,7 @@ def list_command(
             table.add_row(model, engine, "-", "-", "-", "-", console.styled("damaged", "red"))
             continue
         state = f"in place of {manifest.fallback[0].from_}" if manifest.fallback else ""
-        drop, share = manifest.figures.ssim_drop, manifest.macs_share.get("int8", 0.0)
+        drop, share = manifest.judged.figures.get("ssim_drop"), manifest.macs_share.get("int8", 0.0)
         date = manifest.created.partition("T")[0]
         table.add_row(
             console.plain(label_folder(path, manifest)),
@@ -106,15 +111,12 @@ def _show_summary(folder: Path, m: Manifest) -> None:
     table = Table(show_header=False, title=console.plain(str(folder)), title_justify="left", box=None)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
-    a = m.figures
-    drop = f"SSIM drop {_figure(a.ssim_drop, '.3%')} (worst face {_figure(a.ssim_drop_worst, '.3%')})"
-    drop += f", PSNR {_figure(a.psnr_db, '.1f')} dB"
     rows = {
         "model": f"{m.model}, sha256 {m.inputs.model_sha256[:16]}",
         "engine": f"{m.precision} for {m.target} by {m.backend} {m.backend_version}, {console.size(m.engine_bytes)}",
         "runs on": _machine(m),
         "shapes": "; ".join(f"{name}: {_range(shapes)}" for name, shapes in m.shapes.items()),
-        "accuracy": f"{drop}, identity {_figure(a.identity_cosine, '.4f')}, on {_figure(a.faces, 'd')} faces",
+        "accuracy": _accuracy(m.judged),
         "verified with": m.verified_with,
         "gate": "passed" if m.gate.passed else "; ".join(m.gate.reasons),
         "MACs": ", ".join(f"{name} {share:.1%}" for name, share in m.macs_share.items()),
@@ -130,6 +132,19 @@ def _show_summary(folder: Path, m: Manifest) -> None:
     for warning in m.warnings:
         table.add_row("warning", console.plain(warning))
     console.show(table)
+
+
+def _accuracy(judged: StoredAccuracy) -> str:
+    of = judged.figures.get
+    others = [figure for figure in shown_figures() if figure.key in judged.figures and figure.key not in _OWN_WORDS]
+    parts = [
+        f"SSIM drop {_figure(of('ssim_drop'), '.3%')} (worst face {_figure(of('ssim_drop_worst'), '.3%')})",
+        f"PSNR {_figure(of('psnr_db'), '.1f')} dB",
+        f"identity {_figure(of('identity_cosine'), '.4f')}",
+        *(f"{figure.label} {written(figure, of(figure.key))}" for figure in others),
+        f"on {_figure(judged.faces, 'd')} faces",
+    ]
+    return ", ".join(parts)
 
 
 def _figure(value: float | None, form: str) -> str:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from trt_facefusion.quantization.calibration import Calibration, Histogram, parse_rule
 from trt_facefusion.quantization.calibration.noise import clipped_share, sqnr_db
-from trt_facefusion.quantization.calibration.thresholds import COMPARED_RULES
+from trt_facefusion.quantization.calibration.thresholds import compared_rules
 
 BARS = " ▁▂▃▄▅▆▇█"
 HEIGHT = 7
@@ -39,7 +39,7 @@ def sparkline(histogram: Histogram, width: int) -> str:
 def compute_thresholds(calibration: Calibration, tensor: str) -> dict[str, float]:
     """amax of a tensor by every rule that is worth comparing, the one in use among them."""
     histogram = calibration.histograms[tensor]
-    thresholds = {rule: parse_rule(rule)(histogram) for rule in COMPARED_RULES}
+    thresholds = {rule: parse_rule(rule)(histogram) for rule in compared_rules()}
     used = used_rule(calibration, tensor)
     thresholds[used] = calibration.table[tensor]
     return thresholds

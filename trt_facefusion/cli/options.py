@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import functools
+import inspect
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Optional
@@ -10,9 +12,11 @@ from typing import Annotated, Any, Optional
 import typer
 
 from trt_facefusion.build.effort import level_named
-from trt_facefusion.build.options import MODEL, CalibrationOptions, EffortOptions, NetworkOptions
+from trt_facefusion.build.options import ACCURACY, MODEL, CalibrationOptions, EffortOptions, NetworkOptions
 from trt_facefusion.build.settings import BuildSettings
 from trt_facefusion.errors import BadInputError
+from trt_facefusion.evaluation.accuracy import registry
+from trt_facefusion.evaluation.accuracy.metric import Limit
 from trt_facefusion.model.export import CheckpointSource, ModelSource, OnnxSource, ReferenceSource
 from trt_facefusion.model.presets import Preset, get_preset, parse_input
 from trt_facefusion.model.presets.fit import suggestions
@@ -89,6 +93,31 @@ def _shared_values(group: Any) -> Iterator[tuple[str, Any]]:
     for field in fields(group):
         if is_dataclass(value := getattr(group, field.name)):
             yield from _shared_values(value)
+
+
+def with_limits(command: Callable[..., None]) -> Callable[..., None]:
+    """``command``, whose parameter ``limits`` becomes an option for each limit that a metric offers."""
+    offered = {limit.name: limit for _, limit in registry.limits() if limit.help is not None}
+    signature = inspect.signature(command, eval_str=True)
+
+    @functools.wraps(command)
+    def with_options(**given: Any) -> None:
+        values = {name: given.pop(name) for name in offered}
+        command(**given, limits={name: value for name, value in values.items() if value is not None})
+
+    parameters: list[inspect.Parameter] = []
+    for parameter in signature.parameters.values():
+        replaced = [_limit_option(limit) for limit in offered.values()]
+        parameters += replaced if parameter.name == "limits" else [parameter.replace(kind=parameter.KEYWORD_ONLY)]
+    with_options.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return with_options
+
+
+def _limit_option(limit: Limit) -> inspect.Parameter:
+    option = typer.Option(limit.option, min=limit.least, max=limit.most, help=limit.help, rich_help_panel=ACCURACY)
+    return inspect.Parameter(
+        limit.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[Optional[float], option]
+    )
 
 
 def choose_source(

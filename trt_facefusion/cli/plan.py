@@ -25,8 +25,10 @@ from trt_facefusion.build.options import (
 from trt_facefusion.build.plan_only import PlanResult, make_plan
 from trt_facefusion.build.report_data import SEARCH
 from trt_facefusion.cli import console, options
+from trt_facefusion.cli.figures import written
 from trt_facefusion.cli.groups import expand_groups
 from trt_facefusion.errors import BadInputError
+from trt_facefusion.evaluation.accuracy import registry
 from trt_facefusion.report import charts
 from trt_facefusion.storage.documents import DocumentError, decode, parse_json, read_bytes
 from trt_facefusion.storage.files import write_atomic
@@ -34,6 +36,7 @@ from trt_facefusion.types import Precision
 
 CHART = "search.svg"
 _SHOWN = 3
+_COLUMNS = ("ssim_drop", "ssim_drop_worst")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +55,7 @@ class PlanOutputOptions:
     force: Annotated[bool, typer.Option("--force", help="Replace a plan that was edited.")] = False
 
 
+@options.with_limits
 @expand_groups
 def command(
     faces: FaceOptions,
@@ -128,7 +132,7 @@ def show(result: PlanResult) -> None:
     _line(
         f"chosen: {len(result.plan.names(Precision.INT8))} layers with {shares['int8']:.1%} of the MACs in INT8; "
         f"on {accuracy.faces} verification faces the SSIM drop is {accuracy.ssim_drop:.3%}, "
-        f"{accuracy.ssim_drop_worst:.3%} on the worst"
+        f"{accuracy['ssim_drop_worst']:.3%} on the worst"
         + (f", after {result.repairs} rounds of repair" if result.repairs else "")
     )
 
@@ -140,10 +144,10 @@ def tabulate_front(search: Mapping[str, Any]) -> Table:
         f"{search['passes']} inferences in {search['seconds']:.0f} s"
     )
     points = search["points"]
-    extra = {"perceptual": "perceptual", "identity": "identity"}
-    shown = {key: name for key, name in extra.items() if all(key in point for point in points)}
+    limited = {limit.short_name: figure for figure, limit in registry.limits() if limit.short_name not in _COLUMNS}
+    limited = {name: figure for name, figure in limited.items() if all(name in point for point in points)}
     table = Table(title=title, title_justify="left", header_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for name in ("", "MACs in INT8", "SSIM drop", "worst face", *shown.values()):
+    for name in ("", "MACs in INT8", "SSIM drop", "worst face", *limited):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("layers raised", overflow="fold")
     for point in points:
@@ -154,7 +158,7 @@ def tabulate_front(search: Mapping[str, Any]) -> Table:
             f"{point['int8_macs_share']:.1%}",
             f"{point['ssim_drop']:.3%}",
             f"{point['ssim_drop_worst']:.3%}",
-            *(f"{point[key]:.4f}" for key in shown),
+            *(written(figure, point[name]) for name, figure in limited.items()),
             console.plain(names or "none"),
             style="bold" if point["chosen"] else "",
         )

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from trt_facefusion.build.report_data import RunRecord
-from trt_facefusion.build.report_facts import EngineFacts, Limits, RunFacts, TensorFacts
-from trt_facefusion.engine.store.manifest import CalibrationRecord, Fallback
+from trt_facefusion.build.report_facts import EngineFacts, RunFacts, TensorFacts
+from trt_facefusion.engine.store.manifest import CalibrationRecord, Fallback, StoredAccuracy
+from trt_facefusion.evaluation.accuracy.metric import Figure, Unit
+from trt_facefusion.evaluation.accuracy.metrics import PSNR_CAP_DB
+from trt_facefusion.evaluation.accuracy.registry import shown_figures, told_faces
 from trt_facefusion.report import charts
 from trt_facefusion.report.images import amplify_difference, choose_amplification, encode_data_uri
 from trt_facefusion.report.pages import load_templates
 from trt_facefusion.report.svg import dumps
 
 _COLUMNS = {"reference": "FP32", "fp16": "FP16", "int8": "INT8"}
-_EXACT_DB = 100.0
+_FIRST_FIGURES = ("ssim_drop", "ssim_drop_worst", "psnr_db", "identity_cosine")
 
 
 def render_page(record: RunRecord) -> str:
@@ -43,7 +46,7 @@ def render_page(record: RunRecord) -> str:
 
 def _describe_engine(engine: EngineFacts, facts: RunFacts) -> dict[str, Any]:
     m = engine.manifest
-    psnr, kernels = m.accuracy.psnr_db, m.int8_kernels
+    kernels, judged = m.int8_kernels, m.judged
     return {
         "asked": engine.requested,
         "name": m.precision,
@@ -51,25 +54,38 @@ def _describe_engine(engine: EngineFacts, facts: RunFacts) -> dict[str, Any]:
         "up_to_date": engine.up_to_date,
         "folder": engine.folder,
         "manifest": m,
-        "limits": _describe_limits(facts.limits.get(m.precision)),
-        "psnr": "not measured" if psnr is None else "exact" if psnr >= _EXACT_DB else f"{psnr:.1f} dB",
+        "judged": judged,
+        "figures": _list_figures(judged, facts.limits.get(m.precision, {}), facts.swaps),
         "kernels": f"{kernels.real} of {kernels.planned}" if kernels.planned else "none planned",
         "missing": kernels.missing,
         "calibration": m.inputs.settings.calibration or CalibrationRecord(),
     }
 
 
-def _describe_limits(limits: Limits | None) -> dict[str, str]:
-    """The limits behind a verdict, by the name of their figure; nothing where none was set or they are not known."""
-    if limits is None:
-        return {}
-    limit_of = {
-        "ssim_drop": (limits.max_ssim_drop, _format_percent, "at most"),
-        "ssim_drop_worst": (limits.max_ssim_drop_worst, _format_percent, "at most"),
-        "perceptual": (limits.max_perceptual, _format_number, "at most"),
-        "identity_cosine": (limits.min_identity, _format_number, "at least"),
-    }
-    return {name: f"{word} {write(value)}" for name, (value, write, word) in limit_of.items() if value is not None}
+def _list_figures(
+    judged: StoredAccuracy, limits: Mapping[str, float | None], swaps: bool
+) -> list[tuple[str, str, str]]:
+    """What is told of the pictures: name, figure, and the limit behind the verdict (empty where none is known)."""
+    rows = []
+    for figure in shown_figures(_FIRST_FIGURES):
+        value = judged.figures.get(figure.key)
+        limit = limits.get(figure.limit.name) if figure.limit is not None else None
+        if limit is None and figure.of_swaps and (value is None or not swaps):
+            continue
+        allowed = (
+            "" if figure.limit is None or limit is None else f"{figure.limit.bound} {_format_figure(figure, limit, 1)}"
+        )
+        rows.append((figure.label + told_faces(figure), _format_figure(figure, value), allowed))
+    return rows
+
+
+def _format_figure(figure: Figure, value: float | None, digits: int = 3) -> str:
+    """A figure; ``digits`` are those of a per cent."""
+    if figure.unit is Unit.SHARE:
+        return _format_percent(value, digits)
+    if figure.unit is Unit.NUMBER or value is None:
+        return _format_number(value)
+    return "exact" if value >= PSNR_CAP_DB else f"{value:.1f} dB"
 
 
 def _list_fallbacks(engines: Sequence[EngineFacts]) -> list[Fallback]:

@@ -16,7 +16,7 @@ from trt_facefusion.build.stages import Stages
 from trt_facefusion.build.tuning.search_cache import SUFFIX
 from trt_facefusion.engine.backends.base import BuiltEngine
 from trt_facefusion.errors import GateError
-from trt_facefusion.quantization.precision.search import Choice, Figures
+from trt_facefusion.quantization.precision.search import Figures, GroupSet
 from trt_facefusion.types import Precision
 
 PLAIN = {"planner": "auto", "corrections": "none", "max_calib": 12, "search_faces": 4}
@@ -28,7 +28,7 @@ def planned(settings: Settings, **changes: object) -> PlanResult:
 
 @pytest.mark.parametrize("limit", [0.002, 0.01, 0.1])
 def test_the_verified_plan_keeps_the_budget_and_the_search_shows_it(settings: Settings, limit: float) -> None:
-    found = planned(settings, max_ssim_drop=limit)
+    found = planned(settings, limits={"max_ssim_drop": limit})
     assert found.accuracy.ssim_drop <= limit and found.plan.names(Precision.INT8)
     search = found.search
     assert search is not None
@@ -40,14 +40,16 @@ def test_the_verified_plan_keeps_the_budget_and_the_search_shows_it(settings: Se
 
 
 def test_a_wider_budget_buys_no_less_int8(settings: Settings) -> None:
-    shares = [planned(settings, max_ssim_drop=limit).plan.macs_share()["int8"] for limit in (0.002, 0.02, 1.0)]
+    shares = [
+        planned(settings, limits={"max_ssim_drop": limit}).plan.macs_share()["int8"] for limit in (0.002, 0.02, 1.0)
+    ]
     assert shares == sorted(shares) and shares[0] < shares[2]
 
 
 @pytest.mark.parametrize("limit", [0.002, 0.02])
 def test_layers_whose_results_are_added_move_together(settings: Settings, tmp_path: Path, limit: float) -> None:
     model = tiny.save(tiny.generator(branches=True), tmp_path / "branches.onnx")
-    found = planned(settings, onnx=model, max_ssim_drop=limit)
+    found = planned(settings, onnx=model, limits={"max_ssim_drop": limit})
     left, right = (found.plan.by_name()[name] for name in ("left.conv", "right.conv"))
     assert left.precision == right.precision and "are added by branches.add" in left.reason
     assert found.search is not None
@@ -103,25 +105,25 @@ def test_a_plan_that_fails_on_the_verification_faces_is_replaced_by_the_next_of_
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The measuring faces are made far too kind: together the layers cost what no measurement has shown."""
-    from trt_facefusion.build.tuning.plan_evaluator import Meter
+    from trt_facefusion.build.tuning.plan_evaluator import PlanEvaluator
 
-    real = Meter.__call__
+    real = PlanEvaluator.__call__
 
-    def kind(self: Meter, choices: Sequence[Choice]) -> list[Figures]:
-        return [Figures(f.ssim_drop / 8, f.ssim_drop_worst / 8) for f in real(self, choices)]
+    def kind(self: PlanEvaluator, plans: Sequence[GroupSet]) -> list[Figures]:
+        return [{key: None if value is None else value / 8 for key, value in f.items()} for f in real(self, plans)]
 
-    monkeypatch.setattr(Meter, "__call__", kind)
-    whole = planned(settings, max_ssim_drop=1.0).accuracy.ssim_drop
+    monkeypatch.setattr(PlanEvaluator, "__call__", kind)
+    whole = planned(settings, limits={"max_ssim_drop": 1.0}).accuracy.ssim_drop
     limit = whole / 2
-    found = planned(settings, max_ssim_drop=limit, repairs=6)
+    found = planned(settings, limits={"max_ssim_drop": limit}, repairs=6)
     assert found.repairs > 0 and found.accuracy.ssim_drop <= limit and found.plan.names(Precision.INT8)
     with pytest.raises(GateError, match="SSIM drop"):
-        planned(settings, max_ssim_drop=limit, repairs=0)
+        planned(settings, limits={"max_ssim_drop": limit}, repairs=0)
 
 
 def test_nothing_is_left_where_no_layer_fits(settings: Settings) -> None:
     with pytest.raises(GateError, match="not one layer fits into the budget in INT8: with the cheapest") as error:
-        planned(settings, max_ssim_drop=0.0)
+        planned(settings, limits={"max_ssim_drop": 0.0})
     assert "--max-ssim-drop" in error.value.remedy
 
 

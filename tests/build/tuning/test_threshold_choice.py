@@ -13,11 +13,11 @@ from trt_facefusion.build.inputs import BuildInputs, read_inputs
 from trt_facefusion.build.job import open_job
 from trt_facefusion.build.tuning import thresholds as choose_module
 from trt_facefusion.build.tuning.ranges import Ranges, calibrate, choose_ranges
-from trt_facefusion.build.tuning.scale_session import Trials
-from trt_facefusion.build.tuning.thresholds import AUTO_RULES
+from trt_facefusion.build.tuning.scale_session import ScaleSession
 from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
+from trt_facefusion.evaluation.accuracy.evaluator import PictureEvaluator
 from trt_facefusion.quantization.calibration.threshold_choice import ThresholdChoice
-from trt_facefusion.quantization.calibration.thresholds import parse_rule
+from trt_facefusion.quantization.calibration.thresholds import compared_rules, parse_rule
 from trt_facefusion.quantization.lowering import lower
 from trt_facefusion.quantization.lowering.scales import add_scale_inputs
 from trt_facefusion.quantization.precision import plan_by_rules
@@ -55,7 +55,8 @@ def test_trials_see_the_pictures_of_the_model_with_constant_scales(
     with OnnxRuntimeRunner(lower(inputs.view, plan, table, Precision.FP32, affines), stand_in=True) as runner:
         pictures = inputs.network.renderer(inputs.faces.calibration)(runner, faces)
     loose = {name: 2 * value for name, value in table.items()}
-    with Trials(inputs, plan, loose, affines, faces, wanted) as trials:
+    evaluator = PictureEvaluator(inputs.network.renderer(inputs.faces.calibration), faces, wanted)
+    with ScaleSession(inputs, plan, loose, affines, evaluator) as trials:
         assert len(trials.activations) >= 5
         before = trials.ssim(loose)
         assert np.array_equal(trials.ssim(table), ssim(wanted.clip(0, 1), pictures.clip(0, 1)))
@@ -75,10 +76,10 @@ def test_only_activation_scales_become_inputs(settings: Settings) -> None:
 
 
 def test_scales_are_tried_in_one_session_at_a_time(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    opened: list[Trials] = []
+    opened: list[ScaleSession] = []
     counts: list[int] = []
 
-    class Counted(Trials):
+    class Counted(ScaleSession):
         def __init__(self, *args: Any) -> None:
             super().__init__(*args)
             opened.append(self)
@@ -88,7 +89,7 @@ def test_scales_are_tried_in_one_session_at_a_time(settings: Settings, monkeypat
             super().__exit__(*error)
             opened.remove(self)
 
-    monkeypatch.setattr(choose_module, "Trials", Counted)
+    monkeypatch.setattr(choose_module, "ScaleSession", Counted)
     choice = choice_of(ranges_of(read(settings, rule="auto")))
     assert any(", equalised" in label for label in choice.tried)
     assert any(", equalised" not in label for label in choice.tried)
@@ -133,6 +134,6 @@ def test_a_tensor_with_its_own_rule_has_its_range_and_its_reason(settings: Setti
 
 def test_auto_is_at_least_as_good_as_every_whole_table_on_the_faces_that_chose(settings: Settings) -> None:
     choice = choice_of(ranges_of(read(settings, rule="auto")))
-    assert set(AUTO_RULES) <= {label.removesuffix(", equalised") for label in choice.tried}
+    assert set(compared_rules()) <= {label.removesuffix(", equalised") for label in choice.tried}
     assert choice.ssim_drop <= min(choice.tried.values()) + 1e-6
     assert choice.faces == 16 and tiny.SIZE == 32

@@ -18,7 +18,7 @@ from trt_facefusion.errors import BackendUnavailableError, BadInputError, Device
 from trt_facefusion.evaluation.comparison.compare import DiffSettings, diff
 from trt_facefusion.evaluation.profiling.measure import Counts
 from trt_facefusion.evaluation.profiling.run import ProfileSettings, profile
-from trt_facefusion.inference.open import subject
+from trt_facefusion.inference.open import open_model
 from trt_facefusion.types import Precision
 
 
@@ -55,19 +55,19 @@ def test_what_is_selected_without_it_stays() -> None:
 def test_its_engine_is_built_stored_and_opened(engine: Path, settings: Settings) -> None:
     assert engine.name == "int8-toy1-toy-1.0"
     assert (engine / "engine.toy").read_bytes().startswith(MAGIC)
-    opened = subject(engine)
+    opened = open_model(engine)
     assert opened.manifest is not None and "standing in" in opened.manifest.verified_with
     feeds = {"image": np.zeros((1, 3, SIZE, SIZE), np.float32)}
-    with opened.open() as runner:
+    with opened.open_runner() as runner:
         assert isinstance(runner, ToyRunner)
         assert runner.infer(feeds)["picture"].shape == (1, 3, SIZE, SIZE)
-    with opened.open(stand_in=True) as runner:
+    with opened.open_runner(stand_in=True) as runner:
         assert not isinstance(runner, ToyRunner)
     assert build(settings(Precision.INT8, backend="toy")).engines[0].up_to_date
 
 
 def test_its_engine_is_taken_from_a_models_folder(engine: Path) -> None:
-    assert subject(engine.parent).engine == engine / "engine.toy"
+    assert open_model(engine.parent).engine == engine / "engine.toy"
 
 
 def test_its_engine_is_compared_with_its_own_typed_graph(engine: Path, faces: Path) -> None:

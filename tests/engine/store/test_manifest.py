@@ -27,9 +27,12 @@ def test_a_manifest_survives_json() -> None:
     assert raw["fallback"] == [{"from": "int8", "to": "fp16", "reason": "SSIM"}]
 
 
-@given(st.dictionaries(st.text(), JSON, max_size=4))
-def test_any_accuracy_figures_survive(accuracy: dict[str, object]) -> None:
-    assert Manifest.from_json(manifest(accuracy=accuracy).to_json()).accuracy == accuracy
+@given(st.dictionaries(st.text(), st.none() | st.floats(allow_nan=False, allow_infinity=False), max_size=4))
+def test_any_accuracy_figures_survive(figures: dict[str, float | None]) -> None:
+    accuracy = {**figures, "faces": 3, "worst_faces": [1, 2]}
+    read = Manifest.from_json(manifest(accuracy=accuracy).to_json())
+    assert read.accuracy == accuracy
+    assert read.judged.faces == 3 and read.judged.figures.items() <= accuracy.items()
 
 
 def test_figures_that_are_not_finite_become_null() -> None:
@@ -63,6 +66,10 @@ def test_a_missing_key_is_refused(key: str) -> None:
         (["files"], None),
         (["pins", "compute_capability"], [8]),
         (["command"], "--calib"),
+        (["accuracy", "ssim_drop"], "little"),
+        (["accuracy", "psnr_db"], []),
+        (["accuracy", "a figure of later"], True),
+        (["accuracy", "faces"], 1.5),
         (["surprise"], 1),
         (["inputs", "surprise"], 1),
     ],

@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trt_facefusion.evaluation.accuracy.agreement import SAME_NETWORK, Agreement, Limits, agreement, measured, pooled
+from trt_facefusion.evaluation.accuracy.agreement import (
+    SAME_NETWORK,
+    Agreement,
+    RoundingLimits,
+    agreement,
+    measured,
+    pooled,
+)
 
 RNG = np.random.default_rng(0)
 PICTURES = RNG.random((4, 16, 16, 3)).astype(np.float32)
@@ -51,4 +58,6 @@ def test_a_network_whose_own_rounding_is_large_is_allowed_as_much() -> None:
     own = Agreement(8, 2e-4, 1e-3, 0.03)
     found = Agreement(8, 6e-4, 2e-3, 0.1)
     assert not found.within(SAME_NETWORK) and found.within(SAME_NETWORK.widened(own))
-    assert SAME_NETWORK.widened(Agreement(8, 0, 0, 0)) == Limits(SAME_NETWORK.ssim_drop, SAME_NETWORK.max_difference)
+    assert SAME_NETWORK.widened(Agreement(8, 0, 0, 0)) == RoundingLimits(
+        SAME_NETWORK.ssim_drop, SAME_NETWORK.max_difference
+    )

@@ -9,7 +9,8 @@ import pytest
 from trt_facefusion.errors import ModelError
 from trt_facefusion.evaluation.accuracy.identity import identity_cosine
 from trt_facefusion.evaluation.accuracy.judge import judge
-from trt_facefusion.evaluation.accuracy.perceptual import PerceptualDistance
+from trt_facefusion.evaluation.accuracy.metric import Tools
+from trt_facefusion.evaluation.accuracy.registry import open_metrics
 from trt_facefusion.faces.embedder import DlibEmbedder
 from trt_facefusion.faces.folder import read_faces
 
@@ -20,12 +21,12 @@ def pictures(count: int = 4, side: int = 48) -> np.ndarray:
 
 
 def test_an_equal_engine_loses_nothing() -> None:
-    accuracy = judge(pictures(), pictures(), perceptual=PerceptualDistance())
+    accuracy = judge(pictures(), pictures(), open_metrics(Tools()))
     assert accuracy.faces == 4
     assert accuracy.ssim_drop == pytest.approx(0, abs=1e-9)
-    assert accuracy.psnr_db_worst == 100
-    assert accuracy.perceptual == pytest.approx(0, abs=1e-9)
-    assert accuracy.identity_cosine is None
+    assert accuracy["psnr_db_worst"] == 100
+    assert accuracy["perceptual"] == pytest.approx(0, abs=1e-9)
+    assert accuracy.figures["identity_cosine"] is None
     assert accuracy.spread_ratio_worst == pytest.approx(1)
 
 
@@ -35,21 +36,19 @@ def test_means_and_worst_faces_come_from_the_faces() -> None:
     ] * np.random.default_rng(1).normal(size=pictures().shape).astype(np.float32)
     accuracy = judge(pictures(), candidate)
     assert accuracy.worst_faces == (3, 1, 2, 0)
-    assert accuracy.ssim_worst < accuracy.ssim < 1
-    assert accuracy.ssim_drop == pytest.approx(1 - accuracy.ssim)
-    assert accuracy.ssim_drop_worst == pytest.approx(1 - accuracy.ssim_worst)
-    assert accuracy.psnr_db_worst < accuracy.psnr_db
+    assert accuracy["ssim_worst"] < accuracy["ssim"] < 1
+    assert accuracy.ssim_drop == pytest.approx(1 - accuracy["ssim"])
+    assert accuracy["ssim_drop_worst"] == pytest.approx(1 - accuracy["ssim_worst"])
+    assert accuracy["psnr_db_worst"] < accuracy["psnr_db"]
 
 
 @pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf])
 def test_a_face_with_nan_or_infinity_counts_and_scores_zero(poison: float) -> None:
     candidate = pictures()
     candidate[2, 0, 0, 0] = poison
-    accuracy = judge(
-        pictures(), candidate, template="arcface_128", embedder=DlibEmbedder(), perceptual=PerceptualDistance()
-    )
+    accuracy = judge(pictures(), candidate, open_metrics(Tools(DlibEmbedder(), "arcface_128")))
     assert accuracy.nonfinite == 1
-    assert accuracy.ssim_worst == accuracy.psnr_db_worst == accuracy.identity_cosine_min == 0
+    assert accuracy["ssim_worst"] == accuracy["psnr_db_worst"] == accuracy["identity_cosine_min"] == 0
     assert accuracy.worst_faces[0] == 2
     assert accuracy.spread_ratio_worst < 0.01
     json.dumps(accuracy.as_dict(), allow_nan=False)
@@ -66,7 +65,7 @@ def test_a_face_with_nan_or_infinity_counts_and_scores_zero(poison: float) -> No
     ids=["all NaN", "all black", "blown up", "half"],
 )
 def test_whatever_an_engine_gives_the_figures_are_finite(candidate: np.ndarray) -> None:
-    accuracy = judge(pictures(), candidate, perceptual=PerceptualDistance())
+    accuracy = judge(pictures(), candidate, open_metrics(Tools()))
     json.dumps(accuracy.as_dict(), allow_nan=False)
     if candidate.dtype == np.float16:
         assert accuracy.ssim_drop < 1e-3
@@ -111,6 +110,6 @@ def test_identity_survives_small_errors_and_not_another_person(shared_faces: Pat
     other = identity_cosine(faces, np.roll(faces, 1, axis=0), "arcface_128", embedder)
     assert identity_cosine(faces, faces, "arcface_128", embedder) == pytest.approx(np.ones(6), abs=1e-5)
     assert same.min() > 0.97 > other.max()
-    accuracy = judge(faces, noisy, template="arcface_128", embedder=embedder)
-    assert accuracy.identity_cosine == pytest.approx(same.mean())
-    assert accuracy.identity_cosine_min == pytest.approx(same.min())
+    accuracy = judge(faces, noisy, open_metrics(Tools(embedder, "arcface_128")))
+    assert accuracy["identity_cosine"] == pytest.approx(same.mean())
+    assert accuracy["identity_cosine_min"] == pytest.approx(same.min())

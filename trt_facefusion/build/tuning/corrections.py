@@ -11,8 +11,8 @@ from onnx import TensorProto
 
 from trt_facefusion.build.effort import FULL
 from trt_facefusion.build.inputs import BuildInputs
+from trt_facefusion.build.tuning.calibration_evaluator import calibration_evaluator
 from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
-from trt_facefusion.evaluation.accuracy.metrics import ssim
 from trt_facefusion.model.graph import GraphView
 from trt_facefusion.quantization.calibration.collect import open_tapped_session, run_batch
 from trt_facefusion.quantization.correction.channel_affine import Affines, equalised_name
@@ -58,7 +58,7 @@ class Correcting:
     affines: Affines
     tried: dict[str, float] = field(default_factory=dict)
     """What was measured: corrections -> mean SSIM drop on the validation faces."""
-    _made: dict[Kinds, dict[str, Correction | None]] = field(default_factory=dict)
+    _computed: dict[Kinds, dict[str, Correction | None]] = field(default_factory=dict)
     _moments: dict[str, InputMoments] = field(default_factory=dict)
     _kinds: Kinds | None = None
 
@@ -79,46 +79,43 @@ class Correcting:
         return {"corrections": list(self.kinds), "corrections_ssim_drop": dict(self.tried)}
 
     def _decide(self, plan: Plan) -> Kinds:
-        wanted = parse_corrections(self.inputs.settings.corrections)
-        candidates = AUTO if wanted is None else (tuple(kind for kind in LAYER_CORRECTIONS if kind in wanted),)
+        asked = parse_corrections(self.inputs.settings.corrections)
+        candidates = AUTO if asked is None else (tuple(kind for kind in LAYER_CORRECTIONS if kind in asked),)
         if candidates == ((),):
             return ()
         measure = self._measure(plan)
         drops = {kinds: measure(kinds) for kinds in ((), *candidates)}
         self.tried = {" + ".join(kinds) or "none": drop for kinds, drop in drops.items()}
-        best = min(drops, key=lambda kinds: drops[kinds]) if wanted is None else candidates[0]
+        best = min(drops, key=lambda kinds: drops[kinds]) if asked is None else candidates[0]
         shown = ", ".join(f"{name} {drop:.3%}" for name, drop in sorted(self.tried.items(), key=lambda item: item[1]))
         self.inputs.reporter.note(
             f"layers corrected: {' + '.join(best) or 'none'}; SSIM drop on calibration faces: {shown}"
         )
-        self._made = {kinds: made for kinds, made in self._made.items() if kinds == best}
+        self._computed = {best: self._computed[best]} if best in self._computed else {}
         return best
 
     def _measure(self, plan: Plan) -> Callable[[Kinds], float]:
         inputs = self.inputs
-        faces = inputs.faces.calibration
-        chosen = spread(len(faces), inputs.level.validation_faces)
-        wanted = inputs.paint_reference(chosen).clip(0, 1)
-        renderer = inputs.network.renderer(faces)
+        evaluator = calibration_evaluator(inputs, inputs.level.validation_faces)
 
         def drop(kinds: Kinds) -> float:
             corrections = self._correct(plan, kinds)
             held = [lower(inputs.view, plan, self.table, Precision.FP32, self.affines, corrections)]
             with OnnxRuntimeRunner(held.pop, ours="the corrected graph") as runner:
-                return float(1 - ssim(wanted, renderer(runner, chosen).clip(0, 1)).mean())
+                return evaluator.ssim_drop(runner)
 
         return drop
 
     def _correct(self, plan: Plan, kinds: Kinds) -> Corrections:
         if not kinds:
             return {}
-        known = self._made.setdefault(kinds, {})
+        computed = self._computed.setdefault(kinds, {})
         names = plan.names(Precision.INT8)
-        new = [name for name in names if name not in known]
+        new = [name for name in names if name not in computed]
         if new:
-            known |= dict.fromkeys(new)
-            known |= self._compute(new, kinds)
-        return {name: correction for name in names if (correction := known[name]) is not None}
+            computed |= dict.fromkeys(new)
+            computed |= self._compute(new, kinds)
+        return {name: correction for name in names if (correction := computed[name]) is not None}
 
     def _layer(self, name: str) -> CorrectableLayer | None:
         tensor = self.inputs.view.nodes[name].input[0]
@@ -144,12 +141,12 @@ class Correcting:
         if "rounding" in kinds:
             scales = {name: scales_of(name, layer) for name, layer in self._layers(names)}
             steps = self._rounded(dict(self._layers(names)), scales)
-        found = {}
+        corrections = {}
         for name, layer in self._layers(names):
             scale = scales[name] if name in scales else scales_of(name, layer)
             rounded_ones = steps[name] if name in steps else round_to_nearest(layer.matrix, scale)
-            found[name] = correct_layer(layer, rounded_ones, scale, moments[name] if "bias" in kinds else None)
-        return found
+            corrections[name] = correct_layer(layer, rounded_ones, scale, moments[name] if "bias" in kinds else None)
+        return corrections
 
     def _measured(self, names: Sequence[str]) -> dict[str, InputMoments]:
         new = {name: InputMoments(layer) for name, layer in self._layers(names) if name not in self._moments}
@@ -183,7 +180,7 @@ class Correcting:
         """FP32 activations that ``layers`` read, batch by batch."""
         inputs = self.inputs
         faces = inputs.faces.calibration
-        feeder, chosen = (
+        feeder, indices = (
             inputs.network.feeder(faces),
             correcting_faces(len(faces), count, inputs.level.validation_faces),
         )
@@ -192,10 +189,10 @@ class Correcting:
         tapped = [name for name in names if name not in fed]
         session = open_tapped_session(inputs.network.prepared.model, tapped, None)
         size = inputs.network.smallest_batch
-        for start in range(0, len(chosen), size):
-            part = chosen[start : start + size]
+        for start in range(0, len(indices), size):
+            part = indices[start : start + size]
             yield run_batch(session, fed, tapped, feeder(part))
-            inputs.reporter.progress(stage, start + len(part), len(chosen))
+            inputs.reporter.progress(stage, start + len(part), len(indices))
 
 
 def correcting_faces(count: int, limit: int, tried_on: int = FULL.validation_faces) -> list[int]:

@@ -9,10 +9,10 @@ from functools import cached_property
 import onnx
 
 from trt_facefusion.build.inputs import BuildInputs
+from trt_facefusion.build.tuning.calibration_evaluator import calibration_evaluator
 from trt_facefusion.build.tuning.corrections import Correcting
 from trt_facefusion.build.tuning.ranges import Ranges, seen_channels
 from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
-from trt_facefusion.evaluation.accuracy.metrics import ssim
 from trt_facefusion.model.graph import GraphView
 from trt_facefusion.quantization.calibration.channels import ChannelRanges
 from trt_facefusion.quantization.lowering import (
@@ -22,7 +22,6 @@ from trt_facefusion.quantization.lowering import (
     lower_to_integers,
 )
 from trt_facefusion.quantization.precision import Plan
-from trt_facefusion.sampling import spread
 from trt_facefusion.types import Precision
 
 ALLOWED = 8e-4
@@ -94,15 +93,11 @@ class Storing:
 
     def _measure(self, plan: Plan) -> Callable[[tuple[str, ...]], float]:
         inputs = self.inputs
-        faces = inputs.faces.calibration
-        chosen = spread(len(faces), inputs.level.storing_faces)
-        wanted = inputs.paint_reference(chosen).clip(0, 1)
-        renderer = inputs.network.renderer(faces)
+        evaluator = calibration_evaluator(inputs, inputs.level.storing_faces)
 
         def drop(make: Callable[[], onnx.ModelProto]) -> float:
             with OnnxRuntimeRunner([make()].pop, ours="the lowered int8 graph") as runner:
-                pictures = renderer(runner, chosen, inputs.reporter.progress, "storing results")
-            return float(1 - ssim(wanted, pictures.clip(0, 1)).mean())
+                return evaluator.ssim_drop(runner, inputs.reporter.progress, "storing results")
 
         table, affines, corrections = self.ranges.table, self.ranges.affines, self.correcting.of(plan)
         floats = drop(lambda: lower(inputs.view, plan, table, Precision.FP32, affines, corrections))

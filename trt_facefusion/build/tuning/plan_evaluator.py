@@ -6,9 +6,8 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import onnx
@@ -17,15 +16,14 @@ from numpy.typing import NDArray
 
 from trt_facefusion.engine.runtime.onnxruntime import own_fault
 from trt_facefusion.errors import TrtFaceFusionError
-from trt_facefusion.evaluation.accuracy.identity import identity_cosine
-from trt_facefusion.evaluation.accuracy.metrics import finite, ssim
-from trt_facefusion.evaluation.accuracy.perceptual import PerceptualDistance
-from trt_facefusion.faces.embedder import Embedder
+from trt_facefusion.evaluation.accuracy.evaluator import PictureEvaluator
+from trt_facefusion.evaluation.accuracy.metric import Metric, PerFace
+from trt_facefusion.evaluation.accuracy.registry import limited_figures
 from trt_facefusion.inference.renderer import PictureRenderer
 from trt_facefusion.model.messages import hash_model
 from trt_facefusion.model.sessions import make_session_options, open_from_builder
 from trt_facefusion.quantization.lowering.switch import SWITCHES
-from trt_facefusion.quantization.precision.search import Choice, Figures
+from trt_facefusion.quantization.precision.search import Figures, GroupSet
 from trt_facefusion.types import Array, Progress, silent
 
 _HASHED_AT_ONCE = 256 << 20
@@ -33,42 +31,16 @@ _HASHED_AT_ONCE = 256 << 20
 _MAX_WORKERS = 8
 """Inferences at a time: each holds a set of activations."""
 
-Pictures = NDArray[np.float32]
+T = TypeVar("T")
+R = TypeVar("R")
 
 
-@dataclass(frozen=True)
-class Metrics:
-    """What is measured beside SSIM: only what the budget speaks of, since these take longer than a small generator."""
-
-    perceptual: PerceptualDistance | None = None
-    embedder: Embedder | None = None
-    template: str | None = None
-
-    def __call__(self, wanted: Pictures, got: Pictures) -> tuple[NDArray[np.float64], ...]:
-        """Figures [N] of pictures [N,H,W,3]: SSIM drop, perceptual distance (or NaN), identity cosine (or NaN)."""
-        sound = finite(got)
-        got = np.where(sound[:, None, None, None], got, 0).clip(0, 1)
-        nothing = np.full(len(got), np.nan)
-        drop = np.where(sound, 1 - ssim(wanted, got), 1.0)
-        distance = nothing if self.perceptual is None else self.perceptual(wanted, got)
-        cosine = nothing
-        if self.embedder is not None and self.template is not None:
-            cosine = identity_cosine(wanted, got, self.template, self.embedder)
-        return drop, distance, cosine
-
-    @property
-    def names(self) -> str:
-        """What is measured, for a key."""
-        parts = ["ssim", *([] if self.perceptual is None else [self.perceptual.name])]
-        return ", ".join(parts + ([] if self.embedder is None else [f"identity by {self.embedder.digest}"]))
-
-
-class Meter:
+class PlanEvaluator:
     """Measures plans of a switched model (see `lowering.switch`) against the same model with every switch off.
 
     ``make`` makes that model, which holds every weight twice: it is kept neither while the session is open nor after
-    `close`. ``known`` are measurements from before, choice -> figures: they are not made again. ``passes`` counts
-    inferences of single faces, ``seconds`` the time that they took.
+    `close`. ``measured`` are the figures of plans, also those from before, which are not measured again. ``passes``
+    counts inferences of single faces, ``seconds`` the time that they took.
     """
 
     def __init__(
@@ -77,20 +49,24 @@ class Meter:
         groups: int,
         renderer: PictureRenderer,
         faces: Sequence[int],
-        metrics: Metrics,
-        known: Mapping[Choice, Figures] | None = None,
+        metrics: Sequence[Metric],
     ) -> None:
-        self.groups, self.renderer, self.metrics = groups, renderer, metrics
+        self.groups, self.renderer, self.metrics = groups, renderer, tuple(metrics)
         self.faces = list(faces)
-        self.known: dict[Choice, Figures] = dict(known or {})
+        self.measured: dict[GroupSet, Figures] = {}
         self.passes, self.seconds = 0, 0.0
         self._make = make
         self._model: onnx.ModelProto | None = None
         self._session: Any = None
         self._a_plan = 0.0
-        self._batches: list[list[int]] = []
+        self._batches: list[slice] = []
         self._feeds: list[Mapping[str, Array]] = []
-        self._wanted: list[Pictures] = []
+        self._evaluator: PictureEvaluator | None = None
+
+    @property
+    def metric_names(self) -> str:
+        """What is measured, for a key."""
+        return ", ".join(metric.described for metric in self.metrics)
 
     @cached_property
     def key(self) -> str:
@@ -100,7 +76,7 @@ class Meter:
         feeds = self.renderer.feeder(self.faces)
         for name in sorted(feeds):
             digest.update(np.ascontiguousarray(feeds[name]).tobytes())
-        digest.update(f"{self.metrics.names}; onnxruntime {ort.__version__}; {len(self.faces)} faces".encode())
+        digest.update(f"{self.metric_names}; onnxruntime {ort.__version__}; {len(self.faces)} faces".encode())
         return digest.hexdigest()
 
     def seconds_a_plan(self) -> float:
@@ -108,20 +84,31 @@ class Meter:
         self._open()
         return self._a_plan
 
-    def __call__(self, choices: Sequence[Choice], progress: Progress = silent) -> list[Figures]:
-        """The figures of ``choices``, in their order."""
-        new = [choice for choice in dict.fromkeys(choices) if choice not in self.known]
+    def __call__(self, plans: Sequence[GroupSet], progress: Progress = silent) -> list[Figures]:
+        """The figures of ``plans``, in their order."""
+        new = [plan for plan in dict.fromkeys(plans) if plan not in self.measured]
         if new:
-            self._open()
+            evaluator = self._open()
             started = time.perf_counter()
-            tasks = [(choice, index) for choice in new for index in range(len(self._feeds))]
-            rows = self._map(tasks)
-            per = len(self._feeds)
-            for number, choice in enumerate(new):
-                self.known[choice] = _mean(rows[number * per : (number + 1) * per])
+            batches = range(len(self._feeds))
+            tasks = [(plan, batch) for plan in new for batch in batches]
+            parts = self._map(lambda task: self._values(evaluator, *task), tasks)
+            for number, plan in enumerate(new):
+                self.measured[plan] = self._figures(parts[number * len(batches) : (number + 1) * len(batches)])
             self.passes += len(new) * len(self.faces)
             self.seconds += time.perf_counter() - started
-        return [self.known[choice] for choice in choices]
+        return [self.measured[plan] for plan in plans]
+
+    def _figures(self, parts: Sequence[Mapping[str, PerFace]]) -> Figures:
+        """The limited figures of a plan from the values [N] of each batch; None for what is not measured."""
+        values = {metric.name: np.concatenate([part[metric.name] for part in parts]) for metric in self.metrics}
+        by_key = {
+            figure.key: figure.of_plan(values[metric.name])
+            for metric in self.metrics
+            for figure in metric.figures
+            if figure.limit is not None
+        }
+        return {figure.key: by_key.get(figure.key) for figure in limited_figures()}
 
     def _taken(self) -> onnx.ModelProto:
         model, self._model = self._model or self._make(), None
@@ -131,29 +118,28 @@ class Meter:
         """Free the session; another measurement opens it again."""
         self._session = self._model = None
 
-    def _map(self, tasks: Sequence[tuple[Choice, int]]) -> list[tuple[NDArray[np.float64], ...]]:
+    def _map(self, run: Callable[[T], R], tasks: Sequence[T]) -> list[R]:
         pool = ThreadPoolExecutor(_workers())
         try:
-            return list(pool.map(self._one, tasks))
+            return list(pool.map(run, tasks))
         finally:
             pool.shutdown(cancel_futures=True)  # Ctrl-C: what has not begun does not begin
 
-    def _one(self, task: tuple[Choice, int]) -> tuple[NDArray[np.float64], ...]:
-        choice, index = task
-        return self.metrics(self._wanted[index], self._pictures(choice, index))
+    def _values(self, evaluator: PictureEvaluator, plan: GroupSet, batch: int) -> dict[str, PerFace]:
+        return evaluator.per_face(self._pictures(plan, batch), self._batches[batch])
 
-    def _pictures(self, choice: Choice, index: int) -> Pictures:
+    def _pictures(self, plan: GroupSet, batch: int) -> NDArray[np.float32]:
         switches = np.zeros(self.groups, bool)
-        switches[sorted(choice)] = True
+        switches[sorted(plan)] = True
         try:
-            tensor = self._session.run([self.renderer.output], {**self._feeds[index], SWITCHES: switches})[0]
+            tensor = self._session.run([self.renderer.output], {**self._feeds[batch], SWITCHES: switches})[0]
         except Exception as error:  # onnxruntime's classes have no common base
             raise own_fault("the graph that plans are tried in", error) from error
-        return self.renderer.feeder.preset.output.decode(tensor)[: len(self._batches[index])]
+        return self.renderer.feeder.preset.output.decode(tensor)[: len(self.faces[self._batches[batch]])]
 
-    def _open(self) -> None:
+    def _open(self) -> PictureEvaluator:
         """Load the model and make the reference pictures, once."""
-        if self._session is None:
+        if self._session is None or self._evaluator is None:
             options = make_session_options(max((os.cpu_count() or 1) // _workers(), 1), spin=False)
             options.add_session_config_entry("session.disable_quant_qdq", "1")
             try:
@@ -163,23 +149,17 @@ class Meter:
             except Exception as error:  # the same
                 raise own_fault("the graph that plans are tried in", error) from error
             size = self.renderer.feeder.fixed_batch or 1
-            self._batches = [self.faces[i : i + size] for i in range(0, len(self.faces), size)]
-            self._feeds = [self.renderer.feeder(batch) for batch in self._batches]
+            self._batches = [slice(start, start + size) for start in range(0, len(self.faces), size)]
+            self._feeds = [self.renderer.feeder(self.faces[batch]) for batch in self._batches]
             started = time.perf_counter()
-            with ThreadPoolExecutor(_workers()) as pool:
-                pictures = pool.map(lambda index: self._pictures(frozenset(), index), range(len(self._feeds)))
-                self._wanted = [picture.clip(0, 1) for picture in pictures]
+            without_int8 = self._map(lambda batch: self._pictures(frozenset(), batch), range(len(self._feeds)))
+            reference = np.concatenate(without_int8)
+            self._evaluator = PictureEvaluator(self.renderer, self.faces, reference, self.metrics)
             self.passes += len(self.faces)
             self._a_plan = time.perf_counter() - started
             self.seconds += self._a_plan
+        return self._evaluator
 
 
 def _workers() -> int:
     return min(_MAX_WORKERS, os.cpu_count() or 1)
-
-
-def _mean(rows: Sequence[tuple[NDArray[np.float64], ...]]) -> Figures:
-    drops, distances, cosines = (np.concatenate(parts) for parts in zip(*rows, strict=True))
-    perceptual = None if np.isnan(distances).any() else float(distances.mean())
-    identity = None if np.isnan(cosines).any() else float(cosines.mean())
-    return Figures(float(drops.mean()), float(drops.max()), perceptual, identity)

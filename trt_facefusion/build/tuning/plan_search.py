@@ -10,12 +10,13 @@ import numpy as np
 import onnx
 
 from trt_facefusion.build.inputs import BuildInputs
-from trt_facefusion.build.tuning.plan_evaluator import Meter, Metrics
+from trt_facefusion.build.tuning.plan_evaluator import PlanEvaluator
 from trt_facefusion.build.tuning.ranges import Ranges
-from trt_facefusion.build.tuning.search_cache import Measured
-from trt_facefusion.evaluation.accuracy.gate import Gate
+from trt_facefusion.build.tuning.search_cache import SearchCache
+from trt_facefusion.evaluation.accuracy import registry
+from trt_facefusion.evaluation.accuracy.gate import Limits
 from trt_facefusion.evaluation.accuracy.judge import Accuracy
-from trt_facefusion.evaluation.accuracy.perceptual import PerceptualDistance
+from trt_facefusion.evaluation.accuracy.metric import Tools
 from trt_facefusion.model.graph import GraphView
 from trt_facefusion.quantization.calibration.noise import sqnr_db
 from trt_facefusion.quantization.correction.channel_affine import equalised_name
@@ -25,7 +26,7 @@ from trt_facefusion.quantization.lowering import lower
 from trt_facefusion.quantization.lowering.switch import add_switches
 from trt_facefusion.quantization.precision import Plan
 from trt_facefusion.quantization.precision.groups import Group, group_candidates, merge_quiet
-from trt_facefusion.quantization.precision.search import Budget, Choice, Effort, Figures, Found, as_dict, search
+from trt_facefusion.quantization.precision.search import Effort, Figures, GroupSet, SearchResult, as_dict, search
 from trt_facefusion.sampling import spread
 from trt_facefusion.types import Precision
 
@@ -53,12 +54,6 @@ def opened(plan: Plan, names: Sequence[str]) -> Plan:
     return plan.assigned(dict.fromkeys(names, (Precision.INT8, "candidate of the plan search")))
 
 
-def budget_of(gate: Gate, max_ssim_drop: float | None = None) -> Budget:
-    """The gate's limits as a budget; ``max_ssim_drop`` replaces its own."""
-    limit = gate.max_ssim_drop if max_ssim_drop is None else max_ssim_drop
-    return Budget(limit, gate.max_ssim_drop_worst, gate.max_perceptual, gate.min_identity)
-
-
 class PlanSearch:
     """Searches among plans that keep some INT8 nodes of ``widest`` and raise the others to FP16.
 
@@ -71,24 +66,25 @@ class PlanSearch:
         inputs: BuildInputs,
         ranges: Ranges,
         widest: Plan,
-        gate: Gate,
+        limits: Limits,
         *,
         asked: bool,
         excluded: Excluded,
         corrections: Corrections,
     ) -> None:
         self.inputs, self.ranges, self.widest = inputs, ranges, widest
-        self.gate, self.asked, self.excluded, self.corrections = gate, asked, excluded, corrections
-        self.budget = budget_of(gate)
-        self.chosen: Choice = frozenset()
+        self.limits, self.asked, self.excluded, self.corrections = limits, asked, excluded, corrections
+        self.budget = limits
+        """The limits that the chosen plan keeps on the measuring faces: they may be stricter."""
+        self.chosen: GroupSet = frozenset()
         self._of_weights: dict[str, float] = {}
         """Node -> noise of its weights, which takes a pass over them."""
 
     @cached_property
     def _effort(self) -> Effort:
-        found = group_candidates(self.inputs.view, self.widest.names(Precision.INT8))
+        groups = group_candidates(self.inputs.view, self.widest.names(Precision.INT8))
         faces = len(self.inputs.faces.calibration)
-        return self.inputs.level.search(len(found), self._total_macs, faces, self.inputs.settings.search_faces)
+        return self.inputs.level.search(len(groups), self._total_macs, faces, self.inputs.settings.search_faces)
 
     @property
     def _total_macs(self) -> int:
@@ -97,8 +93,8 @@ class PlanSearch:
     @cached_property
     def groups(self) -> tuple[Group, ...]:
         """What is decided on, in graph order."""
-        found = group_candidates(self.inputs.view, self.widest.names(Precision.INT8))
-        return merge_quiet(found, [self._noise(group) for group in found], self._effort.groups)
+        groups = group_candidates(self.inputs.view, self.widest.names(Precision.INT8))
+        return merge_quiet(groups, [self._noise(group) for group in groups], self._effort.groups)
 
     def _noise(self, group: Group) -> float:
         """Quantisation noise of a group's own, weighed by MACs: the power of noise over that of the signal."""
@@ -118,17 +114,15 @@ class PlanSearch:
         return total
 
     @cached_property
-    def meter(self) -> Meter:
+    def evaluator(self) -> PlanEvaluator:
         """Measures the plans, with what an earlier search of the same measured."""
         inputs = self.inputs
         faces = inputs.faces.calibration
-        metrics = Metrics(
-            PerceptualDistance() if self.gate.max_perceptual is not None else None,
-            inputs.network.embedder if self.gate.min_identity is not None else None,
-            inputs.settings.preset.template,
+        metrics = registry.open_limited(
+            self.limits.named, Tools(inputs.network.embedder, inputs.settings.preset.template)
         )
-        chosen = spread(len(faces), self._effort.faces)
-        return Meter(self._switched, len(self.groups), inputs.network.renderer(faces), chosen, metrics)
+        indices = spread(len(faces), self._effort.faces)
+        return PlanEvaluator(self._switched, len(self.groups), inputs.network.renderer(faces), indices, metrics)
 
     def _switched(self) -> onnx.ModelProto:
         view, ranges = self.inputs.view, self.ranges
@@ -136,46 +130,50 @@ class PlanSearch:
         return add_switches(view, lowered, [group.nodes for group in self.groups])
 
     @cached_property
-    def _store(self) -> Measured:
-        return Measured.beside(self.inputs, "int8", self.meter.key)
+    def _cache(self) -> SearchCache:
+        return SearchCache.beside(self.inputs, "int8", self.evaluator.key)
 
     @cached_property
-    def found(self) -> Found:
+    def result(self) -> SearchResult:
         """All that was measured for the budget; sets ``budget`` and ``chosen``, too."""
-        store, meter = self._store, self.meter
-        meter.known.update(store.figures)
-        meter.passes, meter.seconds = store.passes, store.seconds
+        cache, evaluator = self._cache, self.evaluator
+        evaluator.measured.update(cache.figures)
+        evaluator.passes, evaluator.seconds = cache.passes, cache.seconds
         self._announce()
-        asked = self.budget.max_ssim_drop
+        asked, exact = self.budget["max_ssim_drop"], registry.exact_figures()
         targets = [asked] if self.asked else [target for target in TARGETS if target <= asked]
         most = MOST * sum(group.macs for group in self.groups) / max(self._total_macs, 1)
         try:
             for target in targets:
-                self.budget = budget_of(self.gate, target)
-                found = search(self.groups, self._total_macs, self._measure, self.budget, self._effort)
-                best = found.best(self.budget, MARGIN)
+                self.budget = self.limits.changed({"max_ssim_drop": target})
+                load = self.budget.load
+                result = search(self.groups, self._total_macs, self._measure, load, exact, self._effort)
+                best = result.best(load, MARGIN)
                 if best.share >= most:
                     break
         finally:
-            store.save(meter.known, meter.passes, meter.seconds)  # also what was measured before Ctrl-C
-            meter.close()
-        self.chosen = best.choice
-        return found
-
-    def _measure(self, choices: Sequence[Choice]) -> list[Figures]:
-        result = self.meter(choices)
-        self.inputs.reporter.progress("search", min(len(self.meter.known), self._effort.plans), self._effort.plans)
+            # Also what was measured before Ctrl-C.
+            cache.save(evaluator.measured, evaluator.passes, evaluator.seconds)
+            evaluator.close()
+        self.chosen = best.groups
         return result
+
+    def _measure(self, plans: Sequence[GroupSet]) -> list[Figures]:
+        figures = self.evaluator(plans)
+        self.inputs.reporter.progress(
+            "search", min(len(self.evaluator.measured), self._effort.plans), self._effort.plans
+        )
+        return figures
 
     def _announce(self) -> None:
         layers, faces = len(self.widest.names(Precision.INT8)), self._effort.faces
         what = f"plan search: {layers} layers in {len(self.groups)} groups"
-        if self.meter.known:
+        if self.evaluator.measured:
             self.inputs.reporter.note(
-                f"{what}, {len(self.meter.known)} plans were measured before ({self._store.path})"
+                f"{what}, {len(self.evaluator.measured)} plans were measured before ({self._cache.path})"
             )
             return
-        seconds = self.meter.seconds_a_plan() * self._effort.plans
+        seconds = self.evaluator.seconds_a_plan() * self._effort.plans
         self.inputs.reporter.note(
             f"{what}; at most {self._effort.plans} plans on {faces} faces, {self._effort.plans * faces} inferences: "
             f"{seconds:.0f} s at most"
@@ -183,28 +181,28 @@ class PlanSearch:
 
     def plan(self) -> Plan:
         """The chosen plan, with reasons."""
-        found = self.found
+        result = self.result
         if not self.chosen:
             self.inputs.reporter.note(f"plan search: {self.shortfall()}")
-        return self._plan_of(found, self.chosen)
+        return self._plan_of(result, self.chosen)
 
     def shortfall(self) -> str:
         """Why nothing is left in INT8, where that is so."""
         if not self.groups:
             return "no layer can run in INT8"
-        least = min((p for p in self.found.points.values() if p.choice), key=lambda p: self.budget.load(p.figures))
-        figures = least.figures
-        parts = [f"the SSIM drop is {figures.ssim_drop:.4g}, at most {self.budget.max_ssim_drop:.4g} is allowed"]
-        if self.budget.max_perceptual is not None:
-            parts.append(f"the perceptual distance {figures.perceptual:.4g} (at most {self.budget.max_perceptual:.4g})")
-        if self.budget.min_identity is not None:
-            parts.append(f"the identity cosine {figures.identity:.4g} (at least {self.budget.min_identity:.4g})")
+        in_int8 = (point for point in self.result.points.values() if point.groups)
+        least = min(in_int8, key=lambda point: self.budget.load(point.figures))
+        drop, allowed = least.ssim_drop, self.budget["max_ssim_drop"]
+        parts = [f"the SSIM drop is {drop:.4g}, at most {allowed:.4g} is allowed"]
+        for figure, limit, value in self.budget.set_limits():
+            if limit.name != "max_ssim_drop":
+                parts.append(f"the {figure.label} {least.figures[figure.key]:.4g} ({limit.bound} {value:.4g})")
         return f"not one layer fits into the budget in INT8: with the cheapest, {', '.join(parts)}"
 
-    def _plan_of(self, found: Found, chosen: Choice) -> Plan:
+    def _plan_of(self, result: SearchResult, in_int8: GroupSet) -> Plan:
         decisions: dict[str, tuple[Precision, str]] = {}
-        for index, (group, cost) in enumerate(zip(found.groups, found.costs, strict=True)):
-            precision = Precision.INT8 if index in chosen else Precision.FP16
+        for index, (group, cost) in enumerate(zip(result.groups, result.costs, strict=True)):
+            precision = Precision.INT8 if index in in_int8 else Precision.FP16
             parts = [] if cost.alone is None else [f"alone in INT8 it costs {cost.alone:.3%} SSIM"]
             parts += [] if cost.raised is None else [f"raised from all-INT8 it wins back {cost.raised:.3%}"]
             together = f" (with {len(group.nodes) - 1} more: {group.why})" if len(group.nodes) > 1 else ""
@@ -217,38 +215,39 @@ class PlanSearch:
 
         The verification faces say by how much the measuring faces were too kind; the front is read with that factor.
         """
-        found, budget = self.found, budget_of(self.gate)
+        result, load_of = self.result, self.limits.load
         int8 = set(current.names(Precision.INT8))
         now = frozenset(i for i, group in enumerate(self.groups) if int8.issuperset(group.nodes))
-        measured = budget.load(self._figures(now))
-        figures = Figures(verified.ssim_drop, verified.ssim_drop_worst, verified.perceptual, verified.identity_cosine)
-        load = budget.load(figures)
-        limit = measured / 2  # for a picture that is broken, so that what failed is no limit of the budget
+        measured = load_of(self._figures(now))
+        load = load_of(verified.figures)
+        most = measured / 2  # for a picture that is broken, so that what failed is no limit of the budget
         if load > 1:
-            limit = min(0.97 / load, 0.999) * measured
-        best = found.best(budget, limit)
-        if not best.choice or best.choice == now:
+            most = min(0.97 / load, 0.999) * measured
+        best = result.best(load_of, most)
+        if not best.groups or best.groups == now:
             return None
-        self.chosen = best.choice
-        return self._plan_of(found, best.choice)
+        self.chosen = best.groups
+        return self._plan_of(result, best.groups)
 
-    def _figures(self, choice: Choice) -> Figures:
-        return self.meter([choice])[0] if choice else Figures(0.0, 0.0, 0.0, 1.0)
+    def _figures(self, in_int8: GroupSet) -> Figures:
+        return self.evaluator([in_int8])[0] if in_int8 else registry.exact_figures()
 
     def as_dict(self) -> dict[str, Any]:
         """The search for ``search.json``."""
-        found = self.found
+        result = self.result
         noise = [self._noise(group) for group in self.groups]
-        described = as_dict(found, self.budget, self.chosen)
+        budget = {name: value for name, value in self.budget.on_figures().items() if value is not None}
+        names = {figure.key: limit.short_name for figure, limit in registry.limits()}
+        described = as_dict(result, self.chosen, budget, names)
         for row, value in zip(described["groups"], noise, strict=True):
             row["noise"] = value / max(row["macs"], 1)
         return {
             **described,
             "faces": self._effort.faces,
-            "metrics": self.meter.metrics.names,
+            "metrics": self.evaluator.metric_names,
             "effort": self.inputs.cost.record(),
-            "passes": self.meter.passes,
-            "seconds": round(self.meter.seconds, 2),
+            "passes": self.evaluator.passes,
+            "seconds": round(self.evaluator.seconds, 2),
             "excluded": dict(self.excluded),
         }
 

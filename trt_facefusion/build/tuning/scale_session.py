@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from types import TracebackType
-
-import numpy as np
-from numpy.typing import NDArray
 
 from trt_facefusion.build.inputs import BuildInputs
 from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
-from trt_facefusion.evaluation.accuracy.metrics import ssim
+from trt_facefusion.evaluation.accuracy.evaluator import ALL, PictureEvaluator
+from trt_facefusion.evaluation.accuracy.metric import PerFace
 from trt_facefusion.quantization.correction.channel_affine import Affines
 from trt_facefusion.quantization.lowering import lower
 from trt_facefusion.quantization.lowering.scales import add_scale_inputs, make_scale_feeds
@@ -18,41 +16,32 @@ from trt_facefusion.quantization.precision import Plan
 from trt_facefusion.types import Array, Feeds, Precision, TensorSpec
 
 
-class Trials:
+class ScaleSession:
     """Judges thresholds by the pictures that ``plan`` makes with them; a inputs manager.
 
-    ``indices`` are calibration faces, ``wanted`` their FP32 pictures [N,H,W,3]; ``table`` is any complete table.
+    ``table`` is any complete table; ``evaluator`` holds the calibration faces.
     """
 
     def __init__(
-        self,
-        inputs: BuildInputs,
-        plan: Plan,
-        table: Mapping[str, float],
-        affines: Affines,
-        indices: Sequence[int],
-        wanted: NDArray[np.float32],
+        self, inputs: BuildInputs, plan: Plan, table: Mapping[str, float], affines: Affines, evaluator: PictureEvaluator
     ) -> None:
         model, self._inputs = add_scale_inputs(lower(inputs.view, plan, table, Precision.FP32, affines))
         held = [model]
         del model  # nobody else has it: the session is opened without it in memory
-        self._affines = affines
+        self._affines, self._evaluator = affines, evaluator
         self._runner = _Scaled(OnnxRuntimeRunner(held.pop, stand_in=True, ours="the graph that scales are tried in"))
-        self._renderer = inputs.network.renderer(inputs.faces.calibration)
-        self._indices, self._wanted = list(indices), wanted.clip(0, 1)
 
     @property
     def activations(self) -> list[str]:
         """The tensors that are quantised, in the order of the graph."""
         return list(self._inputs.values())
 
-    def ssim(self, table: Mapping[str, float], which: slice = slice(None)) -> NDArray[np.float64]:
-        """SSIM of INT8 against FP32 pictures [N] of the faces ``which``, with the thresholds of ``table``."""
+    def ssim(self, table: Mapping[str, float], faces: slice = ALL) -> PerFace:
+        """SSIM of INT8 against FP32 pictures [N] of ``faces``, with the thresholds of ``table``."""
         self._runner.scales = make_scale_feeds(self._inputs, table, self._affines)
-        pictures = self._renderer(self._runner, self._indices[which])
-        return ssim(self._wanted[which], pictures.clip(0, 1))
+        return self._evaluator.ssim(self._runner, faces)
 
-    def __enter__(self) -> Trials:
+    def __enter__(self) -> ScaleSession:
         return self
 
     def __exit__(

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from trt_facefusion.build.inputs import BuildInputs
 from trt_facefusion.errors import StoreError
+from trt_facefusion.evaluation.accuracy.registry import limited_figures
 from trt_facefusion.quantization.calibration.cache import cache_path
-from trt_facefusion.quantization.precision.search import Choice, Figures
+from trt_facefusion.quantization.precision.search import Figures, GroupSet
 from trt_facefusion.storage.documents import DocumentError, decode, parse_json, read_bytes
 from trt_facefusion.storage.files import write_atomic
 
@@ -20,38 +21,38 @@ SUFFIX = ".search.json"
 
 
 @dataclass(frozen=True)
-class Measured:
+class SearchCache:
     """Measurements of one kind of search (``section``), valid for one ``key``, and what they have cost."""
 
     inputs: BuildInputs
     path: Path
     section: str
     key: str
-    figures: Mapping[Choice, Figures]
+    figures: Mapping[GroupSet, Figures]
     passes: int = 0
     seconds: float = 0.0
 
     @classmethod
-    def beside(cls, inputs: BuildInputs, section: str, key: str) -> Measured:
+    def beside(cls, inputs: BuildInputs, section: str, key: str) -> SearchCache:
         """What is known of the inputs's model; nothing where the file is missing, damaged or has another key."""
         table = cache_path(inputs.settings.cache, inputs.settings.source.name, inputs.view.digest)
         path = table.with_name(table.name.removesuffix(".cache") + SUFFIX)
-        found = {} if inputs.settings.recalibrate else _read(path).get(section, {})
-        if isinstance(found, dict) and found.get("key") == key:
+        raw = {} if inputs.settings.recalibrate else _read(path).get(section, {})
+        if isinstance(raw, dict) and raw.get("key") == key:
             try:
-                stored = decode(_Section, found, section)
+                stored = decode(_Section, raw, section)
                 figures = dict(_plan(row, f"{section}.plans[{number}]") for number, row in enumerate(stored.plans))
                 return cls(inputs, path, section, key, figures, stored.passes, stored.seconds)
             except DocumentError as error:
                 inputs.reporter.note(f"{path} is damaged ({error}): its plans are measured again")
         return cls(inputs, path, section, key, {})
 
-    def save(self, figures: Mapping[Choice, Figures], passes: int, seconds: float) -> None:
+    def save(self, figures: Mapping[GroupSet, Figures], passes: int, seconds: float) -> None:
         """Keep ``figures``; a folder that cannot be written to only costs the next build its time."""
         named = self.inputs.settings.table is not None  # then nothing else is written to the cache
         if figures == self.figures or (named and not self.path.parent.exists()):
             return
-        rows = [[sorted(choice), *astuple(value)] for choice, value in figures.items()]
+        rows = [[sorted(groups), *(values.get(key) for key in _keys())] for groups, values in figures.items()]
         section = {"key": self.key, "passes": passes, "seconds": round(seconds, 2), "plans": rows}
         document = _read(self.path) | {"schema": SCHEMA, self.section: section}
         try:
@@ -70,17 +71,26 @@ class _Section:
     plans: tuple[Any, ...]
 
 
-def _plan(row: Any, where: str) -> tuple[Choice, Figures]:
-    if not isinstance(row, list) or not 3 <= len(row) <= 1 + len(fields(Figures)):
+def _keys() -> tuple[str, ...]:
+    """The figures of a row, in their order; those of later metrics may be missing."""
+    return tuple(figure.key for figure in limited_figures())
+
+
+def _plan(row: Any, where: str) -> tuple[GroupSet, Figures]:
+    keys = _keys()
+    if not isinstance(row, list) or not 3 <= len(row) <= 1 + len(keys):
         raise DocumentError(f"{where} is no plan with its figures")
-    named = dict(zip((field.name for field in fields(Figures)), row[1:], strict=False))
-    groups = decode(_Groups, {"groups": row[0]}, where).groups
-    return frozenset(groups), decode(Figures, named, where, lenient=True)
+    named = dict.fromkeys(keys) | dict(zip(keys, row[1:], strict=False))
+    plan = decode(_Row, {"groups": row[0], "figures": named}, where)
+    if plan.figures["ssim_drop"] is None or plan.figures["ssim_drop_worst"] is None:
+        raise DocumentError(f"{where} has no SSIM drop")
+    return frozenset(plan.groups), plan.figures
 
 
 @dataclass(frozen=True)
-class _Groups:
+class _Row:
     groups: tuple[int, ...]
+    figures: Mapping[str, float | None]
 
 
 def _read(path: Path) -> dict[str, Any]:

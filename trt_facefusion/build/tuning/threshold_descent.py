@@ -41,7 +41,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Descended:
+class DescentResult:
     """The table with what was won, why, and how many trials that took."""
 
     table: Mapping[str, float]
@@ -51,11 +51,11 @@ class Descended:
 
 def distinct(current: float, others: Sequence[tuple[str, float]]) -> tuple[tuple[str, float], ...]:
     """The thresholds that differ from ``current`` and from each other by more than `SAME`."""
-    kept: list[tuple[str, float]] = []
+    different: list[tuple[str, float]] = []
     for rule, amax in others:
-        if all(abs(np.log(amax / known)) > SAME for known in (current, *(value for _, value in kept))):
-            kept.append((rule, amax))
-    return tuple(kept)
+        if all(abs(np.log(amax / other)) > SAME for other in (current, *(value for _, value in different))):
+            different.append((rule, amax))
+    return tuple(different)
 
 
 def descend(
@@ -64,32 +64,32 @@ def descend(
     judge: Judge,
     budget: int,
     progress: Progress = silent,
-) -> Descended:
+) -> DescentResult:
     """Try the candidates in their order, at most ``budget`` trials (calls of ``judge``) in all.
 
     A tensor is tried only if all its thresholds and the confirmation are within what is left.
     """
     now = dict(table)
     best = judge(now, CHOOSING)
-    trials, chosen = 1, dict[str, TensorChoice]()
+    trials, tensors = 1, dict[str, TensorChoice]()
     for candidate in candidates:
         if trials + len(candidate.others) + 2 > budget:
             continue  # a later one may have fewer thresholds
-        found = [(judge({**now, candidate.tensor: amax}, CHOOSING), rule, amax) for rule, amax in candidate.others]
-        trials += len(found)
+        tried = [(judge({**now, candidate.tensor: amax}, CHOOSING), rule, amax) for rule, amax in candidate.others]
+        trials += len(tried)
         progress(STAGE, trials, budget)
-        found = [entry for entry in found if _wins(entry[0] - best, CHOOSING_ERRORS)]
-        if not found:
+        winning = [entry for entry in tried if _wins(entry[0] - best, CHOOSING_ERRORS)]
+        if not winning:
             continue
-        faces, rule, amax = max(found, key=lambda entry: float(entry[0].mean()))
+        faces, rule, amax = max(winning, key=lambda entry: float(entry[0].mean()))
         new = {**now, candidate.tensor: amax}
         confirmed = judge(new, CONFIRMING) - judge(now, CONFIRMING)
         trials += 2
         if _wins(confirmed, CONFIRMING_ERRORS):
             gain = float((faces - best).mean())
-            chosen[candidate.tensor] = TensorChoice(rule, candidate.rule, gain, float(confirmed.mean()))
+            tensors[candidate.tensor] = TensorChoice(rule, candidate.rule, gain, float(confirmed.mean()))
             now, best = new, faces
-    return Descended(now, chosen, trials)
+    return DescentResult(now, tensors, trials)
 
 
 def _wins(gains: NDArray[np.float64], errors: float) -> bool:

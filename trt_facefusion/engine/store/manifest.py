@@ -84,21 +84,34 @@ class Prepared:
 
 
 @dataclass(frozen=True)
-class Figures:
-    """The figures of an `Accuracy` that people are shown; None for what was not measured.
+class StoredAccuracy:
+    """The ``accuracy`` of a manifest as people are shown it; None for what was not measured.
 
-    ``reference`` names what the pictures were held against, ``batch`` how many faces were run at a time.
+    ``reference`` names what the pictures were held against, ``batch`` how many faces were run at a time. ``figures``
+    are those of the metrics, by key: which there are is known to those who measured.
     """
 
     faces: int | None = None
-    ssim_drop: float | None = None
-    ssim_drop_worst: float | None = None
-    psnr_db: float | None = None
-    perceptual: float | None = None
-    identity_cosine: float | None = None
     reference: str | None = None
     batch: int | None = None
     prepared: Prepared | None = None
+    figures: Mapping[str, float | None] = field(default_factory=dict)
+
+
+_NO_FIGURES = frozenset({"faces", "reference", "batch", "prepared", "worst_faces"})
+
+
+@dataclass(frozen=True)
+class _Figures:
+    accuracy: Mapping[str, float | None]
+
+
+def read_accuracy(raw: Mapping[str, JsonValue], where: str = "manifest") -> StoredAccuracy:
+    """The ``accuracy`` of the manifest ``where``. Raises DocumentError where a value in it has another type."""
+    figures = {key: value for key, value in raw.items() if key not in _NO_FIGURES}
+    rest = {key: value for key, value in raw.items() if key in _NO_FIGURES}
+    accuracy = decode(StoredAccuracy, rest, f"{where}.accuracy", lenient=True)
+    return dataclasses.replace(accuracy, figures=decode(_Figures, {"accuracy": figures}, where).accuracy)
 
 
 @dataclass(frozen=True)
@@ -163,9 +176,9 @@ class Manifest:
         return shlex.join(("trt-ff", "build", *self.command, *again))
 
     @property
-    def figures(self) -> Figures:
-        """The figures of ``accuracy`` that people are shown."""
-        return decode(Figures, dict(self.accuracy), "manifest.accuracy", lenient=True)
+    def judged(self) -> StoredAccuracy:
+        """The figures of ``accuracy``, and what they were made by."""
+        return read_accuracy(self.accuracy)
 
     @property
     def calibration(self) -> CalibrationRecord | None:
@@ -188,8 +201,8 @@ class Manifest:
                 schema = raw.get("schema") if isinstance(raw, dict) else None
                 raise StoreError(f"The manifest has the schema {schema!r:.40}, this version reads {SCHEMA}.", _REBUILD)
             manifest = decode(cls, {key: value for key, value in raw.items() if key != "schema"}, "manifest")
-            decode(Figures, manifest.accuracy, "manifest.accuracy", lenient=True)
-            manifest.calibration  # noqa: B018  # refused here rather than where it is shown
+            read_accuracy(manifest.accuracy)  # refused here rather than where it is shown
+            manifest.calibration  # noqa: B018
         except DocumentError as error:
             raise StoreError(f"The manifest is damaged: {error}.", _REBUILD) from error
         return manifest

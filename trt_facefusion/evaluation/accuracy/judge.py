@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trt_facefusion.errors import ModelError
-from trt_facefusion.evaluation.accuracy.identity import identity_cosine
-from trt_facefusion.evaluation.accuracy.metrics import PerFace, Pictures, finite, psnr_db, spread, ssim
-from trt_facefusion.evaluation.accuracy.perceptual import PerceptualDistance
-from trt_facefusion.faces.embedder import Embedder
+from trt_facefusion.evaluation.accuracy import registry
+from trt_facefusion.evaluation.accuracy.metric import Metric, PerFace, Pictures
+from trt_facefusion.evaluation.accuracy.metrics import Psnr, Ssim, finite, spread
 
 WORST_FACES = 8
 _SPREAD_RANGE = (1e-6, 1e6)  # where an exploded or dead output is written as: finite, so that JSON can hold it
@@ -22,48 +22,48 @@ _SPREAD_RANGE = (1e-6, 1e6)  # where an exploded or dead output is written as: f
 class Accuracy:
     """How an engine compares with FP32 on ``faces`` faces.
 
-    ``ssim_drop`` is 1 - ``ssim``; the plain names are means over faces, ``*_worst`` and ``*_min`` the worst face.
-    ``perceptual`` is the uncalibrated distance of `PerceptualDistance`. ``spread_ratio_worst`` is the ratio farthest
-    from 1. ``worst_faces`` are the indices of lowest SSIM, the worst first. ``nonfinite`` counts faces with NaN or
-    infinity; these score SSIM 0, PSNR 0 dB and cosine 0, and are black for the perceptual distance. Figures that were
-    not asked for are None.
+    ``figures`` are those of the registry, by key: ``ssim_drop`` is 1 - ``ssim``; the plain names are means over faces,
+    ``*_worst`` and ``*_min`` the worst face; those that were not measured are None. ``spread_ratio_worst`` is the ratio
+    farthest from 1. ``worst_faces`` are the indices of lowest SSIM, the worst first. ``nonfinite`` counts faces with
+    NaN or infinity; these score SSIM 0, PSNR 0 dB and cosine 0, and are black for the perceptual distance.
     """
 
     faces: int
-    ssim: float
-    ssim_worst: float
-    ssim_drop: float
-    ssim_drop_worst: float
-    psnr_db: float
-    psnr_db_worst: float
-    perceptual: float | None
-    identity_cosine: float | None
-    identity_cosine_min: float | None
+    figures: Mapping[str, float | None]
     spread_ratio_worst: float
     nonfinite: int
     worst_faces: tuple[int, ...]
 
+    def __getitem__(self, key: str) -> float:
+        """The figure ``key``. Raises KeyError where it was not measured."""
+        value = self.figures.get(key)
+        if value is None:
+            raise KeyError(key)
+        return value
+
+    @property
+    def ssim_drop(self) -> float:
+        """Mean SSIM that the engine loses: what is chosen by."""
+        return self["ssim_drop"]
+
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON; none is NaN or infinite."""
-        return {**asdict(self), "worst_faces": list(self.worst_faces)}
+        return {
+            "faces": self.faces,
+            **self.figures,
+            "spread_ratio_worst": self.spread_ratio_worst,
+            "nonfinite": self.nonfinite,
+            "worst_faces": list(self.worst_faces),
+        }
 
 
-def judge(
-    reference: NDArray[Any],
-    candidate: NDArray[Any],
-    *,
-    template: str | None = None,
-    embedder: Embedder | None = None,
-    perceptual: PerceptualDistance | None = None,
-) -> Accuracy:
+def judge(reference: NDArray[Any], candidate: NDArray[Any], metrics: Sequence[Metric] = (Ssim(), Psnr())) -> Accuracy:
     """Compare an engine's pictures with those of the FP32 model on the same faces.
 
     Args:
         reference: FP32's pictures [N,H,W,3], meant to lie in [0,1] (`from_nchw`); sides of at least 11 px.
         candidate: the engine's, of the same shape. Both are clipped to [0,1], after the spread has been taken.
-        template: the landmark template that the crops are aligned with; needed for the identity cosine.
-        embedder: measures the identity cosine, where given (about 20 ms per face and side).
-        perceptual: measures the perceptual distance, where given.
+        metrics: what is measured; `Ssim` is among them.
 
     Raises:
         ModelError: the FP32 model itself gives NaN or infinity, so that there is nothing to compare with.
@@ -72,28 +72,34 @@ def judge(
     _check(reference, candidate)
     sound = finite(candidate)
     ratios = _clipped_ratios(reference, candidate, sound)
-    wanted: Pictures = reference.clip(0, 1)
-    got: Pictures = np.where(sound[:, None, None, None], candidate, 0).clip(0, 1)
-    ssims = np.where(sound, ssim(wanted, got), 0.0)
-    psnrs = np.where(sound, psnr_db(wanted, got), 0.0)
-    cosines: PerFace | None = None
-    if embedder is not None and template is not None:
-        cosines = np.where(sound, identity_cosine(wanted, got, template, embedder), 0.0)
+    by_metric = measure(metrics, reference.clip(0, 1), candidate)
     return Accuracy(
         faces=len(reference),
-        ssim=float(ssims.mean()),
-        ssim_worst=float(ssims.min()),
-        ssim_drop=float(1 - ssims.mean()),
-        ssim_drop_worst=float(1 - ssims.min()),
-        psnr_db=float(psnrs.mean()),
-        psnr_db_worst=float(psnrs.min()),
-        perceptual=None if perceptual is None else float(perceptual(wanted, got).mean()),
-        identity_cosine=None if cosines is None else float(cosines.mean()),
-        identity_cosine_min=None if cosines is None else float(cosines.min()),
+        figures=pooled_figures(by_metric),
         spread_ratio_worst=float(ratios[np.abs(np.log(ratios)).argmax()]),
         nonfinite=int((~sound).sum()),
-        worst_faces=tuple(int(i) for i in np.argsort(ssims, kind="stable")[:WORST_FACES]),
+        worst_faces=tuple(int(i) for i in np.argsort(by_metric[Ssim.name], kind="stable")[:WORST_FACES]),
     )
+
+
+def measure(metrics: Sequence[Metric], reference: Pictures, candidate: NDArray[Any]) -> dict[str, PerFace]:
+    """Each metric's values [N] of ``candidate``, which is clipped to [0,1], against ``reference``, which lies in it."""
+    sound = finite(candidate)
+    clipped: Pictures = np.where(sound[:, None, None, None], candidate, 0).clip(0, 1)
+    by_metric = {}
+    for metric in metrics:
+        values = metric.per_face(reference, clipped)
+        by_metric[metric.name] = values if metric.broken is None else np.where(sound, values, metric.broken)
+    return by_metric
+
+
+def pooled_figures(by_metric: Mapping[str, PerFace]) -> dict[str, float | None]:
+    """All figures by key from the values [N] of each metric; None for metrics that were not measured."""
+    return {
+        figure.key: figure.pool(by_metric[metric.name]) if metric.name in by_metric else None
+        for metric in registry.METRICS
+        for figure in metric.figures
+    }
 
 
 def _check(reference: NDArray[Any], candidate: NDArray[Any]) -> None:

@@ -12,8 +12,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Pictures = NDArray[np.floating[Any]]
-PerFace = NDArray[np.float64]
+from trt_facefusion.evaluation.accuracy.metric import (
+    Figure,
+    Limit,
+    Metric,
+    PerFace,
+    Pictures,
+    Unit,
+    highest,
+    lowest,
+    mean,
+)
 
 PSNR_CAP_DB = 100.0
 """The PSNR of equal pictures, which is infinite by the formula: a finite figure can be averaged and written as JSON."""
@@ -80,6 +89,79 @@ def spread(reference: Pictures, candidate: Pictures) -> PerFace:
     of_reference = reference.astype(np.float64).std(axis=(1, 2, 3))
     of_candidate = candidate.astype(np.float64).std(axis=(1, 2, 3))
     return np.asarray((of_candidate + _SPREAD_FLOOR) / (of_reference + _SPREAD_FLOOR), np.float64)
+
+
+class Ssim(Metric):
+    """Structural similarity, and what is missing of it to 1: the figure that everything is chosen by."""
+
+    name = "ssim"
+    figures = (
+        Figure("ssim", "SSIM", mean, higher_is_better=True, exact=1.0, shown=False, worst_key="ssim_worst"),
+        Figure("ssim_worst", "SSIM", lowest, higher_is_better=True, exact=1.0, shown=False, of_worst=True),
+        Figure(
+            "ssim_drop",
+            "SSIM drop",
+            lambda ssims: float(1 - ssims.mean()),
+            Unit.SHARE,
+            limit=Limit(
+                "max_ssim_drop",
+                "the mean SSIM drop",
+                "INT8: mean SSIM lost at most (else 0.01, and the search aims at 0.003 where most MACs stay in INT8).",
+                least=0.0,
+                most=1.0,
+            ),
+            worst_key="ssim_drop_worst",
+            # The mean of drops, as measurements on disk hold it: the last bit of a sum may be another one.
+            pool_of_plans=lambda ssims: mean(1 - ssims),
+        ),
+        Figure(
+            "ssim_drop_worst",
+            "SSIM drop",
+            lambda ssims: float(1 - ssims.min()),
+            Unit.SHARE,
+            limit=Limit("max_ssim_drop_worst", "the SSIM drop of the worst face"),
+            of_worst=True,
+            pool_of_plans=lambda ssims: highest(1 - ssims),
+        ),
+    )
+    broken = 0.0
+    least_side_px = 11
+
+    def per_face(self, reference: Pictures, candidate: Pictures) -> PerFace:
+        """See `ssim`."""
+        return ssim(reference, candidate)
+
+
+class Psnr(Metric):
+    """Peak signal-to-noise ratio."""
+
+    name = "psnr_db"
+    figures = (
+        Figure(
+            "psnr_db",
+            "PSNR",
+            mean,
+            Unit.DECIBEL,
+            higher_is_better=True,
+            exact=PSNR_CAP_DB,
+            worst_key="psnr_db_worst",
+        ),
+        Figure(
+            "psnr_db_worst",
+            "PSNR",
+            lowest,
+            Unit.DECIBEL,
+            higher_is_better=True,
+            exact=PSNR_CAP_DB,
+            shown=False,
+            of_worst=True,
+        ),
+    )
+    broken = 0.0
+
+    def per_face(self, reference: Pictures, candidate: Pictures) -> PerFace:
+        """See `psnr_db`."""
+        return psnr_db(reference, candidate)
 
 
 def _check(reference: Pictures, candidate: Pictures) -> None:

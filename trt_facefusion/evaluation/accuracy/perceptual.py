@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from trt_facefusion.evaluation.accuracy.metrics import PerFace, Pictures
+from trt_facefusion.evaluation.accuracy.metric import Figure, Limit, Metric, PerFace, Pictures, mean
 from trt_facefusion.faces.embedder import open_embedder_session
 
 if TYPE_CHECKING:
@@ -54,3 +54,38 @@ class PerceptualDistance:
         bgr = pictures[..., ::-1].astype(np.float32) * 255 - np.array(BGR_MEANS, np.float32)
         outputs = self._session.run(TAPS, {"image": np.ascontiguousarray(bgr.transpose(0, 3, 1, 2))})
         return [tap / (np.sqrt((tap * tap).sum(axis=1, keepdims=True)) + 1e-10) for tap in outputs]
+
+
+class Perceptual(Metric):
+    """The mean of `PerceptualDistance`."""
+
+    name = "perceptual"
+    figures = (
+        Figure(
+            "perceptual",
+            "perceptual distance",
+            mean,
+            limit=Limit(
+                "max_perceptual",
+                "the perceptual distance",
+                "INT8: perceptual distance at most, by the bundled SqueezeNet features "
+                "(uncalibrated, not LPIPS itself).",
+                least=0.0,
+                flag="--max-lpips",
+            ),
+        ),
+    )
+    least_side_px = 32
+
+    @cached_property
+    def _distance(self) -> PerceptualDistance:
+        return PerceptualDistance()
+
+    @property
+    def described(self) -> str:
+        """The network behind it."""
+        return PerceptualDistance.name
+
+    def per_face(self, reference: Pictures, candidate: Pictures) -> PerFace:
+        """See `PerceptualDistance`."""
+        return self._distance(reference, candidate)

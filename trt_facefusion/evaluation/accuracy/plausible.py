@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from trt_facefusion.evaluation.accuracy.metrics import Pictures, ssim
+from trt_facefusion.evaluation.accuracy.metric import Pictures
+from trt_facefusion.evaluation.accuracy.metrics import ssim
 
 SATURATED = 0.25
 """Share of values at the ends of the range, beyond what the crops themselves have: more is no face."""
@@ -69,11 +70,10 @@ def look(pictures: NDArray[Any], crops: NDArray[np.uint8]) -> Look:
     """The figures of pictures [N,H,W,3], nominally in 0..1, that were made of the target crops [N,S,S,3] uint8 RGB."""
     values = np.nan_to_num(pictures, posinf=1.0, neginf=0.0)
     targets = crops.astype(np.float32) / 255
-    small, wanted = _shrunk(values.clip(0, 1)), _shrunk(targets)
     return Look(
         saturated=max(_at_the_ends(values) - _at_the_ends(targets), 0.0),
         spread=float(values.clip(0, 1).std(axis=(1, 2)).mean()),
-        resemblance=float(ssim(wanted, small).mean()),
+        resemblance=float(ssim(_shrunk(targets), _shrunk(values.clip(0, 1))).mean()),
     )
 
 

@@ -18,7 +18,8 @@ from trt_facefusion.engine.runtime.run_results import save_inputs, save_outputs
 from trt_facefusion.engine.store.atomic import commit_folder
 from trt_facefusion.errors import BadInputError, FacesError, ModelError, StoreError
 from trt_facefusion.evaluation.accuracy.judge import Accuracy, judge
-from trt_facefusion.evaluation.accuracy.perceptual import PerceptualDistance
+from trt_facefusion.evaluation.accuracy.metric import Tools
+from trt_facefusion.evaluation.accuracy.registry import open_metrics
 from trt_facefusion.evaluation.comparison.handed_in import AgainstFile, against_file, file_of
 from trt_facefusion.evaluation.comparison.layer_error import LayerError
 from trt_facefusion.evaluation.comparison.layers import BUDGET_BYTES, LayerComparison, Values
@@ -42,7 +43,6 @@ from trt_facefusion.quantization.calibration.reader import Batches
 from trt_facefusion.types import Progress, TensorSpec, silent
 
 MIN_FACES = 2
-_PERCEPTUAL_SIDE_PX = 32
 _LOCAL = "B's node on A's inputs"
 
 
@@ -340,13 +340,8 @@ class _Run:
             )
         self.progress("judge", 0, 0)
         height, width = reference.shape[1:3]
-        return judge(
-            reference,
-            candidate,
-            template=self.contract.preset.template if height == width else None,
-            embedder=self.embedder,
-            perceptual=PerceptualDistance() if min(height, width) >= _PERCEPTUAL_SIDE_PX else None,
-        )
+        tools = Tools(self.embedder, self.contract.preset.template if height == width else None)
+        return judge(reference, candidate, open_metrics(tools, min(height, width)))
 
     def _against_file(self, faces: FaceSet, a: NDArray[np.float32], b: NDArray[np.float32]) -> AgainstFile | None:
         """Both sides' pictures against those of the file that the first stored one of them was built from."""
@@ -362,23 +357,23 @@ class _Run:
         return None
 
     def _layers(self, faces: FaceSet) -> Layers:
-        chosen = faces.thin(self.settings.layer_faces)
-        whole = len(chosen) - len(chosen) % self.batch.size  # repeats would count double
-        chosen = chosen.subset(range(whole)) if whole else chosen
+        few = faces.thin(self.settings.layer_faces)
+        whole = len(few) - len(few) % self.batch.size  # repeats would count double
+        few = few.subset(range(whole)) if whole else few
         if self.a.subject.needs_gpu or self.b.subject.needs_gpu:
             self.note("layers are compared on the typed ONNX: a TensorRT engine shows its outputs only")
-        feeder = self._feeder(chosen, fixed=True)
+        feeder = self._feeder(few, fixed=True)
         comparison = LayerComparison(
             load_model(self.a.subject.graph),
             load_model(self.b.subject.graph),
-            Batches(feeder, len(chosen), self.batch.size),
+            Batches(feeder, len(few), self.batch.size),
             self.settings.budget_bytes,
         )
         errors = comparison.errors(self.progress, self._save_layers)
         if self.output is not None:
             renderer = PictureRenderer(feeder, self.output, self.batch.size)
             errors = comparison.with_gains(errors, renderer, self.settings.raised, self.progress)
-        return Layers(len(chosen), errors, comparison.reshaped)
+        return Layers(len(few), errors, comparison.reshaped)
 
     def _save_layers(self, number: int, a: Values, b: Values, local: Values) -> None:
         if self.folder is None:

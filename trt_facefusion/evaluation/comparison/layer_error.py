@@ -72,11 +72,11 @@ class LayerSums:
         Values that are not finite in the reference (a mask of minus infinity) say nothing and are left out.
         """
         if not self._sum(reference, candidate, local):
-            known = np.isfinite(reference)
-            bad, bad_here = known & ~np.isfinite(candidate), known & ~np.isfinite(local)
+            comparable = np.isfinite(reference)
+            bad, bad_here = comparable & ~np.isfinite(candidate), comparable & ~np.isfinite(local)
             self._nonfinite += int(bad.sum())
             self._nonfinite_added += int(bad_here.sum())
-            usable = known & ~bad & ~bad_here
+            usable = comparable & ~bad & ~bad_here
             self._sum(reference[usable], candidate[usable], local[usable])
 
     def _sum(self, reference: Array, candidate: Array, local: Array) -> bool:

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from trt_facefusion.engine.runtime.half import round_to_fp16
 from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
 from trt_facefusion.errors import BadInputError, ModelError
-from trt_facefusion.evaluation.accuracy.metrics import ssim
+from trt_facefusion.evaluation.accuracy.judge import measure
+from trt_facefusion.evaluation.accuracy.metrics import Ssim
 from trt_facefusion.evaluation.comparison.layer_error import LayerError, LayerSums, Node
 from trt_facefusion.model.graph import GraphView
 from trt_facefusion.model.graph.segments import (
@@ -96,9 +97,9 @@ class LayerComparison:
         feeds = next(iter(batches))
         shapes = {name: value.shape for name, value in feeds.items()}
         self._a, self._b = _Side.of(reference, shapes), _Side.of(candidate, shapes)
-        known, sizes = list_activations(self._a.typed), list_activations(self._b.typed)
-        self.sizes = {name: shape for name, shape in known.items() if sizes.get(name) == shape}
-        self.reshaped = tuple(name for name in known if name in sizes and name not in self.sizes)
+        of_reference, of_candidate = list_activations(self._a.typed), list_activations(self._b.typed)
+        self.sizes = {name: shape for name, shape in of_reference.items() if of_candidate.get(name) == shape}
+        self.reshaped = tuple(name for name in of_reference if name in of_candidate and name not in self.sizes)
         if not self.sizes:
             raise BadInputError(
                 "the two graphs share no tensor: no name of one is in the other",
@@ -122,16 +123,16 @@ class LayerComparison:
 
     def _cost(self, group: Sequence[Segment]) -> int:
         """Bytes of the reference's values (what is read and what is made), the candidate's and the local ones."""
-        made = {part.tensor for part in group}
+        compared = {part.tensor for part in group}
         given = {name for part in group for name in part.reads}
         size: dict[str, tuple[int, ...]] = {**self._input_sizes, **self.sizes}
-        copies = {name: 3 if name in made else 1 for name in made | given}
+        copies = {name: 3 if name in compared else 1 for name in compared | given}
         return sum(4 * math.prod(size[name]) * count for name, count in copies.items())
 
     def errors(self, progress: Progress = silent, keep: Keep = _drop) -> tuple[LayerError, ...]:
         """The error of every common tensor, the worst first (`LayerError.rank`)."""
         nodes = self._nodes()
-        found = []
+        errors = []
         groups = list(self.groups())
         for number, group in enumerate(groups):
             sums = {part.tensor: LayerSums() for part in group}
@@ -141,18 +142,18 @@ class LayerComparison:
                 if not done:
                     keep(number, a, b, local)
                 progress("layers", number * len(self._batches) + done + 1, len(groups) * len(self._batches))
-            found += [collected.result(name, nodes[name]) for name, collected in sums.items()]
-        return tuple(sorted(found, key=lambda error: error.rank, reverse=True))
+            errors += [collected.result(name, nodes[name]) for name, collected in sums.items()]
+        return tuple(sorted(errors, key=lambda error: error.rank, reverse=True))
 
     def _values(self, group: Sequence[Segment]) -> Iterator[tuple[Values, Values, Values]]:
         """For each batch: the reference's, the candidate's and the local values of a group's tensors."""
-        made = [part.tensor for part in group]
+        compared = [part.tensor for part in group]
         given = sorted({name for part in group for name in part.reads})
-        inside = list(dict.fromkeys([*made, *(name for name in given if name in self.sizes)]))
+        inside = list(dict.fromkeys([*compared, *(name for name in given if name in self.sizes)]))
         size = {**self._input_sizes, **self.sizes}
         with (
             self._a.run(tap_tensors(self._a.view, inside)) as reference,
-            self._b.run(tap_tensors(self._b.view, made)) as candidate,
+            self._b.run(tap_tensors(self._b.view, compared)) as candidate,
             self._b.run(splice_segments(self._b.view, group, size)) as local,
         ):
             for feeds in self._batches:
@@ -182,23 +183,23 @@ class LayerComparison:
         The candidate is run with that one tensor computed as the reference does, everything else staying as it is, so
         that errors which hide or amplify one another count as they do in the candidate (compare `repair`).
         """
-        chosen = [error for error in errors if error.added != 0 or error.nonfinite_added][:count]
-        if not chosen:
+        raised = [error for error in errors if error.added != 0 or error.nonfinite_added][:count]
+        if not raised:
             return tuple(errors)
         with self._a.run(self._a.view.model) as runner:
-            wanted = paint(runner).clip(0, 1)
+            reference = paint(runner).clip(0, 1)
         with self._b.run(self._b.view.model) as runner:
-            base = _mean_ssim(wanted, paint(runner))
+            base = _mean_ssim(reference, paint(runner))
         originals = find_segments(self._a.view, self.sizes)
         gains: dict[str, float | None] = {}
-        for done, error in enumerate(chosen, 1):
+        for done, error in enumerate(raised, 1):
             model = graft_segment(self._b.view, self._a.view, originals[error.tensor])
             try:
                 with self._b.run(model) as runner:
-                    gains[error.tensor] = _mean_ssim(wanted, paint(runner)) - base
+                    gains[error.tensor] = _mean_ssim(reference, paint(runner)) - base
             except ModelError:  # a tensor of another type on each side: it cannot be handed over
                 gains[error.tensor] = None
-            progress("raising layers", done, len(chosen))
+            progress("raising layers", done, len(raised))
         return tuple(replace(error, gain=gains.get(error.tensor)) for error in errors)
 
 
@@ -207,6 +208,5 @@ def _infer(runner: OnnxRuntimeRunner, feeds: Feeds) -> Values:
     return runner.infer({spec.name: feeds[spec.name].astype(spec.dtype, copy=False) for spec in runner.inputs})
 
 
-def _mean_ssim(wanted: NDArray[np.float32], pictures: NDArray[np.float32]) -> float:
-    sound = np.isfinite(pictures).all(axis=(1, 2, 3))
-    return float(np.where(sound, ssim(wanted, np.nan_to_num(pictures).clip(0, 1)), 0.0).mean())
+def _mean_ssim(reference: NDArray[np.float32], pictures: NDArray[np.float32]) -> float:
+    return float(measure((Ssim(),), reference, pictures)[Ssim.name].mean())

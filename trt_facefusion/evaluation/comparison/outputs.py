@@ -74,17 +74,17 @@ class OutputComparison:
             self._add(name, _samples(reference[name], faces, batch), _samples(candidate[name], faces, batch))
 
     def _add(self, name: str, reference: Sequence[Array], candidate: Sequence[Array]) -> None:
-        for wanted, got in zip(reference, candidate, strict=True):
-            if wanted.shape != got.shape:
+        for a, b in zip(reference, candidate, strict=True):
+            if a.shape != b.shape:
                 raise BadInputError(
-                    f"the output {name!r} is {list(wanted.shape)} on one side and {list(got.shape)} on the other",
+                    f"the output {name!r} is {list(a.shape)} on one side and {list(b.shape)} on the other",
                     "compare two engines of the same model",
                 )
             self._faces[name] += 1
-            if not (np.isfinite(wanted).all() and np.isfinite(got).all()):
+            if not (np.isfinite(a).all() and np.isfinite(b).all()):
                 self._nonfinite[name] += 1
                 continue
-            for figure, value in _figures(name, wanted, got).items():
+            for figure, value in _figures(name, a, b).items():
                 self._figures[name][figure].append(value)
 
     def result(self) -> tuple[OutputDifference, ...]:
@@ -121,11 +121,11 @@ def _samples(value: Array, faces: int, batch: int) -> Sequence[Array]:
 
 def _figures(name: str, reference: Array, candidate: Array) -> dict[str, float]:
     # Polygraphy's first result is what is measured, its second what relative errors are shares of.
-    wanted, got = IterationResult({name: _wide(reference)}), IterationResult({name: _wide(candidate)})
+    a, b = IterationResult({name: _wide(reference)}), IterationResult({name: _wide(candidate)})
     with silence(), np.errstate(all="ignore"):
-        simple = SimpleCompareFunc(check_error_stat="quantile", error_quantile=PERCENTILE / 100)(got, wanted)[name]
-        psnr = PsnrCompareFunc()(wanted, got)[name].psnr
-        cosine = CosineSimilarityCompareFunc()(wanted, got)[name].cosine_similarity
+        simple = SimpleCompareFunc(check_error_stat="quantile", error_quantile=PERCENTILE / 100)(b, a)[name]
+        psnr = PsnrCompareFunc()(a, b)[name].psnr
+        cosine = CosineSimilarityCompareFunc()(a, b)[name].cosine_similarity
     return {
         "max_abs": simple.max_absdiff,
         "mean_abs": simple.mean_absdiff,

@@ -45,22 +45,22 @@ def contract_of(a: OpenedModel, b: OpenedModel, described: Preset | None) -> Con
         BadInputError: the two are fed differently, nobody says how they are fed, or both the folder and the user do.
         ModelError: the preset multiplies embeddings with a matrix that is in neither file.
     """
-    known = [side for side in (a, b) if side.contract is not None]
-    if known and described is not None:
+    described_sides = [side for side in (a, b) if side.contract is not None]
+    if described_sides and described is not None:
         raise BadInputError(
-            f"{known[0].label} says itself how it is fed",
+            f"{described_sides[0].label} says itself how it is fed",
             "leave --preset and --input out; they are for bare ONNX files",
         )
     if described is not None:
         return Contract(described, _projection(described, a, b))
-    if not known:
+    if not described_sides:
         with OnnxRuntimeRunner(a.graph) as runner:
             takes = runner.inputs
         raise BadInputError(
             f"nothing says what the inputs of {a.label} are. It takes {'; '.join(map(str, takes))}",
             f"name a --preset, or describe each input, perhaps with {suggestions(takes)}",
         )
-    contracts = [side.contract for side in known if side.contract is not None]
+    contracts = [side.contract for side in described_sides if side.contract is not None]
     if len(contracts) == 2 and _comparable(contracts[0]) != _comparable(contracts[1]):
         different = _differences(a, b, *contracts)
         raise BadInputError(

@@ -56,13 +56,13 @@ def _fit(described: InputSpec, spec: TensorSpec) -> Fit:
 
 
 def _shape(spec: TensorSpec, batch: int) -> tuple[int, ...]:
-    known = list(spec.shape)
-    if known and not isinstance(known[0], int):
-        known[0] = batch
-    unknown = [str(axis) for axis in known if not isinstance(axis, int)]
+    shape = list(spec.shape)
+    if shape and not isinstance(shape[0], int):
+        shape[0] = batch
+    unknown = [str(axis) for axis in shape if not isinstance(axis, int)]
     if unknown:
         raise BadInputError(
             f"the size of the axis {', '.join(unknown)} of {spec} is not known",
             "profile an engine that trt-ff built (it knows its inputs), or export the model with fixed sizes",
         )
-    return tuple(int(axis) for axis in known)
+    return tuple(int(axis) for axis in shape)

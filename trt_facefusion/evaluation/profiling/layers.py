@@ -45,17 +45,17 @@ def layers(
     by_name = {kernel.name: kernel for kernel in kernels}
     rows = {str(row["name"]): row for row in plan}
     total = sum(times_ms.values()) or 1.0
-    found = [
+    timed = [
         _layer(name, by_name.get(name, Kernel(name, "")), time_ms, time_ms / total, rows, math_types)
         for name, time_ms in times_ms.items()
     ]
-    return tuple(sorted(found, key=lambda layer: -layer.time_ms))
+    return tuple(sorted(timed, key=lambda layer: -layer.time_ms))
 
 
-def by_precision(found: Iterable[Layer]) -> dict[str, float]:
+def by_precision(layers_of_engine: Iterable[Layer]) -> dict[str, float]:
     """Share of the time by planned precision, largest first; ``-`` is what the plan does not speak of."""
     shares: dict[str, float] = {}
-    for layer in found:
+    for layer in layers_of_engine:
         key = layer.precision or "-"
         shares[key] = shares.get(key, 0.0) + layer.share
     return dict(sorted(shares.items(), key=lambda item: -item[1]))
@@ -72,6 +72,5 @@ def _layer(
     planned = [rows[node] for node in kernel.nodes if node in rows]
     chief = max(planned, key=lambda row: row.get("macs", 0), default=None)
     precision = None if chief is None else str(chief["precision"])
-    known = bool(kernel.inputs or kernel.outputs)
-    dtypes = kernel.dtypes if known else ""
+    dtypes = kernel.dtypes if kernel.inputs or kernel.outputs else ""
     return Layer(name, kernel.type, time_ms, share, precision, dtypes, kernel.nodes, kernel.is_math(math_types))

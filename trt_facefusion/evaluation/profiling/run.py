@@ -69,12 +69,12 @@ class ProfileResult:
 
     def as_dict(self, versions: dict[str, str]) -> dict[str, Any]:
         """The result as ``--json`` prints it."""
-        found: dict[str, Any] = {**self.one.as_dict(), "versions": versions}
+        document: dict[str, Any] = {**self.one.as_dict(), "versions": versions}
         if self.other is not None and self.comparison is not None:
-            found["against"] = self.other.as_dict()
-            found["comparison"] = asdict(self.comparison)
+            document["against"] = self.other.as_dict()
+            document["comparison"] = asdict(self.comparison)
         if self.trtexec is not None:
-            found["trtexec"] = {
+            document["trtexec"] = {
                 "latency_ms": self.trtexec.latency.as_dict(),
                 "split_ms": {
                     "upload": self.trtexec.upload_ms,
@@ -85,7 +85,7 @@ class ProfileResult:
                 "command": list(self.trtexec.command),
                 "ratio": self.trtexec_ratio,
             }
-        return found
+        return document
 
 
 def profile(settings: ProfileSettings, progress: Progress = silent, note: Note = lambda _: None) -> ProfileResult:

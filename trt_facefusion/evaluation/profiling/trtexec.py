@@ -38,14 +38,14 @@ def find(named: Path | None = None) -> Path:
     Raises:
         BackendUnavailableError: there is none.
     """
-    found = shutil.which(str(named or "trtexec"))
-    if found is None:
+    program = shutil.which(str(named or "trtexec"))
+    if program is None:
         raise BackendUnavailableError(
             f"trtexec was not found: {named if named is not None else 'it is not on PATH'}.",
             "It comes with NVIDIA's TensorRT packages and containers (/usr/src/tensorrt/bin, /opt/tensorrt/bin), not "
             "with pip: add its folder to PATH, or name it with --trtexec-path FILE. Without --trtexec all else works.",
         )
-    return Path(found)
+    return Path(program)
 
 
 def run(program: Path, engine: Path, shapes: Mapping[str, Sequence[int]], calls: int, device: int = 0) -> TrtexecTimes:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Concatenate, ParamSpec
 
@@ -101,15 +102,77 @@ def amax_mse(histogram: Histogram, levels: int = 127) -> float:
     return float(candidates[np.argmin(_squared_errors(counts, steps, levels))])
 
 
-THRESHOLD_RULES: dict[str, Callable[[Histogram], float]] = {
-    "entropy": amax_entropy,
-    "percentile": amax_percentile,
-    "max": amax_max,
-    "mse": amax_mse,
+ALWAYS, REDUCED, FULL, SINGLE_TENSORS = range(4)
+"""How much has to be tried for a rule to be compared: always; at reduced effort; at full effort; there for single
+tensors only, which may clip more than a whole table should."""
+
+
+@dataclass(frozen=True)
+class RuleKind:
+    """A rule, or rules that differ in one value (``name:VALUE``), in the registry.
+
+    ``threshold`` gives the amax, by the usual value where there are several. ``compared`` are the spellings that
+    `auto` compares, each from how much effort on; ``place`` orders the rules there: whole tables start from the last
+    one, and of rules that are equally good the first is taken. ``with_value`` reads the text of a value, and raises
+    ValueError where there is no such rule; ``usual_value`` is taken where none is named.
+    """
+
+    threshold: Callable[[Histogram], float]
+    compared: Mapping[str, int]
+    place: int = 50
+    with_value: Callable[[str], ThresholdRule] | None = None
+    usual_value: str = ""
+
+    def __call__(self, histogram: Histogram) -> float:
+        """A positive, finite amax."""
+        return self.threshold(histogram)
+
+
+def _percentile(text: str) -> ThresholdRule:
+    percent = float(text)
+    if not 0 < percent <= 100:
+        raise ValueError(text)
+    return ThresholdRule(f"percentile:{percent:.10g}", lambda histogram: amax_percentile(histogram, percent))
+
+
+_PERCENTILES = {
+    "percentile:99.99": ALWAYS,
+    "percentile:99.999": FULL,
+    "percentile:99.97": SINGLE_TENSORS,
+    "percentile:99.9": SINGLE_TENSORS,
 }
 
-COMPARED_RULES = ("entropy", "mse", "percentile:99.99", "percentile:99.999", "max")
-"""Rules that are worth comparing as whole tables, each as `parse_rule` takes it."""
+THRESHOLD_RULES: dict[str, RuleKind] = {
+    "entropy": RuleKind(amax_entropy, {"entropy": REDUCED}, place=10),
+    "percentile": RuleKind(
+        amax_percentile, _PERCENTILES, place=30, with_value=_percentile, usual_value=f"{DEFAULT_PERCENTILE}"
+    ),
+    "max": RuleKind(amax_max, {"max": ALWAYS}, place=100),
+    "mse": RuleKind(amax_mse, {"mse": FULL}, place=20),
+}
+"""All rules by name: what compares, names or explains rules goes through this list."""
+
+
+def compared_rules(effort: int = FULL) -> tuple[str, ...]:
+    """The rules that `auto` compares as whole tables, as `parse_rule` takes them; the last is the one to start from."""
+    return tuple(rule for _, kind in _in_place() for rule, least in kind.compared.items() if least <= effort)
+
+
+def tensor_rules() -> tuple[str, ...]:
+    """The rules that are tried for single tensors."""
+    more = (rule for _, kind in _in_place() for rule, least in kind.compared.items() if least == SINGLE_TENSORS)
+    return (*compared_rules(), *more)
+
+
+def rule_syntax() -> str:
+    """What a rule may be, in words."""
+    plain = [name for name, kind in _in_place() if kind.with_value is None]
+    valued = [f"{name}:VALUE" for name, kind in _in_place() if kind.with_value is not None]
+    return f"auto, {', '.join(plain)} or {', '.join(valued)}."
+
+
+def _in_place() -> list[tuple[str, RuleKind]]:
+    return sorted(THRESHOLD_RULES.items(), key=lambda item: item[1].place)
 
 
 def parse_rule(text: str) -> ThresholdRule:
@@ -119,24 +182,16 @@ def parse_rule(text: str) -> ThresholdRule:
         BadInputError: there is no such rule, or the percentile is not above 0 and at most 100.
     """
     name, colon, value = text.partition(":")
-    if text in THRESHOLD_RULES and text != "percentile":
-        return ThresholdRule(text, THRESHOLD_RULES[text])
-    if name == "percentile":
-        percent = _parse_percent(value) if colon else DEFAULT_PERCENTILE
-        if percent is not None:
-            return ThresholdRule(f"percentile:{percent:.10g}", lambda histogram: amax_percentile(histogram, percent))
+    kind = THRESHOLD_RULES.get(name)
+    if kind is not None and kind.with_value is None and not colon:
+        return ThresholdRule(text, kind.threshold)
+    if kind is not None and kind.with_value is not None:
+        with suppress(ValueError):
+            return kind.with_value(value if colon else kind.usual_value)
     raise BadInputError(
         f"there is no calibration rule {text!r}",
         f"use {', '.join(THRESHOLD_RULES)}, or percentile:VALUE with a value above 0 and at most 100",
     )
-
-
-def _parse_percent(text: str) -> float | None:
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if 0 < value <= 100 else None
 
 
 def _kl_divergences(counts: _Floats, sizes: NDArray[np.int64], levels: int) -> _Floats:

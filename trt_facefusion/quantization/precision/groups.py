@@ -29,11 +29,11 @@ class Group:
 
 def group_candidates(view: GraphView, candidates: Iterable[str]) -> tuple[Group, ...]:
     """The ``candidates`` in groups, in graph order."""
-    wanted = set(candidates)
-    order = [node.name for node in view.model.graph.node if node.name in wanted]
+    candidate_names = set(candidates)
+    order = [node.name for node in view.model.graph.node if node.name in candidate_names]
     parent = {name: name for name in order}
     reasons: dict[str, list[str]] = {}
-    for names, why in (*_same_reader(view, order), *_operands(view, wanted)):
+    for names, why in (*_same_reader(view, order), *_operands(view, candidate_names)):
         first, *others = sorted({_root(parent, name) for name in names}, key=order.index)
         for other in others:
             parent[other] = first
@@ -86,13 +86,13 @@ def _same_reader(view: GraphView, order: list[str]) -> list[tuple[list[str], str
     return [(names, f"read {tensor}") for tensor, names in readers.items() if len(names) > 1]
 
 
-def _operands(view: GraphView, wanted: set[str]) -> list[tuple[list[str], str]]:
-    found = []
+def _operands(view: GraphView, candidates: set[str]) -> list[tuple[list[str], str]]:
+    joined = []
     for name, role in classify(view).items():
         if role not in _JOINS:
             continue
         makers = [view.producer.get(tensor) for tensor in view.activations(view.nodes[name])]
-        names = [maker.name for maker in makers if maker is not None and maker.name in wanted]
+        names = [maker.name for maker in makers if maker is not None and maker.name in candidates]
         if len(names) > 1:
-            found.append((names, f"{_JOINS[role]} by {name}"))
-    return found
+            joined.append((names, f"{_JOINS[role]} by {name}"))
+    return joined

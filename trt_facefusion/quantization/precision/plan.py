@@ -157,8 +157,8 @@ def loads(text: str, view: GraphView, digest: str, model: str) -> Plan:
     """
     document = _document(text)
     rows = _rows(document)
-    known = {node.name: node for node in describe(view)}
-    unknown = [str(row["name"]) for row in rows if row["name"] not in known]
+    nodes = {node.name: node for node in describe(view)}
+    unknown = [str(row["name"]) for row in rows if row["name"] not in nodes]
     if unknown:
         raise PlanError(
             f"the plan names {len(unknown)} nodes that the model does not have: {', '.join(unknown[:5])}",
@@ -168,9 +168,9 @@ def loads(text: str, view: GraphView, digest: str, model: str) -> Plan:
     if twice:
         raise PlanError(f"the plan names {', '.join(twice[:5])} more than once", "keep one line for each node")
     for row in rows:
-        known[row["name"]] = _apply(known[row["name"]], row)
+        nodes[row["name"]] = _apply(nodes[row["name"]], row)
     _check_model(document, digest, model)  # last: a node that does not fit says more
-    return Plan(model, digest, tuple(known.values()))
+    return Plan(model, digest, tuple(nodes.values()))
 
 
 def read_plan(path: Path, view: GraphView, digest: str, model: str) -> Plan:
@@ -234,8 +234,8 @@ def _document(text: str) -> dict[str, Any]:
     except DocumentError as error:
         raise PlanError(f"the plan {str(error).removeprefix('it ')}", _REMEDY) from error
     if not isinstance(document, dict) or document.get("schema") != SCHEMA or document["schema"] is True:
-        found = document.get("schema") if isinstance(document, dict) else type(document).__name__
-        raise PlanError(f"the plan has schema {found!r:.40}, this version reads {SCHEMA}", _REMEDY)
+        schema = document.get("schema") if isinstance(document, dict) else type(document).__name__
+        raise PlanError(f"the plan has schema {schema!r:.40}, this version reads {SCHEMA}", _REMEDY)
     return document
 
 

@@ -8,14 +8,21 @@ all-INT8), only say which plans are worth measuring.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from trt_facefusion.quantization.precision.groups import Group
 
-Choice = frozenset[int]
+GroupSet = frozenset[int]
 """A plan: the indices of the groups that are in INT8."""
+
+Figures = Mapping[str, float | None]
+"""What a plan costs the picture, by the keys of figures: ``ssim_drop`` is always there. None: not measured."""
+
+Load = Callable[[Figures], float]
+"""The share of what is allowed that figures spend; above 1 a limit is broken."""
 
 _BYTES_WEIGHT = 0.1
 """What a share of the weights' bytes is worth against the same share of the MACs: they are read once per inference."""
@@ -28,50 +35,18 @@ _LOOK_AHEAD = 3
 
 
 @dataclass(frozen=True)
-class Figures:
-    """What a plan costs the picture: means over faces, and the worst face. What was not asked for is None."""
-
-    ssim_drop: float
-    ssim_drop_worst: float
-    perceptual: float | None = None
-    identity: float | None = None
-
-
-@dataclass(frozen=True)
-class Budget:
-    """Limits that a plan must keep; None switches a limit off."""
-
-    max_ssim_drop: float
-    max_ssim_drop_worst: float | None = None
-    max_perceptual: float | None = None
-    min_identity: float | None = None
-
-    def load(self, figures: Figures) -> float:
-        """The share of the budget that is spent: that of the limit which is nearest to breaking; above 1 it breaks."""
-        shares = [_share(figures.ssim_drop, self.max_ssim_drop)]
-        if self.max_ssim_drop_worst is not None:
-            shares.append(_share(figures.ssim_drop_worst, self.max_ssim_drop_worst))
-        if self.max_perceptual is not None:
-            shares.append(_share(figures.perceptual, self.max_perceptual))
-        if self.min_identity is not None:
-            lost = None if figures.identity is None else 1 - figures.identity
-            shares.append(_share(lost, 1 - self.min_identity))
-        return max(shares)
-
-
-def _share(value: float | None, limit: float) -> float:
-    if value is None:
-        return float("inf")
-    return max(value, 0.0) / max(limit, 1e-9)
-
-
-@dataclass(frozen=True)
 class Point:
     """One measured plan. ``share`` is that of all the network's MACs."""
 
-    choice: Choice
+    groups: GroupSet
     share: float
     figures: Figures
+
+    @property
+    def ssim_drop(self) -> float:
+        """The mean SSIM drop, which the front is made of."""
+        drop = self.figures["ssim_drop"]
+        return math.inf if drop is None else drop
 
 
 @dataclass(frozen=True)
@@ -116,20 +91,20 @@ def effort(groups: int, macs: int, faces: int, work: float, fewest_faces: int = 
 
 
 @dataclass
-class Found:
+class SearchResult:
     """What a search measured: ``points`` are all plans, in the order of measuring."""
 
     groups: tuple[Group, ...]
     total_macs: int
-    points: dict[Choice, Point] = field(default_factory=dict)
+    points: dict[GroupSet, Point] = field(default_factory=dict)
 
     @property
     def costs(self) -> tuple[Cost, ...]:
         """What each group costs, where that was measured."""
         every = frozenset(range(len(self.groups)))
 
-        def drop(choice: Choice) -> float | None:
-            return self.points[choice].figures.ssim_drop if choice in self.points else None
+        def drop(in_int8: GroupSet) -> float | None:
+            return self.points[in_int8].ssim_drop if in_int8 in self.points else None
 
         def cost(group: int) -> Cost:
             whole, without = drop(every), drop(every - {group})
@@ -140,92 +115,94 @@ class Found:
 
     def front(self) -> tuple[Point, ...]:
         """The plans that no other beats in both, by falling share of MACs: the drop falls with every step."""
-        ordered = sorted(self.points.values(), key=lambda p: (-p.share, p.figures.ssim_drop, sorted(p.choice)))
+        ordered = sorted(self.points.values(), key=lambda p: (-p.share, p.ssim_drop, sorted(p.groups)))
         front: list[Point] = []
         for point in ordered:
-            if not front or point.figures.ssim_drop < front[-1].figures.ssim_drop:
+            if not front or point.ssim_drop < front[-1].ssim_drop:
                 front.append(point)
         return tuple(front)
 
-    def best(self, budget: Budget, limit: float = 1.0) -> Point:
-        """The plan with the most MACs that spends at most ``limit`` of the budget; of equals the more exact one."""
-        fitting = [p for p in self.points.values() if budget.load(p.figures) <= limit]
-        return max(fitting, key=lambda p: (p.share, -budget.load(p.figures), sorted(p.choice)))
+    def best(self, load: Load, most: float = 1.0) -> Point:
+        """The plan with the most MACs that spends at most ``most`` of what is allowed; of equals the more exact one."""
+        fitting = [p for p in self.points.values() if load(p.figures) <= most]
+        return max(fitting, key=lambda p: (p.share, -load(p.figures), sorted(p.groups)))
 
 
-Measure = Callable[[Sequence[Choice]], Sequence[Figures]]
+Measure = Callable[[Sequence[GroupSet]], Sequence[Figures]]
 """Measures plans as a whole, all at once."""
 
 
 class _Search:
-    def __init__(self, groups: Sequence[Group], total_macs: int, measure: Measure, budget: Budget, effort: Effort):
-        self.found = Found(tuple(groups), total_macs)
-        self.measure, self.budget, self.effort = measure, budget, effort
+    def __init__(
+        self, groups: Sequence[Group], total_macs: int, measure: Measure, load: Load, exact: Figures, effort: Effort
+    ) -> None:
+        self.result = SearchResult(tuple(groups), total_macs)
+        self.measure, self.load, self.effort = measure, load, effort
         weights = sum(group.weights for group in groups) or 1
         macs = max(total_macs, 1)
         self.price = [max(g.macs / macs + _BYTES_WEIGHT * g.weights / weights, 1e-9) for g in groups]
         self.estimates: list[float] = []
-        self._keep(frozenset(), Figures(0.0, 0.0, 0.0, 1.0))
+        self._keep(frozenset(), exact)
 
-    def _keep(self, choice: Choice, figures: Figures) -> None:
-        share = sum(self.found.groups[index].macs for index in choice) / max(self.found.total_macs, 1)
-        self.found.points[choice] = Point(choice, share, figures)
+    def _keep(self, in_int8: GroupSet, figures: Figures) -> None:
+        share = sum(self.result.groups[index].macs for index in in_int8) / max(self.result.total_macs, 1)
+        self.result.points[in_int8] = Point(in_int8, share, figures)
 
     @property
     def left(self) -> int:
-        """Plans that may still be measured; the FP32 one is known."""
-        return self.effort.plans - (len(self.found.points) - 1)
+        """Plans that may still be measured; the figures of the FP32 one are given."""
+        return self.effort.plans - (len(self.result.points) - 1)
 
-    def loads(self, choices: Sequence[Choice]) -> list[float | None]:
-        """Loads of ``choices``; those that are new are measured while that is allowed, and None after that."""
-        new = [c for c in dict.fromkeys(choices) if c not in self.found.points][: max(self.left, 0)]
+    def loads(self, plans: Sequence[GroupSet]) -> list[float | None]:
+        """Loads of ``plans``; those that are new are measured while that is allowed, and None after that."""
+        new = [c for c in dict.fromkeys(plans) if c not in self.result.points][: max(self.left, 0)]
         if new:
-            for choice, figures in zip(new, self.measure(new), strict=True):
-                self._keep(choice, figures)
-        points = self.found.points
-        return [self.budget.load(points[c].figures) if c in points else None for c in choices]
+            for in_int8, figures in zip(new, self.measure(new), strict=True):
+                self._keep(in_int8, figures)
+        points = self.result.points
+        return [self.load(points[c].figures) if c in points else None for c in plans]
 
-    def run(self) -> Found:
-        every = frozenset(range(len(self.found.groups)))
+    def run(self) -> SearchResult:
+        every = frozenset(range(len(self.result.groups)))
         whole = self.loads([every])[0]
         if whole is None or not every:
-            return self.found
+            return self.result
         self.loads([every - {g} for g in sorted(every)])
         if self.effort.alone:
             self.loads([frozenset({g}) for g in sorted(every)])
         self.estimates = [self._estimate(every, g) for g in sorted(every)]
         self._back_up(self._down(every, whole))
-        return self.found
+        return self.result
 
-    def _load(self, choice: Choice) -> float | None:
-        point = self.found.points.get(choice)
-        return None if point is None else self.budget.load(point.figures)
+    def _load_of(self, in_int8: GroupSet) -> float | None:
+        point = self.result.points.get(in_int8)
+        return None if point is None else self.load(point.figures)
 
-    def _estimate(self, every: Choice, group: int) -> float:
+    def _estimate(self, every: GroupSet, group: int) -> float:
         """A group's load. Alone in INT8 it counts less: what the others hide or amplify is missing there."""
-        whole, without, alone = (self._load(c) for c in (every, every - {group}, frozenset({group})))
+        whole, without, alone = (self._load_of(c) for c in (every, every - {group}, frozenset({group})))
         gain = whole - without if whole is not None and without is not None else 0.0
         return max(gain, _TRUST_ALONE * alone if alone is not None and len(every) > 1 else 0.0)
 
-    def _down(self, start: Choice, whole: float) -> Choice | None:
+    def _down(self, start: GroupSet, whole: float) -> GroupSet | None:
         """Raise group by group; the first plan inside the budget. Gains are measured anew where it matters."""
         estimate = dict(enumerate(self.estimates))
-        choice, load, first = start, whole, start if whole <= 1 else None
-        while choice:
-            ranked = sorted(choice, key=lambda g: (-self._worth({g}, estimate[g], whole), g))
+        plan, load, first = start, whole, start if whole <= 1 else None
+        while plan:
+            ranked = sorted(plan, key=lambda g: (-self._worth({g}, estimate[g], whole), g))
             steps = self._steps(ranked, first is None)
-            new = self.loads([choice - step for step in steps])
+            new = self.loads([plan - step for step in steps])
             gains = {step: load - after for step, after in zip(steps, new, strict=True) if after is not None}
             if not gains:
                 return first
             estimate |= {next(iter(step)): gain for step, gain in gains.items() if len(step) == 1}
             best = min(gains, key=lambda step: (-self._worth(step, gains[step], whole), sorted(step)))
-            choice, load = choice - best, load - gains[best]
+            plan, load = plan - best, load - gains[best]
             if first is None and load <= 1:
-                first = choice
+                first = plan
         return first
 
-    def _steps(self, ranked: Sequence[int], careful: bool) -> list[Choice]:
+    def _steps(self, ranked: Sequence[int], careful: bool) -> list[GroupSet]:
         """What may be raised next: one of several groups, the best one, or several at once where few plans are left."""
         if careful and self.left > 2 * len(ranked):
             return [frozenset({g}) for g in ranked[:_LOOK_AHEAD]]
@@ -238,71 +215,82 @@ class _Search:
         counted = gain if gain > floor else max(gain, -floor) * 1e-3
         return counted / sum(self.price[group] for group in step)
 
-    def _back_up(self, first: Choice | None) -> None:
+    def _back_up(self, first: GroupSet | None) -> None:
         """Give back to INT8 what turns out to fit, largest first; then try to swap a raised group for another."""
         if first is None:
             return
-        every = frozenset(range(len(self.found.groups)))
-        macs = [group.macs for group in self.found.groups]
-        choice, tried = first, set[int]()
-        while rest := sorted(every - choice - tried, key=lambda g: (-macs[g], g)):
-            load = self.loads([choice | {rest[0]}])[0]
+        every = frozenset(range(len(self.result.groups)))
+        macs = [group.macs for group in self.result.groups]
+        plan, tried = first, set[int]()
+        while rest := sorted(every - plan - tried, key=lambda g: (-macs[g], g)):
+            load = self.loads([plan | {rest[0]}])[0]
             tried.add(rest[0])
             if load is None:
                 return
             if load <= 1:
-                choice = choice | {rest[0]}
+                plan = plan | {rest[0]}
         swaps = [
-            (macs[back] - macs[out], (choice | {back}) - {out})
-            for back in every - choice
-            for out in choice
+            (macs[back] - macs[out], (plan | {back}) - {out})
+            for back in every - plan
+            for out in plan
             if macs[back] > macs[out]
         ]
         # The largest win first; a swap is only likely where what is raised instead was dear.
         likely = sorted(swaps, key=lambda s: (-s[0], sorted(s[1])))
-        likely = [s for s in likely if self._likely(choice, s[1])][: len(every)]
+        likely = [s for s in likely if self._likely(plan, s[1])][: len(every)]
         self.loads([swap for _, swap in likely])
 
-    def _likely(self, choice: Choice, swap: Choice) -> bool:
-        load = self.budget.load(self.found.points[choice].figures)
-        added = sum(self.estimates[g] for g in swap - choice)
-        removed = sum(self.estimates[g] for g in choice - swap)
+    def _likely(self, plan: GroupSet, swap: GroupSet) -> bool:
+        load = self.load(self.result.points[plan].figures)
+        added = sum(self.estimates[g] for g in swap - plan)
+        removed = sum(self.estimates[g] for g in plan - swap)
         return load + added - removed <= 1.1
 
 
-def search(groups: Sequence[Group], total_macs: int, measure: Measure, budget: Budget, effort: Effort) -> Found:
+def search(
+    groups: Sequence[Group], total_macs: int, measure: Measure, load: Load, exact: Figures, effort: Effort
+) -> SearchResult:
     """Measure the plans that may matter.
 
-    ``total_macs`` are those of the whole network, so that shares speak of it. Equal measurements give equal results.
+    ``total_macs`` are those of the whole network, so that shares speak of it; ``exact`` are the figures of the plan
+    without INT8. Equal measurements give equal results.
     """
-    return _Search(groups, total_macs, measure, budget, effort).run()
+    return _Search(groups, total_macs, measure, load, exact, effort).run()
 
 
-def as_dict(found: Found, budget: Budget, chosen: Choice) -> dict[str, Any]:
-    """The search as JSON: the front, what each group costs, and the budget."""
+def as_dict(
+    result: SearchResult,
+    chosen: GroupSet,
+    budget: Mapping[str, float],
+    names: Mapping[str, str] = MappingProxyType({}),
+) -> dict[str, Any]:
+    """The search as JSON: the front, what each group costs, and the budget.
+
+    ``budget`` are the limits by name; ``names`` call figures otherwise than their keys.
+    """
 
     def point(p: Point) -> dict[str, Any]:
-        nodes = [name for g in sorted(p.choice) for name in found.groups[g].nodes]
-        raised = [name for g in range(len(found.groups)) if g not in p.choice for name in found.groups[g].nodes]
-        figures = {key: value for key, value in asdict(p.figures).items() if value is not None}
+        nodes = [name for g in sorted(p.groups) for name in result.groups[g].nodes]
+        raised = [name for g in range(len(result.groups)) if g not in p.groups for name in result.groups[g].nodes]
+        figures = {names.get(key, key): value for key, value in p.figures.items() if value is not None}
         return {
             "int8_macs_share": p.share,
             **figures,
             "int8": len(nodes),
             "raised": raised,
-            "chosen": p.choice == chosen,
+            "chosen": p.groups == chosen,
         }
 
-    front = list(found.front())
-    if chosen not in {p.choice for p in front}:
-        front.append(found.points[chosen])
+    front = list(result.front())
+    if chosen not in {p.groups for p in front}:
+        front.append(result.points[chosen])
     rows = [
         {"nodes": list(group.nodes), "why": group.why, "macs": group.macs, "weights": group.weights, **asdict(cost)}
-        for group, cost in zip(found.groups, found.costs, strict=True)
+        for group, cost in zip(result.groups, result.costs, strict=True)
     ]
     return {
-        "budget": {key: value for key, value in asdict(budget).items() if value is not None},
+        "budget": dict(budget),
         "points": [point(p) for p in front],
         "groups": rows,
-        "plans": len(found.points) - 1,
+        "plans": len(result.points) - 1,
     }
