@@ -186,6 +186,20 @@ def test_sizes_that_double_and_double_are_refused() -> None:
     assert "list of" in refused(picture_net(net, net.op("Add", "x", y)))
 
 
+def test_pictures_that_are_rolled_again_and_again_are_no_sizes() -> None:
+    """Swin's shifted windows: a long table of indices gathers floats that end in picture after picture."""
+    net = Net()
+    indices = net.const(np.arange(4096) % 16, np.int64)
+    table = net.op("Reshape", net.op("Gather", net.const(np.ones(16)), indices), net.const([1, 1, 64, 64], np.int64))
+    x = net.op("Add", "x", table)
+    starts, ends, far = (net.const([n], np.int64) for n in (0, 32, 64))
+    axis = net.const([2], np.int64)
+    for _ in range(12):
+        x = net.op("Concat", net.op("Slice", x, ends, far, axis), net.op("Slice", x, starts, ends, axis), axis=2)
+    prepared = prepare(net.model({"x": ["N", 1, 64, 64]}, {x: ["N", 1, 64, 64]}), {"x": (1, 64, 64)})
+    assert sum(node.op_type == "Concat" for node in prepared.model.graph.node) == 12
+
+
 def test_an_activation_that_fits_no_memory_is_refused() -> None:
     net = Net()
     y = net.op("Expand", "x", ints(net, 1, 3, 8, 8), name="plain")

@@ -76,6 +76,27 @@ def chain() -> onnx.ModelProto:
     return net.model({"x": ["N", 3, 16, 16]}, {"head": ["N", 3, 16, 16]})
 
 
+def shared_bias() -> onnx.ModelProto:
+    """Convolutions that share one bias, as exporters write what they found to be equal."""
+    net = Net()
+    bias = net.const(np.zeros(8))
+    x = net.conv("x", 3, 8, name="stem")
+    for name in ("a", "b"):
+        weight = net.const(net.rng.normal(0, 0.1, (8, 8, 3, 3)))
+        x = net.op("Conv", x, weight, bias, name=name, pads=[1] * 4)
+    net.conv(x, 8, 3, name="head")
+    return net.model({"x": ["N", 3, 16, 16]}, {"head": ["N", 3, 16, 16]})
+
+
+def test_layers_that_share_a_bias_are_lowered() -> None:
+    case = Case(shared_bias(), SHAPES)
+    onnx.checker.check_model(case.model, full_check=True)
+    assert case.plan.names(Precision.INT8) == ("a", "b")
+    (exact,) = run(case.source, case.feeds).values()
+    (result,) = run(case.model, case.feeds).values()
+    assert np.abs(result - exact).max() < 0.1 * np.abs(exact).max()
+
+
 @pytest.mark.parametrize("make", [lambda: Case(swapper(), SWAPPER_SHAPES), lambda: Case(chain(), SHAPES)])
 def test_every_planned_int8_node_becomes_an_integer_operator(make) -> None:
     case = make()

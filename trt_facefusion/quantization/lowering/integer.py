@@ -128,6 +128,8 @@ class IntegerRewriter(Rewriter):
         if bias.shape != scale.shape or not (np.abs(steps) < _LARGEST_BIAS).all():
             return str(new.input[2])
         output = f"{new.input[2]}_dq"
+        if len(self.view.consumers[new.input[2]]) > 1:  # a bias that several layers share has a scale for each of them
+            output = f"{output}__{node.name}"
         names = [
             self._add_constant(f"{output}__int32", steps.astype(np.int32)),
             self._add_constant(f"{output}__scale", scale),
