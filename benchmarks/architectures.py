@@ -12,8 +12,8 @@ network's INT8 is. What picks from a codebook (CodeFormer, RestoreFormer++) is c
 
 Each row is exported and built by processes of its own, one after the other, with a limit of time; finished rows are
 kept in ``--rows`` and skipped the next time. ``candidates`` is the share of MACs that the rules put into INT8, and
-``float`` says by reason what stays. By default the plan is the rules' and nothing is tuned (``--effort full``: the
-build as it comes), judged by ONNX Runtime on the CPU.
+``float`` says by reason what stays. By default the plan is the rules', nothing is tuned and no SSIM drop is too large
+(``--effort full``: the build as it comes), judged by ONNX Runtime on the CPU.
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ import typer
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 EXPORTERS = {"legacy-11": 11, "legacy-17": 17, "dynamo-18": 18}
 QUICK = ["--plan", "rules", "--rule", "percentile:99.99", "--corrections", "none", "--repairs", "0"]
-"""What ``--effort quick`` adds to a build: nothing is searched or tuned."""
+QUICK += ["--max-ssim-drop", "1"]
+"""What ``--effort quick`` adds to a build: nothing is searched or tuned, and INT8 is built whatever it costs. Some
+networks of random weights amplify every error; by default their INT8 falls back to FP16, saying so."""
 
 
 @dataclass(frozen=True)
