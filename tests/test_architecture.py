@@ -1,53 +1,81 @@
-"""The house keeps its floors: a room imports only from rooms that docs/architecture.md lists above it."""
+"""The floors are kept: a package, and a module within its package, imports only what stands below it.
+
+docs/architecture.md lists the packages, the docstring at a package's door what is in it; both from the ground up.
+"""
 
 from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "trt_facefusion"
-SHARED = {"errors", "types", "files", "__init__"}
+DOORS = sorted(path.parent for path in PACKAGE.rglob("__init__.py") if path.parent != PACKAGE)
+LINE = re.compile(r"^    (\w+)(?:/|\.py)?(?:, (\w+)(?:/|\.py)?)*(?=\s{2,}|$)", re.MULTILINE)
 
 
-def rooms_in_the_document() -> list[str]:
-    text = (ROOT / "docs" / "architecture.md").read_text()
-    return re.findall(r"^\| `(\w+)/` \|", text, re.MULTILINE)
+def children(package: Path) -> set[str]:
+    """The modules and subpackages of ``package``."""
+    folders = {path.parent.name for path in package.glob("*/__init__.py")}
+    return folders | {path.stem for path in package.glob("*.py")} - {"__init__"}
 
 
-def imported_rooms(path: Path) -> set[str]:
-    modules = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            modules.add(node.module)
-            modules.update(f"{node.module}.{alias.name}" for alias in node.names if node.module == "trt_facefusion")
+def listed_in_document() -> list[str]:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    return [name.removesuffix(".py") for name in re.findall(r"^\| `(\w+(?:\.py|/))` \|", text, re.MULTILINE)]
+
+
+def listed_at_door(package: Path) -> list[str]:
+    docstring = ast.get_docstring(ast.parse((package / "__init__.py").read_text(encoding="utf-8"))) or ""
+    names: list[str] = []
+    for line in LINE.finditer(docstring):
+        names += re.findall(r"\w+", re.sub(r"/|\.py", "", line[0]))
+    return names
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Dotted names of this project that a file imports, those of annotations included."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("trt_facefusion"):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
         elif isinstance(node, ast.Import):
-            modules.update(alias.name for alias in node.names)
-    parts = [module.split(".") for module in modules]
-    return {names[1] for names in parts if names[0] == "trt_facefusion" and len(names) > 1} - SHARED
+            yield from (alias.name for alias in node.names if alias.name.startswith("trt_facefusion"))
 
 
-def test_the_document_lists_every_room() -> None:
-    assert sorted(rooms_in_the_document()) == sorted(p.name for p in PACKAGE.iterdir() if (p / "__init__.py").exists())
-
-
-def test_imports_only_go_up_the_list() -> None:
-    order = rooms_in_the_document()
+def upward(package: Path, order: list[str]) -> list[str]:
+    """What within ``package`` imports something that ``order`` lists behind it."""
+    prefix = ".".join(package.relative_to(ROOT).parts) + "."
     wrong = []
-    for path in PACKAGE.glob("*/*.py"):
-        room = path.parent.name
-        allowed = set(order[: order.index(room) + 1])
-        wrong += [
-            f"{path.relative_to(ROOT)} imports {other}" for other in imported_rooms(path) - allowed if other in order
-        ]
-    assert not wrong
+    for place, name in enumerate(order):
+        allowed = set(order[: place + 1])
+        inside = package / name
+        for path in sorted(inside.rglob("*.py")) if inside.is_dir() else [package / f"{name}.py"]:
+            used = {dotted.removeprefix(prefix).split(".")[0] for dotted in imports(path) if dotted.startswith(prefix)}
+            wrong += [f"{path.relative_to(ROOT)} imports {other}" for other in used & set(order) - allowed]
+    return wrong
+
+
+def test_the_document_lists_every_package_and_they_import_downwards() -> None:
+    order = [name.removesuffix("/") for name in listed_in_document()]
+    assert sorted(order) == sorted(children(PACKAGE))
+    assert not upward(PACKAGE, order)
+
+
+@pytest.mark.parametrize("package", DOORS, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_door_lists_what_is_behind_it_and_it_imports_downwards(package: Path) -> None:
+    order = listed_at_door(package)
+    assert sorted(order) == sorted(children(package))
+    assert not upward(package, order)
 
 
 def test_only_the_command_line_prints() -> None:
     prints = [
         str(path.relative_to(ROOT))
         for path in PACKAGE.rglob("*.py")
-        if path.parent.name != "cli" and re.search(r"(?<![\w.])print\(", path.read_text())
+        if path.parent.name != "cli" and re.search(r"(?<![\w.])print\(", path.read_text(encoding="utf-8"))
     ]
     assert not prints

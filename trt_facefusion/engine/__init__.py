@@ -1,13 +1,16 @@
 """What comes out: engines that are built, stored with all that is known of them, and run.
 
-Three packages, each of which imports only from those before it:
+A backend turns a typed ONNX into an engine and says which of its kernels really compute in INT8. The store keeps the
+engine with a manifest: digests of everything that went in, versions, accuracy, kernels, what it was pinned to. A runner
+runs it, here or on a GPU. Backends differ in capabilities, which are fields; nothing compares a backend's name.
 
-* ``runtime``: runners behind one protocol (``base.Runner``): onnxruntime on a CPU, pycuda on a GPU, and the numerical
-  stand-in of a GPU engine on a CPU (``half``). It knows nothing of how engines are built.
-* ``backends``: what builds engines and opens them again, behind one protocol (``base.Backend``). ``registry`` has a
-  line for each; ``capabilities`` are the fields by which they differ. Nothing compares a backend's name.
-* ``store``: folders with an engine, its manifest and its typed ONNX; whether an engine fits a machine (``fit``).
+It may import `model` and `quantization`, `storage` and the ground.
 
-May import ``model`` and ``quantization``, and the modules that lie beside the packages. Start reading at
-``backends/base.py``, then ``backends/registry.py``.
+Subpackages, from the ground up:
+
+    runtime/     runners behind one protocol: onnxruntime on a CPU, pycuda on a GPU, and a numerical stand-in
+    backends/    what builds engines and opens them again, behind one protocol, with a registry of one line each
+    store/       folders of engines with their manifests; whether an engine fits a machine
+
+Start with `backends/base.py` (the protocol), then `backends/registry.py` (which backends there are).
 """

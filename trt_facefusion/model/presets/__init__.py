@@ -1,8 +1,25 @@
 """What a generator expects: its inputs, crop template, normalisation, source embedding and image output.
 
-`preset` is the description, `inputs` and `output` are its parts. It comes from a file of a known generator (`library`,
-``builtin/*.yaml``), from ``--input`` and ``--picture`` (`syntax`), or from an engine's folder (`contract`); `document`
-reads and writes it. `fit` holds it against the tensors that a network takes.
+A description comes from the file of a known generator (``builtin/*.yaml``: a new preset is one file), from ``--input``
+and ``--picture``, or from an engine's folder. It is all that feeding a network and reading its picture needs, whoever
+does it: calibration, verification, and whoever runs an engine later. Its ``repr`` is part of the keys of engines, so
+what is added to descriptions is not mentioned where it is not used.
+
+It may import `model.messages`, `storage` and the ground.
+
+Modules, from the ground up:
+
+    terse       descriptions that do not mention what was added to them later and is not used
+    inputs      what fills one network input, and how a crop becomes its tensor
+    output      which output is the picture, and how its tensor becomes one
+    syntax      the words of ``--input`` and ``--picture``, read and written
+    preset      all of it together, known or described by a user
+    fit         how described inputs fit the tensors that a network takes; what to write if they do not
+    document    a preset as a document, decoded strictly
+    contract    a preset with its values as files: what an engine's folder holds
+    library     the known presets, read when one is asked for
+
+Start with `preset.py`, then `inputs.py`.
 """
 
 from trt_facefusion.model.presets.inputs import EmbeddingInput, FileInput, ImageInput, InputSpec, Part, ValueInput
