@@ -1,4 +1,4 @@
-"""Small networks in FP32 ONNX, written node by node, for the tests of several rooms."""
+"""Small networks in FP32 ONNX, written node by node, for the tests of several packages."""
 
 from __future__ import annotations
 

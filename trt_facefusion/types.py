@@ -1,4 +1,4 @@
-"""The words of the house that more than one room uses."""
+"""Types that several packages use."""
 
 from __future__ import annotations
 
