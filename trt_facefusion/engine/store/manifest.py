@@ -98,7 +98,8 @@ class StoredAccuracy:
     figures: Mapping[str, float | None] = field(default_factory=dict)
 
 
-_NO_FIGURES = frozenset({"faces", "reference", "batch", "prepared", "worst_faces"})
+NOT_FIGURES = frozenset({"faces", "reference", "batch", "prepared", "worst_faces"})
+"""What else ``accuracy`` holds: no metric may call a figure so."""
 
 
 @dataclass(frozen=True)
@@ -108,8 +109,8 @@ class _Figures:
 
 def read_accuracy(raw: Mapping[str, JsonValue], where: str = "manifest") -> StoredAccuracy:
     """The ``accuracy`` of the manifest ``where``. Raises DocumentError where a value in it has another type."""
-    figures = {key: value for key, value in raw.items() if key not in _NO_FIGURES}
-    rest = {key: value for key, value in raw.items() if key in _NO_FIGURES}
+    figures = {key: value for key, value in raw.items() if key not in NOT_FIGURES}
+    rest = {key: value for key, value in raw.items() if key in NOT_FIGURES}
     accuracy = decode(StoredAccuracy, rest, f"{where}.accuracy", lenient=True)
     return dataclasses.replace(accuracy, figures=decode(_Figures, {"accuracy": figures}, where).accuracy)
 
