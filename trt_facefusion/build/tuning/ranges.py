@@ -19,6 +19,7 @@ from trt_facefusion.build.settings import BuildSettings
 from trt_facefusion.build.tuning.thresholds import affines_of, choose, with_aliases
 from trt_facefusion.errors import CalibrationCacheError, StoreError
 from trt_facefusion.model.graph import GraphView
+from trt_facefusion.model.graph.layout import MOVING_OPERATORS
 from trt_facefusion.model.presets import Preset
 from trt_facefusion.quantization.calibration.cache import (
     Calibration,
@@ -48,9 +49,6 @@ _SHOWN = 5
 GLANCE_FACES = FULL.look_faces
 """Calibration faces that are looked at for the ranges of channels, and of what INT8 does not read."""
 
-# Nodes that only move values: their output has the histogram of their input.
-_MOVES = frozenset({"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Identity"})
-
 
 def tensors_to_watch(view: GraphView) -> tuple[list[str], dict[str, str]]:
     """Tensors to histogram, and those that share another's histogram (name -> that other)."""
@@ -60,7 +58,7 @@ def tensors_to_watch(view: GraphView) -> tuple[list[str], dict[str, str]]:
         for name in node.output:
             if not name or not view.is_float(name) or name in view.masked:
                 continue
-            source = node.input[0] if node.op_type in _MOVES else None
+            source = node.input[0] if node.op_type in MOVING_OPERATORS else None
             if source is not None and (source in aliases or source in watched):
                 aliases[name] = aliases.get(source, source)
             else:
