@@ -23,7 +23,8 @@ from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
 from trt_facefusion.engine.store.manifest import Manifest
 from trt_facefusion.errors import BadInputError, BuildError, ModelError, PreparationError
 from trt_facefusion.evaluation.accuracy.metrics import ssim
-from trt_facefusion.evaluation.comparison.compare import DiffSettings, diff
+from trt_facefusion.evaluation.comparison.compare import diff
+from trt_facefusion.evaluation.comparison.settings import DiffSettings
 from trt_facefusion.inference import described as fitted_module
 from trt_facefusion.model.export import CheckpointSource
 from trt_facefusion.types import Array, BatchRange, Precision

@@ -26,7 +26,7 @@ from trt_facefusion.quantization.calibration.noise import clipped_share, sqnr_db
 from trt_facefusion.quantization.correction.channel_affine import equalised_name
 from trt_facefusion.storage.arrays import read_npz
 from trt_facefusion.storage.documents import DocumentError, decode, parse_json, read_bytes
-from trt_facefusion.storage.files import store_error
+from trt_facefusion.storage.files import make_store_error
 from trt_facefusion.types import Precision
 
 SCHEMA = 1
@@ -118,7 +118,7 @@ def read_search(folder: Path) -> dict[str, Any] | None:
     except DocumentError as error:
         raise StoreError(f"{path}: {error}.", "Build the engine again with --force.") from error
     except OSError as error:
-        raise store_error(error, path, "read") from error
+        raise make_store_error(error, path, "read") from error
     return found
 
 

@@ -148,24 +148,24 @@ def command(
         force=store.force,
     )
     with console.progress_bar() as (progress, note):
-        result = build(settings, progress, note)
-        page = None if store.no_report else _report(result, store.reports, note)
+        built = build(settings, progress, note)
+        page = None if store.no_report else _report(built, store.reports, note)
     if as_json:
-        console.print_json(result.as_dict())
+        console.print_json(built.as_dict())
     else:
-        show(result)
+        show(built)
     if page is not None:
         console.err.print(f"report: {page}", soft_wrap=True)
-    if not all(engine.as_asked for engine in result.engines):
+    if not all(engine.as_asked for engine in built.engines):
         raise typer.Exit(GATE_FAILED)
 
 
-def _report(result: BuildResult, reports: Path, note: Callable[[str], None]) -> Path | None:
+def _report(built: BuildResult, reports: Path, note: Callable[[str], None]) -> Path | None:
     """The page of this build; the engines are stored by now, so a page that cannot be written is only told."""
-    if result.record is None:
+    if built.record is None:
         return None
     try:
-        return save_run(result.record, reports)
+        return save_run(built.record, reports)
     except StoreError as error:
         remedy = error.remedy.replace("--output", "--reports")
         note(f"warning: the engines are stored, but there is no report: {error.message} {remedy}")
@@ -181,8 +181,8 @@ def _backend_options(builder: BuilderOptions) -> BuildOptions:
     return BuildOptions(None, builder.optimization_level, hardware, builder.version_compatible, obey=not builder.prefer)
 
 
-def _precisions(asked: PrecisionOptions) -> tuple[Precision, ...]:
-    precisions = tuple(precision for precision in Precision if getattr(asked, precision.value))
+def _precisions(flags: PrecisionOptions) -> tuple[Precision, ...]:
+    precisions = tuple(precision for precision in Precision if getattr(flags, precision.value))
     if not precisions:
         raise BadInputError("no precision is asked for", "add --int8, --fp16 or --fp32 (several are fine)")
     return precisions
@@ -197,18 +197,18 @@ def _batch(text: str) -> BatchRange:
     raise BadInputError(f"--batch {text!r} is not MIN:OPT:MAX", "write three rising numbers, for example 1:4:8")
 
 
-def show(result: BuildResult) -> None:
+def show(built: BuildResult) -> None:
     """The closing table: a column for each engine, so that it fits a narrow terminal."""
-    title = f"{result.model} on {result.engines[0].manifest.target}, {result.seconds:.1f} s"
+    title = f"{built.model} on {built.engines[0].manifest.target}, {built.seconds:.1f} s"
     table = Table(title=console.plain(title), title_justify="left", header_style="bold")
     table.add_column("")
-    for engine in result.engines:
+    for engine in built.engines:
         table.add_column(_name(engine), justify="right")
-    columns = [_column(engine) for engine in result.engines]
+    columns = [_column(engine) for engine in built.engines]
     for name in columns[0]:
         table.add_row(name, *(column[name] for column in columns), end_section=name in _SECTION_ENDS)
     console.show(table)
-    for engine in result.engines:
+    for engine in built.engines:
         console.line(f"{_name(engine)}: {engine.folder}")
         for step in engine.fallback:
             console.line(f"  fell back {step.from_} -> {step.to}: {step.reason}")

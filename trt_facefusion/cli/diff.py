@@ -17,10 +17,12 @@ from trt_facefusion.cli.groups import expand_groups
 from trt_facefusion.errors import BadInputError
 from trt_facefusion.evaluation.accuracy.judge import Accuracy
 from trt_facefusion.evaluation.accuracy.registry import shown_figures
-from trt_facefusion.evaluation.comparison.compare import DiffResult, DiffSettings, Layers, diff
+from trt_facefusion.evaluation.comparison.compare import diff
 from trt_facefusion.evaluation.comparison.handed_in import AgainstFile
 from trt_facefusion.evaluation.comparison.layer_error import LayerError
 from trt_facefusion.evaluation.comparison.outputs import OutputDifference
+from trt_facefusion.evaluation.comparison.result import DiffResult, LayerErrors
+from trt_facefusion.evaluation.comparison.settings import DiffSettings
 from trt_facefusion.evaluation.comparison.sides import CPU, GPU, STAND_IN
 from trt_facefusion.model.presets import Preset
 
@@ -167,12 +169,12 @@ def command(
         save=save,
     )
     with console.progress_bar() as (progress, note):
-        result = diff(settings, progress, note)
+        difference = diff(settings, progress, note)
     if as_json:
-        console.print_json(result.as_dict())
+        console.print_json(difference.as_dict())
     else:
-        show(result, layers.top)
-    if not result.passed:
+        show(difference, layers.top)
+    if not difference.passed:
         raise typer.Exit(TOLERANCE_EXCEEDED)
 
 
@@ -183,28 +185,28 @@ def _preset(name: str | None, inputs: list[str], picture: str | None) -> Preset 
     return options.describe_preset(name, inputs, picture)
 
 
-def show(result: DiffResult, top: int) -> None:
+def show(difference: DiffResult, top: int) -> None:
     """Everything that was found, the answer last."""
-    for letter, side in (("A", result.a), ("B", result.b)):
+    for letter, side in (("A", difference.a), ("B", difference.b)):
         name, ran = (
             console.styled(letter, "bold"),
             console.styled(_RAN.get(side["ran"], f"with {side['ran']} on the CPU"), "dim"),
         )
         console.line(name, f"  {_called(side)}  ", ran)
-    console.show(_outputs(result.outputs, result.faces))
-    if result.picture is not None:
-        console.show(_picture(result.picture))
-    if result.file is not None:
-        console.show(_file(result.file))
-    if result.layers is not None:
-        _show_layers(result.layers, result.picture, top)
-    for check in result.checks:
+    console.show(_outputs(difference.outputs, difference.faces))
+    if difference.picture is not None:
+        console.show(_picture(difference.picture))
+    if difference.file is not None:
+        console.show(_file(difference.file))
+    if difference.layers is not None:
+        _show_layers(difference.layers, difference.picture, top)
+    for check in difference.checks:
         mark = console.styled("kept    ", "green") if check.passed else console.styled("exceeded", "bold red")
         value = "not finite" if check.value is None else f"{check.value:.3g}"
         text = f"{check.name}: {value}, at most {check.limit:.3g} allowed"
         console.line(mark, f"  {text}")
-    if result.saved is not None:
-        console.line(f"saved: polygraphy inspect data {result.saved}/b")
+    if difference.saved is not None:
+        console.line(f"saved: polygraphy inspect data {difference.saved}/b")
 
 
 def _called(side: dict[str, str]) -> str:
@@ -221,7 +223,7 @@ def _outputs(outputs: tuple[OutputDifference, ...], faces: int) -> Table:
     for output in outputs:
         table.add_row(
             console.plain(output.name),
-            *(_number(value) for value in (output.max_abs, output.p99_abs, output.mean_abs)),
+            *(_number(error) for error in (output.max_abs, output.p99_abs, output.mean_abs)),
             _share(output.median_rel),
             decibels(output.psnr_db),
             "-" if output.cosine is None else f"{output.cosine:.6f}",
@@ -257,16 +259,16 @@ def _picture(accuracy: Accuracy) -> Table:
     for name in ("", "mean", "worst face"):
         table.add_column(name, justify="right" if name else "left")
     for figure in shown_figures(_FIRST_FIGURES):
-        value = accuracy.figures[figure.key]
-        if value is not None and not figure.of_worst:
+        pooled = accuracy.figures[figure.key]
+        if pooled is not None and not figure.of_worst:
             worst = written(figure, accuracy.figures[figure.worst_key]) if figure.worst_key is not None else ""
-            table.add_row(label(figure), written(figure, value), worst)
+            table.add_row(label(figure), written(figure, pooled), worst)
     if accuracy.nonfinite:
         table.add_row(console.styled(f"NaN or infinity on {accuracy.nonfinite} faces", "red"), "", "")
     return table
 
 
-def _show_layers(layers: Layers, picture: Accuracy | None, top: int) -> None:
+def _show_layers(layers: LayerErrors, picture: Accuracy | None, top: int) -> None:
     shown = layers.errors[:top]
     worth = find_worth_raising(layers.errors, picture)
     measured = any(error.gain is not None for error in shown)
@@ -339,24 +341,24 @@ def _layer(error: LayerError) -> tuple[str, str, str, str | Text]:
     return console.plain(node.name), console.plain(node.op), computed, adds
 
 
-def _bar(value: float | None, largest: float) -> Text:
-    filled = round(_BAR * (value or 0.0) / largest) if largest else 0
+def _bar(error: float | None, largest: float) -> Text:
+    filled = round(_BAR * (error or 0.0) / largest) if largest else 0
     return Text("█" * filled, style="yellow")
 
 
-def _gain(value: float | None) -> str:
-    if value is None:
+def _gain(gain: float | None) -> str:
+    if gain is None:
         return "-"
-    return "0" if abs(value) < _SMALLEST_GAIN else f"{value:+.2%}"
+    return "0" if abs(gain) < _SMALLEST_GAIN else f"{gain:+.2%}"
 
 
-def _share(value: float | None) -> str:
-    if value is None:
+def _share(share: float | None) -> str:
+    if share is None:
         return "-"
-    if value and value < 1e-4:
+    if share and share < 1e-4:
         return "< 0.01%"
-    return f"{value:.2%}" if value < 10 else f"{value:.3g}x"
+    return f"{share:.2%}" if share < 10 else f"{share:.3g}x"
 
 
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3g}"
+def _number(error: float | None) -> str:
+    return "-" if error is None else f"{error:.3g}"

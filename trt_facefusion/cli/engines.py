@@ -125,8 +125,8 @@ def _show_summary(folder: Path, m: Manifest) -> None:
         "calibration": _calibration(m.calibration),
         "made": f"{m.created} by trt-facefusion {m.tool_version} in {m.seconds:.1f} s",
     }
-    for name, value in rows.items():
-        table.add_row(name, console.plain(value))
+    for name, text in rows.items():
+        table.add_row(name, console.plain(text))
     for step in m.fallback:
         table.add_row("fell back", console.plain(f"{step.from_} -> {step.to}: {step.reason}"))
     for warning in m.warnings:
@@ -136,26 +136,28 @@ def _show_summary(folder: Path, m: Manifest) -> None:
 
 def _accuracy(judged: StoredAccuracy) -> str:
     of = judged.figures.get
-    others = [figure for figure in shown_figures() if figure.key in judged.figures and figure.key not in _OWN_WORDS]
+    plain_figures = [
+        figure for figure in shown_figures() if figure.key in judged.figures and figure.key not in _OWN_WORDS
+    ]
     parts = [
         f"SSIM drop {_figure(of('ssim_drop'), '.3%')} (worst face {_figure(of('ssim_drop_worst'), '.3%')})",
         f"PSNR {_figure(of('psnr_db'), '.1f')} dB",
         f"identity {_figure(of('identity_cosine'), '.4f')}",
-        *(f"{figure.label} {written(figure, of(figure.key))}" for figure in others),
+        *(f"{figure.label} {written(figure, of(figure.key))}" for figure in plain_figures),
         f"on {_figure(judged.faces, 'd')} faces",
     ]
     return ", ".join(parts)
 
 
-def _figure(value: float | None, form: str) -> str:
-    return "-" if value is None else format(value, form)
+def _figure(number: float | None, form: str) -> str:
+    return "-" if number is None else format(number, form)
 
 
 def _calibration(record: CalibrationRecord | None) -> str:
     if record is None:
         return "none needed"
     measured = [(rule, drop) for rule, drop in record.ssim_drop.items() if drop is not None]
-    drops = ", ".join(f"{rule} {drop:.3%}" for rule, drop in sorted(measured, key=lambda item: item[1]))
+    drops = ", ".join(f"{rule} {drop:.3%}" for rule, drop in sorted(measured, key=lambda rule_drop: rule_drop[1]))
     text = f"rule {record.rule}" + (", channels equalised" if record.equalised else "")
     text += f" and {record.shifted} tensors shifted" if record.shifted else ""
     text += f", layers corrected by {' + '.join(record.corrections)}" if record.corrections else ""
@@ -174,9 +176,9 @@ def _machine(m: Manifest) -> str:
     elif pins.compute_capability is not None:
         gpu = "GPUs of compute capability {}.{}".format(*pins.compute_capability)
     later = " and later minor versions" if pins.version_compatible else ""
-    made = f"; built on {pins.device}" if pins.device else ""
-    made += f" under a driver for CUDA {format_cuda_version(pins.driver)}" if pins.driver else ""
-    return f"{gpu}, {pins.platform or 'any platform'}, {product} {m.backend_version}{later}{made}"
+    built_on = f"; built on {pins.device}" if pins.device else ""
+    built_on += f" under a driver for CUDA {format_cuda_version(pins.driver)}" if pins.driver else ""
+    return f"{gpu}, {pins.platform or 'any platform'}, {product} {m.backend_version}{later}{built_on}"
 
 
 def _range(shapes: tuple[tuple[int, ...], ...]) -> str:

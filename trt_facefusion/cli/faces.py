@@ -130,46 +130,46 @@ def curate(
     check_output(output, folder, force)
     opened = _open_generator(generator)
     with console.progress_bar() as (progress, note):
-        result = curated(folder, count, opened, aligned=aligned, progress=progress)
-        if len(result.selection.picks) < count:
-            note(f"warning: only {len(result.selection.picks)} photos are fit, {count} were asked for")
-        save_selection(result, folder, output, link=link)
+        selected = curated(folder, count, opened, aligned=aligned, progress=progress)
+        if len(selected.selection.picks) < count:
+            note(f"warning: only {len(selected.selection.picks)} photos are fit, {count} were asked for")
+        save_selection(selected, folder, output, link=link)
     if as_json:
-        console.print_json(collect_facts(result) | {"folder": str(output)})
+        console.print_json(collect_facts(selected) | {"folder": str(output)})
     else:
-        _show_selection(result, output)
+        _show_selection(selected, output)
 
 
-def _open_generator(asked: GeneratorOptions) -> Generator | None:
+def _open_generator(generator: GeneratorOptions) -> Generator | None:
     from trt_facefusion.build.curate import Generator
     from trt_facefusion.model.export import OnnxSource, ReferenceSource
     from trt_facefusion.model.graph import read_input_specs
     from trt_facefusion.model.presets import get_preset
-    from trt_facefusion.model.presets.fit import suggestions
+    from trt_facefusion.model.presets.fit import suggest_inputs
 
-    onnx, inputs = asked.onnx, asked.inputs or []
-    options.require_one_description(asked.preset, inputs)
+    onnx, inputs = generator.onnx, generator.inputs or []
+    options.require_one_description(generator.preset, inputs)
     if onnx is None:
-        if asked.preset == "reference" and asked.embedder is None:
+        if generator.preset == "reference" and generator.embedder is None:
             return Generator(ReferenceSource(), get_preset("reference"))
-        if asked.preset is not None or inputs or asked.embedder is not None or asked.picture is not None:
+        if generator.preset is not None or inputs or generator.embedder is not None or generator.picture is not None:
             raise BadInputError(
                 "--preset, --input and --embedder describe a model, but none is named", "add --onnx FILE"
             )
         return None
-    preset = options.describe_preset(asked.preset, inputs, asked.picture)
+    preset = options.describe_preset(generator.preset, inputs, generator.picture)
     if preset is None:
-        example = suggestions(read_input_specs(OnnxSource(onnx).model))
+        example = suggest_inputs(read_input_specs(OnnxSource(onnx).model))
         raise BadInputError(
             f"nothing says what the inputs of {onnx.name} are",
             f"name a --preset, or describe each input, perhaps with {example}",
         )
-    if preset.embedder == "arcface" and preset.embedding is not None and asked.embedder is None:
+    if preset.embedder == "arcface" and preset.embedding is not None and generator.embedder is None:
         raise BadInputError(
             f"the preset {preset.name!r} takes ArcFace embeddings, and that embedder is not bundled",
             "name its ONNX file with --embedder",
         )
-    return Generator(OnnxSource(onnx), preset, asked.embedder)
+    return Generator(OnnxSource(onnx), preset, generator.embedder)
 
 
 def _survey(folder: Path, embedder: Embedder, aligned: bool, progress: Progress) -> Survey:
@@ -213,10 +213,10 @@ def _write_sheet(target: Path, title: str, subtitle: str, surveyed: Survey, cove
     sheet = ContactSheet(title, subtitle, surveyed.photos, surveyed.chips, covered)
     stem = target.with_suffix("") if target.suffix.lower() in {".html", ".png"} else target
     files = [stem.with_name(stem.name + suffix) for suffix in (".html", ".png")]
-    for file, data in zip(
+    for file, content in zip(
         files, (render_html(sheet).encode(errors="backslashreplace"), render_png(sheet)), strict=True
     ):
-        write_atomic(file, data, "--sheet")
+        write_atomic(file, content, "--sheet")
     return files
 
 
@@ -224,8 +224,8 @@ def _show(surveyed: Survey, covered: FaceCoverage) -> None:
     console.out.print(_summary(surveyed))
     kinds = surveyed.faces.count_skipped()
     if kinds:
-        told = ", ".join(f"{count} {KINDS[kind]}" for kind, count in kinds.items())
-        console.out.print(f"skipped: {told}")
+        reasons = ", ".join(f"{count} {KINDS[kind]}" for kind, count in kinds.items())
+        console.out.print(f"skipped: {reasons}")
     if surveyed.faces.note:
         console.out.print(console.plain(surveyed.faces.note))
     console.show(_table({"share": covered}))
@@ -235,14 +235,14 @@ def _show(surveyed: Survey, covered: FaceCoverage) -> None:
         console.out.print(console.styled("nothing is missing", "green"))
 
 
-def _show_selection(result: Curated, output: Path) -> None:
-    before, after = result.coverage["before"], result.coverage["after"]
-    chosen, everything = len(result.selection.picks), len(result.survey)
-    console.show(_table({f"all {everything}": before, f"chosen {chosen}": after}))
+def _show_selection(selected: Curated, output: Path) -> None:
+    before, after = selected.coverage["before"], selected.coverage["after"]
+    picked, everything = len(selected.selection.picks), len(selected.survey)
+    console.show(_table({f"all {everything}": before, f"chosen {picked}": after}))
     _show_findings("Still missing", after.gaps, "yellow")
-    _show_findings("Wrong with the set", result.problems, "red")
-    dropped = len(result.selection.dropped)
-    text = f"chosen {chosen} of {everything} faces; {dropped} left out as too poor or near copies"
+    _show_findings("Wrong with the set", selected.problems, "red")
+    dropped = len(selected.selection.dropped)
+    text = f"chosen {picked} of {everything} faces; {dropped} left out as too poor or near copies"
     console.out.print(text)
     _say_files([output])
 

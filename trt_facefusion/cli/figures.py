@@ -17,17 +17,17 @@ def full_label(figure: Figure) -> str:
     return label(figure) + told_faces(figure)
 
 
-def written(figure: Figure, value: float | None) -> str:
+def written(figure: Figure, measured: float | None) -> str:
     """A value of ``figure``; a dash where it was not measured."""
-    if value is None:
+    if measured is None:
         return "-"
     if figure.unit is Unit.SHARE:
-        return f"{value:.3%}"
-    return decibels(value) if figure.unit is Unit.DECIBEL else f"{value:.4f}"
+        return f"{measured:.3%}"
+    return decibels(measured) if figure.unit is Unit.DECIBEL else f"{measured:.4f}"
 
 
-def decibels(value: float | None) -> str:
+def decibels(psnr_db: float | None) -> str:
     """A PSNR; the one of equal pictures is capped."""
-    if value is None:
+    if psnr_db is None:
         return "-"
-    return "exact" if value >= PSNR_CAP_DB else f"{value:.1f}"
+    return "exact" if psnr_db >= PSNR_CAP_DB else f"{psnr_db:.1f}"

@@ -62,7 +62,7 @@ def worst(calibration: Calibration, count: int) -> list[str]:
 def draw(calibration: Calibration, tensor: str, width: int) -> list[str]:
     """Lines of at most ``width`` columns: the bars, a letter at each threshold, and what each of them costs."""
     histogram = calibration.histograms[tensor]
-    thresholds = sorted(compute_thresholds(calibration, tensor).items(), key=lambda item: item[1])
+    thresholds = sorted(compute_thresholds(calibration, tensor).items(), key=lambda rule_amax: rule_amax[1])
     columns = max(width - _MARGIN - 1, 20)
     bars = _bars(column_counts(histogram, columns))
     highest = int(column_counts(histogram, columns).max())

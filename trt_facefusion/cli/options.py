@@ -19,7 +19,7 @@ from trt_facefusion.evaluation.accuracy import registry
 from trt_facefusion.evaluation.accuracy.metric import Limit
 from trt_facefusion.model.export import CheckpointSource, ModelSource, OnnxSource, ReferenceSource
 from trt_facefusion.model.presets import Preset, get_preset, parse_input
-from trt_facefusion.model.presets.fit import suggestions
+from trt_facefusion.model.presets.fit import suggest_inputs
 from trt_facefusion.model.presets.syntax import INPUT_SYNTAX
 from trt_facefusion.quantization.calibration.thresholds import parse_rule
 from trt_facefusion.quantization.correction.kinds import parse_corrections
@@ -101,9 +101,9 @@ def with_limits(command: Callable[..., None]) -> Callable[..., None]:
     signature = inspect.signature(command, eval_str=True)
 
     @functools.wraps(command)
-    def with_options(**given: Any) -> None:
-        values = {name: given.pop(name) for name in offered}
-        command(**given, limits={name: value for name, value in values.items() if value is not None})
+    def with_options(**arguments: Any) -> None:
+        values = {name: arguments.pop(name) for name in offered}
+        command(**arguments, limits={name: value for name, value in values.items() if value is not None})
 
     parameters: list[inspect.Parameter] = []
     for parameter in signature.parameters.values():
@@ -160,7 +160,7 @@ def choose_preset(source: ModelSource, name: str | None, inputs: list[str], pict
         from trt_facefusion.model.graph import read_input_specs
 
         specs = read_input_specs(source.model)
-        takes, example = f". The model takes {'; '.join(map(str, specs))}", suggestions(specs)
+        takes, example = f". The model takes {'; '.join(map(str, specs))}", suggest_inputs(specs)
     raise BadInputError(
         f"nothing says what the inputs of {source.name} are{takes}",
         f"name a --preset, or describe each input, perhaps with {example}",

@@ -77,12 +77,12 @@ def command(
     options.check_options(planning, planning, limits)
     settings = options.read_settings(model, faces, engine, planning, store, precisions=(Precision.INT8,))
     with console.progress_bar() as (progress, note):
-        result = make_plan(settings, progress, note)
-    paths = _write(result, store.output)
+        planned = make_plan(settings, progress, note)
+    paths = _write(planned, store.output)
     if as_json:
-        console.print_json({**result.as_dict(), "path": str(store.output)})
+        console.print_json({**planned.as_dict(), "path": str(store.output)})
     else:
-        show(result)
+        show(planned)
         _line(f"written: {', '.join(map(str, paths))}")
 
 
@@ -93,10 +93,10 @@ class _LeftPlan:
     plan_sha256: str
 
 
-def _write(result: PlanResult, output: Path) -> list[Path]:
-    search = result.search or {}
+def _write(planned: PlanResult, output: Path) -> list[Path]:
+    search = planned.search or {}
     chart = charts.make_standalone(charts.draw_pareto(search.get("points", [])))
-    text = result.plan.dumps()
+    text = planned.plan.dumps()
     search = {**search, **asdict(_LeftPlan(hashlib.sha256(text.encode()).hexdigest()))}
     files = {
         output: text,
@@ -122,18 +122,18 @@ def _require_unedited(output: Path) -> None:
     )
 
 
-def show(result: PlanResult) -> None:
+def show(planned: PlanResult) -> None:
     """The front, and what was chosen."""
-    if result.search:
-        console.show(tabulate_front(result.search))
-        for name, why in result.search["excluded"].items():
+    if planned.search:
+        console.show(tabulate_front(planned.search))
+        for name, why in planned.search["excluded"].items():
             _line(f"no candidate: {name}: {why}")
-    accuracy, shares = result.accuracy, result.plan.macs_share()
+    accuracy, shares = planned.accuracy, planned.plan.macs_share()
     _line(
-        f"chosen: {len(result.plan.names(Precision.INT8))} layers with {shares['int8']:.1%} of the MACs in INT8; "
+        f"chosen: {len(planned.plan.names(Precision.INT8))} layers with {shares['int8']:.1%} of the MACs in INT8; "
         f"on {accuracy.faces} verification faces the SSIM drop is {accuracy.ssim_drop:.3%}, "
         f"{accuracy['ssim_drop_worst']:.3%} on the worst"
-        + (f", after {result.repairs} rounds of repair" if result.repairs else "")
+        + (f", after {planned.repairs} rounds of repair" if planned.repairs else "")
     )
 
 

@@ -30,8 +30,8 @@ def save_run(record: RunRecord, root: Path) -> Path:
     for folder in (root, *(path for path in root.glob("*") if path.is_dir())):
         sweep_once(folder)  # what a killed build left holds pictures of people
     with commit_folder(final) as folder:
-        for name, data in {**record.files(), PAGE: page}.items():
-            write_synced(folder / name, data)
+        for name, content in {**record.files(), PAGE: page}.items():
+            write_synced(folder / name, content)
     return final / PAGE
 
 

@@ -44,11 +44,11 @@ def model_folder(
     ]
     if own:  # what holds this very version goes first, then the plain name
         return min(own, key=lambda f: (digest not in {m.inputs.model_sha256 for m in held[f]}, len(f.name), f.name))
-    taken = {
+    used_names = {
         f.name.casefold() for f, manifests in held.items() if manifests
     }  # some file systems do not tell case apart
     names = [plain_name, *(f"{plain_name}-{digest[:count]}" for count in _DIGITS)]
-    return root / next((free for free in names if free.casefold() not in taken), names[-1])
+    return root / next((free for free in names if free.casefold() not in used_names), names[-1])
 
 
 def label_folder(folder: Path, manifest: Manifest) -> str:

@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
-from trt_facefusion.engine.store.atomic import commit_folder, store_error, sweep, write_synced
+from trt_facefusion.engine.store.atomic import commit_folder, make_store_error, sweep, write_synced
 from trt_facefusion.engine.store.identity import ORIGIN, model_folder
 from trt_facefusion.engine.store.lock import build_lock, try_lock
 from trt_facefusion.engine.store.manifest import Manifest, StoredFile, safe_name
@@ -27,7 +27,7 @@ def sha256_of(path: Path) -> str:
             while block := file.read(1 << 20):
                 digest.update(block)
     except OSError as error:
-        raise store_error(error, path, "read") from error
+        raise make_store_error(error, path, "read") from error
     return digest.hexdigest()
 
 
@@ -64,14 +64,14 @@ class Store:
         for name in files:
             if name != safe_name(name) or name == MANIFEST:
                 raise ValueError(f"{name!r} is no name for a file of an engine folder")
-        stored = {n: StoredFile(hashlib.sha256(data).hexdigest(), len(data)) for n, data in files.items()}
+        stored = {n: StoredFile(hashlib.sha256(content).hexdigest(), len(content)) for n, content in files.items()}
         manifest = dataclasses.replace(manifest, files=stored)
         text = manifest.to_json()
         Manifest.from_json(text)  # what could not be read back is not written
         final = self.folder_of(manifest)
         with build_lock(final), commit_folder(final) as folder:
-            for name, data in files.items():
-                write_synced(folder / name, data)
+            for name, content in files.items():
+                write_synced(folder / name, content)
             write_synced(folder / MANIFEST, text.encode())
         return final
 
@@ -126,7 +126,7 @@ class Store:
                 f"List the engines with: trt-ff engines --output {shlex.quote(str(self.root))}",
             ) from error
         except OSError as error:
-            raise store_error(error, folder / MANIFEST, "read") from error
+            raise make_store_error(error, folder / MANIFEST, "read") from error
         except DocumentError as error:
             raise StoreError(f"{folder / MANIFEST}: {error}.", "Build the engine again with --force.") from error
         try:
@@ -149,7 +149,7 @@ def _list_folders(path: Path) -> list[Path]:
     try:
         return sorted(entry for entry in path.iterdir() if not entry.name.startswith(".") and entry.is_dir())
     except OSError as error:
-        raise store_error(error, path, "read") from error
+        raise make_store_error(error, path, "read") from error
 
 
 def damaged(path: Path, manifest: Manifest, why: str) -> StoreError:

@@ -36,10 +36,10 @@ class Accuracy:
 
     def __getitem__(self, key: str) -> float:
         """The figure ``key``. Raises KeyError where it was not measured."""
-        value = self.figures.get(key)
-        if value is None:
+        measured = self.figures.get(key)
+        if measured is None:
             raise KeyError(key)
-        return value
+        return measured
 
     @property
     def ssim_drop(self) -> float:

@@ -107,7 +107,7 @@ def make_affine_nodes(
         The nodes, the constants that they read, and the name of the result.
     """
     padded = padded_name(tensor, pads)
-    result = equalised_name(padded)
+    equalised = equalised_name(padded)
     reciprocals, offsets, sizes = f"{tensor}__reciprocals", f"{tensor}__offsets", f"{padded}__sizes"
     constants: dict[str, Array] = {reciprocals: (1 / affine.factors).reshape(1, -1, 1, 1).astype(dtype)}
     nodes = []
@@ -115,12 +115,12 @@ def make_affine_nodes(
         constants[sizes] = np.array([0, 0, *pads[:2], 0, 0, *pads[2:]], np.int64)
         nodes.append(helper.make_node("Pad", [source, sizes], [pad_output_name(padded)], name=f"{padded}__pad"))
         source = pad_output_name(padded)
-    scaled = scaled_name(padded) if affine.shifts else result
+    scaled = scaled_name(padded) if affine.shifts else equalised
     nodes.append(helper.make_node("Mul", [source, reciprocals], [scaled], name=f"{padded}__equalise"))
     if affine.shifts:
         constants[offsets] = affine.offsets.reshape(1, -1, 1, 1).astype(dtype)
-        nodes.append(helper.make_node("Sub", [scaled, offsets], [result], name=f"{padded}__shift"))
-    return nodes, constants, result
+        nodes.append(helper.make_node("Sub", [scaled, offsets], [equalised], name=f"{padded}__shift"))
+    return nodes, constants, equalised
 
 
 def fold_weight(weight: NDArray[np.float32], affine: Affine) -> NDArray[np.float32]:

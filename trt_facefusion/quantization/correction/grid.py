@@ -43,8 +43,8 @@ def activation_scale(amax: float, kind: int) -> Array:
 
 def quantise_weight(weight: NDArray[np.float32], axis: int, kind: int) -> tuple[NDArray[np.int8], Array]:
     """Symmetric INT8 values and one scale per output channel (``axis``): ``weight ~ values * scale``."""
-    others = tuple(i for i in range(weight.ndim) if i != axis)
-    peak = np.maximum(weight.max(axis=others), -weight.min(axis=others))
+    other_axes = tuple(i for i in range(weight.ndim) if i != axis)
+    peak = np.maximum(weight.max(axis=other_axes), -weight.min(axis=other_axes))
     scale = round_scale(peak / INT8_MAX, kind)
     shape = [1] * weight.ndim
     shape[axis] = -1

@@ -126,7 +126,7 @@ def read_layer(
 
 def _is_plain(node: onnx.NodeProto) -> bool:
     defaults = (("alpha", 1.0), ("beta", 1.0), ("transA", 0))
-    return all(read_attribute(node, name, value) == value for name, value in defaults)
+    return all(read_attribute(node, name, default) == default for name, default in defaults)
 
 
 class InputMoments:

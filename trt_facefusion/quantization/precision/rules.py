@@ -57,10 +57,10 @@ def mask_rule(context: Context, node: PlannedNode) -> Decision | None:
 def range_rule(context: Context, node: PlannedNode) -> Decision | None:
     """FP32 where calibration saw magnitudes that FP16 might not hold."""
     proto = context.view.nodes[node.name]
-    seen = {name: context.amax.get(name, 0.0) for name in (*proto.input, *proto.output)}
-    name = max(seen, key=lambda key: seen[key], default="")
-    if name and seen[name] * RANGE_MARGIN > FP16_MAX:
-        return Precision.FP32, f"{name} reaches {seen[name]:.3g} on faces; FP16 ends at 65504"
+    amax_of = {name: context.amax.get(name, 0.0) for name in (*proto.input, *proto.output)}
+    name = max(amax_of, key=lambda key: amax_of[key], default="")
+    if name and amax_of[name] * RANGE_MARGIN > FP16_MAX:
+        return Precision.FP32, f"{name} reaches {amax_of[name]:.3g} on faces; FP16 ends at 65504"
     return None
 
 
@@ -100,9 +100,9 @@ def tiny_constant_rule(context: Context, node: PlannedNode) -> Decision | None:
         return None
     for name in context.view.nodes[node.name].input:
         if name and context.view.is_constant(name) and context.view.is_float(name):
-            value = context.view.constant(name)
-            if value.size == 1 and 0 < abs(float(value.reshape(-1)[0])) < FP16_TINY:
-                return Precision.FP32, f"the constant {float(value.reshape(-1)[0]):.3g} vanishes in FP16"
+            constant = context.view.constant(name)
+            if constant.size == 1 and 0 < abs(float(constant.reshape(-1)[0])) < FP16_TINY:
+                return Precision.FP32, f"the constant {float(constant.reshape(-1)[0]):.3g} vanishes in FP16"
     return None
 
 
@@ -201,14 +201,14 @@ RULES: tuple[Rule, ...] = (
 
 
 def plan_by_rules(
-    view: GraphView, amax: Mapping[str, float], model: str, seen: Mapping[str, Seen] | None = None
+    view: GraphView, amax: Mapping[str, float], model: str, moments: Mapping[str, Seen] | None = None
 ) -> Plan:
     """The INT8 plan; `Plan.capped` turns it into the FP16 or FP32 plan with the same protections.
 
-    ``amax`` maps tensors to their largest calibrated magnitude; without it nothing is known about overflow. ``seen``
+    ``amax`` maps tensors to their largest calibrated magnitude; without it nothing is known about overflow. ``moments``
     says more of them, where there are histograms.
     """
-    context = Context(view, amax, seen or {})
+    context = Context(view, amax, moments or {})
     nodes = []
     for node in describe(view):
         decision = next(d for rule in RULES if (d := rule(context, node)) is not None)
