@@ -202,8 +202,8 @@ def show(difference: DiffResult, top: int) -> None:
         _show_layers(difference.layers, difference.picture, top)
     for check in difference.checks:
         mark = console.styled("kept    ", "green") if check.passed else console.styled("exceeded", "bold red")
-        value = "not finite" if check.value is None else f"{check.value:.3g}"
-        text = f"{check.name}: {value}, at most {check.limit:.3g} allowed"
+        figure = "not finite" if check.value is None else f"{check.value:.3g}"
+        text = f"{check.name}: {figure}, at most {check.limit:.3g} allowed"
         console.line(mark, f"  {text}")
     if difference.saved is not None:
         console.line(f"saved: polygraphy inspect data {difference.saved}/b")

@@ -81,7 +81,7 @@ def read_settings(model: ModelOptions, *groups: Any, **own: Any) -> BuildSetting
     """
     source = choose_source(model.onnx, model.checkpoint, model.model, model.weights_key)
     preset = choose_preset(source, model.preset, model.inputs or [], model.picture)
-    shared = {name: value for group in (model, *groups) for name, value in _shared_values(group)}
+    shared = dict(option for group in (model, *groups) for option in _shared_values(group))
     return BuildSettings(source=source, preset=preset, **shared, **own)
 
 
@@ -91,8 +91,8 @@ def _shared_values(group: Any) -> Iterator[tuple[str, Any]]:
         if base is not BuildSettings and is_dataclass(base) and issubclass(BuildSettings, base):
             yield from ((field.name, getattr(group, field.name)) for field in fields(base))
     for field in fields(group):
-        if is_dataclass(value := getattr(group, field.name)):
-            yield from _shared_values(value)
+        if is_dataclass(inner := getattr(group, field.name)):
+            yield from _shared_values(inner)
 
 
 def with_limits(command: Callable[..., None]) -> Callable[..., None]:
@@ -103,7 +103,7 @@ def with_limits(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def with_options(**arguments: Any) -> None:
         values = {name: arguments.pop(name) for name in offered}
-        command(**arguments, limits={name: value for name, value in values.items() if value is not None})
+        command(**arguments, limits={name: limit for name, limit in values.items() if limit is not None})
 
     parameters: list[inspect.Parameter] = []
     for parameter in signature.parameters.values():

@@ -40,7 +40,7 @@ from trt_facefusion.quantization.calibration.table import CalibrationTable
 from trt_facefusion.quantization.correction.channel_affine import Affines, equalised_name
 from trt_facefusion.quantization.correction.kinds import CHANNEL_CORRECTIONS, parse_corrections
 from trt_facefusion.quantization.lowering.equalise import find_channel_affines, find_equalisable, make_scaled_tensors
-from trt_facefusion.quantization.precision import Seen, plan_by_rules, quantisable
+from trt_facefusion.quantization.precision import TensorMoments, plan_by_rules, quantisable
 from trt_facefusion.sampling import spread
 from trt_facefusion.types import Precision, Progress, silent
 
@@ -138,9 +138,9 @@ class Observations:
         return amax | {name: amax[source] for name, source in self.aliases.items() if source in amax}
 
     @cached_property
-    def moments(self) -> Mapping[str, Seen]:
+    def moments(self) -> Mapping[str, TensorMoments]:
         """Means of every tensor: what FP16 sums and underflow are judged by. Nothing where the user named a table."""
-        moments = {name: Seen.of(histogram) for name, histogram in self.histograms.items()}
+        moments = {name: TensorMoments.of(histogram) for name, histogram in self.histograms.items()}
         return moments | {name: moments[source] for name, source in self.aliases.items() if source in moments}
 
 

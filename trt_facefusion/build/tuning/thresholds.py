@@ -20,7 +20,7 @@ from trt_facefusion.quantization.calibration.table import CalibrationTable
 from trt_facefusion.quantization.calibration.threshold_choice import ThresholdChoice
 from trt_facefusion.quantization.calibration.thresholds import compared_rules, parse_rule, tensor_rules
 from trt_facefusion.quantization.correction.channel_affine import Affine, Affines, equalised_name
-from trt_facefusion.quantization.precision import Plan, Seen, plan_by_rules
+from trt_facefusion.quantization.precision import Plan, TensorMoments, plan_by_rules
 from trt_facefusion.types import Precision
 
 AUTO = "auto"
@@ -54,7 +54,7 @@ def choose(
     calibration: Calibration,
     aliases: Mapping[str, str],
     amax: Mapping[str, float],
-    seen: Mapping[str, Seen],
+    seen: Mapping[str, TensorMoments],
 ) -> ThresholdChoice:
     """The rule, whether to equalise, and the tensors that fare better with another rule.
 

@@ -97,7 +97,7 @@ class Figure:
         return None if np.isnan(values).any() else (self.pool_of_plans or self.pool)(values)
 
     def spent(self, measured: float | None, limit: float) -> float:
-        """The share of what ``limit`` allows that ``measured`` spends: above 1 it is broken, also without a measurement.
+        """The share of what ``limit`` allows that ``measured`` spends: above 1 it is broken, also where it is None.
 
         A limit of nothing counts as one of 1e-9.
         """

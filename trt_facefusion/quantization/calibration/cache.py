@@ -216,7 +216,7 @@ def _read_json(path: Path) -> tuple[Calibration, str]:
         document = parse_json(read_bytes(path))
         schema = document.get("schema") if isinstance(document, dict) else None
         if schema == SCHEMA and schema is not True:
-            stored = decode(_Stored, {key: value for key, value in document.items() if key != "schema"}, "cache")
+            stored = decode(_Stored, {key: entry for key, entry in document.items() if key != "schema"}, "cache")
             return stored.calibration(), stored.table_sha256
     except OSError as error:
         raise CalibrationCacheError(f"cannot read {path}: {error.strerror}", remedy) from error

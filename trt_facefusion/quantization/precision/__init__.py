@@ -9,13 +9,13 @@ from trt_facefusion.quantization.precision.plan import (
     read_plan,
     read_rows,
 )
-from trt_facefusion.quantization.precision.ranges import Seen
+from trt_facefusion.quantization.precision.ranges import TensorMoments
 from trt_facefusion.quantization.precision.rules import plan_by_rules
 
 __all__ = [
     "Plan",
     "PlannedNode",
-    "Seen",
+    "TensorMoments",
     "loads",
     "plan_by_rules",
     "plan_rows",

@@ -11,7 +11,7 @@ import numpy as np
 from trt_facefusion.model.graph import GraphView, Role, holds_half, makes_indices, read_attribute
 from trt_facefusion.quantization.precision.facts import no_kernel
 from trt_facefusion.quantization.precision.plan import Plan, PlannedNode, describe
-from trt_facefusion.quantization.precision.ranges import FP16_MAX, FP16_TINY, RANGE_MARGIN, Seen, hidden_peak
+from trt_facefusion.quantization.precision.ranges import FP16_MAX, FP16_TINY, RANGE_MARGIN, TensorMoments, hidden_peak
 from trt_facefusion.types import Precision
 
 SMALL_WEIGHT = 1e-3
@@ -26,7 +26,7 @@ class Context:
 
     view: GraphView
     amax: Mapping[str, float]
-    seen: Mapping[str, Seen] = field(default_factory=dict)
+    moments: Mapping[str, TensorMoments] = field(default_factory=dict)
 
 
 Rule = Callable[[Context, PlannedNode], Decision | None]
@@ -66,7 +66,7 @@ def range_rule(context: Context, node: PlannedNode) -> Decision | None:
 
 def sum_rule(context: Context, node: PlannedNode) -> Decision | None:
     """FP32 where a sum inside of the node might not fit into FP16, which no tensor of the graph shows."""
-    peak = hidden_peak(context.view, context.view.nodes[node.name], context.seen)
+    peak = hidden_peak(context.view, context.view.nodes[node.name], context.moments)
     if peak is not None and peak[0] * RANGE_MARGIN > FP16_MAX:
         return Precision.FP32, f"{peak[1]} reaches {peak[0]:.3g} on faces; FP16 ends at 65504"
     return None
@@ -76,11 +76,11 @@ def tiny_value_rule(context: Context, node: PlannedNode) -> Decision | None:
     """FP32 where what a node gives, or the variance that it divides by, is too small for FP16's normal numbers."""
     proto = context.view.nodes[node.name]
     for name in proto.output:
-        values = context.seen.get(name)
+        values = context.moments.get(name)
         if values is not None and 0 < math.sqrt(values.square) < FP16_TINY:
             size = math.sqrt(values.square)
             return Precision.FP32, f"{name} is about {size:.3g} on faces: FP16 loses digits below 6.1e-5"
-    values = context.seen.get(proto.input[0]) if proto.input else None
+    values = context.moments.get(proto.input[0]) if proto.input else None
     if node.role is Role.NORMALISATION and values is not None and 0 < values.square < FP16_TINY:
         return Precision.FP32, f"its variance is at most {values.square:.3g} on faces: FP16 loses digits below 6.1e-5"
     return None
@@ -201,7 +201,7 @@ RULES: tuple[Rule, ...] = (
 
 
 def plan_by_rules(
-    view: GraphView, amax: Mapping[str, float], model: str, moments: Mapping[str, Seen] | None = None
+    view: GraphView, amax: Mapping[str, float], model: str, moments: Mapping[str, TensorMoments] | None = None
 ) -> Plan:
     """The INT8 plan; `Plan.capped` turns it into the FP16 or FP32 plan with the same protections.
 

@@ -136,7 +136,7 @@ class _Search:
     def __init__(
         self, groups: Sequence[Group], total_macs: int, measure: Measure, load: Load, exact: Figures, effort: Effort
     ) -> None:
-        self.result = SearchResult(tuple(groups), total_macs)
+        self.searched = SearchResult(tuple(groups), total_macs)
         self.measure, self.load, self.effort = measure, load, effort
         weights = sum(group.weights for group in groups) or 1
         macs = max(total_macs, 1)
@@ -145,37 +145,37 @@ class _Search:
         self._keep(frozenset(), exact)
 
     def _keep(self, in_int8: GroupSet, figures: Figures) -> None:
-        share = sum(self.result.groups[index].macs for index in in_int8) / max(self.result.total_macs, 1)
-        self.result.points[in_int8] = Point(in_int8, share, figures)
+        share = sum(self.searched.groups[index].macs for index in in_int8) / max(self.searched.total_macs, 1)
+        self.searched.points[in_int8] = Point(in_int8, share, figures)
 
     @property
     def left(self) -> int:
         """Plans that may still be measured; the figures of the FP32 one are given."""
-        return self.effort.plans - (len(self.result.points) - 1)
+        return self.effort.plans - (len(self.searched.points) - 1)
 
     def loads(self, plans: Sequence[GroupSet]) -> list[float | None]:
         """Loads of ``plans``; those that are new are measured while that is allowed, and None after that."""
-        new = [c for c in dict.fromkeys(plans) if c not in self.result.points][: max(self.left, 0)]
+        new = [c for c in dict.fromkeys(plans) if c not in self.searched.points][: max(self.left, 0)]
         if new:
             for in_int8, figures in zip(new, self.measure(new), strict=True):
                 self._keep(in_int8, figures)
-        points = self.result.points
+        points = self.searched.points
         return [self.load(points[c].figures) if c in points else None for c in plans]
 
     def run(self) -> SearchResult:
-        every = frozenset(range(len(self.result.groups)))
+        every = frozenset(range(len(self.searched.groups)))
         full_load = self.loads([every])[0]
         if full_load is None or not every:
-            return self.result
+            return self.searched
         self.loads([every - {g} for g in sorted(every)])
         if self.effort.alone:
             self.loads([frozenset({g}) for g in sorted(every)])
         self.estimates = [self._estimate(every, g) for g in sorted(every)]
         self._back_up(self._down(every, full_load))
-        return self.result
+        return self.searched
 
     def _load_of(self, in_int8: GroupSet) -> float | None:
-        point = self.result.points.get(in_int8)
+        point = self.searched.points.get(in_int8)
         return None if point is None else self.load(point.figures)
 
     def _estimate(self, every: GroupSet, group: int) -> float:
@@ -219,8 +219,8 @@ class _Search:
         """Give back to INT8 what turns out to fit, largest first; then try to swap a raised group for another."""
         if first is None:
             return
-        every = frozenset(range(len(self.result.groups)))
-        macs = [group.macs for group in self.result.groups]
+        every = frozenset(range(len(self.searched.groups)))
+        macs = [group.macs for group in self.searched.groups]
         plan, tried = first, set[int]()
         while rest := sorted(every - plan - tried, key=lambda g: (-macs[g], g)):
             load = self.loads([plan | {rest[0]}])[0]
@@ -241,7 +241,7 @@ class _Search:
         self.loads([swap for _, swap in likely])
 
     def _likely(self, plan: GroupSet, swap: GroupSet) -> bool:
-        load = self.load(self.result.points[plan].figures)
+        load = self.load(self.searched.points[plan].figures)
         added = sum(self.estimates[g] for g in swap - plan)
         removed = sum(self.estimates[g] for g in plan - swap)
         return load + added - removed <= 1.1
