@@ -32,7 +32,7 @@ from trt_facefusion.build.inputs import BuildInputs, read_inputs
 from trt_facefusion.build.job import open_job
 from trt_facefusion.build.settings import BuildSettings
 from trt_facefusion.build.stages import Stages
-from trt_facefusion.cli import options
+from trt_facefusion.cli import model_choice
 from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
 from trt_facefusion.evaluation.accuracy.metrics import psnr_db, ssim
 from trt_facefusion.quantization.calibration.thresholds import compared_rules
@@ -167,8 +167,8 @@ def main(
 ) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        source = options.choose_source(random_swapper(folder) if swapper else model, None, None)
-        preset = options.choose_preset(source, None, SWAPPER_INPUTS if swapper else inputs or [])
+        source = model_choice.choose_source(random_swapper(folder) if swapper else model, None, None)
+        preset = model_choice.choose_preset(source, None, SWAPPER_INPUTS if swapper else inputs or [])
         settings = BuildSettings(
             source=source,
             preset=preset,

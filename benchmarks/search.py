@@ -31,7 +31,7 @@ from trt_facefusion.build.job import open_job
 from trt_facefusion.build.settings import BuildSettings
 from trt_facefusion.build.stages import Stages
 from trt_facefusion.build.tuning.plan_search import PlanSearch
-from trt_facefusion.cli import options
+from trt_facefusion.cli import model_choice, options
 from trt_facefusion.evaluation.accuracy.metrics import ssim
 from trt_facefusion.quantization.lowering import lower
 from trt_facefusion.types import Precision
@@ -130,8 +130,8 @@ def main(
     as_json: options.AsJson = False,
 ) -> None:
     """Measure single layers both ways, then search."""
-    source = options.choose_source(onnx_file, None, None)
-    described = options.choose_preset(source, preset, inputs or [])
+    source = model_choice.choose_source(onnx_file, None, None)
+    described = model_choice.choose_preset(source, preset, inputs or [])
     with tempfile.TemporaryDirectory() as folder:
         settings = BuildSettings(
             source=source,
