@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
-from trt_facefusion.evaluation.accuracy.metrics import ssim
+from trt_facefusion.evaluation.accuracy.metrics import measure_ssim
 from trt_facefusion.evaluation.profiling.measure import CyclingInputs, time_interleaved
 from trt_facefusion.evaluation.profiling.statistics import Latency, compare
 from trt_facefusion.evaluation.profiling.workload import PhotoSettings, make_feeder
@@ -78,7 +78,7 @@ def drops(models: dict[str, Path], feeder: Feeder) -> dict[str, np.ndarray]:
     found = {}
     for name, model in models.items():
         with OnnxRuntimeRunner(model) as runner:
-            found[name] = 1 - ssim(wanted, renderer(runner).clip(0, 1))
+            found[name] = 1 - measure_ssim(wanted, renderer(runner).clip(0, 1))
     return found
 
 

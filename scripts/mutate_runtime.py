@@ -220,7 +220,7 @@ MUTATIONS = (
     _mutation(
         "damaged folder not noticed",
         "engine/store/store.py",
-        "if sha256_of(folder / name) != file.sha256:",
+        "if compute_sha256(folder / name) != file.sha256:",
         "if False:",
         STORED,
     ),

@@ -10,7 +10,7 @@ from trt_facefusion.build.run import BuildResult
 from trt_facefusion.cli import console
 from trt_facefusion.cli.figures import format_figure, label_with_faces
 from trt_facefusion.engine.store.manifest import StoredAccuracy
-from trt_facefusion.evaluation.accuracy.registry import shown_figures
+from trt_facefusion.evaluation.accuracy.registry import list_shown_figures
 from trt_facefusion.types import Precision
 
 
@@ -55,7 +55,9 @@ def _describe_engine(engine: EngineResult) -> dict[str, str | Text]:
         **{f"MACs in {p.value}": f"{m.macs_share[p.value]:.1%}" for p in Precision},
         "int8 kernels, real of planned": f"{kernels.real}/{kernels.planned}" if kernels.planned else "-",
         "faces judged": str(judged.faces),
-        **{label_with_faces(f): format_figure(f, judged.figures.get(f.key)) for f in shown_figures(_FIRST_FIGURES)},
+        **{
+            label_with_faces(f): format_figure(f, judged.figures.get(f.key)) for f in list_shown_figures(_FIRST_FIGURES)
+        },
         "prepared network, SSIM drop": _format_prepared(judged),
         "build, s": "up to date" if engine.up_to_date else f"{m.seconds:.1f}",
         "verdict": console.styled("passed", "green") if engine.as_asked else console.styled("fell back", "yellow"),

@@ -74,7 +74,7 @@ def _choose_drawn(cache: Path, calibration: Calibration | None, tensors: list[st
                 f"the cache has no histogram of {name!r}",
                 f"did you mean {' or '.join(near)}?" if near else "`trt-ff cache show` without --tensor lists them",
             )
-    return tensors or histograms.worst(calibration, worst)
+    return tensors or histograms.list_worst(calibration, worst)
 
 
 def _tabulate_ranges(table: CalibrationTable, calibration: Calibration | None) -> Table:
@@ -108,7 +108,9 @@ def _describe_cache(
         "model_digest": None if calibration is None else calibration.model_digest,
         "tensors": dict(table),
         "choice": None if choice is None else choice.as_dict(),
-        "histograms": {} if calibration is None else {name: histograms.facts(calibration, name) for name in drawn},
+        "histograms": {}
+        if calibration is None
+        else {name: histograms.describe_tensor(calibration, name) for name in drawn},
     }
 
 
@@ -119,7 +121,7 @@ def _summarise_histogram(histogram: Histogram | None, amax: float, *, pinned: bo
     return [
         f"{histogram.amax:.5g}",
         "pinned" if pinned else f"{amax / histogram.amax:.0%}",
-        histograms.sparkline(histogram, _WIDTH),
+        histograms.draw_sparkline(histogram, _WIDTH),
     ]
 
 

@@ -22,7 +22,7 @@ from trt_facefusion.quantization.calibration import (
     load_description,
 )
 from trt_facefusion.quantization.calibration.cache import load_named
-from trt_facefusion.quantization.correction.channel_affine import equalised_name
+from trt_facefusion.quantization.correction.channel_affine import name_equalised
 from trt_facefusion.quantization.lowering import lower
 from trt_facefusion.quantization.precision import Plan, plan_by_rules
 from trt_facefusion.storage.files import write_atomic
@@ -51,7 +51,7 @@ def command(
     table = load_named(cache, model_digest=digest_model(view.model))
     calibration = load_description(cache)
     affines = {} if calibration is None else affines_of(calibration)
-    divided = {name: table[name] for name in map(equalised_name, affines) if name in table}
+    divided = {name: table[name] for name in map(name_equalised, affines) if name in table}
     fitted = assign_ranges(
         CalibrationTable({n: amax for n, amax in table.items() if n not in divided}, table.header), view
     )

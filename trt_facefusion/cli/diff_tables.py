@@ -9,7 +9,7 @@ from rich.text import Text
 from trt_facefusion.cli import console
 from trt_facefusion.cli.figures import format_decibels, format_figure, label_figure
 from trt_facefusion.evaluation.accuracy.judge import Accuracy
-from trt_facefusion.evaluation.accuracy.registry import shown_figures
+from trt_facefusion.evaluation.accuracy.registry import list_shown_figures
 from trt_facefusion.evaluation.comparison.handed_in import AgainstFile
 from trt_facefusion.evaluation.comparison.layer_error import LayerError
 from trt_facefusion.evaluation.comparison.outputs import OutputDifference
@@ -100,7 +100,7 @@ def _tabulate_picture(accuracy: Accuracy) -> Table:
     table = Table(title="The picture", title_justify="left", title_style="bold", header_style="bold", box=SIMPLE_HEAD)
     for name in ("", "mean", "worst face"):
         table.add_column(name, justify="right" if name else "left")
-    for figure in shown_figures(_FIRST_FIGURES):
+    for figure in list_shown_figures(_FIRST_FIGURES):
         pooled = accuracy.figures[figure.key]
         if pooled is not None and not figure.of_worst:
             worst = format_figure(figure, accuracy.figures[figure.worst_key]) if figure.worst_key is not None else ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from trt_facefusion.evaluation.accuracy.metric import Figure, Unit
 from trt_facefusion.evaluation.accuracy.metrics import PSNR_CAP_DB
-from trt_facefusion.evaluation.accuracy.registry import told_faces
+from trt_facefusion.evaluation.accuracy.registry import describe_faces
 
 
 def label_figure(figure: Figure) -> str:
@@ -14,7 +14,7 @@ def label_figure(figure: Figure) -> str:
 
 def label_with_faces(figure: Figure) -> str:
     """The name where the figures of all faces and of the worst one stand in one column."""
-    return label_figure(figure) + told_faces(figure)
+    return label_figure(figure) + describe_faces(figure)
 
 
 def format_figure(figure: Figure, measured: float | None) -> str:

@@ -12,12 +12,12 @@ from rich.table import Table
 from trt_facefusion.cli import console, options
 from trt_facefusion.cli.figures import format_figure, format_number
 from trt_facefusion.engine.backends.base import Kernel
-from trt_facefusion.engine.backends.kernels import int8_coverage
+from trt_facefusion.engine.backends.kernels import find_int8_coverage
 from trt_facefusion.engine.backends.pins import format_cuda_version
 from trt_facefusion.engine.backends.registry import find_backend, get_math_types
 from trt_facefusion.engine.store.manifest import CalibrationRecord, Manifest, StoredAccuracy
 from trt_facefusion.engine.store.store import Store
-from trt_facefusion.evaluation.accuracy.registry import shown_figures
+from trt_facefusion.evaluation.accuracy.registry import list_shown_figures
 from trt_facefusion.quantization.precision import read_rows
 
 _OWN_WORDS = {"ssim_drop", "ssim_drop_worst", "psnr_db", "identity_cosine", "perceptual"}
@@ -71,7 +71,7 @@ def _show_summary(folder: Path, m: Manifest) -> None:
 def _format_accuracy(judged: StoredAccuracy) -> str:
     of = judged.figures.get
     plain_figures = [
-        figure for figure in shown_figures() if figure.key in judged.figures and figure.key not in _OWN_WORDS
+        figure for figure in list_shown_figures() if figure.key in judged.figures and figure.key not in _OWN_WORDS
     ]
     parts = [
         f"SSIM drop {format_number(of('ssim_drop'), '.3%')} (worst face {format_number(of('ssim_drop_worst'), '.3%')})",
@@ -121,7 +121,7 @@ def _show_layers(rows: list[dict[str, Any]], m: Manifest) -> None:
     total = sum(row.get("macs", 0) for row in rows) or 1
     layers = [row for row in rows if row.get("macs")]
     planned = {row["name"]: row["op"] for row in layers}
-    real = {detail.node: detail for detail in int8_coverage(planned, m.kernels, get_math_types(m.backend)).details}
+    real = {detail.node: detail for detail in find_int8_coverage(planned, m.kernels, get_math_types(m.backend)).details}
     table = Table(title=f"{len(layers)} layers with MACs", title_justify="left", header_style="bold")
     table.add_column("layer", overflow="fold")
     table.add_column("MACs", justify="right")

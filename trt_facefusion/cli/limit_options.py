@@ -16,7 +16,7 @@ from trt_facefusion.evaluation.accuracy.metric import Limit
 
 def with_limits(command: Callable[..., None]) -> Callable[..., None]:
     """``command``, whose parameter ``limits`` becomes an option for each limit that a metric offers."""
-    offered = {limit.name: limit for _, limit in registry.limits() if limit.help is not None}
+    offered = {limit.name: limit for _, limit in registry.iterate_limits() if limit.help is not None}
     signature = inspect.signature(command, eval_str=True)
 
     @functools.wraps(command)

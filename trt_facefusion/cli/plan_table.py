@@ -40,7 +40,9 @@ def tabulate_front(search: Mapping[str, Any]) -> Table:
         f"{search['passes']} inferences in {search['seconds']:.0f} s"
     )
     points = search["points"]
-    limited = {limit.short_name: figure for figure, limit in registry.limits() if limit.short_name not in _COLUMNS}
+    limited = {
+        limit.short_name: figure for figure, limit in registry.iterate_limits() if limit.short_name not in _COLUMNS
+    }
     limited = {name: figure for name, figure in limited.items() if all(name in point for point in points)}
     table = Table(title=title, title_justify="left", header_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name in ("", "MACs in INT8", "SSIM drop", "worst face", *limited):

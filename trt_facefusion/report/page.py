@@ -11,7 +11,7 @@ from trt_facefusion.build.report_facts import EngineFacts, RunFacts, TensorFacts
 from trt_facefusion.engine.store.manifest import CalibrationRecord, Fallback, StoredAccuracy
 from trt_facefusion.evaluation.accuracy.metric import Figure, Unit
 from trt_facefusion.evaluation.accuracy.metrics import PSNR_CAP_DB
-from trt_facefusion.evaluation.accuracy.registry import shown_figures, told_faces
+from trt_facefusion.evaluation.accuracy.registry import describe_faces, list_shown_figures
 from trt_facefusion.report import charts
 from trt_facefusion.report.images import amplify_difference, choose_amplification, encode_data_uri
 from trt_facefusion.report.pages import load_templates
@@ -67,7 +67,7 @@ def _list_figures(
 ) -> list[tuple[str, str, str]]:
     """What is told of the pictures: name, figure, and the limit behind the verdict (empty where none is known)."""
     rows = []
-    for figure in shown_figures(_FIRST_FIGURES):
+    for figure in list_shown_figures(_FIRST_FIGURES):
         measured = judged.figures.get(figure.key)
         limit = limits.get(figure.limit.name) if figure.limit is not None else None
         if limit is None and figure.of_swaps and (measured is None or not swaps):
@@ -75,7 +75,7 @@ def _list_figures(
         allowed = (
             "" if figure.limit is None or limit is None else f"{figure.limit.bound} {_format_figure(figure, limit, 1)}"
         )
-        rows.append((figure.label + told_faces(figure), _format_figure(figure, measured), allowed))
+        rows.append((figure.label + describe_faces(figure), _format_figure(figure, measured), allowed))
     return rows
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from trt_facefusion.build.report_data import FACTS, RunRecord
 from trt_facefusion.engine.store.atomic import commit_folder
-from trt_facefusion.engine.store.store import safe_name
+from trt_facefusion.engine.store.store import make_safe_name
 from trt_facefusion.errors import BadInputError
 from trt_facefusion.report.page import render_page
 from trt_facefusion.storage.files import write_synced
@@ -38,7 +38,7 @@ def save_run(record: RunRecord, root: Path) -> Path:
 def _choose_model_folder(record: RunRecord) -> str:
     """The folder of a model's reports: called as the folder of its engines, which tells models of one name apart."""
     engines = [Path(str(engine["folder"])).resolve().parent.name for engine in record.facts["engines"]]
-    name = safe_name(str(record.facts["model"]))
+    name = make_safe_name(str(record.facts["model"]))
     return next((folder for folder in engines if folder.startswith(name)), name)
 
 

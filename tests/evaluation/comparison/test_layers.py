@@ -14,7 +14,7 @@ from onnx import numpy_helper
 
 from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
 from trt_facefusion.errors import BadInputError
-from trt_facefusion.evaluation.accuracy.metrics import ssim
+from trt_facefusion.evaluation.accuracy.metrics import measure_ssim
 from trt_facefusion.evaluation.comparison.layer_error import LayerError
 from trt_facefusion.evaluation.comparison.layers import LayerComparison
 from trt_facefusion.model.graph import GraphView, prepare
@@ -142,7 +142,7 @@ def test_raising_the_planted_layer_wins_back_what_the_picture_lost() -> None:
     errors = comparison.measure_gains(comparison.rank_errors(), paint, 3)
     assert [error.node.name for error in errors if error.gain is not None] == ["block0b"]  # no other adds any
     with OnnxRuntimeRunner(PLAIN) as one, OnnxRuntimeRunner(candidate) as other:
-        lost = 1 - float(ssim(paint(one).clip(0, 1), paint(other).clip(0, 1)).mean())
+        lost = 1 - float(measure_ssim(paint(one).clip(0, 1), paint(other).clip(0, 1)).mean())
     assert errors[0].gain == pytest.approx(lost, abs=1e-5) and lost > 1e-3
 
 

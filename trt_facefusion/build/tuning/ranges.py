@@ -37,7 +37,7 @@ from trt_facefusion.quantization.calibration.histogram import Histogram
 from trt_facefusion.quantization.calibration.reader import Batches
 from trt_facefusion.quantization.calibration.resume import CalibrationCheckpoint
 from trt_facefusion.quantization.calibration.table import CalibrationTable
-from trt_facefusion.quantization.correction.channel_affine import Affines, equalised_name
+from trt_facefusion.quantization.correction.channel_affine import Affines, name_equalised
 from trt_facefusion.quantization.correction.kinds import CHANNEL_CORRECTIONS, parse_corrections
 from trt_facefusion.quantization.lowering.equalise import find_channel_affines, find_equalisable, make_scaled_tensors
 from trt_facefusion.quantization.precision import TensorMoments, plan_by_rules, quantisable
@@ -241,7 +241,7 @@ def _read_named(inputs: BuildInputs, path: Path, affines: Affines) -> Calibratio
             f"{path} has no range for {len(found.missing)} tensors ({', '.join(found.missing[:_SHOWN])}"
             f"{' ...' if len(found.missing) > _SHOWN else ''}): what reads them does not run in INT8"
         )
-    divided = {name: table[name] for name in map(equalised_name, affines) if name in table}
+    divided = {name: table[name] for name in map(name_equalised, affines) if name in table}
     return CalibrationTable({**found.amax, **divided}, table.header)
 
 

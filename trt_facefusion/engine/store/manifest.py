@@ -209,7 +209,7 @@ class Manifest:
         return manifest
 
 
-def safe_name(text: str) -> str:
+def make_safe_name(text: str) -> str:
     """``text`` as one part of a path: letters, digits, ``._-``; other names get a digest, so that none meet."""
     safe = re.sub(r"[^A-Za-z0-9._-]+", "_", text).lstrip(".-")
     if safe == text and 0 < len(safe) <= _NAME_LIMIT:

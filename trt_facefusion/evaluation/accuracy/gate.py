@@ -53,7 +53,7 @@ class Limits:
 
     def set_limits(self) -> Iterator[tuple[Figure, Limit, float]]:
         """Figure, limit and value of each that is set, in the order of the registry."""
-        for figure, limit in registry.limits():
+        for figure, limit in registry.iterate_limits():
             if limit.name in self.named:
                 yield figure, limit, self.named[limit.name]
 

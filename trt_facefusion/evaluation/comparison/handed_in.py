@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from trt_facefusion.engine.store.manifest import Manifest
 from trt_facefusion.errors import TrtFaceFusionError
-from trt_facefusion.evaluation.accuracy.agreement import Agreement, agreement
+from trt_facefusion.evaluation.accuracy.agreement import Agreement, measure_agreement
 from trt_facefusion.inference.original import Original, fix_original_noise
 from trt_facefusion.model.export import OnnxSource, load_model
 from trt_facefusion.model.graph.noise import parse_noise
@@ -82,4 +82,4 @@ def compare_with_original(
     path = original.source.original()
     assert isinstance(path, Path)
     noted = prepared if isinstance(prepared, Mapping) else None
-    return AgainstFile(path, original.label, agreement(pictures, a), agreement(pictures, b), noted)
+    return AgainstFile(path, original.label, measure_agreement(pictures, a), measure_agreement(pictures, b), noted)

@@ -153,18 +153,18 @@ THRESHOLD_RULES: dict[str, RuleKind] = {
 """All rules by name: what compares, names or explains rules goes through this list."""
 
 
-def compared_rules(effort: int = FULL) -> tuple[str, ...]:
+def list_compared_rules(effort: int = FULL) -> tuple[str, ...]:
     """The rules that `auto` compares as whole tables, as `parse_rule` takes them; the last is the one to start from."""
     return tuple(rule for _, kind in _in_place() for rule, least in kind.compared.items() if least <= effort)
 
 
-def tensor_rules() -> tuple[str, ...]:
+def list_tensor_rules() -> tuple[str, ...]:
     """The rules that are tried for single tensors."""
     more = (rule for _, kind in _in_place() for rule, least in kind.compared.items() if least == SINGLE_TENSORS)
-    return (*compared_rules(), *more)
+    return (*list_compared_rules(), *more)
 
 
-def rule_syntax() -> str:
+def describe_rule_syntax() -> str:
     """What a rule may be, in words."""
     plain = [name for name, kind in _in_place() if kind.with_value is None]
     valued = [f"{name}:VALUE" for name, kind in _in_place() if kind.with_value is not None]

@@ -28,16 +28,16 @@ from trt_facefusion.quantization.correction.channel_affine import (
     Pads,
     can_shift,
     clear_pads,
-    equalised_name,
     fold_bias,
     fold_weight,
     make_affine_nodes,
+    name_equalised,
+    name_padded,
+    name_scaled,
     pad_output_name,
-    padded_name,
     read_explicit_pads,
-    scaled_name,
 )
-from trt_facefusion.quantization.correction.grid import output_axis
+from trt_facefusion.quantization.correction.grid import find_output_axis
 from trt_facefusion.quantization.correction.weight_correction import Correction, Corrections
 from trt_facefusion.quantization.precision import quantisable
 
@@ -109,7 +109,7 @@ def make_scaled_tensors(affines: Affines) -> dict[str, ScaledTensor]:
     """The tensors behind scale and shift as the calibration pass is to count them."""
     one = np.float32(1)
     return {
-        name: ScaledTensor(equalised_name(name), one / affine.factors, affine.offsets)
+        name: ScaledTensor(name_equalised(name), one / affine.factors, affine.offsets)
         for name, affine in affines.items()
     }
 
@@ -135,7 +135,7 @@ def equalise_model(
         affine = affines.get(node.input[0]) if node.name in int8_names else None
         if affine is not None:
             pads = read_explicit_pads(node, affine)
-            tensor = equalised_name(padded_name(node.input[0], pads))
+            tensor = name_equalised(name_padded(node.input[0], pads))
             if tensor not in added:
                 added.add(tensor)
                 _insert_affine(equalised, nodes, node.input[0], affine, pads)
@@ -165,12 +165,12 @@ def find_added_ranges(
         if tensor not in affines:
             continue
         affine = affines[tensor]
-        behind, padded = amax[equalised_name(tensor)], padded_name(tensor, read_explicit_pads(node, affine))
-        ranges[equalised_name(padded)] = behind
+        behind, padded = amax[name_equalised(tensor)], name_padded(tensor, read_explicit_pads(node, affine))
+        ranges[name_equalised(padded)] = behind
         if padded != tensor:
             ranges[pad_output_name(padded)] = amax[tensor]
         if affine.shifts:
-            ranges[scaled_name(padded)] = behind + float(np.abs(affine.offsets).max())
+            ranges[name_scaled(padded)] = behind + float(np.abs(affine.offsets).max())
     return ranges
 
 
@@ -207,7 +207,7 @@ def _undo_affine(
 def _apply_correction(model: onnx.ModelProto, node: onnx.NodeProto, correction: Correction) -> None:
     """Give a node its corrected weights and bias."""
     weight, bias = f"{node.name}__weight", f"{node.name}__bias"
-    other_axes = [axis for axis in range(correction.values.ndim) if axis != output_axis(node)]
+    other_axes = [axis for axis in range(correction.values.ndim) if axis != find_output_axis(node)]
     scale = np.expand_dims(correction.scale.astype(np.float32), other_axes)
     model.graph.initializer.append(numpy_helper.from_array(correction.values * scale, weight))
     model.graph.initializer.append(numpy_helper.from_array(correction.bias, bias))

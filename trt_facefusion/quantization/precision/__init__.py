@@ -1,8 +1,8 @@
 """The plan: a precision for every node, with the reason, and whatever makes, reads, groups or searches one.
 
-A plan belongs to no backend: it is written as YAML, may be edited, and is lowered for each backend in its own way. It is
-made by rules, which look at the graph and at what calibration says of the ranges, or by a search, which measures plans
-and keeps those that a budget allows. The search knows no pictures: it is given a function that measures plans.
+A plan belongs to no backend: it is written as YAML, may be edited, and is lowered for each backend in its own way. It
+is made by rules, which look at the graph and at what calibration says of the ranges, or by a search, which measures
+plans and keeps those that a budget allows. The search knows no pictures: it is given a function that measures plans.
 
 May import: the ground, `model`, and `quantization.calibration` (histograms).
 

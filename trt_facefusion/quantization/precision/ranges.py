@@ -38,7 +38,7 @@ class TensorMoments:
         return cls(float(share @ centres), float(share @ centres**2))
 
 
-def hidden_peak(
+def find_hidden_peak(
     view: GraphView, node: onnx.NodeProto, moments: Mapping[str, TensorMoments]
 ) -> tuple[float, str] | None:
     """The largest value that FP16 would have to hold inside of ``node``, and what it is; None where none is known of.

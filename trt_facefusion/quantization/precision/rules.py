@@ -11,7 +11,13 @@ import numpy as np
 from trt_facefusion.model.graph import GraphView, Role, holds_half, makes_indices, read_attribute
 from trt_facefusion.quantization.precision.facts import no_kernel
 from trt_facefusion.quantization.precision.plan import Plan, PlannedNode, describe
-from trt_facefusion.quantization.precision.ranges import FP16_MAX, FP16_TINY, RANGE_MARGIN, TensorMoments, hidden_peak
+from trt_facefusion.quantization.precision.ranges import (
+    FP16_MAX,
+    FP16_TINY,
+    RANGE_MARGIN,
+    TensorMoments,
+    find_hidden_peak,
+)
 from trt_facefusion.types import Precision
 
 SMALL_WEIGHT = 1e-3
@@ -66,7 +72,7 @@ def range_rule(context: Context, node: PlannedNode) -> Decision | None:
 
 def sum_rule(context: Context, node: PlannedNode) -> Decision | None:
     """FP32 where a sum inside of the node might not fit into FP16, which no tensor of the graph shows."""
-    peak = hidden_peak(context.view, context.view.nodes[node.name], context.moments)
+    peak = find_hidden_peak(context.view, context.view.nodes[node.name], context.moments)
     if peak is not None and peak[0] * RANGE_MARGIN > FP16_MAX:
         return Precision.FP32, f"{peak[1]} reaches {peak[0]:.3g} on faces; FP16 ends at 65504"
     return None
