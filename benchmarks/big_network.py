@@ -30,7 +30,7 @@ from rich.table import Table
 
 from trt_facefusion.build.run import build
 from trt_facefusion.build.settings import BuildSettings
-from trt_facefusion.cli import options
+from trt_facefusion.cli import model_choice
 from trt_facefusion.types import Precision
 
 SWAPPER_INPUTS = ["target=image:128:0:1", "source=embedding"]
@@ -166,10 +166,10 @@ def main(
             onnx.save(inswapper(embedding=128), onnx_file)
             os._exit(0)
         os.wait()
-    source = options.choose_source(onnx_file, None, None)
+    source = model_choice.choose_source(onnx_file, None, None)
     settings = BuildSettings(
         source=source,
-        preset=options.choose_preset(source, None, inputs or SWAPPER_INPUTS),
+        preset=model_choice.choose_preset(source, None, inputs or SWAPPER_INPUTS),
         precisions=(Precision.INT8, Precision.FP16),
         calib=calib,
         embedder=embedder,

@@ -27,11 +27,11 @@ from rich.table import Table
 
 from trt_facefusion.build.tuning.ranges import tensors_to_watch
 from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
-from trt_facefusion.evaluation.accuracy.metrics import psnr_db, ssim
+from trt_facefusion.evaluation.accuracy.metrics import measure_psnr_db, measure_ssim
 from trt_facefusion.model.graph import GraphView, prepare
 from trt_facefusion.model.presets import Preset, get_preset, parse_input
 from trt_facefusion.quantization.calibration import parse_rule
-from trt_facefusion.quantization.correction.channel_affine import Affine, Affines, equalised_name
+from trt_facefusion.quantization.correction.channel_affine import Affine, Affines, name_equalised
 from trt_facefusion.quantization.lowering import lower
 from trt_facefusion.quantization.precision import Plan, plan_by_rules
 from trt_facefusion.types import Precision
@@ -57,8 +57,8 @@ class Judge:
 
     def __call__(self, model: onnx.ModelProto) -> list[str]:
         pictures = self.pictures(model)
-        similar = ssim(self.wanted, pictures)
-        return [f"{similar.mean():.4f}", f"{similar.min():.4f}", f"{psnr_db(self.wanted, pictures).mean():.1f}"]
+        similar = measure_ssim(self.wanted, pictures)
+        return [f"{similar.mean():.4f}", f"{similar.min():.4f}", f"{measure_psnr_db(self.wanted, pictures).mean():.1f}"]
 
 
 def trimmed(faces: Path, images: int, path: Path) -> Path:
@@ -98,7 +98,7 @@ def ranges_for(view: GraphView, nodes: list[str], known: Mapping[str, float], af
     aliases = tensors_to_watch(view)[1]
     names = {view.nodes[node].input[0] for node in nodes}
     plain = {name: known[name if name in known else aliases[name]] for name in names}
-    return plain | {equalised_name(name): known[equalised_name(name)] for name in names if name in affines}
+    return plain | {name_equalised(name): known[name_equalised(name)] for name in names if name in affines}
 
 
 @app.command()

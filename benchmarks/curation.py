@@ -34,7 +34,7 @@ from trt_facefusion.build.settings import BuildSettings
 from trt_facefusion.build.stages import Stages
 from trt_facefusion.build.tuning.ranges import pinned_ranges, read_by_int8
 from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
-from trt_facefusion.evaluation.accuracy.metrics import ssim
+from trt_facefusion.evaluation.accuracy.metrics import measure_ssim
 from trt_facefusion.faces.curation.select import select
 from trt_facefusion.faces.curation.survey import Survey, survey_folder
 from trt_facefusion.faces.embedder import DlibEmbedder
@@ -131,7 +131,7 @@ class Judge:
         for index in range(len(self.wanted)):
             made = self.runner.infer({**self.feeder([index]), **feeds})[self.output][:1]
             pictures.append(self.preset.output.decode(made))
-        return 1 - ssim(self.wanted, np.concatenate(pictures).clip(0, 1))
+        return 1 - measure_ssim(self.wanted, np.concatenate(pictures).clip(0, 1))
 
 
 class Builds:
@@ -160,7 +160,7 @@ class Builds:
         with OnnxRuntimeRunner(model) as runner:
             pictures = inputs.network.renderer(self.judged)(runner)
         assert inputs.proof.reference is not None
-        return 1 - ssim(inputs.proof.reference.clip(0, 1), pictures.clip(0, 1))
+        return 1 - measure_ssim(inputs.proof.reference.clip(0, 1), pictures.clip(0, 1))
 
 
 def sets(found: Survey, histograms: Histograms, net: Net, count: int, draws: int) -> dict[str, list[list[int]]]:

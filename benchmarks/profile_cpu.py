@@ -25,10 +25,10 @@ from rich.console import Console
 from rich.table import Table
 
 from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
-from trt_facefusion.evaluation.accuracy.metrics import ssim
-from trt_facefusion.evaluation.profiling.measure import Ring, interleaved
+from trt_facefusion.evaluation.accuracy.metrics import measure_ssim
+from trt_facefusion.evaluation.profiling.measure import CyclingInputs, time_interleaved
 from trt_facefusion.evaluation.profiling.statistics import Latency, compare
-from trt_facefusion.evaluation.profiling.workload import Inputs, feeder_for
+from trt_facefusion.evaluation.profiling.workload import PhotoSettings, make_feeder
 from trt_facefusion.inference.feeder import Feeder
 from trt_facefusion.inference.open import open_model
 from trt_facefusion.inference.renderer import PictureRenderer, find_picture_output
@@ -78,7 +78,7 @@ def drops(models: dict[str, Path], feeder: Feeder) -> dict[str, np.ndarray]:
     found = {}
     for name, model in models.items():
         with OnnxRuntimeRunner(model) as runner:
-            found[name] = 1 - ssim(wanted, renderer(runner).clip(0, 1))
+            found[name] = 1 - measure_ssim(wanted, renderer(runner).clip(0, 1))
     return found
 
 
@@ -93,17 +93,17 @@ def main(
 ) -> None:
     subjects = [open_model(path) for path in engines]
     models = {found.label: found.graph for found in subjects}
-    calibration = feeder_for(subjects[0], Inputs(calib), photos)
-    judged = feeder_for(subjects[0], Inputs(evaluation), photos)
+    calibration = make_feeder(subjects[0], PhotoSettings(calib), photos)
+    judged = make_feeder(subjects[0], PhotoSettings(evaluation), photos)
     with TemporaryDirectory() as name, ExitStack() as stack:
         base = subjects[0].graph
         models["quantize_static, all operators"] = quantised(base, calibration, Path(name), None)
         models["quantize_static, Conv and linear"] = quantised(base, calibration, Path(name), MATH)
         lost = drops(models, judged)
-        ring = Ring([judged([index]) for index in range(4)])
+        inputs = CyclingInputs([judged([index]) for index in range(4)])
         runners = [stack.enter_context(OnnxRuntimeRunner(model, threads=1)) for model in models.values()]
-        calls: list[Callable[[], object]] = [lambda r=runner: r.infer(ring.next()) for runner in runners]  # type: ignore[misc]
-        times = interleaved(calls, warmups, rounds, clock=time.process_time if cpu_seconds else time.perf_counter)
+        calls: list[Callable[[], object]] = [lambda r=runner: r.infer(inputs.next()) for runner in runners]  # type: ignore[misc]
+        times = time_interleaved(calls, warmups, rounds, clock=time.process_time if cpu_seconds else time.perf_counter)
         sizes = {label: sum(onnx.load(m).ByteSize() for m in [model]) for label, model in models.items()}
     show(models, times, lost, sizes, "CPU time" if cpu_seconds else "wall time")
 

@@ -32,10 +32,10 @@ from trt_facefusion.build.inputs import BuildInputs, read_inputs
 from trt_facefusion.build.job import open_job
 from trt_facefusion.build.settings import BuildSettings
 from trt_facefusion.build.stages import Stages
-from trt_facefusion.cli import options
+from trt_facefusion.cli import model_choice
 from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
-from trt_facefusion.evaluation.accuracy.metrics import psnr_db, ssim
-from trt_facefusion.quantization.calibration.thresholds import compared_rules
+from trt_facefusion.evaluation.accuracy.metrics import measure_psnr_db, measure_ssim
+from trt_facefusion.quantization.calibration.thresholds import list_compared_rules
 from trt_facefusion.quantization.precision import Plan
 from trt_facefusion.types import Precision
 
@@ -81,11 +81,11 @@ class Bench:
         with OnnxRuntimeRunner(model, stand_in=True) as runner:
             pictures = self.inputs.network.judge_renderer(self.inputs.faces.verification)(runner).clip(0, 1)
         wanted = self.reference
-        drop = 1 - ssim(wanted, pictures)
+        drop = 1 - measure_ssim(wanted, pictures)
         return {
             "ssim_drop": float(drop.mean()),
             "ssim_drop_worst": float(drop.max()),
-            "psnr_db": float(psnr_db(wanted, pictures).mean()),
+            "psnr_db": float(measure_psnr_db(wanted, pictures).mean()),
         }
 
     def row(self, rule: str, planner: str, corrections: str) -> tuple[dict[str, Any], Plan]:
@@ -167,8 +167,8 @@ def main(
 ) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        source = options.choose_source(random_swapper(folder) if swapper else model, None, None)
-        preset = options.choose_preset(source, None, SWAPPER_INPUTS if swapper else inputs or [])
+        source = model_choice.choose_source(random_swapper(folder) if swapper else model, None, None)
+        preset = model_choice.choose_preset(source, None, SWAPPER_INPUTS if swapper else inputs or [])
         settings = BuildSettings(
             source=source,
             preset=preset,
@@ -187,7 +187,7 @@ def main(
         table = Table(*COLUMNS)
         pythons = {tool: sys.executable if tool.startswith("onnxruntime") else modelopt_python for tool in peers.PEERS}
         others = [Other(tool, python, peer_images) for tool in peer or peers.PEERS if (python := pythons[tool])]
-        for row in rows(bench, part or PARTS, rule or [*compared_rules(), "auto"], others):
+        for row in rows(bench, part or PARTS, rule or [*list_compared_rules(), "auto"], others):
             table.add_row(*cells(row))
             console.print(" | ".join(cells(row)), highlight=False)
             if output is not None:

@@ -31,8 +31,8 @@ from trt_facefusion.build.job import open_job
 from trt_facefusion.build.settings import BuildSettings
 from trt_facefusion.build.stages import Stages
 from trt_facefusion.build.tuning.plan_search import PlanSearch
-from trt_facefusion.cli import options
-from trt_facefusion.evaluation.accuracy.metrics import ssim
+from trt_facefusion.cli import model_choice, options
+from trt_facefusion.evaluation.accuracy.metrics import measure_ssim
 from trt_facefusion.quantization.lowering import lower
 from trt_facefusion.types import Precision
 
@@ -85,7 +85,7 @@ def naive(search: PlanSearch) -> tuple[int, int, int, dict[str, float]]:
         others = [name for name in search.widest.names(Precision.INT8) if name not in group.nodes]
         plan = search.widest.raised(dict.fromkeys(others, "not measured now"))
         model = lower(view, plan, ranges.table, Precision.FP32, ranges.affines, search.corrections)
-        drops[group.nodes[0]] = float(1 - ssim(wanted, pictures(search, model, plain_options)).mean())
+        drops[group.nodes[0]] = float(1 - measure_ssim(wanted, pictures(search, model, plain_options)).mean())
     sessions = len(search.groups) + 1
     return len(search.groups), sessions, sessions * len(search.evaluator.faces), drops
 
@@ -130,8 +130,8 @@ def main(
     as_json: options.AsJson = False,
 ) -> None:
     """Measure single layers both ways, then search."""
-    source = options.choose_source(onnx_file, None, None)
-    described = options.choose_preset(source, preset, inputs or [])
+    source = model_choice.choose_source(onnx_file, None, None)
+    described = model_choice.choose_preset(source, preset, inputs or [])
     with tempfile.TemporaryDirectory() as folder:
         settings = BuildSettings(
             source=source,

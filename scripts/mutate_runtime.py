@@ -72,8 +72,8 @@ MUTATIONS = (
     _mutation(
         "error without settling",
         PYCUDA,
-        "            told = self._settled(slot, error)\n            if told",
-        "            told = error\n            if told",
+        "            failure = self._settled(slot, error)\n            if failure",
+        "            failure = error\n            if failure",
         RUNNER,
     ),
     _mutation("stream waits for the default stream", SLOTS, "_NON_BLOCKING = 1", "_NON_BLOCKING = 0", RUNNER),
@@ -134,7 +134,7 @@ MUTATIONS = (
         "        self._finalizer = self._core.close\n",
         RUNNER,
     ),
-    _mutation("last result kept", PYCUDA, "            del item  #", "            pass  #", RUNNER),
+    _mutation("last result kept", PYCUDA, "            del call  #", "            pass  #", RUNNER),
     _mutation(
         "failed start leaves its slots",
         PYCUDA,
@@ -147,7 +147,7 @@ MUTATIONS = (
     _mutation(
         "lost device not told to others",
         PYCUDA,
-        "        self._pool.refuse(lambda: DeviceLostError(told.message, told.remedy))\n",
+        "        self._pool.refuse(lambda: DeviceLostError(loss.message, loss.remedy))\n",
         "",
         RUNNER,
     ),
@@ -200,7 +200,7 @@ MUTATIONS = (
     ),
     _mutation("captures tried for ever", GRAPH, "self._failures >= _TRIES", "False", GRAPHS),
     # -- both runners
-    _mutation("faces not copied for later", "engine/runtime/onnxruntime.py", "np.array(value)", "value", PROTOCOL),
+    _mutation("faces not copied for later", "engine/runtime/onnxruntime.py", "np.array(tensor)", "tensor", PROTOCOL),
     _mutation(
         "map out of order",
         "engine/runtime/in_flight.py",
@@ -220,7 +220,7 @@ MUTATIONS = (
     _mutation(
         "damaged folder not noticed",
         "engine/store/store.py",
-        "if sha256_of(folder / name) != file.sha256:",
+        "if compute_sha256(folder / name) != file.sha256:",
         "if False:",
         STORED,
     ),

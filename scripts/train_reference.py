@@ -35,7 +35,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from trt_facefusion.engine.store.atomic import write_atomic
 from trt_facefusion.evaluation.accuracy.identity import embed_crops
-from trt_facefusion.evaluation.accuracy.metrics import psnr_db, ssim
+from trt_facefusion.evaluation.accuracy.metrics import measure_psnr_db, measure_ssim
 from trt_facefusion.faces.align import align_crop, fit_templates
 from trt_facefusion.faces.decode import read_image
 from trt_facefusion.faces.detector import FaceDetector
@@ -402,9 +402,9 @@ def measure(net: ReferenceGenerator, cache: Path, second_embedder: Path | None) 
     same, swapped = pictures_of(net, x, own), pictures_of(net, x, own.roll(-PAIR_SHIFT, 0))
     figures: dict[str, object] = {
         "faces": len(x),
-        "reconstruction_psnr_db": float(psnr_db(photos, same).mean()),
-        "reconstruction_psnr_db_worst": float(psnr_db(photos, same).min()),
-        "reconstruction_ssim": float(ssim(photos, same).mean()),
+        "reconstruction_psnr_db": float(measure_psnr_db(photos, same).mean()),
+        "reconstruction_psnr_db_worst": float(measure_psnr_db(photos, same).min()),
+        "reconstruction_ssim": float(measure_ssim(photos, same).mean()),
         "dlib": nearer_to_source(swapped, photos, DlibEmbedder()),
     }
     if second_embedder is not None:

@@ -20,9 +20,16 @@ Feeds = Mapping[str, Array]
 Progress = Callable[[str, int, int], None]
 """``progress(stage, done, total)``: called often, must be cheap; ``total`` 0 means unknown."""
 
+Note = Callable[[str], None]
+"""Takes a message for the user; one that begins with ``warning: `` is shown as such."""
+
 
 def silent(stage: str, done: int, total: int) -> None:
     """The progress callback that shows nothing."""
+
+
+def drop_note(message: str) -> None:
+    """The taker of messages that shows none."""
 
 
 class Precision(str, enum.Enum):

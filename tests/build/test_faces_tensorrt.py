@@ -21,12 +21,12 @@ from trt_facefusion.build.tuning.thresholds import affines_of
 from trt_facefusion.engine.backends import registry
 from trt_facefusion.engine.backends.tensorrt import TensorRt
 from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
-from trt_facefusion.evaluation.accuracy.metrics import ssim
+from trt_facefusion.evaluation.accuracy.metrics import measure_ssim
 from trt_facefusion.model.export import ReferenceSource
 from trt_facefusion.model.presets import get_preset
 from trt_facefusion.quantization.calibration import CalibrationTable, assign_ranges
 from trt_facefusion.quantization.calibration.cache import load_description
-from trt_facefusion.quantization.correction.channel_affine import equalised_name
+from trt_facefusion.quantization.correction.channel_affine import name_equalised
 from trt_facefusion.quantization.lowering import lower
 from trt_facefusion.quantization.precision import read_plan as read_yaml
 from trt_facefusion.types import Precision
@@ -72,7 +72,7 @@ def test_int8_through_tensorrt_gives_the_figures_of_onnxruntime(
     def drop(model: onnx.ModelProto) -> float:
         with OnnxRuntimeRunner(model, stand_in=True) as runner:
             pictures = inputs.network.renderer(inputs.faces.verification)(runner).clip(0, 1)
-        return float(1 - ssim(reference, pictures).mean())
+        return float(1 - measure_ssim(reference, pictures).mean())
 
     _, engine = read_plan((result.folder / "engine.engine").read_bytes())
     typed = drop(onnx.load(result.folder / "typed.onnx"))
@@ -83,7 +83,7 @@ def test_int8_through_tensorrt_gives_the_figures_of_onnxruntime(
     calibration = load_description(cache)
     assert calibration is not None
     affines = affines_of(calibration)
-    divided = {name: foreign[name] for name in map(equalised_name, affines)}
+    divided = {name: foreign[name] for name in map(name_equalised, affines)}
     ranges = {**assign_ranges(foreign, inputs.view).amax, **divided}
     converted = drop(lower(inputs.view, plan, ranges, affines=affines))
     on_cpu = dataclasses.replace(

@@ -22,8 +22,9 @@ from trt_facefusion.build.run import build
 from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
 from trt_facefusion.engine.store.manifest import Manifest
 from trt_facefusion.errors import BadInputError, BuildError, ModelError, PreparationError
-from trt_facefusion.evaluation.accuracy.metrics import ssim
-from trt_facefusion.evaluation.comparison.compare import DiffSettings, diff
+from trt_facefusion.evaluation.accuracy.metrics import measure_ssim
+from trt_facefusion.evaluation.comparison.compare import diff
+from trt_facefusion.evaluation.comparison.settings import DiffSettings
 from trt_facefusion.inference import described as fitted_module
 from trt_facefusion.model.export import CheckpointSource
 from trt_facefusion.types import Array, BatchRange, Precision
@@ -125,7 +126,7 @@ def test_an_engine_never_silently_differs_from_the_users_own_file(
         assert "'up'" in error.message and "not of your file" in error.remedy
         return
     faces = read_inputs(open_job(asked)).faces.verification.crops
-    drop = 1 - ssim(run_file(path, faces), run_file(next(engine.folder.glob("engine.onnx")), faces)).mean()
+    drop = 1 - measure_ssim(run_file(path, faces), run_file(next(engine.folder.glob("engine.onnx")), faces)).mean()
     assert drop < 1e-4 and engine.manifest.accuracy["prepared"]["ssim_drop"] < 1e-4
 
 
@@ -159,7 +160,7 @@ def test_engines_are_judged_against_the_file_and_say_so(settings: Settings, mode
     crops = read_inputs(open_job(asked)).faces.verification.crops
     wanted = run_file(model, crops)
     got = run_file(next(asked.output.glob("*/fp16*/engine.onnx")), crops)
-    assert manifest.accuracy["ssim_drop"] == pytest.approx(1 - ssim(wanted, got).mean(), abs=1e-6)
+    assert manifest.accuracy["ssim_drop"] == pytest.approx(1 - measure_ssim(wanted, got).mean(), abs=1e-6)
     assert manifest.accuracy["reference"].startswith("the file as it was handed in, run by onnxruntime")
     prepared = manifest.accuracy["prepared"]
     assert prepared["faces"] == manifest.accuracy["faces"] and prepared["max_difference"] < 1e-4

@@ -11,7 +11,7 @@ from workplace import Outcome, Workplace
 
 from trt_facefusion.build.tuning.ranges import tensors_to_watch
 from trt_facefusion.cli import console
-from trt_facefusion.cli.histograms import _markers, sparkline
+from trt_facefusion.cli.histograms import _markers, draw_sparkline
 from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
 from trt_facefusion.model.export import digest_model
 from trt_facefusion.quantization.calibration import Calibration, CalibrationTable, collect
@@ -68,12 +68,12 @@ def test_show_of_our_own_cache_has_histograms(command: Command, place: Workplace
 def test_sparkline_shows_the_tail() -> None:
     histogram = Histogram()
     histogram.add(np.r_[np.linspace(0, 1, 10_000), 8.0].astype(np.float32))
-    line = sparkline(histogram, 24)
+    line = draw_sparkline(histogram, 24)
     assert len(line) == 24
     assert line[0] == "█"
     assert line[-1] not in " █"
     assert line[12] == " "
-    assert sparkline(Histogram(), 24).strip() == ""
+    assert draw_sparkline(Histogram(), 24).strip() == ""
 
 
 def test_diff_sorts_by_ratio(command: Command, tmp_path: Path) -> None:

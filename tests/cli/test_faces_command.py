@@ -154,7 +154,7 @@ def test_what_fails_half_way_leaves_the_earlier_selection(
     def full(*_: object) -> str:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(selection, "html", full)
+    monkeypatch.setattr(selection, "render_html", full)
     outcome = command([*words, "--force"])
     assert outcome.code == 6 and "No space left" in outcome.err
     assert listing(tmp_path) == before

@@ -12,7 +12,7 @@ import pytest
 import tiny
 from workplace import Outcome, Workplace
 
-from trt_facefusion.evaluation.accuracy.metrics import ssim
+from trt_facefusion.evaluation.accuracy.metrics import measure_ssim
 from trt_facefusion.faces.folder import read_faces
 from trt_facefusion.inference.feeder import Feeder
 from trt_facefusion.inference.open import open_model
@@ -61,7 +61,7 @@ def test_the_engine_takes_and_gives_what_the_file_did(
             assert (wanted.dtype, wanted.shape) == (got.dtype, got.shape)
             decoded = [preset.output.decode(tensor) for tensor in (wanted, got)]
             assert decoded[0].min() >= -0.01 and 0.05 < decoded[0].max() <= 1.01 and decoded[0].std() > 0.01
-            assert ssim(*decoded)[0] > 0.95
+            assert measure_ssim(*decoded)[0] > 0.95
 
 
 def test_masks_stay_and_other_outputs_go_with_a_word(

@@ -14,7 +14,7 @@ from twin.nets import SHAPES, Case, batches
 
 from trt_facefusion.doctor.driver import Gpu
 from trt_facefusion.engine.backends.base import BuildOptions, BuildRequest, BuiltEngine, WeakTyping
-from trt_facefusion.engine.backends.kernels import int8_coverage
+from trt_facefusion.engine.backends.kernels import find_int8_coverage
 from trt_facefusion.engine.backends.tensorrt import TensorRt
 from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
 from trt_facefusion.engine.runtime.pycuda import PycudaRunner
@@ -74,7 +74,7 @@ def test_the_inspector_is_understood_and_holds_the_plan(gpu: Gpu, case: Case) ->
     planned = {node.name: node.op for node in case.plan.nodes if node.precision is Precision.INT8}
     nodes = {node for kernel in built.kernels for node in kernel.nodes}
     assert set(planned) <= nodes
-    assert int8_coverage(planned, built.kernels, TensorRt.capabilities.math_types).planned == len(planned)
+    assert find_int8_coverage(planned, built.kernels, TensorRt.capabilities.math_types).planned == len(planned)
     assert not any("did not keep" in note for note in built.notes), built.notes
 
 

@@ -16,7 +16,7 @@ from twin.swap import SIDE, face, is_swap_of, plan, swap
 
 from trt_facefusion.engine.backends.pins import Pins, name_platform
 from trt_facefusion.engine.store.manifest import StoredFile
-from trt_facefusion.engine.store.store import Store, sha256_of
+from trt_facefusion.engine.store.store import Store, compute_sha256
 from trt_facefusion.errors import (
     BackendUnavailableError,
     DeviceError,
@@ -197,7 +197,9 @@ def test_a_manifest_that_was_fitted_to_another_engine_still_has_its_shapes(tmp_p
     (folder / "engine.engine").write_bytes(smaller)
     manifest_file = folder / "manifest.json"
     raw = json.loads(manifest_file.read_text())
-    raw["files"]["engine.engine"] = dataclasses.asdict(StoredFile(sha256_of(folder / "engine.engine"), len(smaller)))
+    raw["files"]["engine.engine"] = dataclasses.asdict(
+        StoredFile(compute_sha256(folder / "engine.engine"), len(smaller))
+    )
     manifest_file.write_text(json.dumps(raw))
     with pytest.raises(StoreError, match="its manifest says"):
         open_model(folder).open_runner()

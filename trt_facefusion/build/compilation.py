@@ -13,7 +13,7 @@ from trt_facefusion.build.inputs import BuildInputs
 from trt_facefusion.build.tuning.ranges import Ranges
 from trt_facefusion.engine.backends.base import BuildRequest, BuiltEngine, ShapeRange, WeakTyping
 from trt_facefusion.engine.backends.capabilities import Typing
-from trt_facefusion.engine.backends.kernels import Int8Coverage, int8_coverage
+from trt_facefusion.engine.backends.kernels import Int8Coverage, find_int8_coverage
 from trt_facefusion.errors import BuildError
 from trt_facefusion.model.messages import serialise_model
 from trt_facefusion.quantization.calibration import Batches, compare_tables
@@ -62,7 +62,7 @@ def compile_plan(inputs: BuildInputs, lowered: LoweredPlan) -> CompiledEngine:
     backend = inputs.job.selection.backend
     engine = backend.build(request_build(inputs, lowered), inputs.reporter.progress)
     planned = {node.name: node.op for node in lowered.plan.nodes if node.precision is Precision.INT8}
-    return CompiledEngine(engine, int8_coverage(planned, engine.kernels, backend.capabilities.math_types))
+    return CompiledEngine(engine, find_int8_coverage(planned, engine.kernels, backend.capabilities.math_types))
 
 
 def request_build(inputs: BuildInputs, lowered: LoweredPlan) -> BuildRequest:

@@ -64,7 +64,7 @@ class Level:
     @property
     def rules(self) -> tuple[str, ...]:
         """Threshold rules that are compared as whole tables."""
-        return thresholds.compared_rules(self.rule_effort)
+        return thresholds.list_compared_rules(self.rule_effort)
 
     def search(self, groups: int, macs: int, faces: int, asked: int = 0) -> Effort:
         """What the plan search measures: ``groups`` of layers, ``macs`` of one face, at most ``faces`` there are.

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trt_facefusion.evaluation.accuracy.judge import Accuracy
-from trt_facefusion.evaluation.accuracy.metrics import ssim
+from trt_facefusion.evaluation.accuracy.metrics import measure_ssim
 from trt_facefusion.faces.faceset import FaceSet
 from trt_facefusion.sampling import spread
 from trt_facefusion.types import Precision
@@ -51,7 +51,7 @@ class Gallery:
         chosen = list(self._indices)
         got = np.nan_to_num(pictures[chosen]).clip(0, 1)
         self.pictures[precision.value] = _as_bytes(got)
-        drops = 1 - ssim(reference[chosen].clip(0, 1), got)
+        drops = 1 - measure_ssim(reference[chosen].clip(0, 1), got)
         self.ssim_drop[precision.value] = tuple(float(drop) for drop in drops)
 
     def _choose(

@@ -13,7 +13,7 @@ from trt_facefusion.build.reporter import Reporter
 from trt_facefusion.build.settings import BuildSettings
 from trt_facefusion.engine.runtime.base import Infers
 from trt_facefusion.errors import BadInputError, ModelError
-from trt_facefusion.evaluation.accuracy.identity import identity_cosine
+from trt_facefusion.evaluation.accuracy.identity import measure_identity_cosine
 from trt_facefusion.evaluation.accuracy.plausible import Look, look
 from trt_facefusion.faces.faceset import FaceSet
 from trt_facefusion.inference.renderer import PictureRenderer
@@ -78,7 +78,7 @@ def _with_identity(found: Look, network: Network, faces: FaceSet, pictures: NDAr
     numbers = np.arange(len(pictures))
     people = (faces.crops[network.feeder(faces).sources[numbers]], faces.crops[numbers])
     source, target = (
-        float(identity_cosine(crops.astype(np.float32) / 255, pictures.clip(0, 1), template, embedder).mean())
+        float(measure_identity_cosine(crops.astype(np.float32) / 255, pictures.clip(0, 1), template, embedder).mean())
         for crops in people
     )
     return replace(found, like_source=source, like_target=target)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from trt_facefusion.build.job import Job
 from trt_facefusion.engine.store.lock import build_lock
-from trt_facefusion.engine.store.manifest import Manifest, safe_name
+from trt_facefusion.engine.store.manifest import Manifest, make_safe_name
 from trt_facefusion.engine.store.store import Store
 from trt_facefusion.errors import StoreError
 from trt_facefusion.model.export import identify_origin
@@ -72,9 +72,9 @@ def _folder(job: Job) -> Path:
 
 def _tell_namesake(job: Job, folder: Path) -> None:
     name = job.settings.source.name
-    if folder.name != safe_name(name):
+    if folder.name != make_safe_name(name):
         job.reporter.note(
-            f"{folder.with_name(safe_name(name))} is another model's of that name; this one's "
+            f"{folder.with_name(make_safe_name(name))} is another model's of that name; this one's "
             f"({job.digests['model'][:8]}) engines are in {folder}"
         )
 

@@ -24,7 +24,7 @@ from trt_facefusion.model.graph.batch import require_samples_apart
 from trt_facefusion.model.graph.noise import parse_noise, require_no_noise
 from trt_facefusion.model.presets import Preset
 from trt_facefusion.model.presets.contract import Contract
-from trt_facefusion.model.presets.fit import batch_of, fit_inputs
+from trt_facefusion.model.presets.fit import find_fixed_batch, fit_inputs
 from trt_facefusion.types import BatchRange, Progress, silent
 
 _BATCH_BYTES = 128 << 20
@@ -133,7 +133,7 @@ def read_network(settings: BuildSettings, embedder: Embedder, reporter: Reporter
         original = fix_original_noise(settings.source, model, noise, shapes)
         reporter.warn(f"noise is fixed (--noise {noise}) in {', '.join(original.fixed_nodes)}, in the engine, too")
     require_no_noise(original.loaded)
-    require_samples_apart(original.loaded, shapes, single=batch_of(settings.preset, takes, fits) == 1)
+    require_samples_apart(original.loaded, shapes, single=find_fixed_batch(settings.preset, takes, fits) == 1)
     described = prepare_described(original.loaded, settings.preset, embedder.dim)
     require_batch(described, settings.batch)
     if described.dropped:

@@ -20,7 +20,7 @@ from typer.models import OptionInfo
 
 from trt_facefusion.build.effort import AUTO, MINUTES
 from trt_facefusion.engine.backends.registry import list_names
-from trt_facefusion.quantization.calibration.thresholds import rule_syntax
+from trt_facefusion.quantization.calibration.thresholds import describe_rule_syntax
 from trt_facefusion.quantization.correction.kinds import CHANNEL_CORRECTIONS, LAYER_CORRECTIONS
 
 MODEL, FACES, ENGINE, ACCURACY = "Model", "Faces", "Engine", "Accuracy"
@@ -129,7 +129,7 @@ class EngineOptions:
 class CalibrationOptions:
     """How thresholds are set, and what is corrected in the network beside them."""
 
-    rule: Annotated[str, typer.Option(help=rule_syntax(), rich_help_panel=ACCURACY), _SPELLED] = "auto"
+    rule: Annotated[str, typer.Option(help=describe_rule_syntax(), rich_help_panel=ACCURACY), _SPELLED] = "auto"
     corrections: Annotated[
         str,
         typer.Option(help=f"auto, none, or some of {','.join(_CORRECTIONS)}.", rich_help_panel=ACCURACY),

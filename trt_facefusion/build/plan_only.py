@@ -16,7 +16,7 @@ from trt_facefusion.build.stages import Stages
 from trt_facefusion.build.tuning.ranges import require_writable_cache
 from trt_facefusion.build.verification import Verifier
 from trt_facefusion.evaluation.accuracy.judge import Accuracy
-from trt_facefusion.evaluation.accuracy.registry import shown_figures
+from trt_facefusion.evaluation.accuracy.registry import list_shown_figures
 from trt_facefusion.quantization.precision import Plan
 from trt_facefusion.types import Precision, Progress, silent
 
@@ -33,7 +33,7 @@ class PlanResult:
 
     def as_dict(self) -> dict[str, Any]:
         """The result as ``--json`` prints it."""
-        keys = ("faces", *(figure.key for figure in shown_figures()))
+        keys = ("faces", *(figure.key for figure in list_shown_figures()))
         accuracy = self.accuracy.as_dict()
         return {
             "schema": 1,

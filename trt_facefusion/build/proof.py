@@ -20,7 +20,7 @@ from trt_facefusion.evaluation.accuracy.agreement import (
     SAME_NETWORK_IN_HALF,
     Agreement,
     RoundingLimits,
-    agreement,
+    measure_agreement,
     measured,
     pooled,
 )
@@ -103,7 +103,7 @@ def require_samples_alone_decide(
     with network.original.open_runner() as runner:
         alone = feeder(numbers[:1])
         picture = require_finite_pictures(_first_picture(network, faces, runner, alone))
-        again = agreement(picture, _first_picture(network, faces, runner, alone))
+        again = measure_agreement(picture, _first_picture(network, faces, runner, alone))
         if not again.within(limits):
             raise ModelError(
                 f"the same face gives another picture each time ({again}), so no verdict is possible",
@@ -116,7 +116,7 @@ def require_samples_alone_decide(
             among_others = _first_picture(network, faces, runner, among)
         except ModelError as error:
             return _run_one_at_a_time(network, settings, reporter, error)
-    difference = agreement(picture, among_others)
+    difference = measure_agreement(picture, among_others)
     if not difference.within(limits):
         node = find_first_mixing(network.original, alone, among, _activation_shapes(network, among))
         raise ModelError(
@@ -192,7 +192,7 @@ def _measure_rounding(network: Network, faces: FaceSet, reference: Pictures) -> 
     """What the file's own pictures differ by when onnxruntime computes it in another order."""
     few = range(min(_FEW, len(faces)))
     with network.original.open_runner(optimise=False) as runner:
-        return agreement(reference[: few.stop], network.judge_renderer(faces)(runner, few))
+        return measure_agreement(reference[: few.stop], network.judge_renderer(faces)(runner, few))
 
 
 def _describe_change(

@@ -70,7 +70,7 @@ def build_arguments(settings: BuildSettings) -> tuple[str, ...]:
 
 
 def _limits(limits: Mapping[str, float]) -> Iterator[str]:
-    for _, limit in registry.limits():
+    for _, limit in registry.iterate_limits():
         if limit.name in limits:
             yield from (limit.option, str(limits[limit.name]))
 

@@ -22,11 +22,11 @@ from trt_facefusion.build.tuning.ranges import Ranges
 from trt_facefusion.errors import StoreError
 from trt_facefusion.faces.faceset import KINDS
 from trt_facefusion.model.graph import GraphView
-from trt_facefusion.quantization.calibration.noise import clipped_share, sqnr_db
-from trt_facefusion.quantization.correction.channel_affine import equalised_name
+from trt_facefusion.quantization.calibration.noise import compute_clipped_share, compute_sqnr_db
+from trt_facefusion.quantization.correction.channel_affine import name_equalised
 from trt_facefusion.storage.arrays import read_npz
 from trt_facefusion.storage.documents import DocumentError, decode, parse_json, read_bytes
-from trt_facefusion.storage.files import store_error
+from trt_facefusion.storage.files import make_store_error
 from trt_facefusion.types import Precision
 
 SCHEMA = 1
@@ -118,7 +118,7 @@ def read_search(folder: Path) -> dict[str, Any] | None:
     except DocumentError as error:
         raise StoreError(f"{path}: {error}.", "Build the engine again with --force.") from error
     except OSError as error:
-        raise store_error(error, path, "read") from error
+        raise make_store_error(error, path, "read") from error
     return found
 
 
@@ -131,7 +131,7 @@ def tensor_facts(ranges: Ranges, nodes: Sequence[str], view: GraphView) -> list[
     found: dict[str, dict[str, Any]] = {}
     for node in nodes:
         tensor = view.nodes[node].input[0]
-        name = equalised_name(tensor) if tensor in ranges.affines else ranges.aliases.get(tensor, tensor)
+        name = name_equalised(tensor) if tensor in ranges.affines else ranges.aliases.get(tensor, tensor)
         if name in found:
             found[name]["readers"].append(node)
         elif name in histograms and name in ranges.table:
@@ -142,7 +142,7 @@ def tensor_facts(ranges: Ranges, nodes: Sequence[str], view: GraphView) -> list[
                 "amax": amax,
                 "limit": histogram.bin_width * len(histogram.counts),
                 "counts": histogram.counts.reshape(_SHOWN_BINS, -1).sum(1).tolist(),
-                "sqnr_db": sqnr_db(histogram, amax),
-                "clipped": clipped_share(histogram, amax),
+                "sqnr_db": compute_sqnr_db(histogram, amax),
+                "clipped": compute_clipped_share(histogram, amax),
             }
     return sorted(found.values(), key=lambda tensor: float(tensor["sqnr_db"]))[:SHOWN_TENSORS]

@@ -20,6 +20,7 @@ from trt_facefusion.build.stages import Stages
 from trt_facefusion.build.tuning.ranges import require_writable_cache
 from trt_facefusion.build.verification import Verifier
 from trt_facefusion.engine.store.store import Store
+from trt_facefusion.evaluation.accuracy.registry import list_shown_figures
 from trt_facefusion.model.messages import is_one_piece, serialise_model
 from trt_facefusion.quantization.precision import read_rows
 from trt_facefusion.types import Progress, silent
@@ -50,7 +51,7 @@ class BuildResult:
 
 def _engine_dict(result: EngineResult) -> dict[str, Any]:
     m = result.manifest
-    keys = ("faces", "ssim", "ssim_drop", "ssim_drop_worst", "psnr_db", "perceptual", "identity_cosine")
+    keys = ("faces", "ssim", *(figure.key for figure in list_shown_figures()))
     against = ("reference", "batch", "prepared")
     return {
         "precision": m.precision,

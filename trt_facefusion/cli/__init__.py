@@ -10,15 +10,19 @@ It may import every other package; none imports it.
 
 Modules, from the ground up:
 
-    console                    all that reaches the terminal: progress, messages, tables, JSON
-    groups, options            dataclasses as options; which model, and the settings of a build
-    figures, histograms        figures of pictures in tables; histograms drawn with letters
-    build, plan                the way of a model, whole or to its plan
-    diff, profile              two engines held against each other; how fast they are
-    faces, calibrate, cache    photos, curated; calibrations, made and looked at
-    engines, presets, report   what is stored, what is known, what a build leaves
-    doctor                     this machine
-    app, main                  the list of commands; the entry point, and what happens to errors
+    console                                all that reaches the terminal: progress, messages, tables, JSON
+    groups, limit_options, model_choice    dataclasses as options; one for each limit; which model is meant
+    options                                which model, and the settings of a build that the options give
+    figures, histograms, listing           figures of pictures, histograms drawn with letters, lists of names
+    build_table, plan_table, plan_files    what `build` and `plan` show and write
+    build, plan, calibrate                 the way of a model, whole or one step of it
+    diff_tables, diff, profile             two models held against each other; how fast they are
+    face_sheet, face_tables                what `faces` shows and writes
+    generator_options, faces               photos, audited and curated
+    convert, cache                         calibrations, looked at, compared, taken along
+    engines, inspect, presets, report      what is stored, one engine, what is known, what a build leaves
+    doctor                                 this machine
+    app, main                              the list of commands; the entry point, and what happens to errors
 
 Start with `build.py`, the longest of the commands, then `main.py` for what happens to errors.
 """

@@ -16,6 +16,7 @@ from trt_facefusion.cli import (
     doctor,
     engines,
     faces,
+    inspect,
     plan,
     presets,
     profile,
@@ -33,8 +34,8 @@ app = typer.Typer(
 app.command("build", epilog=console.EXIT_CODES)(build.command)
 app.command("calibrate", epilog=console.EXIT_CODES)(calibrate.command)
 app.command("diff", epilog=console.EXIT_CODES)(diff.command)
-app.command("engines")(engines.list_command)
-app.command("inspect")(engines.inspect_command)
+app.command("engines")(engines.command)
+app.command("inspect")(inspect.command)
 app.command("plan", epilog=console.EXIT_CODES)(plan.command)
 app.command("presets")(presets.command)
 app.command("profile", epilog=console.EXIT_CODES)(profile.command)

@@ -8,10 +8,7 @@ from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
-from rich.table import Table
-from rich.text import Text
 
-from trt_facefusion.build.delivery import EngineResult
 from trt_facefusion.build.options import (
     ACCURACY,
     ENGINE,
@@ -25,12 +22,11 @@ from trt_facefusion.build.options import (
 from trt_facefusion.build.run import BuildResult, build
 from trt_facefusion.build.settings import PLANNERS
 from trt_facefusion.cli import console, options
-from trt_facefusion.cli.figures import full_label, written
+from trt_facefusion.cli.build_table import show_engines
 from trt_facefusion.cli.groups import expand_groups
+from trt_facefusion.cli.limit_options import with_limits
 from trt_facefusion.engine.backends.base import HARDWARE_COMPATIBILITY, BuildOptions
-from trt_facefusion.engine.store.manifest import StoredAccuracy
 from trt_facefusion.errors import BadInputError, StoreError
-from trt_facefusion.evaluation.accuracy.registry import shown_figures
 from trt_facefusion.report.runs import save_run
 from trt_facefusion.types import BatchRange, Precision
 
@@ -115,7 +111,7 @@ class BuildOutputOptions:
     force: Annotated[bool, typer.Option("--force", help="Build even if up to date.")] = False
 
 
-@options.with_limits
+@with_limits
 @expand_groups
 def command(
     faces: FaceOptions,
@@ -136,43 +132,43 @@ def command(
     settings = options.read_settings(
         model,
         *(faces, engine, planning, store),
-        precisions=_precisions(precision),
+        precisions=_read_precisions(precision),
         plan=None if planning.plan in PLANNERS else Path(planning.plan),
         planner=planning.plan if planning.plan in PLANNERS else PLANNERS[0],
         recalibrate=planning.recalibrate,
         strict=planning.strict,
-        batch=_batch(builder.batch),
-        options=_backend_options(builder),
+        batch=_parse_batch(builder.batch),
+        options=_read_backend_options(builder),
         workspace_bytes=None if builder.workspace is None else builder.workspace << 20,
         output=store.output,
         force=store.force,
     )
     with console.progress_bar() as (progress, note):
-        result = build(settings, progress, note)
-        page = None if store.no_report else _report(result, store.reports, note)
+        built = build(settings, progress, note)
+        page = None if store.no_report else _save_report(built, store.reports, note)
     if as_json:
-        console.print_json(result.as_dict())
+        console.print_json(built.as_dict())
     else:
-        show(result)
+        show_engines(built)
     if page is not None:
         console.err.print(f"report: {page}", soft_wrap=True)
-    if not all(engine.as_asked for engine in result.engines):
+    if not all(engine.as_asked for engine in built.engines):
         raise typer.Exit(GATE_FAILED)
 
 
-def _report(result: BuildResult, reports: Path, note: Callable[[str], None]) -> Path | None:
+def _save_report(built: BuildResult, reports: Path, note: Callable[[str], None]) -> Path | None:
     """The page of this build; the engines are stored by now, so a page that cannot be written is only told."""
-    if result.record is None:
+    if built.record is None:
         return None
     try:
-        return save_run(result.record, reports)
+        return save_run(built.record, reports)
     except StoreError as error:
         remedy = error.remedy.replace("--output", "--reports")
         note(f"warning: the engines are stored, but there is no report: {error.message} {remedy}")
         return None
 
 
-def _backend_options(builder: BuilderOptions) -> BuildOptions:
+def _read_backend_options(builder: BuilderOptions) -> BuildOptions:
     hardware = builder.hardware_compatibility
     if hardware not in HARDWARE_COMPATIBILITY:
         raise BadInputError(
@@ -181,65 +177,17 @@ def _backend_options(builder: BuilderOptions) -> BuildOptions:
     return BuildOptions(None, builder.optimization_level, hardware, builder.version_compatible, obey=not builder.prefer)
 
 
-def _precisions(asked: PrecisionOptions) -> tuple[Precision, ...]:
-    precisions = tuple(precision for precision in Precision if getattr(asked, precision.value))
+def _read_precisions(flags: PrecisionOptions) -> tuple[Precision, ...]:
+    precisions = tuple(precision for precision in Precision if getattr(flags, precision.value))
     if not precisions:
         raise BadInputError("no precision is asked for", "add --int8, --fp16 or --fp32 (several are fine)")
     return precisions
 
 
-def _batch(text: str) -> BatchRange:
+def _parse_batch(text: str) -> BatchRange:
     parts = text.split(":")
     if len(parts) in {1, 3} and all(part.isdigit() for part in parts):
         low, usual, high = [int(part) for part in parts] * (1 if len(parts) == 3 else 3)
         if 1 <= low <= usual <= high:
             return BatchRange(low, usual, high)
     raise BadInputError(f"--batch {text!r} is not MIN:OPT:MAX", "write three rising numbers, for example 1:4:8")
-
-
-def show(result: BuildResult) -> None:
-    """The closing table: a column for each engine, so that it fits a narrow terminal."""
-    title = f"{result.model} on {result.engines[0].manifest.target}, {result.seconds:.1f} s"
-    table = Table(title=console.plain(title), title_justify="left", header_style="bold")
-    table.add_column("")
-    for engine in result.engines:
-        table.add_column(_name(engine), justify="right")
-    columns = [_column(engine) for engine in result.engines]
-    for name in columns[0]:
-        table.add_row(name, *(column[name] for column in columns), end_section=name in _SECTION_ENDS)
-    console.show(table)
-    for engine in result.engines:
-        console.line(f"{_name(engine)}: {engine.folder}")
-        for step in engine.fallback:
-            console.line(f"  fell back {step.from_} -> {step.to}: {step.reason}")
-
-
-def _name(engine: EngineResult) -> str:
-    name = engine.manifest.precision
-    return name if engine.as_asked else f"{engine.requested.value} -> {name}"
-
-
-_FIRST_FIGURES = ("psnr_db", "ssim_drop", "ssim_drop_worst")
-_SECTION_ENDS = {"weights", "int8 kernels, real of planned", "prepared network, SSIM drop"}
-
-
-def _prepared(judged: StoredAccuracy) -> str:
-    """What preparing the network changed; engines of earlier versions do not know."""
-    return "-" if judged.prepared is None else f"{judged.prepared.ssim_drop:.3%}"
-
-
-def _column(engine: EngineResult) -> dict[str, str | Text]:
-    """What the table says of one engine: row -> text."""
-    m, judged = engine.manifest, engine.manifest.judged
-    kernels = m.int8_kernels
-    return {
-        "engine": console.size(m.engine_bytes),
-        "weights": console.size(m.weights_bytes),
-        **{f"MACs in {p.value}": f"{m.macs_share[p.value]:.1%}" for p in Precision},
-        "int8 kernels, real of planned": f"{kernels.real}/{kernels.planned}" if kernels.planned else "-",
-        "faces judged": str(judged.faces),
-        **{full_label(f): written(f, judged.figures.get(f.key)) for f in shown_figures(_FIRST_FIGURES)},
-        "prepared network, SSIM drop": _prepared(judged),
-        "build, s": "up to date" if engine.up_to_date else f"{m.seconds:.1f}",
-        "verdict": console.styled("passed", "green") if engine.as_asked else console.styled("fell back", "yellow"),
-    }

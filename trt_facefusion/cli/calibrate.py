@@ -91,19 +91,19 @@ def command(
         hold_out=not every_face,
     )
     with console.progress_bar() as (progress, note):
-        result = calibrate(settings, progress, note)
+        calibrated = calibrate(settings, progress, note)
     if as_json:
-        console.print_json(result.as_dict())
+        console.print_json(calibrated.as_dict())
     else:
-        show(result)
+        show(calibrated)
 
 
-def show(result: CalibrationResult) -> None:
+def show(calibrated: CalibrationResult) -> None:
     """Where the table is, what was compared, and which tensors have a rule of their own."""
-    held_out = f", {result.held_out} more are left to judge builds on" if result.held_out else ""
-    _line(f"{result.path}: {len(result.calibration.table)} tensors from {result.faces} faces{held_out}")
-    console.show(tabulate_rules(result.choice))
-    show_tensors(result.choice)
+    held_out = f", {calibrated.held_out} more are left to judge builds on" if calibrated.held_out else ""
+    _line(f"{calibrated.path}: {len(calibrated.calibration.table)} tensors from {calibrated.faces} faces{held_out}")
+    console.show(tabulate_rules(calibrated.choice))
+    show_tensors(calibrated.choice)
 
 
 def tabulate_rules(choice: ThresholdChoice) -> Table:
@@ -111,7 +111,7 @@ def tabulate_rules(choice: ThresholdChoice) -> Table:
     table = Table(header_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("rule for all tensors")
     table.add_column(f"SSIM drop on {choice.faces} faces", justify="right")
-    for label, drop in sorted(choice.tried.items(), key=lambda item: item[1]):
+    for label, drop in sorted(choice.tried.items(), key=lambda rule_drop: rule_drop[1]):
         table.add_row(console.plain(label), f"{drop:.3%}")
     return table
 

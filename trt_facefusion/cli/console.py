@@ -177,11 +177,11 @@ def progress_bar() -> Iterator[tuple[types.Progress, Callable[[str], None]]]:
         yield report, note
 
 
-def print_json(value: Any) -> None:
+def print_json(document: Any) -> None:
     """Exactly one JSON object on stdout."""
     stream = _json_out or sys.stdout
     with _writing():
-        stream.write(json.dumps(value, indent=2, allow_nan=False) + "\n")
+        stream.write(json.dumps(document, indent=2, allow_nan=False) + "\n")
         stream.flush()
 
 

@@ -45,8 +45,8 @@ def _show(examination: Examination) -> None:
     facts = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     facts.add_column(style="bold", no_wrap=True)
     facts.add_column(overflow="fold")
-    for name, value in _facts(examination):
-        facts.add_row(name, console.plain(value))
+    for name, text in _facts(examination):
+        facts.add_row(name, console.plain(text))
     console.show(facts)
     console.out.print()
     for finding in examination.findings:

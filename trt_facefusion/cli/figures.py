@@ -4,30 +4,35 @@ from __future__ import annotations
 
 from trt_facefusion.evaluation.accuracy.metric import Figure, Unit
 from trt_facefusion.evaluation.accuracy.metrics import PSNR_CAP_DB
-from trt_facefusion.evaluation.accuracy.registry import told_faces
+from trt_facefusion.evaluation.accuracy.registry import describe_faces
 
 
-def label(figure: Figure) -> str:
+def label_figure(figure: Figure) -> str:
     """A figure's name, with its unit where the number alone does not show it."""
     return f"{figure.label}, dB" if figure.unit is Unit.DECIBEL else figure.label
 
 
-def full_label(figure: Figure) -> str:
+def label_with_faces(figure: Figure) -> str:
     """The name where the figures of all faces and of the worst one stand in one column."""
-    return label(figure) + told_faces(figure)
+    return label_figure(figure) + describe_faces(figure)
 
 
-def written(figure: Figure, value: float | None) -> str:
+def format_figure(figure: Figure, measured: float | None) -> str:
     """A value of ``figure``; a dash where it was not measured."""
-    if value is None:
+    if measured is None:
         return "-"
     if figure.unit is Unit.SHARE:
-        return f"{value:.3%}"
-    return decibels(value) if figure.unit is Unit.DECIBEL else f"{value:.4f}"
+        return f"{measured:.3%}"
+    return format_decibels(measured) if figure.unit is Unit.DECIBEL else f"{measured:.4f}"
 
 
-def decibels(value: float | None) -> str:
+def format_decibels(psnr_db: float | None) -> str:
     """A PSNR; the one of equal pictures is capped."""
-    if value is None:
+    if psnr_db is None:
         return "-"
-    return "exact" if value >= PSNR_CAP_DB else f"{value:.1f}"
+    return "exact" if psnr_db >= PSNR_CAP_DB else f"{psnr_db:.1f}"
+
+
+def format_number(number: float | None, form: str) -> str:
+    """A number in a format of Python's; a dash where there is none."""
+    return "-" if number is None else format(number, form)

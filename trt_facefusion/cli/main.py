@@ -154,8 +154,8 @@ def _prepare_streams() -> None:
 def _require_values(arguments: list[str]) -> None:
     """Raise `BadInputError` for a value that is empty: as a path it would silently be the current folder."""
     for before, argument in zip(["", *arguments], arguments, strict=False):
-        option, equals, value = argument.partition("=")
-        if not argument.strip() or (option.startswith("--") and equals and not value.strip()):
+        option, equals, text = argument.partition("=")
+        if not argument.strip() or (option.startswith("--") and equals and not text.strip()):
             name = option if equals else before if before.startswith("-") else "an argument"
             raise BadInputError(f"{name} is empty", f"give it a value; see {_help_of(arguments)}")
 

@@ -13,8 +13,8 @@ from rich.text import Text
 from trt_facefusion.cli import console
 from trt_facefusion.cli.groups import expand_groups
 from trt_facefusion.errors import BadInputError
-from trt_facefusion.evaluation.profiling.bench import versions
-from trt_facefusion.evaluation.profiling.layers import by_precision
+from trt_facefusion.evaluation.profiling.layers import share_by_precision
+from trt_facefusion.evaluation.profiling.machine import read_versions
 from trt_facefusion.evaluation.profiling.measure import Counts, Point
 from trt_facefusion.evaluation.profiling.result import Profile
 from trt_facefusion.evaluation.profiling.run import ProfileResult, ProfileSettings
@@ -142,13 +142,13 @@ def command(
         trtexec_path=measuring.trtexec_path,
     )
     with console.progress_bar() as (progress, note):
-        result = run_profile(settings, progress, note)
+        profiled = run_profile(settings, progress, note)
     if as_json:
-        console.print_json(result.as_dict(versions()))
+        console.print_json(profiled.as_dict(read_versions()))
     else:
-        show(result, output.top)
+        show(profiled, output.top)
     if plot is not None:
-        _write_plot(result, plot)
+        _write_plot(profiled, plot)
 
 
 def _parse_numbers(option: str, text: str) -> tuple[int, ...]:
@@ -158,18 +158,18 @@ def _parse_numbers(option: str, text: str) -> tuple[int, ...]:
     return tuple(dict.fromkeys(int(part) for part in parts))
 
 
-def _write_plot(result: ProfileResult, path: Path) -> None:
+def _write_plot(profiled: ProfileResult, path: Path) -> None:
     from trt_facefusion.report import profile_chart
 
-    text = profile_chart.render_html(result) if path.suffix == ".html" else profile_chart.render_svg(result)
+    text = profile_chart.render_html(profiled) if path.suffix == ".html" else profile_chart.render_svg(profiled)
     write_atomic(path, text.encode(), option="--plot")
     console.err.print(f"plot: {path}", soft_wrap=True)
 
 
-def show(result: ProfileResult, top: int) -> None:
+def show(profiled: ProfileResult, top: int) -> None:
     """The tables: figures, sweeps, comparison, and the slowest layers."""
-    profiles = [result.one] + ([result.other] if result.other is not None else [])
-    table = Table(title_justify="left", header_style="bold", title=_title(result.one))
+    profiles = [profiled.one] + ([profiled.other] if profiled.other is not None else [])
+    table = Table(title_justify="left", header_style="bold", title=_title(profiled.one))
     table.add_column("")
     for number, profile in enumerate(profiles):
         name = console.joined(profile.label, *([console.styled(" STAND-IN", "red")] if profile.stand_in else []))
@@ -178,8 +178,8 @@ def show(result: ProfileResult, top: int) -> None:
     for row in columns[0]:
         table.add_row(row, *(column.get(row, "-") for column in columns), end_section=row in _ENDS)
     console.show(table)
-    _show_comparison(result)
-    _show_trtexec(result)
+    _show_comparison(profiled)
+    _show_trtexec(profiled)
     for profile in profiles:
         _show_layers(profile, top)
 
@@ -193,7 +193,7 @@ def _title(profile: Profile) -> Text:
 
 def _figures(profile: Profile) -> dict[str, str]:
     latency = profile.latency.as_dict()
-    rows = {f"latency {name}": f"{value:.3f} ms" for name, value in latency.items()}
+    rows = {f"latency {name}": f"{time_ms:.3f} ms" for name, time_ms in latency.items()}
     rows["faces per second"] = f"{profile.throughput_per_s:.1f} ({profile.in_flight} in flight)"
     if profile.split is not None:
         rows["upload"] = f"{profile.split.upload_ms:.3f} ms"
@@ -212,15 +212,15 @@ def _point(point: Point) -> str:
     return f"{latency}{point.throughput_per_s:.1f} faces/s"
 
 
-def _show_comparison(result: ProfileResult) -> None:
-    comparison = result.comparison
-    if comparison is None or result.other is None:
+def _show_comparison(profiled: ProfileResult) -> None:
+    comparison = profiled.comparison
+    if comparison is None or profiled.other is None:
         return
     verdict = "" if comparison.differ else " No difference that is not chance."
     text = console.joined(
-        f"{result.other.label} takes ",
+        f"{profiled.other.label} takes ",
         console.styled(f"{comparison.ratio:.3f}", "bold"),
-        f" times as long as {result.one.label} "
+        f" times as long as {profiled.one.label} "
         f"(95 % interval {comparison.low:.3f} to {comparison.high:.3f}, {comparison.rounds} rounds in alternating "
         "order).",
         console.styled(verdict, "yellow"),
@@ -228,8 +228,8 @@ def _show_comparison(result: ProfileResult) -> None:
     console.out.print(text)
 
 
-def _show_trtexec(result: ProfileResult) -> None:
-    ratio, times = result.trtexec_ratio, result.trtexec
+def _show_trtexec(profiled: ProfileResult) -> None:
+    ratio, times = profiled.trtexec_ratio, profiled.trtexec
     if ratio is None or times is None:
         return
     text = console.joined(
@@ -244,9 +244,9 @@ def _show_trtexec(result: ProfileResult) -> None:
 def _show_layers(profile: Profile, top: int) -> None:
     if not profile.layers or not top:
         return
-    shares = by_precision(profile.layers)
-    told = ", ".join(f"{_OUTSIDE if name == '-' else name} {share:.0%}" for name, share in shares.items())
-    about = f" ({told})" if set(shares) != {"-"} else ""  # an ONNX file has no plan
+    shares = share_by_precision(profile.layers)
+    share_texts = ", ".join(f"{_OUTSIDE if name == '-' else name} {share:.0%}" for name, share in shares.items())
+    about = f" ({share_texts})" if set(shares) != {"-"} else ""  # an ONNX file has no plan
     shown = profile.layers[:top]
     title = f"{profile.label}: the slowest {len(shown)} of {len(profile.layers)} layers{about}"
     table = Table(title=title, title_justify="left", header_style="bold")

@@ -132,9 +132,9 @@ class _Cuda:
             self.call("cuDevicePrimaryCtxRelease_v2", device)
 
     def _read_int(self, function: str, *arguments: Any) -> int:
-        value = ctypes.c_int()
-        self.call(function, ctypes.byref(value), *arguments)
-        return value.value
+        number = ctypes.c_int()
+        self.call(function, ctypes.byref(number), *arguments)
+        return number.value
 
 
 def _explain(error: _CudaError) -> str:

@@ -12,8 +12,8 @@ from trt_facefusion.inference.renderer import find_picture
 from trt_facefusion.model.graph import PreparedModel, prepare, read_input_specs
 from trt_facefusion.model.graph.border import infer_output_specs
 from trt_facefusion.model.presets import EmbeddingInput, ImageInput, Preset
-from trt_facefusion.model.presets.fit import batch_of, fit_inputs
-from trt_facefusion.model.presets.output import kept_outputs
+from trt_facefusion.model.presets.fit import find_fixed_batch, fit_inputs
+from trt_facefusion.model.presets.output import list_picture_outputs
 from trt_facefusion.types import BatchRange
 
 
@@ -40,17 +40,17 @@ def prepare_described(model: onnx.ModelProto, preset: Preset, embedding: int) ->
     """
     model_inputs = read_input_specs(model)
     shapes = fit_input_shapes(model, preset, embedding)
-    batch = batch_of(preset, model_inputs, fit_inputs(preset, model_inputs, embedding))
+    batch = find_fixed_batch(preset, model_inputs, fit_inputs(preset, model_inputs, embedding))
     file_outputs = infer_output_specs(model, shapes, batch) if len(model.graph.output) > 1 else None
     picture_and_masks = None
     if file_outputs is not None:
-        picture_and_masks = kept_outputs(find_picture(preset, file_outputs), file_outputs)
+        picture_and_masks = list_picture_outputs(find_picture(preset, file_outputs), file_outputs)
     prepared = prepare(model, shapes, batch=batch, outputs=picture_and_masks)
     picture = find_picture(preset, prepared.outputs)
-    picture_and_masks = kept_outputs(picture, prepared.outputs)
+    picture_and_masks = list_picture_outputs(picture, prepared.outputs)
     if len(picture_and_masks) < len(prepared.outputs):
         prepared = prepare(model, shapes, batch=batch, outputs=picture_and_masks)
-    dropped = tuple(value.name for value in model.graph.output if value.name not in picture_and_masks)
+    dropped = tuple(output.name for output in model.graph.output if output.name not in picture_and_masks)
     return DescribedModel(prepared, replace(preset, output=picture), dropped)
 
 

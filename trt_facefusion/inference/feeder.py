@@ -66,8 +66,8 @@ class Feeder:
     @cached_property
     def _crops(self) -> Mapping[tuple[str, int], Any]:
         """The faces as each image wants them, by template and side."""
-        own, *others = self.preset.crops
-        return {own: self.faces.crops, **{crop: self.faces.cut_crops(*crop) for crop in others}}
+        own, *other_crops = self.preset.crops
+        return {own: self.faces.crops, **{crop: self.faces.cut_crops(*crop) for crop in other_crops}}
 
     @cached_property
     def _values(self) -> Mapping[str, Array]:

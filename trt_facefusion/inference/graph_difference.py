@@ -43,7 +43,7 @@ def find_first_difference(original: Original, prepared: onnx.ModelProto, feeds: 
 
     None where no common tensor differs: then the difference enters between the last of them and the output.
     """
-    shapes = {name: value.shape for name, value in feeds.items()}
+    shapes = {name: tensor.shape for name, tensor in feeds.items()}
     sizes = list_activations(GraphView(set_input_shapes(prepared, shapes)))
     nodes = {name: node for node in original.loaded.graph.node for name in node.output if name in sizes}
     for group in _split_by_size(list(nodes), sizes):

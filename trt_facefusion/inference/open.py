@@ -18,7 +18,7 @@ from trt_facefusion.engine.store.store import MANIFEST, Store, damaged
 from trt_facefusion.errors import BadInputError
 from trt_facefusion.inference.select import select_engine
 from trt_facefusion.model.presets.contract import Contract
-from trt_facefusion.storage.files import store_error
+from trt_facefusion.storage.files import make_store_error
 from trt_facefusion.types import Precision
 
 TYPED = "typed.onnx"
@@ -76,23 +76,23 @@ class OpenedModel:
             return OnnxRuntimeRunner(self._read_stored_bytes(self.graph, manifest), threads=threads, stand_in=True)
         # An engine that is compatible with later versions brings its runtime along, and its digest is right.
         options = RunOptions(slots, device, threads, host_code=manifest.pins.version_compatible)
-        data = self._read_stored_bytes(self.engine, manifest)
+        content = self._read_stored_bytes(self.engine, manifest)
         if backend.capabilities.needs_gpu:
             _require_fit(manifest, backend, self.engine.parent, device)
-        runner = backend.open(data, options)
+        runner = backend.open(content, options)
         _require_stored_shapes(runner, manifest, self.engine)
         return runner
 
     def _read_stored_bytes(self, path: Path, manifest: Manifest) -> bytes:
         """A file of the engine's folder, which must be what was stored (it may have changed since it was looked at)."""
         try:
-            data = path.read_bytes()
+            content = path.read_bytes()
         except OSError as error:
-            raise store_error(error, path, "read") from error
+            raise make_store_error(error, path, "read") from error
         stored = manifest.files.get(path.name)
-        if stored is None or hashlib.sha256(data).hexdigest() != stored.sha256:
+        if stored is None or hashlib.sha256(content).hexdigest() != stored.sha256:
             raise damaged(path, manifest, "its content is not what was stored")
-        return data
+        return content
 
 
 def _require_fit(manifest: Manifest, backend: Backend, folder: Path, device: int) -> None:

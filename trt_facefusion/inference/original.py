@@ -80,7 +80,7 @@ class Original:
         ``tapped`` tensors of the graph become outputs; torch is then replaced by the graph that was exported from it.
         """
         if self._torch is not None and not tapped:
-            yield _TorchRunner(self._torch, [value.name for value in self.loaded.graph.output])
+            yield _TorchRunner(self._torch, [output.name for output in self.loaded.graph.output])
             return
         with self._open_onnx(optimise, tapped) as runner:
             yield _FeedAdapter(runner)
@@ -94,8 +94,8 @@ class Original:
                 small = onnx.load(path, load_external_data=False)  # the weights may not fit into one message
                 if self.noise is not None:
                     small = fix_noise(small, self.noise)
-                data = add_outputs(small, tapped).SerializeToString()
-                return OnnxRuntimeRunner(data, optimise=optimise, weights=path.absolute().parent)
+                serialised = add_outputs(small, tapped).SerializeToString()
+                return OnnxRuntimeRunner(serialised, optimise=optimise, weights=path.absolute().parent)
             except ModelError:  # weights behind links, which onnxruntime does not follow: they are loaded by now
                 pass
         return OnnxRuntimeRunner(add_outputs(self.load_with_weights(), tapped), optimise=optimise)
@@ -136,7 +136,7 @@ def add_outputs(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto
         return model
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    present = {value.name for value in copy.graph.output}
+    present = {output.name for output in copy.graph.output}
     copy.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in present)
     return copy
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from trt_facefusion.engine.runtime.base import Infers
 from trt_facefusion.inference.feeder import Feeder
 from trt_facefusion.model.presets import ImageOutput, Preset
-from trt_facefusion.model.presets.output import picture_of
+from trt_facefusion.model.presets.output import choose_picture_output
 from trt_facefusion.types import Progress, TensorSpec, silent
 
 
@@ -22,7 +22,7 @@ def find_picture(preset: Preset, outputs: Sequence[TensorSpec]) -> ImageOutput:
         ModelError: no output is a picture.
         BadInputError: the named one is none, or nothing says which of several is meant.
     """
-    return picture_of(preset.output, outputs, known=preset.known)
+    return choose_picture_output(preset.output, outputs, first_is_right=preset.known)
 
 
 def find_picture_output(preset: Preset, outputs: Sequence[TensorSpec]) -> str:

@@ -23,7 +23,7 @@ class EngineSelection:
     notes: tuple[str, ...] = ()
 
 
-def select_engine(folder: Path, machine: Machine, asked: Precision | None = None) -> EngineSelection:
+def select_engine(folder: Path, machine: Machine, requested: Precision | None = None) -> EngineSelection:
     """The engine of the model in ``folder`` (``engines/MODEL``) that fits ``machine``.
 
     An engine of the GPU goes before one of the CPU; then the precision that is asked for (the cheapest where none is)
@@ -36,10 +36,12 @@ def select_engine(folder: Path, machine: Machine, asked: Precision | None = None
     store = Store(folder.parent)
     entries = [(path, entry) for path, entry in store.list() if path.parent == folder]
     passed_over = [f"{path.name}: {entry.message}" for path, entry in entries if isinstance(entry, StoreError)]
-    engines, others = _keep_one_model([(path, entry) for path, entry in entries if isinstance(entry, Manifest)])
-    passed_over += others
+    engines, of_other_models = _keep_one_model(
+        [(path, entry) for path, entry in entries if isinstance(entry, Manifest)]
+    )
+    passed_over += of_other_models
     unfit = [(path, m, why) for path, m in engines if (why := list_misfits(m, machine))]
-    order = _order_precisions(asked)
+    order = _order_precisions(requested)
     fitting = sorted(
         ((path, m) for path, m in engines if not list_misfits(m, machine)),
         key=lambda entry: entry[1].created,
@@ -51,7 +53,7 @@ def select_engine(folder: Path, machine: Machine, asked: Precision | None = None
         except StoreError as error:
             passed_over.append(f"{path.name}: {error.message}")
             continue
-        notes = (*_explain(manifest, path, asked, unfit), *passed_over)
+        notes = (*_explain(manifest, path, requested, unfit), *passed_over)
         changes = (f"{path.name}: {note}" for note in list_differences(manifest, machine))
         return EngineSelection(path, manifest, (*notes, *changes))
     raise _none_fits(folder, machine, unfit, passed_over, order)
@@ -64,18 +66,18 @@ def _keep_one_model(engines: list[tuple[Path, Manifest]]) -> tuple[list[tuple[Pa
     an earlier version put namesakes together.
     """
     newest = max((m.created, m.inputs.model_sha256) for _, m in engines)[1] if engines else ""
-    others = [
+    of_other_models = [
         f"{path.name}: it was made from another model file (sha256 {m.inputs.model_sha256[:8]}) than the newest engine"
         for path, m in engines
         if m.inputs.model_sha256 != newest
     ]
-    return [(path, m) for path, m in engines if m.inputs.model_sha256 == newest], others
+    return [(path, m) for path, m in engines if m.inputs.model_sha256 == newest], of_other_models
 
 
-def _order_precisions(asked: Precision | None) -> tuple[str, ...]:
+def _order_precisions(requested: Precision | None) -> tuple[str, ...]:
     """Precisions from the best to the worst: the one that is asked for, the safer ones, then the cheaper ones."""
     everything = list(Precision)
-    start = 0 if asked is None else everything.index(asked)
+    start = 0 if requested is None else everything.index(requested)
     return tuple(p.value for p in (*everything[start:], *reversed(everything[:start])))
 
 
@@ -91,16 +93,16 @@ def _rank(manifest: Manifest, machine: Machine, order: tuple[str, ...]) -> tuple
 
 
 def _explain(
-    selected: Manifest, path: Path, asked: Precision | None, unfit: list[tuple[Path, Manifest, tuple[str, ...]]]
+    selected: Manifest, path: Path, requested: Precision | None, unfit: list[tuple[Path, Manifest, tuple[str, ...]]]
 ) -> tuple[str, ...]:
     """Nothing where the engine is what was asked for; else what was not taken and why."""
     reasons = tuple(f"{other.name} does not fit: {'; '.join(why)}" for other, _, why in unfit)
-    if asked is None:
+    if requested is None:
         return (f"took {path.name}", *reasons) if reasons else ()
-    if selected.precision == asked.value:
+    if selected.precision == requested.value:
         return ()
-    about = tuple(f"{p.name} does not fit: {'; '.join(why)}" for p, m, why in unfit if m.precision == asked.value)
-    return (f"took {path.name} in place of {asked.value}", *(about or (f"no {asked.value} engine is stored",)))
+    about = tuple(f"{p.name} does not fit: {'; '.join(why)}" for p, m, why in unfit if m.precision == requested.value)
+    return (f"took {path.name} in place of {requested.value}", *(about or (f"no {requested.value} engine is stored",)))
 
 
 def _none_fits(

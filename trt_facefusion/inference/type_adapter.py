@@ -49,4 +49,4 @@ class TypeAdapter:
         self.close()
 
     def _cast(self, feeds: Feeds) -> Feeds:
-        return {name: cast(value, self._types[name], name) for name, value in feeds.items()}
+        return {name: cast(tensor, self._types[name], name) for name, tensor in feeds.items()}

@@ -100,9 +100,9 @@ def _draw_grid(x_of: Scale, xs: Sequence[float], y_of: Scale, ys: Sequence[float
     return parts
 
 
-def _round_up(value: float) -> float:
+def _round_up(largest: float) -> float:
     """The next of 1, 2, 4, 5, 8 times a power of ten: an axis whose quarters are round."""
-    if value <= 0:
+    if largest <= 0:
         return 1.0
-    power = 10.0 ** math.floor(math.log10(value))
-    return next(power * step for step in (1, 2, 4, 8, 10) if power * step >= value * 0.999)
+    power = 10.0 ** math.floor(math.log10(largest))
+    return next(power * step for step in (1, 2, 4, 8, 10) if power * step >= largest * 0.999)

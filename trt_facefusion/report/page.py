@@ -11,7 +11,7 @@ from trt_facefusion.build.report_facts import EngineFacts, RunFacts, TensorFacts
 from trt_facefusion.engine.store.manifest import CalibrationRecord, Fallback, StoredAccuracy
 from trt_facefusion.evaluation.accuracy.metric import Figure, Unit
 from trt_facefusion.evaluation.accuracy.metrics import PSNR_CAP_DB
-from trt_facefusion.evaluation.accuracy.registry import shown_figures, told_faces
+from trt_facefusion.evaluation.accuracy.registry import describe_faces, list_shown_figures
 from trt_facefusion.report import charts
 from trt_facefusion.report.images import amplify_difference, choose_amplification, encode_data_uri
 from trt_facefusion.report.pages import load_templates
@@ -67,25 +67,25 @@ def _list_figures(
 ) -> list[tuple[str, str, str]]:
     """What is told of the pictures: name, figure, and the limit behind the verdict (empty where none is known)."""
     rows = []
-    for figure in shown_figures(_FIRST_FIGURES):
-        value = judged.figures.get(figure.key)
+    for figure in list_shown_figures(_FIRST_FIGURES):
+        measured = judged.figures.get(figure.key)
         limit = limits.get(figure.limit.name) if figure.limit is not None else None
-        if limit is None and figure.of_swaps and (value is None or not swaps):
+        if limit is None and figure.of_swaps and (measured is None or not swaps):
             continue
         allowed = (
             "" if figure.limit is None or limit is None else f"{figure.limit.bound} {_format_figure(figure, limit, 1)}"
         )
-        rows.append((figure.label + told_faces(figure), _format_figure(figure, value), allowed))
+        rows.append((figure.label + describe_faces(figure), _format_figure(figure, measured), allowed))
     return rows
 
 
-def _format_figure(figure: Figure, value: float | None, digits: int = 3) -> str:
+def _format_figure(figure: Figure, measured: float | None, digits: int = 3) -> str:
     """A figure; ``digits`` are those of a per cent."""
     if figure.unit is Unit.SHARE:
-        return _format_percent(value, digits)
-    if figure.unit is Unit.NUMBER or value is None:
-        return _format_number(value)
-    return "exact" if value >= PSNR_CAP_DB else f"{value:.1f} dB"
+        return _format_percent(measured, digits)
+    if figure.unit is Unit.NUMBER or measured is None:
+        return _format_number(measured)
+    return "exact" if measured >= PSNR_CAP_DB else f"{measured:.1f} dB"
 
 
 def _list_fallbacks(engines: Sequence[EngineFacts]) -> list[Fallback]:
@@ -141,5 +141,5 @@ def _format_percent(share: float | None, digits: int = 1) -> str:
     return "not measured" if share is None else f"{100 * share:.{digits}f} %"
 
 
-def _format_number(value: float | None, digits: int = 4) -> str:
-    return "not measured" if value is None else f"{value:.{digits}f}"
+def _format_number(number: float | None, digits: int = 4) -> str:
+    return "not measured" if number is None else f"{number:.{digits}f}"

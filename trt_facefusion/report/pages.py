@@ -26,5 +26,5 @@ def load_templates() -> Environment:
     return environment
 
 
-def _escape_unprintable(value: Any) -> Any:
-    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+def _escape_unprintable(variable: Any) -> Any:
+    return printable(variable) if isinstance(variable, str) and not isinstance(variable, Markup) else variable

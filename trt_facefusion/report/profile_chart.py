@@ -24,19 +24,19 @@ _STYLE = (
 )
 
 
-def render_svg(result: ProfileResult) -> str:
+def render_svg(profiled: ProfileResult) -> str:
     """Latency by percentile, throughput of the sweeps, and the slowest layers of the first engine."""
-    return f"{dumps(_draw_chart(result))}\n"
+    return f"{dumps(_draw_chart(profiled))}\n"
 
 
-def render_html(result: ProfileResult) -> str:
+def render_html(profiled: ProfileResult) -> str:
     """The plot as an HTML page."""
     template = load_templates().get_template("profile.html")
-    return template.render(title=f"Profile of {result.one.label}", chart=dumps(_draw_chart(result))) + "\n"
+    return template.render(title=f"Profile of {profiled.one.label}", chart=dumps(_draw_chart(profiled))) + "\n"
 
 
-def _draw_chart(result: ProfileResult) -> Element:
-    profiles = [result.one] + ([result.other] if result.other is not None else [])
+def _draw_chart(profiled: ProfileResult) -> Element:
+    profiles = [profiled.one] + ([profiled.other] if profiled.other is not None else [])
     parts: list[Element] = []
     y = 26.0
     parts += _draw_legend(profiles, y)
@@ -56,7 +56,7 @@ def _draw_chart(result: ProfileResult) -> Element:
     style, ground = element("style"), element("rect", width="100%", height="100%", fill="#fff")
     style.text = _STYLE
     height = round(y + 10)
-    drawn = make_svg(_WIDTH, height, f"Profile of {result.one.label}", style, ground, *parts, xmlns=NAMESPACE)
+    drawn = make_svg(_WIDTH, height, f"Profile of {profiled.one.label}", style, ground, *parts, xmlns=NAMESPACE)
     drawn.attrib |= {"width": str(_WIDTH), "height": str(height)}
     return drawn
 
@@ -85,7 +85,7 @@ def _draw_latencies(profiles: Sequence[Profile], y: float) -> list[Element]:
         parts.append(_draw_text(x_of(percentile), y + _PANEL - 44, f"p{percentile}", "tick mid"))
     for number, profile in enumerate(profiles):
         points = zip(np.linspace(0, 100, len(profile.times_ms)), sorted(profile.times_ms), strict=True)
-        line = " ".join(f"{x_of(float(q)):.1f},{y_of(value):.1f}" for q, value in points)
+        line = " ".join(f"{x_of(float(q)):.1f},{y_of(latency_ms):.1f}" for q, latency_ms in points)
         parts.append(_draw_line(line, number))
     return parts
 
@@ -129,11 +129,11 @@ def _draw_bars(profile: Profile, shown: Sequence[Layer], y: float) -> list[Eleme
 
 def _draw_y_axis(y_of: Scale, low: float, high: float, left: float, right: float) -> list[Element]:
     parts = []
-    for value in np.linspace(low, high, 5):
-        at = y_of(float(value))
+    for tick in np.linspace(low, high, 5):
+        at = y_of(float(tick))
         line = {"x1": f"{left:.1f}", "x2": f"{right:.1f}", "y1": f"{at:.1f}", "y2": f"{at:.1f}"}
         parts.append(element("line", class_="axis", **line))
-        parts.append(_draw_text(left - 6, at + 4, f"{value:.3g}", "tick end"))
+        parts.append(_draw_text(left - 6, at + 4, f"{tick:.3g}", "tick end"))
     return parts
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from trt_facefusion.build.report_data import FACTS, RunRecord
 from trt_facefusion.engine.store.atomic import commit_folder
-from trt_facefusion.engine.store.store import safe_name
+from trt_facefusion.engine.store.store import make_safe_name
 from trt_facefusion.errors import BadInputError
 from trt_facefusion.report.page import render_page
 from trt_facefusion.storage.files import write_synced
@@ -30,15 +30,15 @@ def save_run(record: RunRecord, root: Path) -> Path:
     for folder in (root, *(path for path in root.glob("*") if path.is_dir())):
         sweep_once(folder)  # what a killed build left holds pictures of people
     with commit_folder(final) as folder:
-        for name, data in {**record.files(), PAGE: page}.items():
-            write_synced(folder / name, data)
+        for name, content in {**record.files(), PAGE: page}.items():
+            write_synced(folder / name, content)
     return final / PAGE
 
 
 def _choose_model_folder(record: RunRecord) -> str:
     """The folder of a model's reports: called as the folder of its engines, which tells models of one name apart."""
     engines = [Path(str(engine["folder"])).resolve().parent.name for engine in record.facts["engines"]]
-    name = safe_name(str(record.facts["model"]))
+    name = make_safe_name(str(record.facts["model"]))
     return next((folder for folder in engines if folder.startswith(name)), name)
 
 

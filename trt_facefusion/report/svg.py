@@ -21,15 +21,15 @@ def element(tag: str, *children: Element | str, **attributes: object) -> Element
     In the names of attributes ``class_`` stands for ``class`` and ``text_anchor`` for ``text-anchor``. Characters that
     XML cannot hold, such as escape sequences in names, are written out.
     """
-    result = ElementTree.Element(
+    root = ElementTree.Element(
         tag, {name.rstrip("_").replace("_", "-"): _format_value(v) for name, v in attributes.items()}
     )
     for child in children:
         if isinstance(child, str):
-            result.text = (result.text or "") + _format_value(child)
+            root.text = (root.text or "") + _format_value(child)
         else:
-            result.append(child)
-    return result
+            root.append(child)
+    return root
 
 
 def make_svg(width: float, height: float, label: str, *children: Element, **attributes: object) -> Element:
@@ -45,8 +45,8 @@ def dumps(tree: Element) -> Markup:
 def make_scale(low: float, high: float, start: float, end: float) -> Scale:
     """The linear scale that takes ``low`` to ``start`` and ``high`` to ``end``."""
     span = (high - low) or 1
-    return lambda value: start + (value - low) / span * (end - start)
+    return lambda number: start + (number - low) / span * (end - start)
 
 
-def _format_value(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else printable(str(value))
+def _format_value(attribute: object) -> str:
+    return f"{attribute:g}" if isinstance(attribute, float) else printable(str(attribute))

@@ -14,7 +14,7 @@ Modules, from the ground up:
     documents     JSON as dataclasses, decoded strictly: every document of ours goes through it
     arrays        NumPy's files, without code from them and within bounds
     plain_yaml    YAML without aliases, tags or repeated keys, as plans and presets need it
-    files         single files, read within bounds and written atomically; a full disk or a missing folder in plain words
+    files         single files, read within bounds and written atomically; errors in plain words
 
 Start with `files.py` for writing, with `documents.py` for reading.
 """

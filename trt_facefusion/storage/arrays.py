@@ -24,8 +24,8 @@ def read_npy(path: Path, largest: int = LARGEST_BYTES) -> NDArray[Any]:
         OSError: it is not there, or cannot be read.
         DocumentError: it is no such file, holds Python objects, or announces more than there is or ``largest`` bytes.
     """
-    data = read_bytes(path, largest)
-    return _array(io.BytesIO(data), len(data), path.name)
+    content = read_bytes(path, largest)
+    return _array(io.BytesIO(content), len(content), path.name)
 
 
 def read_npz(path: Path, largest: int = LARGEST_BYTES) -> dict[str, NDArray[Any]]:
@@ -35,9 +35,9 @@ def read_npz(path: Path, largest: int = LARGEST_BYTES) -> dict[str, NDArray[Any]
         OSError: it is not there, or cannot be read.
         DocumentError: it is no such file, or one of its arrays cannot be read (`read_npy`).
     """
-    data = read_bytes(path, largest)
+    content = read_bytes(path, largest)
     try:
-        with zipfile.ZipFile(io.BytesIO(data)) as packed:
+        with zipfile.ZipFile(io.BytesIO(content)) as packed:
             entries = packed.infolist()
             if sum(entry.file_size for entry in entries) > largest:
                 raise DocumentError(f"it unpacks to more than {largest >> 20} MiB")
@@ -64,12 +64,12 @@ def _array(file: IO[bytes], size: int, name: str) -> NDArray[Any]:
         count = math.prod(shape) * dtype.itemsize
         if not all(length >= 0 for length in shape) or count > size:
             raise DocumentError(f"{name} announces {shape} of {dtype}, more than it holds")
-        data = file.read(count)
+        chunk = file.read(count)
     except DocumentError:
         raise
     except Exception as error:  # as above: the header is a Python literal, and fails in as many ways
         raise DocumentError(f"{name} is not one array: {error or type(error).__name__}") from error
-    if len(data) < count:
+    if len(chunk) < count:
         raise DocumentError(f"{name} ends too early")
-    flat = np.frombuffer(data, dtype) if dtype.itemsize else np.empty(math.prod(shape), dtype)
+    flat = np.frombuffer(chunk, dtype) if dtype.itemsize else np.empty(math.prod(shape), dtype)
     return flat.reshape(shape, order="F" if columns_first else "C")

@@ -45,10 +45,10 @@ def read_bytes(path: Path, largest: int = LARGEST_BYTES) -> bytes:
     if not stat.S_ISREG(path.stat().st_mode):  # reading a pipe would wait for ever, a device has no end
         raise DocumentError("it is no ordinary file")
     with path.open("rb") as file:
-        data = file.read(largest + 1)
-    if len(data) > largest:
+        content = file.read(largest + 1)
+    if len(content) > largest:
         raise DocumentError(f"it is larger than {largest >> 20} MiB, no document of ours is")
-    return data
+    return content
 
 
 def parse_json(text: str | bytes) -> Any:
@@ -59,7 +59,7 @@ def parse_json(text: str | bytes) -> Any:
     """
     try:
         text = text.decode("utf-8") if isinstance(text, bytes) else text
-        value = json.loads(text, object_pairs_hook=_pairs, parse_constant=_constant, parse_int=_integer)
+        document = json.loads(text, object_pairs_hook=_pairs, parse_constant=_constant, parse_int=_integer)
     except DocumentError:
         raise
     except UnicodeDecodeError as error:
@@ -68,24 +68,24 @@ def parse_json(text: str | bytes) -> Any:
         raise DocumentError("it is nested without end") from error
     except ValueError as error:
         raise DocumentError(f"it is not JSON: {error}") from error
-    _check_depth(value)
-    return value
+    _check_depth(document)
+    return document
 
 
-def decode(kind: type[T], value: Any, where: str, *, lenient: bool = False, defaults: bool = False) -> T:
-    """``value`` from JSON or YAML as the type ``kind``: a dataclass, made of str, int, float, bool, tuples, mappings.
+def decode(kind: type[T], document: Any, where: str, *, lenient: bool = False, defaults: bool = False) -> T:
+    """``document`` from JSON or YAML as the type ``kind``: a dataclass of str, int, float, bool, tuples and mappings.
 
     Args:
         kind: what is wanted. Fields with the metadata `LATER` may be missing.
-        value: what was read.
-        where: what ``value`` is called in messages.
+        document: what was read.
+        where: what ``document`` is called in messages.
         lenient: take no offence at unknown fields, and at missing ones that have a default.
         defaults: take no offence at missing fields that have a default, but at unknown ones.
 
     Raises:
         DocumentError: a field is missing, unknown or of another type, a number too large or not finite.
     """
-    decoded: T = _decode(kind, value, where, _Rules(unknown=lenient, defaults=lenient or defaults))
+    decoded: T = _decode(kind, document, where, _Rules(unknown=lenient, defaults=lenient or defaults))
     return decoded
 
 
@@ -114,41 +114,41 @@ def _constant(text: str) -> Any:
     raise DocumentError(f"it holds {text}, which is no number in JSON")
 
 
-def _check_depth(value: Any) -> None:
-    level = [value]
+def _check_depth(node: Any) -> None:
+    level = [node]
     for _ in range(_DEEPEST):
         nested = [part for part in level if isinstance(part, dict | list)]
         if not nested:
             return
-        level = [item for part in nested for item in (part.values() if isinstance(part, dict) else part)]
+        level = [child for part in nested for child in (part.values() if isinstance(part, dict) else part)]
     raise DocumentError(f"it is nested more than {_DEEPEST} deep")
 
 
-def _decode(kind: Any, value: Any, where: str, rules: _Rules) -> Any:
+def _decode(kind: Any, node: Any, where: str, rules: _Rules) -> Any:
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in (Union, types.UnionType):
-        return None if value is None and type(None) in arguments else _decode_union(arguments, value, where, rules)
+        return None if node is None and type(None) in arguments else _decode_union(arguments, node, where, rules)
     if origin is tuple:
-        return _decode_tuple(arguments, _expect(list, value, where), where, rules)
+        return _decode_tuple(arguments, _expect(list, node, where), where, rules)
     if origin is not None:  # a Mapping
-        items = _expect(dict, value, where).items()
-        return {key: _decode(arguments[1], item, f"{where}.{key}", rules) for key, item in items}
+        items = _expect(dict, node, where).items()
+        return {key: _decode(arguments[1], element, f"{where}.{key}", rules) for key, element in items}
     if dataclasses.is_dataclass(kind):
-        return _decode_fields(kind, value, where, rules)
+        return _decode_fields(kind, node, where, rules)
     if kind is float:
-        return _decode_float(value, where)
-    return value if kind is Any else _expect(kind, value, where)
+        return _decode_float(node, where)
+    return node if kind is Any else _expect(kind, node, where)
 
 
-def _decode_union(arguments: tuple[Any, ...], value: Any, where: str, rules: _Rules) -> Any:
-    """``value`` as the first of the types, but a whole number stays one: X | None and float | int occur."""
+def _decode_union(arguments: tuple[Any, ...], node: Any, where: str, rules: _Rules) -> Any:
+    """``node`` as the first of the types, but a whole number stays one: X | None and float | int occur."""
     kinds = [kind for kind in arguments if kind is not type(None)]
-    whole = int in kinds and isinstance(value, int)
-    return _decode(int if whole else kinds[0], value, where, rules)
+    is_integer = int in kinds and isinstance(node, int)
+    return _decode(int if is_integer else kinds[0], node, where, rules)
 
 
-def _decode_fields(kind: Any, value: Any, where: str, rules: _Rules) -> Any:
-    raw = _expect(dict, value, where)
+def _decode_fields(kind: Any, node: Any, where: str, rules: _Rules) -> Any:
+    raw = _expect(dict, node, where)
     hints = typing.get_type_hints(kind)
     fields = {f.name.rstrip("_"): f for f in dataclasses.fields(kind)}
     missing = {name for name, f in fields.items() if name not in raw and not _may_lack(f, rules)}
@@ -156,8 +156,10 @@ def _decode_fields(kind: Any, value: Any, where: str, rules: _Rules) -> Any:
     for wrong, what in ((missing, "is missing"), (unknown, "is unknown")):
         if wrong:
             raise DocumentError(f"{where}.{min(map(str, wrong))} {what}")
-    values = {fields[key].name: (key, item) for key, item in raw.items() if key in fields}
-    return kind(**{name: _decode(hints[name], item, f"{where}.{key}", rules) for name, (key, item) in values.items()})
+    values = {fields[key].name: (key, element) for key, element in raw.items() if key in fields}
+    return kind(
+        **{name: _decode(hints[name], element, f"{where}.{key}", rules) for name, (key, element) in values.items()}
+    )
 
 
 def _may_lack(field: Any, rules: _Rules) -> bool:
@@ -165,19 +167,19 @@ def _may_lack(field: Any, rules: _Rules) -> bool:
     return ("later" in field.metadata) or (rules.defaults and has_default)
 
 
-def _decode_tuple(arguments: tuple[Any, ...], value: list[Any], where: str, rules: _Rules) -> tuple[Any, ...]:
-    kinds = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else list(arguments)
-    if len(kinds) != len(value):
-        raise DocumentError(f"{where} has {len(value)} items, not {len(kinds)}")
-    pairs = enumerate(zip(kinds, value, strict=True))
-    return tuple(_decode(kind, item, f"{where}[{i}]", rules) for i, (kind, item) in pairs)
+def _decode_tuple(arguments: tuple[Any, ...], node: list[Any], where: str, rules: _Rules) -> tuple[Any, ...]:
+    kinds = [arguments[0]] * len(node) if arguments[-1] is Ellipsis else list(arguments)
+    if len(kinds) != len(node):
+        raise DocumentError(f"{where} has {len(node)} items, not {len(kinds)}")
+    pairs = enumerate(zip(kinds, node, strict=True))
+    return tuple(_decode(kind, element, f"{where}[{i}]", rules) for i, (kind, element) in pairs)
 
 
-def _decode_float(value: Any, where: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise DocumentError(f"{where} is {value!r:.40}, not a number")
+def _decode_float(raw: Any, where: str) -> float:
+    if isinstance(raw, bool) or not isinstance(raw, int | float):
+        raise DocumentError(f"{where} is {raw!r:.40}, not a number")
     try:
-        number = float(value)
+        number = float(raw)
     except OverflowError:
         number = math.inf
     if not math.isfinite(number):
@@ -185,18 +187,18 @@ def _decode_float(value: Any, where: str) -> float:
     return number
 
 
-def _expect(kind: type[T], value: Any, where: str) -> T:
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise DocumentError(f"{where} is {_brief(value)}, not {kind.__name__}")
-    if isinstance(value, int) and abs(value) >= _LARGEST_INTEGER:
+def _expect(kind: type[T], node: Any, where: str) -> T:
+    if not isinstance(node, kind) or (isinstance(node, bool) and kind is not bool):
+        raise DocumentError(f"{where} is {_brief(node)}, not {kind.__name__}")
+    if isinstance(node, int) and abs(node) >= _LARGEST_INTEGER:
         raise DocumentError(f"{where} is too large a number")
-    return value
+    return node
 
 
-def _brief(value: Any) -> str:
+def _brief(node: Any) -> str:
     """A value in few words; the text of a number may have thousands of digits, and then Python refuses to write it."""
-    if isinstance(value, int) and abs(value) >= _LARGEST_INTEGER:
+    if isinstance(node, int) and abs(node) >= _LARGEST_INTEGER:
         return "a huge number"
-    if isinstance(value, Mapping | list):
-        return f"{'an object' if isinstance(value, Mapping) else 'a list'} of {len(value)}"
-    return f"{value!r:.40}"
+    if isinstance(node, Mapping | list):
+        return f"{'an object' if isinstance(node, Mapping) else 'a list'} of {len(node)}"
+    return f"{node!r:.40}"

@@ -21,10 +21,10 @@ from trt_facefusion.storage.leftovers import PROCESS, owned, sibling, sweep_once
 __all__ = [
     "PROCESS",
     "digest_regular",
+    "make_store_error",
     "read_regular",
     "require_regular_file",
     "sibling",
-    "store_error",
     "sync",
     "write_atomic",
     "write_synced",
@@ -42,7 +42,7 @@ _REMEDIES = {
 }
 
 
-def store_error(error: OSError, path: Path, doing: str = "write", option: str = "--output") -> StoreError:
+def make_store_error(error: OSError, path: Path, doing: str = "write", option: str = "--output") -> StoreError:
     """``error`` as a message that says what to do; ``option`` is the one that names another place."""
     reason = os.strerror(error.errno) if error.errno else str(error)
     remedy = _REMEDIES.get(error.errno or 0, "Check the disk and the folder, or write elsewhere with --output DIR.")
@@ -80,10 +80,10 @@ def read_regular(
         size = os.fstat(file.fileno()).st_size
         if limit_bytes is not None and size > limit_bytes:
             raise _too_large(path, what, kind, size, limit_bytes)
-        data = file.read() if limit_bytes is None else file.read(limit_bytes + 1)
-    if limit_bytes is not None and len(data) > limit_bytes:
-        raise _too_large(path, what, kind, len(data), limit_bytes)
-    return data
+        content = file.read() if limit_bytes is None else file.read(limit_bytes + 1)
+    if limit_bytes is not None and len(content) > limit_bytes:
+        raise _too_large(path, what, kind, len(content), limit_bytes)
+    return content
 
 
 def digest_regular(path: Path, what: str = "file", kind: type[TrtFaceFusionError] = BadInputError) -> bytes:
@@ -148,8 +148,8 @@ def _too_large(path: Path, what: str, kind: type[TrtFaceFusionError], size: int,
     return kind(f"the {what} {path} has {size:,} bytes, more than the {limit:,} that one may have", "check the path")
 
 
-def write_atomic(path: Path, data: bytes, option: str = "--output") -> None:
-    """Write ``data`` to ``path``, replacing what is there; after a crash the old or the new content is there, whole.
+def write_atomic(path: Path, content: bytes, option: str = "--output") -> None:
+    """Write ``content`` to ``path``, replacing what is there; after a crash the old or the new content is there, whole.
 
     Raises:
         StoreError: the disk is full or the folder cannot be written to; nothing is left behind.
@@ -159,21 +159,21 @@ def write_atomic(path: Path, data: bytes, option: str = "--output") -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         sweep_once(path.parent)
         with owned(temporary, _touch):
-            write_synced(temporary, data)
+            write_synced(temporary, content)
             _replace(temporary, path)
         sync(path.parent)
     except BaseException as error:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):
-            raise store_error(error, path, option=option) from error
+            raise make_store_error(error, path, option=option) from error
         raise
 
 
-def write_synced(path: Path, data: bytes) -> None:
+def write_synced(path: Path, content: bytes) -> None:
     """Write a file and force it to the disk. Raises OSError."""
     with path.open("wb") as file:
-        file.write(data)
+        file.write(content)
         file.flush()
         _fsync(file.fileno(), path.parent)
 

@@ -34,7 +34,7 @@ _SCRATCH_NAME = re.compile(rf"{_SCRATCH}-(?P<process>[0-9a-f]{{8}})-[0-9a-f]{{8}
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL, errno.EBADF, errno.EPERM}
 _OLD_S = 24 * 3600.0
 
-_told: set[str] = set()
+_weaknesses_announced: set[str] = set()
 _swept: set[Path] = set()
 _listeners: list[Callable[[str], None]] = []
 
@@ -46,8 +46,8 @@ def listen(listener: Callable[[str], None]) -> None:
 
 def tell_weaker(message: str) -> None:
     """Say once what is weaker than promised on this file system."""
-    if message not in _told:
-        _told.add(message)
+    if message not in _weaknesses_announced:
+        _weaknesses_announced.add(message)
         for listener in _listeners:
             listener(message)
 

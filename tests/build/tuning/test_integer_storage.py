@@ -15,7 +15,7 @@ from trt_facefusion.build.tuning.corrections import Correcting
 from trt_facefusion.build.tuning.integer_storage import ALLOWED, Storing, by_pixels
 from trt_facefusion.build.tuning.ranges import calibrate, choose_ranges
 from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
-from trt_facefusion.evaluation.accuracy.metrics import ssim
+from trt_facefusion.evaluation.accuracy.metrics import measure_ssim
 from trt_facefusion.model.graph import GraphView, prepare
 from trt_facefusion.quantization.lowering import find_storable_results, lower
 from trt_facefusion.quantization.precision import Plan, plan_by_rules
@@ -45,7 +45,7 @@ def test_the_engine_loses_little_more_than_float_qdq(settings: Settings) -> None
     drops = []
     for model in (floats, engine):
         with OnnxRuntimeRunner(model) as runner:
-            drops.append(float(1 - ssim(wanted, inputs.network.renderer(faces)(runner).clip(0, 1)).mean()))
+            drops.append(float(1 - measure_ssim(wanted, inputs.network.renderer(faces)(runner).clip(0, 1)).mean()))
     assert drops[1] - drops[0] < 2 * ALLOWED
     assert min(storing.tried.values()) == pytest.approx(drops[1] - drops[0], abs=ALLOWED)
 

@@ -17,7 +17,7 @@ from trt_facefusion.build.tuning.scale_session import ScaleSession
 from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
 from trt_facefusion.evaluation.accuracy.evaluator import PictureEvaluator
 from trt_facefusion.quantization.calibration.threshold_choice import ThresholdChoice
-from trt_facefusion.quantization.calibration.thresholds import compared_rules, parse_rule
+from trt_facefusion.quantization.calibration.thresholds import list_compared_rules, parse_rule
 from trt_facefusion.quantization.lowering import lower
 from trt_facefusion.quantization.lowering.scales import add_scale_inputs
 from trt_facefusion.quantization.precision import plan_by_rules
@@ -42,7 +42,7 @@ def choice_of(ranges: Ranges) -> ThresholdChoice:
 def test_trials_see_the_pictures_of_the_model_with_constant_scales(
     settings: Settings, equalised: bool, rule: str
 ) -> None:
-    from trt_facefusion.evaluation.accuracy.metrics import ssim
+    from trt_facefusion.evaluation.accuracy.metrics import measure_ssim
 
     inputs = read(settings)
     ranges = ranges_of(inputs)
@@ -59,7 +59,7 @@ def test_trials_see_the_pictures_of_the_model_with_constant_scales(
     with ScaleSession(inputs, plan, loose, affines, evaluator) as trials:
         assert len(trials.activations) >= 5
         before = trials.ssim(loose)
-        assert np.array_equal(trials.ssim(table), ssim(wanted.clip(0, 1), pictures.clip(0, 1)))
+        assert np.array_equal(trials.ssim(table), measure_ssim(wanted.clip(0, 1), pictures.clip(0, 1)))
         assert not np.array_equal(before, trials.ssim(table))
 
 
@@ -134,6 +134,6 @@ def test_a_tensor_with_its_own_rule_has_its_range_and_its_reason(settings: Setti
 
 def test_auto_is_at_least_as_good_as_every_whole_table_on_the_faces_that_chose(settings: Settings) -> None:
     choice = choice_of(ranges_of(read(settings, rule="auto")))
-    assert set(compared_rules()) <= {label.removesuffix(", equalised") for label in choice.tried}
+    assert set(list_compared_rules()) <= {label.removesuffix(", equalised") for label in choice.tried}
     assert choice.ssim_drop <= min(choice.tried.values()) + 1e-6
     assert choice.faces == 16 and tiny.SIZE == 32

@@ -7,7 +7,7 @@ from onnx import helper
 from typed_nets import Net, two_convolutions
 
 from trt_facefusion.engine.backends.base import BuildRequest
-from trt_facefusion.engine.backends.kernels import int8_coverage
+from trt_facefusion.engine.backends.kernels import find_int8_coverage
 from trt_facefusion.engine.backends.onnxruntime import OnnxRuntime, count_weight_bytes
 from trt_facefusion.errors import BackendUnavailableError, BuildError
 
@@ -27,7 +27,9 @@ def test_weights_count_in_the_type_they_are_stored_in() -> None:
 
 def test_convolutions_behind_fp16_dequantisation_are_reported_as_float() -> None:
     engine = OnnxRuntime().build(BuildRequest(two_convolutions(), {}, "cpu"))
-    coverage = int8_coverage({"first": "Conv", "second": "Conv"}, engine.kernels, OnnxRuntime.capabilities.math_types)
+    coverage = find_int8_coverage(
+        {"first": "Conv", "second": "Conv"}, engine.kernels, OnnxRuntime.capabilities.math_types
+    )
     assert coverage.missing == ("first", "second")
     assert {detail.dtypes for detail in coverage.details} == {"fp32 x fp32 -> fp32"}
 
@@ -39,7 +41,7 @@ def test_operators_that_became_integer_are_found() -> None:
     linear = net.qdq(net.op("Gemm", [net.qdq(flat), net.int8_weight("w", (2048, 64), axis=1)], "linear"))
     last = net.op("MatMul", [linear, net.int8_weight("v", (64, 32), axis=1)], "product")
     engine = OnnxRuntime().build(BuildRequest(net.model([1, 16, 8, 8], last), {}, "cpu"))
-    coverage = int8_coverage(
+    coverage = find_int8_coverage(
         {"conv": "Conv", "linear": "Gemm", "product": "MatMul"}, engine.kernels, OnnxRuntime.capabilities.math_types
     )
     assert coverage.missing == ()

@@ -17,7 +17,7 @@ from twin.uploader import A10G, HostUploader
 
 from trt_facefusion.engine.backends.base import BuildOptions, BuildRequest, BuiltEngine, WeakTyping
 from trt_facefusion.engine.backends.device import WORKSPACE_SHARE, Device
-from trt_facefusion.engine.backends.kernels import int8_coverage
+from trt_facefusion.engine.backends.kernels import find_int8_coverage
 from trt_facefusion.engine.backends.tensorrt import TensorRt
 from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
 from trt_facefusion.errors import BackendUnavailableError, BadInputError, BuildError
@@ -74,7 +74,7 @@ def test_engines_compute_what_the_typed_graph_computes(
         assert header["precisions"] == {n.name: n.precision.value for n in case.plan.capped(precision).nodes}
     planned = {n.name: n.op for n in case.plan.capped(precision).nodes if n.precision is Precision.INT8}
     assert bool(planned) == (precision is Precision.INT8)
-    assert int8_coverage(planned, engine.kernels, TensorRt.capabilities.math_types).missing == ()
+    assert find_int8_coverage(planned, engine.kernels, TensorRt.capabilities.math_types).missing == ()
     assert (engine.weights_bytes, engine.activations_bytes) == (1024, 4096)
     assert engine.notes == ()
 

@@ -12,7 +12,7 @@ from typed_nets import Net, half_net, two_convolutions
 
 from trt_facefusion.engine.backends.base import BuildRequest
 from trt_facefusion.engine.backends.callbacks import PhaseTree
-from trt_facefusion.engine.backends.kernels import int8_coverage
+from trt_facefusion.engine.backends.kernels import find_int8_coverage
 from trt_facefusion.engine.backends.pins import Pins
 from trt_facefusion.engine.backends.tensorrt_rtx import TARGETS, TensorRtRtx
 from trt_facefusion.errors import BackendUnavailableError, BuildError
@@ -38,7 +38,7 @@ def refused(model: bytes, **options: object) -> BuildError:
 def test_planned_convolutions_become_int8_kernels(batch: int | str, capfd: pytest.CaptureFixture[str]) -> None:
     engine = build(two_convolutions(batch), shapes=SHAPES if batch == "N" else {})
     assert engine.kernels_known
-    assert int8_coverage(PLANNED, engine.kernels, TensorRtRtx.capabilities.math_types).missing == ()
+    assert find_int8_coverage(PLANNED, engine.kernels, TensorRtRtx.capabilities.math_types).missing == ()
     assert engine.engine_bytes == len(engine.data) > engine.weights_bytes > 0
     assert engine.activations_bytes > 0
     assert engine.log_tail
@@ -54,7 +54,7 @@ def test_every_target_is_known_to_the_library_and_builds(target: str) -> None:
     assert hasattr(trt.ComputeCapability, target.upper())
     engine = TensorRtRtx().build(BuildRequest(two_convolutions(), {}, target))
     assert engine.pins == Pins.ahead_of_time(target) and engine.pins.driver is engine.pins.device is None
-    assert int8_coverage(PLANNED, engine.kernels, TensorRtRtx.capabilities.math_types).real == 2
+    assert find_int8_coverage(PLANNED, engine.kernels, TensorRtRtx.capabilities.math_types).real == 2
 
 
 def test_silent_fall_backs_are_found() -> None:
@@ -65,7 +65,7 @@ def test_silent_fall_backs_are_found() -> None:
         return net.op("ConvTranspose", inputs, "transposed", strides=[2, 2])
 
     engine = build(half_net(body, [1, 16, 8, 8]))
-    coverage = int8_coverage(
+    coverage = find_int8_coverage(
         {"wrong_axis": "Conv", "weights_only": "Conv", "transposed": "ConvTranspose"},
         engine.kernels,
         TensorRtRtx.capabilities.math_types,
@@ -81,7 +81,7 @@ def test_linear_layers_become_int8_kernels_and_shrink(batch: int | str) -> None:
 
     shapes = {"x": ((1, 256), (1, 256), (4, 256))} if batch == "N" else {}
     engine = build(half_net(body, [batch, 256]), shapes=shapes)
-    assert int8_coverage({"linear": "Gemm"}, engine.kernels, TensorRtRtx.capabilities.math_types).real == 1
+    assert find_int8_coverage({"linear": "Gemm"}, engine.kernels, TensorRtRtx.capabilities.math_types).real == 1
     assert engine.weights_bytes < 1.1 * 256 * 384  # FP16 would take twice that
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from trt_facefusion.engine.backends.base import Kernel, TensorFormat
-from trt_facefusion.engine.backends.kernels import find_lowered_nodes, int8_coverage
+from trt_facefusion.engine.backends.kernels import find_int8_coverage, find_lowered_nodes
 from trt_facefusion.engine.backends.tensorrt_kernels import MATH_TYPES
 from trt_facefusion.types import Precision
 
@@ -20,34 +20,34 @@ def kernel(kind: str, nodes: tuple[str, ...], activation: str, weight: str) -> K
 
 
 def test_int8_kernels_are_counted_also_when_joined() -> None:
-    coverage = int8_coverage({"a": "Gemm", "b": "Gemm"}, [kernel("gemm", ("b", "a"), "int8", "int8")], MATH_TYPES)
+    coverage = find_int8_coverage({"a": "Gemm", "b": "Gemm"}, [kernel("gemm", ("b", "a"), "int8", "int8")], MATH_TYPES)
     assert (coverage.planned, coverage.real, coverage.missing) == (2, 2, ())
     assert coverage.details[0].dtypes == "int8 x int8 -> fp32"
 
 
 def test_float_kernels_and_weight_only_kernels_are_missing() -> None:
     kernels = [kernel("correlation", ("a",), "fp16", "fp16"), kernel("gemm", ("b",), "fp16", "int8")]
-    coverage = int8_coverage({"a": "Conv", "b": "Gemm"}, kernels, MATH_TYPES)
+    coverage = find_int8_coverage({"a": "Conv", "b": "Gemm"}, kernels, MATH_TYPES)
     assert coverage.missing == ("a", "b")
     assert coverage.details[1].dtypes == "fp16 x int8 -> fp32"
 
 
 def test_a_kernel_that_only_pads_int8_proves_nothing() -> None:
-    assert int8_coverage({"a": "Conv"}, [kernel("kgen", ("a",), "int8", "int8")], MATH_TYPES).missing == ("a",)
+    assert find_int8_coverage({"a": "Conv"}, [kernel("kgen", ("a",), "int8", "int8")], MATH_TYPES).missing == ("a",)
 
 
 def test_one_float_kernel_among_several_makes_a_node_missing() -> None:
     kernels = [kernel("correlation", ("a",), "int8", "int8"), kernel("correlation", ("a",), "fp16", "fp16")]
-    assert int8_coverage({"a": "Conv"}, kernels, MATH_TYPES).missing == ("a",)
+    assert find_int8_coverage({"a": "Conv"}, kernels, MATH_TYPES).missing == ("a",)
 
 
 def test_an_int8_scale_is_not_a_weight() -> None:
     only_scale = Kernel("k", "gemm", ("a",), (TensorFormat("x", "int8", (1, 8)),), (TensorFormat("s", "int8", (1,)),))
-    assert int8_coverage({"a": "Gemm"}, [only_scale], MATH_TYPES).missing == ("a",)
+    assert find_int8_coverage({"a": "Gemm"}, [only_scale], MATH_TYPES).missing == ("a",)
 
 
 def test_a_node_that_no_kernel_names_is_missing() -> None:
-    coverage = int8_coverage({"a": "Conv"}, [], MATH_TYPES)
+    coverage = find_int8_coverage({"a": "Conv"}, [], MATH_TYPES)
     assert coverage.missing == ("a",)
     assert coverage.details[0].kernel == ""
 

@@ -15,7 +15,8 @@ from trt_facefusion.doctor.examine import examine
 from trt_facefusion.engine.backends import registry
 from trt_facefusion.engine.backends.base import RunOptions
 from trt_facefusion.errors import BackendUnavailableError, BadInputError, DeviceError
-from trt_facefusion.evaluation.comparison.compare import DiffSettings, diff
+from trt_facefusion.evaluation.comparison.compare import diff
+from trt_facefusion.evaluation.comparison.settings import DiffSettings
 from trt_facefusion.evaluation.profiling.measure import Counts
 from trt_facefusion.evaluation.profiling.run import ProfileSettings, profile
 from trt_facefusion.inference.open import open_model

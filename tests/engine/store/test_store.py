@@ -10,23 +10,23 @@ from hypothesis import strategies as st
 from manifests import FILES, manifest
 
 from trt_facefusion.engine.store.manifest import Manifest
-from trt_facefusion.engine.store.store import Store, safe_name
+from trt_facefusion.engine.store.store import Store, make_safe_name
 from trt_facefusion.errors import StoreError
 
 
 @given(st.text())
 def test_a_safe_name_is_one_part_of_a_path(text: str) -> None:
-    name = safe_name(text)
+    name = make_safe_name(text)
     assert name == Path(name).name
     assert name.isascii()
     assert 0 < len(name) <= 80
     assert not name.startswith((".", "-"))
-    assert safe_name(name) == name or len(name) > 64
+    assert make_safe_name(name) == name or len(name) > 64
 
 
 @given(st.text(), st.text())
 def test_two_models_never_share_a_folder(one: str, other: str) -> None:
-    assert (safe_name(one) == safe_name(other)) == (one == other)
+    assert (make_safe_name(one) == make_safe_name(other)) == (one == other)
 
 
 @pytest.mark.parametrize("name", ["../up", "/etc/passwd", "..", "", "a b", "ü", "x" * 300])

@@ -11,7 +11,7 @@ from trt_facefusion.evaluation.accuracy.agreement import (
     SAME_NETWORK,
     Agreement,
     RoundingLimits,
-    agreement,
+    measure_agreement,
     measured,
     pooled,
 )
@@ -21,29 +21,29 @@ PICTURES = RNG.random((4, 16, 16, 3)).astype(np.float32)
 
 
 def test_equal_pictures_agree_to_the_bit() -> None:
-    found = agreement(PICTURES, PICTURES)
+    found = measure_agreement(PICTURES, PICTURES)
     assert (found.faces, found.ssim_drop, found.ssim_drop_worst, found.max_difference) == (4, 0.0, 0.0, 0.0)
     assert found.within(SAME_NETWORK)
 
 
 def test_rounding_passes_and_another_picture_does_not() -> None:
     rounded = PICTURES + RNG.normal(0, 1e-5, PICTURES.shape)
-    assert agreement(PICTURES, rounded).within(SAME_NETWORK)
-    assert not agreement(PICTURES, np.roll(PICTURES, 1, axis=2)).within(SAME_NETWORK)
+    assert measure_agreement(PICTURES, rounded).within(SAME_NETWORK)
+    assert not measure_agreement(PICTURES, np.roll(PICTURES, 1, axis=2)).within(SAME_NETWORK)
 
 
 def test_one_wrong_pixel_is_enough() -> None:
     """A border that is padded otherwise hardly moves the mean."""
     got = PICTURES.copy()
     got[2, 0, 0, 1] = 1 - got[2, 0, 0, 1].round()
-    found = agreement(PICTURES, got)
+    found = measure_agreement(PICTURES, got)
     assert found.max_difference > 0.4 and not found.within(SAME_NETWORK)
 
 
 def test_a_broken_face_is_wholly_different() -> None:
     got = PICTURES.copy()
     got[1, 3, 3, 0] = np.nan
-    found = agreement(PICTURES, got)
+    found = measure_agreement(PICTURES, got)
     assert (found.ssim_drop_worst, found.max_difference) == (1.0, 1.0) and found.ssim_drop == pytest.approx(0.25)
 
 
@@ -51,7 +51,7 @@ def test_a_broken_face_is_wholly_different() -> None:
 def test_batches_give_the_figures_of_the_whole(size: int) -> None:
     got = (PICTURES + 0.1 * RNG.random(PICTURES.shape)).astype(np.float32)
     parts = [measured(PICTURES[i : i + size], got[i : i + size]) for i in range(0, 4, size)]
-    assert pooled(parts) == agreement(PICTURES, got)
+    assert pooled(parts) == measure_agreement(PICTURES, got)
 
 
 def test_a_network_whose_own_rounding_is_large_is_allowed_as_much() -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from trt_facefusion.errors import ModelError
-from trt_facefusion.evaluation.accuracy.identity import identity_cosine
+from trt_facefusion.evaluation.accuracy.identity import measure_identity_cosine
 from trt_facefusion.evaluation.accuracy.judge import judge
 from trt_facefusion.evaluation.accuracy.metric import Tools
 from trt_facefusion.evaluation.accuracy.registry import open_metrics
@@ -106,9 +106,9 @@ def test_identity_survives_small_errors_and_not_another_person(shared_faces: Pat
     crops = read_faces(tmp_path, template="arcface_128", size=128, embedder=embedder).crops
     faces = np.asarray(crops, np.float32) / 255
     noisy = (faces + np.random.default_rng(0).normal(0, 0.02, faces.shape).astype(np.float32)).clip(0, 1)
-    same = identity_cosine(faces, noisy, "arcface_128", embedder)
-    other = identity_cosine(faces, np.roll(faces, 1, axis=0), "arcface_128", embedder)
-    assert identity_cosine(faces, faces, "arcface_128", embedder) == pytest.approx(np.ones(6), abs=1e-5)
+    same = measure_identity_cosine(faces, noisy, "arcface_128", embedder)
+    other = measure_identity_cosine(faces, np.roll(faces, 1, axis=0), "arcface_128", embedder)
+    assert measure_identity_cosine(faces, faces, "arcface_128", embedder) == pytest.approx(np.ones(6), abs=1e-5)
     assert same.min() > 0.97 > other.max()
     accuracy = judge(faces, noisy, open_metrics(Tools(embedder, "arcface_128")))
     assert accuracy["identity_cosine"] == pytest.approx(same.mean())

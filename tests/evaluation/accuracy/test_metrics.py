@@ -7,7 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from trt_facefusion.evaluation.accuracy.metrics import PSNR_CAP_DB, finite, from_nchw, psnr_db, spread, ssim
+from trt_facefusion.evaluation.accuracy.metrics import (
+    PSNR_CAP_DB,
+    decode_nchw,
+    find_finite,
+    measure_psnr_db,
+    measure_ssim,
+    spread,
+)
 from trt_facefusion.evaluation.accuracy.perceptual import PerceptualDistance
 
 
@@ -35,16 +42,16 @@ def damaged(kind: str, strength: float) -> np.ndarray:
 def test_every_metric_follows_the_damage(kind: str) -> None:
     whole, light, heavy = pictures(), damaged(kind, 1), damaged(kind, 3)
     perceptual = PerceptualDistance()
-    assert (psnr_db(whole, light) > psnr_db(whole, heavy)).all()
-    assert (ssim(whole, light) > ssim(whole, heavy)).all()
+    assert (measure_psnr_db(whole, light) > measure_psnr_db(whole, heavy)).all()
+    assert (measure_ssim(whole, light) > measure_ssim(whole, heavy)).all()
     assert (perceptual(whole, light) > 1e-4).all()
     assert (perceptual(whole, light) < perceptual(whole, heavy)).all()
 
 
 def test_equal_pictures_are_perfect() -> None:
     whole = pictures()
-    assert (psnr_db(whole, whole) == PSNR_CAP_DB).all()
-    assert ssim(whole, whole) == pytest.approx(np.ones(3))
+    assert (measure_psnr_db(whole, whole) == PSNR_CAP_DB).all()
+    assert measure_ssim(whole, whole) == pytest.approx(np.ones(3))
     assert PerceptualDistance()(whole, whole) == pytest.approx(np.zeros(3), abs=1e-9)
     assert spread(whole, whole) == pytest.approx(np.ones(3))
 
@@ -53,14 +60,14 @@ def test_equal_pictures_are_perfect() -> None:
 @given(pixels=arrays(np.float32, (2, 4, 4, 3), elements=st.floats(0, 0.5, width=32)), offset=st.floats(0.01, 0.5))
 def test_psnr_of_a_constant_offset_is_its_decibels(pixels: np.ndarray, offset: float) -> None:
     moved = pixels.astype(np.float64) + offset
-    assert psnr_db(pixels, moved) == pytest.approx(np.full(2, -20 * np.log10(offset)), abs=1e-6)
+    assert measure_psnr_db(pixels, moved) == pytest.approx(np.full(2, -20 * np.log10(offset)), abs=1e-6)
 
 
 def test_faces_are_scored_alone_and_in_order() -> None:
     whole = pictures(5)
     one_bad = whole.copy()
     one_bad[3] = one_bad[3].mean()
-    for metric in (psnr_db, ssim):
+    for metric in (measure_psnr_db, measure_ssim):
         assert metric(whole, one_bad).argmin() == 3
     batch = PerceptualDistance()(np.tile(whole, (3, 1, 1, 1)), np.tile(one_bad, (3, 1, 1, 1)))
     assert np.nonzero(batch > 0.01)[0].tolist() == [3, 8, 13]
@@ -71,21 +78,21 @@ def test_faces_are_scored_alone_and_in_order() -> None:
 def test_finite_names_the_poisoned_face(poison: float) -> None:
     whole = pictures()
     whole[1, 5, 5, 2] = poison
-    assert finite(whole).tolist() == [True, False, True]
+    assert find_finite(whole).tolist() == [True, False, True]
 
 
 def test_network_outputs_become_pictures() -> None:
     outputs = pictures().transpose(0, 3, 1, 2)
-    assert from_nchw(outputs * 2 - 1, -1, 1) == pytest.approx(pictures(), abs=1e-6)
-    assert from_nchw(outputs.astype(np.float16)).dtype == np.float32
+    assert decode_nchw(outputs * 2 - 1, -1, 1) == pytest.approx(pictures(), abs=1e-6)
+    assert decode_nchw(outputs.astype(np.float16)).dtype == np.float32
 
 
 def test_shapes_that_do_not_fit_are_refused() -> None:
-    for metric in (psnr_db, ssim, spread, PerceptualDistance()):
+    for metric in (measure_psnr_db, measure_ssim, spread, PerceptualDistance()):
         with pytest.raises(ValueError, match="picture"):
             metric(pictures(3), pictures(2))
     with pytest.raises(ValueError, match="picture"):
-        psnr_db(pictures()[..., :1], pictures()[..., :1])
+        measure_psnr_db(pictures()[..., :1], pictures()[..., :1])
 
 
 def test_the_perceptual_distance_does_not_pass_for_lpips() -> None:

@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 
 from trt_facefusion.build.plan_only import make_plan
 from trt_facefusion.build.run import build
-from trt_facefusion.cli import build as build_command
-from trt_facefusion.cli import options
+from trt_facefusion.cli.build_table import show_engines
+from trt_facefusion.cli.limit_options import with_limits
 from trt_facefusion.engine.store.manifest import Manifest
 from trt_facefusion.evaluation.accuracy import registry
 from trt_facefusion.evaluation.accuracy.metric import Figure, Limit, Metric, PerFace, Pictures, mean
@@ -57,7 +57,7 @@ def test_it_is_measured_stored_and_shown(
     assert 0 < value < 0.1
     assert result.as_dict()["engines"][0]["accuracy"]["colour_error"] == value
     assert engine.manifest.judged.figures["colour_error"] == value
-    build_command.show(result)
+    show_engines(result)
     assert f"{value:.4f}" in next(line for line in capsys.readouterr().out.splitlines() if "colour error" in line)
     assert result.record is not None
     assert f"<dt>colour error</dt><dd>{value:.4f}</dd>" in render_page(result.record)
@@ -67,7 +67,7 @@ def test_its_limit_is_an_option(monkeypatch: pytest.MonkeyPatch) -> None:
     register(monkeypatch)
     received = {}
 
-    @options.with_limits
+    @with_limits
     def command(*, limits: Mapping[str, float]) -> None:
         received.update(limits)
 
@@ -109,7 +109,7 @@ def test_engines_from_before_it_are_up_to_date(settings: Settings, monkeypatch: 
     after = build(settings(Precision.FP32))
     assert after.engines[0].up_to_date and after.engines[0].folder == before.folder
     assert after.as_dict()["engines"][0]["accuracy"]["colour_error"] is None
-    build_command.show(after)
+    show_engines(after)
 
 
 def test_manifests_of_later_metrics_are_read(settings: Settings, tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ from trt_facefusion.build.run import build
 from trt_facefusion.engine.store.store import Store
 from trt_facefusion.errors import BackendUnavailableError, BadInputError, FacesError, ModelError, StoreError
 from trt_facefusion.evaluation.accuracy.judge import judge
-from trt_facefusion.evaluation.comparison.compare import DiffSettings, diff
+from trt_facefusion.evaluation.comparison.compare import diff
+from trt_facefusion.evaluation.comparison.settings import DiffSettings
 from trt_facefusion.evaluation.comparison.sides import CPU, STAND_IN
 from trt_facefusion.model.presets import Preset, parse_input
 from trt_facefusion.types import BatchRange, Precision
@@ -234,13 +235,13 @@ def test_nothing_is_written_over_and_nothing_half_written_is_left(model: Path, f
 
 
 def test_batches_of_an_engine_are_those_of_its_manifest(settings: Settings) -> None:
-    from trt_facefusion.evaluation.comparison.sides import GPU, Side, batch_of
+    from trt_facefusion.evaluation.comparison.sides import GPU, RunnableModel, choose_batch_size
     from trt_facefusion.inference.open import open_model
 
     folder = build(settings(Precision.FP32, batch=BatchRange(2, 2, 3))).engines[0].folder
     found = open_model(folder)
     with found.open_runner() as runner:
-        engine, plain = Side(found, runner, GPU), Side(found, runner, CPU)
+        engine, plain = RunnableModel(found, runner, GPU), RunnableModel(found, runner, CPU)
         for pair in ((engine, plain), (plain, plain)):
-            batch = batch_of(*pair, IMAGE, 128)
+            batch = choose_batch_size(*pair, IMAGE, 128)
             assert (batch.size, batch.fixed) == (2, True)  # its usual batch

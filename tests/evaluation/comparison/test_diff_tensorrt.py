@@ -18,7 +18,8 @@ from trt_facefusion.build.run import build
 from trt_facefusion.engine.backends.pins import Pins, name_platform
 from trt_facefusion.engine.store.store import Store
 from trt_facefusion.errors import BadInputError, DeviceMemoryError, StoreError
-from trt_facefusion.evaluation.comparison.compare import DiffSettings, diff
+from trt_facefusion.evaluation.comparison.compare import diff
+from trt_facefusion.evaluation.comparison.settings import DiffSettings
 from trt_facefusion.evaluation.comparison.sides import CPU, GPU
 from trt_facefusion.types import BatchRange, Precision
 

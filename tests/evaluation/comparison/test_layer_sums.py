@@ -16,7 +16,7 @@ def result(*batches: tuple[np.ndarray, np.ndarray, np.ndarray]) -> LayerError:
     sums = LayerSums()
     for batch in batches:
         sums.add(*batch)
-    return sums.result("t", NODE)
+    return sums.finish("t", NODE)
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from([1e-6, 1e-3, 1.0, 1e4]), st.integers(1, 3))

@@ -14,7 +14,7 @@ from onnx import numpy_helper
 
 from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
 from trt_facefusion.errors import BadInputError
-from trt_facefusion.evaluation.accuracy.metrics import ssim
+from trt_facefusion.evaluation.accuracy.metrics import measure_ssim
 from trt_facefusion.evaluation.comparison.layer_error import LayerError
 from trt_facefusion.evaluation.comparison.layers import LayerComparison
 from trt_facefusion.model.graph import GraphView, prepare
@@ -54,7 +54,7 @@ def typed(*, fp16: tuple[str, ...] = ()) -> onnx.ModelProto:
 
 
 def compare(candidate: onnx.ModelProto, **options: int) -> dict[str, LayerError]:
-    return {error.node.name: error for error in LayerComparison(PLAIN, candidate, batches(), **options).errors()}
+    return {error.node.name: error for error in LayerComparison(PLAIN, candidate, batches(), **options).rank_errors()}
 
 
 @pytest.mark.parametrize("layer", ["stem", "block0b", "block1a/adain/style", "to_rgb"])
@@ -82,7 +82,7 @@ def test_an_error_that_a_later_layer_hides_still_enters_where_it_does() -> None:
         if tensor.name in {"const_0", "const_1"}:
             tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * 4, tensor.name))
     given = feeds({"target": (3, 32, 32)}, batch=2)
-    errors = LayerComparison(model, louder, Batches(lambda _: given, 2, 2)).errors()
+    errors = LayerComparison(model, louder, Batches(lambda _: given, 2, 2)).rank_errors()
     assert errors[0].node.name == "conv" and errors[0].added == pytest.approx(3, rel=1e-5)
     shown = {error.node.name: error for error in errors}
     assert shown["output"].total is not None and shown["output"].total < 1e-4
@@ -105,18 +105,20 @@ def test_figures_do_not_depend_on_the_memory_they_may_take() -> None:
     candidate = typed()
     plain = LayerComparison(PLAIN, candidate, batches())
     tight = LayerComparison(PLAIN, candidate, batches(), budget_bytes=600_000)
-    groups = list(tight.groups())
-    assert len(list(plain.groups())) == 1 and len(groups) > 5
-    assert all(len(group) == 1 or tight._cost(group) <= 600_000 for group in groups)
+    groups = list(tight.iterate_groups())
+    assert len(list(plain.iterate_groups())) == 1 and len(groups) > 5
+    assert all(len(group) == 1 or tight._count_bytes(group) <= 600_000 for group in groups)
     assert sorted(part.tensor for group in groups for part in group) == sorted(plain.sizes)
-    assert tight.errors() == plain.errors()
+    assert tight.rank_errors() == plain.rank_errors()
 
 
 def test_only_one_groups_tensors_are_held() -> None:
     held: list[int] = []
     comparison = LayerComparison(PLAIN, typed(), batches(), budget_bytes=600_000)
-    comparison.errors(keep=lambda number, *values: held.append(sum(x.nbytes for side in values for x in side.values())))
-    biggest = max(comparison._cost([part]) for group in comparison.groups() for part in group)
+    comparison.rank_errors(
+        keep=lambda number, *values: held.append(sum(x.nbytes for side in values for x in side.values()))
+    )
+    biggest = max(comparison._count_bytes([part]) for group in comparison.iterate_groups() for part in group)
     assert len(held) > 5 and max(held) <= max(600_000, biggest)
 
 
@@ -127,7 +129,7 @@ def test_what_overflows_in_fp16_is_ranked_first_where_it_does() -> None:
     plan = plan_by_rules(view, {}, "net").capped(Precision.FP16)
     nodes = (replace(n, precision=Precision.FP16) if n.name == "block0a" else n for n in plan.nodes)
     plan = replace(plan, nodes=tuple(nodes))  # the rules would have known better
-    errors = LayerComparison(huge, lower(view, plan, amax), batches()).errors()
+    errors = LayerComparison(huge, lower(view, plan, amax), batches()).rank_errors()
     assert errors[0].node.name == "block0a" and errors[0].nonfinite_added > 0
     behind = {error.node.name: error for error in errors}["block0a/adain/centred"]
     assert behind.nonfinite > 0 and behind.nonfinite_added == 0
@@ -137,23 +139,23 @@ def test_raising_the_planted_layer_wins_back_what_the_picture_lost() -> None:
     rng = np.random.default_rng(1)
     candidate = planted("block0b", lambda w: w + rng.normal(0, 0.05, w.shape).astype(np.float32))
     comparison = LayerComparison(PLAIN, candidate, batches())
-    errors = comparison.with_gains(comparison.errors(), paint, 3)
+    errors = comparison.measure_gains(comparison.rank_errors(), paint, 3)
     assert [error.node.name for error in errors if error.gain is not None] == ["block0b"]  # no other adds any
     with OnnxRuntimeRunner(PLAIN) as one, OnnxRuntimeRunner(candidate) as other:
-        lost = 1 - float(ssim(paint(one).clip(0, 1), paint(other).clip(0, 1)).mean())
+        lost = 1 - float(measure_ssim(paint(one).clip(0, 1), paint(other).clip(0, 1)).mean())
     assert errors[0].gain == pytest.approx(lost, abs=1e-5) and lost > 1e-3
 
 
 def test_gains_of_a_typed_graph_are_measured_for_as_many_layers_as_asked() -> None:
     comparison = LayerComparison(PLAIN, typed(), batches())
-    errors = comparison.with_gains(comparison.errors(), paint, 4)
+    errors = comparison.measure_gains(comparison.rank_errors(), paint, 4)
     assert [error.gain is not None for error in errors[:5]] == [True] * 4 + [False]
     assert all(abs(error.gain or 0.0) < 0.2 for error in errors)
 
 
 def test_two_typed_graphs_are_compared_too() -> None:
     reference, candidate = typed(), typed(fp16=("block0a",))
-    errors = LayerComparison(reference, candidate, batches()).errors()
+    errors = LayerComparison(reference, candidate, batches()).rank_errors()
     assert errors[0].node.name == "block0a"
     assert (errors[0].node.reference_precision, errors[0].node.precision) == ("int8", "fp16")
     assert sum((error.added or 0.0) > 1e-3 for error in errors) == 1

@@ -22,7 +22,7 @@ def test_the_figures_are_those_of_numpy_over_faces_not_over_filling(capsys: pyte
     compared.add({"picture": a[:4]}, {"picture": b[:4]}, faces=4, batch=4)
     filled = [np.concatenate([x[4:], x[4:] * 7]) for x in (a, b)]
     compared.add({"picture": filled[0]}, {"picture": filled[1]}, faces=1, batch=2)
-    (found,) = compared.result()
+    (found,) = compared.list_differences()
     errors = np.abs(b.astype(np.float64) - a).reshape(5, -1)
     assert (found.name, found.faces, found.nonfinite) == ("picture", 5, 0)
     assert found.max_abs == pytest.approx(errors.max())
@@ -39,7 +39,7 @@ def test_the_figures_are_those_of_numpy_over_faces_not_over_filling(capsys: pyte
 def test_equal_outputs_are_exact_and_fit_into_json() -> None:
     compared = OutputComparison()
     compared.add({"y": np.zeros((1, 3), np.float16)}, {"y": np.zeros((1, 3), np.float32)}, faces=1, batch=1)
-    (found,) = compared.result()
+    (found,) = compared.list_differences()
     assert (found.max_abs, found.psnr_db, found.cosine) == (0, PSNR_CAP_DB, 1)
     json.dumps(found.as_dict(), allow_nan=False)
 
@@ -49,7 +49,7 @@ def test_faces_that_are_not_finite_are_counted_and_left_out() -> None:
     b[1, 0, 0, 0] = np.nan
     compared = OutputComparison()
     compared.add({"y": a}, {"y": b}, faces=5, batch=5)
-    (found,) = compared.result()
+    (found,) = compared.list_differences()
     assert (found.faces, found.nonfinite, found.max_abs) == (5, 1, 0)
 
 

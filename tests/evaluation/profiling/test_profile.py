@@ -22,7 +22,7 @@ from trt_facefusion.build.run import build
 from trt_facefusion.engine.backends import registry
 from trt_facefusion.engine.backends.tensorrt import TensorRt
 from trt_facefusion.errors import BackendUnavailableError, BadInputError
-from trt_facefusion.evaluation.profiling import bench
+from trt_facefusion.evaluation.profiling.machine import read_versions
 from trt_facefusion.evaluation.profiling.measure import Counts
 from trt_facefusion.evaluation.profiling.run import ProfileSettings, profile
 from trt_facefusion.types import BatchRange, Precision
@@ -184,4 +184,4 @@ def test_a_model_of_a_fixed_batch_is_measured_at_that(tmp_path: Path) -> None:
     found = profile(settings_of(path, flights=(1,))).one
     assert (found.batch, [point.at for point in found.batches]) == (2, [2])
     assert onnx.load(path).graph.input[0].type.tensor_type.shape.dim[0].dim_value == 2
-    assert bench.versions()["onnxruntime"]
+    assert read_versions()["onnxruntime"]

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trt_facefusion.evaluation.profiling.measure import Ring, interleaved, powers_between
-from trt_facefusion.evaluation.profiling.statistics import Latency, alternating, compare, throughput_per_s
+from trt_facefusion.evaluation.profiling.measure import CyclingInputs, list_powers_between, time_interleaved
+from trt_facefusion.evaluation.profiling.statistics import Latency, alternate_order, compare, compute_throughput
 
 TIMES = st.lists(st.floats(1e-3, 1e4), min_size=1, max_size=60)
 
@@ -70,7 +70,7 @@ def test_rounds_must_match() -> None:
 
 @given(st.integers(1, 4), st.integers(1, 30))
 def test_every_engine_has_every_place_in_the_order_equally_often(count: int, pairs: int) -> None:
-    order = alternating(count, 2 * pairs)
+    order = alternate_order(count, 2 * pairs)
     for engine in range(count):
         places = [turn.index(engine) for turn in order]
         assert sum(places) == pairs * (count - 1)
@@ -87,22 +87,22 @@ def test_calls_are_interleaved_and_warm_ups_do_not_count() -> None:
 
         return run
 
-    times = interleaved([call("a", 1), call("b", 2)], 2, 3, clock=lambda: now[0])
+    times = time_interleaved([call("a", 1), call("b", 2)], 2, 3, clock=lambda: now[0])
     assert times == [[1000] * 3, [2000] * 3]
     assert "".join(made) == "abba" + "abbaab"
 
 
 @given(st.integers(1, 40), st.integers(0, 40))
-def test_a_sweep_has_both_ends_and_the_powers_between(low: int, more: int) -> None:
-    found = powers_between(low, low + more)
+def test_a_sweep_has_both_ends_and_the_list_powers_between(low: int, more: int) -> None:
+    found = list_powers_between(low, low + more)
     assert found[0] == low and found[-1] == low + more
     assert found == sorted(set(found))
     assert all(size & (size - 1) == 0 for size in found[1:-1])
 
 
 def test_inputs_take_turns() -> None:
-    ring = Ring([{"x": np.zeros((2, 1))}, {"x": np.ones((2, 1))}])
+    ring = CyclingInputs([{"x": np.zeros((2, 1))}, {"x": np.ones((2, 1))}])
     assert ring.batch == 2
     assert [feeds["x"][0, 0] for feeds in ring.take(3)] == [0, 1, 0]
     assert ring.next()["x"][0, 0] == 1
-    assert throughput_per_s(10, 2.0) == 5
+    assert compute_throughput(10, 2.0) == 5

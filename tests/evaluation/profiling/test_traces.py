@@ -14,7 +14,7 @@ from trt_facefusion.engine.backends.base import Kernel, TensorFormat
 from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
 from trt_facefusion.errors import BackendUnavailableError, DeviceError, ModelError
 from trt_facefusion.evaluation.profiling import trtexec
-from trt_facefusion.evaluation.profiling.layers import by_precision, layers
+from trt_facefusion.evaluation.profiling.layers import merge_layers, share_by_precision
 from trt_facefusion.evaluation.profiling.onnx_trace import read_trace
 
 
@@ -62,14 +62,14 @@ def test_runs_that_do_not_count_are_left_out(tmp_path: Path) -> None:
 def test_layers_say_what_was_planned_and_what_they_work_on() -> None:
     kernel = Kernel("a+b", "CaskConvolution", ("a", "relu"), (TensorFormat("x", "int8"),), (TensorFormat("w", "int8"),))
     plan = [{"name": "a", "precision": "int8", "macs": 5}, {"name": "relu", "precision": "fp16"}]
-    found = layers({"copy": 1.0, "a+b": 3.0}, [kernel], plan, {"CaskConvolution"})
+    found = merge_layers({"copy": 1.0, "a+b": 3.0}, [kernel], plan, {"CaskConvolution"})
     assert [(layer.name, layer.share, layer.precision) for layer in found] == [
         ("a+b", 0.75, "int8"),
         ("copy", 0.25, None),
     ]
     assert found[0].dtypes.startswith("int8 x int8") and found[0].is_math and found[1].dtypes == ""
-    assert by_precision(found) == {"int8": 0.75, "-": 0.25}
-    assert layers({}, [kernel], plan, ()) == ()
+    assert share_by_precision(found) == {"int8": 0.75, "-": 0.25}
+    assert merge_layers({}, [kernel], plan, ()) == ()
 
 
 def export(path: Path, latencies: list[float]) -> str:

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from trt_facefusion.errors import BadInputError, ModelError
 from trt_facefusion.model.presets import FileInput, ImageOutput, Preset, ValueInput, parse_input
-from trt_facefusion.model.presets.fit import batch_of, cast, fit_inputs, suggestions
-from trt_facefusion.model.presets.output import kept_outputs, picture_of
+from trt_facefusion.model.presets.fit import cast, find_fixed_batch, fit_inputs, suggest_inputs
+from trt_facefusion.model.presets.output import choose_picture_output, list_picture_outputs
 from trt_facefusion.types import TensorSpec
 
 
@@ -113,21 +113,21 @@ def test_the_advice_can_be_typed_as_it_is() -> None:
         TensorSpec("scale", (), "float32"),
         TensorSpec("flag", (1,), "bool"),
     ]
-    words = shlex.split(suggestions(takes))
+    words = shlex.split(suggest_inputs(takes))
     preset = Preset.from_inputs([parse_input(word) for word in words if word != "--input"])
     fits = fit_inputs(preset, takes, 512)
     assert {name: fit.batched for name, fit in fits.items()} == {
         "in face:0": True, "frame": True, "stacked": True, "grey": True,
         "id": False, "weight": False, "scale": False, "flag": False,
     }  # fmt: skip
-    assert batch_of(preset, takes, fits) == 1
+    assert find_fixed_batch(preset, takes, fits) == 1
 
 
 def test_inputs_that_insist_on_two_batch_sizes_are_refused() -> None:
     preset = Preset.from_inputs([parse_input("target=image:64:0:1"), parse_input("s=embedding")])
     takes = [TensorSpec("target", (4, 3, 64, 64), "float32"), TensorSpec("s", (128,), "float32")]
     with pytest.raises(BadInputError, match="target: 4, s: 1"):
-        batch_of(preset, takes, fit_inputs(preset, takes, 128))
+        find_fixed_batch(preset, takes, fit_inputs(preset, takes, 128))
 
 
 def test_several_faces_never_meet_an_input_without_a_batch_axis() -> None:
@@ -164,20 +164,20 @@ def outputs(**shapes: tuple) -> list[TensorSpec]:
 def test_masks_are_kept_and_everything_else_is_left_out() -> None:
     found = outputs(code=("N", 512), out=NCHW, mask=("N", 1, 64, 64), small=("N", 1, 32, 32), also=("N", 64, 64, 1))
     found.append(TensorSpec("classes", ("N", 1, 64, 64), "int64"))
-    assert kept_outputs(picture_of(ImageOutput(), found), found) == ["out", "mask", "also"]
+    assert list_picture_outputs(choose_picture_output(ImageOutput(), found), found) == ["out", "mask", "also"]
 
 
 def test_several_pictures_need_a_word() -> None:
     found = outputs(half=("N", 3, 32, 32), whole=NCHW)
     with pytest.raises(BadInputError, match=r"half.*whole") as error:
-        picture_of(ImageOutput(), found)
+        choose_picture_output(ImageOutput(), found)
     assert "--picture half or --picture whole" in error.value.remedy
-    assert picture_of(ImageOutput("whole"), found).name == "whole"
-    assert picture_of(ImageOutput(), found, known=True).name == "half"
+    assert choose_picture_output(ImageOutput("whole"), found).name == "whole"
+    assert choose_picture_output(ImageOutput(), found, first_is_right=True).name == "half"
     with pytest.raises(BadInputError, match="'other' is not an output"):
-        picture_of(ImageOutput("other"), found)
+        choose_picture_output(ImageOutput("other"), found)
     with pytest.raises(ModelError, match="no output of the model is a picture"):
-        picture_of(ImageOutput(), outputs(code=("N", 512)))
+        choose_picture_output(ImageOutput(), outputs(code=("N", 512)))
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "float16", "float32"])
@@ -188,6 +188,6 @@ def test_pictures_of_any_layout_and_type_are_decoded(dtype: str, batched: bool, 
     tensor = pixels if dtype == "uint8" else (pixels / 255).astype(dtype)
     tensor = tensor if nhwc else tensor.transpose(0, 3, 1, 2)
     tensor = tensor if batched else tensor[0]
-    output = picture_of(ImageOutput(), [TensorSpec("out", tensor.shape, dtype)])
+    output = choose_picture_output(ImageOutput(), [TensorSpec("out", tensor.shape, dtype)])
     assert output.nhwc == nhwc
     np.testing.assert_allclose(output.decode(tensor), pixels / 255, atol=1e-3)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trt_facefusion.quantization.calibration.histogram import Histogram
-from trt_facefusion.quantization.calibration.noise import clipped_share, sqnr_db
+from trt_facefusion.quantization.calibration.noise import compute_clipped_share, compute_sqnr_db
 
 
 def _measured_db(values: np.ndarray, amax: float) -> float:
@@ -25,12 +25,12 @@ def test_the_noise_is_what_quantising_the_values_gives(seed: int, share: float, 
     histogram = Histogram()
     histogram.add(values)
     amax = share * histogram.amax
-    assert sqnr_db(histogram, amax) == pytest.approx(_measured_db(values.astype(np.float64), amax), abs=0.3)
-    assert clipped_share(histogram, amax) == pytest.approx(float((np.abs(values) > amax).mean()), abs=6e-3)
+    assert compute_sqnr_db(histogram, amax) == pytest.approx(_measured_db(values.astype(np.float64), amax), abs=0.3)
+    assert compute_clipped_share(histogram, amax) == pytest.approx(float((np.abs(values) > amax).mean()), abs=6e-3)
 
 
 def test_a_tensor_of_zeros_has_no_noise() -> None:
     histogram = Histogram()
     histogram.add(np.zeros(8, np.float32))
-    assert sqnr_db(histogram, 1.0) == 120.0
-    assert clipped_share(Histogram(), 1.0) == 0.0
+    assert compute_sqnr_db(histogram, 1.0) == 120.0
+    assert compute_clipped_share(Histogram(), 1.0) == 0.0

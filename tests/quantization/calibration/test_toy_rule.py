@@ -13,7 +13,12 @@ from trt_facefusion.cli.histograms import compute_thresholds
 from trt_facefusion.errors import BadInputError
 from trt_facefusion.quantization.calibration import thresholds
 from trt_facefusion.quantization.calibration.histogram import Histogram
-from trt_facefusion.quantization.calibration.thresholds import RuleKind, parse_rule, rule_syntax, tensor_rules
+from trt_facefusion.quantization.calibration.thresholds import (
+    RuleKind,
+    describe_rule_syntax,
+    list_tensor_rules,
+    parse_rule,
+)
 
 
 def amax_half(histogram: Histogram) -> float:
@@ -37,8 +42,8 @@ def test_it_is_in_every_list_that_it_asked_for() -> None:
     assert FULL.rules == ("entropy", "mse", "percentile:99.99", "percentile:99.999", "half", "max")
     assert REDUCED.rules == ("entropy", "percentile:99.99", "half", "max")
     assert LEAST.rules == ("percentile:99.99", "max")
-    assert tensor_rules() == (*FULL.rules, "percentile:99.97", "percentile:99.9")
-    assert rule_syntax() == "auto, entropy, mse, half, max or percentile:VALUE."
+    assert list_tensor_rules() == (*FULL.rules, "percentile:99.97", "percentile:99.9")
+    assert describe_rule_syntax() == "auto, entropy, mse, half, max or percentile:VALUE."
     with pytest.raises(BadInputError) as error:
         parse_rule("hlaf")
     assert "use entropy, percentile, max, mse, half, or percentile:VALUE" in error.value.remedy

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto
 
 from trt_facefusion.quantization.calibration.table import INT8_MAX
-from trt_facefusion.quantization.correction.clipping import find_best_scales, quantisation_error
+from trt_facefusion.quantization.correction.clipping import find_best_scales, measure_quantisation_error
 from trt_facefusion.quantization.correction.grid import round_scale
 
 KINDS = (TensorProto.FLOAT16, TensorProto.FLOAT)
@@ -79,6 +79,6 @@ def test_doubts_are_decided_in_double_precision(what: str, kind: int) -> None:
 
 def test_the_error_is_that_of_the_rounded_and_clipped_weights() -> None:
     matrix = np.array([[0.4, -2.6, 200.0]])
-    assert quantisation_error(matrix, np.array([1.0]), np.array([1.0, 10.0, 2.0])) == pytest.approx(
+    assert measure_quantisation_error(matrix, np.array([1.0]), np.array([1.0, 10.0, 2.0])) == pytest.approx(
         [0.16 + 1.6 + 2 * 73**2]
     )

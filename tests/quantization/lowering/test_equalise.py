@@ -12,7 +12,7 @@ from nets import SWAPPER_SHAPES, Net, feeds, ranges, run, swapper
 from trt_facefusion.model.graph import GraphView, prepare
 from trt_facefusion.quantization.calibration import collect
 from trt_facefusion.quantization.calibration.channels import ChannelRanges, measure_channel_ranges
-from trt_facefusion.quantization.correction.channel_affine import Affine, equalised_name
+from trt_facefusion.quantization.correction.channel_affine import Affine, name_equalised
 from trt_facefusion.quantization.lowering import lower
 from trt_facefusion.quantization.lowering.equalise import (
     equalise_model,
@@ -89,7 +89,7 @@ def test_a_shift_makes_the_steps_behind_a_rectifier_finer() -> None:
     for shift in (False, True):
         view, _, affines, amax = equalised_pair(rectified(), {"x": (3, 16, 16)}, shift=shift)
         (tensor,) = set(view.nodes["wide"].input) & set(view.nodes["narrow"].input)
-        steps.append(np.mean(amax[equalised_name(tensor)] * affines[tensor].factors))
+        steps.append(np.mean(amax[name_equalised(tensor)] * affines[tensor].factors))
     assert steps[1] < 0.7 * steps[0]
 
 
@@ -123,9 +123,9 @@ def test_factors_are_exact_in_fp16(values: list[int]) -> None:
 def test_a_raised_node_is_not_divided() -> None:
     view, _, affines, amax = equalised_pair(uneven(), {"x": (3, 16, 16)})
     plan = plan_by_rules(view, amax, "net")
-    assert equalised_name("both") in {o for n in lower(view, plan, amax, affines=affines).graph.node for o in n.output}
+    assert name_equalised("both") in {o for n in lower(view, plan, amax, affines=affines).graph.node for o in n.output}
     raised = lower(view, plan.raised({"mixed": "why not"}), amax, affines=affines)
-    assert equalised_name("both") not in {o for n in raised.graph.node for o in n.output}
+    assert name_equalised("both") not in {o for n in raised.graph.node for o in n.output}
 
 
 def test_grouped_convolutions_and_linears_are_left_alone() -> None:
@@ -141,7 +141,7 @@ def test_grouped_convolutions_and_linears_are_left_alone() -> None:
 def test_the_compiler_keeps_the_int8_kernels() -> None:
     pytest.importorskip("tensorrt_rtx", reason="pip install 'trt-facefusion[rtx]'")
     from trt_facefusion.engine.backends.base import BuildRequest
-    from trt_facefusion.engine.backends.kernels import int8_coverage
+    from trt_facefusion.engine.backends.kernels import find_int8_coverage
     from trt_facefusion.engine.backends.tensorrt_rtx import TensorRtRtx
 
     view, _, affines, amax = equalised_pair(swapper(width=16), dict(SWAPPER_SHAPES))
@@ -152,4 +152,4 @@ def test_the_compiler_keeps_the_int8_kernels() -> None:
     shapes = {name: ((1, *shape),) * 3 for name, shape in SWAPPER_SHAPES.items()}
     engine = TensorRtRtx().build(BuildRequest(model.SerializeToString(), shapes, "sm86"))
     planned = {node.name: node.op for node in plan.nodes if node.precision is Precision.INT8}
-    assert int8_coverage(planned, engine.kernels, TensorRtRtx.capabilities.math_types).missing == ()
+    assert find_int8_coverage(planned, engine.kernels, TensorRtRtx.capabilities.math_types).missing == ()

@@ -11,12 +11,12 @@ from nets import SWAPPER_SHAPES, Net, feeds, ranges, run, swapper, tapped
 from onnx import numpy_helper
 
 from trt_facefusion.engine.backends.base import BuildRequest, BuiltEngine
-from trt_facefusion.engine.backends.kernels import Int8Coverage, int8_coverage
+from trt_facefusion.engine.backends.kernels import Int8Coverage, find_int8_coverage
 from trt_facefusion.engine.backends.onnxruntime import OnnxRuntime
 from trt_facefusion.errors import CalibrationCacheError
 from trt_facefusion.model.graph import GraphView, prepare
 from trt_facefusion.quantization.calibration.channels import ChannelRanges
-from trt_facefusion.quantization.correction.channel_affine import Affine, equalised_name
+from trt_facefusion.quantization.correction.channel_affine import Affine, name_equalised
 from trt_facefusion.quantization.lowering import (
     find_nine_bit_candidates,
     find_storable_results,
@@ -55,7 +55,7 @@ class Case:
     def built(self, model: onnx.ModelProto | None = None) -> tuple[BuiltEngine, Int8Coverage]:
         engine = OnnxRuntime().build(BuildRequest((model or self.model).SerializeToString(), {}, "cpu"))
         planned = {node.name: node.op for node in self.plan.nodes if node.precision is Precision.INT8}
-        return engine, int8_coverage(planned, engine.kernels, MATH_TYPES)
+        return engine, find_int8_coverage(planned, engine.kernels, MATH_TYPES)
 
 
 def lowest(values: np.ndarray, axis: tuple[int, ...]) -> np.ndarray:
@@ -164,7 +164,7 @@ def test_equalised_channels_and_stored_results_have_scales_of_their_own() -> Non
     case = Case(chain(), SHAPES)
     offsets = np.array([0.5, 0, -0.25, 0, 0, 0, 0, 1], np.float32)
     affine = Affine(np.array([3, -3, 0, 0, 1, -1, 0, 0], np.int8), offsets)
-    amax = {**case.amax, equalised_name("b"): float(np.abs(affine.apply(run_tapped(case, "b"))).max())}
+    amax = {**case.amax, name_equalised("b"): float(np.abs(affine.apply(run_tapped(case, "b"))).max())}
     model = lower_to_integers(case.view, case.plan, amax, {"b": affine})
     error = np.abs(run(model, case.feeds)["head"] - run(case.source, case.feeds)["head"]).max()
     assert error < 0.1 * case.amax["head"]

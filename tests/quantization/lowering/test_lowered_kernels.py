@@ -6,7 +6,7 @@ import pytest
 from nets import SWAPPER_SHAPES, feeds, ranges, swapper
 
 from trt_facefusion.engine.backends.base import BuildRequest
-from trt_facefusion.engine.backends.kernels import int8_coverage
+from trt_facefusion.engine.backends.kernels import find_int8_coverage
 from trt_facefusion.engine.backends.tensorrt_rtx import TensorRtRtx
 from trt_facefusion.model.graph import GraphView, prepare
 from trt_facefusion.quantization.lowering import lower
@@ -25,5 +25,5 @@ def test_every_planned_int8_node_of_a_swapper_becomes_an_int8_kernel(batches: tu
     engine = TensorRtRtx().build(BuildRequest(lower(view, plan, amax).SerializeToString(), shapes, "sm86"))
     planned = {node.name: node.op for node in plan.nodes if node.precision is Precision.INT8}
     assert engine.kernels_known
-    assert int8_coverage(planned, engine.kernels, TensorRtRtx.capabilities.math_types).missing == ()
+    assert find_int8_coverage(planned, engine.kernels, TensorRtRtx.capabilities.math_types).missing == ()
     assert len(planned) == 2 + 4 + 4 + 2

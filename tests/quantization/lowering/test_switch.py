@@ -13,7 +13,7 @@ from nets import feeds
 
 from trt_facefusion.model.graph import GraphView, prepare
 from trt_facefusion.quantization.calibration.channels import ChannelRanges
-from trt_facefusion.quantization.correction.channel_affine import Affines, equalised_name
+from trt_facefusion.quantization.correction.channel_affine import Affines, name_equalised
 from trt_facefusion.quantization.lowering import lower
 from trt_facefusion.quantization.lowering.equalise import find_channel_affines, find_equalisable
 from trt_facefusion.quantization.lowering.switch import SWITCHES, add_switches
@@ -56,7 +56,7 @@ def test_any_plan_comes_out_bit_for_bit(view: GraphView, equalise: bool) -> None
         peaks = {name: rng.uniform(0.1, 9, view.shape(name)[1]).astype(np.float32) for name in find_equalisable(view)}
         factors = find_channel_affines(view, {name: ChannelRanges(-0.1 * peak, peak) for name, peak in peaks.items()})
         assert any(affine.shifts for affine in factors.values())
-        amax |= {equalised_name(name): amax[name] * 8 for name in factors}
+        amax |= {name_equalised(name): amax[name] * 8 for name in factors}
     rules = plan_by_rules(view, {}, "net")
     quantisable = [node.name for node in rules.nodes if node.quantisable]
     groups = group_candidates(view, quantisable)

@@ -10,7 +10,7 @@ from nets import Net
 
 from trt_facefusion.model.graph import GraphView, prepare
 from trt_facefusion.quantization.calibration.histogram import Histogram
-from trt_facefusion.quantization.precision import PlannedNode, Seen, plan_by_rules
+from trt_facefusion.quantization.precision import PlannedNode, TensorMoments, plan_by_rules
 from trt_facefusion.types import Array, Precision
 
 SHAPES = {"x": (4, 8, 8), "s": (6,)}
@@ -24,8 +24,8 @@ def planned(net: Net, y: str, values: dict[str, Array]) -> dict[str, PlannedNode
         histograms[name] = Histogram()
         histograms[name].add(array)
     amax = {name: histogram.amax for name, histogram in histograms.items()}
-    seen = {name: Seen.of(histogram) for name, histogram in histograms.items()}
-    return plan_by_rules(GraphView(prepare(model, SHAPES).model), amax, "net", seen).by_name()
+    moments = {name: TensorMoments.of(histogram) for name, histogram in histograms.items()}
+    return plan_by_rules(GraphView(prepare(model, SHAPES).model), amax, "net", moments).by_name()
 
 
 def noise(scale: float) -> Array:
@@ -37,9 +37,9 @@ def test_means_are_those_of_the_values_to_a_bin(scale: float, seed: int) -> None
     values = np.random.default_rng(seed).normal(0, scale, 5000).astype(np.float32)
     histogram = Histogram()
     histogram.add(values)
-    seen = Seen.of(histogram)
-    assert seen.mean == pytest.approx(np.abs(values).mean(), rel=0.01)
-    assert seen.square == pytest.approx(np.square(values).mean(), rel=0.01)
+    moments = TensorMoments.of(histogram)
+    assert moments.mean == pytest.approx(np.abs(values).mean(), rel=0.01)
+    assert moments.square == pytest.approx(np.square(values).mean(), rel=0.01)
 
 
 @pytest.mark.parametrize(("scale", "kept"), [(1.0, False), (400.0, True)])

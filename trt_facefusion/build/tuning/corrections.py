@@ -15,7 +15,7 @@ from trt_facefusion.build.tuning.calibration_evaluator import calibration_evalua
 from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
 from trt_facefusion.model.graph import GraphView
 from trt_facefusion.quantization.calibration.collect import open_tapped_session, run_batch
-from trt_facefusion.quantization.correction.channel_affine import Affines, equalised_name
+from trt_facefusion.quantization.correction.channel_affine import Affines, name_equalised
 from trt_facefusion.quantization.correction.grid import fake_quantise
 from trt_facefusion.quantization.correction.kinds import LAYER_CORRECTIONS, parse_corrections
 from trt_facefusion.quantization.correction.rounding import MAX_COLUMNS, InputCovariance, round_weights
@@ -120,7 +120,7 @@ class Correcting:
     def _layer(self, name: str) -> CorrectableLayer | None:
         tensor = self.inputs.view.nodes[name].input[0]
         affine = self.affines.get(tensor)
-        amax = self.table[tensor if affine is None else equalised_name(tensor)]
+        amax = self.table[tensor if affine is None else name_equalised(tensor)]
         return read_layer(self.inputs.view, name, affine, amax, TensorProto.FLOAT16)
 
     def _layers(self, names: Sequence[str]) -> Iterator[tuple[str, CorrectableLayer]]:

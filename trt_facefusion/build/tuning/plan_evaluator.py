@@ -18,7 +18,7 @@ from trt_facefusion.engine.runtime.onnxruntime import own_fault
 from trt_facefusion.errors import TrtFaceFusionError
 from trt_facefusion.evaluation.accuracy.evaluator import PictureEvaluator
 from trt_facefusion.evaluation.accuracy.metric import Metric, PerFace
-from trt_facefusion.evaluation.accuracy.registry import limited_figures
+from trt_facefusion.evaluation.accuracy.registry import list_limited_figures
 from trt_facefusion.inference.renderer import PictureRenderer
 from trt_facefusion.model.messages import hash_model
 from trt_facefusion.model.sessions import make_session_options, open_from_builder
@@ -108,7 +108,7 @@ class PlanEvaluator:
             for figure in metric.figures
             if figure.limit is not None
         }
-        return {figure.key: by_key.get(figure.key) for figure in limited_figures()}
+        return {figure.key: by_key.get(figure.key) for figure in list_limited_figures()}
 
     def _taken(self) -> onnx.ModelProto:
         model, self._model = self._model or self._make(), None

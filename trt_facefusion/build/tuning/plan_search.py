@@ -18,9 +18,9 @@ from trt_facefusion.evaluation.accuracy.gate import Limits
 from trt_facefusion.evaluation.accuracy.judge import Accuracy
 from trt_facefusion.evaluation.accuracy.metric import Tools
 from trt_facefusion.model.graph import GraphView
-from trt_facefusion.quantization.calibration.noise import sqnr_db
-from trt_facefusion.quantization.correction.channel_affine import equalised_name
-from trt_facefusion.quantization.correction.grid import output_axis, quantise_weight
+from trt_facefusion.quantization.calibration.noise import compute_sqnr_db
+from trt_facefusion.quantization.correction.channel_affine import name_equalised
+from trt_facefusion.quantization.correction.grid import find_output_axis, quantise_weight
 from trt_facefusion.quantization.correction.weight_correction import Corrections
 from trt_facefusion.quantization.lowering import lower
 from trt_facefusion.quantization.lowering.switch import add_switches
@@ -103,13 +103,13 @@ class PlanSearch:
         for name in group.nodes:
             node = view.nodes[name]
             tensor = node.input[0]
-            ranged = equalised_name(tensor) if tensor in ranges.affines else ranges.aliases.get(tensor, tensor)
+            ranged = name_equalised(tensor) if tensor in ranges.affines else ranges.aliases.get(tensor, tensor)
             histogram = ranges.histograms.get(ranged)
             noise = self._of_weights.get(name)
             if noise is None:
                 noise = self._of_weights[name] = _weight_noise(view, name)
             if histogram is not None:
-                noise += float(10 ** (-sqnr_db(histogram, ranges.table[ranged]) / 10))
+                noise += float(10 ** (-compute_sqnr_db(histogram, ranges.table[ranged]) / 10))
             total += noise * max(self.widest.by_name()[name].macs, 1)
         return total
 
@@ -140,7 +140,7 @@ class PlanSearch:
         evaluator.measured.update(cache.figures)
         evaluator.passes, evaluator.seconds = cache.passes, cache.seconds
         self._announce()
-        asked, exact = self.budget["max_ssim_drop"], registry.exact_figures()
+        asked, exact = self.budget["max_ssim_drop"], registry.list_exact_figures()
         targets = [asked] if self.asked else [target for target in TARGETS if target <= asked]
         most = MOST * sum(group.macs for group in self.groups) / max(self._total_macs, 1)
         try:
@@ -230,14 +230,14 @@ class PlanSearch:
         return self._plan_of(result, best.groups)
 
     def _figures(self, in_int8: GroupSet) -> Figures:
-        return self.evaluator([in_int8])[0] if in_int8 else registry.exact_figures()
+        return self.evaluator([in_int8])[0] if in_int8 else registry.list_exact_figures()
 
     def as_dict(self) -> dict[str, Any]:
         """The search for ``search.json``."""
         result = self.result
         noise = [self._noise(group) for group in self.groups]
         budget = {name: value for name, value in self.budget.on_figures().items() if value is not None}
-        names = {figure.key: limit.short_name for figure, limit in registry.limits()}
+        names = {figure.key: limit.short_name for figure, limit in registry.iterate_limits()}
         described = as_dict(result, self.chosen, budget, names)
         for row, value in zip(described["groups"], noise, strict=True):
             row["noise"] = value / max(row["macs"], 1)
@@ -256,7 +256,7 @@ def _weight_noise(view: GraphView, name: str) -> float:
     """Power of a layer's weight quantisation noise over that of its weights."""
     node = view.nodes[name]
     weight = view.constant(node.input[1]).astype(np.float32)
-    axis = output_axis(node)
+    axis = find_output_axis(node)
     quantised, scale = quantise_weight(weight, axis, 1)
     shape = [1] * weight.ndim
     shape[axis] = -1

@@ -19,6 +19,7 @@ from trt_facefusion.build.settings import BuildSettings
 from trt_facefusion.build.tuning.thresholds import affines_of, choose, with_aliases
 from trt_facefusion.errors import CalibrationCacheError, StoreError
 from trt_facefusion.model.graph import GraphView
+from trt_facefusion.model.graph.layout import MOVING_OPERATORS
 from trt_facefusion.model.presets import Preset
 from trt_facefusion.quantization.calibration.cache import (
     Calibration,
@@ -36,10 +37,10 @@ from trt_facefusion.quantization.calibration.histogram import Histogram
 from trt_facefusion.quantization.calibration.reader import Batches
 from trt_facefusion.quantization.calibration.resume import CalibrationCheckpoint
 from trt_facefusion.quantization.calibration.table import CalibrationTable
-from trt_facefusion.quantization.correction.channel_affine import Affines, equalised_name
+from trt_facefusion.quantization.correction.channel_affine import Affines, name_equalised
 from trt_facefusion.quantization.correction.kinds import CHANNEL_CORRECTIONS, parse_corrections
 from trt_facefusion.quantization.lowering.equalise import find_channel_affines, find_equalisable, make_scaled_tensors
-from trt_facefusion.quantization.precision import Seen, plan_by_rules, quantisable
+from trt_facefusion.quantization.precision import TensorMoments, plan_by_rules, quantisable
 from trt_facefusion.sampling import spread
 from trt_facefusion.types import Precision, Progress, silent
 
@@ -47,9 +48,6 @@ _SHOWN = 5
 
 GLANCE_FACES = FULL.look_faces
 """Calibration faces that are looked at for the ranges of channels, and of what INT8 does not read."""
-
-# Nodes that only move values: their output has the histogram of their input.
-_MOVES = frozenset({"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Identity"})
 
 
 def tensors_to_watch(view: GraphView) -> tuple[list[str], dict[str, str]]:
@@ -60,7 +58,7 @@ def tensors_to_watch(view: GraphView) -> tuple[list[str], dict[str, str]]:
         for name in node.output:
             if not name or not view.is_float(name) or name in view.masked:
                 continue
-            source = node.input[0] if node.op_type in _MOVES else None
+            source = node.input[0] if node.op_type in MOVING_OPERATORS else None
             if source is not None and (source in aliases or source in watched):
                 aliases[name] = aliases.get(source, source)
             else:
@@ -140,9 +138,9 @@ class Observations:
         return amax | {name: amax[source] for name, source in self.aliases.items() if source in amax}
 
     @cached_property
-    def moments(self) -> Mapping[str, Seen]:
+    def moments(self) -> Mapping[str, TensorMoments]:
         """Means of every tensor: what FP16 sums and underflow are judged by. Nothing where the user named a table."""
-        moments = {name: Seen.of(histogram) for name, histogram in self.histograms.items()}
+        moments = {name: TensorMoments.of(histogram) for name, histogram in self.histograms.items()}
         return moments | {name: moments[source] for name, source in self.aliases.items() if source in moments}
 
 
@@ -243,7 +241,7 @@ def _read_named(inputs: BuildInputs, path: Path, affines: Affines) -> Calibratio
             f"{path} has no range for {len(found.missing)} tensors ({', '.join(found.missing[:_SHOWN])}"
             f"{' ...' if len(found.missing) > _SHOWN else ''}): what reads them does not run in INT8"
         )
-    divided = {name: table[name] for name in map(equalised_name, affines) if name in table}
+    divided = {name: table[name] for name in map(name_equalised, affines) if name in table}
     return CalibrationTable({**found.amax, **divided}, table.header)
 
 

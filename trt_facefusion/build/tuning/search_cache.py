@@ -10,7 +10,7 @@ from typing import Any
 
 from trt_facefusion.build.inputs import BuildInputs
 from trt_facefusion.errors import StoreError
-from trt_facefusion.evaluation.accuracy.registry import limited_figures
+from trt_facefusion.evaluation.accuracy.registry import list_limited_figures
 from trt_facefusion.quantization.calibration.cache import cache_path
 from trt_facefusion.quantization.precision.search import Figures, GroupSet
 from trt_facefusion.storage.documents import DocumentError, decode, parse_json, read_bytes
@@ -73,7 +73,7 @@ class _Section:
 
 def _keys() -> tuple[str, ...]:
     """The figures of a row, in their order; those of later metrics may be missing."""
-    return tuple(figure.key for figure in limited_figures())
+    return tuple(figure.key for figure in list_limited_figures())
 
 
 def _plan(row: Any, where: str) -> tuple[GroupSet, Figures]:

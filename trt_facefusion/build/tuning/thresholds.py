@@ -15,12 +15,12 @@ from trt_facefusion.build.tuning.calibration_evaluator import calibration_evalua
 from trt_facefusion.build.tuning.scale_session import ScaleSession
 from trt_facefusion.build.tuning.threshold_descent import Candidate, DescentResult, descend, distinct
 from trt_facefusion.quantization.calibration.cache import Calibration
-from trt_facefusion.quantization.calibration.noise import sqnr_db
+from trt_facefusion.quantization.calibration.noise import compute_sqnr_db
 from trt_facefusion.quantization.calibration.table import CalibrationTable
 from trt_facefusion.quantization.calibration.threshold_choice import ThresholdChoice
-from trt_facefusion.quantization.calibration.thresholds import compared_rules, parse_rule, tensor_rules
-from trt_facefusion.quantization.correction.channel_affine import Affine, Affines, equalised_name
-from trt_facefusion.quantization.precision import Plan, Seen, plan_by_rules
+from trt_facefusion.quantization.calibration.thresholds import list_compared_rules, list_tensor_rules, parse_rule
+from trt_facefusion.quantization.correction.channel_affine import Affine, Affines, name_equalised
+from trt_facefusion.quantization.precision import Plan, TensorMoments, plan_by_rules
 from trt_facefusion.types import Precision
 
 AUTO = "auto"
@@ -54,7 +54,7 @@ def choose(
     calibration: Calibration,
     aliases: Mapping[str, str],
     amax: Mapping[str, float],
-    seen: Mapping[str, Seen],
+    seen: Mapping[str, TensorMoments],
 ) -> ThresholdChoice:
     """The rule, whether to equalise, and the tensors that fare better with another rule.
 
@@ -109,7 +109,7 @@ class _Chooser:
         return self._by_tensor(session, rule, equalised)
 
     def _opened(self, equalised: bool) -> ScaleSession:
-        start = compared_rules()[-1]
+        start = list_compared_rules()[-1]
         affines = affines_of(self.calibration.with_rule(start)) if equalised else {}
         table = self._table(start)
         return ScaleSession(self.inputs, self.plan, table, affines, self.evaluator)
@@ -164,16 +164,16 @@ class _Chooser:
             if name in self.calibration.pinned:
                 continue
             histogram = self.calibration.histograms[name]
-            others = [(other, parse_rule(other)(histogram)) for other in tensor_rules() if other != rule]
+            others = [(other, parse_rule(other)(histogram)) for other in list_tensor_rules() if other != rule]
             different = distinct(table[name], others)
             if different:
-                by_noise.append((sqnr_db(histogram, table[name]), Candidate(name, rule, different)))
+                by_noise.append((compute_sqnr_db(histogram, table[name]), Candidate(name, rule, different)))
         return [candidate for _, candidate in sorted(by_noise, key=lambda item: item[0])]
 
     def _quantised(self, session: ScaleSession, equalised: bool) -> tuple[str, ...]:
         """The tensors that INT8 nodes read, as the histograms call them."""
         exponents = self.calibration.exponents if equalised else {}
-        names = (equalised_name(n) if n in exponents else self.aliases.get(n, n) for n in session.activations)
+        names = (name_equalised(n) if n in exponents else self.aliases.get(n, n) for n in session.activations)
         return tuple(dict.fromkeys(names))
 
     def _choice(
@@ -203,7 +203,7 @@ def _label(rule: str, equalised: bool) -> str:
 
 
 def _key(asked: str, corrections: str, plan: Plan, level: Level) -> str:
-    rules = [level.rules, tensor_rules()]
+    rules = [level.rules, list_tensor_rules()]
     parts: list[object] = [_VERSION, asked, corrections == AUTO, rules, level.validation_faces]
     parts += [sorted(plan.names(Precision.INT8)), *([] if level is FULL else [level.trial_pictures])]
     return hashlib.sha256(json.dumps(parts).encode("utf-8")).hexdigest()

@@ -37,7 +37,7 @@ def format_cache(amax: Mapping[str, float], version: str, algorithm: str) -> byt
     Ranges whose scale is no positive float32 are raised to the smallest one: TensorRT refuses a scale of 0.
     """
     smallest = INT8_MAX * struct.unpack(">f", b"\x00\x80\x00\x00")[0]
-    held = {name: max(value, smallest) for name, value in amax.items()}
+    held = {name: max(largest, smallest) for name, largest in amax.items()}
     return CalibrationTable(held, format_header(version, algorithm)).dumps().encode("utf-8")
 
 

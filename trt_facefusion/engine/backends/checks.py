@@ -36,8 +36,8 @@ def _require_values(model: onnx.ModelProto) -> None:
         if count_tensor_bytes(tensor) < LARGE:
             continue
         if tensor.HasField("raw_data"):
-            whole = len(tensor.raw_data) == count_tensor_bytes(tensor)
+            complete = len(tensor.raw_data) == count_tensor_bytes(tensor)
         else:
-            whole = any(field.name.endswith("_data") for field, _ in tensor.ListFields())
-        if not whole:
+            complete = any(field.name.endswith("_data") for field, _ in tensor.ListFields())
+        if not complete:
             raise ValueError(f"the initializer {tensor.name!r} does not hold the values of its shape")

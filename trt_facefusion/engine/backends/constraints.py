@@ -46,16 +46,16 @@ def derive_constraints(model: onnx.ModelProto, precisions: Mapping[str, Precisio
     """The constraint of every node of the plan ``precisions``; the rules are at the head of this file."""
     view = GraphView(model)
     free = _find_free_nodes(view, precisions)
-    result = {}
+    constraints = {}
     for name, precision in precisions.items():
         node = view.nodes[name]
         if name not in free:
-            result[name] = Constraint(precision, precision)
+            constraints[name] = Constraint(precision, precision)
         elif all(_reads_int8(view, output, free) for output in node.output if output):
-            result[name] = FREE
+            constraints[name] = FREE
         else:
-            result[name] = Constraint(None, Precision.FP16)
-    return result
+            constraints[name] = Constraint(None, Precision.FP16)
+    return constraints
 
 
 def _find_free_nodes(view: GraphView, precisions: Mapping[str, Precision]) -> set[str]:
@@ -137,8 +137,8 @@ def _hold(api: ModuleType, layer: trt.ILayer, constraint: Constraint) -> bool:
     if constraint.output is not None:
         for index in floats:
             # A network output keeps its FP32; TensorRT converts behind the layer.
-            kept = trt.DataType.FLOAT if outputs[index].is_network_output else types[constraint.output]
-            layer.set_output_type(index, kept)
+            dtype = trt.DataType.FLOAT if outputs[index].is_network_output else types[constraint.output]
+            layer.set_output_type(index, dtype)
     return constraint.compute is not None or constraint.output is not None
 
 

@@ -71,8 +71,8 @@ class PrimaryContext:
             self._context = None
 
 
-def limit_workspace(asked: int | None, device: Device | None) -> int:
+def limit_workspace(limit_bytes: int | None, device: Device | None) -> int:
     """Scratch memory for a build: what was asked for, else a share of what is free."""
-    if asked is not None:
-        return asked
+    if limit_bytes is not None:
+        return limit_bytes
     return int(device.free_bytes * WORKSPACE_SHARE) if device is not None else WORKSPACE_UNKNOWN_BYTES

@@ -36,13 +36,13 @@ class InspectedEngine:
     activations_bytes: int | None = None
 
 
-def inspect(session: Session, data: bytes, *, version_compatible: bool = False) -> InspectedEngine:
+def inspect(session: Session, serialised: bytes, *, version_compatible: bool = False) -> InspectedEngine:
     """Load a built engine once and ask the inspector; an engine that cannot be loaded here gives no facts."""
     trt = session.api
     runtime = trt.Runtime(session.logger)
     if version_compatible:
         runtime.engine_host_code_allowed = True  # such an engine brings a runtime along; this one was made right here
-    engine = runtime.deserialize_cuda_engine(data)
+    engine = runtime.deserialize_cuda_engine(serialised)
     if engine is None:
         return InspectedEngine()
     inspector = engine.create_engine_inspector()

@@ -31,7 +31,9 @@ class Int8Coverage:
     details: tuple[NodeKernel, ...]
 
 
-def int8_coverage(planned: Mapping[str, str], kernels: Sequence[Kernel], math_types: Collection[str]) -> Int8Coverage:
+def find_int8_coverage(
+    planned: Mapping[str, str], kernels: Sequence[Kernel], math_types: Collection[str]
+) -> Int8Coverage:
     """Compare the nodes that a plan wants in INT8 (name -> operator type) with the kernels of a built engine.
 
     ``math_types`` are the kernel types that multiply and add, of the backend that built it.

@@ -202,10 +202,11 @@ def _infer_types(model: onnx.ModelProto) -> dict[str, str]:
     """
     inferred = onnx.shape_inference.infer_shapes(strip_weights(model, LARGE)).graph
     types = {
-        value.name: _name_dtype(value.type.tensor_type.elem_type) for value in (*inferred.input, *inferred.value_info)
+        info_proto.name: _name_dtype(info_proto.type.tensor_type.elem_type)
+        for info_proto in (*inferred.input, *inferred.value_info)
     }
     types |= {tensor.name: _name_dtype(tensor.data_type) for tensor in inferred.initializer}
-    types |= {value.name: _name_dtype(value.type.tensor_type.elem_type) for value in inferred.output}
+    types |= {info_proto.name: _name_dtype(info_proto.type.tensor_type.elem_type) for info_proto in inferred.output}
     for node in inferred.node:
         for output in node.output:
             if types.get(output, "unknown") == "unknown":

@@ -56,7 +56,7 @@ def assign_ranges(
     _follow_copies(copies, amax, derived)
     in_network = {*amax, *missing}
     return ScaleReport(
-        {name: max(value, _SMALLEST) for name, value in amax.items()},
+        {name: max(largest, _SMALLEST) for name, largest in amax.items()},
         derived,
         tuple(name for name in missing if name not in amax),
         tuple(name for name in table if name not in in_network),

@@ -119,21 +119,21 @@ class TensorRt:
         with open_session(_import_library(), f"TensorRT {version}", progress) as session:
             if weak is not None:
                 weak_build = build_weak(session, request, weak, device, self._make_uploader)
-                data = weak_build.data
+                serialised = weak_build.data
             else:
                 timings = TimingCache.of(request.options.timing_cache, device, version)
-                data = build_typed(
+                serialised = build_typed(
                     session, request, lambda config: configure(session, config, request, device), timings
                 )
-            facts = inspect(session, data, version_compatible=request.options.version_compatible)
+            facts = inspect(session, serialised, version_compatible=request.options.version_compatible)
         return BuiltEngine(
-            data=data,
+            data=serialised,
             backend=self.name,
             backend_version=version,
             target=request.target,
             kernels=facts.kernels,
             kernels_known=facts.kernels_known,
-            engine_bytes=len(data),
+            engine_bytes=len(serialised),
             weights_bytes=facts.weights_bytes,
             activations_bytes=facts.activations_bytes,
             seconds=time.monotonic() - started,

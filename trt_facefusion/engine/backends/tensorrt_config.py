@@ -71,10 +71,10 @@ class TimingCache:
         if self.path is None:
             return
         try:
-            data = self.path.read_bytes()
+            stored_timings = self.path.read_bytes()
         except OSError:
-            data = b""
-        cache = config.create_timing_cache(data)
+            stored_timings = b""
+        cache = config.create_timing_cache(stored_timings)
         if cache is None or not config.set_timing_cache(cache, False):
             config.set_timing_cache(config.create_timing_cache(b""), False)
 

@@ -79,16 +79,16 @@ class TensorRtRtx:
         self.require(request.target)
         started = time.monotonic()
         with open_session(_import_library(), "TensorRT-RTX", progress) as session:
-            data = build_typed(session, request, partial(_configure, session, request))
+            serialised = build_typed(session, request, partial(_configure, session, request))
         facts = session.log.facts()
         return BuiltEngine(
-            data=data,
+            data=serialised,
             backend=self.name,
             backend_version=self.version(),
             target=request.target,
             kernels=facts.kernels,
             kernels_known=facts.kernels_known,
-            engine_bytes=len(data),
+            engine_bytes=len(serialised),
             weights_bytes=facts.weights_bytes,
             activations_bytes=facts.activations_bytes,
             seconds=time.monotonic() - started,

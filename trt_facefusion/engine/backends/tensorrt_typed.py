@@ -33,6 +33,6 @@ def build_typed(
     configure(config)
     add_profile(session, builder, network, config, request.shapes)
     timings.load(config)
-    data = bytes(session.build_engine(builder, network, config))
+    serialised = bytes(session.build_engine(builder, network, config))
     timings.save(config)
-    return data
+    return serialised

@@ -71,11 +71,11 @@ def build_weak(
     try:
         if Precision.INT8 in weak.precisions.values():
             calibration.attach(builder, network, config, _name_inner_outputs(model, constraints, weak.precisions))
-        data = bytes(session.build_engine(builder, network, config))
+        serialised = bytes(session.build_engine(builder, network, config))
     finally:
         calibration.close()
     timings.save(config)
-    return WeakBuild(data, report, calibration.scales, calibration.own_table())
+    return WeakBuild(serialised, report, calibration.scales, calibration.own_table())
 
 
 def _set_flags(session: Session, config: trt.IBuilderConfig, weak: WeakTyping, *, obey: bool) -> None:

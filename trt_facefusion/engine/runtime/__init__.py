@@ -2,8 +2,8 @@
 
 A runner takes feeds by name and gives outputs by name, one after the other, asynchronously, or as a stream of many with
 several in flight. On a GPU each inference in flight has a slot: page-locked buffers, a stream, events, perhaps a
-captured graph. Where no GPU is at hand, the typed ONNX is run on the CPU, with FP16 rounding forced where the graph says
-FP16.
+captured graph. Where no GPU is at hand, the typed ONNX is run on the CPU, with FP16 rounding forced where the graph
+says FP16.
 
 It may import `model`, `storage` and the ground. It knows nothing of how engines are built.
 

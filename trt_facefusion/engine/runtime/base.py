@@ -72,15 +72,17 @@ def check_feeds(feeds: Feeds, inputs: Sequence[TensorSpec]) -> None:
             raise BadInputError(f"{', '.join(map(repr, sorted(wrong)))}: {what}.", takes)
     axes: dict[str, int] = {}
     for spec in inputs:
-        value = feeds[spec.name]
-        if not isinstance(value, np.ndarray) or isinstance(value, np.ma.MaskedArray):
-            raise BadInputError(f"The input {spec.name!r} is a {type(value).__name__}, not a plain numpy array.", takes)
-        if value.dtype.name != spec.dtype or not value.dtype.isnative:
-            order = "" if value.dtype.isnative else " in another machine's byte order"
-            raise BadInputError(f"The input {spec.name!r} is {value.dtype.name}{order}, not {spec.dtype}.", takes)
-        if not _fits(value.shape, spec.shape, axes):
+        tensor = feeds[spec.name]
+        if not isinstance(tensor, np.ndarray) or isinstance(tensor, np.ma.MaskedArray):
+            raise BadInputError(
+                f"The input {spec.name!r} is a {type(tensor).__name__}, not a plain numpy array.", takes
+            )
+        if tensor.dtype.name != spec.dtype or not tensor.dtype.isnative:
+            order = "" if tensor.dtype.isnative else " in another machine's byte order"
+            raise BadInputError(f"The input {spec.name!r} is {tensor.dtype.name}{order}, not {spec.dtype}.", takes)
+        if not _fits(tensor.shape, spec.shape, axes):
             lengths = f" with {_name_axes(axes)}" if axes else ""
-            raise BadInputError(f"The input {spec.name!r} has the shape {list(value.shape)}{lengths}.", takes)
+            raise BadInputError(f"The input {spec.name!r} has the shape {list(tensor.shape)}{lengths}.", takes)
 
 
 def _fits(shape: tuple[int, ...], expected: tuple[int | str, ...], axes: dict[str, int]) -> bool:

@@ -42,11 +42,11 @@ class EngineIO:
             BadInputError: the message says what is wrong, the remedy what the engine takes.
         """
         check_feeds(feeds, self.inputs)
-        for name, value in feeds.items():
+        for name, tensor in feeds.items():
             low, high = self.smallest[name], self.largest[name]
-            if any(not least <= size <= most for least, size, most in zip(low, value.shape, high, strict=True)):
+            if any(not least <= size <= most for least, size, most in zip(low, tensor.shape, high, strict=True)):
                 raise BadInputError(
-                    f"The input {name!r} has the shape {list(value.shape)}, outside of what the engine was built for.",
+                    f"The input {name!r} has the shape {list(tensor.shape)}, outside of what the engine was built for.",
                     f"Stay between {list(low)} and {list(high)}, or build the engine again for this shape.",
                 )
 

@@ -121,9 +121,9 @@ class SlotGraph:
             self._call("cuGraphDestroy", graph)
 
     def _call(self, name: str, *arguments: Any) -> Any:
-        result, *values = getattr(self._driver, name)(*arguments)
-        if result != self._driver.CUresult.CUDA_SUCCESS:
-            raise _DriverError(f"{name}: {result.name}")
+        status, *values = getattr(self._driver, name)(*arguments)
+        if status != self._driver.CUresult.CUDA_SUCCESS:
+            raise _DriverError(f"{name}: {status.name}")
         return values[0] if values else None
 
 

@@ -39,16 +39,20 @@ def round_to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
     halves = _find_half_tensors(model)
     if not halves:
         return model
-    result = strip_weights(model, LARGE)  # none of them is copied before it is widened
-    graph = result.graph
+    rounded = strip_weights(model, LARGE)  # none of them is copied before it is widened
+    graph = rounded.graph
     del graph.value_info[:]
-    outside = {value.name for value in (*graph.input, *graph.output)} & halves
+    outside = {border_info.name for border_info in (*graph.input, *graph.output)} & halves
     nodes: list[onnx.NodeProto] = [
         helper.make_node(
-            "Cast", [value.name], [_name_wide(value.name)], to=TensorProto.FLOAT, name=f"{value.name}__widen"
+            "Cast",
+            [border_info.name],
+            [_name_wide(border_info.name)],
+            to=TensorProto.FLOAT,
+            name=f"{border_info.name}__widen",
         )
-        for value in graph.input
-        if value.name in outside
+        for border_info in graph.input
+        if border_info.name in outside
     ]
     for node in graph.node:
         nodes += _rewrite(node, halves, outside)
@@ -59,7 +63,7 @@ def round_to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
             place.CopyFrom(initializer)
     del graph.node[:]
     graph.node.extend(nodes)
-    return result
+    return rounded
 
 
 def _find_half_tensors(model: onnx.ModelProto) -> set[str]:

@@ -122,16 +122,16 @@ class _Worker:
             self._thread.join()
 
     def _work(self) -> None:
-        while (item := self._calls.get()) is not None:
-            future, call = item
-            outputs, told = {}, None
+        while (entry := self._calls.get()) is not None:
+            future, call = entry
+            outputs, failure = {}, None
             try:
                 outputs = call()
             except BaseException as error:
-                told = error
+                failure = error
             self._free.release()  # before the future's callbacks run
-            if told is None:
+            if failure is None:
                 future.set_result(outputs)
             else:
-                future.set_exception(told)
-            del item, future, call, outputs, told  # they would keep the runner until the next call
+                future.set_exception(failure)
+            del entry, future, call, outputs, failure  # they would keep the runner until the next call

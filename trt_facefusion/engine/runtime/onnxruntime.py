@@ -81,8 +81,8 @@ class OnnxRuntimeRunner:
                 raise own_fault(ours, error.__cause__ or error) from error
             raise
         self._queue = Queue(slots)
-        self._inputs = tuple(_read_spec(value) for value in self._session.get_inputs())
-        self._outputs = tuple(_read_spec(value) for value in self._session.get_outputs())
+        self._inputs = tuple(_read_spec(node_arg) for node_arg in self._session.get_inputs())
+        self._outputs = tuple(_read_spec(node_arg) for node_arg in self._session.get_outputs())
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
@@ -115,7 +115,7 @@ class OnnxRuntimeRunner:
             RuntimeError: the runner is closed, or was opened in another process.
         """
         self._check(feeds)
-        copied = {name: np.array(value) for name, value in feeds.items()}
+        copied = {name: np.array(tensor) for name, tensor in feeds.items()}
         return self._queue.submit(lambda: self._run(copied))
 
     def map(self, batches: Iterable[Feeds]) -> Iterator[Outputs]:
@@ -130,7 +130,7 @@ class OnnxRuntimeRunner:
 
     def _run(self, feeds: Feeds) -> Outputs:
         try:
-            values = self._session.run(None, {name: np.asarray(value, order="C") for name, value in feeds.items()})
+            values = self._session.run(None, {name: np.asarray(tensor, order="C") for name, tensor in feeds.items()})
         except Exception as error:  # onnxruntime has a class of its own for each status code, with no common base
             if self._ours:
                 raise own_fault(self._ours, error) from error
@@ -201,10 +201,10 @@ def _explain_load_failure(error: Exception) -> ModelError:
     )
 
 
-def _read_spec(value: Any) -> TensorSpec:
-    dtype = _DTYPES.get(value.type, value.type.removeprefix("tensor(").removesuffix(")"))
-    shape = tuple(axis if isinstance(axis, int) else str(axis or "") for axis in value.shape)
-    return TensorSpec(value.name, shape, dtype)
+def _read_spec(node_arg: Any) -> TensorSpec:
+    dtype = _DTYPES.get(node_arg.type, node_arg.type.removeprefix("tensor(").removesuffix(")"))
+    shape = tuple(axis if isinstance(axis, int) else str(axis or "") for axis in node_arg.shape)
+    return TensorSpec(node_arg.name, shape, dtype)
 
 
 def _join_lines(error: BaseException) -> str:

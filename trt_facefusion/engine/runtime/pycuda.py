@@ -245,10 +245,10 @@ class _Core:
         try:
             yield
         except BaseException as error:
-            told = self._settled(slot, error)
-            if told is error:
+            failure = self._settled(slot, error)
+            if failure is error:
                 raise
-            raise told from error
+            raise failure from error
         finally:
             self._context.pop()
 
@@ -262,10 +262,10 @@ class _Core:
 
     def _broken(self, error: Exception) -> DeviceLostError:
         """From now on everyone gets this error, even if the driver answered again: its results cannot be trusted."""
-        told = explain_loss(error)
+        loss = explain_loss(error)
         self._lost = True
-        self._pool.refuse(lambda: DeviceLostError(told.message, told.remedy))
-        return told
+        self._pool.refuse(lambda: DeviceLostError(loss.message, loss.remedy))
+        return loss
 
     # -- the owner thread
 
@@ -278,9 +278,9 @@ class _Core:
             self._started.set_exception(error)
             return
         self._started.set_result(None)
-        while (item := self._in_flight.get()) is not None:
-            self._complete(*item)
-            del item  # it would keep the slot's last future, and its outputs, until the next one
+        while (call := self._in_flight.get()) is not None:
+            self._complete(*call)
+            del call  # it would keep the slot's last future, and its outputs, until the next one
         self._free(slots)
 
     def _open(self, slots: list[Slot]) -> None:
@@ -306,17 +306,17 @@ class _Core:
 
     def _complete(self, slot: Slot, future: Future[Outputs]) -> None:
         outputs: Outputs = {}
-        told: BaseException | None = None
+        failure: BaseException | None = None
         try:
             outputs = slot.collect()
         except Exception as error:
-            told = self._settled(slot, error)
-            told.__cause__ = error if told is not error else None
+            failure = self._settled(slot, error)
+            failure.__cause__ = error if failure is not error else None
         self._pool.give(slot)  # before the future's callbacks run
-        if told is None:
+        if failure is None:
             future.set_result(outputs)
         else:
-            future.set_exception(told)
+            future.set_exception(failure)
 
     def _free(self, slots: list[Slot]) -> None:
         """Free in the reverse order of making; a broken context is left first, for it refuses every call."""

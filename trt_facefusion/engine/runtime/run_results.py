@@ -33,6 +33,6 @@ def save_outputs(folder: Path, number: int, outputs: Mapping[str, Mapping[str, A
     _write(folder, number, results)
 
 
-def _write(folder: Path, number: int, value: Any) -> None:
+def _write(folder: Path, number: int, document: Any) -> None:
     folder.mkdir(exist_ok=True)
-    (folder / f"{number:010}.json").write_text(to_json(value), encoding="utf-8")
+    (folder / f"{number:010}.json").write_text(to_json(document), encoding="utf-8")

@@ -110,7 +110,7 @@ class Slot:
             DeviceError: TensorRT refused.
             pycuda.driver.Error: the driver did.
         """
-        self._set_shapes({name: value.shape for name, value in feeds.items()})
+        self._set_shapes({name: tensor.shape for name, tensor in feeds.items()})
         for spec in self._io.inputs:
             np.copyto(self._view(spec), feeds[spec.name])
         if timed or self._graph is None:

@@ -1,8 +1,8 @@
 """The store of engines: every engine has a manifest, is written whole or not at all, and is checked when it is read.
 
 ``<root>/<model>/<precision>-<target>-<backend>-<version>/`` holds the engine, its typed ONNX, its plan, its manifest
-and how it is fed. A folder is filled under a temporary name, synced and renamed. A model is its digest: two files of one
-name live side by side. An engine says by its pins what the machine must have that loads it.
+and how it is fed. A folder is filled under a temporary name, synced and renamed. A model is its digest: two files of
+one name live side by side. An engine says by its pins what the machine must have that loads it.
 
 It may import `engine.backends` and `engine.runtime`, `storage` and the ground.
 

@@ -12,10 +12,10 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 from trt_facefusion.errors import StoreError
-from trt_facefusion.storage.files import PROCESS, sibling, store_error, sync, write_atomic, write_synced
+from trt_facefusion.storage.files import PROCESS, make_store_error, sibling, sync, write_atomic, write_synced
 from trt_facefusion.storage.leftovers import is_leftover, owned, sweep_leftover, sweep_once
 
-__all__ = ["PROCESS", "Lock", "commit_folder", "store_error", "sweep", "write_atomic", "write_synced"]
+__all__ = ["PROCESS", "Lock", "commit_folder", "make_store_error", "sweep", "write_atomic", "write_synced"]
 
 Lock = Callable[[Path], AbstractContextManager[bool]]
 """Takes the lock of a folder if it is free; gives whether it was."""
@@ -46,7 +46,7 @@ def commit_folder(final: Path) -> Iterator[Path]:
             with suppress(OSError):  # only what is empty goes
                 parent.rmdir()
         if isinstance(error, OSError):
-            raise store_error(error, final) from error
+            raise make_store_error(error, final) from error
         raise
 
 

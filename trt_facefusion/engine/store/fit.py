@@ -134,8 +134,8 @@ def _explain_gpu(manifest: Manifest, machine: Machine) -> str:
     return f"it was built for the compute capability {built}, and this GPU has {here}"
 
 
-def _format_capability(value: tuple[int, int]) -> str:
-    return "{}.{}".format(*value)
+def _format_capability(capability: tuple[int, int]) -> str:
+    return "{}.{}".format(*capability)
 
 
 def _name_driver(version: int) -> str:

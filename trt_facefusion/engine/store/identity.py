@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from trt_facefusion.engine.store.manifest import Manifest, safe_name
+from trt_facefusion.engine.store.manifest import Manifest, make_safe_name
 
 ORIGIN = "origin"
 """The setting of a manifest that tells which file the model came from, without naming its path."""
@@ -31,7 +31,7 @@ def model_folder(
         origin: tells models apart that were read from different places (see `ORIGIN`); None where that is not known.
         entries: every engine folder in the store, with its manifest where that can be read.
     """
-    plain_name = safe_name(name)
+    plain_name = make_safe_name(name)
     held: dict[Path, list[Manifest]] = {}
     for folder, manifest in entries:
         manifests = held.setdefault(folder.parent, [])
@@ -44,17 +44,17 @@ def model_folder(
     ]
     if own:  # what holds this very version goes first, then the plain name
         return min(own, key=lambda f: (digest not in {m.inputs.model_sha256 for m in held[f]}, len(f.name), f.name))
-    taken = {
+    used_names = {
         f.name.casefold() for f, manifests in held.items() if manifests
     }  # some file systems do not tell case apart
     names = [plain_name, *(f"{plain_name}-{digest[:count]}" for count in _DIGITS)]
-    return root / next((free for free in names if free.casefold() not in taken), names[-1])
+    return root / next((free for free in names if free.casefold() not in used_names), names[-1])
 
 
 def label_folder(folder: Path, manifest: Manifest) -> str:
     """What to call the model of the engine in ``folder``: its name, or its folder's where others have that name."""
     name = folder.resolve().parent.name
-    return manifest.model if name == safe_name(manifest.model) else name
+    return manifest.model if name == make_safe_name(manifest.model) else name
 
 
 def _is_of(folder: str, plain_name: str) -> bool:

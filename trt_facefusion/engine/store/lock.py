@@ -15,7 +15,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from trt_facefusion.engine.store.atomic import store_error
+from trt_facefusion.engine.store.atomic import make_store_error
 from trt_facefusion.errors import StoreError
 from trt_facefusion.storage.leftovers import locks_work, tell_weaker
 
@@ -99,7 +99,7 @@ def _take(folder: Path, timeout_s: float) -> FileLock | _NoLock | None:
     except Timeout:
         return None
     except OSError as error:
-        raise store_error(error, path) from error
+        raise make_store_error(error, path) from error
     return lock
 
 

@@ -98,7 +98,8 @@ class StoredAccuracy:
     figures: Mapping[str, float | None] = field(default_factory=dict)
 
 
-_NO_FIGURES = frozenset({"faces", "reference", "batch", "prepared", "worst_faces"})
+NOT_FIGURES = frozenset({"faces", "reference", "batch", "prepared", "worst_faces"})
+"""What else ``accuracy`` holds: no metric may call a figure so."""
 
 
 @dataclass(frozen=True)
@@ -108,8 +109,8 @@ class _Figures:
 
 def read_accuracy(raw: Mapping[str, JsonValue], where: str = "manifest") -> StoredAccuracy:
     """The ``accuracy`` of the manifest ``where``. Raises DocumentError where a value in it has another type."""
-    figures = {key: value for key, value in raw.items() if key not in _NO_FIGURES}
-    rest = {key: value for key, value in raw.items() if key in _NO_FIGURES}
+    figures = {key: entry for key, entry in raw.items() if key not in NOT_FIGURES}
+    rest = {key: entry for key, entry in raw.items() if key in NOT_FIGURES}
     accuracy = decode(StoredAccuracy, rest, f"{where}.accuracy", lenient=True)
     return dataclasses.replace(accuracy, figures=decode(_Figures, {"accuracy": figures}, where).accuracy)
 
@@ -200,7 +201,7 @@ class Manifest:
             if not isinstance(raw, dict) or raw.get("schema") != SCHEMA or isinstance(raw["schema"], bool):
                 schema = raw.get("schema") if isinstance(raw, dict) else None
                 raise StoreError(f"The manifest has the schema {schema!r:.40}, this version reads {SCHEMA}.", _REBUILD)
-            manifest = decode(cls, {key: value for key, value in raw.items() if key != "schema"}, "manifest")
+            manifest = decode(cls, {key: entry for key, entry in raw.items() if key != "schema"}, "manifest")
             read_accuracy(manifest.accuracy)  # refused here rather than where it is shown
             manifest.calibration  # noqa: B018
         except DocumentError as error:
@@ -208,7 +209,7 @@ class Manifest:
         return manifest
 
 
-def safe_name(text: str) -> str:
+def make_safe_name(text: str) -> str:
     """``text`` as one part of a path: letters, digits, ``._-``; other names get a digest, so that none meet."""
     safe = re.sub(r"[^A-Za-z0-9._-]+", "_", text).lstrip(".-")
     if safe == text and 0 < len(safe) <= _NAME_LIMIT:
@@ -223,13 +224,13 @@ def build_key(parts: Mapping[str, JsonValue]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _encode(value: Any) -> Any:
-    if dataclasses.is_dataclass(value):
-        return {f.name.rstrip("_"): _encode(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        return {str(key): _encode(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_encode(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
+def _encode(field_value: Any) -> Any:
+    if dataclasses.is_dataclass(field_value):
+        return {f.name.rstrip("_"): _encode(getattr(field_value, f.name)) for f in dataclasses.fields(field_value)}
+    if isinstance(field_value, Mapping):
+        return {str(key): _encode(element) for key, element in field_value.items()}
+    if isinstance(field_value, list | tuple):
+        return [_encode(element) for element in field_value]
+    if isinstance(field_value, float) and not math.isfinite(field_value):
         return None
-    return value
+    return field_value

@@ -8,18 +8,18 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
-from trt_facefusion.engine.store.atomic import commit_folder, store_error, sweep, write_synced
+from trt_facefusion.engine.store.atomic import commit_folder, make_store_error, sweep, write_synced
 from trt_facefusion.engine.store.identity import ORIGIN, model_folder
 from trt_facefusion.engine.store.lock import build_lock, try_lock
-from trt_facefusion.engine.store.manifest import Manifest, StoredFile, safe_name
+from trt_facefusion.engine.store.manifest import Manifest, StoredFile, make_safe_name
 from trt_facefusion.errors import StoreError
 from trt_facefusion.storage.documents import DocumentError, read_bytes
 
 MANIFEST = "manifest.json"
-__all__ = ["MANIFEST", "Store", "damaged", "safe_name", "sha256_of"]
+__all__ = ["MANIFEST", "Store", "compute_sha256", "damaged", "make_safe_name"]
 
 
-def sha256_of(path: Path) -> str:
+def compute_sha256(path: Path) -> str:
     """SHA-256 (hex) of a file. Raises StoreError when it cannot be read."""
     digest = hashlib.sha256()
     try:
@@ -27,7 +27,7 @@ def sha256_of(path: Path) -> str:
             while block := file.read(1 << 20):
                 digest.update(block)
     except OSError as error:
-        raise store_error(error, path, "read") from error
+        raise make_store_error(error, path, "read") from error
     return digest.hexdigest()
 
 
@@ -49,7 +49,7 @@ class Store:
         m = manifest
         origin = m.inputs.settings.get(ORIGIN)
         folder = self.model_folder(m.model, m.inputs.model_sha256, origin if isinstance(origin, str) else None)
-        return folder / "-".join(safe_name(part) for part in (m.precision, m.target, m.backend, m.backend_version))
+        return folder / "-".join(make_safe_name(part) for part in (m.precision, m.target, m.backend, m.backend_version))
 
     def save(self, manifest: Manifest, files: Mapping[str, bytes]) -> Path:
         """Write an engine folder whole, replacing the one that was there, and give its path.
@@ -62,16 +62,16 @@ class Store:
             StoreError: the folder cannot be written; what was there before is as it was.
         """
         for name in files:
-            if name != safe_name(name) or name == MANIFEST:
+            if name != make_safe_name(name) or name == MANIFEST:
                 raise ValueError(f"{name!r} is no name for a file of an engine folder")
-        stored = {n: StoredFile(hashlib.sha256(data).hexdigest(), len(data)) for n, data in files.items()}
+        stored = {n: StoredFile(hashlib.sha256(content).hexdigest(), len(content)) for n, content in files.items()}
         manifest = dataclasses.replace(manifest, files=stored)
         text = manifest.to_json()
         Manifest.from_json(text)  # what could not be read back is not written
         final = self.folder_of(manifest)
         with build_lock(final), commit_folder(final) as folder:
-            for name, data in files.items():
-                write_synced(folder / name, data)
+            for name, content in files.items():
+                write_synced(folder / name, content)
             write_synced(folder / MANIFEST, text.encode())
         return final
 
@@ -83,7 +83,7 @@ class Store:
         """
         manifest = self._read(folder)
         for name, file in manifest.files.items():
-            if sha256_of(folder / name) != file.sha256:
+            if compute_sha256(folder / name) != file.sha256:
                 raise damaged(folder / name, manifest, "its content is not what was stored")
         return manifest
 
@@ -126,7 +126,7 @@ class Store:
                 f"List the engines with: trt-ff engines --output {shlex.quote(str(self.root))}",
             ) from error
         except OSError as error:
-            raise store_error(error, folder / MANIFEST, "read") from error
+            raise make_store_error(error, folder / MANIFEST, "read") from error
         except DocumentError as error:
             raise StoreError(f"{folder / MANIFEST}: {error}.", "Build the engine again with --force.") from error
         try:
@@ -137,7 +137,7 @@ class Store:
             raise damaged(folder / MANIFEST, manifest, "it names no engine")
         for name, file in manifest.files.items():
             path = folder / name
-            if name != safe_name(name) or not path.is_file():
+            if name != make_safe_name(name) or not path.is_file():
                 raise damaged(path, manifest, "it is missing")
             if path.stat().st_size != file.size_bytes:
                 raise damaged(path, manifest, f"it has {path.stat().st_size} bytes, not {file.size_bytes}")
@@ -149,7 +149,7 @@ def _list_folders(path: Path) -> list[Path]:
     try:
         return sorted(entry for entry in path.iterdir() if not entry.name.startswith(".") and entry.is_dir())
     except OSError as error:
-        raise store_error(error, path, "read") from error
+        raise make_store_error(error, path, "read") from error
 
 
 def damaged(path: Path, manifest: Manifest, why: str) -> StoreError:

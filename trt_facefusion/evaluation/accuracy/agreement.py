@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trt_facefusion.evaluation.accuracy.metric import Pictures
-from trt_facefusion.evaluation.accuracy.metrics import finite, ssim
+from trt_facefusion.evaluation.accuracy.metrics import find_finite, measure_ssim
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Agreement:
         return f"SSIM drop {self.ssim_drop:.4%}, largest difference {levels:.2g} of 255 levels"
 
 
-def agreement(reference: NDArray[Any], candidate: NDArray[Any]) -> Agreement:
+def measure_agreement(reference: NDArray[Any], candidate: NDArray[Any]) -> Agreement:
     """Compare pictures [N,H,W,3], nominally in 0..1 (clipped to it), N > 0; ``reference`` must be finite.
 
     Raises:
@@ -75,10 +75,10 @@ FaceDifferences = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 def measured(reference: NDArray[Any], candidate: NDArray[Any]) -> FaceDifferences:
     """The figures of each face of one batch, for `pooled`."""
-    sound = finite(candidate)
+    sound = find_finite(candidate)
     pictures: Pictures = np.where(sound[:, None, None, None], candidate, 0).clip(0, 1)
     target = reference.clip(0, 1)
-    drops = np.where(sound, np.maximum(1 - ssim(target, pictures), 0), 1.0)
+    drops = np.where(sound, np.maximum(1 - measure_ssim(target, pictures), 0), 1.0)
     largest = np.where(sound, np.abs(target - pictures).max(axis=(1, 2, 3)), 1.0)
     return drops, largest
 

@@ -53,7 +53,7 @@ class Limits:
 
     def set_limits(self) -> Iterator[tuple[Figure, Limit, float]]:
         """Figure, limit and value of each that is set, in the order of the registry."""
-        for figure, limit in registry.limits():
+        for figure, limit in registry.iterate_limits():
             if limit.name in self.named:
                 yield figure, limit, self.named[limit.name]
 
@@ -63,15 +63,15 @@ class Limits:
         It is that of the limit which is nearest to breaking. A figure that a limit needs but nobody measured spends
         more than there is.
         """
-        return max(figure.spent(figures.get(figure.key), value) for figure, _, value in self.set_limits())
+        return max(figure.spent(figures.get(figure.key), limit) for figure, _, limit in self.set_limits())
 
     def check(self, accuracy: Accuracy) -> Verdict:
         """Hold ``accuracy`` against the limits; a figure that a limit needs but nobody measured fails it."""
         reasons = self._finite_and_alive(accuracy)
         for figure, limit, allowed in self.set_limits():
-            value = accuracy.figures.get(figure.key)
-            if not figure.keeps(value, allowed):
-                reasons.append(_sentence(limit, value, allowed))
+            measured = accuracy.figures.get(figure.key)
+            if not figure.keeps(measured, allowed):
+                reasons.append(_sentence(limit, measured, allowed))
         return Verdict(not reasons, tuple(reasons))
 
     def _finite_and_alive(self, accuracy: Accuracy) -> list[str]:
@@ -102,14 +102,14 @@ class Limits:
 
     def __repr__(self) -> str:
         """Part of the keys of stored engines: the text of what exists must stay as it is."""
-        return f"Gate({', '.join(f'{name}={value!r}' for name, value in self.as_dict().items())})"
+        return f"Gate({', '.join(f'{name}={bound!r}' for name, bound in self.as_dict().items())})"
 
 
-def _sentence(limit: Limit, value: float | None, allowed: float) -> str:
+def _sentence(limit: Limit, measured: float | None, allowed: float) -> str:
     bound = f"{limit.bound} {allowed:.4g}"
-    if value is None:
+    if measured is None:
         return f"{limit.subject} was not measured, but must be {bound}"
-    shown = f"{value:.4g}"
+    shown = f"{measured:.4g}"
     if float(shown) == float(f"{allowed:.4g}"):  # "0.01 is more than 0.01" would help nobody
-        shown = repr(value)
+        shown = repr(measured)
     return f"{limit.subject} is {shown}, {bound} is allowed"

@@ -28,7 +28,7 @@ def embed_crops(pictures: Pictures, template: str, embedder: Embedder) -> Embedd
     return embedder.embed(chips)
 
 
-def identity_cosine(reference: Pictures, candidate: Pictures, template: str, embedder: Embedder) -> PerFace:
+def measure_identity_cosine(reference: Pictures, candidate: Pictures, template: str, embedder: Embedder) -> PerFace:
     """Cosine [N] between the embeddings of two versions of the same crops: 1 where the person is the same."""
     of_reference = normalise_embeddings(embed_crops(reference, template, embedder))
     of_candidate = normalise_embeddings(embed_crops(candidate, template, embedder))
@@ -87,4 +87,4 @@ class IdentityCosine(Metric):
         """
         if self.tools.embedder is None or self.tools.template is None:
             raise ValueError("the identity cosine takes an embedder and a template")
-        return identity_cosine(reference, candidate, self.tools.template, self.tools.embedder)
+        return measure_identity_cosine(reference, candidate, self.tools.template, self.tools.embedder)

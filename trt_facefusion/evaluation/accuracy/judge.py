@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from trt_facefusion.errors import ModelError
 from trt_facefusion.evaluation.accuracy import registry
 from trt_facefusion.evaluation.accuracy.metric import Metric, PerFace, Pictures
-from trt_facefusion.evaluation.accuracy.metrics import Psnr, Ssim, finite, spread
+from trt_facefusion.evaluation.accuracy.metrics import Psnr, Ssim, find_finite, spread
 
 WORST_FACES = 8
 _SPREAD_RANGE = (1e-6, 1e6)  # where an exploded or dead output is written as: finite, so that JSON can hold it
@@ -36,10 +36,10 @@ class Accuracy:
 
     def __getitem__(self, key: str) -> float:
         """The figure ``key``. Raises KeyError where it was not measured."""
-        value = self.figures.get(key)
-        if value is None:
+        measured = self.figures.get(key)
+        if measured is None:
             raise KeyError(key)
-        return value
+        return measured
 
     @property
     def ssim_drop(self) -> float:
@@ -61,7 +61,7 @@ def judge(reference: NDArray[Any], candidate: NDArray[Any], metrics: Sequence[Me
     """Compare an engine's pictures with those of the FP32 model on the same faces.
 
     Args:
-        reference: FP32's pictures [N,H,W,3], meant to lie in [0,1] (`from_nchw`); sides of at least 11 px.
+        reference: FP32's pictures [N,H,W,3], meant to lie in [0,1] (`decode_nchw`); sides of at least 11 px.
         candidate: the engine's, of the same shape. Both are clipped to [0,1], after the spread has been taken.
         metrics: what is measured; `Ssim` is among them.
 
@@ -70,12 +70,12 @@ def judge(reference: NDArray[Any], candidate: NDArray[Any], metrics: Sequence[Me
         ValueError: the shapes differ or are not [N,H,W,3], or there is no face.
     """
     _check(reference, candidate)
-    sound = finite(candidate)
+    sound = find_finite(candidate)
     ratios = _clipped_ratios(reference, candidate, sound)
     by_metric = measure(metrics, reference.clip(0, 1), candidate)
     return Accuracy(
         faces=len(reference),
-        figures=pooled_figures(by_metric),
+        figures=pool_figures(by_metric),
         spread_ratio_worst=float(ratios[np.abs(np.log(ratios)).argmax()]),
         nonfinite=int((~sound).sum()),
         worst_faces=tuple(int(i) for i in np.argsort(by_metric[Ssim.name], kind="stable")[:WORST_FACES]),
@@ -84,7 +84,7 @@ def judge(reference: NDArray[Any], candidate: NDArray[Any], metrics: Sequence[Me
 
 def measure(metrics: Sequence[Metric], reference: Pictures, candidate: NDArray[Any]) -> dict[str, PerFace]:
     """Each metric's values [N] of ``candidate``, which is clipped to [0,1], against ``reference``, which lies in it."""
-    sound = finite(candidate)
+    sound = find_finite(candidate)
     clipped: Pictures = np.where(sound[:, None, None, None], candidate, 0).clip(0, 1)
     by_metric = {}
     for metric in metrics:
@@ -93,7 +93,7 @@ def measure(metrics: Sequence[Metric], reference: Pictures, candidate: NDArray[A
     return by_metric
 
 
-def pooled_figures(by_metric: Mapping[str, PerFace]) -> dict[str, float | None]:
+def pool_figures(by_metric: Mapping[str, PerFace]) -> dict[str, float | None]:
     """All figures by key from the values [N] of each metric; None for metrics that were not measured."""
     return {
         figure.key: figure.pool(by_metric[metric.name]) if metric.name in by_metric else None
@@ -105,7 +105,7 @@ def pooled_figures(by_metric: Mapping[str, PerFace]) -> dict[str, float | None]:
 def _check(reference: NDArray[Any], candidate: NDArray[Any]) -> None:
     if reference.shape != candidate.shape or reference.ndim != 4 or reference.shape[-1] != 3 or not len(reference):
         raise ValueError(f"pictures must both be [N,H,W,3] with N > 0, not {reference.shape} and {candidate.shape}")
-    broken = np.nonzero(~finite(reference))[0]
+    broken = np.nonzero(~find_finite(reference))[0]
     if len(broken):
         raise ModelError(
             f"the FP32 model itself gives NaN or infinity on {len(broken)} of {len(reference)} faces "

@@ -96,21 +96,21 @@ class Figure:
         """The figure of a plan from the values [N] of its faces; None where one of them is unknown (NaN)."""
         return None if np.isnan(values).any() else (self.pool_of_plans or self.pool)(values)
 
-    def spent(self, value: float | None, limit: float) -> float:
-        """The share of what ``limit`` allows that ``value`` spends: above 1 it is broken, also where nobody measured.
+    def spent(self, measured: float | None, limit: float) -> float:
+        """The share of what ``limit`` allows that ``measured`` spends: above 1 it is broken, also where it is None.
 
         A limit of nothing counts as one of 1e-9.
         """
-        if value is None:
+        if measured is None:
             return float("inf")
         sign = -1 if self.higher_is_better else 1
-        return max(sign * (value - self.exact), 0.0) / max(sign * (limit - self.exact), 1e-9)
+        return max(sign * (measured - self.exact), 0.0) / max(sign * (limit - self.exact), 1e-9)
 
-    def keeps(self, value: float | None, limit: float) -> bool:
-        """Whether ``value`` is no worse than ``limit``; what was not measured is."""
-        if value is None:
+    def keeps(self, measured: float | None, limit: float) -> bool:
+        """Whether ``measured`` is no worse than ``limit``; what was not measured is."""
+        if measured is None:
             return False
-        return value >= limit if self.higher_is_better else value <= limit
+        return measured >= limit if self.higher_is_better else measured <= limit
 
 
 @dataclass(frozen=True)

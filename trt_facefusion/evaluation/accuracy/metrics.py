@@ -1,6 +1,6 @@
 """Full-reference picture metrics, one figure per face.
 
-All pictures are [N,H,W,3] float32 (or float64) RGB in [0,1]; `from_nchw` brings network outputs into this form.
+All pictures are [N,H,W,3] float32 (or float64) RGB in [0,1]; `decode_nchw` brings network outputs into this form.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _SPREAD_FLOOR = 1e-4  # 1/40 of a grey level: keeps the ratio finite for flat pi
 _THREADS = 2
 
 
-def from_nchw(outputs: NDArray[Any], low: float = 0.0, high: float = 1.0) -> NDArray[np.float32]:
+def decode_nchw(outputs: NDArray[Any], low: float = 0.0, high: float = 1.0) -> NDArray[np.float32]:
     """Network outputs [N,3,H,W] with pixel values from ``low`` to ``high`` as pictures [N,H,W,3] float32 in [0,1].
 
     Nothing is clipped, and NaN and infinity stay: the judge counts them.
@@ -40,7 +40,7 @@ def from_nchw(outputs: NDArray[Any], low: float = 0.0, high: float = 1.0) -> NDA
     return np.ascontiguousarray(scaled.transpose(0, 2, 3, 1), np.float32)
 
 
-def psnr_db(reference: Pictures, candidate: Pictures) -> PerFace:
+def measure_psnr_db(reference: Pictures, candidate: Pictures) -> PerFace:
     """Peak signal-to-noise ratio [N] in dB: 10 log10(1 / MSE) over pixels and channels, at most `PSNR_CAP_DB`."""
     _check(reference, candidate)
     squared = (reference.astype(np.float64) - candidate.astype(np.float64)) ** 2
@@ -48,7 +48,7 @@ def psnr_db(reference: Pictures, candidate: Pictures) -> PerFace:
     return np.asarray(-10 * np.log10(np.maximum(mse, 10 ** (-PSNR_CAP_DB / 10))), np.float64)
 
 
-def ssim(reference: Pictures, candidate: Pictures) -> PerFace:
+def measure_ssim(reference: Pictures, candidate: Pictures) -> PerFace:
     """Structural similarity [N], averaged over channels; pictures need at least 11 px a side.
 
     Source: Z. Wang et al., "Image quality assessment: from error visibility to structural similarity", IEEE TIP 2004,
@@ -75,7 +75,7 @@ def ssim(reference: Pictures, candidate: Pictures) -> PerFace:
         return np.fromiter(pool.map(one, range(len(reference))), np.float64, len(reference))
 
 
-def finite(pictures: Pictures) -> NDArray[np.bool_]:
+def find_finite(pictures: Pictures) -> NDArray[np.bool_]:
     """Whether each face [N] is free of NaN and infinity."""
     return np.asarray(np.isfinite(pictures).all(axis=(1, 2, 3)))
 
@@ -129,7 +129,7 @@ class Ssim(Metric):
 
     def per_face(self, reference: Pictures, candidate: Pictures) -> PerFace:
         """See `ssim`."""
-        return ssim(reference, candidate)
+        return measure_ssim(reference, candidate)
 
 
 class Psnr(Metric):
@@ -161,7 +161,7 @@ class Psnr(Metric):
 
     def per_face(self, reference: Pictures, candidate: Pictures) -> PerFace:
         """See `psnr_db`."""
-        return psnr_db(reference, candidate)
+        return measure_psnr_db(reference, candidate)
 
 
 def _check(reference: Pictures, candidate: Pictures) -> None:

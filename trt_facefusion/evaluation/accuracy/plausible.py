@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trt_facefusion.evaluation.accuracy.metric import Pictures
-from trt_facefusion.evaluation.accuracy.metrics import ssim
+from trt_facefusion.evaluation.accuracy.metrics import measure_ssim
 
 SATURATED = 0.25
 """Share of values at the ends of the range, beyond what the crops themselves have: more is no face."""
@@ -73,7 +73,7 @@ def look(pictures: NDArray[Any], crops: NDArray[np.uint8]) -> Look:
     return Look(
         saturated=max(_at_the_ends(values) - _at_the_ends(targets), 0.0),
         spread=float(values.clip(0, 1).std(axis=(1, 2)).mean()),
-        resemblance=float(ssim(_shrunk(targets), _shrunk(values.clip(0, 1))).mean()),
+        resemblance=float(measure_ssim(_shrunk(targets), _shrunk(values.clip(0, 1))).mean()),
     )
 
 

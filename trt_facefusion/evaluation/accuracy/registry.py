@@ -17,39 +17,39 @@ METRICS: tuple[type[Metric], ...] = (
 )
 
 
-def figures() -> tuple[Figure, ...]:
+def list_figures() -> tuple[Figure, ...]:
     """The figures of all metrics, in the order of JSON."""
     return tuple(figure for metric in METRICS for figure in metric.figures)
 
 
-def shown_figures(first: Sequence[str] = ()) -> list[Figure]:
+def list_shown_figures(first: Sequence[str] = ()) -> list[Figure]:
     """The figures that people are shown: those with the keys ``first`` come first, in that order."""
-    shown = {figure.key: figure for figure in figures() if figure.shown}
+    shown = {figure.key: figure for figure in list_figures() if figure.shown}
     return [shown[key] for key in dict.fromkeys((*first, *shown))]
 
 
-def told_faces(figure: Figure) -> str:
+def describe_faces(figure: Figure) -> str:
     """What is put behind a label where the figures of all faces and of the worst one are told side by side."""
     if figure.of_worst:
         return ", worst face"
-    return ", mean" if any(other.key == figure.worst_key for other in figures() if other.shown) else ""
+    return ", mean" if any(other.key == figure.worst_key for other in list_figures() if other.shown) else ""
 
 
-def limited_figures() -> tuple[Figure, ...]:
+def list_limited_figures() -> tuple[Figure, ...]:
     """The figures that can be held to a limit."""
-    return tuple(figure for figure in figures() if figure.limit is not None)
+    return tuple(figure for figure in list_figures() if figure.limit is not None)
 
 
-def limits() -> Iterator[tuple[Figure, Limit]]:
+def iterate_limits() -> Iterator[tuple[Figure, Limit]]:
     """Each limit, with its figure."""
-    for figure in figures():
+    for figure in list_figures():
         if figure.limit is not None:
             yield figure, figure.limit
 
 
-def exact_figures() -> dict[str, float | None]:
+def list_exact_figures() -> dict[str, float | None]:
     """The limited figures of pictures that equal the reference, by key."""
-    return {figure.key: figure.exact for figure in limited_figures()}
+    return {figure.key: figure.exact for figure in list_limited_figures()}
 
 
 def open_metrics(tools: Tools, side_px: int | None = None) -> tuple[Metric, ...]:

@@ -71,44 +71,44 @@ class LayerSums:
 
         Values that are not finite in the reference (a mask of minus infinity) say nothing and are left out.
         """
-        if not self._sum(reference, candidate, local):
+        if not self._add_squares(reference, candidate, local):
             comparable = np.isfinite(reference)
             bad, bad_here = comparable & ~np.isfinite(candidate), comparable & ~np.isfinite(local)
             self._nonfinite += int(bad.sum())
             self._nonfinite_added += int(bad_here.sum())
             usable = comparable & ~bad & ~bad_here
-            self._sum(reference[usable], candidate[usable], local[usable])
+            self._add_squares(reference[usable], candidate[usable], local[usable])
 
-    def _sum(self, reference: Array, candidate: Array, local: Array) -> bool:
+    def _add_squares(self, reference: Array, candidate: Array, local: Array) -> bool:
         """Add the squares, unless something is not finite; gives whether it did."""
         wide = reference.astype(np.float64)
         with np.errstate(invalid="ignore"):
             total, added = candidate - wide, local - wide
-            signal, total_power, added_power = _power(wide), _power(total), _power(added)
+            signal, total_power, added_power = _sum_squares(wide), _sum_squares(total), _sum_squares(added)
         if not math.isfinite(signal + total_power + added_power):
             return False
         self._signal += signal
         self._total += total_power
         self._added += added_power
-        self._inherited += _power(total - added)
+        self._inherited += _sum_squares(total - added)
         self._max = max(self._max, float(np.abs(total).max(initial=0.0)))
         self._finite += reference.size
         return True
 
-    def result(self, tensor: str, node: Node) -> LayerError:
+    def finish(self, tensor: str, node: Node) -> LayerError:
         """The figures over everything that was added."""
         return LayerError(
             tensor=tensor,
             node=node,
-            added=self._share(self._added),
-            inherited=self._share(self._inherited),
-            total=self._share(self._total),
+            added=self._relate(self._added),
+            inherited=self._relate(self._inherited),
+            total=self._relate(self._total),
             max_abs=self._max if self._finite else None,
             nonfinite=self._nonfinite,
             nonfinite_added=self._nonfinite_added,
         )
 
-    def _share(self, error: float) -> float | None:
+    def _relate(self, error: float) -> float | None:
         """Root of ``error`` over the signal; where the reference is all zeros, any error is all of the value: 1."""
         if not self._finite:
             return None
@@ -117,5 +117,5 @@ class LayerSums:
         return math.sqrt(error / self._signal)
 
 
-def _power(values: Array) -> float:
+def _sum_squares(values: Array) -> float:
     return float(np.vdot(values, values))

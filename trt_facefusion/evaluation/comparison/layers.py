@@ -56,18 +56,18 @@ def _drop(number: int, reference: Values, candidate: Values, local: Values) -> N
 
 
 @dataclass(frozen=True)
-class _Side:
+class _Graph:
     """One graph for inputs of fixed shapes: ``typed`` as it is, ``view`` with FP16 rounding made explicit."""
 
     typed: GraphView
     view: GraphView
 
     @classmethod
-    def of(cls, model: onnx.ModelProto, shapes: Mapping[str, Sequence[int]]) -> _Side:
+    def fix_shapes(cls, model: onnx.ModelProto, shapes: Mapping[str, Sequence[int]]) -> _Graph:
         typed = set_input_shapes(model, shapes)
         return cls(GraphView(typed), GraphView(set_input_shapes(round_to_fp16(typed), shapes)))
 
-    def run(self, model: onnx.ModelProto) -> OnnxRuntimeRunner:
+    def open_runner(self, model: onnx.ModelProto) -> OnnxRuntimeRunner:
         return OnnxRuntimeRunner(model, optimise=False)
 
 
@@ -95,8 +95,8 @@ class LayerComparison:
         self._batches = batches
         self._budget = budget_bytes
         feeds = next(iter(batches))
-        shapes = {name: value.shape for name, value in feeds.items()}
-        self._a, self._b = _Side.of(reference, shapes), _Side.of(candidate, shapes)
+        shapes = {name: array.shape for name, array in feeds.items()}
+        self._a, self._b = _Graph.fix_shapes(reference, shapes), _Graph.fix_shapes(candidate, shapes)
         of_reference, of_candidate = list_activations(self._a.typed), list_activations(self._b.typed)
         self.sizes = {name: shape for name, shape in of_reference.items() if of_candidate.get(name) == shape}
         self.reshaped = tuple(name for name in of_reference if name in of_candidate and name not in self.sizes)
@@ -111,58 +111,58 @@ class LayerComparison:
     def _parts(self) -> dict[str, Segment]:
         return find_segments(self._b.view, self.sizes)
 
-    def groups(self) -> Iterator[list[Segment]]:
+    def iterate_groups(self) -> Iterator[list[Segment]]:
         """Neighbouring tensors whose values fit the budget together (a single one that does not fit comes alone)."""
         group: list[Segment] = []
         for part in self._parts.values():
-            if group and self._cost([*group, part]) > self._budget:
+            if group and self._count_bytes([*group, part]) > self._budget:
                 yield group
                 group = []
             group.append(part)
         yield group
 
-    def _cost(self, group: Sequence[Segment]) -> int:
+    def _count_bytes(self, group: Sequence[Segment]) -> int:
         """Bytes of the reference's values (what is read and what is made), the candidate's and the local ones."""
         compared = {part.tensor for part in group}
-        given = {name for part in group for name in part.reads}
+        read = {name for part in group for name in part.reads}
         size: dict[str, tuple[int, ...]] = {**self._input_sizes, **self.sizes}
-        copies = {name: 3 if name in compared else 1 for name in compared | given}
+        copies = {name: 3 if name in compared else 1 for name in compared | read}
         return sum(4 * math.prod(size[name]) * count for name, count in copies.items())
 
-    def errors(self, progress: Progress = silent, keep: Keep = _drop) -> tuple[LayerError, ...]:
+    def rank_errors(self, progress: Progress = silent, keep: Keep = _drop) -> tuple[LayerError, ...]:
         """The error of every common tensor, the worst first (`LayerError.rank`)."""
-        nodes = self._nodes()
+        nodes = self._describe_nodes()
         errors = []
-        groups = list(self.groups())
+        groups = list(self.iterate_groups())
         for number, group in enumerate(groups):
             sums = {part.tensor: LayerSums() for part in group}
-            for done, (a, b, local) in enumerate(self._values(group)):
+            for done, (a, b, local) in enumerate(self._iterate_values(group)):
                 for name, collected in sums.items():
                     collected.add(a[name], b[name], local[name])
                 if not done:
                     keep(number, a, b, local)
                 progress("layers", number * len(self._batches) + done + 1, len(groups) * len(self._batches))
-            errors += [collected.result(name, nodes[name]) for name, collected in sums.items()]
+            errors += [collected.finish(name, nodes[name]) for name, collected in sums.items()]
         return tuple(sorted(errors, key=lambda error: error.rank, reverse=True))
 
-    def _values(self, group: Sequence[Segment]) -> Iterator[tuple[Values, Values, Values]]:
+    def _iterate_values(self, group: Sequence[Segment]) -> Iterator[tuple[Values, Values, Values]]:
         """For each batch: the reference's, the candidate's and the local values of a group's tensors."""
         compared = [part.tensor for part in group]
-        given = sorted({name for part in group for name in part.reads})
-        inside = list(dict.fromkeys([*compared, *(name for name in given if name in self.sizes)]))
+        read = sorted({name for part in group for name in part.reads})
+        inside = list(dict.fromkeys([*compared, *(name for name in read if name in self.sizes)]))
         size = {**self._input_sizes, **self.sizes}
         with (
-            self._a.run(tap_tensors(self._a.view, inside)) as reference,
-            self._b.run(tap_tensors(self._b.view, compared)) as candidate,
-            self._b.run(splice_segments(self._b.view, group, size)) as local,
+            self._a.open_runner(tap_tensors(self._a.view, inside)) as reference,
+            self._b.open_runner(tap_tensors(self._b.view, compared)) as candidate,
+            self._b.open_runner(splice_segments(self._b.view, group, size)) as local,
         ):
             for feeds in self._batches:
                 a = _infer(reference, feeds)
                 b = _infer(candidate, feeds)
                 have = {**feeds, **a}
-                yield a, b, _infer(local, {f"{name}{GIVEN}": have[name] for name in given})
+                yield a, b, _infer(local, {f"{name}{GIVEN}": have[name] for name in read})
 
-    def _nodes(self) -> dict[str, Node]:
+    def _describe_nodes(self) -> dict[str, Node]:
         typed, reference = find_segments(self._b.typed, self.sizes), find_segments(self._a.typed, self.sizes)
         nodes = {}
         for name in self.sizes:
@@ -175,7 +175,7 @@ class LayerComparison:
             )
         return nodes
 
-    def with_gains(
+    def measure_gains(
         self, errors: Sequence[LayerError], paint: Paint, count: int, progress: Progress = silent
     ) -> tuple[LayerError, ...]:
         """The errors, and for the first ``count`` that add any: what the picture gains if that layer is raised.
@@ -186,17 +186,17 @@ class LayerComparison:
         raised = [error for error in errors if error.added != 0 or error.nonfinite_added][:count]
         if not raised:
             return tuple(errors)
-        with self._a.run(self._a.view.model) as runner:
+        with self._a.open_runner(self._a.view.model) as runner:
             reference = paint(runner).clip(0, 1)
-        with self._b.run(self._b.view.model) as runner:
-            base = _mean_ssim(reference, paint(runner))
+        with self._b.open_runner(self._b.view.model) as runner:
+            base = _measure_ssim(reference, paint(runner))
         originals = find_segments(self._a.view, self.sizes)
         gains: dict[str, float | None] = {}
         for done, error in enumerate(raised, 1):
             model = graft_segment(self._b.view, self._a.view, originals[error.tensor])
             try:
-                with self._b.run(model) as runner:
-                    gains[error.tensor] = _mean_ssim(reference, paint(runner)) - base
+                with self._b.open_runner(model) as runner:
+                    gains[error.tensor] = _measure_ssim(reference, paint(runner)) - base
             except ModelError:  # a tensor of another type on each side: it cannot be handed over
                 gains[error.tensor] = None
             progress("raising layers", done, len(raised))
@@ -208,5 +208,5 @@ def _infer(runner: OnnxRuntimeRunner, feeds: Feeds) -> Values:
     return runner.infer({spec.name: feeds[spec.name].astype(spec.dtype, copy=False) for spec in runner.inputs})
 
 
-def _mean_ssim(reference: NDArray[np.float32], pictures: NDArray[np.float32]) -> float:
+def _measure_ssim(reference: NDArray[np.float32], pictures: NDArray[np.float32]) -> float:
     return float(measure((Ssim(),), reference, pictures)[Ssim.name].mean())

@@ -71,7 +71,9 @@ class OutputComparison:
                 "compare two engines of the same model",
             )
         for name in common:
-            self._add(name, _samples(reference[name], faces, batch), _samples(candidate[name], faces, batch))
+            self._add(
+                name, _split_samples(reference[name], faces, batch), _split_samples(candidate[name], faces, batch)
+            )
 
     def _add(self, name: str, reference: Sequence[Array], candidate: Sequence[Array]) -> None:
         for a, b in zip(reference, candidate, strict=True):
@@ -84,44 +86,44 @@ class OutputComparison:
             if not (np.isfinite(a).all() and np.isfinite(b).all()):
                 self._nonfinite[name] += 1
                 continue
-            for figure, value in _figures(name, a, b).items():
-                self._figures[name][figure].append(value)
+            for figure, number in _measure_figures(name, a, b).items():
+                self._figures[name][figure].append(number)
 
-    def result(self) -> tuple[OutputDifference, ...]:
+    def list_differences(self) -> tuple[OutputDifference, ...]:
         """The figures of every output."""
-        return tuple(self._summary(name) for name in self._faces)
+        return tuple(self._summarise(name) for name in self._faces)
 
-    def _summary(self, name: str) -> OutputDifference:
-        seen = self._figures[name]
+    def _summarise(self, name: str) -> OutputDifference:
+        by_face = self._figures[name]
 
-        def over(figure: str, summary: Any) -> float | None:
-            return float(summary(seen[figure])) if seen[figure] else None
+        def pool(figure: str, summary: Any) -> float | None:
+            return float(summary(by_face[figure])) if by_face[figure] else None
 
         return OutputDifference(
             name=name,
             faces=self._faces[name],
             nonfinite=self._nonfinite[name],
-            max_abs=over("max_abs", max),
-            mean_abs=over("mean_abs", np.mean),
-            median_abs=over("median_abs", np.mean),
-            p99_abs=over("p99_abs", max),
-            median_rel=over("median_rel", np.mean),
-            p99_rel=over("p99_rel", max),
-            psnr_db=over("psnr_db", np.mean),
-            psnr_db_worst=over("psnr_db", min),
-            cosine=over("cosine", np.mean),
-            cosine_worst=over("cosine", min),
+            max_abs=pool("max_abs", max),
+            mean_abs=pool("mean_abs", np.mean),
+            median_abs=pool("median_abs", np.mean),
+            p99_abs=pool("p99_abs", max),
+            median_rel=pool("median_rel", np.mean),
+            p99_rel=pool("p99_rel", max),
+            psnr_db=pool("psnr_db", np.mean),
+            psnr_db_worst=pool("psnr_db", min),
+            cosine=pool("cosine", np.mean),
+            cosine_worst=pool("cosine", min),
         )
 
 
-def _samples(value: Array, faces: int, batch: int) -> Sequence[Array]:
+def _split_samples(output: Array, faces: int, batch: int) -> Sequence[Array]:
     """Each face's part of an output; an output without a batch axis counts once for all of them."""
-    return list(value[:faces]) if value.ndim and len(value) == batch else [value]
+    return list(output[:faces]) if output.ndim and len(output) == batch else [output]
 
 
-def _figures(name: str, reference: Array, candidate: Array) -> dict[str, float]:
+def _measure_figures(name: str, reference: Array, candidate: Array) -> dict[str, float]:
     # Polygraphy's first result is what is measured, its second what relative errors are shares of.
-    a, b = IterationResult({name: _wide(reference)}), IterationResult({name: _wide(candidate)})
+    a, b = IterationResult({name: _widen(reference)}), IterationResult({name: _widen(candidate)})
     with silence(), np.errstate(all="ignore"):
         simple = SimpleCompareFunc(check_error_stat="quantile", error_quantile=PERCENTILE / 100)(b, a)[name]
         psnr = PsnrCompareFunc()(a, b)[name].psnr
@@ -138,6 +140,6 @@ def _figures(name: str, reference: Array, candidate: Array) -> dict[str, float]:
     }
 
 
-def _wide(value: Array) -> Array:
+def _widen(tensor: Array) -> Array:
     """In double precision, so that sums over a picture add no error of their own; never without an axis."""
-    return np.atleast_1d(value).astype(np.float64)
+    return np.atleast_1d(tensor).astype(np.float64)

@@ -14,7 +14,7 @@ from trt_facefusion.types import Array, Feeds, TensorSpec
 _SEED = 0
 
 
-def sample_feeds(specs: Sequence[TensorSpec], preset: Preset | None, batch: int, count: int) -> list[Feeds]:
+def draw_samples(specs: Sequence[TensorSpec], preset: Preset | None, batch: int, count: int) -> list[Feeds]:
     """``count`` inputs of ``batch`` samples each, the same in every run.
 
     Pictures are evenly distributed over the range that ``preset`` gives them (0..1 without one), embeddings are of
@@ -25,14 +25,16 @@ def sample_feeds(specs: Sequence[TensorSpec], preset: Preset | None, batch: int,
     """
     rng = np.random.default_rng(_SEED)
     described = {} if preset is None else {spec.name: spec for spec in preset.inputs}
-    return [{spec.name: _values(spec, described.get(spec.name), batch, rng) for spec in specs} for _ in range(count)]
+    return [
+        {spec.name: _draw_values(spec, described.get(spec.name), batch, rng) for spec in specs} for _ in range(count)
+    ]
 
 
-def _values(spec: TensorSpec, described: InputSpec | None, batch: int, rng: np.random.Generator) -> Array:
-    fit = None if described is None else _fit(described, spec)
+def _draw_values(spec: TensorSpec, described: InputSpec | None, batch: int, rng: np.random.Generator) -> Array:
+    fit = None if described is None else _fit_input(described, spec)
     if fit is not None and isinstance(described, FileInput | ValueInput):
         return fit.fixed(described.values(), batch)
-    shape = _shape(spec, batch) if fit is None else (batch,) * fit.batched + fit.shape
+    shape = _fix_shape(spec, batch) if fit is None else (batch,) * fit.batched + fit.shape
     dtype = np.dtype(spec.dtype)
     if isinstance(described, ImageInput):
         values = rng.uniform(*described.limits, shape)
@@ -46,7 +48,7 @@ def _values(spec: TensorSpec, described: InputSpec | None, batch: int, rng: np.r
     return np.ascontiguousarray(cast(values, spec.dtype, spec.name)).reshape(shape)
 
 
-def _fit(described: InputSpec, spec: TensorSpec) -> Fit:
+def _fit_input(described: InputSpec, spec: TensorSpec) -> Fit:
     try:
         return fit_input(described, spec, None)
     except ValueError as error:
@@ -55,7 +57,7 @@ def _fit(described: InputSpec, spec: TensorSpec) -> Fit:
         ) from error
 
 
-def _shape(spec: TensorSpec, batch: int) -> tuple[int, ...]:
+def _fix_shape(spec: TensorSpec, batch: int) -> tuple[int, ...]:
     shape = list(spec.shape)
     if shape and not isinstance(shape[0], int):
         shape[0] = batch

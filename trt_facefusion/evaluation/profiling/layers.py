@@ -31,7 +31,7 @@ class Layer:
         return {**asdict(self), "nodes": list(self.nodes)}
 
 
-def layers(
+def merge_layers(
     times_ms: Mapping[str, float],
     kernels: Iterable[Kernel],
     plan: Sequence[Mapping[str, Any]],
@@ -46,22 +46,22 @@ def layers(
     rows = {str(row["name"]): row for row in plan}
     total = sum(times_ms.values()) or 1.0
     timed = [
-        _layer(name, by_name.get(name, Kernel(name, "")), time_ms, time_ms / total, rows, math_types)
+        _describe_layer(name, by_name.get(name, Kernel(name, "")), time_ms, time_ms / total, rows, math_types)
         for name, time_ms in times_ms.items()
     ]
     return tuple(sorted(timed, key=lambda layer: -layer.time_ms))
 
 
-def by_precision(layers_of_engine: Iterable[Layer]) -> dict[str, float]:
+def share_by_precision(layers: Iterable[Layer]) -> dict[str, float]:
     """Share of the time by planned precision, largest first; ``-`` is what the plan does not speak of."""
     shares: dict[str, float] = {}
-    for layer in layers_of_engine:
+    for layer in layers:
         key = layer.precision or "-"
         shares[key] = shares.get(key, 0.0) + layer.share
-    return dict(sorted(shares.items(), key=lambda item: -item[1]))
+    return dict(sorted(shares.items(), key=lambda share: -share[1]))
 
 
-def _layer(
+def _describe_layer(
     name: str,
     kernel: Kernel,
     time_ms: float,

@@ -12,7 +12,7 @@ import numpy as np
 
 from trt_facefusion.engine.runtime.base import Runner
 from trt_facefusion.engine.runtime.pycuda import PycudaRunner
-from trt_facefusion.evaluation.profiling.statistics import Latency, alternating, throughput_per_s
+from trt_facefusion.evaluation.profiling.statistics import Latency, alternate_order, compute_throughput
 from trt_facefusion.types import Feeds, Progress, silent
 
 Call = Callable[[], object]
@@ -38,7 +38,7 @@ class Point:
     throughput_per_s: float
 
 
-class Ring:
+class CyclingInputs:
     """Inputs of ``batch`` samples that take turns, so that no cache knows them all (default: axis 0)."""
 
     def __init__(self, feeds: Sequence[Feeds], batch: int | None = None) -> None:
@@ -60,7 +60,7 @@ class Ring:
         return itertools.islice(self._turns, count)
 
 
-def interleaved(
+def time_interleaved(
     calls: Sequence[Call],
     warmups: int,
     rounds: int,
@@ -73,7 +73,7 @@ def interleaved(
     Warm-ups run in the same order before anything counts.
     """
     times: list[list[float]] = [[] for _ in calls]
-    for number, order in enumerate(alternating(len(calls), warmups + rounds)):
+    for number, order in enumerate(alternate_order(len(calls), warmups + rounds)):
         for index in order:
             start = clock()
             calls[index]()
@@ -84,28 +84,30 @@ def interleaved(
     return times
 
 
-def throughput(runner: Runner, ring: Ring, in_flight: int, calls: int, *, clock: Clock = time.perf_counter) -> float:
+def measure_throughput(
+    runner: Runner, inputs: CyclingInputs, in_flight: int, calls: int, *, clock: Clock = time.perf_counter
+) -> float:
     """Samples per second with ``in_flight`` inferences at once; a GPU runner needs as many slots."""
-    for feeds in ring.take(in_flight):
+    for feeds in inputs.take(in_flight):
         runner.infer(feeds)
     start = clock()
     if isinstance(runner, PycudaRunner):
-        for _ in runner.map(ring.take(calls)):
+        for _ in runner.map(inputs.take(calls)):
             pass
     else:
         with ThreadPoolExecutor(in_flight) as pool:
-            for _ in pool.map(runner.infer, list(ring.take(calls))):
+            for _ in pool.map(runner.infer, list(inputs.take(calls))):
                 pass
-    return throughput_per_s(calls * ring.batch, clock() - start)
+    return compute_throughput(calls * inputs.batch, clock() - start)
 
 
-def batch_point(runner: Runner, ring: Ring, calls: int, *, clock: Clock = time.perf_counter) -> Point:
+def measure_batch(runner: Runner, inputs: CyclingInputs, calls: int, *, clock: Clock = time.perf_counter) -> Point:
     """Latency and throughput of one batch size, one call after the other."""
-    (times,) = interleaved([lambda: runner.infer(ring.next())], max(3, calls // 5), calls, clock=clock)
-    return Point(ring.batch, Latency.of(times).p50, throughput_per_s(calls * ring.batch, sum(times) / 1e3))
+    (times,) = time_interleaved([lambda: runner.infer(inputs.next())], max(3, calls // 5), calls, clock=clock)
+    return Point(inputs.batch, Latency.of(times).p50, compute_throughput(calls * inputs.batch, sum(times) / 1e3))
 
 
-def powers_between(low: int, high: int) -> list[int]:
+def list_powers_between(low: int, high: int) -> list[int]:
     """``low``, the powers of two above it, and ``high``."""
     inside = [1 << power for power in range(1 + int(np.log2(high))) if low < 1 << power < high]
     return sorted({low, *inside, high})

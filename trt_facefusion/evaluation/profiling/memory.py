@@ -31,7 +31,7 @@ with OnnxRuntimeRunner(Path(model), threads=int(threads) or None) as runner:
 """
 
 
-def resident_bytes(model: Path, feeds: Feeds, threads: int | None) -> int | None:
+def measure_resident_bytes(model: Path, feeds: Feeds, threads: int | None) -> int | None:
     """Resident memory that loading ``model`` and running ``feeds`` added; None where the system does not say."""
     if not Path("/proc/self/statm").exists():
         return None

@@ -32,7 +32,7 @@ def read_trace(path: Path, skip: int = 0) -> Trace:
     """
     try:
         events = json.loads(path.read_bytes())
-        return _trace(events, skip)
+        return _sum_events(events, skip)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(
             f"ONNX Runtime's trace {path} cannot be read: {error}",
@@ -40,7 +40,7 @@ def read_trace(path: Path, skip: int = 0) -> Trace:
         ) from error
 
 
-def _trace(events: list[dict[str, Any]], skip: int) -> Trace:
+def _sum_events(events: list[dict[str, Any]], skip: int) -> Trace:
     runs = sorted((event for event in events if event.get("name") == _RUN), key=lambda event: event["ts"])
     if len(runs) <= skip:
         raise ValueError(f"it holds {len(runs)} runs, of which {skip} do not count")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from trt_facefusion.evaluation.profiling.layers import Layer, by_precision
+from trt_facefusion.evaluation.profiling.layers import Layer, share_by_precision
 from trt_facefusion.evaluation.profiling.measure import Point
 from trt_facefusion.evaluation.profiling.statistics import Latency
 
@@ -85,17 +85,17 @@ class Profile:
             "batch": self.batch,
             "rounds": len(self.times_ms),
             "in_flight": self.in_flight,
-            "split_ms": None if self.split is None else _stages(self.split),
+            "split_ms": None if self.split is None else _name_stages(self.split),
             "memory": dict(self.memory),
-            "share_by_precision": by_precision(self.layers),
-            "batch_sweep": [_point("batch", point) for point in self.batches],
-            "in_flight_sweep": [_point("in_flight", point) for point in self.flights],
+            "share_by_precision": share_by_precision(self.layers),
+            "batch_sweep": [_describe_point("batch", point) for point in self.batches],
+            "in_flight_sweep": [_describe_point("in_flight", point) for point in self.flights],
         }
 
 
-def _stages(split: Split) -> dict[str, float]:
-    return {name.removesuffix("_ms"): value for name, value in asdict(split).items()}
+def _name_stages(split: Split) -> dict[str, float]:
+    return {name.removesuffix("_ms"): time_ms for name, time_ms in asdict(split).items()}
 
 
-def _point(axis: str, point: Point) -> dict[str, Any]:
+def _describe_point(axis: str, point: Point) -> dict[str, Any]:
     return {axis: point.at, "latency_ms": point.latency_ms, "throughput_per_s": point.throughput_per_s}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -10,16 +9,16 @@ from typing import Any
 
 from trt_facefusion.errors import BackendUnavailableError, BadInputError
 from trt_facefusion.evaluation.profiling import trtexec
-from trt_facefusion.evaluation.profiling.bench import Bench, bench_type
-from trt_facefusion.evaluation.profiling.measure import Counts, interleaved
+from trt_facefusion.evaluation.profiling.bench import Bench
+from trt_facefusion.evaluation.profiling.cpu_bench import CpuBench, OpaqueBench
+from trt_facefusion.evaluation.profiling.gpu_bench import GpuBench
+from trt_facefusion.evaluation.profiling.measure import Counts, time_interleaved
 from trt_facefusion.evaluation.profiling.result import Profile
 from trt_facefusion.evaluation.profiling.statistics import Comparison, compare
 from trt_facefusion.evaluation.profiling.trtexec import TrtexecTimes
-from trt_facefusion.evaluation.profiling.workload import Inputs, inputs_for
+from trt_facefusion.evaluation.profiling.workload import PhotoSettings, make_workload
 from trt_facefusion.inference.open import OpenedModel, open_model
-from trt_facefusion.types import Progress, silent
-
-Note = Callable[[str], None]
+from trt_facefusion.types import Note, Progress, drop_note, silent
 
 
 @dataclass(frozen=True)
@@ -88,65 +87,69 @@ class ProfileResult:
         return document
 
 
-def profile(settings: ProfileSettings, progress: Progress = silent, note: Note = lambda _: None) -> ProfileResult:
+def profile(settings: ProfileSettings, progress: Progress = silent, note: Note = drop_note) -> ProfileResult:
     """Measure one engine, or two in alternating order.
 
     Raises:
         TrtFaceFusionError: nothing to run, no GPU for an engine that needs one, inputs that do not fit, no trtexec.
     """
-    subjects = [open_model(path) for path in (settings.engine, settings.against) if path is not None]
-    program = _trtexec(settings, subjects[0])
+    models = [open_model(path) for path in (settings.engine, settings.against) if path is not None]
+    program = _find_trtexec(settings, models[0])
     with ExitStack() as stack:
-        benches = [_opened(stack, settings, found, note) for found in subjects]
-        rings = [bench.ring for bench in benches]
-        calls = [
-            lambda bench=bench, ring=ring: bench.runner.infer(ring.next())
-            for bench, ring in zip(benches, rings, strict=True)
-        ]
-        times = interleaved(calls, settings.counts.warmups, settings.counts.rounds, progress=progress)
+        benches = [_open_bench(stack, settings, model, note) for model in models]
+        calls = [lambda bench=bench: bench.runner.infer(bench.inputs.next()) for bench in benches]
+        times = time_interleaved(calls, settings.counts.warmups, settings.counts.rounds, progress=progress)
         profiles = [bench.profile(tuple(own), progress) for bench, own in zip(benches, times, strict=True)]
-        shapes = {name: value.shape for name, value in benches[0].ring.next().items()}
-    if any(found.stand_in for found in profiles):
+        shapes = {name: array.shape for name, array in benches[0].inputs.next().items()}
+    if any(one.stand_in for one in profiles):
         note("warning: this is NOT the engine: its typed ONNX was profiled on the CPU, which says nothing of a GPU")
     comparison = compare(times[0], times[1]) if len(times) > 1 else None
     beside = None
     if program is not None:
         progress("trtexec", 0, 0)
         beside = trtexec.run(
-            program, subjects[0].engine, _dynamic(subjects[0], shapes), settings.counts.rounds, settings.device
+            program, models[0].engine, _pick_dynamic_shapes(models[0], shapes), settings.counts.rounds, settings.device
         )
     return ProfileResult(profiles[0], profiles[1] if len(profiles) > 1 else None, comparison, beside)
 
 
-def _opened(stack: ExitStack, settings: ProfileSettings, found: OpenedModel, note: Note) -> Bench:
-    on_gpu = found.needs_gpu and not settings.stand_in
-    kind = bench_type(found, stand_in=settings.stand_in)
+def _open_bench(stack: ExitStack, settings: ProfileSettings, model: OpenedModel, note: Note) -> Bench:
+    on_gpu = model.needs_gpu and not settings.stand_in
+    kind = choose_bench(model, stand_in=settings.stand_in)
     try:
-        bench = kind(found, settings.counts, settings.in_flight, settings.flights, settings.threads, settings.device)
+        bench = kind(model, settings.counts, settings.in_flight, settings.flights, settings.threads, settings.device)
         stack.enter_context(bench)
     except BackendUnavailableError as error:
         if not on_gpu:
             raise
         raise BackendUnavailableError(
-            f"{found.label} runs on a GPU only. {error.message}",
+            f"{model.label} runs on a GPU only. {error.message}",
             f"{error.remedy.rstrip('.')}; --stand-in profiles its typed ONNX on this CPU (which is not the engine).",
         ) from error
-    inputs = Inputs(settings.faces, settings.aligned, settings.embedder)
-    bench.feed(inputs_for(found, bench.runner.inputs, inputs, note), settings.batch, settings.batches)
+    photos = PhotoSettings(settings.faces, settings.aligned, settings.embedder)
+    bench.feed(make_workload(model, bench.runner.inputs, photos, note), settings.batch, settings.batches)
     return bench
 
 
-def _trtexec(settings: ProfileSettings, found: OpenedModel) -> Path | None:
+def choose_bench(model: OpenedModel, *, stand_in: bool) -> type[Bench]:
+    """How an engine is measured; with ``stand_in`` its typed ONNX is, on the CPU."""
+    backend = model.backend
+    if stand_in or backend is None or backend.capabilities.runs_here:
+        return CpuBench
+    return GpuBench if backend.capabilities.needs_gpu else OpaqueBench
+
+
+def _find_trtexec(settings: ProfileSettings, model: OpenedModel) -> Path | None:
     if not settings.trtexec:
         return None
-    if not found.needs_gpu or settings.stand_in:
+    if not model.needs_gpu or settings.stand_in:
         raise BadInputError(
-            f"trtexec cannot run {found.label} beside it: only TensorRT engines on a GPU", "leave --trtexec out"
+            f"trtexec cannot run {model.label} beside it: only TensorRT engines on a GPU", "leave --trtexec out"
         )
     return trtexec.find(settings.trtexec_path)
 
 
-def _dynamic(found: OpenedModel, shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+def _pick_dynamic_shapes(model: OpenedModel, shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
     """The shapes to name for trtexec: of a static engine none."""
-    ranges = found.manifest.shapes if found.manifest is not None else {}
+    ranges = model.manifest.shapes if model.manifest is not None else {}
     return {name: shape for name, shape in shapes.items() if name in ranges and len(set(ranges[name])) > 1}

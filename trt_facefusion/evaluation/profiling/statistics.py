@@ -25,7 +25,7 @@ class Latency:
     @classmethod
     def of(cls, times_ms: Sequence[float]) -> Latency:
         """Percentiles of ``times_ms``, of which there must be at least one."""
-        p50, p90, p95, p99 = (float(value) for value in np.percentile(times_ms, [50, 90, 95, 99]))
+        p50, p90, p95, p99 = (float(time_ms) for time_ms in np.percentile(times_ms, [50, 90, 95, 99]))
         return cls(p50, p90, p95, p99, float(max(times_ms)))
 
     def as_dict(self) -> dict[str, float]:
@@ -68,17 +68,17 @@ def compare(one_ms: Sequence[float], other_ms: Sequence[float]) -> Comparison:
     drawn = np.random.default_rng(_SEED).integers(0, one.size, (_RESAMPLES, one.size))
     ratios = np.median(other[drawn], axis=1) / np.median(one[drawn], axis=1)
     tail = 100 * (1 - CONFIDENCE) / 2
-    low, high = (float(value) for value in np.percentile(ratios, [tail, 100 - tail]))
+    low, high = (float(bound) for bound in np.percentile(ratios, [tail, 100 - tail]))
     medians = float(np.median(one)), float(np.median(other))
     return Comparison(*medians, medians[1] / medians[0], low, high, int(one.size))
 
 
-def throughput_per_s(samples: int, seconds: float) -> float:
+def compute_throughput(samples: int, seconds: float) -> float:
     """Samples per second."""
     return samples / seconds
 
 
-def alternating(count: int, rounds: int) -> list[tuple[int, ...]]:
+def alternate_order(count: int, rounds: int) -> list[tuple[int, ...]]:
     """The order of ``count`` engines in each round: forwards, backwards, forwards ...
 
     Whoever comes second finds caches and clocks as the first one left them; turning the order evens that out.

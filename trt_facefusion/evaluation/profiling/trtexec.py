@@ -74,13 +74,13 @@ def run(program: Path, engine: Path, shapes: Mapping[str, Sequence[int]], calls:
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
         except (OSError, subprocess.TimeoutExpired) as error:
-            raise _failed(f"it did not run: {error}") from error
+            raise _make_error(f"it did not run: {error}") from error
         if done.returncode != 0:
-            raise _failed(f"exit code {done.returncode}: {(done.stderr or done.stdout).strip()[-_TAIL:]}")
+            raise _make_error(f"exit code {done.returncode}: {(done.stderr or done.stdout).strip()[-_TAIL:]}")
         try:
             return parse(times.read_text(), command)
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise _failed(f"its times cannot be read: {error}") from error
+            raise _make_error(f"its times cannot be read: {error}") from error
 
 
 def parse(text: str, command: Sequence[str] = ()) -> TrtexecTimes:
@@ -100,7 +100,7 @@ def parse(text: str, command: Sequence[str] = ()) -> TrtexecTimes:
     return TrtexecTimes(latency, median("h2dMs"), median("computeMs"), median("d2hMs"), len(rows), tuple(command))
 
 
-def _failed(why: str) -> DeviceError:
+def _make_error(why: str) -> DeviceError:
     return DeviceError(
         f"trtexec failed: {why}",
         "trtexec must be of the TensorRT version that built the engine; try it by hand, or leave --trtexec out.",

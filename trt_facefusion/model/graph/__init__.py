@@ -10,7 +10,7 @@ May import the ground, `model.messages`, `model.sessions` and the limits in `mod
 
 From the ground up:
 
-    sizes, masks, view                             an index over a graph (`GraphView`), what is a size, what is masked
+    layout, sizes, masks, view                     what only moves, is a size, or is masked; `GraphView`, an index
     macs, halves, roles                            multiply-accumulates, FP16 by ONNX's definitions, roles of nodes
     batch, noise                                   what mixes the samples of a batch; random nodes, found and fixed
     segments                                       two graphs of one model, cut at the tensors that both have

@@ -12,9 +12,10 @@ from collections.abc import Iterator
 import onnx
 from onnx import TensorProto, helper
 
+from trt_facefusion.model.graph.layout import MOVING_OPERATORS
 from trt_facefusion.model.messages import iterate_nested_graphs
 
-_MOVES = frozenset({"Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Slice"})
+_MOVES = MOVING_OPERATORS | {"Slice"}
 
 
 def move_pixels_as_floats(graph: onnx.GraphProto) -> None:

@@ -14,11 +14,12 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from trt_facefusion.model.graph.layout import MOVING_OPERATORS
 from trt_facefusion.model.graph.view import GraphView, read_attribute
 
 _Index = NDArray[np.int32]
 _MOST_ELEMENTS = 1 << 26
-_LAYOUT = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity"})
+_LAYOUT = MOVING_OPERATORS - {"Transpose"}
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,7 @@ def describe(preset: Preset) -> dict[str, Any]:
 def _describe_input(spec: InputSpec) -> dict[str, Any]:
     kind = next(name for name, kind in _KINDS.items() if isinstance(spec, kind))
     fields = spec.list_fields() if isinstance(spec, Terse) else asdict(spec)
-    plain = {name: value for name, value in fields.items() if not isinstance(value, Path)}
+    plain = {name: setting for name, setting in fields.items() if not isinstance(setting, Path)}
     if isinstance(spec, ImageInput) and spec.parts:
         plain["parts"] = [asdict(part) for part in spec.parts]
     return {"kind": kind, **plain}
@@ -96,7 +96,7 @@ def _read_input(entry: Mapping[str, Any], where: str, values: Path | None) -> In
     kind = entry.get("kind")
     if not isinstance(kind, str) or kind not in _KINDS:
         raise DocumentError(f"{where}.kind is {kind!r:.40}, not one of {', '.join(_KINDS)}")
-    fields = {name: value for name, value in entry.items() if name != "kind"}
+    fields = {name: setting for name, setting in entry.items() if name != "kind"}
     spec: InputSpec
     if kind == "file":
         if values is None:
@@ -130,6 +130,6 @@ def _check_part(part: Part, where: str) -> None:
     _require(0 < part.share <= 1, f"{where}.share", part.share)
 
 
-def _require(right: bool, where: str, value: Any) -> None:
+def _require(right: bool, where: str, entry: Any) -> None:
     if not right:
-        raise DocumentError(f"{where} is {value!r:.80}, which cannot be")
+        raise DocumentError(f"{where} is {entry!r:.80}, which cannot be")

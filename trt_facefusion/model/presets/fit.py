@@ -48,8 +48,8 @@ class Fit:
         """Fixed ``values`` for ``count`` samples, which get all the same."""
         if values.ndim == len(self.shape) + 1:  # with a batch axis of one
             values = values[0]
-        whole = np.broadcast_to(cast(values, self.dtype, self.name), self.shape)
-        return np.ascontiguousarray(np.repeat(whole[None], count, 0)) if self.batched else np.array(whole)
+        sample = np.broadcast_to(cast(values, self.dtype, self.name), self.shape)
+        return np.ascontiguousarray(np.repeat(sample[None], count, 0)) if self.batched else np.array(sample)
 
 
 def cast(values: Array, dtype: str, name: str) -> Array:
@@ -98,7 +98,7 @@ def fit_inputs(preset: Preset, takes: Sequence[TensorSpec], embedding: int | Non
     if wrong:
         raise BadInputError(
             f"the inputs do not fit the model ({'; '.join(wrong)}). The model takes {'; '.join(map(str, takes))}",
-            f"describe each input once, or name a --preset; for this model perhaps: {suggestions(takes)}",
+            f"describe each input once, or name a --preset; for this model perhaps: {suggest_inputs(takes)}",
         )
     return fits
 
@@ -185,7 +185,7 @@ def _fixed(spec: FileInput | ValueInput, takes: TensorSpec) -> tuple[bool, tuple
     )
 
 
-def batch_of(preset: Preset, takes: Sequence[TensorSpec], fits: Mapping[str, Fit]) -> int | None:
+def find_fixed_batch(preset: Preset, takes: Sequence[TensorSpec], fits: Mapping[str, Fit]) -> int | None:
     """The number of samples that the network insists on, or None where it takes any.
 
     An image or embedding without a batch axis makes it 1.
@@ -208,7 +208,7 @@ def batch_of(preset: Preset, takes: Sequence[TensorSpec], fits: Mapping[str, Fit
     return next(iter(fixed.values()), None)
 
 
-def suggestions(takes: Sequence[TensorSpec]) -> str:
+def suggest_inputs(takes: Sequence[TensorSpec]) -> str:
     """A plausible ``--input`` for each input, guessed from shapes and types; ranges are for the user to correct."""
     return " ".join(f"--input {shlex.quote(f'{spec.name}={_suggestion(spec)}')}" for spec in takes)
 

@@ -38,14 +38,14 @@ class Part:
         """``crops`` [N,H,W,3], the masked side black."""
         if not self.masked:
             return crops
-        result: _Crops = crops.copy()
-        along = result if self.masked in {"lower", "upper"} else result.transpose(0, 2, 1, 3)
-        kept = along.shape[1] - round(self.share * along.shape[1])
+        cropped: _Crops = crops.copy()
+        along = cropped if self.masked in {"lower", "upper"} else cropped.transpose(0, 2, 1, 3)
+        kept_size = along.shape[1] - round(self.share * along.shape[1])
         if self.masked in {"lower", "right"}:
-            along[:, kept:] = 0
+            along[:, kept_size:] = 0
         else:
-            along[:, : along.shape[1] - kept] = 0
-        return result
+            along[:, : along.shape[1] - kept_size] = 0
+        return cropped
 
 
 @dataclass(frozen=True, repr=False)

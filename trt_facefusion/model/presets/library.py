@@ -63,7 +63,7 @@ class _Place:
 @cache
 def _read_folder(folder: Path) -> Mapping[str, Preset]:
     files = {path.stem: _read_file(path) for path in sorted(folder.glob(f"*{_SUFFIX}"))}
-    return {name: preset for name, (_, preset) in sorted(files.items(), key=lambda item: item[1][0])}
+    return {name: preset for name, (_, preset) in sorted(files.items(), key=lambda file: file[1][0])}
 
 
 def _read_file(path: Path) -> tuple[int, Preset]:
@@ -75,7 +75,7 @@ def _read_file(path: Path) -> tuple[int, Preset]:
     try:
         document: Any = parse_yaml(read_bytes(path).decode("utf-8"))
         place = decode(_Place, document, "preset", lenient=True)
-        fields = {name: value for name, value in document.items() if name != _ORDER}
+        fields = {name: setting for name, setting in document.items() if name != _ORDER}
         if "name" in fields:
             raise DocumentError("preset.name is unknown: a preset is called like its file")
         return place.order, read_preset({"name": path.stem, **fields})

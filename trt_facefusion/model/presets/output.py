@@ -60,8 +60,10 @@ class ImageOutput(Terse):
         return picture
 
 
-def picture_of(output: ImageOutput, outputs: Sequence[TensorSpec], *, known: bool = False) -> ImageOutput:
-    """``output`` settled on one of ``outputs``; ``known``: the first picture is right where nothing else decides.
+def choose_picture_output(
+    output: ImageOutput, outputs: Sequence[TensorSpec], *, first_is_right: bool = False
+) -> ImageOutput:
+    """``output`` settled on one of ``outputs``; ``first_is_right``: take the first picture where nothing else decides.
 
     Raises:
         ModelError: there is no picture.
@@ -71,7 +73,7 @@ def picture_of(output: ImageOutput, outputs: Sequence[TensorSpec], *, known: boo
     listed = "; ".join(map(str, outputs))
     if output.name in pictures:
         return output.settle(pictures[output.name])
-    if output.name is not None and not known:
+    if output.name is not None and not first_is_right:
         what = "is no picture" if output.name in {spec.name for spec in outputs} else "is not an output of the model"
         raise BadInputError(
             f"{output.name!r} {what}. The model gives {listed}",
@@ -82,7 +84,7 @@ def picture_of(output: ImageOutput, outputs: Sequence[TensorSpec], *, known: boo
             f"no output of the model is a picture [N,3,H,W] or [N,H,W,3] of {MIN_SIDE_PX} px or more: {listed}",
             "this tool verifies generators by the pictures they make; export the network with its picture as an output",
         )
-    if len(pictures) > 1 and not known:
+    if len(pictures) > 1 and not first_is_right:
         raise BadInputError(
             f"{len(pictures)} outputs may be the picture: {'; '.join(map(str, pictures.values()))}", _choose(pictures)
         )
@@ -93,7 +95,7 @@ def _choose(pictures: dict[str, TensorSpec]) -> str:
     return "say which one: " + " or ".join(f"--picture {name}" for name in pictures)
 
 
-def kept_outputs(picture: ImageOutput, outputs: Sequence[TensorSpec]) -> list[str]:
+def list_picture_outputs(picture: ImageOutput, outputs: Sequence[TensorSpec]) -> list[str]:
     """The picture and its masks (one channel of floats or pixels, of the picture's size), in the network's order."""
     spec = next(spec for spec in outputs if spec.name == picture.name)
     size = _sides(spec, 3)

@@ -114,8 +114,8 @@ class Preset:
 def _with_persons(inputs: Sequence[InputSpec]) -> tuple[InputSpec, ...]:
     """``inputs``, with a person in every image."""
     unsaid = [i for i in inputs if isinstance(i, ImageInput) and not i.parts and not i.person]
-    said = any(isinstance(i, ImageInput) and i not in unsaid and i.shows(TARGET) for i in inputs)
-    target = None if said else min(unsaid, key=_unlike_a_target, default=None)
+    has_target = any(isinstance(i, ImageInput) and i not in unsaid and i.shows(TARGET) for i in inputs)
+    target = None if has_target else min(unsaid, key=_unlike_a_target, default=None)
     return tuple(
         replace(i, person=TARGET if i is target else SOURCE) if isinstance(i, ImageInput) and i in unsaid else i
         for i in inputs

@@ -96,10 +96,10 @@ def _number(text: str) -> float | int:
     try:
         return int(text)
     except ValueError:
-        value = float(text)
-    if not math.isfinite(value):
+        number = float(text)
+    if not math.isfinite(number):
         raise ValueError(f"{text!r} is not a finite number")
-    return value
+    return number
 
 
 def _embedding(name: str, rest: str | None) -> EmbeddingInput:
@@ -152,13 +152,13 @@ def _image_option(word: str) -> dict[str, object]:
         return {"nhwc": word.lower() == "nhwc"}
     if word.lower() in {TARGET, SOURCE}:
         return {"person": word.lower()}
-    key, _, value = word.partition("=")
+    key, _, argument = word.partition("=")
     if key in {"mean", "std"}:
-        return {key: _triple(key, value)}
-    if key == "template" and value:
-        return {"template": value}
-    if key == "stack" and value:
-        return {"parts": tuple(_part(part) for part in value.split("+"))}
+        return {key: _triple(key, argument)}
+    if key == "template" and argument:
+        return {"template": argument}
+    if key == "stack" and argument:
+        return {"parts": tuple(_part(part) for part in argument.split("+"))}
     raise ValueError(f"an image has no option {word!r}")
 
 

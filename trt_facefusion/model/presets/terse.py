@@ -18,11 +18,12 @@ class Terse:
         """Name -> value of every field that is said."""
         values = {}
         for field in fields(self):  # type: ignore[arg-type]
-            value = getattr(self, field.name)
+            setting = getattr(self, field.name)
             default = field.default if field.default is not MISSING else None
-            if field.name not in self.ADDED or value != default:
-                values[field.name] = value
+            if field.name not in self.ADDED or setting != default:
+                values[field.name] = setting
         return values
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.list_fields().items())})"
+        settings = ", ".join(f"{name}={setting!r}" for name, setting in self.list_fields().items())
+        return f"{type(self).__name__}({settings})"

@@ -213,10 +213,10 @@ def _read_json(path: Path) -> tuple[Calibration, str]:
     """The calibration that the JSON ``path`` describes, and the SHA-256 of its table's text."""
     remedy = f"delete {path}, or calibrate again"
     try:
-        data = parse_json(read_bytes(path))
-        schema = data.get("schema") if isinstance(data, dict) else None
+        document = parse_json(read_bytes(path))
+        schema = document.get("schema") if isinstance(document, dict) else None
         if schema == SCHEMA and schema is not True:
-            stored = decode(_Stored, {key: value for key, value in data.items() if key != "schema"}, "cache")
+            stored = decode(_Stored, {key: entry for key, entry in document.items() if key != "schema"}, "cache")
             return stored.calibration(), stored.table_sha256
     except OSError as error:
         raise CalibrationCacheError(f"cannot read {path}: {error.strerror}", remedy) from error
@@ -263,8 +263,8 @@ class _Stored:
         """What the JSON describes. Raises DocumentError or BadInputError where its parts contradict one another."""
         if len(self.tensors) > _MOST_TENSORS:  # each takes 16 KiB, also one that was written in 100 bytes
             raise DocumentError(f"cache.tensors has {len(self.tensors)} entries, more than any network")
-        for name, value in self.settings.items():
-            if not isinstance(value, str | int | float | None):
+        for name, setting in self.settings.items():
+            if not isinstance(setting, str | int | float | None):
                 raise DocumentError(f"cache.settings.{name} is no plain value")
         for name, amax in self.pinned.items():
             if amax < 0:

@@ -153,7 +153,7 @@ def _widen_counts(counts: NDArray[np.int64], doublings: int) -> NDArray[np.int64
     """Counts [2 * _BINS] over a range that is ``2**doublings`` times as wide; bins merge around zero."""
     factor = 2 ** min(doublings, 9)
     merged = counts.reshape(-1, factor).sum(1)
-    result = np.zeros_like(counts)
+    rescaled = np.zeros_like(counts)
     start = _BINS - len(merged) // 2
-    result[start : start + len(merged)] = merged
-    return result
+    rescaled[start : start + len(merged)] = merged
+    return rescaled

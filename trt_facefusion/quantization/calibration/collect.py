@@ -116,7 +116,7 @@ def locate_tensors(graph: onnx.GraphProto, tensors: Sequence[str]) -> tuple[list
     """Which of ``tensors`` are fed and which are made by nodes, both in the order of the graph."""
     names = set(tensors)
     weights = {weight.name for weight in graph.initializer}
-    fed = [value.name for value in graph.input if value.name in names - weights]
+    fed = [graph_input.name for graph_input in graph.input if graph_input.name in names - weights]
     tapped = [name for node in graph.node for name in node.output if name in names]
     for name in tensors:
         if name not in fed and name not in tapped:
@@ -197,9 +197,9 @@ def run_batch(session: Any, fed: Sequence[str], tapped: Sequence[str], feeds: Fe
             f"describe the inputs as the model declares them ({expected})",
         ) from error
     values = {name: feeds[name] for name in fed} | dict(zip(tapped, outputs, strict=False))
-    for name, value in values.items():
-        if not isinstance(value, np.ndarray) or not np.issubdtype(value.dtype, np.floating):
-            kind = getattr(value, "dtype", type(value).__name__)
+    for name, tensor in values.items():
+        if not isinstance(tensor, np.ndarray) or not np.issubdtype(tensor.dtype, np.floating):
+            kind = getattr(tensor, "dtype", type(tensor).__name__)
             raise ModelError(f"{name!r} is not a floating point tensor but {kind}", "calibrate only tensors of numbers")
     return values
 

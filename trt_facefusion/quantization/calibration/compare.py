@@ -7,9 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from trt_facefusion.model.graph import GraphView
-
-MOVING_OPERATORS = frozenset({"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Identity"})
-"""Operators whose output holds the values of their first input and no others: both have the same histogram."""
+from trt_facefusion.model.graph.layout import MOVING_OPERATORS
 
 _COPYING_OPERATORS = MOVING_OPERATORS | {"Dropout"}
 """A file may hold dropout, which an engine computes as a copy."""

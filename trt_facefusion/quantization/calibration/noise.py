@@ -10,7 +10,7 @@ from trt_facefusion.quantization.calibration.table import INT8_MAX
 _CAP_DB = 120.0
 
 
-def sqnr_db(histogram: Histogram, amax: float) -> float:
+def compute_sqnr_db(histogram: Histogram, amax: float) -> float:
     """Signal-to-quantisation-noise ratio in dB of symmetric INT8 with ``amax``, at most 120.
 
     Values below half a step become 0, those up to ``amax`` carry the noise of rounding, step^2 / 12, and those above
@@ -29,7 +29,7 @@ def sqnr_db(histogram: Histogram, amax: float) -> float:
     return float(min(10 * np.log10(signal / noise), _CAP_DB))
 
 
-def clipped_share(histogram: Histogram, amax: float) -> float:
+def compute_clipped_share(histogram: Histogram, amax: float) -> float:
     """Share of the values that lie above ``amax``, to the width of a bin."""
     if histogram.count == 0:
         return 0.0

@@ -86,9 +86,9 @@ class CalibrationTable(Mapping[str, float]):
         """
         require_regular_file(path, "calibration cache", CalibrationCacheError)
         try:
-            data = path.read_bytes()
-            utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # as PowerShell redirects
-            return cls.loads(data.decode("utf-16" if utf16 else "utf-8"), str(path))
+            content = path.read_bytes()
+            utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # as PowerShell redirects
+            return cls.loads(content.decode("utf-16" if utf16 else "utf-8"), str(path))
         except OSError as error:
             raise CalibrationCacheError(
                 f"cannot read the calibration cache {path}: {error.strerror}", "name a cache file, or calibrate again"

@@ -59,9 +59,9 @@ class ThresholdChoice:
         return {**asdict(self), "tried": dict(self.tried), "quantised": list(self.quantised), "tensors": tensors}
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> ThresholdChoice:
+    def from_dict(cls, document: Mapping[str, Any]) -> ThresholdChoice:
         """The choice that `as_dict` described. Raises DocumentError where it is damaged."""
-        choice = decode(cls, data, "choice", lenient=True)
+        choice = decode(cls, document, "choice", lenient=True)
         for name, rule in [
             ("choice", choice.rule),
             *((f"choice.tensors.{n}", t.rule) for n, t in choice.tensors.items()),

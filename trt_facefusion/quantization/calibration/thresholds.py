@@ -153,18 +153,18 @@ THRESHOLD_RULES: dict[str, RuleKind] = {
 """All rules by name: what compares, names or explains rules goes through this list."""
 
 
-def compared_rules(effort: int = FULL) -> tuple[str, ...]:
+def list_compared_rules(effort: int = FULL) -> tuple[str, ...]:
     """The rules that `auto` compares as whole tables, as `parse_rule` takes them; the last is the one to start from."""
     return tuple(rule for _, kind in _in_place() for rule, least in kind.compared.items() if least <= effort)
 
 
-def tensor_rules() -> tuple[str, ...]:
+def list_tensor_rules() -> tuple[str, ...]:
     """The rules that are tried for single tensors."""
     more = (rule for _, kind in _in_place() for rule, least in kind.compared.items() if least == SINGLE_TENSORS)
-    return (*compared_rules(), *more)
+    return (*list_compared_rules(), *more)
 
 
-def rule_syntax() -> str:
+def describe_rule_syntax() -> str:
     """What a rule may be, in words."""
     plain = [name for name, kind in _in_place() if kind.with_value is None]
     valued = [f"{name}:VALUE" for name, kind in _in_place() if kind.with_value is not None]
@@ -172,7 +172,7 @@ def rule_syntax() -> str:
 
 
 def _in_place() -> list[tuple[str, RuleKind]]:
-    return sorted(THRESHOLD_RULES.items(), key=lambda item: item[1].place)
+    return sorted(THRESHOLD_RULES.items(), key=lambda rule: rule[1].place)
 
 
 def parse_rule(text: str) -> ThresholdRule:
@@ -181,13 +181,13 @@ def parse_rule(text: str) -> ThresholdRule:
     Raises:
         BadInputError: there is no such rule, or the percentile is not above 0 and at most 100.
     """
-    name, colon, value = text.partition(":")
+    name, colon, parameter = text.partition(":")
     kind = THRESHOLD_RULES.get(name)
     if kind is not None and kind.with_value is None and not colon:
         return ThresholdRule(text, kind.threshold)
     if kind is not None and kind.with_value is not None:
         with suppress(ValueError):
-            return kind.with_value(value if colon else kind.usual_value)
+            return kind.with_value(parameter if colon else kind.usual_value)
     raise BadInputError(
         f"there is no calibration rule {text!r}",
         f"use {', '.join(THRESHOLD_RULES)}, or percentile:VALUE with a value above 0 and at most 100",
@@ -223,8 +223,8 @@ def _squared_errors(counts: _Floats, steps: _Floats, levels: int) -> _Floats:
     edges = np.minimum(np.maximum(np.append(level, levels + 1) - 0.5, 0) * steps[:, None], BINS)
     edges[:, -1] = BINS  # everything beyond the last level is clipped to it
     zeroth, first, second = (np.diff(_moment(counts, edges, k), axis=1) for k in range(3))
-    value = level * steps[:, None]
-    return np.asarray((second - 2 * value * first + value**2 * zeroth).sum(1))
+    centre = level * steps[:, None]
+    return np.asarray((second - 2 * centre * first + centre**2 * zeroth).sum(1))
 
 
 def _moment(counts: _Floats, upto: _Floats, k: int) -> _Floats:

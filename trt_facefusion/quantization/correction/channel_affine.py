@@ -62,12 +62,12 @@ Affines = Mapping[str, Affine]
 """Tensor -> its scale and shift."""
 
 
-def equalised_name(tensor: str) -> str:
+def name_equalised(tensor: str) -> str:
     """The name of a tensor behind its scale and shift: what the calibration table holds its range under."""
     return f"{tensor}{SUFFIX}"
 
 
-def padded_name(tensor: str, pads: Pads) -> str:
+def name_padded(tensor: str, pads: Pads) -> str:
     """The name of a tensor behind the padding that a convolution would otherwise do itself."""
     return f"{tensor}__pad{'_'.join(map(str, pads))}" if pads else tensor
 
@@ -77,7 +77,7 @@ def pad_output_name(padded: str) -> str:
     return f"{padded}__in"
 
 
-def scaled_name(padded: str) -> str:
+def name_scaled(padded: str) -> str:
     """The tensor between scale and shift."""
     return f"{padded}__scaled"
 
@@ -106,8 +106,8 @@ def make_affine_nodes(
     Returns:
         The nodes, the constants that they read, and the name of the result.
     """
-    padded = padded_name(tensor, pads)
-    result = equalised_name(padded)
+    padded = name_padded(tensor, pads)
+    equalised = name_equalised(padded)
     reciprocals, offsets, sizes = f"{tensor}__reciprocals", f"{tensor}__offsets", f"{padded}__sizes"
     constants: dict[str, Array] = {reciprocals: (1 / affine.factors).reshape(1, -1, 1, 1).astype(dtype)}
     nodes = []
@@ -115,12 +115,12 @@ def make_affine_nodes(
         constants[sizes] = np.array([0, 0, *pads[:2], 0, 0, *pads[2:]], np.int64)
         nodes.append(helper.make_node("Pad", [source, sizes], [pad_output_name(padded)], name=f"{padded}__pad"))
         source = pad_output_name(padded)
-    scaled = scaled_name(padded) if affine.shifts else result
+    scaled = name_scaled(padded) if affine.shifts else equalised
     nodes.append(helper.make_node("Mul", [source, reciprocals], [scaled], name=f"{padded}__equalise"))
     if affine.shifts:
         constants[offsets] = affine.offsets.reshape(1, -1, 1, 1).astype(dtype)
-        nodes.append(helper.make_node("Sub", [scaled, offsets], [result], name=f"{padded}__shift"))
-    return nodes, constants, result
+        nodes.append(helper.make_node("Sub", [scaled, offsets], [equalised], name=f"{padded}__shift"))
+    return nodes, constants, equalised
 
 
 def fold_weight(weight: NDArray[np.float32], affine: Affine) -> NDArray[np.float32]:

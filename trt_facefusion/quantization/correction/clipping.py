@@ -50,7 +50,7 @@ def find_best_scales(matrix: _Floats, scales: Array, variances: _Floats) -> Arra
     return np.asarray(scales[best, np.arange(len(matrix))])
 
 
-def quantisation_error(matrix: _Floats, scale: _Floats, variances: _Floats) -> _Floats:
+def measure_quantisation_error(matrix: _Floats, scale: _Floats, variances: _Floats) -> _Floats:
     """``sum_k var_k * (w_k - quantised w_k)**2`` of each row [O] of ``matrix`` [O,K] with its ``scale`` [O]."""
     column = scale[:, None]
     error = matrix / column
@@ -73,7 +73,7 @@ def _pick_scales(matrix: _Floats, scales: _Floats, variances: _Floats) -> NDArra
     for number, candidates in enumerate(shortlist):
         rows = np.flatnonzero(candidates & doubtful)
         if len(rows):
-            error = quantisation_error(matrix[rows], scales[number, rows], variances)
+            error = measure_quantisation_error(matrix[rows], scales[number, rows], variances)
             better = rows[error < smallest[rows]]
             smallest[rows] = np.minimum(error, smallest[rows])
             best[better] = number

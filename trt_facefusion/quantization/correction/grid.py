@@ -15,7 +15,7 @@ _SMALLEST_FP16_SCALE = 2.0**-20
 """Below this, FP16's subnormals are too coarse to hold a scale (relative step above 6 %)."""
 
 
-def output_axis(node: onnx.NodeProto) -> int:
+def find_output_axis(node: onnx.NodeProto) -> int:
     """The weight's axis that counts output channels."""
     if node.op_type == "Conv" or (node.op_type == "Gemm" and read_attribute(node, "transB", 0)):
         return 0
@@ -36,15 +36,15 @@ def round_scale(scale: NDArray[np.float32] | np.float32, kind: int) -> Array:
     return rounded_up
 
 
-def activation_scale(amax: float, kind: int) -> Array:
+def compute_activation_scale(amax: float, kind: int) -> Array:
     """The scale of an activation quantised over ``amax``, in the type it will be stored in."""
     return round_scale(np.float32(amax / INT8_MAX), kind)
 
 
 def quantise_weight(weight: NDArray[np.float32], axis: int, kind: int) -> tuple[NDArray[np.int8], Array]:
     """Symmetric INT8 values and one scale per output channel (``axis``): ``weight ~ values * scale``."""
-    others = tuple(i for i in range(weight.ndim) if i != axis)
-    peak = np.maximum(weight.max(axis=others), -weight.min(axis=others))
+    other_axes = tuple(i for i in range(weight.ndim) if i != axis)
+    peak = np.maximum(weight.max(axis=other_axes), -weight.min(axis=other_axes))
     scale = round_scale(peak / INT8_MAX, kind)
     shape = [1] * weight.ndim
     shape[axis] = -1

@@ -70,9 +70,9 @@ def round_weights(layer: CorrectableLayer, scale: Array, covariance: _Floats) ->
             weights[:, column:stop] -= np.outer(error, factor[column, column:stop])
             errors[:, column - start] = error
         weights[:, stop:] -= errors @ factor[start:stop, stop:]
-    result: _Floats = np.empty_like(steps)
-    result[:, order] = steps
-    return result
+    rounded: _Floats = np.empty_like(steps)
+    rounded[:, order] = steps
+    return rounded
 
 
 def _factorise(covariance: _Floats) -> tuple[NDArray[np.intp], _Floats]:

@@ -31,7 +31,12 @@ from trt_facefusion.quantization.correction.channel_affine import (
     read_integers,
 )
 from trt_facefusion.quantization.correction.clipping import find_best_scales
-from trt_facefusion.quantization.correction.grid import activation_scale, fake_quantise, output_axis, round_scale
+from trt_facefusion.quantization.correction.grid import (
+    compute_activation_scale,
+    fake_quantise,
+    find_output_axis,
+    round_scale,
+)
 from trt_facefusion.types import Array
 
 _Floats = NDArray[np.float64]
@@ -117,7 +122,7 @@ def read_layer(
         return None
     start = np.zeros(len(matrix), np.float32) if bias is None else bias.reshape(-1).astype(np.float32)
     folded = start if affine is None else fold_bias(weight, start, affine)
-    scale = activation_scale(amax, element_type).astype(np.float32)
+    scale = compute_activation_scale(amax, element_type).astype(np.float32)
     flat = matrix.reshape(len(matrix), -1).astype(np.float64)
     return CorrectableLayer(
         node, weight.shape, flat, folded.astype(np.float64), affine, np.float32(scale), element_type
@@ -126,7 +131,7 @@ def read_layer(
 
 def _is_plain(node: onnx.NodeProto) -> bool:
     defaults = (("alpha", 1.0), ("beta", 1.0), ("transA", 0))
-    return all(read_attribute(node, name, value) == value for name, value in defaults)
+    return all(read_attribute(node, name, default) == default for name, default in defaults)
 
 
 class InputMoments:
@@ -188,7 +193,7 @@ def correct_layer(layer: CorrectableLayer, steps: _Floats, scale: Array, moments
     if moments is not None:
         exact, rounded = moments.means
         bias = bias + layer.matrix @ exact - (steps * _column(scale)) @ rounded
-    ordered = steps if output_axis(layer.node) == 0 else steps.T
+    ordered = steps if find_output_axis(layer.node) == 0 else steps.T
     values = np.ascontiguousarray(ordered.astype(np.int8)).reshape(layer.weight_shape)
     return Correction(values, scale, bias.astype(np.float32))
 

@@ -28,16 +28,16 @@ from trt_facefusion.quantization.correction.channel_affine import (
     Pads,
     can_shift,
     clear_pads,
-    equalised_name,
     fold_bias,
     fold_weight,
     make_affine_nodes,
+    name_equalised,
+    name_padded,
+    name_scaled,
     pad_output_name,
-    padded_name,
     read_explicit_pads,
-    scaled_name,
 )
-from trt_facefusion.quantization.correction.grid import output_axis
+from trt_facefusion.quantization.correction.grid import find_output_axis
 from trt_facefusion.quantization.correction.weight_correction import Correction, Corrections
 from trt_facefusion.quantization.precision import quantisable
 
@@ -76,7 +76,7 @@ def find_channel_affines(
     of a channel's range (its largest magnitude where nothing is shifted), w the largest weight over all convolutions
     that read the channel. The shift is to the middle of the range. A tensor that gains little by it is not shifted.
     """
-    result = {}
+    affines = {}
     for tensor, weights in find_equalisable(view).items():
         if tensor not in ranges:
             continue
@@ -92,8 +92,8 @@ def find_channel_affines(
         shifted = shift and gains and all(can_shift(node) and not view.computes_bias(node) for node in readers)
         exponents = _choose_exponents(half if shifted else peak, weight_peak, alive)
         middle = (high + low) / 2 * np.exp2(-exponents.astype(np.float64)) if shifted else np.zeros_like(peak)
-        result[tensor] = Affine(exponents, np.where(alive, middle, 0).astype(np.float16).astype(np.float32))
-    return result
+        affines[tensor] = Affine(exponents, np.where(alive, middle, 0).astype(np.float16).astype(np.float32))
+    return affines
 
 
 def _choose_exponents(
@@ -109,7 +109,7 @@ def make_scaled_tensors(affines: Affines) -> dict[str, ScaledTensor]:
     """The tensors behind scale and shift as the calibration pass is to count them."""
     one = np.float32(1)
     return {
-        name: ScaledTensor(equalised_name(name), one / affine.factors, affine.offsets)
+        name: ScaledTensor(name_equalised(name), one / affine.factors, affine.offsets)
         for name, affine in affines.items()
     }
 
@@ -124,9 +124,9 @@ def equalise_model(
     backend that takes scales from the largest weight finds the same steps.
     """
     corrections = corrections or {}
-    result = onnx.ModelProto()
-    result.CopyFrom(view.model)
-    del result.graph.node[:]
+    equalised = onnx.ModelProto()
+    equalised.CopyFrom(view.model)
+    del equalised.graph.node[:]
     int8_names, added = set(int8), set[str]()
     nodes: list[onnx.NodeProto] = []
     for source in view.model.graph.node:
@@ -135,24 +135,24 @@ def equalise_model(
         affine = affines.get(node.input[0]) if node.name in int8_names else None
         if affine is not None:
             pads = read_explicit_pads(node, affine)
-            tensor = equalised_name(padded_name(node.input[0], pads))
+            tensor = name_equalised(name_padded(node.input[0], pads))
             if tensor not in added:
                 added.add(tensor)
-                _insert_affine(result, nodes, node.input[0], affine, pads)
+                _insert_affine(equalised, nodes, node.input[0], affine, pads)
             if node.name not in corrections:
-                _undo_affine(view, result, node, affine, added)
+                _undo_affine(view, equalised, node, affine, added)
             elif affine.shifts:
                 clear_pads(node)
             node.input[0] = tensor
         if node.name in int8_names and node.name in corrections:
-            _apply_correction(result, node, corrections[node.name])
+            _apply_correction(equalised, node, corrections[node.name])
         nodes.append(node)
     read = {name for node in nodes for name in node.input}
-    constants = [tensor for tensor in result.graph.initializer if tensor.name in read]
-    del result.graph.initializer[:]
-    result.graph.node.extend(nodes)
-    result.graph.initializer.extend(constants)
-    return onnx.shape_inference.infer_shapes(result)
+    constants = [tensor for tensor in equalised.graph.initializer if tensor.name in read]
+    del equalised.graph.initializer[:]
+    equalised.graph.node.extend(nodes)
+    equalised.graph.initializer.extend(constants)
+    return onnx.shape_inference.infer_shapes(equalised)
 
 
 def find_added_ranges(
@@ -165,12 +165,12 @@ def find_added_ranges(
         if tensor not in affines:
             continue
         affine = affines[tensor]
-        behind, padded = amax[equalised_name(tensor)], padded_name(tensor, read_explicit_pads(node, affine))
-        ranges[equalised_name(padded)] = behind
+        behind, padded = amax[name_equalised(tensor)], name_padded(tensor, read_explicit_pads(node, affine))
+        ranges[name_equalised(padded)] = behind
         if padded != tensor:
             ranges[pad_output_name(padded)] = amax[tensor]
         if affine.shifts:
-            ranges[scaled_name(padded)] = behind + float(np.abs(affine.offsets).max())
+            ranges[name_scaled(padded)] = behind + float(np.abs(affine.offsets).max())
     return ranges
 
 
@@ -207,8 +207,8 @@ def _undo_affine(
 def _apply_correction(model: onnx.ModelProto, node: onnx.NodeProto, correction: Correction) -> None:
     """Give a node its corrected weights and bias."""
     weight, bias = f"{node.name}__weight", f"{node.name}__bias"
-    others = [axis for axis in range(correction.values.ndim) if axis != output_axis(node)]
-    scale = np.expand_dims(correction.scale.astype(np.float32), others)
+    other_axes = [axis for axis in range(correction.values.ndim) if axis != find_output_axis(node)]
+    scale = np.expand_dims(correction.scale.astype(np.float32), other_axes)
     model.graph.initializer.append(numpy_helper.from_array(correction.values * scale, weight))
     model.graph.initializer.append(numpy_helper.from_array(correction.bias, bias))
     tensor = node.input[0]

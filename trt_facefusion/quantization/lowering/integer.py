@@ -148,18 +148,18 @@ class IntegerRewriter(Rewriter):
         if grid is None:
             super()._convert_outputs(node, new, kind)
             return
-        result = node.output[0]
+        output = node.output[0]
         if grid.by_channel:
-            self._restore_channels(result, self._store_in_parts(node, new, grid), grid)
+            self._restore_channels(output, self._store_in_parts(node, new, grid), grid)
         else:
-            self._add_quantiser(new, grid, result)
-        self.types[result] = kind
-        self.stored.add(result)
+            self._add_quantiser(new, grid, output)
+        self.types[output] = kind
+        self.stored.add(output)
 
     def _store_in_parts(self, node: onnx.NodeProto, new: onnx.NodeProto, grid: StorageGrid) -> str:
         """Have one operator store the lowest 255 steps, the next one those above; gives the sum's name."""
-        result = node.output[0]
-        names = [f"{result}__part{index}" for index in range(grid.parts)]
+        output = node.output[0]
+        names = [f"{output}__part{index}" for index in range(grid.parts)]
         self._add_quantiser(new, grid, names[0])
         for index, name in enumerate(names[1:], 1):
             part = onnx.NodeProto()
@@ -172,31 +172,31 @@ class IntegerRewriter(Rewriter):
             self._add_quantiser(part, grid, name)
         if len(names) == 1:
             return names[0]
-        self.nodes.append(helper.make_node("Sum", names, [f"{result}__sum"], name=f"{result}__add_up"))
-        return f"{result}__sum"
+        self.nodes.append(helper.make_node("Sum", names, [f"{output}__sum"], name=f"{output}__add_up"))
+        return f"{output}__sum"
 
-    def _restore_channels(self, result: str, source: str, grid: StorageGrid) -> None:
+    def _restore_channels(self, output: str, source: str, grid: StorageGrid) -> None:
         """Undo ``_bring_to_one_grid``. Not by scales in a DequantizeLinear: ONNX Runtime may fuse that with what reads
         it into an operator that knows one scale only, and then refuses it."""
         steps = grid.steps.astype(np.float64).reshape(1, -1, 1, 1)
         zeros = grid.zeros.reshape(steps.shape) * steps
-        scaled = f"{result}__scaled" if grid.zeros.any() else result
-        factors = self._add_constant(f"{result}__factors", (steps / grid.step).astype(np.float32))
-        self.nodes.append(helper.make_node("Mul", [source, factors], [scaled], name=f"{result}__scale"))
-        if scaled != result:
-            offsets = self._add_constant(f"{result}__zeros", zeros.astype(np.float32))
-            self.nodes.append(helper.make_node("Sub", [scaled, offsets], [result], name=f"{result}__shift"))
+        scaled = f"{output}__scaled" if grid.zeros.any() else output
+        factors = self._add_constant(f"{output}__factors", (steps / grid.step).astype(np.float32))
+        self.nodes.append(helper.make_node("Mul", [source, factors], [scaled], name=f"{output}__scale"))
+        if scaled != output:
+            offsets = self._add_constant(f"{output}__zeros", zeros.astype(np.float32))
+            self.nodes.append(helper.make_node("Sub", [scaled, offsets], [output], name=f"{output}__shift"))
 
-    def _add_quantiser(self, new: onnx.NodeProto, grid: StorageGrid, result: str) -> None:
-        """Add ``new``, the quantiser of what it gives, and the DequantizeLinear that gives ``result``."""
-        new.output[0], integers = f"{result}__exact", f"{result}__stored"
+    def _add_quantiser(self, new: onnx.NodeProto, grid: StorageGrid, output: str) -> None:
+        """Add ``new``, the quantiser of what it gives, and the DequantizeLinear that gives ``output``."""
+        new.output[0], integers = f"{output}__exact", f"{output}__stored"
         scale_and_zero = [self._add_constant(f"{integers}__scale", grid.step), self._add_zero_point(grid.zero)]
         self.nodes += [
             new,
             helper.make_node(
                 "QuantizeLinear", [new.output[0], *scale_and_zero], [integers], name=f"{integers}__quantize"
             ),
-            helper.make_node("DequantizeLinear", [integers, *scale_and_zero], [result], name=f"{integers}__dequantize"),
+            helper.make_node("DequantizeLinear", [integers, *scale_and_zero], [output], name=f"{integers}__dequantize"),
         ]
 
     def _find_grid(self, node: onnx.NodeProto) -> StorageGrid | None:
@@ -207,11 +207,11 @@ class IntegerRewriter(Rewriter):
                 return None
         elif not self._is_int8_convolution(node) or self._only_relu(node) is not None:
             return None
-        result = node.output[0]
-        if result in self.channels and not self._read_as_it_is(result):
-            parts = 2 if result in self.nine_bit and node.op_type == "Conv" else 1
-            return StorageGrid.of_channels(self.channels[result], parts)
-        amax = self.amax.get(result, math.nan)
+        output = node.output[0]
+        if output in self.channels and not self._read_as_it_is(output):
+            parts = 2 if output in self.nine_bit and node.op_type == "Conv" else 1
+            return StorageGrid.of_channels(self.channels[output], parts)
+        amax = self.amax.get(output, math.nan)
         return StorageGrid.of_tensor(amax, positive=node.op_type == "Relu") if 0 <= amax < math.inf else None
 
     def by_channel(self, node: onnx.NodeProto) -> bool:
@@ -243,8 +243,8 @@ class IntegerRewriter(Rewriter):
             return tensor
         return super()._quantise_activation(node, source, kind)
 
-    def _add_zero_point(self, value: int = ZERO_POINT) -> str:
-        return self._add_constant(f"zero_point__uint8_{value}", np.array(value, np.uint8))
+    def _add_zero_point(self, zero_point: int = ZERO_POINT) -> str:
+        return self._add_constant(f"zero_point__uint8_{zero_point}", np.array(zero_point, np.uint8))
 
 
 def find_storable_results(view: GraphView) -> list[str]:

@@ -9,8 +9,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from trt_facefusion.quantization.correction.channel_affine import Affines, equalised_name
-from trt_facefusion.quantization.correction.grid import activation_scale
+from trt_facefusion.quantization.correction.channel_affine import Affines, name_equalised
+from trt_facefusion.quantization.correction.grid import compute_activation_scale
 
 _SUFFIX = "__scale"
 
@@ -34,5 +34,5 @@ def make_scale_feeds(
     inputs: Mapping[str, str], amax: Mapping[str, float], affines: Affines
 ) -> dict[str, NDArray[np.float32]]:
     """Values for the inputs that `add_scale_inputs` gave: the scales that `lower` would have written."""
-    names = {name: equalised_name(tensor) if tensor in affines else tensor for name, tensor in inputs.items()}
-    return {name: activation_scale(amax[range_name], TensorProto.FLOAT) for name, range_name in names.items()}
+    names = {name: name_equalised(tensor) if tensor in affines else tensor for name, tensor in inputs.items()}
+    return {name: compute_activation_scale(amax[range_name], TensorProto.FLOAT) for name, range_name in names.items()}

@@ -28,9 +28,9 @@ def add_switches(view: GraphView, lowered: onnx.ModelProto, groups: Sequence[Seq
     """
     group_of = {name: index for index, names in enumerate(groups) for name in names}
     branches = _Branches(view, lowered)
-    result = strip_weights(view.model, 0)
-    del result.graph.node[:], result.graph.initializer[:]
-    nodes = result.graph.node
+    switchable = strip_weights(view.model, 0)
+    del switchable.graph.node[:], switchable.graph.initializer[:]
+    nodes = switchable.graph.node
     nodes.extend(_make_selector(index) for index in range(len(groups)))
     for node in view.model.graph.node:
         if node.name not in group_of:
@@ -42,10 +42,10 @@ def add_switches(view: GraphView, lowered: onnx.ModelProto, groups: Sequence[Seq
         switch_node.CopyFrom(helper.make_node("If", [flag], list(node.output), node.name))
         switch_node.attribute.append(helper.make_attribute("then_branch", branches.make_lowered(node.name)))
         switch_node.attribute.append(helper.make_attribute("else_branch", branches.make_original(node)))
-    result.graph.input.append(helper.make_tensor_value_info(SWITCHES, TensorProto.BOOL, [len(groups)]))
+    switchable.graph.input.append(helper.make_tensor_value_info(SWITCHES, TensorProto.BOOL, [len(groups)]))
     indices = [numpy_helper.from_array(np.array(i, np.int64), f"{_flag_name(i)}__index") for i in range(len(groups))]
-    result.graph.initializer.extend([*_find_read_constants(result, view), *indices])
-    return result
+    switchable.graph.initializer.extend([*_find_read_constants(switchable, view), *indices])
+    return switchable
 
 
 def _flag_name(index: int) -> str:
@@ -58,9 +58,9 @@ def _make_selector(index: int) -> onnx.NodeProto:
     )
 
 
-def _find_read_constants(result: onnx.ModelProto, view: GraphView) -> list[onnx.TensorProto]:
+def _find_read_constants(switchable: onnx.ModelProto, view: GraphView) -> list[onnx.TensorProto]:
     """The constants that nodes outside of branches read."""
-    read = {name for node in result.graph.node for name in node.input}
+    read = {name for node in switchable.graph.node for name in node.input}
     return [tensor for tensor in view.model.graph.initializer if tensor.name in read]
 
 
@@ -125,6 +125,6 @@ class _Branches:
             copies.append(copy)
         weights = [numpy_helper.from_array(np.asarray(v, order="C"), rename[name]) for name, v in constants.items()]
         outputs = [onnx.ValueInfoProto(name=rename[name]) for name in node.output]
-        for value, name in zip(outputs, node.output, strict=True):
-            value.type.tensor_type.elem_type = self.view.element_type(name)
+        for branch_output, name in zip(outputs, node.output, strict=True):
+            branch_output.type.tensor_type.elem_type = self.view.element_type(name)
         return helper.make_graph(copies, f"{node.name}__{suffix}", [], outputs, weights)

@@ -29,14 +29,14 @@ from trt_facefusion.model.messages import declare_weights
 from trt_facefusion.quantization.correction.channel_affine import (
     Affines,
     clear_pads,
-    equalised_name,
     fold_bias,
     fold_weight,
     make_affine_nodes,
-    padded_name,
+    name_equalised,
+    name_padded,
     read_explicit_pads,
 )
-from trt_facefusion.quantization.correction.grid import activation_scale, output_axis, quantise_weight
+from trt_facefusion.quantization.correction.grid import compute_activation_scale, find_output_axis, quantise_weight
 from trt_facefusion.quantization.correction.weight_correction import Corrections
 from trt_facefusion.quantization.precision import Plan
 from trt_facefusion.types import Array, Precision
@@ -186,11 +186,11 @@ class Rewriter:
         tensor = node.input[0]
         affine = self.affines.get(tensor)
         pads = () if affine is None else read_explicit_pads(node, affine)
-        name = padded_name(tensor, pads)
+        name = name_padded(tensor, pads)
         output = f"{name}__dq"
         if output in self.added_tensors:
             return output
-        range_name = tensor if affine is None else equalised_name(tensor)
+        range_name = tensor if affine is None else name_equalised(tensor)
         amax = self.amax.get(range_name, math.nan)
         if not 0 <= amax < math.inf:
             raise CalibrationCacheError(
@@ -204,7 +204,7 @@ class Rewriter:
             self.nodes += nodes
             for constant, values in constants.items():
                 self._add_constant(constant, values)
-        scale = activation_scale(amax, kind)
+        scale = compute_activation_scale(amax, kind)
         scale_name = self._add_constant(f"{tensor}__scale", scale)
         zero = self._add_zero_point()
         self.nodes += [
@@ -215,7 +215,7 @@ class Rewriter:
 
     def _quantise_weight(self, node: onnx.NodeProto, kind: int) -> str:
         activation, name = node.input[0], node.input[1]
-        affine, correction, axis = self.affines.get(activation), self.corrections.get(node.name), output_axis(node)
+        affine, correction, axis = self.affines.get(activation), self.corrections.get(node.name), find_output_axis(node)
         output = f"{name}__dq{axis}" + ("" if affine is None else f"__{activation}")
         output += "" if correction is None else f"__{node.name}"
         if output in self.added_tensors:

@@ -34,11 +34,11 @@ def group_candidates(view: GraphView, candidates: Iterable[str]) -> tuple[Group,
     parent = {name: name for name in order}
     reasons: dict[str, list[str]] = {}
     for names, why in (*_same_reader(view, order), *_operands(view, candidate_names)):
-        first, *others = sorted({_root(parent, name) for name in names}, key=order.index)
-        for other in others:
+        first, *later_roots = sorted({_root(parent, name) for name in names}, key=order.index)
+        for other in later_roots:
             parent[other] = first
             reasons.setdefault(first, []).extend([*reasons.pop(other, []), why])
-        if not others and len(names) > 1:
+        if not later_roots and len(names) > 1:
             reasons.setdefault(first, []).append(why)
     counts = count_macs(view)
     members: dict[str, list[str]] = {}

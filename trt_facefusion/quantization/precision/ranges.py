@@ -24,28 +24,30 @@ _SUMS = frozenset({"ReduceMean", "GlobalAveragePool"})
 
 
 @dataclass(frozen=True)
-class Seen:
+class TensorMoments:
     """What calibration saw of a tensor: its mean magnitude and its mean square."""
 
     mean: float
     square: float
 
     @classmethod
-    def of(cls, histogram: Histogram) -> Seen:
+    def of(cls, histogram: Histogram) -> TensorMoments:
         """Means from the histogram, exact to half a bin."""
         share = histogram.counts / max(histogram.count, 1)
         centres = (np.arange(BINS) + 0.5) * histogram.bin_width
         return cls(float(share @ centres), float(share @ centres**2))
 
 
-def hidden_peak(view: GraphView, node: onnx.NodeProto, seen: Mapping[str, Seen]) -> tuple[float, str] | None:
+def find_hidden_peak(
+    view: GraphView, node: onnx.NodeProto, moments: Mapping[str, TensorMoments]
+) -> tuple[float, str] | None:
     """The largest value that FP16 would have to hold inside of ``node``, and what it is; None where none is known of.
 
     Normalisations and reductions sum up before they divide or take a root. The sum is estimated as number times mean,
     which calibration knows exactly over all faces and channels; single channels exceed it, hence ``RANGE_MARGIN``.
     """
     tensor = node.input[0] if node.input else ""
-    values = seen.get(tensor)
+    values = moments.get(tensor)
     count = _summed(view, node)
     if values is None or not count:
         return None

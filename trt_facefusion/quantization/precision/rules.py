@@ -11,7 +11,13 @@ import numpy as np
 from trt_facefusion.model.graph import GraphView, Role, holds_half, makes_indices, read_attribute
 from trt_facefusion.quantization.precision.facts import no_kernel
 from trt_facefusion.quantization.precision.plan import Plan, PlannedNode, describe
-from trt_facefusion.quantization.precision.ranges import FP16_MAX, FP16_TINY, RANGE_MARGIN, Seen, hidden_peak
+from trt_facefusion.quantization.precision.ranges import (
+    FP16_MAX,
+    FP16_TINY,
+    RANGE_MARGIN,
+    TensorMoments,
+    find_hidden_peak,
+)
 from trt_facefusion.types import Precision
 
 SMALL_WEIGHT = 1e-3
@@ -26,7 +32,7 @@ class Context:
 
     view: GraphView
     amax: Mapping[str, float]
-    seen: Mapping[str, Seen] = field(default_factory=dict)
+    moments: Mapping[str, TensorMoments] = field(default_factory=dict)
 
 
 Rule = Callable[[Context, PlannedNode], Decision | None]
@@ -57,16 +63,16 @@ def mask_rule(context: Context, node: PlannedNode) -> Decision | None:
 def range_rule(context: Context, node: PlannedNode) -> Decision | None:
     """FP32 where calibration saw magnitudes that FP16 might not hold."""
     proto = context.view.nodes[node.name]
-    seen = {name: context.amax.get(name, 0.0) for name in (*proto.input, *proto.output)}
-    name = max(seen, key=lambda key: seen[key], default="")
-    if name and seen[name] * RANGE_MARGIN > FP16_MAX:
-        return Precision.FP32, f"{name} reaches {seen[name]:.3g} on faces; FP16 ends at 65504"
+    amax_of = {name: context.amax.get(name, 0.0) for name in (*proto.input, *proto.output)}
+    name = max(amax_of, key=lambda key: amax_of[key], default="")
+    if name and amax_of[name] * RANGE_MARGIN > FP16_MAX:
+        return Precision.FP32, f"{name} reaches {amax_of[name]:.3g} on faces; FP16 ends at 65504"
     return None
 
 
 def sum_rule(context: Context, node: PlannedNode) -> Decision | None:
     """FP32 where a sum inside of the node might not fit into FP16, which no tensor of the graph shows."""
-    peak = hidden_peak(context.view, context.view.nodes[node.name], context.seen)
+    peak = find_hidden_peak(context.view, context.view.nodes[node.name], context.moments)
     if peak is not None and peak[0] * RANGE_MARGIN > FP16_MAX:
         return Precision.FP32, f"{peak[1]} reaches {peak[0]:.3g} on faces; FP16 ends at 65504"
     return None
@@ -76,11 +82,11 @@ def tiny_value_rule(context: Context, node: PlannedNode) -> Decision | None:
     """FP32 where what a node gives, or the variance that it divides by, is too small for FP16's normal numbers."""
     proto = context.view.nodes[node.name]
     for name in proto.output:
-        values = context.seen.get(name)
+        values = context.moments.get(name)
         if values is not None and 0 < math.sqrt(values.square) < FP16_TINY:
             size = math.sqrt(values.square)
             return Precision.FP32, f"{name} is about {size:.3g} on faces: FP16 loses digits below 6.1e-5"
-    values = context.seen.get(proto.input[0]) if proto.input else None
+    values = context.moments.get(proto.input[0]) if proto.input else None
     if node.role is Role.NORMALISATION and values is not None and 0 < values.square < FP16_TINY:
         return Precision.FP32, f"its variance is at most {values.square:.3g} on faces: FP16 loses digits below 6.1e-5"
     return None
@@ -100,9 +106,9 @@ def tiny_constant_rule(context: Context, node: PlannedNode) -> Decision | None:
         return None
     for name in context.view.nodes[node.name].input:
         if name and context.view.is_constant(name) and context.view.is_float(name):
-            value = context.view.constant(name)
-            if value.size == 1 and 0 < abs(float(value.reshape(-1)[0])) < FP16_TINY:
-                return Precision.FP32, f"the constant {float(value.reshape(-1)[0]):.3g} vanishes in FP16"
+            constant = context.view.constant(name)
+            if constant.size == 1 and 0 < abs(float(constant.reshape(-1)[0])) < FP16_TINY:
+                return Precision.FP32, f"the constant {float(constant.reshape(-1)[0]):.3g} vanishes in FP16"
     return None
 
 
@@ -201,14 +207,14 @@ RULES: tuple[Rule, ...] = (
 
 
 def plan_by_rules(
-    view: GraphView, amax: Mapping[str, float], model: str, seen: Mapping[str, Seen] | None = None
+    view: GraphView, amax: Mapping[str, float], model: str, moments: Mapping[str, TensorMoments] | None = None
 ) -> Plan:
     """The INT8 plan; `Plan.capped` turns it into the FP16 or FP32 plan with the same protections.
 
-    ``amax`` maps tensors to their largest calibrated magnitude; without it nothing is known about overflow. ``seen``
+    ``amax`` maps tensors to their largest calibrated magnitude; without it nothing is known about overflow. ``moments``
     says more of them, where there are histograms.
     """
-    context = Context(view, amax, seen or {})
+    context = Context(view, amax, moments or {})
     nodes = []
     for node in describe(view):
         decision = next(d for rule in RULES if (d := rule(context, node)) is not None)

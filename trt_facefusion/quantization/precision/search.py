@@ -107,8 +107,8 @@ class SearchResult:
             return self.points[in_int8].ssim_drop if in_int8 in self.points else None
 
         def cost(group: int) -> Cost:
-            whole, without = drop(every), drop(every - {group})
-            gain = whole - without if whole is not None and without is not None else None
+            full, without = drop(every), drop(every - {group})
+            gain = full - without if full is not None and without is not None else None
             return Cost(drop(frozenset({group})), gain)
 
         return tuple(cost(group) for group in range(len(self.groups)))
@@ -136,7 +136,7 @@ class _Search:
     def __init__(
         self, groups: Sequence[Group], total_macs: int, measure: Measure, load: Load, exact: Figures, effort: Effort
     ) -> None:
-        self.result = SearchResult(tuple(groups), total_macs)
+        self.searched = SearchResult(tuple(groups), total_macs)
         self.measure, self.load, self.effort = measure, load, effort
         weights = sum(group.weights for group in groups) or 1
         macs = max(total_macs, 1)
@@ -145,58 +145,58 @@ class _Search:
         self._keep(frozenset(), exact)
 
     def _keep(self, in_int8: GroupSet, figures: Figures) -> None:
-        share = sum(self.result.groups[index].macs for index in in_int8) / max(self.result.total_macs, 1)
-        self.result.points[in_int8] = Point(in_int8, share, figures)
+        share = sum(self.searched.groups[index].macs for index in in_int8) / max(self.searched.total_macs, 1)
+        self.searched.points[in_int8] = Point(in_int8, share, figures)
 
     @property
     def left(self) -> int:
         """Plans that may still be measured; the figures of the FP32 one are given."""
-        return self.effort.plans - (len(self.result.points) - 1)
+        return self.effort.plans - (len(self.searched.points) - 1)
 
     def loads(self, plans: Sequence[GroupSet]) -> list[float | None]:
         """Loads of ``plans``; those that are new are measured while that is allowed, and None after that."""
-        new = [c for c in dict.fromkeys(plans) if c not in self.result.points][: max(self.left, 0)]
+        new = [c for c in dict.fromkeys(plans) if c not in self.searched.points][: max(self.left, 0)]
         if new:
             for in_int8, figures in zip(new, self.measure(new), strict=True):
                 self._keep(in_int8, figures)
-        points = self.result.points
+        points = self.searched.points
         return [self.load(points[c].figures) if c in points else None for c in plans]
 
     def run(self) -> SearchResult:
-        every = frozenset(range(len(self.result.groups)))
-        whole = self.loads([every])[0]
-        if whole is None or not every:
-            return self.result
+        every = frozenset(range(len(self.searched.groups)))
+        full_load = self.loads([every])[0]
+        if full_load is None or not every:
+            return self.searched
         self.loads([every - {g} for g in sorted(every)])
         if self.effort.alone:
             self.loads([frozenset({g}) for g in sorted(every)])
         self.estimates = [self._estimate(every, g) for g in sorted(every)]
-        self._back_up(self._down(every, whole))
-        return self.result
+        self._back_up(self._down(every, full_load))
+        return self.searched
 
     def _load_of(self, in_int8: GroupSet) -> float | None:
-        point = self.result.points.get(in_int8)
+        point = self.searched.points.get(in_int8)
         return None if point is None else self.load(point.figures)
 
     def _estimate(self, every: GroupSet, group: int) -> float:
         """A group's load. Alone in INT8 it counts less: what the others hide or amplify is missing there."""
-        whole, without, alone = (self._load_of(c) for c in (every, every - {group}, frozenset({group})))
-        gain = whole - without if whole is not None and without is not None else 0.0
+        full_load, without, alone = (self._load_of(c) for c in (every, every - {group}, frozenset({group})))
+        gain = full_load - without if full_load is not None and without is not None else 0.0
         return max(gain, _TRUST_ALONE * alone if alone is not None and len(every) > 1 else 0.0)
 
-    def _down(self, start: GroupSet, whole: float) -> GroupSet | None:
+    def _down(self, start: GroupSet, full_load: float) -> GroupSet | None:
         """Raise group by group; the first plan inside the budget. Gains are measured anew where it matters."""
         estimate = dict(enumerate(self.estimates))
-        plan, load, first = start, whole, start if whole <= 1 else None
+        plan, load, first = start, full_load, start if full_load <= 1 else None
         while plan:
-            ranked = sorted(plan, key=lambda g: (-self._worth({g}, estimate[g], whole), g))
+            ranked = sorted(plan, key=lambda g: (-self._worth({g}, estimate[g], full_load), g))
             steps = self._steps(ranked, first is None)
             new = self.loads([plan - step for step in steps])
             gains = {step: load - after for step, after in zip(steps, new, strict=True) if after is not None}
             if not gains:
                 return first
             estimate |= {next(iter(step)): gain for step, gain in gains.items() if len(step) == 1}
-            best = min(gains, key=lambda step: (-self._worth(step, gains[step], whole), sorted(step)))
+            best = min(gains, key=lambda step: (-self._worth(step, gains[step], full_load), sorted(step)))
             plan, load = plan - best, load - gains[best]
             if first is None and load <= 1:
                 first = plan
@@ -209,9 +209,9 @@ class _Search:
         at_once = math.ceil(len(ranked) / max(self.left - 1, 1))
         return [frozenset(ranked[:at_once])]
 
-    def _worth(self, step: Iterable[int], gain: float, whole: float) -> float:
+    def _worth(self, step: Iterable[int], gain: float, full_load: float) -> float:
         """Budget won back for each unit of work given up; gains within the noise count as a fraction of it."""
-        floor = _NOISE * whole
+        floor = _NOISE * full_load
         counted = gain if gain > floor else max(gain, -floor) * 1e-3
         return counted / sum(self.price[group] for group in step)
 
@@ -219,8 +219,8 @@ class _Search:
         """Give back to INT8 what turns out to fit, largest first; then try to swap a raised group for another."""
         if first is None:
             return
-        every = frozenset(range(len(self.result.groups)))
-        macs = [group.macs for group in self.result.groups]
+        every = frozenset(range(len(self.searched.groups)))
+        macs = [group.macs for group in self.searched.groups]
         plan, tried = first, set[int]()
         while rest := sorted(every - plan - tried, key=lambda g: (-macs[g], g)):
             load = self.loads([plan | {rest[0]}])[0]
@@ -241,7 +241,7 @@ class _Search:
         self.loads([swap for _, swap in likely])
 
     def _likely(self, plan: GroupSet, swap: GroupSet) -> bool:
-        load = self.load(self.result.points[plan].figures)
+        load = self.load(self.searched.points[plan].figures)
         added = sum(self.estimates[g] for g in swap - plan)
         removed = sum(self.estimates[g] for g in plan - swap)
         return load + added - removed <= 1.1
@@ -259,8 +259,8 @@ def search(
 
 
 def as_dict(
-    result: SearchResult,
-    chosen: GroupSet,
+    searched: SearchResult,
+    plan: GroupSet,
     budget: Mapping[str, float],
     names: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Any]:
@@ -270,27 +270,27 @@ def as_dict(
     """
 
     def point(p: Point) -> dict[str, Any]:
-        nodes = [name for g in sorted(p.groups) for name in result.groups[g].nodes]
-        raised = [name for g in range(len(result.groups)) if g not in p.groups for name in result.groups[g].nodes]
-        figures = {names.get(key, key): value for key, value in p.figures.items() if value is not None}
+        nodes = [name for g in sorted(p.groups) for name in searched.groups[g].nodes]
+        raised = [name for g in range(len(searched.groups)) if g not in p.groups for name in searched.groups[g].nodes]
+        figures = {names.get(key, key): measured for key, measured in p.figures.items() if measured is not None}
         return {
             "int8_macs_share": p.share,
             **figures,
             "int8": len(nodes),
             "raised": raised,
-            "chosen": p.groups == chosen,
+            "chosen": p.groups == plan,
         }
 
-    front = list(result.front())
-    if chosen not in {p.groups for p in front}:
-        front.append(result.points[chosen])
+    front = list(searched.front())
+    if plan not in {p.groups for p in front}:
+        front.append(searched.points[plan])
     rows = [
         {"nodes": list(group.nodes), "why": group.why, "macs": group.macs, "weights": group.weights, **asdict(cost)}
-        for group, cost in zip(result.groups, result.costs, strict=True)
+        for group, cost in zip(searched.groups, searched.costs, strict=True)
     ]
     return {
         "budget": dict(budget),
         "points": [point(p) for p in front],
         "groups": rows,
-        "plans": len(result.points) - 1,
+        "plans": len(searched.points) - 1,
     }
