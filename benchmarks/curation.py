@@ -32,7 +32,7 @@ from trt_facefusion.build.inputs import read_inputs
 from trt_facefusion.build.job import open_job
 from trt_facefusion.build.settings import BuildSettings
 from trt_facefusion.build.stages import Stages
-from trt_facefusion.build.tuning.ranges import pinned_ranges, read_by_int8
+from trt_facefusion.build.tuning.histograms import find_int8_inputs, pin_image_ranges
 from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
 from trt_facefusion.evaluation.accuracy.metrics import ssim
 from trt_facefusion.faces.curation.select import select
@@ -84,7 +84,7 @@ class Net:
 
 def histograms_by_photo(net: Net, view: GraphView, faces: FaceSet) -> Histograms:
     """A pass for each photo: what `collect` gives for a set is the sum over its photos."""
-    tensors = read_by_int8(view) | set(driven_tensors(view))
+    tensors = find_int8_inputs(view) | set(driven_tensors(view))
     feeder = net.feeder(faces)
     fed = [name for name in view.input_names if name in tensors]
     tapped = [name for node in view.float_nodes() for name in node.output if name in tensors]
@@ -110,7 +110,7 @@ class Judge:
     """The SSIM drop of INT8 on the same faces under any thresholds: one session for all sets."""
 
     def __init__(self, net: Net, view: GraphView, faces: FaceSet, everything: dict[str, Histogram]) -> None:
-        self.pinned = pinned_ranges(net.preset, view)
+        self.pinned = pin_image_ranges(net.preset, view)
         plan = plan_by_rules(view, {name: found.amax for name, found in everything.items()}, "")
         table = self.table(everything, "max")
         model, self.scales = add_scale_inputs(lower(view, plan, table, Precision.FP32, {}))

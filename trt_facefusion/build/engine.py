@@ -80,11 +80,11 @@ def verify_plan(
     """
     if precision is Precision.INT8 and not plan.names(Precision.INT8):
         if stages.searches:
-            raise GateError(f"int8: {stages.search().shortfall()}", WIDEN)
+            raise GateError(f"int8: {stages.open_search().explain_shortfall()}", WIDEN)
         raise GateError("int8: the plan has no node in int8", "give nodes int8 in the plan (--plan)")
 
     def find_stricter(accuracy: Accuracy, failed: Plan) -> Plan | None:
-        return stages.search_for_repair(failed).stricter(accuracy, failed)
+        return stages.open_search_for_repair(failed).find_stricter(accuracy, failed)
 
     return verifier.verify_with_repair(plan, precision, stages.lower, find_stricter, repairs)
 
@@ -94,5 +94,5 @@ def _describe_scales(stages: Stages, plan: Plan) -> dict[str, Any]:
     if not plan.names(Precision.INT8):
         return {}
     ranges = stages.choose_ranges()
-    record = {**ranges.record, **stages.correct().record, **stages.store_integers().record}
+    record = {**ranges.record, **stages.open_corrector().describe(), **stages.open_integer_storage().describe()}
     return {"calibration": record, "table_sha256": ranges.table_sha256}

@@ -17,7 +17,7 @@ from trt_facefusion.build.report_data import RunRecord, read_search, record_buil
 from trt_facefusion.build.reporter import Note
 from trt_facefusion.build.settings import BuildSettings
 from trt_facefusion.build.stages import Stages
-from trt_facefusion.build.tuning.ranges import require_writable_cache
+from trt_facefusion.build.tuning.calibration_files import require_writable_cache
 from trt_facefusion.build.verification import Verifier
 from trt_facefusion.engine.store.store import Store
 from trt_facefusion.model.messages import is_one_piece, serialise_model

@@ -10,8 +10,8 @@ import typer
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from trt_facefusion.build.tuning.ranges import require_int8
-from trt_facefusion.build.tuning.thresholds import affines_of
+from trt_facefusion.build.tuning.named_table import require_int8
+from trt_facefusion.build.tuning.observations import read_affines
 from trt_facefusion.cli import console, histograms, options
 from trt_facefusion.cli.calibrate import show_tensors, tabulate_rules
 from trt_facefusion.errors import BadInputError, CalibrationCacheError
@@ -203,7 +203,7 @@ def convert_command(
     view = _prepared(source)
     table = load_named(cache, model_digest=digest_model(view.model))
     calibration = load_description(cache)
-    affines = {} if calibration is None else affines_of(calibration)
+    affines = {} if calibration is None else read_affines(calibration)
     divided = {name: table[name] for name in map(equalised_name, affines) if name in table}
     fitted = assign_ranges(
         CalibrationTable({n: amax for n, amax in table.items() if n not in divided}, table.header), view

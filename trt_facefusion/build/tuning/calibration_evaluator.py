@@ -7,7 +7,7 @@ from trt_facefusion.evaluation.accuracy.evaluator import PictureEvaluator
 from trt_facefusion.sampling import spread
 
 
-def calibration_evaluator(inputs: BuildInputs, count: int) -> PictureEvaluator:
+def open_calibration_evaluator(inputs: BuildInputs, count: int) -> PictureEvaluator:
     """Holds pictures of at most ``count`` calibration faces, evenly spread, against the prepared FP32 graph's.
 
     Raises:

@@ -17,7 +17,7 @@ from trt_facefusion.types import Array, Feeds, Precision, TensorSpec
 
 
 class ScaleSession:
-    """Judges thresholds by the pictures that ``plan`` makes with them; a inputs manager.
+    """Judges thresholds by the pictures that ``plan`` makes with them; a context manager.
 
     ``table`` is any complete table; ``evaluator`` holds the calibration faces.
     """
