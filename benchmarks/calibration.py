@@ -27,7 +27,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from trt_facefusion.build.tuning.calibration_pass import GLANCE_FACES
+from trt_facefusion.build.tuning.calibration_pass import LOOK_FACES
 from trt_facefusion.build.tuning.histograms import collect_histograms, find_int8_inputs, find_watched_tensors
 from trt_facefusion.model.graph import GraphView
 from trt_facefusion.model.presets import Preset, get_preset, parse_input
@@ -98,7 +98,7 @@ def whole_step(
     model: onnx.ModelProto, batches: Batches, threads: int | None = None
 ) -> tuple[dict[str, Histogram], Affines]:
     """What a build does: a look at some faces, then histograms on all of them."""
-    chosen = spread(batches.count, GLANCE_FACES)
+    chosen = spread(batches.count, LOOK_FACES)
     few = Batches(lambda indices: batches.feeds([chosen[i] for i in indices]), len(chosen), 1)
     return collect_histograms(GraphView(model), few, batches, threads=threads)
 

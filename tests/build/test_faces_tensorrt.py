@@ -71,7 +71,7 @@ def test_int8_through_tensorrt_gives_the_figures_of_onnxruntime(
 
     def drop(model: onnx.ModelProto) -> float:
         with OnnxRuntimeRunner(model, stand_in=True) as runner:
-            pictures = inputs.network.renderer(inputs.faces.verification)(runner).clip(0, 1)
+            pictures = inputs.network.make_renderer(inputs.faces.verification)(runner).clip(0, 1)
         return float(1 - ssim(reference, pictures).mean())
 
     _, engine = read_plan((result.folder / "engine.engine").read_bytes())

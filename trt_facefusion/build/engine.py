@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from trt_facefusion.build.compilation import CompiledEngine, compile_plan, describe_own_table, report_kernels
+from trt_facefusion.build.compilation import CompiledEngine, compile_plan, report_kernels
 from trt_facefusion.build.stages import Stages
 from trt_facefusion.build.verification import WIDEN, Repair, VerifiedPlan, Verifier
+from trt_facefusion.build.weak_typing import describe_own_table
 from trt_facefusion.errors import GateError
 from trt_facefusion.evaluation.accuracy.gate import Limits
 from trt_facefusion.evaluation.accuracy.judge import Accuracy
@@ -62,7 +63,7 @@ def build_precision(stages: Stages, verifier: Verifier, precision: Precision) ->
         precision,
         verified,
         compiled,
-        verifier.gate(precision),
+        verifier.choose_gate(precision),
         time.perf_counter() - started,
         recalibration=None if own_table is None else describe_own_table(inputs, stages.choose_ranges(), own_table),
         search=stages.describe_search() if precision is Precision.INT8 else None,

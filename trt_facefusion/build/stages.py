@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Any, TypeVar, cast
 
-from trt_facefusion.build.compilation import LoweredPlan, compile_plan
+from trt_facefusion.build.compilation import compile_plan
 from trt_facefusion.build.inputs import BuildInputs
+from trt_facefusion.build.lowered_plan import LoweredPlan
 from trt_facefusion.build.tuning.corrections import LayerCorrector
 from trt_facefusion.build.tuning.integer_storage import IntegerStorage
 from trt_facefusion.build.tuning.observations import Observations
@@ -29,7 +30,7 @@ Result = TypeVar("Result")
 _REPAIR = "open_search_for_repair"
 
 
-def once(stage: Callable[[Stages], Result]) -> Callable[[Stages], Result]:
+def run_once(stage: Callable[[Stages], Result]) -> Callable[[Stages], Result]:
     """Run a stage when it is first called, and give its result from then on."""
 
     @wraps(stage)
@@ -54,34 +55,34 @@ class Stages:
         settings = self.inputs.settings
         return settings.plan is None and settings.planner == "auto"
 
-    @once
+    @run_once
     def calibrate(self) -> Observations:
         """Histograms of every tensor."""
         return calibrate(self.inputs)
 
-    @once
+    @run_once
     def choose_ranges(self) -> Ranges:
         """Thresholds, scale and shift of channels."""
         return choose_ranges(self.inputs, self.calibrate())
 
-    @once
+    @run_once
     def open_corrector(self) -> LayerCorrector:
         """Computes the corrections of INT8 layers, when a plan first needs them."""
         return LayerCorrector(self.inputs, self.choose_ranges())
 
-    @once
+    @run_once
     def open_integer_storage(self) -> IntegerStorage:
         """Lowers to integer operators, for a backend that wants them."""
         return IntegerStorage(self.inputs, self.choose_ranges(), self.open_corrector())
 
-    @once
+    @run_once
     def plan_by_rules(self) -> Plan:
         """The plan by rules, with what calibration saw."""
         observations = self.calibrate()
         name = self.inputs.settings.source.name
         return plan_by_rules(self.inputs.view, observations.amax, name, observations.moments)
 
-    @once
+    @run_once
     def open_search(self) -> PlanSearch:
         """The search among all layers that can be INT8, but for those that would get no INT8 kernel."""
         settings, reporter = self.inputs.settings, self.inputs.reporter

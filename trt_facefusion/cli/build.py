@@ -11,7 +11,6 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from trt_facefusion.build.delivery import EngineResult
 from trt_facefusion.build.options import (
     ACCURACY,
     ENGINE,
@@ -22,8 +21,10 @@ from trt_facefusion.build.options import (
     FaceOptions,
     RangeOptions,
 )
-from trt_facefusion.build.run import BuildResult, build
+from trt_facefusion.build.result import BuildResult
+from trt_facefusion.build.run import build
 from trt_facefusion.build.settings import PLANNERS
+from trt_facefusion.build.stored_engines import EngineResult
 from trt_facefusion.cli import console, options
 from trt_facefusion.cli.figures import full_label, written
 from trt_facefusion.cli.groups import expand_groups

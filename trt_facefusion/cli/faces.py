@@ -124,13 +124,13 @@ def curate(
     contact_sheet.html. None of them holds an embedding, or says who is whom. `trt-ff faces audit OUT --sheet NAME`
     gives the sheet as a PNG, too; in the folder itself a picture would count as a photo.
     """
-    from trt_facefusion.build.curate import curated
+    from trt_facefusion.build.curate import curate
     from trt_facefusion.report.selection import check_output, collect_facts, save_selection
 
     check_output(output, folder, force)
     opened = _open_generator(generator)
     with console.progress_bar() as (progress, note):
-        result = curated(folder, count, opened, aligned=aligned, progress=progress)
+        result = curate(folder, count, opened, aligned=aligned, progress=progress)
         if len(result.selection.picks) < count:
             note(f"warning: only {len(result.selection.picks)} photos are fit, {count} were asked for")
         save_selection(result, folder, output, link=link)

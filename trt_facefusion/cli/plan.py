@@ -23,7 +23,7 @@ from trt_facefusion.build.options import (
     RangeOptions,
 )
 from trt_facefusion.build.plan_only import PlanResult, make_plan
-from trt_facefusion.build.report_data import SEARCH
+from trt_facefusion.build.run_record import SEARCH
 from trt_facefusion.cli import console, options
 from trt_facefusion.cli.figures import written
 from trt_facefusion.cli.groups import expand_groups

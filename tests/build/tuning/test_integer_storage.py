@@ -45,7 +45,7 @@ def test_the_engine_loses_little_more_than_float_qdq(settings: Settings) -> None
     drops = []
     for model in (floats, engine):
         with OnnxRuntimeRunner(model) as runner:
-            drops.append(float(1 - ssim(reference, inputs.network.renderer(faces)(runner).clip(0, 1)).mean()))
+            drops.append(float(1 - ssim(reference, inputs.network.make_renderer(faces)(runner).clip(0, 1)).mean()))
     assert drops[1] - drops[0] < 2 * ALLOWED
     assert min(storage.tried.values()) == pytest.approx(drops[1] - drops[0], abs=ALLOWED)
 

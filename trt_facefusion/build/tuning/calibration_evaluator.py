@@ -16,4 +16,4 @@ def open_calibration_evaluator(inputs: BuildInputs, count: int) -> PictureEvalua
     faces = inputs.faces.calibration
     indices = spread(len(faces), count)
     reference = inputs.paint_reference(indices)
-    return PictureEvaluator(inputs.network.renderer(faces), indices, reference)
+    return PictureEvaluator(inputs.network.make_renderer(faces), indices, reference)

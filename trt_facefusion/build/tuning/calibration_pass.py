@@ -18,7 +18,7 @@ from trt_facefusion.quantization.calibration.resume import CalibrationCheckpoint
 from trt_facefusion.quantization.correction.kinds import CHANNEL_CORRECTIONS, parse_corrections
 from trt_facefusion.sampling import spread
 
-GLANCE_FACES = FULL.look_faces
+LOOK_FACES = FULL.look_faces
 """Calibration faces that are looked at for the ranges of channels, and of what INT8 does not read."""
 
 PassSettings = dict[str, str | int | float | bool | None]
@@ -51,7 +51,7 @@ def _list_settings(inputs: BuildInputs) -> PassSettings:
         "channels": _choose_channels(inputs),
     }
     look_faces = inputs.level.look_faces
-    settings |= {} if look_faces == GLANCE_FACES else {"looked": look_faces}
+    settings |= {} if look_faces == LOOK_FACES else {"looked": look_faces}
     return settings | {name: digest for name, digest in inputs.job.digests.items() if name.startswith(VALUES_OF)}
 
 
@@ -60,8 +60,8 @@ def _collect(inputs: BuildInputs, settings: PassSettings) -> Calibration:
     few = faces.subset(spread(len(faces), inputs.level.look_faces))
     histograms, affines = collect_histograms(
         inputs.view,
-        Batches(network.feeder(few), len(few), batch),
-        Batches(network.feeder(faces), len(faces), batch),
+        Batches(network.make_feeder(few), len(few), batch),
+        Batches(network.make_feeder(faces), len(faces), batch),
         _choose_channels(inputs),
         progress=inputs.reporter.progress,
         checkpoint=lambda *parts: _open_checkpoint(inputs, [faces.digest, settings, batch, *parts]),

@@ -110,7 +110,7 @@ def measure_calibration_channels(inputs: BuildInputs, tensors: Sequence[str], co
     """The whole range of each channel of ``tensors`` on ``count`` calibration faces; runs inferences."""
     faces = inputs.faces.calibration
     few = faces.subset(spread(len(faces), count))
-    batches = Batches(inputs.network.feeder(few), len(few), inputs.network.smallest_batch)
+    batches = Batches(inputs.network.make_feeder(few), len(few), inputs.network.smallest_batch)
     model, progress = inputs.network.prepared.model, inputs.reporter.progress
     return measure_channel_ranges(model, tensors, batches, tail=0, progress=progress)
 

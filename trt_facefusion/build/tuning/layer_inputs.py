@@ -13,8 +13,6 @@ from trt_facefusion.quantization.correction.weight_correction import Correctable
 from trt_facefusion.sampling import spread
 from trt_facefusion.types import Array
 
-CORRECTING_FACES = FULL.correcting_faces
-"""Calibration faces that layers' inputs are taken from."""
 _ROUNDING_BYTES = 1 << 30
 """Covariances that are held at a time; more take more passes over the faces."""
 _INPUTS_BYTES = 1 << 30
@@ -26,7 +24,7 @@ def run_layer_inputs(
 ) -> Iterator[Mapping[str, Array]]:
     """Run ``count`` calibration faces, and give the FP32 activations that ``layers`` read, batch by batch."""
     faces = inputs.faces.calibration
-    feeder = inputs.network.feeder(faces)
+    feeder = inputs.network.make_feeder(faces)
     indices = choose_correcting_faces(len(faces), count, inputs.level.validation_faces)
     names = list(dict.fromkeys(layer.node.input[0] for layer in layers.values()))
     fed = [name for name in names if name in inputs.view.input_names]

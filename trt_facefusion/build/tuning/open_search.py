@@ -35,7 +35,7 @@ def open_search(
     are layers that are no candidates, with reasons.
     """
     space = group_layers(inputs, ranges, widest)
-    limits = inputs.settings.gate(Precision.INT8)
+    limits = inputs.settings.choose_gate(Precision.INT8)
     evaluator = open_plan_evaluator(inputs, ranges, space, corrections, limits)
     return PlanSearch(inputs, space, evaluator, limits, limit_named=limit_named, excluded=excluded)
 
@@ -52,4 +52,4 @@ def open_plan_evaluator(
     faces = inputs.faces.calibration
     metrics = open_limited(limits.named, Tools(inputs.network.embedder, inputs.settings.preset.template))
     indices = spread(len(faces), space.effort.faces)
-    return PlanEvaluator(make_model, len(space.groups), inputs.network.renderer(faces), indices, metrics)
+    return PlanEvaluator(make_model, len(space.groups), inputs.network.make_renderer(faces), indices, metrics)

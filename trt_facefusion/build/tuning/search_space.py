@@ -57,7 +57,7 @@ def group_layers(inputs: BuildInputs, ranges: Ranges, widest: Plan) -> SearchSpa
     candidates = group_candidates(inputs.view, widest.names(Precision.INT8))
     macs_of = {node.name: node.macs for node in widest.nodes}
     faces = len(inputs.faces.calibration)
-    effort = inputs.level.search(len(candidates), sum(macs_of.values()), faces, inputs.settings.search_faces)
+    effort = inputs.level.limit_search(len(candidates), sum(macs_of.values()), faces, inputs.settings.search_faces)
     names = [name for group in candidates for name in group.nodes]
     by_node = {name: _measure_noise(inputs.view, ranges, name) for name in dict.fromkeys(names)}
 

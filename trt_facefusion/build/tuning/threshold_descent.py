@@ -63,7 +63,7 @@ def select_distinct(current: float, thresholds: Sequence[tuple[str, float]]) -> 
     return tuple(different)
 
 
-def list_candidates(calibration: Calibration, rule: str, names: Sequence[str]) -> list[Candidate]:
+def rank_tensors(calibration: Calibration, rule: str, names: Sequence[str]) -> list[Candidate]:
     """The tensors ``names``, the noisiest under ``rule`` first, with the thresholds of the other rules."""
     table = calibration.with_rule(rule).table
     by_noise: list[tuple[float, Candidate]] = []

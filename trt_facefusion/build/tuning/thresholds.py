@@ -15,7 +15,7 @@ from trt_facefusion.build.inputs import BuildInputs
 from trt_facefusion.build.tuning.calibration_evaluator import open_calibration_evaluator
 from trt_facefusion.build.tuning.observations import add_aliases, read_affines
 from trt_facefusion.build.tuning.scale_session import ScaleSession
-from trt_facefusion.build.tuning.threshold_descent import DescentResult, descend, list_candidates
+from trt_facefusion.build.tuning.threshold_descent import DescentResult, descend, rank_tensors
 from trt_facefusion.quantization.calibration.cache import Calibration
 from trt_facefusion.quantization.calibration.table import CalibrationTable
 from trt_facefusion.quantization.calibration.threshold_choice import ThresholdChoice
@@ -103,7 +103,7 @@ class _ThresholdChooser:
     def _compare_rules(self, session: ScaleSession, rules: Sequence[str], equalised: bool, total: int) -> str:
         """Measure whole tables; gives the rule of the best."""
         for rule in rules:
-            self.tried[_label_table(rule, equalised)] = float(1 - session.ssim(self._make_table(rule)).mean())
+            self.tried[_label_table(rule, equalised)] = float(1 - session.measure_ssim(self._make_table(rule)).mean())
             self.inputs.reporter.progress("rules", len(self.tried), total)
         return min(rules, key=lambda rule: self.tried[_label_table(rule, equalised)])
 
@@ -114,9 +114,9 @@ class _ThresholdChooser:
         )
 
     def _descend(self, session: ScaleSession, rule: str, equalised: bool) -> ThresholdChoice:
-        candidates = list_candidates(self.calibration, rule, self._list_quantised(session, equalised))
+        candidates = rank_tensors(self.calibration, rule, self._list_quantised(session, equalised))
         half = max(len(self.evaluator.indices) // 2, 1)
-        budget = self.inputs.level.trials(len(self.inputs.faces.calibration)) // half
+        budget = self.inputs.level.count_trials(len(self.inputs.faces.calibration)) // half
         if not budget:
             return self._record_choice(session, rule, equalised)
         needed = 1 + sum(len(candidate.alternatives) + 2 for candidate in candidates)
@@ -125,7 +125,7 @@ class _ThresholdChooser:
         )
 
         def judge(table: Mapping[str, float], faces: slice) -> NDArray[np.float64]:
-            return session.ssim(add_aliases(CalibrationTable(table), self.aliases), faces)
+            return session.measure_ssim(add_aliases(CalibrationTable(table), self.aliases), faces)
 
         start = dict(self.calibration.with_rule(rule).table)
         descent = descend(start, candidates, judge, min(budget, needed), self.inputs.reporter.progress)
