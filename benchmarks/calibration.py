@@ -27,7 +27,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from trt_facefusion.build.tuning.ranges import GLANCE_FACES, collect_histograms, read_by_int8, tensors_to_watch
+from trt_facefusion.build.tuning.calibration_pass import LOOK_FACES
+from trt_facefusion.build.tuning.histograms import collect_histograms, find_int8_inputs, find_watched_tensors
 from trt_facefusion.model.graph import GraphView
 from trt_facefusion.model.presets import Preset, get_preset, parse_input
 from trt_facefusion.quantization.calibration import Batches, Histogram, collect, parse_rule
@@ -97,7 +98,7 @@ def whole_step(
     model: onnx.ModelProto, batches: Batches, threads: int | None = None
 ) -> tuple[dict[str, Histogram], Affines]:
     """What a build does: a look at some faces, then histograms on all of them."""
-    chosen = spread(batches.count, GLANCE_FACES)
+    chosen = spread(batches.count, LOOK_FACES)
     few = Batches(lambda indices: batches.feeds([chosen[i] for i in indices]), len(chosen), 1)
     return collect_histograms(GraphView(model), few, batches, threads=threads)
 
@@ -105,8 +106,8 @@ def whole_step(
 def pass_alone(model: onnx.ModelProto, batches: Batches) -> None:
     """The histograms of what INT8 may quantise, without the look at some faces and without scaled channels."""
     view = GraphView(model)
-    watched, aliases = tensors_to_watch(view)
-    read = {aliases.get(name, name) for name in read_by_int8(view)}
+    watched, aliases = find_watched_tensors(view)
+    read = {aliases.get(name, name) for name in find_int8_inputs(view)}
     collect(model, [name for name in watched if name in read], batches)
 
 

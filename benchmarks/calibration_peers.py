@@ -25,7 +25,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from trt_facefusion.build.tuning.ranges import tensors_to_watch
+from trt_facefusion.build.tuning.histograms import find_watched_tensors
 from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
 from trt_facefusion.evaluation.accuracy.metrics import measure_psnr_db, measure_ssim
 from trt_facefusion.model.graph import GraphView, prepare
@@ -95,7 +95,7 @@ def ours(model: Path, faces: Path, preset: Preset, images: int) -> None:
 
 def ranges_for(view: GraphView, nodes: list[str], known: Mapping[str, float], affines: Affines) -> dict[str, float]:
     """Ranges of what ``nodes`` read: copies without a range of their own take over that of their originals."""
-    aliases = tensors_to_watch(view)[1]
+    aliases = find_watched_tensors(view)[1]
     names = {view.nodes[node].input[0] for node in nodes}
     plain = {name: known[name if name in known else aliases[name]] for name in names}
     return plain | {name_equalised(name): known[name_equalised(name)] for name in names if name in affines}

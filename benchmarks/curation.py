@@ -26,13 +26,13 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from trt_facefusion.build.activations import driven_tensors, level
+from trt_facefusion.build.activations import compute_level, list_driven_tensors
 from trt_facefusion.build.face_sets import FaceSets
 from trt_facefusion.build.inputs import read_inputs
 from trt_facefusion.build.job import open_job
 from trt_facefusion.build.settings import BuildSettings
 from trt_facefusion.build.stages import Stages
-from trt_facefusion.build.tuning.ranges import pinned_ranges, read_by_int8
+from trt_facefusion.build.tuning.histograms import find_int8_inputs, pin_image_ranges
 from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
 from trt_facefusion.evaluation.accuracy.metrics import measure_ssim
 from trt_facefusion.faces.curation.select import select
@@ -84,7 +84,7 @@ class Net:
 
 def histograms_by_photo(net: Net, view: GraphView, faces: FaceSet) -> Histograms:
     """A pass for each photo: what `collect` gives for a set is the sum over its photos."""
-    tensors = read_by_int8(view) | set(driven_tensors(view))
+    tensors = find_int8_inputs(view) | set(list_driven_tensors(view))
     feeder = net.feeder(faces)
     fed = [name for name in view.input_names if name in tensors]
     tapped = [name for node in view.float_nodes() for name in node.output if name in tensors]
@@ -110,7 +110,7 @@ class Judge:
     """The SSIM drop of INT8 on the same faces under any thresholds: one session for all sets."""
 
     def __init__(self, net: Net, view: GraphView, faces: FaceSet, everything: dict[str, Histogram]) -> None:
-        self.pinned = pinned_ranges(net.preset, view)
+        self.pinned = pin_image_ranges(net.preset, view)
         plan = plan_by_rules(view, {name: found.amax for name, found in everything.items()}, "")
         table = self.table(everything, "max")
         model, self.scales = add_scale_inputs(lower(view, plan, table, Precision.FP32, {}))
@@ -158,15 +158,15 @@ class Builds:
             stages = Stages(inputs)
             model = stages.lower(stages.make_plan(Precision.INT8), Precision.FP32).typed
         with OnnxRuntimeRunner(model) as runner:
-            pictures = inputs.network.renderer(self.judged)(runner)
+            pictures = inputs.network.make_renderer(self.judged)(runner)
         assert inputs.proof.reference is not None
         return 1 - measure_ssim(inputs.proof.reference.clip(0, 1), pictures.clip(0, 1))
 
 
 def sets(found: Survey, histograms: Histograms, net: Net, count: int, draws: int) -> dict[str, list[list[int]]]:
     """The sets that are compared: a name -> lists of photos. Random ones are drawn from all photos with a face."""
-    driven = driven_tensors(GraphView(net.prepared.model))
-    levels = np.array([[level(photo[name]) for name in driven] for photo in histograms])
+    driven = list_driven_tensors(GraphView(net.prepared.model))
+    levels = np.array([[compute_level(photo[name]) for name in driven] for photo in histograms])
     alone = select(found, count, same_person=net.embedder.same_person)
     with_net = select(found, count, same_person=net.embedder.same_person, activations=levels)
     random = [np.random.default_rng(seed).choice(len(found), count, replace=False).tolist() for seed in range(draws)]

@@ -79,7 +79,7 @@ class Bench:
     def figures(self, model: onnx.ModelProto) -> dict[str, float]:
         """Mean and worst SSIM drop and mean PSNR of ``model`` on the evaluation faces."""
         with OnnxRuntimeRunner(model, stand_in=True) as runner:
-            pictures = self.inputs.network.judge_renderer(self.inputs.faces.verification)(runner).clip(0, 1)
+            pictures = self.inputs.network.make_judge_renderer(self.inputs.faces.verification)(runner).clip(0, 1)
         wanted = self.reference
         drop = 1 - measure_ssim(wanted, pictures)
         return {

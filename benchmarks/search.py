@@ -73,41 +73,43 @@ def pictures(search: PlanSearch, model: onnx.ModelProto, plain_options: ort.Sess
     return np.concatenate(made).clip(0, 1)
 
 
-def naive(search: PlanSearch) -> tuple[int, int, int, dict[str, float]]:
+def naive(stages: Stages) -> tuple[int, int, int, dict[str, float]]:
     """Lower each plan, load it, run it, compare."""
     plain_options = ort.SessionOptions()
     plain_options.log_severity_level = 4
     plain_options.add_session_config_entry("session.disable_quant_qdq", "1")
-    view, ranges = search.inputs.view, search.ranges
+    search, view, ranges = open_fresh(stages), stages.inputs.view, stages.choose_ranges()
+    groups, widest = search.space.groups, search.space.widest
+    corrections = stages.open_corrector().correct(widest)
     wanted = pictures(search, view.model, plain_options)
     drops = {}
-    for group in search.groups:
-        others = [name for name in search.widest.names(Precision.INT8) if name not in group.nodes]
-        plan = search.widest.raised(dict.fromkeys(others, "not measured now"))
-        model = lower(view, plan, ranges.table, Precision.FP32, ranges.affines, search.corrections)
+    for group in groups:
+        others = [name for name in widest.names(Precision.INT8) if name not in group.nodes]
+        plan = widest.raised(dict.fromkeys(others, "not measured now"))
+        model = lower(view, plan, ranges.table, Precision.FP32, ranges.affines, corrections)
         drops[group.nodes[0]] = float(1 - measure_ssim(wanted, pictures(search, model, plain_options)).mean())
-    sessions = len(search.groups) + 1
-    return len(search.groups), sessions, sessions * len(search.evaluator.faces), drops
+    sessions = len(groups) + 1
+    return len(groups), sessions, sessions * len(search.evaluator.faces), drops
 
 
 def ours(search: PlanSearch) -> tuple[int, int, int, dict[str, float]]:
     """The same plans as inputs of one session."""
     evaluator = search.evaluator
-    figures = evaluator([frozenset({index}) for index in range(len(search.groups))])
-    drops = {group.nodes[0]: f["ssim_drop"] or 0.0 for group, f in zip(search.groups, figures, strict=True)}
-    return len(search.groups), 1, evaluator.passes, drops
+    figures = evaluator([frozenset({index}) for index in range(len(search.space.groups))])
+    drops = {group.nodes[0]: f["ssim_drop"] or 0.0 for group, f in zip(search.space.groups, figures, strict=True)}
+    return len(search.space.groups), 1, evaluator.passes, drops
 
 
 def whole(search: PlanSearch) -> tuple[int, int, int, dict[str, float]]:
     """Everything that `trt-ff plan` measures."""
-    result = search.result
+    result = search.run()
     return len(result.points) - 1, 1, search.evaluator.passes, {}
 
 
-def fresh(stages: Stages) -> PlanSearch:
+def open_fresh(stages: Stages) -> PlanSearch:
     """A search that knows no measurement yet."""
-    stages.results.pop("search", None)
-    return stages.search()
+    stages.results.pop("open_search", None)
+    return stages.open_search()
 
 
 def show(rows: list[Row]) -> Table:
@@ -145,11 +147,13 @@ def main(
             cache=Path(folder),
         )
         stages = Stages(read_inputs(open_job(settings)))
-        fresh(stages).evaluator.renderer.feeder([0])  # calibration and the embedding of faces are nobody's cost here
+        open_fresh(stages).evaluator.renderer.feeder(
+            [0]
+        )  # calibration and the embedding of faces are nobody's cost here
         rows = [
-            timed(lambda: naive(fresh(stages)), "a session for each layer"),
-            timed(lambda: ours(fresh(stages)), "one session, plans as inputs"),
-            timed(lambda: whole(fresh(stages)), "the whole search"),
+            timed(lambda: naive(stages), "a session for each layer"),
+            timed(lambda: ours(open_fresh(stages)), "one session, plans as inputs"),
+            timed(lambda: whole(open_fresh(stages)), "the whole search"),
         ]
     first, second = rows[0].drops, rows[1].drops
     difference = max(abs(first[name] - second[name]) for name in first)

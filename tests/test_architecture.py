@@ -32,7 +32,7 @@ def listed_in_document() -> list[str]:
 def listed_at_door(package: Path) -> list[str]:
     docstring = ast.get_docstring(ast.parse((package / "__init__.py").read_text(encoding="utf-8"))) or ""
     names: list[str] = []
-    for line in LINE.finditer(docstring):
+    for line in LINE.finditer(docstring.rpartition("rom the ground up")[2]):
         names += re.findall(r"\w+", re.sub(r"/|\.py", "", line[0]))
     return names
 

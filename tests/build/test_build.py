@@ -14,9 +14,9 @@ import yaml
 from tiny import Settings
 
 from trt_facefusion.build import job as job_module
-from trt_facefusion.build.delivery import EngineResult
 from trt_facefusion.build.run import build
 from trt_facefusion.build.settings import BuildSettings
+from trt_facefusion.build.stored_engines import EngineResult
 from trt_facefusion.engine.store.manifest import Manifest
 from trt_facefusion.engine.store.store import Store
 from trt_facefusion.errors import BadInputError, BuildError, FacesError

@@ -14,7 +14,7 @@ from twin.builder import VERSION_10, VERSION_11, Twin, make_twin, read_plan
 from twin.uploader import A10G, HostUploader
 
 from trt_facefusion.build.run import build
-from trt_facefusion.build.settings import BuildSettings, engine_key
+from trt_facefusion.build.settings import BuildSettings, compute_engine_key
 from trt_facefusion.engine.backends import registry
 from trt_facefusion.engine.backends.base import BuildOptions
 from trt_facefusion.engine.backends.pins import Pins, name_platform
@@ -106,7 +106,7 @@ def test_recalibrate_compares_tensorrts_table_with_ours(
 
 def test_recalibrate_is_another_engine_for_tensorrt_10_only(model: Path, faces: Path, tmp_path: Path) -> None:
     def key(backend: str, **changes: Any) -> str:
-        return engine_key(settings(model, faces, tmp_path, **changes), {"backend": backend}, Precision.INT8)
+        return compute_engine_key(settings(model, faces, tmp_path, **changes), {"backend": backend}, Precision.INT8)
 
     assert key("tensorrt 10.16", recalibrate=True) != key("tensorrt 10.16")
     assert key("tensorrt 11.4", recalibrate=True) == key("tensorrt 11.4")

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import tiny
 
-from trt_facefusion.build.activations import level
-from trt_facefusion.build.curate import Curated, Generator, curated
+from trt_facefusion.build.activations import compute_level
+from trt_facefusion.build.curate import Curated, Generator, curate
 from trt_facefusion.errors import BadInputError, FacesError
 from trt_facefusion.model.export import OnnxSource
 from trt_facefusion.model.presets import Preset, parse_input
@@ -35,12 +35,12 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def plain(folder: Path) -> Curated:
-    return curated(folder, 5)
+    return curate(folder, 5)
 
 
 def test_the_selection_covers_with_what_it_was_asked_for(plain: Curated) -> None:
-    assert len(plain.chosen) == 5 and plain.generator is None
-    assert [photo.file for photo in plain.chosen.photos] == [
+    assert len(plain.selected) == 5 and plain.generator is None
+    assert [photo.file for photo in plain.selected.photos] == [
         plain.survey.photos[index].file for index in plain.selection.indices
     ]
     assert set(plain.coverage) == {"before", "after"}
@@ -54,23 +54,23 @@ def test_problems_of_the_folder_are_told_once(plain: Curated) -> None:
 def test_a_generator_is_asked_for_its_activations(folder: Path, model: Path, plain: Curated) -> None:
     generator = Generator(OnnxSource(model), described("image=image:32:0:1"))
     stages = set()
-    found = curated(folder, 5, generator, progress=lambda stage, done, total: stages.add((stage, total)))
+    found = curate(folder, 5, generator, progress=lambda stage, done, total: stages.add((stage, total)))
     assert ("activations", 12) in stages
     assert found.generator == "tiny"
     assert found.survey.faces.crops.shape == (12, 32, 32, 3)
-    again = curated(folder, 5, generator)
+    again = curate(folder, 5, generator)
     assert found.selection == again.selection
 
 
 def test_a_description_that_does_not_fit_is_told_before_photos_are_read(model: Path, tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match="do not fit the model"):
-        curated(tmp_path / "nowhere", 5, Generator(OnnxSource(model), described("other=image:32:0:1")))
+        curate(tmp_path / "nowhere", 5, Generator(OnnxSource(model), described("other=image:32:0:1")))
 
 
 def test_one_face_is_not_enough(folder: Path, tmp_path: Path) -> None:
     shutil.copy(next(folder.iterdir()), tmp_path)
     with pytest.raises(FacesError, match="only 1 usable face"):
-        curated(tmp_path, 5)
+        curate(tmp_path, 5)
 
 
 def test_levels_are_octaves_of_the_magnitude() -> None:
@@ -79,6 +79,6 @@ def test_levels_are_octaves_of_the_magnitude() -> None:
     for factor in (1, 4):
         histogram = Histogram()
         histogram.add(values * factor)
-        levels.append(level(histogram))
+        levels.append(compute_level(histogram))
     assert levels[1] - levels[0] == pytest.approx(2)
     assert levels[0] == pytest.approx(0, abs=0.01)

@@ -13,9 +13,20 @@ from tiny import Settings
 
 from trt_facefusion.build import cost as cost_module
 from trt_facefusion.build import inputs as inputs_module
-from trt_facefusion.build.cost import Paced, Timing, cores, timed
-from trt_facefusion.build.effort import FULL, LEAST, LEVELS, REDUCED, Cost, Task, affordable, estimates, steps
-from trt_facefusion.build.run import BuildResult, build
+from trt_facefusion.build.cost import PacedProgress, Timing, count_cores, time_inference
+from trt_facefusion.build.effort import (
+    FULL,
+    LEAST,
+    LEVELS,
+    REDUCED,
+    BuildCost,
+    Task,
+    choose_affordable,
+    count_steps,
+    estimate_levels,
+)
+from trt_facefusion.build.result import BuildResult
+from trt_facefusion.build.run import build
 from trt_facefusion.cli.app import app
 from trt_facefusion.errors import BadInputError
 from trt_facefusion.types import Precision
@@ -41,7 +52,7 @@ tasks = st.builds(
 
 @given(tasks)
 def test_every_level_tries_no_more_than_the_one_above(task: Task) -> None:
-    full, reduced, least = (steps(task, level) for level in LEVELS)
+    full, reduced, least = (count_steps(task, level) for level in LEVELS)
     assert full.keys() >= reduced.keys() >= least.keys()
     for step, count in least.items():
         assert count <= reduced[step] <= full[step]
@@ -50,8 +61,8 @@ def test_every_level_tries_no_more_than_the_one_above(task: Task) -> None:
 
 @given(tasks, st.floats(1e-4, 100), st.floats(0, 600))
 def test_the_most_that_fits_is_tried(task: Task, seconds: float, minutes: float) -> None:
-    found = estimates(task, seconds)
-    chosen = affordable(found, minutes)
+    found = estimate_levels(task, seconds)
+    chosen = choose_affordable(found, minutes)
     better = found[: found.index(chosen)]
     assert all(estimate.seconds > 60 * minutes for estimate in better)
     assert chosen.seconds <= 60 * minutes or chosen is found[-1] or not minutes
@@ -59,24 +70,26 @@ def test_the_most_that_fits_is_tried(task: Task, seconds: float, minutes: float)
 
 
 def test_a_level_changes_only_where_the_time_changes_much() -> None:
-    full, reduced, least = (sum(steps(INSWAPPER, level).values()) for level in LEVELS)
+    full, reduced, least = (sum(count_steps(INSWAPPER, level).values()) for level in LEVELS)
     assert full > 1.7 * reduced > 1.7**2 * least
-    inferences = [affordable(estimates(INSWAPPER, seconds), 15).level for seconds in (0.05, 0.1, 0.2, 0.4, 0.8)]
+    inferences = [
+        choose_affordable(estimate_levels(INSWAPPER, seconds), 15).level for seconds in (0.05, 0.1, 0.2, 0.4, 0.8)
+    ]
     assert inferences == [FULL] * 5
-    assert affordable(estimates(INSWAPPER, 1.5), 15).level is REDUCED
-    assert affordable(estimates(INSWAPPER, 6), 15).level is LEAST
+    assert choose_affordable(estimate_levels(INSWAPPER, 1.5), 15).level is REDUCED
+    assert choose_affordable(estimate_levels(INSWAPPER, 6), 15).level is LEAST
 
 
 def test_what_does_not_fit_at_all_is_said_with_what_would_help() -> None:
-    found = estimates(INSWAPPER, 60)
-    told = Cost(affordable(found, 15), found[0], 15).told()
+    found = estimate_levels(INSWAPPER, 60)
+    told = BuildCost(choose_affordable(found, 15), found[0], 15).describe()
     assert "does not fit" in told and "--max-eval" in told and "--effort full" in told
-    busy = Cost(found[0], found[0], 15, slowdown=3.0).told()
+    busy = BuildCost(found[0], found[0], 15, slowdown=3.0).describe()
     assert "3.0 times as long" in busy and "--time" not in busy
 
 
 def slow(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
-    monkeypatch.setattr(inputs_module, "timed", lambda *_: Timing(seconds))
+    monkeypatch.setattr(inputs_module, "time_inference", lambda *_: Timing(seconds))
 
 
 def events_of(settings: object) -> tuple[BuildResult, list[str]]:
@@ -146,8 +159,8 @@ def test_the_time_of_a_sample_does_not_depend_on_the_batch(model: object) -> Non
 
     network = onnx.load(str(model))
     pictures = np.zeros((4, 3, 32, 32), np.float32)
-    found = timed(network, {"image": pictures}, 4)
-    assert 0 < found.each_s < 10 and found.slowdown >= 1 and cores() > 0
+    found = time_inference(network, {"image": pictures}, 4)
+    assert 0 < found.each_s < 10 and found.slowdown >= 1 and count_cores() > 0
 
 
 def test_progress_is_held_against_what_was_expected(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,7 +168,7 @@ def test_progress_is_held_against_what_was_expected(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(cost_module.time, "monotonic", lambda: now[0])
     stages: list[str] = []
     notes: list[str] = []
-    paced = Paced(lambda stage, *_: stages.append(stage), notes.append, 540.0)
+    paced = PacedProgress(lambda stage, *_: stages.append(stage), notes.append, 540.0)
     for seconds in (1, 59, 61, 100, 185):
         now[0] = float(seconds)
         paced("search", 3, 24)

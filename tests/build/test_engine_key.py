@@ -18,8 +18,8 @@ from twin.uploader import A10G, HostUploader
 
 from trt_facefusion.build import settings as settings_module
 from trt_facefusion.build.job import open_job
-from trt_facefusion.build.options import OutsideKey, key_roles
-from trt_facefusion.build.settings import BuildSettings, engine_key
+from trt_facefusion.build.options import OutsideKey, read_key_roles
+from trt_facefusion.build.settings import BuildSettings, compute_engine_key
 from trt_facefusion.engine.backends import registry
 from trt_facefusion.engine.backends.base import BuildOptions
 from trt_facefusion.engine.backends.tensorrt import TensorRt
@@ -129,7 +129,7 @@ def arcface(path: Path) -> Path:
 
 
 def key(settings: BuildSettings) -> str:
-    return engine_key(settings, open_job(settings).digests, Precision.INT8)
+    return compute_engine_key(settings, open_job(settings).digests, Precision.INT8)
 
 
 def test_there_is_another_value_for_every_setting(settings: BuildSettings, alternatives: Alternatives) -> None:
@@ -143,7 +143,7 @@ def test_the_key_changes_with_every_setting_that_is_not_declared_outside(
     name: str, settings: BuildSettings, alternatives: Alternatives
 ) -> None:
     changed = replace(settings, **{name: alternatives[name]})
-    outside = isinstance(key_roles(BuildSettings)[name], OutsideKey)
+    outside = isinstance(read_key_roles(BuildSettings)[name], OutsideKey)
     assert (key(changed) == key(settings)) == outside
 
 
@@ -211,10 +211,10 @@ def test_the_key_changes_with_every_part_of_a_setting(
 ) -> None:
     assert values.keys() == {field.name for field in fields(part)}
     keys = {
-        name: engine_key(change(settings, replace(part, **{name: value})), {}, Precision.INT8)
+        name: compute_engine_key(change(settings, replace(part, **{name: value})), {}, Precision.INT8)
         for name, value in values.items()
     }
-    keys["as it is"] = engine_key(change(settings, part), {}, Precision.INT8)
+    keys["as it is"] = compute_engine_key(change(settings, part), {}, Precision.INT8)
     assert len(set(keys.values())) == len(keys)
 
 
@@ -224,7 +224,7 @@ def test_the_key_changes_with_every_part_of_a_preset(settings: BuildSettings) ->
     assert values.keys() == {field.name for field in fields(Preset)}
     for name, value in values.items():
         changed = replace(settings, preset=replace(plain, **{name: value}))
-        assert engine_key(changed, {}, Precision.INT8) != engine_key(settings, {}, Precision.INT8), name
+        assert compute_engine_key(changed, {}, Precision.INT8) != compute_engine_key(settings, {}, Precision.INT8), name
 
 
 def test_the_key_changes_with_every_part_of_a_checkpoint(
@@ -274,5 +274,5 @@ def test_engines_of_earlier_versions_keep_their_keys(monkeypatch: pytest.MonkeyP
         options=BuildOptions(None, 4, "ampere_plus", True, obey=False),
         workspace_bytes=1 << 20,
     )
-    keys = [engine_key(each, digests, precision)[:16] for each in (plain, much) for precision in Precision]
+    keys = [compute_engine_key(each, digests, precision)[:16] for each in (plain, much) for precision in Precision]
     assert keys == RECORDED

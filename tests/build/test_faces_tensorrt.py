@@ -17,7 +17,7 @@ from trt_facefusion.build.inputs import read_inputs
 from trt_facefusion.build.job import open_job
 from trt_facefusion.build.run import build
 from trt_facefusion.build.settings import BuildSettings
-from trt_facefusion.build.tuning.thresholds import affines_of
+from trt_facefusion.build.tuning.observations import read_affines
 from trt_facefusion.engine.backends import registry
 from trt_facefusion.engine.backends.tensorrt import TensorRt
 from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
@@ -71,7 +71,7 @@ def test_int8_through_tensorrt_gives_the_figures_of_onnxruntime(
 
     def drop(model: onnx.ModelProto) -> float:
         with OnnxRuntimeRunner(model, stand_in=True) as runner:
-            pictures = inputs.network.renderer(inputs.faces.verification)(runner).clip(0, 1)
+            pictures = inputs.network.make_renderer(inputs.faces.verification)(runner).clip(0, 1)
         return float(1 - measure_ssim(reference, pictures).mean())
 
     _, engine = read_plan((result.folder / "engine.engine").read_bytes())
@@ -82,7 +82,7 @@ def test_int8_through_tensorrt_gives_the_figures_of_onnxruntime(
     plan = read_yaml(result.folder / "plan.yaml", inputs.view, inputs.view.digest, "reference")
     calibration = load_description(cache)
     assert calibration is not None
-    affines = affines_of(calibration)
+    affines = read_affines(calibration)
     divided = {name: foreign[name] for name in map(name_equalised, affines)}
     ranges = {**assign_ranges(foreign, inputs.view).amax, **divided}
     converted = drop(lower(inputs.view, plan, ranges, affines=affines))

@@ -10,7 +10,8 @@ import yaml
 from tiny import Settings
 
 from trt_facefusion.build import delivery
-from trt_facefusion.build.run import BuildResult, build
+from trt_facefusion.build.result import BuildResult
+from trt_facefusion.build.run import build
 from trt_facefusion.build.settings import BuildSettings
 from trt_facefusion.errors import BuildError, GateError
 from trt_facefusion.types import Precision

@@ -15,10 +15,10 @@ from onnx import TensorProto, helper, numpy_helper
 from tiny import Settings
 
 from trt_facefusion.build import face_sets, stages
-from trt_facefusion.build.delivery import EngineResult
 from trt_facefusion.build.inputs import read_inputs
 from trt_facefusion.build.job import open_job
 from trt_facefusion.build.run import build
+from trt_facefusion.build.stored_engines import EngineResult
 from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
 from trt_facefusion.engine.store.manifest import Manifest
 from trt_facefusion.errors import BadInputError, BuildError, ModelError, PreparationError

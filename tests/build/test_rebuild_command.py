@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from trt_facefusion.build.rebuild_command import build_arguments
+from trt_facefusion.build.rebuild_command import write_arguments
 from trt_facefusion.build.settings import BuildSettings
 from trt_facefusion.cli import build as cli
 from trt_facefusion.cli.app import app
@@ -81,7 +81,7 @@ def test_the_command_line_gives_the_same_settings(settings: BuildSettings, monke
         raise Stop
 
     monkeypatch.setattr(cli, "build", keep)
-    words = ["build", *build_arguments(settings), *(f"--{p.value}" for p in settings.precisions)]
+    words = ["build", *write_arguments(settings), *(f"--{p.value}" for p in settings.precisions)]
     with pytest.raises(Stop):
         app(words, standalone_mode=False)
     assert read == [settings]

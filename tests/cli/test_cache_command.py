@@ -9,7 +9,7 @@ import pytest
 from twin.nets import Case, batches
 from workplace import Outcome, Workplace
 
-from trt_facefusion.build.tuning.ranges import tensors_to_watch
+from trt_facefusion.build.tuning.histograms import find_watched_tensors
 from trt_facefusion.cli import console
 from trt_facefusion.cli.histograms import _markers, draw_sparkline
 from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
@@ -122,7 +122,7 @@ def test_convert_keeps_the_equalisation_of_our_own_caches(
 ) -> None:
     prepared, view = case.prepared.model, case.view
     by_tensor = find_channel_affines(view, measure_channel_ranges(prepared, list(find_equalisable(view)), batches()))
-    histograms = collect(prepared, tensors_to_watch(view)[0], batches(), scaled=make_scaled_tensors(by_tensor))
+    histograms = collect(prepared, find_watched_tensors(view)[0], batches(), scaled=make_scaled_tensors(by_tensor))
     kept = {name: tuple(affine.exponents.tolist()) for name, affine in by_tensor.items()}
     shifts = {name: tuple(affine.offsets.tolist()) for name, affine in by_tensor.items() if affine.shifts}
     digest = digest_model(prepared)
@@ -141,7 +141,7 @@ def test_convert_keeps_the_equalisation_of_our_own_caches(
 
 
 def test_convert_refuses_our_cache_of_another_model(command: Command, case: Case, model: Path, tmp_path: Path) -> None:
-    histograms = collect(case.prepared.model, tensors_to_watch(case.view)[0], batches())
+    histograms = collect(case.prepared.model, find_watched_tensors(case.view)[0], batches())
     cache = save(Calibration("small", "0" * 64, "faces", histograms, "max"), tmp_path / "cache")
     refused = command(["cache", "convert", str(cache), "--onnx", str(model), "-o", str(tmp_path / "typed.onnx")])
     assert refused.code == 2

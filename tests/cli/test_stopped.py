@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from workplace import Outcome, Workplace
 
-from trt_facefusion.build.run import BuildResult
+from trt_facefusion.build.result import BuildResult
 from trt_facefusion.build.run import build as real_build
 from trt_facefusion.cli import build as build_command
 from trt_facefusion.cli import console

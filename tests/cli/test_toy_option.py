@@ -23,8 +23,8 @@ ASKED = """
 import json
 import typer
 from pathlib import Path
-from trt_facefusion.build.rebuild_command import build_arguments
-from trt_facefusion.build.settings import BuildSettings, engine_key
+from trt_facefusion.build.rebuild_command import write_arguments
+from trt_facefusion.build.settings import BuildSettings, compute_engine_key
 from trt_facefusion.cli import build, calibrate, plan
 from trt_facefusion.cli.app import app
 from trt_facefusion.types import Precision
@@ -47,11 +47,11 @@ for words in (["build", "--int8"], ["plan"], ["calibrate"]):
 settings = read["build"]
 asked = ("source", "preset", "precisions", "calib")
 plain = BuildSettings(**{name: getattr(settings, name) for name in asked})
-key = lambda settings: engine_key(settings, {}, Precision.INT8)
+key = lambda settings: compute_engine_key(settings, {}, Precision.INT8)
 print(json.dumps({
     "options": options,
     "levels": {name: settings.toy_level for name, settings in read.items()},
-    "arguments": build_arguments(settings),
+    "arguments": write_arguments(settings),
     "keys": [key(plain), key(settings)],
 }))
 """

@@ -29,7 +29,7 @@ from manifests import FILES, manifest
 from nets import SWAPPER_SHAPES, swapper
 from test_report import _record
 
-from trt_facefusion.build.report_data import read_search
+from trt_facefusion.build.run_record import read_search
 from trt_facefusion.cli.main import run
 from trt_facefusion.engine.store.store import Store
 from trt_facefusion.errors import PlanError, StoreError

@@ -13,7 +13,7 @@ from hostile import MARK, NAMES, check_harmless, opened, spoiled
 from markupsafe import escape
 from test_report import _record
 
-from trt_facefusion.build.report_data import RunRecord
+from trt_facefusion.build.run_record import RunRecord
 from trt_facefusion.faces.curation.coverage import measure_coverage
 from trt_facefusion.faces.curation.survey import survey_folder
 from trt_facefusion.faces.embedder import DlibEmbedder

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from trt_facefusion.build.report_data import RunRecord
+from trt_facefusion.build.run_record import RunRecord
 from trt_facefusion.errors import BadInputError, StoreError
 from trt_facefusion.report.charts import draw_histogram, draw_pareto
 from trt_facefusion.report.images import amplify_difference, choose_amplification

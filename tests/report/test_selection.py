@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from trt_facefusion.build.curate import curated
+from trt_facefusion.build.curate import curate
 from trt_facefusion.report.selection import save_selection
 
 
@@ -22,7 +22,7 @@ def test_photos_called_anything_are_selected_and_none_is_overwritten(
     for path, name in zip(sorted(sample_faces.glob("*.jpg")), names, strict=False):
         shutil.copy(path, folder / name)
     before = {name: (folder / name).read_bytes() for name in names}
-    save_selection(curated(folder, 4), folder, output, link=link)
+    save_selection(curate(folder, 4), folder, output, link=link)
     assert {name: (folder / name).read_bytes() for name in names} == before
     for name in names:
         copied = output / (f"photo-{name}" if name in names[:2] else name)

@@ -23,7 +23,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
-from trt_facefusion.build.tuning.ranges import tensors_to_watch
+from trt_facefusion.build.tuning.histograms import find_watched_tensors
 from trt_facefusion.errors import CalibrationCacheError
 from trt_facefusion.model.export import digest_model
 from trt_facefusion.model.graph import GraphView
@@ -372,7 +372,7 @@ class _Build:
         return dict.fromkeys(t._name for t in tensors if t._dtype == DataType.FLOAT)
 
     def _calibrated(self, calibrator: Any, rule: str) -> dict[str, float]:
-        watched, aliases = tensors_to_watch(self.view)
+        watched, aliases = find_watched_tensors(self.view)
         batches = list(self._batches(calibrator))
         if not batches:
             raise _RefusedError("Calibration failure occurred with no scaling factors detected.")

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from trt_facefusion.build.tuning.ranges import tensors_to_watch
+from trt_facefusion.build.tuning.histograms import find_watched_tensors
 from trt_facefusion.model.graph import GraphView, PreparedModel, prepare
 from trt_facefusion.quantization.calibration import CalibrationTable, collect, parse_rule
 from trt_facefusion.quantization.lowering import lower
@@ -72,7 +72,7 @@ class Case:
     def __init__(self, batch: int | str = "N", rule: str = "entropy") -> None:
         self.prepared = small_generator(batch)
         self.view = GraphView(self.prepared.model)
-        watched, aliases = tensors_to_watch(self.view)
+        watched, aliases = find_watched_tensors(self.view)
         histograms = collect(self.prepared.model, watched, batches())
         amax = {name: parse_rule(rule)(histogram) for name, histogram in histograms.items()}
         amax |= {name: amax[source] for name, source in aliases.items()}

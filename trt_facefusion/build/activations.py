@@ -19,7 +19,7 @@ _QUANTILE = 0.9999
 _FLOOR = 2.0**-20
 
 
-def activation_features(prepared: PreparedModel, feeder: Feeder, progress: Progress = silent) -> NDArray[np.float64]:
+def measure_activations(prepared: PreparedModel, feeder: Feeder, progress: Progress = silent) -> NDArray[np.float64]:
     """log2 of the 99.99th percentile of the magnitudes of every tensor that INT8 would quantise, per face [N,T].
 
     Each face is the target once, with the identity of another (`Feeder`); one inference per face.
@@ -27,32 +27,32 @@ def activation_features(prepared: PreparedModel, feeder: Feeder, progress: Progr
     Raises:
         ModelError: the model cannot be run.
     """
-    tensors = driven_tensors(GraphView(prepared.model))
+    tensors = list_driven_tensors(GraphView(prepared.model))
     count = len(feeder.faces)
-    found = np.zeros((count, len(tensors)))
-    with OnnxRuntimeRunner(_tapped(prepared.model, tensors), ours="the prepared graph") as runner:
+    features = np.zeros((count, len(tensors)))
+    with OnnxRuntimeRunner(_tap(prepared.model, tensors), ours="the prepared graph") as runner:
         for index in range(count):
             outputs = runner.infer(feeder([index]))
-            found[index] = [level(_histogram(outputs[name][:1])) for name in tensors]
+            features[index] = [compute_level(_count(outputs[name][:1])) for name in tensors]
             progress("activations", index + 1, count)
-    return found
+    return features
 
 
-def driven_tensors(view: GraphView) -> list[str]:
+def list_driven_tensors(view: GraphView) -> list[str]:
     """The activations that convolutions and matrix products read, in the order of the graph."""
     read = (name for node in view.float_nodes() if node.op_type in _READERS for name in node.input)
-    made = {name for node in view.float_nodes() for name in node.output}
-    return [name for name in dict.fromkeys(read) if name in made]
+    produced = {name for node in view.float_nodes() for name in node.output}
+    return [name for name in dict.fromkeys(read) if name in produced]
 
 
-def level(histogram: Histogram) -> float:
+def compute_level(histogram: Histogram) -> float:
     """log2 of the 99.99th percentile of the magnitudes."""
     reached = np.cumsum(histogram.counts)
     place = int(np.searchsorted(reached, _QUANTILE * reached[-1]))
     return math.log2(max((place + 1) * histogram.bin_width, _FLOOR))
 
 
-def _tapped(model: onnx.ModelProto, tensors: list[str]) -> onnx.ModelProto:
+def _tap(model: onnx.ModelProto, tensors: list[str]) -> onnx.ModelProto:
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     del copy.graph.output[:]
@@ -60,7 +60,7 @@ def _tapped(model: onnx.ModelProto, tensors: list[str]) -> onnx.ModelProto:
     return copy
 
 
-def _histogram(values: NDArray[np.floating]) -> Histogram:
+def _count(values: NDArray[np.floating]) -> Histogram:
     histogram = Histogram()
     histogram.add(values)
     return histogram

@@ -9,11 +9,12 @@ from typing import Any
 
 from trt_facefusion.build.inputs import read_inputs
 from trt_facefusion.build.job import open_job
-from trt_facefusion.build.network import read_network
+from trt_facefusion.build.network_reader import read_network
 from trt_facefusion.build.reporter import Note
 from trt_facefusion.build.settings import BuildSettings
-from trt_facefusion.build.tuning.ranges import calibrate as observe
-from trt_facefusion.build.tuning.ranges import choose_ranges, require_writable_cache, table_path
+from trt_facefusion.build.tuning.calibration_files import locate_table, require_writable_cache
+from trt_facefusion.build.tuning.ranges import calibrate as collect_observations
+from trt_facefusion.build.tuning.ranges import choose_ranges
 from trt_facefusion.errors import BadInputError, CalibrationCacheError
 from trt_facefusion.quantization.calibration.cache import Calibration, load_description
 from trt_facefusion.quantization.calibration.threshold_choice import ThresholdChoice
@@ -33,15 +34,15 @@ class CalibrationResult:
 
     def as_dict(self) -> dict[str, Any]:
         """The result as ``--json`` prints it."""
-        found = self.calibration
+        calibration = self.calibration
         return {
             "schema": 1,
             "path": str(self.path),
-            "model": found.model,
-            "model_digest": found.model_digest,
+            "model": calibration.model,
+            "model_digest": calibration.model_digest,
             "faces": self.faces,
             "held_out": self.held_out,
-            "tensors": len(found.table),
+            "tensors": len(calibration.table),
             "seconds": round(self.seconds, 2),
             "choice": self.choice.as_dict(),
         }
@@ -62,10 +63,10 @@ def calibrate(settings: BuildSettings, progress: Progress = silent, note: Note |
     if settings.table_file is not None and not settings.force:
         _require_own(settings.table_file, network.view.digest)
     inputs = read_inputs(job, network, judged=False)
-    calibration = choose_ranges(inputs, observe(inputs)).calibration
+    calibration = choose_ranges(inputs, collect_observations(inputs)).calibration
     assert calibration is not None and calibration.choice is not None
     return CalibrationResult(
-        table_path(inputs),
+        locate_table(inputs),
         calibration,
         calibration.choice,
         len(inputs.faces.calibration),
@@ -79,10 +80,10 @@ def _require_own(path: Path, digest: str) -> None:
     if not path.exists():
         return
     try:
-        found = load_description(path)
+        description = load_description(path)
     except CalibrationCacheError:
-        found = None
-    if found is None or found.model_digest != digest:
+        description = None
+    if description is None or description.model_digest != digest:
         raise BadInputError(
             f"{path} exists, and is no calibration of this model", "name another file with --output, or add --force"
         )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import onnx
 
-from trt_facefusion.build.effort import AUTO, Cost, Task, affordable, estimates, level_named
+from trt_facefusion.build.effort import AUTO, BuildCost, Task, choose_affordable, estimate_levels, find_level
 from trt_facefusion.build.settings import BuildSettings
 from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
 from trt_facefusion.model.graph import GraphView, count_macs
@@ -39,7 +39,7 @@ class Timing:
     slowdown: float = 1.0
 
 
-def timed(model: onnx.ModelProto, feeds: Feeds, samples: int) -> Timing:
+def time_inference(model: onnx.ModelProto, feeds: Feeds, samples: int) -> Timing:
     """Time ``model`` on ``feeds``, which hold ``samples``.
 
     What counts is the processor's time, spread over its cores: how much a build tries must not depend on what else the
@@ -51,11 +51,11 @@ def timed(model: onnx.ModelProto, feeds: Feeds, samples: int) -> Timing:
         runs = [_run(runner, feeds)]
         runs += [_run(runner, feeds) for _ in range(1 if runs[0].wall_s >= _SLOW_S else 3)]
     best = min(runs, key=lambda run: run.cpu_s)
-    each = max(min(best.cpu_s / cores(), best.wall_s), 1e-6)
+    each = max(min(best.cpu_s / count_cores(), best.wall_s), 1e-6)
     return Timing(each / max(samples, 1), min(load.cpu_s, load.wall_s), max(best.wall_s / each, 1.0))
 
 
-def cores() -> float:
+def count_cores() -> float:
     """Processor cores that this process may use: of the machine, of its affinity, of a container's quota."""
     usable = float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
     try:
@@ -82,34 +82,34 @@ def _run(runner: OnnxRuntimeRunner, feeds: Feeds) -> _Stopwatch:
     return watch
 
 
-class Paced:
+class PacedProgress:
     """Passes progress on, and says once a minute how much of the expected time is over; a progress callback."""
 
     def __init__(self, progress: Progress, note: Callable[[str], None], expected_s: float) -> None:
         self._progress, self._note, self._expected = progress, note, expected_s
-        self._started = self._told = time.monotonic()
+        self._started = self._last_note = time.monotonic()
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         """Report progress."""
         self._progress(stage, done, total)
         now = time.monotonic()
-        if now - self._told < _TOLD_EVERY_S:
+        if now - self._last_note < _TOLD_EVERY_S:
             return
-        self._told = now
+        self._last_note = now
         counted = f" {done}/{total}" if total else ""
         self._note(
             f"{(now - self._started) / 60:.0f} of about {max(self._expected, 60) / 60:.0f} minutes: {stage}{counted}"
         )
 
 
-def task_of(settings: BuildSettings, view: GraphView, calibration: int, verification: int, stores: bool) -> Task:
+def describe_task(settings: BuildSettings, view: GraphView, calibration: int, verification: int, stores: bool) -> Task:
     """What a build with ``settings`` has to do, for so many faces to calibrate on and to verify on.
 
     What no longer has to be done, as a cache holds it, is not known here: a cost is what it is at most.
     """
     layers = [name for name in view.nodes if quantisable(view, name)]
-    wanted = parse_corrections(settings.corrections)
-    corrects = 2 if wanted is None else int(bool(wanted & set(LAYER_CORRECTIONS)))
+    named = parse_corrections(settings.corrections)
+    corrects = 2 if named is None else int(bool(named & set(LAYER_CORRECTIONS)))
     auto = settings.rule == AUTO
     judged = set(settings.precisions or (Precision.INT8, Precision.FP16))
     return Task(
@@ -121,7 +121,7 @@ def task_of(settings: BuildSettings, view: GraphView, calibration: int, verifica
         int8=bool(layers) and Precision.INT8 in judged,
         calibrates=settings.table is None,
         compares_rules=auto,
-        equalises=wanted is None and bool(find_equalisable(view)),
+        equalises=named is None and bool(find_equalisable(view)),
         corrects=corrects,
         searches=settings.plan is None and settings.planner == AUTO,
         search_faces=settings.search_faces,
@@ -129,16 +129,16 @@ def task_of(settings: BuildSettings, view: GraphView, calibration: int, verifica
     )
 
 
-def cost_of(settings: BuildSettings, task: Task, timing: Timing) -> Cost:
+def estimate_cost(settings: BuildSettings, task: Task, timing: Timing) -> BuildCost:
     """The level of effort that ``settings`` name or that fits into their time, and what it costs.
 
     Raises:
         BadInputError: there is no such level.
     """
-    found = estimates(task, timing.each_s, _LOADS * timing.load_s)
-    asked = level_named(settings.effort)
-    chosen = affordable(found, settings.minutes)
-    if asked is not None:
-        chosen = next(estimate for estimate in found if estimate.level is asked)
+    estimates = estimate_levels(task, timing.each_s, _LOADS * timing.load_s)
+    named = find_level(settings.effort)
+    estimate = choose_affordable(estimates, settings.minutes)
+    if named is not None:
+        estimate = next(estimate for estimate in estimates if estimate.level is named)
     shown = () if settings.precisions else ("calibration", "thresholds")
-    return Cost(chosen, found[0], settings.minutes, settings.effort, shown, timing.slowdown)
+    return BuildCost(estimate, estimates[0], settings.minutes, settings.effort, shown, timing.slowdown)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from trt_facefusion.build.activations import activation_features
+from trt_facefusion.build.activations import measure_activations
 from trt_facefusion.faces.curation.chip import SIZE, TEMPLATE
 from trt_facefusion.faces.curation.coverage import CoverageFinding, FaceCoverage, measure_coverage
 from trt_facefusion.faces.curation.select import Selection, select
@@ -46,7 +46,7 @@ class Curated:
     generator: str | None
 
     @cached_property
-    def chosen(self) -> Survey:
+    def selected(self) -> Survey:
         """The survey of the chosen photos."""
         return self.survey.subset(self.selection.indices)
 
@@ -55,18 +55,18 @@ class Curated:
         """Coverage "before" (the whole folder) and "after" (the selection)."""
         return {
             "before": measure_coverage(self.survey),
-            "after": measure_coverage(self.chosen, advised=len(self.chosen)),
+            "after": measure_coverage(self.selected, advised=len(self.selected)),
         }
 
     @property
     def problems(self) -> tuple[CoverageFinding, ...]:
         """What is wrong with the folder, and with the selection where the folder's problems do not say it already."""
         folder, selection = self.coverage["before"].problems, self.coverage["after"].problems
-        told = {finding.kind for finding in folder}
-        return (*folder, *(finding for finding in selection if finding.kind not in told))
+        kinds = {finding.kind for finding in folder}
+        return (*folder, *(finding for finding in selection if finding.kind not in kinds))
 
 
-def curated(
+def curate(
     folder: Path, count: int, generator: Generator | None = None, *, aligned: bool = False, progress: Progress = silent
 ) -> Curated:
     """Choose ``count`` photos of ``folder``.
@@ -84,12 +84,12 @@ def curated(
         prepared = prepare_described(model, generator.preset, embedder.dim).prepared
         projection = find_projection(generator.preset, model)
         template, size = generator.preset.crops[0]
-    found = survey_folder(folder, embedder=embedder, template=template, size=size, aligned=aligned, progress=progress)
-    require_enough(found.faces, LEAST_FACES)
+    survey = survey_folder(folder, embedder=embedder, template=template, size=size, aligned=aligned, progress=progress)
+    require_enough(survey.faces, LEAST_FACES)
     activations = None
     if generator is not None and prepared is not None:
         fixed = None if prepared.dynamic_batch else prepared.fixed_batch
-        feeder = Feeder(generator.preset, found.faces, embedder, projection, fixed, prepared.inputs)
-        activations = activation_features(prepared, feeder, progress)
-    selection = select(found, count, same_person=embedder.same_person, activations=activations)
-    return Curated(found, selection, None if generator is None else generator.source.name)
+        feeder = Feeder(generator.preset, survey.faces, embedder, projection, fixed, prepared.inputs)
+        activations = measure_activations(prepared, feeder, progress)
+    selection = select(survey, count, same_person=embedder.same_person, activations=activations)
+    return Curated(survey, selection, None if generator is None else generator.source.name)

@@ -66,19 +66,19 @@ class Level:
         """Threshold rules that are compared as whole tables."""
         return thresholds.list_compared_rules(self.rule_effort)
 
-    def search(self, groups: int, macs: int, faces: int, asked: int = 0) -> Effort:
+    def limit_search(self, groups: int, macs: int, faces: int, faces_named: int = 0) -> Effort:
         """What the plan search measures: ``groups`` of layers, ``macs`` of one face, at most ``faces`` there are.
 
-        ``asked`` faces are taken at any price; 0 leaves their number to the level.
+        ``faces_named`` faces are taken at any price; 0 leaves their number to the level.
         """
-        if asked:
-            return effort(groups, macs, min(asked, faces), float("inf"))
+        if faces_named:
+            return effort(groups, macs, min(faces_named, faces), float("inf"))
         work = SEARCH_MACS
         if self.search_inferences is not None:
             work = min(work, float(self.search_inferences * max(macs, 1)))
         return effort(groups, macs, min(self.search_faces, faces), work)
 
-    def trials(self, faces: int) -> int:
+    def count_trials(self, faces: int) -> int:
         """Pictures that thresholds of single tensors may cost, where ``faces`` are calibrated on."""
         return max(self.trial_pictures, faces) if self is FULL else self.trial_pictures
 
@@ -113,16 +113,16 @@ LEAST = Level(
 LEVELS = (FULL, REDUCED, LEAST)
 
 
-def level_named(name: str) -> Level | None:
+def find_level(name: str) -> Level | None:
     """The level called ``name``; None for ``auto``.
 
     Raises:
         BadInputError: there is no such level.
     """
-    found = {level.name: level for level in LEVELS}
-    if name != AUTO and name not in found:
-        raise BadInputError(f"there is no effort {name!r}", f"use {AUTO}, {', '.join(found)}")
-    return found.get(name)
+    levels = {level.name: level for level in LEVELS}
+    if name != AUTO and name not in levels:
+        raise BadInputError(f"there is no effort {name!r}", f"use {AUTO}, {', '.join(levels)}")
+    return levels.get(name)
 
 
 @dataclass(frozen=True)
@@ -167,57 +167,57 @@ class Estimate:
     @property
     def seconds(self) -> float:
         """What the build takes, as far as is known beforehand."""
-        return sum(map(self.seconds_of, self.steps)) + self.overhead_s
+        return sum(map(self.estimate_seconds, self.steps)) + self.overhead_s
 
-    def seconds_of(self, step: str) -> float:
+    def estimate_seconds(self, step: str) -> float:
         """What one step takes."""
         return self.steps.get(step, 0) * _SLOWER[step] * self.seconds_each
 
 
-def steps(task: Task, level: Level) -> dict[str, int]:
+def count_steps(task: Task, level: Level) -> dict[str, int]:
     """Inferences of each step of ``task`` at ``level``, at most; steps that are not made are left out."""
     faces = task.calibration_faces
-    found: dict[str, int] = {}
+    counts: dict[str, int] = {}
     few = min(level.validation_faces, faces)
     if task.calibrates:
-        found["calibration"] = faces + min(level.look_faces, faces)
+        counts["calibration"] = faces + min(level.look_faces, faces)
     if task.calibrates and task.int8:
         rules = len(level.rules) if task.compares_rules else 1
-        whole = few * (1 + rules + (1 if task.equalises else 0))
-        found["thresholds"] = whole + (level.trials(faces) if task.compares_rules else 0)
+        tables = few * (1 + rules + (1 if task.equalises else 0))
+        counts["thresholds"] = tables + (level.count_trials(faces) if task.compares_rules else 0)
     if task.int8 and task.corrects:
-        found["corrections"] = min(level.correcting_faces, faces) + few * (2 + task.corrects)
+        counts["corrections"] = min(level.correcting_faces, faces) + few * (2 + task.corrects)
     if task.int8 and task.searches:
-        planned = level.search(task.groups, task.macs, faces, task.search_faces)
-        found["plan search"] = (planned.plans + 1) * planned.faces
+        planned = level.limit_search(task.groups, task.macs, faces, task.search_faces)
+        counts["plan search"] = (planned.plans + 1) * planned.faces
     if task.int8 and task.stores:
-        found["storing"] = min(level.storing_ranges, faces) + min(level.storing_faces, faces) * (
+        counts["storing"] = min(level.storing_ranges, faces) + min(level.storing_faces, faces) * (
             3 + level.storing_trials
         )
     # By the file as it was handed in, by the prepared network, and by each engine.
-    found["judging"] = task.verification_faces * (2 + task.precisions)
-    return {name: count for name, count in found.items() if count}
+    counts["judging"] = task.verification_faces * (2 + task.precisions)
+    return {name: count for name, count in counts.items() if count}
 
 
-def estimates(task: Task, seconds_each: float, overhead_s: float = 0.0) -> tuple[Estimate, ...]:
+def estimate_levels(task: Task, seconds_each: float, overhead_s: float = 0.0) -> tuple[Estimate, ...]:
     """What ``task`` costs at every level, from the most to the least."""
-    return tuple(Estimate(level, steps(task, level), seconds_each, overhead_s) for level in LEVELS)
+    return tuple(Estimate(level, count_steps(task, level), seconds_each, overhead_s) for level in LEVELS)
 
 
-def affordable(found: Sequence[Estimate], minutes: float) -> Estimate:
+def choose_affordable(estimates: Sequence[Estimate], minutes: float) -> Estimate:
     """The most that fits into ``minutes`` (0: no limit), or the least there is."""
-    fitting = [estimate for estimate in found if not minutes or estimate.seconds <= 60 * minutes]
-    return (fitting or [found[-1]])[0]
+    fitting = [estimate for estimate in estimates if not minutes or estimate.seconds <= 60 * minutes]
+    return (fitting or [estimates[-1]])[0]
 
 
 @dataclass(frozen=True)
-class Cost:
+class BuildCost:
     """What a build was expected to cost, and why it tries no more than it does."""
 
-    chosen: Estimate
+    estimate: Estimate
     full: Estimate
     minutes: float
-    asked: str = AUTO
+    effort: str = AUTO
     shown: tuple[str, ...] = ()
     """The steps that are made now, where others are made some other time; the level is chosen for all of them."""
 
@@ -227,47 +227,49 @@ class Cost:
     @property
     def cut(self) -> bool:
         """Whether less is tried than without a limit of time."""
-        return self.chosen.level is not self.full.level
+        return self.estimate.level is not self.full.level
 
-    def told(self) -> str:
+    def describe(self) -> str:
         """One line for the person who waits."""
         busy = f". The machine is busy: now it takes {self.slowdown:.1f} times as long" if self.slowdown > _BUSY else ""
-        return self._told() + busy
+        return self._describe_steps() + busy
 
-    def _told(self) -> str:
-        each = self.chosen.seconds_each
+    def _describe_steps(self) -> str:
+        each = self.estimate.seconds_each
         if self.shown:
-            count = sum(self.chosen.steps.get(name, 0) for name in self.shown)
-            takes = sum(map(self.chosen.seconds_of, self.shown))
+            count = sum(self.estimate.steps.get(name, 0) for name in self.shown)
+            takes = sum(map(self.estimate.estimate_seconds, self.shown))
             named = " and ".join(self.shown)
-            effort = f"; effort {self.chosen.level.name}" if self.cut else ""
-            return f"about {duration(takes)} on this machine: {count} inferences of {each:.2g} s, {named}{effort}"
-        parts = ", ".join(f"{name} {count}" for name, count in self.chosen.steps.items())
+            effort = f"; effort {self.estimate.level.name}" if self.cut else ""
+            about = f"about {format_duration(takes)} on this machine"
+            return f"{about}: {count} inferences of {each:.2g} s, {named}{effort}"
+        parts = ", ".join(f"{name} {count}" for name, count in self.estimate.steps.items())
         line = (
-            f"about {duration(self.chosen.seconds)} on this machine: at most {self.chosen.inferences} inferences of "
-            f"{each:.2g} s and more ({parts})"
+            f"about {format_duration(self.estimate.seconds)} on this machine: at most {self.estimate.inferences} "
+            f"inferences of {each:.2g} s and more ({parts})"
         )
         if not self.cut:
             return line
-        whole = f"all that could be tried takes about {duration(self.full.seconds)} (--effort {self.full.level.name})"
-        if self.asked != AUTO:
-            return f"{line}; effort {self.chosen.level.name}, as asked for: {whole}"
-        line = f"{line}; effort {self.chosen.level.name} to stay within {self.minutes:g} minutes (--time): {whole}"
-        if self.chosen.seconds > 60 * self.minutes:
-            judging = self.chosen.seconds_of("judging")
-            line += f". It does not fit all the same; judging takes {duration(judging)} of it (--max-eval)"
+        longest, level = format_duration(self.full.seconds), self.estimate.level.name
+        everything = f"all that could be tried takes about {longest} (--effort {self.full.level.name})"
+        if self.effort != AUTO:
+            return f"{line}; effort {level}, as asked for: {everything}"
+        line = f"{line}; effort {level} to stay within {self.minutes:g} minutes (--time): {everything}"
+        if self.estimate.seconds > 60 * self.minutes:
+            judging = self.estimate.estimate_seconds("judging")
+            line += f". It does not fit all the same; judging takes {format_duration(judging)} of it (--max-eval)"
         return line
 
     def as_dict(self) -> dict[str, Any]:
         """For ``--json``: how much is tried, why, and what that was expected to take."""
         return {
-            "level": self.chosen.level.name,
-            "asked": self.asked,
+            "level": self.estimate.level.name,
+            "asked": self.effort,
             "minutes": self.minutes,
-            "inferences": dict(self.chosen.steps),
+            "inferences": dict(self.estimate.steps),
             "inferences_full": dict(self.full.steps),
-            "seconds_an_inference": round(self.chosen.seconds_each, 4),
-            "seconds_estimated": round(self.chosen.seconds, 1),
+            "seconds_an_inference": round(self.estimate.seconds_each, 4),
+            "seconds_estimated": round(self.estimate.seconds, 1),
             "seconds_estimated_full": round(self.full.seconds, 1),
         }
 
@@ -276,9 +278,9 @@ class Cost:
 
         Where nothing was cut, nothing depends on how fast the machine is, and nothing is said of it.
         """
-        return self.as_dict() if self.cut else {"level": self.chosen.level.name, "asked": self.asked}
+        return self.as_dict() if self.cut else {"level": self.estimate.level.name, "asked": self.effort}
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """``seconds`` in words: minutes from two on."""
     return f"{seconds / 60:.0f} minutes" if seconds >= 120 else f"{max(seconds, 1):.0f} s"

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from trt_facefusion.build.compilation import CompiledEngine, compile_plan, describe_own_table, report_kernels
+from trt_facefusion.build.compilation import CompiledEngine, compile_plan, report_kernels
 from trt_facefusion.build.stages import Stages
 from trt_facefusion.build.verification import WIDEN, Repair, VerifiedPlan, Verifier
+from trt_facefusion.build.weak_typing import describe_own_table
 from trt_facefusion.errors import GateError
 from trt_facefusion.evaluation.accuracy.gate import Limits
 from trt_facefusion.evaluation.accuracy.judge import Accuracy
@@ -62,7 +63,7 @@ def build_precision(stages: Stages, verifier: Verifier, precision: Precision) ->
         precision,
         verified,
         compiled,
-        verifier.gate(precision),
+        verifier.choose_gate(precision),
         time.perf_counter() - started,
         recalibration=None if own_table is None else describe_own_table(inputs, stages.choose_ranges(), own_table),
         search=stages.describe_search() if precision is Precision.INT8 else None,
@@ -80,11 +81,11 @@ def verify_plan(
     """
     if precision is Precision.INT8 and not plan.names(Precision.INT8):
         if stages.searches:
-            raise GateError(f"int8: {stages.search().shortfall()}", WIDEN)
+            raise GateError(f"int8: {stages.open_search().explain_shortfall()}", WIDEN)
         raise GateError("int8: the plan has no node in int8", "give nodes int8 in the plan (--plan)")
 
     def find_stricter(accuracy: Accuracy, failed: Plan) -> Plan | None:
-        return stages.search_for_repair(failed).stricter(accuracy, failed)
+        return stages.open_search_for_repair(failed).find_stricter(accuracy, failed)
 
     return verifier.verify_with_repair(plan, precision, stages.lower, find_stricter, repairs)
 
@@ -94,5 +95,5 @@ def _describe_scales(stages: Stages, plan: Plan) -> dict[str, Any]:
     if not plan.names(Precision.INT8):
         return {}
     ranges = stages.choose_ranges()
-    record = {**ranges.record, **stages.correct().record, **stages.store_integers().record}
+    record = {**ranges.record, **stages.open_corrector().describe(), **stages.open_integer_storage().describe()}
     return {"calibration": record, "table_sha256": ranges.table_sha256}

@@ -48,10 +48,10 @@ class Gallery:
         """
         if not self.ssim_drop or set(self.ssim_drop) == {precision.value}:
             self._choose(accuracy, faces, sources, reference)
-        chosen = list(self._indices)
-        got = np.nan_to_num(pictures[chosen]).clip(0, 1)
-        self.pictures[precision.value] = _as_bytes(got)
-        drops = 1 - measure_ssim(reference[chosen].clip(0, 1), got)
+        indices = list(self._indices)
+        shown = np.nan_to_num(pictures[indices]).clip(0, 1)
+        self.pictures[precision.value] = _convert_to_bytes(shown)
+        drops = 1 - measure_ssim(reference[indices].clip(0, 1), shown)
         self.ssim_drop[precision.value] = tuple(float(drop) for drop in drops)
 
     def _choose(
@@ -59,16 +59,16 @@ class Gallery:
     ) -> None:
         worst = list(accuracy.worst_faces)
         rest = [index for index in range(len(faces)) if index not in worst]
-        chosen = [*worst, *(rest[index] for index in spread(len(rest), ORDINARY_FACES))]
-        self._indices, self.worst = tuple(chosen), len(worst)
-        self.faces = tuple(faces.files[index] for index in chosen)
+        indices = [*worst, *(rest[index] for index in spread(len(rest), ORDINARY_FACES))]
+        self._indices, self.worst = tuple(indices), len(worst)
+        self.faces = tuple(faces.files[index] for index in indices)
         self.pictures = {
-            "target": faces.crops[chosen],
-            "source": faces.crops[sources[chosen]],
-            "reference": _as_bytes(reference[chosen].clip(0, 1)),
+            "target": faces.crops[indices],
+            "source": faces.crops[sources[indices]],
+            "reference": _convert_to_bytes(reference[indices].clip(0, 1)),
         }
         self.ssim_drop = {}
 
 
-def _as_bytes(pictures: NDArray[np.float32]) -> Pictures:
+def _convert_to_bytes(pictures: NDArray[np.float32]) -> Pictures:
     return np.asarray((pictures * 255).round(), np.uint8)

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from trt_facefusion.build.cost import Paced, cost_of, task_of, timed
-from trt_facefusion.build.effort import TOLD_SECONDS, Cost, Level
+from trt_facefusion.build.cost import PacedProgress, describe_task, estimate_cost, time_inference
+from trt_facefusion.build.effort import TOLD_SECONDS, BuildCost, Level
 from trt_facefusion.build.face_sets import FaceSets, read_face_sets
 from trt_facefusion.build.job import Job
-from trt_facefusion.build.network import Network, read_network
+from trt_facefusion.build.network import Network
+from trt_facefusion.build.network_reader import read_network
 from trt_facefusion.build.proof import Proof, prove_network
 from trt_facefusion.build.reporter import Reporter
 from trt_facefusion.build.settings import BuildSettings
@@ -32,7 +33,7 @@ class BuildInputs:
     job: Job
     network: Network
     faces: FaceSets
-    cost: Cost
+    cost: BuildCost
     proof: Proof
     plan: Plan | None
 
@@ -54,7 +55,7 @@ class BuildInputs:
     @property
     def level(self) -> Level:
         """Limits of what is tried."""
-        return self.cost.chosen.level
+        return self.cost.estimate.level
 
     @property
     def integer_results(self) -> bool:
@@ -63,7 +64,7 @@ class BuildInputs:
 
     def feed_calibration(self) -> Feeder:
         """Network inputs for the calibration faces."""
-        return self.network.feeder(self.faces.calibration)
+        return self.network.make_feeder(self.faces.calibration)
 
     def paint_reference(self, indices: Sequence[int]) -> NDArray[np.float32]:
         """The prepared FP32 graph's pictures of some calibration faces: what everything that is tried is held against.
@@ -98,12 +99,12 @@ def read_inputs(
     if settings.table is not None:
         load_named(settings.table, model_digest=view.digest)
     faces = faces or read_face_sets(job)
-    cost = estimate_cost(job, network, faces)
+    cost = measure_cost(job, network, faces)
     network, proof = prove_network(network, faces, settings, reporter, judged=judged)
     return BuildInputs(job, network, faces, cost, proof, plan)
 
 
-def estimate_cost(job: Job, network: Network, faces: FaceSets) -> Cost:
+def measure_cost(job: Job, network: Network, faces: FaceSets) -> BuildCost:
     """Time one inference, count all others, and tell what the build will cost; from then on progress is paced.
 
     Raises:
@@ -111,13 +112,13 @@ def estimate_cost(job: Job, network: Network, faces: FaceSets) -> Cost:
     """
     reporter = job.reporter
     calibration = faces.calibration
-    feeds = network.feeder(calibration)(range(min(network.smallest_batch, len(calibration))))
+    feeds = network.make_feeder(calibration)(range(min(network.smallest_batch, len(calibration))))
     reporter.progress("cost", 0, 0)
-    timing = timed(network.prepared.model, feeds, network.smallest_batch)
+    timing = time_inference(network.prepared.model, feeds, network.smallest_batch)
     stores = job.selection.backend.capabilities.integer_results
-    task = task_of(job.settings, network.view, len(calibration), len(faces.verification), stores)
-    cost = cost_of(job.settings, task, timing)
-    if cost.chosen.seconds >= TOLD_SECONDS or cost.cut:
-        reporter.note(cost.told())
-        reporter.progress = Paced(reporter.progress, reporter.note, cost.chosen.seconds)
+    task = describe_task(job.settings, network.view, len(calibration), len(faces.verification), stores)
+    cost = estimate_cost(job.settings, task, timing)
+    if cost.estimate.seconds >= TOLD_SECONDS or cost.cut:
+        reporter.note(cost.describe())
+        reporter.progress = PacedProgress(reporter.progress, reporter.note, cost.estimate.seconds)
     return cost

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trt_facefusion.build.reporter import Note, Reporter, drop_note
-from trt_facefusion.build.settings import BuildSettings, engine_key
+from trt_facefusion.build.settings import BuildSettings, compute_engine_key
 from trt_facefusion.engine.backends.registry import BackendSelection, default_target, get_backend
 from trt_facefusion.engine.backends.registry import select_backend as find_backend
 from trt_facefusion.errors import BackendUnavailableError, BadInputError
@@ -35,9 +35,9 @@ class Job:
     embedder: Embedder
     digests: Mapping[str, str]
 
-    def key(self, precision: Precision) -> str:
+    def compute_key(self, precision: Precision) -> str:
         """The key of the engine of ``precision``: equal key, equal engine."""
-        return engine_key(self.settings, self.digests, precision)
+        return compute_engine_key(self.settings, self.digests, precision)
 
     def require_unchanged(self) -> None:
         """Raise `BadInputError` if the model or another file is no longer what this build's keys were made of."""

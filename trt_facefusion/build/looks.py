@@ -36,55 +36,56 @@ def check_looks(network: Network, faces: FaceSet, settings: BuildSettings, repor
     Raises:
         BadInputError: so it is, and the build is strict.
     """
-    chosen = range(min(_FACES, len(faces)))
-    crops = faces.crops[list(chosen)]
-    renderer = network.renderer(faces)
+    indices = range(min(_FACES, len(faces)))
+    crops = faces.crops[list(indices)]
+    renderer = network.make_renderer(faces)
     preset = renderer.feeder.preset
     with network.original.open_runner() as runner:
-        pictures = renderer(runner, chosen)
-        found = _with_identity(look(pictures, crops), network, faces, pictures)
-        if not found.suspicious:
-            return found
-        others = [(other, _look(renderer, runner, other, crops)) for other in _others(preset)]
-    seen = [(preset, other) for preset, other in others if other is not None]
-    best = max((other for _, other in seen), key=lambda other: other.resemblance, default=found)
-    words = list(found.wrong)
+        pictures = renderer(runner, indices)
+        described = _add_identity(look(pictures, crops), network, faces, pictures)
+        if not described.suspicious:
+            return described
+        tried = [(other, _try_description(renderer, runner, other, crops)) for other in _list_alternatives(preset)]
+    alternatives = [(preset, other) for preset, other in tried if other is not None]
+    best = max((other for _, other in alternatives), key=lambda other: other.resemblance, default=described)
+    words = list(described.wrong)
     remedy = "the range and the channel order are said with --input or --preset: look at the pictures in the report."
-    if best.far_better_than(found):
-        alike = [p.image for p, other in seen if other.resemblance >= best.resemblance - _ALIKE]
+    if best.far_better_than(described):
+        alike = [p.image for p, other in alternatives if other.resemblance >= best.resemblance - _ALIKE]
         words.append(
-            f"they resemble their targets by {found.resemblance:.2f}, and would by {best.resemblance:.2f} if the "
-            f"images were described as {' or '.join(map(_called, alike))}"
+            f"they resemble their targets by {described.resemblance:.2f}, and would by {best.resemblance:.2f} if the "
+            f"images were described as {' or '.join(map(_name_description, alike))}"
         )
         remedy = f"did you mean {' or '.join(f'--input {write_input(image)}' for image in alike)} ?"
-    if words and found.like_source is not None and found.like_target is not None:
-        words.append(
-            f"their identity is the source's by {found.like_source:.2f} and the target's by {found.like_target:.2f}"
-        )
+    source, target = described.like_source, described.like_target
+    if words and source is not None and target is not None:
+        words.append(f"their identity is the source's by {source:.2f} and the target's by {target:.2f}")
     if words:
         message = f"{LOOKS_WRONG}: {'; '.join(words)}"
         if settings.strict:
             raise BadInputError(message, f"{remedy} Otherwise leave --strict out")
         reporter.warn(f"{message}; {remedy}")
-    return found
+    return described
 
 
-def _with_identity(found: Look, network: Network, faces: FaceSet, pictures: NDArray[np.float32]) -> Look:
+def _add_identity(figures: Look, network: Network, faces: FaceSet, pictures: NDArray[np.float32]) -> Look:
     """The look with whose identity the pictures show, for a swapper; nothing that a limit is set to."""
     preset, embedder = network.preset, network.embedder
     template, _ = preset.crops[0]
     if not preset.swaps or pictures.shape[1] != pictures.shape[2] or not np.isfinite(pictures).all():
-        return found
+        return figures
     numbers = np.arange(len(pictures))
-    people = (faces.crops[network.feeder(faces).sources[numbers]], faces.crops[numbers])
+    people = (faces.crops[network.make_feeder(faces).sources[numbers]], faces.crops[numbers])
     source, target = (
         float(measure_identity_cosine(crops.astype(np.float32) / 255, pictures.clip(0, 1), template, embedder).mean())
         for crops in people
     )
-    return replace(found, like_source=source, like_target=target)
+    return replace(figures, like_source=source, like_target=target)
 
 
-def _look(renderer: PictureRenderer, runner: Infers, preset: Preset, crops: NDArray[np.uint8]) -> Look | None:
+def _try_description(
+    renderer: PictureRenderer, runner: Infers, preset: Preset, crops: NDArray[np.uint8]
+) -> Look | None:
     other = replace(renderer, feeder=replace(renderer.feeder, preset=preset))
     try:
         return look(other(runner, range(len(crops))), crops)
@@ -92,7 +93,7 @@ def _look(renderer: PictureRenderer, runner: Infers, preset: Preset, crops: NDAr
         return None
 
 
-def _others(preset: Preset) -> Iterator[Preset]:
+def _list_alternatives(preset: Preset) -> Iterator[Preset]:
     """The preset with all its images in each other range and channel order, the output alike."""
     image = preset.image
     for low, high in _RANGES:
@@ -107,6 +108,6 @@ def _others(preset: Preset) -> Iterator[Preset]:
             yield replace(preset, inputs=inputs, output=replace(preset.output, mean=plain.mean, std=plain.std, bgr=bgr))
 
 
-def _called(image: ImageInput) -> str:
+def _name_description(image: ImageInput) -> str:
     low, high = image.limits
     return f"{low:g}:{high:g}:{'bgr' if image.bgr else 'rgb'}"

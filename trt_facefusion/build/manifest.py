@@ -14,7 +14,7 @@ from trt_facefusion import __version__
 from trt_facefusion.build.compilation import list_shapes
 from trt_facefusion.build.engine import VerifiedEngine
 from trt_facefusion.build.inputs import BuildInputs
-from trt_facefusion.build.rebuild_command import build_arguments
+from trt_facefusion.build.rebuild_command import write_arguments
 from trt_facefusion.engine.store.identity import ORIGIN
 from trt_facefusion.engine.store.manifest import EngineInputs, GateResult, Int8Kernels, Manifest
 from trt_facefusion.model.export import identify_origin
@@ -38,7 +38,7 @@ def describe_engine(inputs: BuildInputs, built: VerifiedEngine, requested: Preci
         target=selection.target,
         shapes=list_shapes(inputs),
         inputs=_describe_inputs(inputs, built, plan_text),
-        build_key=inputs.job.key(built.precision),
+        build_key=inputs.job.compute_key(built.precision),
         tool_version=__version__,
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         seconds=built.seconds,
@@ -52,8 +52,8 @@ def describe_engine(inputs: BuildInputs, built: VerifiedEngine, requested: Preci
         verified_with=f"onnxruntime {onnxruntime.__version__}{stand_in}",
         kernels=engine.kernels,
         pins=engine.pins,
-        command=build_arguments(as_run),
-        warnings=inputs.reporter.warnings(built.precision),
+        command=write_arguments(as_run),
+        warnings=inputs.reporter.list_warnings(built.precision),
     )
 
 

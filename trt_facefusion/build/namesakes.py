@@ -22,10 +22,10 @@ def lock_model(job: Job) -> Iterator[Path]:
     Raises:
         StoreError: the folder cannot be written to.
     """
-    folder = _folder(job)
+    folder = _find_folder(job)
     while True:
         with build_lock(folder, waiting=job.reporter.note):
-            now = _folder(job)  # the build that held the lock may have been a namesake's
+            now = _find_folder(job)  # the build that held the lock may have been a namesake's
             if now == folder:
                 _tell_namesake(job, folder)
                 yield folder
@@ -46,17 +46,17 @@ def tell_replaced(job: Job, store: Store, manifest: Manifest) -> None:
     if old.build_key == manifest.build_key:
         return
     same_file = old.inputs.model_sha256 == manifest.inputs.model_sha256
-    why = "other settings, faces or versions" if same_file else f"the file as it was ({_short(old)})"
+    why = "other settings, faces or versions" if same_file else f"the file as it was ({_shorten(old)})"
     job.reporter.note(f"replaces {folder}, which was built {'with' if same_file else 'from'} {why}")
 
 
 def tell_stale(job: Job, store: Store) -> None:
     """Name the engines beside those of this build that were made from an earlier version of the model's file."""
-    folder, digest = _folder(job), job.digests["model"]
+    folder, digest = _find_folder(job), job.digests["model"]
     old = [
-        f"{path.name} ({_short(found)})"
-        for path, found in store.list()
-        if path.parent == folder and isinstance(found, Manifest) and found.inputs.model_sha256 != digest
+        f"{path.name} ({_shorten(manifest)})"
+        for path, manifest in store.list()
+        if path.parent == folder and isinstance(manifest, Manifest) and manifest.inputs.model_sha256 != digest
     ]
     if old:
         job.reporter.note(
@@ -65,7 +65,7 @@ def tell_stale(job: Job, store: Store) -> None:
         )
 
 
-def _folder(job: Job) -> Path:
+def _find_folder(job: Job) -> Path:
     source = job.settings.source
     return Store(job.settings.output).model_folder(source.name, job.digests["model"], identify_origin(source))
 
@@ -79,5 +79,5 @@ def _tell_namesake(job: Job, folder: Path) -> None:
         )
 
 
-def _short(manifest: Manifest) -> str:
+def _shorten(manifest: Manifest) -> str:
     return f"sha256 {manifest.inputs.model_sha256[:8]}"

@@ -34,7 +34,7 @@ class KeyRole(enum.Enum):
     """It is part of the key wherever it has not its default, so that keys from before there was such a setting stay
     right. What declares nothing is this: an engine that is built once too often is better than a wrong one."""
     SPELLED = "spelled"
-    """`build.settings.engine_key` has it in a form of its own, or a digest of what it names is part of the key."""
+    """`build.settings.compute_engine_key` has it in a form of its own, or the key has a digest of what it names."""
 
 
 @dataclass(frozen=True)
@@ -209,31 +209,31 @@ class CacheOptions:
     ] = Path("calib_cache")
 
 
-def default_values(settings: type[Any]) -> Mapping[str, Any]:
+def read_defaults(settings: type[Any]) -> Mapping[str, Any]:
     """The default of every field of a dataclass that has one, by the field's name."""
     from_factories = {f.name: f.default_factory() for f in fields(settings) if f.default_factory is not MISSING}
     return from_factories | {f.name: f.default for f in fields(settings) if f.default is not MISSING}
 
 
-def key_roles(settings: type[Any]) -> Mapping[str, KeyRole | OutsideKey]:
+def read_key_roles(settings: type[Any]) -> Mapping[str, KeyRole | OutsideKey]:
     """Of every field of a dataclass what it has to do with the key, by name."""
     hints = get_type_hints(settings, include_extras=True)
-    return {name: _annotation(hint, (KeyRole, OutsideKey)) or KeyRole.ADDED for name, hint in hints.items()}
+    return {name: _find_annotation(hint, (KeyRole, OutsideKey)) or KeyRole.ADDED for name, hint in hints.items()}
 
 
-def option_names(settings: type[Any]) -> Mapping[str, str]:
+def read_option_names(settings: type[Any]) -> Mapping[str, str]:
     """The option on the command line of every field of a dataclass that has one, by the field's name."""
     hints = get_type_hints(settings, include_extras=True)
-    options = {name: _annotation(hint, OptionInfo) for name, hint in hints.items()}
-    return {name: _option_name(name, option) for name, option in options.items() if option is not None}
+    options = {name: _find_annotation(hint, OptionInfo) for name, hint in hints.items()}
+    return {name: _read_option_name(name, option) for name, option in options.items() if option is not None}
 
 
-def _annotation(hint: Any, kind: type[Any] | tuple[type[Any], ...]) -> Any:
+def _find_annotation(hint: Any, kind: type[Any] | tuple[type[Any], ...]) -> Any:
     """What of ``kind`` stands in an ``Annotated`` hint, or None."""
     return next((extra for extra in get_args(hint)[1:] if isinstance(extra, kind)), None)
 
 
-def _option_name(name: str, option: OptionInfo) -> str:
+def _read_option_name(name: str, option: OptionInfo) -> str:
     declared = [option.default, *(option.param_decls or ())]  # in Annotated the first name stands where a default would
-    given = (text for text in declared if isinstance(text, str) and text.startswith("--"))
-    return next(given, "--" + name.replace("_", "-"))
+    names = (text for text in declared if isinstance(text, str) and text.startswith("--"))
+    return next(names, "--" + name.replace("_", "-"))

@@ -13,7 +13,7 @@ from trt_facefusion.build.job import open_job
 from trt_facefusion.build.reporter import Note
 from trt_facefusion.build.settings import BuildSettings
 from trt_facefusion.build.stages import Stages
-from trt_facefusion.build.tuning.ranges import require_writable_cache
+from trt_facefusion.build.tuning.calibration_files import require_writable_cache
 from trt_facefusion.build.verification import Verifier
 from trt_facefusion.evaluation.accuracy.judge import Accuracy
 from trt_facefusion.evaluation.accuracy.registry import list_shown_figures

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from trt_facefusion.build.options import default_values, option_names
+from trt_facefusion.build.options import read_defaults, read_option_names
 from trt_facefusion.build.settings import BuildSettings
 from trt_facefusion.engine.backends.base import BuildOptions
 from trt_facefusion.evaluation.accuracy import registry
@@ -14,7 +14,7 @@ from trt_facefusion.model.presets.output import ImageOutput
 from trt_facefusion.model.presets.syntax import write_input, write_picture
 
 _OPTIONS = {
-    **option_names(BuildSettings),
+    **read_option_names(BuildSettings),
     "batch": "--batch",
     "plan": "--plan",
     "planner": "--plan",
@@ -51,35 +51,35 @@ _ORDER = (
 _LEFT_OUT = {"target", "backend"}
 
 
-def build_arguments(settings: BuildSettings) -> tuple[str, ...]:
+def write_arguments(settings: BuildSettings) -> tuple[str, ...]:
     """The arguments of `trt-ff build` that ``settings`` came from; precisions, target and backend are left out.
 
     Paths are those that were given. What has its default is not said.
     """
-    defaults = default_values(BuildSettings)
-    words = [*_model(settings.source, settings.preset)]
-    for name in sorted(_OPTIONS.keys() - _LEFT_OUT, key=_place):
-        value = getattr(settings, name)
+    defaults = read_defaults(BuildSettings)
+    words = [*_write_model(settings.source, settings.preset)]
+    for name in sorted(_OPTIONS.keys() - _LEFT_OUT, key=_rank):
+        setting = getattr(settings, name)
         if name == "limits":
-            words += _limits(value)
-        elif name not in defaults or value != defaults[name]:
-            words += [_OPTIONS[name]] if value is True else [_OPTIONS[name], str(value)]
+            words += _write_limits(setting)
+        elif name not in defaults or setting != defaults[name]:
+            words += [_OPTIONS[name]] if setting is True else [_OPTIONS[name], str(setting)]
     if settings.workspace_bytes is not None:
         words += ["--workspace", str(max(1, settings.workspace_bytes >> 20))]
-    return (*words, *_tensorrt(settings.options))
+    return (*words, *_write_tensorrt(settings.options))
 
 
-def _limits(limits: Mapping[str, float]) -> Iterator[str]:
+def _write_limits(limits: Mapping[str, float]) -> Iterator[str]:
     for _, limit in registry.iterate_limits():
         if limit.name in limits:
             yield from (limit.option, str(limits[limit.name]))
 
 
-def _place(name: str) -> tuple[int, str]:
+def _rank(name: str) -> tuple[int, str]:
     return _ORDER.index(name) if name in _ORDER else len(_ORDER), name
 
 
-def _model(source: ModelSource, preset: Preset) -> Iterator[str]:
+def _write_model(source: ModelSource, preset: Preset) -> Iterator[str]:
     if isinstance(source, ReferenceSource):
         return
     if isinstance(source, OnnxSource):
@@ -97,7 +97,7 @@ def _model(source: ModelSource, preset: Preset) -> Iterator[str]:
         yield from ("--picture", write_picture(preset.output))
 
 
-def _tensorrt(options: BuildOptions) -> Iterator[str]:
+def _write_tensorrt(options: BuildOptions) -> Iterator[str]:
     if options.optimization_level is not None:
         yield from ("--optimization-level", str(options.optimization_level))
     if options.hardware_compatibility != "none":

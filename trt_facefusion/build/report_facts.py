@@ -36,18 +36,18 @@ class Kernels:
 
 
 @dataclass(frozen=True)
-class Settings:
+class RecordedSettings:
     """Of the settings in a manifest, what the calibration was."""
 
     calibration: CalibrationRecord | None = None
 
 
 @dataclass(frozen=True)
-class Made:
+class EngineOrigin:
     """What the engine was made from."""
 
     model_sha256: str
-    settings: Settings = field(default_factory=Settings)
+    settings: RecordedSettings = field(default_factory=RecordedSettings)
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class ShownManifest:
     int8_kernels: Kernels
     macs_share: Mapping[str, float]
     engine_bytes: int
-    inputs: Made
+    inputs: EngineOrigin
     verified_with: str
     weights_bytes: int | None = None
     fallback: tuple[Fallback, ...] = ()
@@ -83,7 +83,7 @@ class PlanRow:
 
 
 @dataclass(frozen=True)
-class Point:
+class FrontPoint:
     """One plan of the front."""
 
     int8_macs_share: float
@@ -97,7 +97,7 @@ class Point:
 class SearchFacts:
     """What the plan search measured, and what that cost."""
 
-    points: tuple[Point, ...]
+    points: tuple[FrontPoint, ...]
     passes: int = 0
     seconds: float = 0.0
 
@@ -169,11 +169,11 @@ def read_facts(raw: Any) -> RunFacts:
     facts = decode(RunFacts, raw, "run", lenient=True)
     if not facts.engines:
         raise DocumentError("run.engines is empty")
-    known = {precision.value for precision in Precision}
+    precisions = {precision.value for precision in Precision}
     for number, engine in enumerate(facts.engines):
         where = f"run.engines[{number}]"
         for name in (engine.requested, engine.manifest.precision, *(row.precision for row in engine.plan)):
-            if name not in known:
+            if name not in precisions:
                 raise DocumentError(f"{where} has the precision {name!r:.40}, which does not exist")
         read_accuracy(engine.manifest.accuracy, f"{where}.manifest")
         if any(row.macs < 0 for row in engine.plan):

@@ -29,6 +29,6 @@ class Reporter:
         self._warnings.append((precision, message))
         self.note(f"warning: {message}")
 
-    def warnings(self, precision: Precision) -> tuple[str, ...]:
+    def list_warnings(self, precision: Precision) -> tuple[str, ...]:
         """What the manifest of ``precision`` should warn of."""
         return tuple(message for about, message in self._warnings if about in {None, precision})

@@ -2,77 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from trt_facefusion.build.delivery import Delivery, EngineResult
+from trt_facefusion.build.delivery import Delivery
 from trt_facefusion.build.inputs import read_inputs
 from trt_facefusion.build.job import Job, open_job
 from trt_facefusion.build.namesakes import lock_model, tell_stale
-from trt_facefusion.build.network import read_network
-from trt_facefusion.build.report_data import RunRecord, read_search, record_build
+from trt_facefusion.build.network_reader import read_network
+from trt_facefusion.build.report_data import record_build
 from trt_facefusion.build.reporter import Note
+from trt_facefusion.build.result import BuildResult
 from trt_facefusion.build.settings import BuildSettings
 from trt_facefusion.build.stages import Stages
-from trt_facefusion.build.tuning.ranges import require_writable_cache
+from trt_facefusion.build.stored_engines import EngineResult
+from trt_facefusion.build.tuning.calibration_files import require_writable_cache
 from trt_facefusion.build.verification import Verifier
-from trt_facefusion.engine.store.store import Store
-from trt_facefusion.evaluation.accuracy.registry import list_shown_figures
 from trt_facefusion.model.messages import is_one_piece, serialise_model
-from trt_facefusion.quantization.precision import read_rows
 from trt_facefusion.types import Progress, silent
-
-
-@dataclass(frozen=True)
-class BuildResult:
-    """All engines of one build, in the order of the request."""
-
-    model: str
-    seconds: float
-    engines: tuple[EngineResult, ...]
-    record: RunRecord | None = None
-    """What the report shows; None where every engine was up to date."""
-    cost: Mapping[str, Any] | None = None
-    """What it was expected to cost, and how much it tried; None where every engine was up to date."""
-
-    def as_dict(self) -> dict[str, Any]:
-        """The result as ``--json`` prints it."""
-        return {
-            "schema": 1,
-            "model": self.model,
-            "seconds": round(self.seconds, 2),
-            "cost": None if self.cost is None else dict(self.cost),
-            "engines": [_engine_dict(engine) for engine in self.engines],
-        }
-
-
-def _engine_dict(result: EngineResult) -> dict[str, Any]:
-    m = result.manifest
-    keys = ("faces", "ssim", *(figure.key for figure in list_shown_figures()))
-    against = ("reference", "batch", "prepared")
-    return {
-        "precision": m.precision,
-        "requested": result.requested.value,
-        "backend": m.backend,
-        "backend_version": m.backend_version,
-        "target": m.target,
-        "path": str(result.folder),
-        "engine_bytes": m.engine_bytes,
-        "weights_bytes": m.weights_bytes,
-        "macs_share": dict(m.macs_share),
-        "int8_kernels": {
-            "planned": m.int8_kernels.planned,
-            "real": m.int8_kernels.real,
-            "missing": list(m.int8_kernels.missing),
-        },
-        "accuracy": {key: m.accuracy.get(key) for key in (*keys, *against)},
-        "passed": m.gate.passed,
-        "fallback": [{"from": f.from_, "to": f.to, "reason": f.reason} for f in result.fallback],
-        "up_to_date": result.up_to_date,
-    }
 
 
 def build(settings: BuildSettings, progress: Progress = silent, note: Note | None = None) -> BuildResult:
@@ -85,28 +32,28 @@ def build(settings: BuildSettings, progress: Progress = silent, note: Note | Non
     started = time.perf_counter()
     job = open_job(settings, progress, note)  # fails before any work if the backend is missing
     with lock_model(job):
-        delivery = Delivery(job, Store(settings.output))
+        delivery = Delivery(job)
         engines: list[EngineResult] = []
-        work: Work | None = None
+        opened: OpenedBuild | None = None
         for requested in dict.fromkeys(settings.precisions):
-            engine = delivery.shelf.find_for(requested)
+            engine = delivery.engines.find_for(requested)
             if engine is None:
-                work = work or start_work(job)
-                engine = delivery.deliver(requested, work.stages, work.verifier)
+                opened = opened or open_build(job)
+                engine = delivery.deliver(requested, opened.stages, opened.verifier)
             engines.append(engine)
-        tell_stale(job, delivery.shelf.store)
-        return _conclude(delivery, engines, work, time.perf_counter() - started)
+        tell_stale(job, delivery.engines.store)
+        return _conclude(delivery, engines, opened, time.perf_counter() - started)
 
 
 @dataclass(frozen=True)
-class Work:
-    """What a build that is not up to date works with."""
+class OpenedBuild:
+    """A build that is not up to date, with its inputs read and proven."""
 
     stages: Stages
     verifier: Verifier
 
 
-def start_work(job: Job) -> Work:
+def open_build(job: Job) -> OpenedBuild:
     """Read and prove all that goes in; what can be told before the long part begins is told here.
 
     Raises:
@@ -118,23 +65,14 @@ def start_work(job: Job) -> Work:
     if is_one_piece(network.prepared.model):  # else only smaller types can be built
         job.selection.backend.check(serialise_model(network.prepared.model))
     inputs = read_inputs(job, network)
-    return Work(Stages(inputs), Verifier(inputs))
+    return OpenedBuild(Stages(inputs), Verifier(inputs))
 
 
-def _conclude(delivery: Delivery, engines: list[EngineResult], work: Work | None, seconds: float) -> BuildResult:
+def _conclude(
+    delivery: Delivery, engines: list[EngineResult], opened: OpenedBuild | None, seconds: float
+) -> BuildResult:
     name = delivery.job.settings.source.name
-    if work is None or not delivery.shelf.built:  # every engine was up to date
+    if opened is None or not delivery.engines.built:  # every engine was up to date
         return BuildResult(name, seconds, tuple(engines))
-    described = [
-        {
-            "requested": engine.requested.value,
-            "up_to_date": engine.up_to_date,
-            "folder": str(engine.folder),
-            "manifest": json.loads(engine.manifest.to_json()),
-            "plan": read_rows(engine.folder / "plan.yaml"),
-            "search": read_search(engine.folder),
-        }
-        for engine in engines
-    ]
-    record = record_build(work.stages, work.verifier.gallery, described, seconds)
-    return BuildResult(name, seconds, tuple(engines), record, work.stages.inputs.cost.as_dict())
+    record = record_build(opened.stages, opened.verifier.gallery, engines, seconds)
+    return BuildResult(name, seconds, tuple(engines), record, opened.stages.inputs.cost.as_dict())

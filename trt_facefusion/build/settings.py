@@ -20,8 +20,8 @@ from trt_facefusion.build.options import (
     NetworkOptions,
     OutsideKey,
     RangeOptions,
-    default_values,
-    key_roles,
+    read_defaults,
+    read_key_roles,
 )
 from trt_facefusion.engine.backends.base import BuildOptions
 from trt_facefusion.engine.backends.registry import calibrates_itself
@@ -68,7 +68,7 @@ class BuildSettings(
     options: Annotated[BuildOptions, KeyRole.SPELLED] = field(default_factory=BuildOptions)
     workspace_bytes: Annotated[int | None, KeyRole.SPELLED] = None
 
-    def gate(self, precision: Precision) -> Limits:
+    def choose_gate(self, precision: Precision) -> Limits:
         """The accuracy gate of one precision; the limits that the user named are INT8's."""
         default = Limits.default(precision)
         return default.changed(self.limits) if precision is Precision.INT8 else default
@@ -78,7 +78,7 @@ class BuildSettings(
         return open_embedder(self.preset, self.embedder)
 
 
-def engine_key(settings: BuildSettings, digests: Mapping[str, str], precision: Precision) -> str:
+def compute_engine_key(settings: BuildSettings, digests: Mapping[str, str], precision: Precision) -> str:
     """Digest of all that decides what the engine of ``precision`` is; equal key, equal engine."""
     return build_key(
         {
@@ -88,8 +88,8 @@ def engine_key(settings: BuildSettings, digests: Mapping[str, str], precision: P
             "preset": repr(settings.preset),
             "batch": str(settings.batch),
             "precision": precision.value,
-            "gate": repr(settings.gate(precision)),
-            "planner": _planning_parts(settings, precision),
+            "gate": repr(settings.choose_gate(precision)),
+            "planner": _list_planning_parts(settings, precision),
             "rule": settings.rule,
             "corrections": settings.corrections,
             "repairs": settings.repairs,
@@ -98,34 +98,36 @@ def engine_key(settings: BuildSettings, digests: Mapping[str, str], precision: P
             # With --recalibrate TensorRT 10 takes its own table.
             "own_table": settings.recalibrate and calibrates_itself(digests.get("backend", "")),
             **({} if settings.noise is None else {"noise": str(parse_noise(settings.noise))}),
-            **_effort_parts(settings, precision),
-            **_added_parts(settings),
+            **_list_effort_parts(settings, precision),
+            **_list_added_parts(settings),
             **digests,
         }
     )
 
 
-def _added_parts(settings: BuildSettings) -> dict[str, object]:
+def _list_added_parts(settings: BuildSettings) -> dict[str, object]:
     """Settings that are spelled nowhere else, where they have not their default."""
-    values = {name: getattr(settings, name) for name in _list_added()}
-    defaults = default_values(BuildSettings)
-    changed = {name: repr(value) for name, value in values.items() if name not in defaults or value != defaults[name]}
+    added = {name: getattr(settings, name) for name in _list_added()}
+    defaults = read_defaults(BuildSettings)
+    changed = {
+        name: repr(setting) for name, setting in added.items() if name not in defaults or setting != defaults[name]
+    }
     return {"added": changed} if changed else {}
 
 
 @cache
 def _list_added() -> tuple[str, ...]:
-    return tuple(name for name, role in key_roles(BuildSettings).items() if role is KeyRole.ADDED)
+    return tuple(name for name, role in read_key_roles(BuildSettings).items() if role is KeyRole.ADDED)
 
 
-def _planning_parts(settings: BuildSettings, precision: Precision) -> list[object]:
+def _list_planning_parts(settings: BuildSettings, precision: Precision) -> list[object]:
     """What decides where a plan of ``precision`` comes from."""
     if precision is not Precision.INT8:
         return []
     return [settings.planner, settings.search_faces, "max_ssim_drop" in settings.limits]
 
 
-def _effort_parts(settings: BuildSettings, precision: Precision) -> dict[str, object]:
+def _list_effort_parts(settings: BuildSettings, precision: Precision) -> dict[str, object]:
     """What was said of effort and time, where that may decide what an engine is."""
     level = {} if settings.effort == AUTO else {"effort": settings.effort}
     time = {} if settings.minutes == MINUTES or level else {"minutes": settings.minutes}

@@ -9,30 +9,35 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import wraps
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
-from trt_facefusion.build.compilation import LoweredPlan, compile_plan
+from trt_facefusion.build.compilation import compile_plan
 from trt_facefusion.build.inputs import BuildInputs
-from trt_facefusion.build.tuning.corrections import Correcting
-from trt_facefusion.build.tuning.integer_storage import Storing
-from trt_facefusion.build.tuning.plan_search import PlanSearch, candidates, opened
-from trt_facefusion.build.tuning.ranges import Observations, Ranges, calibrate, choose_ranges
+from trt_facefusion.build.lowered_plan import LoweredPlan
+from trt_facefusion.build.tuning.corrections import LayerCorrector
+from trt_facefusion.build.tuning.integer_storage import IntegerStorage
+from trt_facefusion.build.tuning.observations import Observations
+from trt_facefusion.build.tuning.open_search import open_search
+from trt_facefusion.build.tuning.plan_search import PlanSearch
+from trt_facefusion.build.tuning.ranges import Ranges, calibrate, choose_ranges
+from trt_facefusion.build.tuning.search_space import list_candidates, open_candidates
 from trt_facefusion.quantization.lowering import lower
 from trt_facefusion.quantization.precision import Plan, plan_by_rules
 from trt_facefusion.types import Precision
 
 Result = TypeVar("Result")
 
+_REPAIR = "open_search_for_repair"
 
-def once(stage: Callable[[Stages], Result]) -> Callable[[Stages], Result]:
+
+def run_once(stage: Callable[[Stages], Result]) -> Callable[[Stages], Result]:
     """Run a stage when it is first called, and give its result from then on."""
 
     @wraps(stage)
     def call(self: Stages) -> Result:
         if stage.__name__ not in self.results:
             self.results[stage.__name__] = stage(self)
-        result: Result = self.results[stage.__name__]
-        return result
+        return cast(Result, self.results[stage.__name__])
 
     return call
 
@@ -50,59 +55,57 @@ class Stages:
         settings = self.inputs.settings
         return settings.plan is None and settings.planner == "auto"
 
-    @once
+    @run_once
     def calibrate(self) -> Observations:
         """Histograms of every tensor."""
         return calibrate(self.inputs)
 
-    @once
+    @run_once
     def choose_ranges(self) -> Ranges:
         """Thresholds, scale and shift of channels."""
         return choose_ranges(self.inputs, self.calibrate())
 
-    @once
-    def correct(self) -> Correcting:
-        """Corrections of the INT8 layers, computed when a plan first needs them."""
-        ranges = self.choose_ranges()
-        return Correcting(self.inputs, ranges.table, ranges.affines)
+    @run_once
+    def open_corrector(self) -> LayerCorrector:
+        """Computes the corrections of INT8 layers, when a plan first needs them."""
+        return LayerCorrector(self.inputs, self.choose_ranges())
 
-    @once
-    def store_integers(self) -> Storing:
-        """Integer operators, for a backend that wants them."""
-        return Storing(self.inputs, self.choose_ranges(), self.correct())
+    @run_once
+    def open_integer_storage(self) -> IntegerStorage:
+        """Lowers to integer operators, for a backend that wants them."""
+        return IntegerStorage(self.inputs, self.choose_ranges(), self.open_corrector())
 
-    @once
+    @run_once
     def plan_by_rules(self) -> Plan:
         """The plan by rules, with what calibration saw."""
         observations = self.calibrate()
         name = self.inputs.settings.source.name
         return plan_by_rules(self.inputs.view, observations.amax, name, observations.moments)
 
-    @once
-    def search(self) -> PlanSearch:
+    @run_once
+    def open_search(self) -> PlanSearch:
         """The search among all layers that can be INT8, but for those that would get no INT8 kernel."""
         settings, reporter = self.inputs.settings, self.inputs.reporter
         rules = self.plan_by_rules()
-        widest = opened(rules, candidates(rules, self.inputs.view, self.choose_ranges().table))
+        widest = open_candidates(rules, list_candidates(rules, self.inputs.view, self.choose_ranges().table))
         excluded = self._find_without_kernel(widest)
         if excluded:
             reporter.note(f"no candidates for INT8: {'; '.join(f'{n}: {why}' for n, why in excluded.items())}")
-        return self._search_among(widest.raised(excluded), "max_ssim_drop" in settings.limits, excluded)
+        limit_named = "max_ssim_drop" in settings.limits
+        return self._open_search(widest.raised(excluded), excluded, limit_named=limit_named)
 
-    def search_for_repair(self, plan: Plan) -> PlanSearch:
+    def open_search_for_repair(self, plan: Plan) -> PlanSearch:
         """The search that made ``plan``; for a plan of another origin, one among the nodes that it has in INT8."""
         if self.searches:
-            return self.search()
-        if "search_for_repair" not in self.results:
-            self.results["search_for_repair"] = self._search_among(plan, True, {})
-        search: PlanSearch = self.results["search_for_repair"]
+            return self.open_search()
+        if _REPAIR not in self.results:
+            self.results[_REPAIR] = self._open_search(plan, {}, limit_named=True)
+        search: PlanSearch = self.results[_REPAIR]
         return search
 
-    def _search_among(self, widest: Plan, asked: bool, excluded: Mapping[str, str]) -> PlanSearch:
-        gate = self.inputs.settings.gate(Precision.INT8)
-        corrections = self.correct().of(widest)
-        ranges = self.choose_ranges()
-        return PlanSearch(self.inputs, ranges, widest, gate, asked=asked, excluded=excluded, corrections=corrections)
+    def _open_search(self, widest: Plan, excluded: Mapping[str, str], *, limit_named: bool) -> PlanSearch:
+        corrections = self.open_corrector().correct(widest)
+        return open_search(self.inputs, self.choose_ranges(), widest, corrections, excluded, limit_named=limit_named)
 
     def _find_without_kernel(self, plan: Plan) -> dict[str, str]:
         """Layers that the backend runs in float, though all of ``plan`` is offered in INT8: name -> reason.
@@ -126,7 +129,7 @@ class Stages:
         elif precision is Precision.FP32:
             plan = plan_by_rules(inputs.view, {}, inputs.settings.source.name)
         elif precision is Precision.INT8 and self.searches:
-            plan = self.search().plan()
+            plan = self.open_search().make_plan()
         else:
             plan = self.plan_by_rules()
         return plan.capped(precision)
@@ -136,14 +139,14 @@ class Stages:
         view = self.inputs.view
         if not plan.names(Precision.INT8):
             return LoweredPlan(plan, lower(view, plan, {}, base))
-        ranges, corrections = self.choose_ranges(), self.correct().of(plan)
+        ranges, corrections = self.choose_ranges(), self.open_corrector().correct(plan)
         if self.inputs.integer_results:
-            typed = self.store_integers().lowered(plan)
+            typed = self.open_integer_storage().lower(plan)
         else:
             typed = lower(view, plan, ranges.table, base, ranges.affines, corrections)
         return LoweredPlan(plan, typed, ranges, corrections)
 
     def describe_search(self) -> Mapping[str, Any] | None:
         """What the plan search measured, for `search.json`; None where none was made."""
-        search = self.search() if self.searches else self.results.get("search_for_repair")
+        search = self.open_search() if self.searches else self.results.get(_REPAIR)
         return None if search is None else search.as_dict()

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import onnx
 
-from trt_facefusion.build.compilation import LoweredPlan
 from trt_facefusion.build.gallery import Gallery
 from trt_facefusion.build.inputs import BuildInputs
+from trt_facefusion.build.lowered_plan import LoweredPlan
 from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
 from trt_facefusion.errors import GateError
 from trt_facefusion.evaluation.accuracy.evaluator import PictureEvaluator
@@ -58,9 +58,9 @@ class Verifier:
         self.gallery = Gallery()
         self._evaluator = _open_evaluator(inputs)
 
-    def gate(self, precision: Precision) -> Limits:
+    def choose_gate(self, precision: Precision) -> Limits:
         """The gate of one precision; a file that computes in FP16 itself allows FP32 that much."""
-        gate = self.inputs.settings.gate(precision)
+        gate = self.inputs.settings.choose_gate(precision)
         if precision is Precision.FP32 and computes_in_half(self.inputs.network.original.loaded):
             return gate.changed({"max_ssim_drop": max(gate["max_ssim_drop"], MAX_SSIM_DROP[Precision.FP16])})
         return gate
@@ -73,7 +73,7 @@ class Verifier:
             pictures = evaluator.paint(runner, progress=reporter.progress, stage=f"verify {precision.value}")
         reporter.progress(f"judge {precision.value}", 0, 0)
         accuracy = evaluator.accuracy(pictures)
-        sources = inputs.network.feeder(faces).sources
+        sources = inputs.network.make_feeder(faces).sources
         self.gallery.add(precision, accuracy, faces, sources, evaluator.reference, pictures)
         return accuracy
 
@@ -95,7 +95,7 @@ class Verifier:
         Raises:
             GateError: no plan was right.
         """
-        gate, reporter, most = self.gate(precision), self.inputs.reporter, self.inputs.settings.repairs
+        gate, reporter, most = self.choose_gate(precision), self.inputs.reporter, self.inputs.settings.repairs
         rounds: list[Repair] = []
         while True:
             lowered = lower(plan)
@@ -130,4 +130,4 @@ def _open_evaluator(inputs: BuildInputs) -> PictureEvaluator:
     if reference is None:
         raise GateError("there is no face to judge on", "name a folder with --eval")
     metrics = open_metrics(Tools(inputs.network.embedder, inputs.settings.preset.template))
-    return PictureEvaluator(inputs.network.judge_renderer(faces), range(len(faces)), reference, metrics)
+    return PictureEvaluator(inputs.network.make_judge_renderer(faces), range(len(faces)), reference, metrics)

@@ -19,7 +19,8 @@ from trt_facefusion.build.options import (
     FaceOptions,
     RangeOptions,
 )
-from trt_facefusion.build.run import BuildResult, build
+from trt_facefusion.build.result import BuildResult
+from trt_facefusion.build.run import build
 from trt_facefusion.build.settings import PLANNERS
 from trt_facefusion.cli import console, options
 from trt_facefusion.cli.build_table import show_engines

@@ -5,8 +5,8 @@ from __future__ import annotations
 from rich.table import Table
 from rich.text import Text
 
-from trt_facefusion.build.delivery import EngineResult
-from trt_facefusion.build.run import BuildResult
+from trt_facefusion.build.result import BuildResult
+from trt_facefusion.build.stored_engines import EngineResult
 from trt_facefusion.cli import console
 from trt_facefusion.cli.figures import format_figure, label_with_faces
 from trt_facefusion.engine.store.manifest import StoredAccuracy

@@ -7,8 +7,8 @@ from typing import Annotated, Optional
 
 import typer
 
-from trt_facefusion.build.tuning.ranges import require_int8
-from trt_facefusion.build.tuning.thresholds import affines_of
+from trt_facefusion.build.tuning.named_table import require_int8
+from trt_facefusion.build.tuning.observations import read_affines
 from trt_facefusion.cli import console, options
 from trt_facefusion.cli.listing import count_names, print_lines
 from trt_facefusion.errors import BadInputError
@@ -50,7 +50,7 @@ def command(
     view = _prepare_model(source)
     table = load_named(cache, model_digest=digest_model(view.model))
     calibration = load_description(cache)
-    affines = {} if calibration is None else affines_of(calibration)
+    affines = {} if calibration is None else read_affines(calibration)
     divided = {name: table[name] for name in map(name_equalised, affines) if name in table}
     fitted = assign_ranges(
         CalibrationTable({n: amax for n, amax in table.items() if n not in divided}, table.header), view

@@ -90,13 +90,13 @@ def curate(
     contact_sheet.html. None of them holds an embedding, or says who is whom. `trt-ff faces audit OUT --sheet NAME`
     gives the sheet as a PNG, too; in the folder itself a picture would count as a photo.
     """
-    from trt_facefusion.build.curate import curated
+    from trt_facefusion.build.curate import curate
     from trt_facefusion.report.selection import check_output, collect_facts, save_selection
 
     check_output(output, folder, force)
     opened = open_generator(generator)
     with console.progress_bar() as (progress, note):
-        selected = curated(folder, count, opened, aligned=aligned, progress=progress)
+        selected = curate(folder, count, opened, aligned=aligned, progress=progress)
         if len(selected.selection.picks) < count:
             note(f"warning: only {len(selected.selection.picks)} photos are fit, {count} were asked for")
         save_selection(selected, folder, output, link=link)

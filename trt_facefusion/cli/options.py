@@ -9,7 +9,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from trt_facefusion.build.effort import level_named
+from trt_facefusion.build.effort import find_level
 from trt_facefusion.build.options import MODEL, CalibrationOptions, EffortOptions, NetworkOptions
 from trt_facefusion.build.settings import BuildSettings
 from trt_facefusion.cli.model_choice import choose_preset, choose_source
@@ -99,4 +99,4 @@ def check_options(calibration: CalibrationOptions, effort: EffortOptions, limits
     for name, limit in limits.items():
         if limit == 1:
             raise BadInputError(f"{name} 1 leaves nobody to swap with", f"use {name} 0 for all, or 2 and more")
-    level_named(effort.effort)
+    find_level(effort.effort)

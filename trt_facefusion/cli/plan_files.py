@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from trt_facefusion.build.plan_only import PlanResult
-from trt_facefusion.build.report_data import SEARCH
+from trt_facefusion.build.run_record import SEARCH
 from trt_facefusion.errors import BadInputError
 from trt_facefusion.report import charts
 from trt_facefusion.storage.documents import DocumentError, decode, parse_json, read_bytes

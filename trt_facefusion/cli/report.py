@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from trt_facefusion.build.report_data import RunRecord
+from trt_facefusion.build.run_record import RunRecord
 from trt_facefusion.cli import console, options
 from trt_facefusion.storage.files import write_atomic
 

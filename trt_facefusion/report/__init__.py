@@ -1,6 +1,6 @@
 """The pages that a person looks at: self-contained HTML, nothing loaded from outside.
 
-What is shown was measured and recorded elsewhere (`build.report_data`, `evaluation.profiling`, `faces.curation`); here
+What is shown was measured and recorded elsewhere (`build.run_record`, `evaluation.profiling`, `faces.curation`); here
 it becomes pages, charts and folders. A page holds names that come from files and models, so everything is escaped,
 nothing runs, and a browser is told so (`pages.POLICY`). Reports hold pictures of people: they are written apart from
 the engines that ship.

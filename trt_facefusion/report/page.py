@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from trt_facefusion.build.report_data import RunRecord
 from trt_facefusion.build.report_facts import EngineFacts, RunFacts, TensorFacts
+from trt_facefusion.build.run_record import RunRecord
 from trt_facefusion.engine.store.manifest import CalibrationRecord, Fallback, StoredAccuracy
 from trt_facefusion.evaluation.accuracy.metric import Figure, Unit
 from trt_facefusion.evaluation.accuracy.metrics import PSNR_CAP_DB

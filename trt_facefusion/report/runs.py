@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from trt_facefusion.build.report_data import FACTS, RunRecord
+from trt_facefusion.build.run_record import FACTS, RunRecord
 from trt_facefusion.engine.store.atomic import commit_folder
 from trt_facefusion.engine.store.store import make_safe_name
 from trt_facefusion.errors import BadInputError

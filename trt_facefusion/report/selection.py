@@ -50,7 +50,7 @@ def save_selection(curated: Curated, folder: Path, output: Path, *, link: bool =
         StoreError: the folder cannot be written to.
     """
     with commit_folder(output) as temporary:
-        for photo in curated.chosen.photos:
+        for photo in curated.selected.photos:
             _copy_photo(folder / photo.file, temporary / _choose_name(photo.file), photo.digest, link)
         # Names that are not UTF-8 are written as the file system holds them.
         write_synced(temporary / REASONS, format_reasons(curated).encode("utf-8", "surrogateescape"))
@@ -106,6 +106,6 @@ def collect_facts(curated: Curated) -> dict[str, Any]:
 
 def make_sheet(curated: Curated, folder: Path) -> ContactSheet:
     """The contact sheet of the chosen photos."""
-    survey = curated.chosen
+    survey = curated.selected
     subtitle = f"{len(survey)} of {len(curated.survey)} faces in {folder.name}"
     return ContactSheet("Selection to calibrate on", subtitle, survey.photos, survey.chips, curated.coverage["after"])

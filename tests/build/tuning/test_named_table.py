@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from nets import SWAPPER_SHAPES, swapper
 
-from trt_facefusion.build.tuning.ranges import require_int8
+from trt_facefusion.build.tuning.named_table import require_int8
 from trt_facefusion.errors import CalibrationCacheError
 from trt_facefusion.model.graph import GraphView, prepare
 

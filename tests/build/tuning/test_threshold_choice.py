@@ -53,14 +53,14 @@ def test_trials_see_the_pictures_of_the_model_with_constant_scales(
     faces = [0, 3, 5]
     wanted = inputs.paint_reference(faces)
     with OnnxRuntimeRunner(lower(inputs.view, plan, table, Precision.FP32, affines), stand_in=True) as runner:
-        pictures = inputs.network.renderer(inputs.faces.calibration)(runner, faces)
+        pictures = inputs.network.make_renderer(inputs.faces.calibration)(runner, faces)
     loose = {name: 2 * value for name, value in table.items()}
-    evaluator = PictureEvaluator(inputs.network.renderer(inputs.faces.calibration), faces, wanted)
+    evaluator = PictureEvaluator(inputs.network.make_renderer(inputs.faces.calibration), faces, wanted)
     with ScaleSession(inputs, plan, loose, affines, evaluator) as trials:
         assert len(trials.activations) >= 5
-        before = trials.ssim(loose)
-        assert np.array_equal(trials.ssim(table), measure_ssim(wanted.clip(0, 1), pictures.clip(0, 1)))
-        assert not np.array_equal(before, trials.ssim(table))
+        before = trials.measure_ssim(loose)
+        assert np.array_equal(trials.measure_ssim(table), measure_ssim(wanted.clip(0, 1), pictures.clip(0, 1)))
+        assert not np.array_equal(before, trials.measure_ssim(table))
 
 
 def test_only_activation_scales_become_inputs(settings: Settings) -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from trt_facefusion.build.tuning.threshold_descent import CHOOSING, Candidate, descend, distinct
+from trt_facefusion.build.tuning.threshold_descent import CHOOSING, Candidate, descend, select_distinct
 
 FACES = 16
 NOISE = np.random.default_rng(0).normal(0, 1e-3, FACES)
@@ -65,4 +65,4 @@ def test_the_budget_is_never_exceeded():
 
 def test_thresholds_that_hardly_differ_are_one():
     others = [("entropy", 1.04), ("mse", 0.5), ("percentile:99.99", 0.51), ("percentile:99.999", 0.8)]
-    assert distinct(1.0, others) == (("mse", 0.5), ("percentile:99.999", 0.8))
+    assert select_distinct(1.0, others) == (("mse", 0.5), ("percentile:99.999", 0.8))

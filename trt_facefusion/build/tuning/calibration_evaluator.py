@@ -7,7 +7,7 @@ from trt_facefusion.evaluation.accuracy.evaluator import PictureEvaluator
 from trt_facefusion.sampling import spread
 
 
-def calibration_evaluator(inputs: BuildInputs, count: int) -> PictureEvaluator:
+def open_calibration_evaluator(inputs: BuildInputs, count: int) -> PictureEvaluator:
     """Holds pictures of at most ``count`` calibration faces, evenly spread, against the prepared FP32 graph's.
 
     Raises:
@@ -16,4 +16,4 @@ def calibration_evaluator(inputs: BuildInputs, count: int) -> PictureEvaluator:
     faces = inputs.faces.calibration
     indices = spread(len(faces), count)
     reference = inputs.paint_reference(indices)
-    return PictureEvaluator(inputs.network.renderer(faces), indices, reference)
+    return PictureEvaluator(inputs.network.make_renderer(faces), indices, reference)

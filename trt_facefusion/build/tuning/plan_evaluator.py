@@ -4,27 +4,22 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import onnx
 import onnxruntime as ort
-from numpy.typing import NDArray
 
-from trt_facefusion.engine.runtime.onnxruntime import own_fault
-from trt_facefusion.errors import TrtFaceFusionError
+from trt_facefusion.build.tuning.switched_session import SwitchedSession
 from trt_facefusion.evaluation.accuracy.evaluator import PictureEvaluator
 from trt_facefusion.evaluation.accuracy.metric import Metric, PerFace
 from trt_facefusion.evaluation.accuracy.registry import list_limited_figures
 from trt_facefusion.inference.renderer import PictureRenderer
 from trt_facefusion.model.messages import hash_model
-from trt_facefusion.model.sessions import make_session_options, open_from_builder
-from trt_facefusion.quantization.lowering.switch import SWITCHES
 from trt_facefusion.quantization.precision.search import Figures, GroupSet
-from trt_facefusion.types import Array, Progress, silent
+from trt_facefusion.types import Progress, silent
 
 _HASHED_AT_ONCE = 256 << 20
 """Weights of more than this are hashed one after the other, without a copy of all."""
@@ -38,14 +33,14 @@ R = TypeVar("R")
 class PlanEvaluator:
     """Measures plans of a switched model (see `lowering.switch`) against the same model with every switch off.
 
-    ``make`` makes that model, which holds every weight twice: it is kept neither while the session is open nor after
-    `close`. ``measured`` are the figures of plans, also those from before, which are not measured again. ``passes``
-    counts inferences of single faces, ``seconds`` the time that they took.
+    ``make_model`` makes that model, which holds every weight twice: it is kept neither while the session is open nor
+    after `close`. ``measured`` are the figures of plans, also those from before, which are not measured again.
+    ``passes`` counts inferences of single faces, ``seconds`` the time that they took.
     """
 
     def __init__(
         self,
-        make: Callable[[], onnx.ModelProto],
+        make_model: Callable[[], onnx.ModelProto],
         groups: int,
         renderer: PictureRenderer,
         faces: Sequence[int],
@@ -55,51 +50,53 @@ class PlanEvaluator:
         self.faces = list(faces)
         self.measured: dict[GroupSet, Figures] = {}
         self.passes, self.seconds = 0, 0.0
-        self._make = make
+        self._make_model = make_model
         self._model: onnx.ModelProto | None = None
-        self._session: Any = None
-        self._a_plan = 0.0
-        self._batches: list[slice] = []
-        self._feeds: list[Mapping[str, Array]] = []
-        self._evaluator: PictureEvaluator | None = None
+        self._key: str | None = None
+        self._open: tuple[SwitchedSession, PictureEvaluator] | None = None
+        self._seconds_a_plan = 0.0
 
     @property
     def metric_names(self) -> str:
         """What is measured, for a key."""
         return ", ".join(metric.described for metric in self.metrics)
 
-    @cached_property
-    def key(self) -> str:
-        """Digest of everything that decides a measurement: model, scales, weights, groups, faces, metrics, versions."""
-        self._model = self._make()
-        digest = hash_model(self._model, _HASHED_AT_ONCE)
-        feeds = self.renderer.feeder(self.faces)
-        for name in sorted(feeds):
-            digest.update(np.ascontiguousarray(feeds[name]).tobytes())
-        digest.update(f"{self.metric_names}; onnxruntime {ort.__version__}; {len(self.faces)} faces".encode())
-        return digest.hexdigest()
+    def compute_key(self) -> str:
+        """Digest of everything that decides a measurement: model, scales, weights, groups, faces, metrics, versions.
 
-    def seconds_a_plan(self) -> float:
-        """Estimate from the reference pictures, which are timed."""
-        self._open()
-        return self._a_plan
+        Makes the model, and hashes its weights, once.
+        """
+        if self._key is None:
+            self._model = self._make_model()
+            digest = hash_model(self._model, _HASHED_AT_ONCE)
+            feeds = self.renderer.feeder(self.faces)
+            for name in sorted(feeds):
+                digest.update(np.ascontiguousarray(feeds[name]).tobytes())
+            digest.update(f"{self.metric_names}; onnxruntime {ort.__version__}; {len(self.faces)} faces".encode())
+            self._key = digest.hexdigest()
+        return self._key
+
+    def time_plan(self) -> float:
+        """Seconds that measuring one plan takes: the reference pictures are painted, and timed."""
+        self._open_session()
+        return self._seconds_a_plan
 
     def __call__(self, plans: Sequence[GroupSet], progress: Progress = silent) -> list[Figures]:
-        """The figures of ``plans``, in their order."""
+        """The figures of ``plans``, in their order; those that are not measured yet are measured now."""
         new = [plan for plan in dict.fromkeys(plans) if plan not in self.measured]
         if new:
-            evaluator = self._open()
+            session, evaluator = self._open_session()
             started = time.perf_counter()
-            batches = range(len(self._feeds))
+            batches = range(len(session.batches))
             tasks = [(plan, batch) for plan in new for batch in batches]
-            parts = self._map(lambda task: self._values(evaluator, *task), tasks)
+            parts = _run_parallel(lambda task: _judge(session, evaluator, *task), tasks)
             for number, plan in enumerate(new):
-                self.measured[plan] = self._figures(parts[number * len(batches) : (number + 1) * len(batches)])
+                self.measured[plan] = self._pool(parts[number * len(batches) : (number + 1) * len(batches)])
             self.passes += len(new) * len(self.faces)
             self.seconds += time.perf_counter() - started
         return [self.measured[plan] for plan in plans]
 
-    def _figures(self, parts: Sequence[Mapping[str, PerFace]]) -> Figures:
+    def _pool(self, parts: Sequence[dict[str, PerFace]]) -> Figures:
         """The limited figures of a plan from the values [N] of each batch; None for what is not measured."""
         values = {metric.name: np.concatenate([part[metric.name] for part in parts]) for metric in self.metrics}
         by_key = {
@@ -110,56 +107,40 @@ class PlanEvaluator:
         }
         return {figure.key: by_key.get(figure.key) for figure in list_limited_figures()}
 
-    def _taken(self) -> onnx.ModelProto:
-        model, self._model = self._model or self._make(), None
+    def _take_model(self) -> onnx.ModelProto:
+        model, self._model = self._model or self._make_model(), None
         return model
 
     def close(self) -> None:
         """Free the session; another measurement opens it again."""
-        self._session = self._model = None
+        self._open = self._model = None
 
-    def _map(self, run: Callable[[T], R], tasks: Sequence[T]) -> list[R]:
-        pool = ThreadPoolExecutor(_workers())
-        try:
-            return list(pool.map(run, tasks))
-        finally:
-            pool.shutdown(cancel_futures=True)  # Ctrl-C: what has not begun does not begin
-
-    def _values(self, evaluator: PictureEvaluator, plan: GroupSet, batch: int) -> dict[str, PerFace]:
-        return evaluator.per_face(self._pictures(plan, batch), self._batches[batch])
-
-    def _pictures(self, plan: GroupSet, batch: int) -> NDArray[np.float32]:
-        switches = np.zeros(self.groups, bool)
-        switches[sorted(plan)] = True
-        try:
-            tensor = self._session.run([self.renderer.output], {**self._feeds[batch], SWITCHES: switches})[0]
-        except Exception as error:  # onnxruntime's classes have no common base
-            raise own_fault("the graph that plans are tried in", error) from error
-        return self.renderer.feeder.preset.output.decode(tensor)[: len(self.faces[self._batches[batch]])]
-
-    def _open(self) -> PictureEvaluator:
-        """Load the model and make the reference pictures, once."""
-        if self._session is None or self._evaluator is None:
-            options = make_session_options(max((os.cpu_count() or 1) // _workers(), 1), spin=False)
-            options.add_session_config_entry("session.disable_quant_qdq", "1")
-            try:
-                self._session = open_from_builder(self._taken, options)
-            except TrtFaceFusionError:
-                raise
-            except Exception as error:  # the same
-                raise own_fault("the graph that plans are tried in", error) from error
-            size = self.renderer.feeder.fixed_batch or 1
-            self._batches = [slice(start, start + size) for start in range(0, len(self.faces), size)]
-            self._feeds = [self.renderer.feeder(self.faces[batch]) for batch in self._batches]
+    def _open_session(self) -> tuple[SwitchedSession, PictureEvaluator]:
+        """Load the model and paint the reference pictures, once."""
+        if self._open is None:
+            threads = max((os.cpu_count() or 1) // _count_workers(), 1)
+            session = SwitchedSession(self._take_model, self.groups, self.renderer, self.faces, threads)
             started = time.perf_counter()
-            without_int8 = self._map(lambda batch: self._pictures(frozenset(), batch), range(len(self._feeds)))
-            reference = np.concatenate(without_int8)
-            self._evaluator = PictureEvaluator(self.renderer, self.faces, reference, self.metrics)
+            without_int8 = _run_parallel(lambda batch: session.paint(frozenset(), batch), range(len(session.batches)))
+            evaluator = PictureEvaluator(self.renderer, self.faces, np.concatenate(without_int8), self.metrics)
             self.passes += len(self.faces)
-            self._a_plan = time.perf_counter() - started
-            self.seconds += self._a_plan
-        return self._evaluator
+            self._seconds_a_plan = time.perf_counter() - started
+            self.seconds += self._seconds_a_plan
+            self._open = session, evaluator
+        return self._open
 
 
-def _workers() -> int:
+def _judge(session: SwitchedSession, evaluator: PictureEvaluator, plan: GroupSet, batch: int) -> dict[str, PerFace]:
+    return evaluator.per_face(session.paint(plan, batch), session.batches[batch])
+
+
+def _run_parallel(run: Callable[[T], R], tasks: Sequence[T]) -> list[R]:
+    pool = ThreadPoolExecutor(_count_workers())
+    try:
+        return list(pool.map(run, tasks))
+    finally:
+        pool.shutdown(cancel_futures=True)  # Ctrl-C: what has not begun does not begin
+
+
+def _count_workers() -> int:
     return min(_MAX_WORKERS, os.cpu_count() or 1)

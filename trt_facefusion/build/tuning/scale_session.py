@@ -17,7 +17,7 @@ from trt_facefusion.types import Array, Feeds, Precision, TensorSpec
 
 
 class ScaleSession:
-    """Judges thresholds by the pictures that ``plan`` makes with them; a inputs manager.
+    """Judges thresholds by the pictures that ``plan`` makes with them; a context manager.
 
     ``table`` is any complete table; ``evaluator`` holds the calibration faces.
     """
@@ -36,7 +36,7 @@ class ScaleSession:
         """The tensors that are quantised, in the order of the graph."""
         return list(self._inputs.values())
 
-    def ssim(self, table: Mapping[str, float], faces: slice = ALL) -> PerFace:
+    def measure_ssim(self, table: Mapping[str, float], faces: slice = ALL) -> PerFace:
         """SSIM of INT8 against FP32 pictures [N] of ``faces``, with the thresholds of ``table``."""
         self._runner.scales = make_scale_feeds(self._inputs, table, self._affines)
         return self._evaluator.ssim(self._runner, faces)

@@ -33,15 +33,17 @@ class SearchCache:
     seconds: float = 0.0
 
     @classmethod
-    def beside(cls, inputs: BuildInputs, section: str, key: str) -> SearchCache:
-        """What is known of the inputs's model; nothing where the file is missing, damaged or has another key."""
+    def load(cls, inputs: BuildInputs, section: str, key: str) -> SearchCache:
+        """What was measured of this model; nothing where the file is missing, damaged or has another key."""
         table = cache_path(inputs.settings.cache, inputs.settings.source.name, inputs.view.digest)
         path = table.with_name(table.name.removesuffix(".cache") + SUFFIX)
         raw = {} if inputs.settings.recalibrate else _read(path).get(section, {})
         if isinstance(raw, dict) and raw.get("key") == key:
             try:
                 stored = decode(_Section, raw, section)
-                figures = dict(_plan(row, f"{section}.plans[{number}]") for number, row in enumerate(stored.plans))
+                figures = dict(
+                    _decode_plan(row, f"{section}.plans[{number}]") for number, row in enumerate(stored.plans)
+                )
                 return cls(inputs, path, section, key, figures, stored.passes, stored.seconds)
             except DocumentError as error:
                 inputs.reporter.note(f"{path} is damaged ({error}): its plans are measured again")
@@ -52,7 +54,7 @@ class SearchCache:
         named = self.inputs.settings.table is not None  # then nothing else is written to the cache
         if figures == self.figures or (named and not self.path.parent.exists()):
             return
-        rows = [[sorted(groups), *(values.get(key) for key in _keys())] for groups, values in figures.items()]
+        rows = [[sorted(groups), *(values.get(key) for key in _list_keys())] for groups, values in figures.items()]
         section = {"key": self.key, "passes": passes, "seconds": round(seconds, 2), "plans": rows}
         document = _read(self.path) | {"schema": SCHEMA, self.section: section}
         try:
@@ -71,24 +73,24 @@ class _Section:
     plans: tuple[Any, ...]
 
 
-def _keys() -> tuple[str, ...]:
+def _list_keys() -> tuple[str, ...]:
     """The figures of a row, in their order; those of later metrics may be missing."""
     return tuple(figure.key for figure in list_limited_figures())
 
 
-def _plan(row: Any, where: str) -> tuple[GroupSet, Figures]:
-    keys = _keys()
+def _decode_plan(row: Any, where: str) -> tuple[GroupSet, Figures]:
+    keys = _list_keys()
     if not isinstance(row, list) or not 3 <= len(row) <= 1 + len(keys):
         raise DocumentError(f"{where} is no plan with its figures")
     named = dict.fromkeys(keys) | dict(zip(keys, row[1:], strict=False))
-    plan = decode(_Row, {"groups": row[0], "figures": named}, where)
+    plan = decode(_PlanFigures, {"groups": row[0], "figures": named}, where)
     if plan.figures["ssim_drop"] is None or plan.figures["ssim_drop_worst"] is None:
         raise DocumentError(f"{where} has no SSIM drop")
     return frozenset(plan.groups), plan.figures
 
 
 @dataclass(frozen=True)
-class _Row:
+class _PlanFigures:
     groups: tuple[int, ...]
     figures: Mapping[str, float | None]
 

@@ -10,11 +10,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 
 import numpy as np
 from numpy.typing import NDArray
 
+from trt_facefusion.quantization.calibration.cache import Calibration
+from trt_facefusion.quantization.calibration.noise import compute_sqnr_db
 from trt_facefusion.quantization.calibration.threshold_choice import TensorChoice
+from trt_facefusion.quantization.calibration.thresholds import list_tensor_rules, parse_rule
 from trt_facefusion.types import Progress, silent
 
 STAGE = "thresholds"
@@ -37,7 +41,7 @@ class Candidate:
 
     tensor: str
     rule: str
-    others: tuple[tuple[str, float], ...]
+    alternatives: tuple[tuple[str, float], ...]
 
 
 @dataclass(frozen=True)
@@ -49,13 +53,29 @@ class DescentResult:
     trials: int
 
 
-def distinct(current: float, others: Sequence[tuple[str, float]]) -> tuple[tuple[str, float], ...]:
+def select_distinct(current: float, thresholds: Sequence[tuple[str, float]]) -> tuple[tuple[str, float], ...]:
     """The thresholds that differ from ``current`` and from each other by more than `SAME`."""
     different: list[tuple[str, float]] = []
-    for rule, amax in others:
-        if all(abs(np.log(amax / other)) > SAME for other in (current, *(value for _, value in different))):
+    for rule, amax in thresholds:
+        compared = (current, *(threshold for _, threshold in different))
+        if all(abs(np.log(amax / threshold)) > SAME for threshold in compared):
             different.append((rule, amax))
     return tuple(different)
+
+
+def rank_tensors(calibration: Calibration, rule: str, names: Sequence[str]) -> list[Candidate]:
+    """The tensors ``names``, the noisiest under ``rule`` first, with the thresholds of the other rules."""
+    table = calibration.with_rule(rule).table
+    by_noise: list[tuple[float, Candidate]] = []
+    for name in names:
+        if name in calibration.pinned:
+            continue
+        histogram = calibration.histograms[name]
+        thresholds = [(other, parse_rule(other)(histogram)) for other in list_tensor_rules() if other != rule]
+        different = select_distinct(table[name], thresholds)
+        if different:
+            by_noise.append((compute_sqnr_db(histogram, table[name]), Candidate(name, rule, different)))
+    return [candidate for _, candidate in sorted(by_noise, key=itemgetter(0))]
 
 
 def descend(
@@ -73,9 +93,11 @@ def descend(
     best = judge(now, CHOOSING)
     trials, tensors = 1, dict[str, TensorChoice]()
     for candidate in candidates:
-        if trials + len(candidate.others) + 2 > budget:
+        if trials + len(candidate.alternatives) + 2 > budget:
             continue  # a later one may have fewer thresholds
-        tried = [(judge({**now, candidate.tensor: amax}, CHOOSING), rule, amax) for rule, amax in candidate.others]
+        tried = [
+            (judge({**now, candidate.tensor: amax}, CHOOSING), rule, amax) for rule, amax in candidate.alternatives
+        ]
         trials += len(tried)
         progress(STAGE, trials, budget)
         winning = [entry for entry in tried if _wins(entry[0] - best, CHOOSING_ERRORS)]

@@ -1,0 +1,55 @@
+"""Opens a plan search: what it decides on, and the network that plans are measured in."""
+
+from __future__ import annotations
+
+import onnx
+
+from trt_facefusion.build.inputs import BuildInputs
+from trt_facefusion.build.tuning.plan_evaluator import PlanEvaluator
+from trt_facefusion.build.tuning.plan_search import Excluded, PlanSearch
+from trt_facefusion.build.tuning.ranges import Ranges
+from trt_facefusion.build.tuning.search_space import SearchSpace, group_layers
+from trt_facefusion.evaluation.accuracy.gate import Limits
+from trt_facefusion.evaluation.accuracy.metric import Tools
+from trt_facefusion.evaluation.accuracy.registry import open_limited
+from trt_facefusion.quantization.correction.weight_correction import Corrections
+from trt_facefusion.quantization.lowering import lower
+from trt_facefusion.quantization.lowering.switch import add_switches
+from trt_facefusion.quantization.precision import Plan
+from trt_facefusion.sampling import spread
+from trt_facefusion.types import Precision
+
+
+def open_search(
+    inputs: BuildInputs,
+    ranges: Ranges,
+    widest: Plan,
+    corrections: Corrections,
+    excluded: Excluded,
+    *,
+    limit_named: bool,
+) -> PlanSearch:
+    """A search among plans that keep some INT8 nodes of ``widest``, whose ``corrections`` all of them have.
+
+    Reads all weights, and runs nothing yet. ``limit_named`` says whether the SSIM limit is the user's; ``excluded``
+    are layers that are no candidates, with reasons.
+    """
+    space = group_layers(inputs, ranges, widest)
+    limits = inputs.settings.choose_gate(Precision.INT8)
+    evaluator = open_plan_evaluator(inputs, ranges, space, corrections, limits)
+    return PlanSearch(inputs, space, evaluator, limits, limit_named=limit_named, excluded=excluded)
+
+
+def open_plan_evaluator(
+    inputs: BuildInputs, ranges: Ranges, space: SearchSpace, corrections: Corrections, limits: Limits
+) -> PlanEvaluator:
+    """Measures plans of ``space`` on some calibration faces, by the metrics that ``limits`` are set for."""
+
+    def make_model() -> onnx.ModelProto:
+        lowered = lower(inputs.view, space.widest, ranges.table, Precision.FP32, ranges.affines, corrections)
+        return add_switches(inputs.view, lowered, [group.nodes for group in space.groups])
+
+    faces = inputs.faces.calibration
+    metrics = open_limited(limits.named, Tools(inputs.network.embedder, inputs.settings.preset.template))
+    indices = spread(len(faces), space.effort.faces)
+    return PlanEvaluator(make_model, len(space.groups), inputs.network.make_renderer(faces), indices, metrics)
