@@ -1,4 +1,4 @@
-"""Which model the options name and what its inputs are, and the settings of a build that the options give."""
+"""Options that several commands share, and the settings of a build that the options give."""
 
 from __future__ import annotations
 
