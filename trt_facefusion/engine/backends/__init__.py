@@ -4,7 +4,7 @@ A backend is its own files and one line in the registry. What backends differ in
 compares their names. The vendor's library is imported when a build needs it, and every error that it raises becomes one
 of ours, with a remedy.
 
-May import: the ground, `model`, `quantization.calibration` (the reader of batches), and `engine.runtime`.
+May import: the ground, `model`, `quantization.calibration` (its tables), and `engine.runtime`.
 
 Modules, from the ground up; each imports only those above it in this list:
 
