@@ -11,10 +11,10 @@ def printable(text: str) -> str:
     """
     if text.isprintable():
         return text
-    return "".join(c if c.isprintable() else _written_out(c) for c in text)
+    return "".join(c if c.isprintable() else _write_out(c) for c in text)
 
 
-def _written_out(character: str) -> str:
+def _write_out(character: str) -> str:
     code = ord(character)
     if 0xDC80 <= code <= 0xDCFF:  # how Python holds a byte of a file name that is no UTF-8
         return f"\\x{code - 0xDC00:02x}"

@@ -11,7 +11,7 @@ from workplace import Outcome, Workplace
 
 from trt_facefusion.build.tuning.histograms import find_watched_tensors
 from trt_facefusion.cli import console
-from trt_facefusion.cli.histograms import _markers, draw_sparkline
+from trt_facefusion.cli.histograms import _draw_markers, draw_sparkline
 from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
 from trt_facefusion.model.export import digest_model
 from trt_facefusion.quantization.calibration import Calibration, CalibrationTable, collect
@@ -220,5 +220,5 @@ def test_show_of_a_tensor_that_is_not_there(command: Command, place: Workplace, 
 
 
 def test_thresholds_that_meet_stand_side_by_side() -> None:
-    assert _markers([0.0, 0.0, 0.5, 0.999, 1.0], 20) == "ab        c       de"
-    assert _markers([1.0, 1.0, 1.0], 20) == " " * 17 + "abc"
+    assert _draw_markers([0.0, 0.0, 0.5, 0.999, 1.0], 20) == "ab        c       de"
+    assert _draw_markers([1.0, 1.0, 1.0], 20) == " " * 17 + "abc"

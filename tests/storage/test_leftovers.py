@@ -47,7 +47,7 @@ def wait(*_):
 def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """A process that has swept and told nothing yet; gives what it tells."""
     told: list[str] = []
-    monkeypatch.setattr(leftovers, "_told", set())
+    monkeypatch.setattr(leftovers, "_weaknesses_announced", set())
     monkeypatch.setattr(leftovers, "_swept", set())
     monkeypatch.setattr(lock_module, "_LOCKS", {})
     listen(told.append)
@@ -138,9 +138,9 @@ def test_a_file_that_is_swept_before_it_is_owned_is_made_again(tmp_path: Path) -
             return handle
         return real(path, wait=wait)
 
-    real = leftovers._locked
+    real = leftovers._lock_file
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(leftovers, "_locked", swept)
+        patch.setattr(leftovers, "_lock_file", swept)
         with owned(tmp_path / "file", make) as seen:
             assert seen and len(made) == 2 and (tmp_path / "file").exists()
 

@@ -241,7 +241,7 @@ def show(table: Table) -> None:
         return
     for column in table.columns:
         column.overflow, column.no_wrap = "fold", False
-    if len(table.columns) <= _PAIR or _needed(table) <= out.width:
+    if len(table.columns) <= _PAIR or _measure_width(table) <= out.width:
         out.print(table)
         return
     if table.title:
@@ -258,7 +258,7 @@ def show(table: Table) -> None:
         out.print()
 
 
-def _needed(table: Table) -> int:
+def _measure_width(table: Table) -> int:
     """The width at which names can still be read and no number is broken."""
     total = 0
     for column in table.columns:

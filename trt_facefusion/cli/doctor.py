@@ -45,7 +45,7 @@ def _show(examination: Examination) -> None:
     facts = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     facts.add_column(style="bold", no_wrap=True)
     facts.add_column(overflow="fold")
-    for name, text in _facts(examination):
+    for name, text in _list_facts(examination):
         facts.add_row(name, console.plain(text))
     console.show(facts)
     console.out.print()
@@ -63,31 +63,31 @@ def _show(examination: Examination) -> None:
     console.out.print(verdict, style=style)
 
 
-def _facts(examination: Examination) -> list[tuple[str, str]]:
+def _list_facts(examination: Examination) -> list[tuple[str, str]]:
     driver = examination.driver
     rows = [("system", f"{examination.system}, Python {examination.python}")]
     cuda = "CUDA {}.{}".format(*driver.cuda) if driver.cuda else ""
     release = f"{driver.release or 'release unknown'}, {cuda}" if cuda else ""
     rows.append(("driver", "; ".join(part for part in (release, driver.problem) if part)))
     for gpu in driver.gpus:
-        rows.append((f"GPU {gpu.index}", _gpu(gpu)))
-        rows.append(("", _precisions(gpu)))
+        rows.append((f"GPU {gpu.index}", _describe_gpu(gpu)))
+        rows.append(("", _describe_precisions(gpu)))
     have = [f"{name} {version}" for name, version in examination.packages.items() if version]
     lack = [name for name, version in examination.packages.items() if not version]
     rows += [("installed", ", ".join(have)), ("not installed", ", ".join(lack) or "-")]
     rows.append(("tools", ", ".join(f"{name}: {path or 'none'}" for name, path in examination.tools.items())))
     memory = "unknown" if examination.memory_bytes is None else f"{examination.memory_bytes / 2**30:.1f} GiB available"
     rows.append(("memory", memory))
-    disk = [f"{folder}: {_gib(free)}" for folder, free in examination.disk_bytes.items()]
+    disk = [f"{folder}: {_format_gib(free)}" for folder, free in examination.disk_bytes.items()]
     rows.append(("disk", ", ".join(disk)))
     return rows
 
 
-def _gib(free: int | None) -> str:
+def _format_gib(free: int | None) -> str:
     return "cannot be written to" if free is None else f"{free / 2**30:.1f} GiB free"
 
 
-def _gpu(gpu: Gpu) -> str:
+def _describe_gpu(gpu: Gpu) -> str:
     support = find_gpu_support(gpu.compute_capability)
     kind = f", {support.architecture}" if support else ""
     free = "?" if gpu.free_bytes is None else f"{gpu.free_bytes / 2**30:.1f}"
@@ -95,7 +95,7 @@ def _gpu(gpu: Gpu) -> str:
     return f"{gpu.name}, compute capability {cc} ({gpu.target}{kind}), {free} of {gpu.total_bytes / 2**30:.1f} GiB free"
 
 
-def _precisions(gpu: Gpu) -> str:
+def _describe_precisions(gpu: Gpu) -> str:
     support = find_gpu_support(gpu.compute_capability)
     if support is None:
         return "its tensor cores are not known to this version"

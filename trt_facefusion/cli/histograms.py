@@ -64,16 +64,16 @@ def draw(calibration: Calibration, tensor: str, width: int) -> list[str]:
     histogram = calibration.histograms[tensor]
     thresholds = sorted(compute_thresholds(calibration, tensor).items(), key=lambda rule_amax: rule_amax[1])
     columns = max(width - _MARGIN - 1, 20)
-    bars = _bars(count_columns(histogram, columns))
+    bars = _draw_bars(count_columns(histogram, columns))
     highest = int(count_columns(histogram, columns).max())
     labels = {0: f"{highest:.1e}", HEIGHT - 1: "1"}
     lines = [f"{labels.get(row, ''):>{_MARGIN - 2}} │{bar}" for row, bar in enumerate(bars)]
     lines.append(" " * (_MARGIN - 1) + "└" + "─" * columns)
     lines.append(
-        " " * (_MARGIN - 2) + "0 " + _markers([amax / (histogram.amax or 1.0) for _, amax in thresholds], columns)
+        " " * (_MARGIN - 2) + "0 " + _draw_markers([amax / (histogram.amax or 1.0) for _, amax in thresholds], columns)
     )
     used = find_used_rule(calibration, tensor)
-    return lines + _legend(histogram, thresholds, used)
+    return lines + _draw_legend(histogram, thresholds, used)
 
 
 def describe_tensor(calibration: Calibration, tensor: str) -> Mapping[str, object]:
@@ -92,7 +92,7 @@ def describe_tensor(calibration: Calibration, tensor: str) -> Mapping[str, objec
     }
 
 
-def _bars(counts: NDArray[np.int64]) -> list[str]:
+def _draw_bars(counts: NDArray[np.int64]) -> list[str]:
     """`HEIGHT` lines; the height of a bar is the logarithm of its count, and one value already shows."""
     log = np.log10(np.maximum(counts, 1))
     scale = (HEIGHT * _STEPS - 1) / max(float(log.max()), 1e-9)
@@ -103,7 +103,7 @@ def _bars(counts: NDArray[np.int64]) -> list[str]:
     ]
 
 
-def _markers(positions: Sequence[float], columns: int) -> str:
+def _draw_markers(positions: Sequence[float], columns: int) -> str:
     """A letter under the column of each position (a share of the axis, rising); those that meet stand side by side."""
     line = [" "] * columns
     last = -1
@@ -115,7 +115,7 @@ def _markers(positions: Sequence[float], columns: int) -> str:
     return "".join(line).rstrip()
 
 
-def _legend(histogram: Histogram, thresholds: Sequence[tuple[str, float]], used: str) -> list[str]:
+def _draw_legend(histogram: Histogram, thresholds: Sequence[tuple[str, float]], used: str) -> list[str]:
     lines = []
     for letter, (rule, amax) in zip(ascii_lowercase, thresholds, strict=False):
         costs = f"clips {compute_clipped_share(histogram, amax):8.4%}  SQNR {compute_sqnr_db(histogram, amax):6.2f} dB"

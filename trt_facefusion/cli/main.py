@@ -39,7 +39,7 @@ def main() -> None:
     except BrokenPipeError:
         code = code or READER_GONE
     except OSError as error:
-        code = code or _fail(_output_error(error), arguments)
+        code = code or _fail(_explain_output(error), arguments)
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -79,10 +79,10 @@ def run(arguments: list[str]) -> int:
     from trt_facefusion.cli import console
 
     with console.json_only() if "--json" in arguments else nullcontext():
-        return _guarded(arguments)
+        return _run_guarded(arguments)
 
 
-def _guarded(arguments: list[str]) -> int:
+def _run_guarded(arguments: list[str]) -> int:
     try:
         return _run(arguments)
     except BrokenPipeError:
@@ -90,10 +90,10 @@ def _guarded(arguments: list[str]) -> int:
     except (Exception, KeyboardInterrupt, SystemExit) as error:
         if isinstance(error, SystemExit) and isinstance(error.__context__, BrokenPipeError):  # rich, printing help
             return READER_GONE
-        return _fail(_told(error), arguments)
+        return _fail(_explain(error), arguments)
 
 
-def _told(error: BaseException) -> TrtFaceFusionError:
+def _explain(error: BaseException) -> TrtFaceFusionError:
     """Any error as one with a cause and a remedy."""
     if isinstance(error, TrtFaceFusionError):
         return error
@@ -103,7 +103,7 @@ def _told(error: BaseException) -> TrtFaceFusionError:
     if isinstance(error, MemoryError):
         error = OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
     if isinstance(error, OSError):
-        return _system_error(error)
+        return _explain_system(error)
     if isinstance(error, SystemExit):  # from code that is not ours: the factory of --model
         return BadInputError(
             f"code that was loaded ended the program, by sys.exit({error.code!r:.40})", "take that out of it"
@@ -129,11 +129,11 @@ def _run(arguments: list[str]) -> int:
     except TyperException as error:  # an option that does not exist, a value that does not parse
         if not error.format_message():  # no command at all: the help was shown
             return BadInputError.exit_code
-        raise BadInputError(error.format_message(), f"see {_help_of(arguments)}") from error
+        raise BadInputError(error.format_message(), f"see {_find_help(arguments)}") from error
     except console.OutputError as error:
         if isinstance(error.cause, BrokenPipeError):
             raise error.cause from error
-        raise _output_error(error.cause) from error
+        raise _explain_output(error.cause) from error
     if code == INTERRUPTED:  # what typer makes of Ctrl-C, without a word
         raise KeyboardInterrupt
     return code if isinstance(code, int) else 0
@@ -157,7 +157,7 @@ def _require_values(arguments: list[str]) -> None:
         option, equals, text = argument.partition("=")
         if not argument.strip() or (option.startswith("--") and equals and not text.strip()):
             name = option if equals else before if before.startswith("-") else "an argument"
-            raise BadInputError(f"{name} is empty", f"give it a value; see {_help_of(arguments)}")
+            raise BadInputError(f"{name} is empty", f"give it a value; see {_find_help(arguments)}")
 
 
 def _fail(error: TrtFaceFusionError, arguments: list[str]) -> int:
@@ -168,13 +168,13 @@ def _fail(error: TrtFaceFusionError, arguments: list[str]) -> int:
     return error.exit_code
 
 
-def _output_error(error: OSError) -> StoreError:
+def _explain_output(error: OSError) -> StoreError:
     return StoreError(
         f"the output cannot be written: {error.strerror or error}", "write it to a place with room, or read it all"
     )
 
 
-def _system_error(error: OSError) -> StoreError:
+def _explain_system(error: OSError) -> StoreError:
     """An error of the operating system that nobody foresaw: its cause as it gives it, and the file if it is known."""
     temporary = error.errno in _FULL or (error.errno == errno.ENOENT and "temporary directory" in str(error))
     where = f": {error.filename}" if error.filename else ""
@@ -189,7 +189,7 @@ def _system_error(error: OSError) -> StoreError:
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
-def _help_of(arguments: list[str]) -> str:
+def _find_help(arguments: list[str]) -> str:
     from trt_facefusion.cli.app import app
 
     names = [command.name for command in app.registered_commands]

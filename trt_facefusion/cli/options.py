@@ -1,4 +1,4 @@
-"""Which model the options name and what its inputs are, and the settings of a build that the options give."""
+"""Options that several commands share, and the settings of a build that the options give."""
 
 from __future__ import annotations
 
@@ -74,18 +74,18 @@ def read_settings(model: ModelOptions, *groups: Any, **own: Any) -> BuildSetting
     """
     source = choose_source(model.onnx, model.checkpoint, model.model, model.weights_key)
     preset = choose_preset(source, model.preset, model.inputs or [], model.picture)
-    shared = dict(option for group in (model, *groups) for option in _shared_values(group))
+    shared = dict(option for group in (model, *groups) for option in _iterate_shared(group))
     return BuildSettings(source=source, preset=preset, **shared, **own)
 
 
-def _shared_values(group: Any) -> Iterator[tuple[str, Any]]:
+def _iterate_shared(group: Any) -> Iterator[tuple[str, Any]]:
     """Name and value of every option in ``group``, and in groups that it holds, that settings inherit."""
     for base in type(group).__mro__:
         if base is not BuildSettings and is_dataclass(base) and issubclass(BuildSettings, base):
             yield from ((field.name, getattr(group, field.name)) for field in fields(base))
     for field in fields(group):
         if is_dataclass(inner := getattr(group, field.name)):
-            yield from _shared_values(inner)
+            yield from _iterate_shared(inner)
 
 
 def check_options(calibration: CalibrationOptions, effort: EffortOptions, limits: Mapping[str, int]) -> None:

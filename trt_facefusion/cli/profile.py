@@ -15,7 +15,7 @@ from trt_facefusion.cli.groups import expand_groups
 from trt_facefusion.errors import BadInputError
 from trt_facefusion.evaluation.profiling.layers import share_by_precision
 from trt_facefusion.evaluation.profiling.machine import read_versions
-from trt_facefusion.evaluation.profiling.measure import Counts, Point
+from trt_facefusion.evaluation.profiling.measure import Counts, SweepPoint
 from trt_facefusion.evaluation.profiling.result import Profile
 from trt_facefusion.evaluation.profiling.run import ProfileResult, ProfileSettings
 from trt_facefusion.evaluation.profiling.run import profile as run_profile
@@ -169,12 +169,12 @@ def _write_plot(profiled: ProfileResult, path: Path) -> None:
 def show(profiled: ProfileResult, top: int) -> None:
     """The tables: figures, sweeps, comparison, and the slowest layers."""
     profiles = [profiled.one] + ([profiled.other] if profiled.other is not None else [])
-    table = Table(title_justify="left", header_style="bold", title=_title(profiled.one))
+    table = Table(title_justify="left", header_style="bold", title=_format_title(profiled.one))
     table.add_column("")
     for number, profile in enumerate(profiles):
         name = console.joined(profile.label, *([console.styled(" STAND-IN", "red")] if profile.stand_in else []))
         table.add_column(name, justify="right", overflow="fold", ratio=1 if number else None)
-    columns = [_figures(profile) for profile in profiles]
+    columns = [_list_figures(profile) for profile in profiles]
     for row in columns[0]:
         table.add_row(row, *(column.get(row, "-") for column in columns), end_section=row in _ENDS)
     console.show(table)
@@ -187,11 +187,11 @@ def show(profiled: ProfileResult, top: int) -> None:
 _ENDS = {"latency max", "faces per second", "download", "memory"}
 
 
-def _title(profile: Profile) -> Text:
+def _format_title(profile: Profile) -> Text:
     return console.lines(f"{len(profile.times_ms)} calls, batch {profile.batch}, {profile.inputs}", profile.device)
 
 
-def _figures(profile: Profile) -> dict[str, str]:
+def _list_figures(profile: Profile) -> dict[str, str]:
     latency = profile.latency.as_dict()
     rows = {f"latency {name}": f"{time_ms:.3f} ms" for name, time_ms in latency.items()}
     rows["faces per second"] = f"{profile.throughput_per_s:.1f} ({profile.in_flight} in flight)"
@@ -202,12 +202,12 @@ def _figures(profile: Profile) -> dict[str, str]:
     if profile.host_overhead_us is not None:
         rows["host, per call"] = f"{profile.host_overhead_us:.0f} \u00b5s"
     rows["memory"] = console.size(profile.memory_bytes)
-    rows |= {f"batch of {point.at}": _point(point) for point in profile.batches}
-    rows |= {f"{point.at} in flight": _point(point) for point in profile.flights}
+    rows |= {f"batch of {point.at}": _format_point(point) for point in profile.batches}
+    rows |= {f"{point.at} in flight": _format_point(point) for point in profile.flights}
     return rows
 
 
-def _point(point: Point) -> str:
+def _format_point(point: SweepPoint) -> str:
     latency = "" if point.latency_ms is None else f"{point.latency_ms:.3f} ms, "
     return f"{latency}{point.throughput_per_s:.1f} faces/s"
 
@@ -259,13 +259,13 @@ def _show_layers(profile: Profile, top: int) -> None:
     for layer in shown:
         plan = layer.precision or "-"
         style = _STYLES.get(plan, "")
-        bar = _bar(layer.time_ms / (shown[0].time_ms or 1))
+        bar = _draw_bar(layer.time_ms / (shown[0].time_ms or 1))
         row = (f"{layer.time_ms:.3f}", f"{layer.share:.1%}", bar, plan, layer.dtypes or "-")
         table.add_row(console.plain(f"{layer.name} ({layer.type})" if layer.type else layer.name), *row, style=style)
     console.show(table)
 
 
-def _bar(share: float) -> str:
+def _draw_bar(share: float) -> str:
     """A bar of at most ``_BAR`` characters, in eighths."""
     eighths = round(share * _BAR * 8)
     return "\u2588" * (eighths // 8) + (_SHADES[eighths % 8] if eighths % 8 else "")

@@ -52,7 +52,7 @@ def find_first_difference(original: Original, prepared: onnx.ModelProto, feeds: 
         with OnnxRuntimeRunner(add_outputs(prepared, group), optimise=False, ours="the prepared graph") as runner:
             now = runner.infer(feeds)
         for name in group:
-            share = _largest_share(was[name], now[name])
+            share = _find_largest_share(was[name], now[name])
             if share is None or not share <= _DIFFERENT:
                 node = _find_replaced(original.loaded.graph, nodes[name], set(nodes))
                 return NodeDifference(node.name or name, node.op_type, name, share)
@@ -70,11 +70,11 @@ def _find_replaced(graph: onnx.GraphProto, node: onnx.NodeProto, common: set[str
             if before is not None and name not in common and before not in replaced and before.op_type != "Constant":
                 replaced.append(before)
                 waiting.append(before)
-    reading_common = (n for n in graph.node if n in replaced and not common.isdisjoint(_computed_inputs(n, producer)))
+    reading_common = (n for n in graph.node if n in replaced and not common.isdisjoint(_compute_inputs(n, producer)))
     return next(reading_common, node)
 
 
-def _computed_inputs(node: onnx.NodeProto, producer: Mapping[str, onnx.NodeProto]) -> list[str]:
+def _compute_inputs(node: onnx.NodeProto, producer: Mapping[str, onnx.NodeProto]) -> list[str]:
     """What ``node`` reads that other nodes made."""
     return [name for name in node.input if name in producer]
 
@@ -96,7 +96,7 @@ def find_first_mixing(original: Original, alone: Feeds, among: Feeds, sizes: Map
             a, b = first[name], second[name]
             if not a.ndim or not b.ndim or a.shape[1:] != b.shape[1:]:
                 continue  # the batch was folded into another axis: nothing can be said of this one
-            share = _largest_share(a[:1], b[:1])
+            share = _find_largest_share(a[:1], b[:1])
             if share is not None and not share <= _DIFFERENT:
                 return nodes[name].name or name
     return None
@@ -117,7 +117,7 @@ def _split_by_size(names: Sequence[str], sizes: Mapping[str, Sequence[int]]) -> 
         yield group
 
 
-def _largest_share(was: Array, now: Array) -> float | None:
+def _find_largest_share(was: Array, now: Array) -> float | None:
     """Largest difference over the largest value of ``was``; infinite where one is not finite and the other is."""
     if was.shape != now.shape:
         return None

@@ -56,7 +56,7 @@ def select_engine(folder: Path, machine: Machine, requested: Precision | None = 
         notes = (*_explain(manifest, path, requested, unfit), *passed_over)
         changes = (f"{path.name}: {note}" for note in list_differences(manifest, machine))
         return EngineSelection(path, manifest, (*notes, *changes))
-    raise _none_fits(folder, machine, unfit, passed_over, order)
+    raise _explain_none_fits(folder, machine, unfit, passed_over, order)
 
 
 def _keep_one_model(engines: list[tuple[Path, Manifest]]) -> tuple[list[tuple[Path, Manifest]], list[str]]:
@@ -105,7 +105,7 @@ def _explain(
     return (f"took {path.name} in place of {requested.value}", *(about or (f"no {requested.value} engine is stored",)))
 
 
-def _none_fits(
+def _explain_none_fits(
     folder: Path,
     machine: Machine,
     unfit: list[tuple[Path, Manifest, tuple[str, ...]]],

@@ -25,7 +25,7 @@ def read_npy(path: Path, largest: int = LARGEST_BYTES) -> NDArray[Any]:
         DocumentError: it is no such file, holds Python objects, or announces more than there is or ``largest`` bytes.
     """
     content = read_bytes(path, largest)
-    return _array(io.BytesIO(content), len(content), path.name)
+    return _read_array(io.BytesIO(content), len(content), path.name)
 
 
 def read_npz(path: Path, largest: int = LARGEST_BYTES) -> dict[str, NDArray[Any]]:
@@ -44,7 +44,7 @@ def read_npz(path: Path, largest: int = LARGEST_BYTES) -> dict[str, NDArray[Any]
             by_name = {}
             for entry in entries:
                 with packed.open(entry) as file:
-                    by_name[entry.filename.removesuffix(".npy")] = _array(file, entry.file_size, entry.filename)
+                    by_name[entry.filename.removesuffix(".npy")] = _read_array(file, entry.file_size, entry.filename)
     except DocumentError:
         raise
     except Exception as error:  # zipfile raises half a dozen kinds on a damaged file
@@ -52,7 +52,7 @@ def read_npz(path: Path, largest: int = LARGEST_BYTES) -> dict[str, NDArray[Any]
     return by_name
 
 
-def _array(file: IO[bytes], size: int, name: str) -> NDArray[Any]:
+def _read_array(file: IO[bytes], size: int, name: str) -> NDArray[Any]:
     try:
         version = npy.read_magic(file)
         read_header = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}.get(version)

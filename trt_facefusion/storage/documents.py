@@ -59,7 +59,9 @@ def parse_json(text: str | bytes) -> Any:
     """
     try:
         text = text.decode("utf-8") if isinstance(text, bytes) else text
-        document = json.loads(text, object_pairs_hook=_pairs, parse_constant=_constant, parse_int=_integer)
+        document = json.loads(
+            text, object_pairs_hook=_join_pairs, parse_constant=_refuse_constant, parse_int=_parse_integer
+        )
     except DocumentError:
         raise
     except UnicodeDecodeError as error:
@@ -96,7 +98,7 @@ class _Rules(NamedTuple):
     defaults: bool
 
 
-def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _join_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     entries = dict(pairs)
     if len(entries) < len(pairs):
         twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
@@ -104,13 +106,13 @@ def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return entries
 
 
-def _integer(text: str) -> int:
+def _parse_integer(text: str) -> int:
     if len(text) > _MOST_DIGITS:
         raise DocumentError(f"it holds a number of {len(text)} digits")
     return int(text)
 
 
-def _constant(text: str) -> Any:
+def _refuse_constant(text: str) -> Any:
     raise DocumentError(f"it holds {text}, which is no number in JSON")
 
 
@@ -189,13 +191,13 @@ def _decode_float(raw: Any, where: str) -> float:
 
 def _expect(kind: type[T], node: Any, where: str) -> T:
     if not isinstance(node, kind) or (isinstance(node, bool) and kind is not bool):
-        raise DocumentError(f"{where} is {_brief(node)}, not {kind.__name__}")
+        raise DocumentError(f"{where} is {_shorten(node)}, not {kind.__name__}")
     if isinstance(node, int) and abs(node) >= _LARGEST_INTEGER:
         raise DocumentError(f"{where} is too large a number")
     return node
 
 
-def _brief(node: Any) -> str:
+def _shorten(node: Any) -> str:
     """A value in few words; the text of a number may have thousands of digits, and then Python refuses to write it."""
     if isinstance(node, int) and abs(node) >= _LARGEST_INTEGER:
         return "a huge number"

@@ -63,9 +63,9 @@ def require_regular_file(path: Path, what: str = "file", kind: type[TrtFaceFusio
     try:
         mode = path.stat().st_mode
     except (OSError, ValueError) as error:
-        raise _unreadable(path, what, kind, error) from error
+        raise _make_reading_error(path, what, kind, error) from error
     if not stat.S_ISREG(mode):
-        raise _not_regular(path, what, kind, mode)
+        raise _make_kind_error(path, what, kind, mode)
 
 
 def read_regular(
@@ -79,10 +79,10 @@ def read_regular(
     with _opened(path, what, kind) as file:
         size = os.fstat(file.fileno()).st_size
         if limit_bytes is not None and size > limit_bytes:
-            raise _too_large(path, what, kind, size, limit_bytes)
+            raise _make_size_error(path, what, kind, size, limit_bytes)
         content = file.read() if limit_bytes is None else file.read(limit_bytes + 1)
     if limit_bytes is not None and len(content) > limit_bytes:
-        raise _too_large(path, what, kind, len(content), limit_bytes)
+        raise _make_size_error(path, what, kind, len(content), limit_bytes)
     return content
 
 
@@ -108,12 +108,12 @@ def _opened(path: Path, what: str, kind: type[TrtFaceFusionError]) -> Iterator[B
         with os.fdopen(handle, "rb") as file:
             mode = os.fstat(handle).st_mode
             if not stat.S_ISREG(mode):
-                raise _not_regular(path, what, kind, mode)
+                raise _make_kind_error(path, what, kind, mode)
             yield file
     except IsADirectoryError as error:
-        raise _not_regular(path, what, kind, stat.S_IFDIR) from error
+        raise _make_kind_error(path, what, kind, stat.S_IFDIR) from error
     except (OSError, ValueError) as error:
-        raise _unreadable(path, what, kind, error) from error
+        raise _make_reading_error(path, what, kind, error) from error
 
 
 _CHUNK_BYTES = 1 << 20
@@ -128,14 +128,14 @@ _KINDS = (
 )
 
 
-def _not_regular(path: Path, what: str, kind: type[TrtFaceFusionError], mode: int) -> TrtFaceFusionError:
+def _make_kind_error(path: Path, what: str, kind: type[TrtFaceFusionError], mode: int) -> TrtFaceFusionError:
     what_it_is = next((name for test, name in _KINDS if test(mode)), "no regular file")
     return kind(
         f"the {what} {path} is {what_it_is}, not a file", "name a regular file; write what a pipe gives into one first"
     )
 
 
-def _unreadable(path: Path, what: str, kind: type[TrtFaceFusionError], error: Exception) -> TrtFaceFusionError:
+def _make_reading_error(path: Path, what: str, kind: type[TrtFaceFusionError], error: Exception) -> TrtFaceFusionError:
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         return kind(f"the {what} {path} does not exist", "check the path")
     if isinstance(error, ValueError):  # a zero byte in the name
@@ -144,7 +144,9 @@ def _unreadable(path: Path, what: str, kind: type[TrtFaceFusionError], error: Ex
     return kind(f"cannot read the {what} {path}: {reason}", "check the path and the file's rights")
 
 
-def _too_large(path: Path, what: str, kind: type[TrtFaceFusionError], size: int, limit: int) -> TrtFaceFusionError:
+def _make_size_error(
+    path: Path, what: str, kind: type[TrtFaceFusionError], size: int, limit: int
+) -> TrtFaceFusionError:
     return kind(f"the {what} {path} has {size:,} bytes, more than the {limit:,} that one may have", "check the path")
 
 
@@ -175,7 +177,7 @@ def write_synced(path: Path, content: bytes) -> None:
     with path.open("wb") as file:
         file.write(content)
         file.flush()
-        _fsync(file.fileno(), path.parent)
+        _sync_handle(file.fileno(), path.parent)
 
 
 def sync(path: Path) -> None:
@@ -188,7 +190,7 @@ def sync(path: Path) -> None:
         tell_weaker(_UNSYNCED.format(path))
         return
     try:
-        _fsync(handle, path)
+        _sync_handle(handle, path)
     finally:
         os.close(handle)
 
@@ -197,7 +199,7 @@ _UNSYNCED = "{} cannot be forced to the disk: after a power cut, what was writte
 _CANNOT = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EISDIR, errno.EBADF}
 
 
-def _fsync(handle: int, path: Path) -> None:
+def _sync_handle(handle: int, path: Path) -> None:
     try:
         os.fsync(handle)
     except OSError as error:  # folders on SMB and FUSE

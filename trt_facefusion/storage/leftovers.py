@@ -66,7 +66,7 @@ def owned(path: Path, make: Callable[[Path], None] | None = None) -> Iterator[bo
     while True:
         if make is not None:
             make(path)
-        handle = _locked(path, wait=True)
+        handle = _lock_file(path, wait=True)
         if handle is None or make is None or _is_still(path, handle):
             break
         os.close(handle)  # swept between making and locking
@@ -147,8 +147,8 @@ def _end(path: Path, put_back: Path | None = None) -> None:
             return
         handle = None
         try:
-            handle = _locked(path, wait=False)
-            if handle is None and time.time() - _last_change(path) < _OLD_S:
+            handle = _lock_file(path, wait=False)
+            if handle is None and time.time() - _find_last_change(path) < _OLD_S:
                 return
             if put_back is not None and not put_back.exists():
                 path.rename(put_back)
@@ -161,7 +161,7 @@ def _end(path: Path, put_back: Path | None = None) -> None:
                 os.close(handle)
 
 
-def _locked(path: Path, *, wait: bool) -> int | None:
+def _lock_file(path: Path, *, wait: bool) -> int | None:
     """A handle that locks ``path``; None where there are no locks.
 
     Raises:
@@ -192,6 +192,6 @@ def _is_still(path: Path, handle: int) -> bool:
         return False
 
 
-def _last_change(path: Path) -> float:
+def _find_last_change(path: Path) -> float:
     inside = path.rglob("*") if path.is_dir() else ()
     return max(float(entry.lstat().st_mtime) for entry in (path, *inside))

@@ -47,7 +47,7 @@ class PycudaUploader:
         """See `Uploader`. Raises BuildError when the GPU has no memory for two batches, or fails."""
         with self._translate_errors(), self._context.current():
             for name, values in feeds.items():
-                pinned, device = self._buffers(slot, name, values)
+                pinned, device = self._allocate_buffers(slot, name, values)
                 # An earlier copy out of this buffer ended before `finish` gave its addresses away.
                 np.copyto(pinned, values)
                 self._cuda.memcpy_htod_async(device, pinned, self._stream)
@@ -84,7 +84,7 @@ class PycudaUploader:
                 "Try again; if it comes back, leave --recalibrate out.",
             ) from error
 
-    def _buffers(self, slot: int, name: str, values: Array) -> tuple[Any, Any]:
+    def _allocate_buffers(self, slot: int, name: str, values: Array) -> tuple[Any, Any]:
         if name not in self._device[slot]:
             try:
                 self._pinned[slot][name] = self._cuda.pagelocked_empty(values.shape, values.dtype)

@@ -80,12 +80,12 @@ def check_feeds(feeds: Feeds, inputs: Sequence[TensorSpec]) -> None:
         if tensor.dtype.name != spec.dtype or not tensor.dtype.isnative:
             order = "" if tensor.dtype.isnative else " in another machine's byte order"
             raise BadInputError(f"The input {spec.name!r} is {tensor.dtype.name}{order}, not {spec.dtype}.", takes)
-        if not _fits(tensor.shape, spec.shape, axes):
+        if not _shape_fits(tensor.shape, spec.shape, axes):
             lengths = f" with {_name_axes(axes)}" if axes else ""
             raise BadInputError(f"The input {spec.name!r} has the shape {list(tensor.shape)}{lengths}.", takes)
 
 
-def _fits(shape: tuple[int, ...], expected: tuple[int | str, ...], axes: dict[str, int]) -> bool:
+def _shape_fits(shape: tuple[int, ...], expected: tuple[int | str, ...], axes: dict[str, int]) -> bool:
     if len(shape) != len(expected) or 0 in shape:
         return False
     return all(

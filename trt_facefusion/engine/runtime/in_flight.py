@@ -25,12 +25,12 @@ def keep_order(submit: Callable[[Feeds], Future[Outputs]], slots: int, batches: 
         try:
             pending.append(submit(feeds))
         except Exception:
-            yield from _results(pending)
+            yield from _iterate_results(pending)
             raise
-    yield from _results(pending)
+    yield from _iterate_results(pending)
 
 
-def _results(pending: deque[Future[Outputs]]) -> Iterator[Outputs]:
+def _iterate_results(pending: deque[Future[Outputs]]) -> Iterator[Outputs]:
     while pending:
         yield pending.popleft().result()
 

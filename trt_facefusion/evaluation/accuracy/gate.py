@@ -67,14 +67,14 @@ class Limits:
 
     def check(self, accuracy: Accuracy) -> Verdict:
         """Hold ``accuracy`` against the limits; a figure that a limit needs but nobody measured fails it."""
-        reasons = self._finite_and_alive(accuracy)
+        reasons = self._check_finite_and_alive(accuracy)
         for figure, limit, allowed in self.set_limits():
             measured = accuracy.figures.get(figure.key)
             if not figure.keeps(measured, allowed):
-                reasons.append(_sentence(limit, measured, allowed))
+                reasons.append(_explain_broken(limit, measured, allowed))
         return Verdict(not reasons, tuple(reasons))
 
-    def _finite_and_alive(self, accuracy: Accuracy) -> list[str]:
+    def _check_finite_and_alive(self, accuracy: Accuracy) -> list[str]:
         reasons = []
         if accuracy.faces == 0:
             reasons.append("no face was judged, at least 1 is needed")
@@ -105,7 +105,7 @@ class Limits:
         return f"Gate({', '.join(f'{name}={bound!r}' for name, bound in self.as_dict().items())})"
 
 
-def _sentence(limit: Limit, measured: float | None, allowed: float) -> str:
+def _explain_broken(limit: Limit, measured: float | None, allowed: float) -> str:
     bound = f"{limit.bound} {allowed:.4g}"
     if measured is None:
         return f"{limit.subject} was not measured, but must be {bound}"

@@ -71,7 +71,7 @@ def judge(reference: NDArray[Any], candidate: NDArray[Any], metrics: Sequence[Me
     """
     _check(reference, candidate)
     sound = find_finite(candidate)
-    ratios = _clipped_ratios(reference, candidate, sound)
+    ratios = _clip_ratios(reference, candidate, sound)
     by_metric = measure(metrics, reference.clip(0, 1), candidate)
     return Accuracy(
         faces=len(reference),
@@ -114,7 +114,7 @@ def _check(reference: NDArray[Any], candidate: NDArray[Any]) -> None:
         )
 
 
-def _clipped_ratios(reference: NDArray[Any], candidate: NDArray[Any], sound: NDArray[np.bool_]) -> PerFace:
+def _clip_ratios(reference: NDArray[Any], candidate: NDArray[Any], sound: NDArray[np.bool_]) -> PerFace:
     """Spread ratios of unclipped pictures, since clipping would hide an output that has blown up; broken ones get 0."""
     ratios = np.zeros(len(reference))
     with np.errstate(over="ignore"):

@@ -40,7 +40,7 @@ class PerceptualDistance:
         parts = [np.zeros(0)]
         for start in range(0, len(reference), BATCH):
             part = slice(start, start + BATCH)
-            taps = zip(self._features(reference[part]), self._features(candidate[part]), strict=True)
+            taps = zip(self._extract_features(reference[part]), self._extract_features(candidate[part]), strict=True)
             per_tap = [((a - b) ** 2).sum(axis=1).mean(axis=(1, 2)) for a, b in taps]
             parts.append(np.mean(per_tap, axis=0))
         return np.concatenate(parts).astype(np.float64)
@@ -49,7 +49,7 @@ class PerceptualDistance:
     def _session(self) -> onnxruntime.InferenceSession:
         return open_embedder_session(MODEL)
 
-    def _features(self, pictures: Pictures) -> list[NDArray[np.float32]]:
+    def _extract_features(self, pictures: Pictures) -> list[NDArray[np.float32]]:
         """Unit-length features [N,C,h,w] of each tap."""
         bgr = pictures[..., ::-1].astype(np.float32) * 255 - np.array(BGR_MEANS, np.float32)
         outputs = self._session.run(TAPS, {"image": np.ascontiguousarray(bgr.transpose(0, 3, 1, 2))})

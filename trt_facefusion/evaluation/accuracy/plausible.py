@@ -71,16 +71,16 @@ def look(pictures: NDArray[Any], crops: NDArray[np.uint8]) -> Look:
     values = np.nan_to_num(pictures, posinf=1.0, neginf=0.0)
     targets = crops.astype(np.float32) / 255
     return Look(
-        saturated=max(_at_the_ends(values) - _at_the_ends(targets), 0.0),
+        saturated=max(_measure_ends(values) - _measure_ends(targets), 0.0),
         spread=float(values.clip(0, 1).std(axis=(1, 2)).mean()),
-        resemblance=float(measure_ssim(_shrunk(targets), _shrunk(values.clip(0, 1))).mean()),
+        resemblance=float(measure_ssim(_shrink(targets), _shrink(values.clip(0, 1))).mean()),
     )
 
 
-def _at_the_ends(values: Pictures) -> float:
+def _measure_ends(values: Pictures) -> float:
     return float(((values <= _END) | (values >= 1 - _END)).mean())
 
 
-def _shrunk(pictures: Pictures) -> Pictures:
+def _shrink(pictures: Pictures) -> Pictures:
     size = (_SIDE_PX, _SIDE_PX)
     return np.stack([cv2.resize(p.astype(np.float32), size, interpolation=cv2.INTER_AREA) for p in pictures])

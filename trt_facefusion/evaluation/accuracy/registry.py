@@ -63,8 +63,10 @@ def open_metrics(tools: Tools, side_px: int | None = None) -> tuple[Metric, ...]
 
 def open_limited(limit_names: Collection[str], tools: Tools) -> tuple[Metric, ...]:
     """SSIM, and the metrics that ``limit_names`` speak of: others would take time for nothing."""
-    return tuple(metric for metric in open_metrics(tools) if isinstance(metric, Ssim) or _limited(metric, limit_names))
+    return tuple(
+        metric for metric in open_metrics(tools) if isinstance(metric, Ssim) or _is_limited(metric, limit_names)
+    )
 
 
-def _limited(metric: Metric, limit_names: Collection[str]) -> bool:
+def _is_limited(metric: Metric, limit_names: Collection[str]) -> bool:
     return any(figure.limit is not None and figure.limit.name in limit_names for figure in metric.figures)

@@ -73,7 +73,7 @@ class GpuBench(Bench):
         return runner_bytes + (weights or 0), {
             "runner_bytes": runner_bytes,
             "weights_bytes": weights,
-            "device_difference_bytes": _difference(self._before, self._after),
+            "device_difference_bytes": _subtract_free(self._before, self._after),
         }
 
     def _ask_device(self) -> Device | None:
@@ -85,5 +85,5 @@ class GpuBench(Bench):
         return f"GPU {self.device}" if gpu is None else f"{gpu.name}, {gpu.target}, CUDA driver {gpu.driver}"
 
 
-def _difference(before: Device | None, after: Device | None) -> int | None:
+def _subtract_free(before: Device | None, after: Device | None) -> int | None:
     return None if before is None or after is None else before.free_bytes - after.free_bytes

@@ -38,10 +38,10 @@ class Contract:
         """The contract as files, name -> content."""
         files = {PRESET_FILE: (json.dumps(describe(self.preset), indent=2) + "\n").encode()}
         if self.projection is not None:
-            files[PROJECTION_FILE] = _npy(self.projection)
+            files[PROJECTION_FILE] = _dump_npy(self.projection)
         for number, spec in enumerate(self.preset.inputs):
             if isinstance(spec, FileInput):
-                files[_values_file(number)] = _npy(spec.values())
+                files[_name_values_file(number)] = _dump_npy(spec.values())
         return files
 
     @classmethod
@@ -53,11 +53,11 @@ class Contract:
         """
         try:
             document = parse_json(read_bytes(folder / PRESET_FILE))
-            preset = read_preset(document, lambda number: folder / _values_file(number))
+            preset = read_preset(document, lambda number: folder / _name_values_file(number))
             for spec in preset.files:
                 spec.values()
             stored = folder / PROJECTION_FILE
-            projection = _matrix(stored) if stored.exists() else None
+            projection = _read_matrix(stored) if stored.exists() else None
         except TrtFaceFusionError as error:
             raise StoreError(f"{folder} does not say how its engine is fed: {error.message}.", _REMEDY) from error
         except (OSError, ValueError, EOFError, RecursionError) as error:
@@ -65,18 +65,18 @@ class Contract:
         return cls(preset, projection)
 
 
-def _matrix(path: Path) -> NDArray[np.float32]:
+def _read_matrix(path: Path) -> NDArray[np.float32]:
     matrix = read_npy(path)
     if not isinstance(matrix, np.ndarray) or matrix.ndim != 2 or matrix.dtype.kind != "f":
         raise ValueError(f"{path.name} is no matrix of floats")
     return matrix.astype(np.float32)
 
 
-def _values_file(number: int) -> str:
+def _name_values_file(number: int) -> str:
     return f"input-{number}.npy"
 
 
-def _npy(values: NDArray[Any]) -> bytes:
+def _dump_npy(values: NDArray[Any]) -> bytes:
     buffer = io.BytesIO()
     np.save(buffer, values, allow_pickle=False)
     return buffer.getvalue()

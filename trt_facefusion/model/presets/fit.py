@@ -64,7 +64,11 @@ def cast(values: Array, dtype: str, name: str) -> Array:
     if kind.kind in "iu" and values.dtype.kind == "f":
         values = np.rint(values)
     low, high = (
-        (np.iinfo(kind).min, np.iinfo(kind).max) if kind.kind in "iu" else (0, 1) if kind.kind == "b" else _float(kind)
+        (np.iinfo(kind).min, np.iinfo(kind).max)
+        if kind.kind in "iu"
+        else (0, 1)
+        if kind.kind == "b"
+        else _find_float_range(kind)
     )
     if values.size and not (low <= values.min().item() and values.max().item() <= high):
         raise BadInputError(
@@ -74,7 +78,7 @@ def cast(values: Array, dtype: str, name: str) -> Array:
     return np.asarray(values.astype(kind))
 
 
-def _float(kind: np.dtype) -> tuple[float, float]:
+def _find_float_range(kind: np.dtype) -> tuple[float, float]:
     return float(np.finfo(kind).min), float(np.finfo(kind).max)
 
 
@@ -106,7 +110,7 @@ def fit_inputs(preset: Preset, takes: Sequence[TensorSpec], embedding: int | Non
 def fit_input(spec: InputSpec, takes: TensorSpec, embedding: int | None) -> Fit:
     """How one input is fed. Raises ValueError: the text says why it does not fit."""
     if isinstance(spec, FileInput | ValueInput):
-        batched, fixed = _fixed(spec, takes)
+        batched, fixed = _fit_fixed(spec, takes)
         try:
             cast(spec.values(), takes.dtype, spec.name)
         except BadInputError as error:
@@ -118,7 +122,7 @@ def fit_input(spec: InputSpec, takes: TensorSpec, embedding: int | None) -> Fit:
     if isinstance(spec, EmbeddingInput):
         sizes = [size for size in takes.shape[len(takes.shape) > 1 :] if isinstance(size, int)]
         size = embedding if embedding is not None else max(sizes, default="?")
-        shape, what = _around(size, takes.shape), f"an embedding of {size} values"
+        shape, what = _fit_embedding(size, takes.shape), f"an embedding of {size} values"
     else:
         shape, what = spec.shape, f"an image [{', '.join(map(str, spec.shape))}]"
     if np.dtype(takes.dtype).kind == "V":
@@ -144,7 +148,7 @@ def _require_whole(image: ImageInput, takes: TensorSpec) -> None:
         raise ValueError(f"{image.name!r} takes {takes.dtype}, but is described with {low:g} to {high:g}: say 0:255")
 
 
-def _around(size: int | str, want: Shape) -> Shape:
+def _fit_embedding(size: int | str, want: Shape) -> Shape:
     """The shape of one embedding: ``size`` values, and axes of one wherever a network with a batch axis has them."""
     ones = [axis for axis, length in enumerate(want) if axis and length == 1]
     if len(want) < 3 or len(ones) != len(want) - 2:
@@ -163,7 +167,7 @@ def _matches(have: Iterable[int | str], want: Shape) -> bool:
     return len(sizes) == len(want) and all(not isinstance(w, int) or h == w for h, w in zip(sizes, want, strict=True))
 
 
-def _fixed(spec: FileInput | ValueInput, takes: TensorSpec) -> tuple[bool, tuple[int, ...]]:
+def _fit_fixed(spec: FileInput | ValueInput, takes: TensorSpec) -> tuple[bool, tuple[int, ...]]:
     """Whether fixed values are repeated along a batch axis that can be chosen, and the shape of what is repeated."""
     values, want = spec.values(), takes.shape
     free = bool(want) and not isinstance(want[0], int)
@@ -210,10 +214,10 @@ def find_fixed_batch(preset: Preset, takes: Sequence[TensorSpec], fits: Mapping[
 
 def suggest_inputs(takes: Sequence[TensorSpec]) -> str:
     """A plausible ``--input`` for each input, guessed from shapes and types; ranges are for the user to correct."""
-    return " ".join(f"--input {shlex.quote(f'{spec.name}={_suggestion(spec)}')}" for spec in takes)
+    return " ".join(f"--input {shlex.quote(f'{spec.name}={_suggest_input(spec)}')}" for spec in takes)
 
 
-def _suggestion(spec: TensorSpec) -> str:
+def _suggest_input(spec: TensorSpec) -> str:
     shape = spec.shape
     span = "0:255" if np.dtype(spec.dtype).kind in "iu" else "0:1"
     for axis, layout in ((-3, ""), (-1, ":nhwc")):

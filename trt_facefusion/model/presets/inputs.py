@@ -107,22 +107,22 @@ class ImageInput(Terse):
     def encode(self, crops: _Crops, sources: _Crops | None = None) -> _ImageFloats:
         """Target crops and source crops [N,S,S,3] uint8 RGB -> tensor float32, `shape` behind the batch axis."""
         stack = [
-            self._channels(part, crops if part.person == TARGET or sources is None else sources)
+            self._order_channels(part, crops if part.person == TARGET or sources is None else sources)
             for part in self.pictures
         ]
         x = stack[0] if len(stack) == 1 else np.concatenate(stack, axis=3)
         return np.ascontiguousarray(x if self.nhwc else x.transpose(0, 3, 1, 2))
 
-    def _channels(self, part: Part, crops: _Crops) -> _ImageFloats:
+    def _order_channels(self, part: Part, crops: _Crops) -> _ImageFloats:
         """One picture [N,H,W,C]."""
-        x = part.cut(self._from_the_middle(crops)).astype(np.float32) / np.float32(255)
+        x = part.cut(self._crop_middle(crops)).astype(np.float32) / np.float32(255)
         mean, std = np.array(self.mean, np.float32), np.array(self.std, np.float32)
         if self.gray:
             return np.asarray(((x @ _LUMA)[..., None] - mean[:1]) / std[:1], np.float32)
         x = (x - mean) / std
         return np.asarray(x[..., ::-1] if self.bgr else x, np.float32)
 
-    def _from_the_middle(self, crops: _Crops) -> _Crops:
+    def _crop_middle(self, crops: _Crops) -> _Crops:
         if self.width is None or self.width == self.size:
             return crops
         top, left = (self.side - self.size) // 2, (self.side - self.width) // 2

@@ -54,7 +54,7 @@ class ImageOutput(Terse):
 
     def settle(self, spec: TensorSpec) -> ImageOutput:
         """This output as the network ``spec`` gives it: its name, layout, and the range of its integers."""
-        picture = replace(self, name=spec.name, nhwc=_channels_last(spec, 3))
+        picture = replace(self, name=spec.name, nhwc=_has_channels_last(spec, 3))
         if np.dtype(spec.dtype).kind in "iu" and not self.ranged:
             picture = replace(picture, mean=(0.0,) * 3, std=(1 / 255,) * 3)
         return picture
@@ -98,8 +98,8 @@ def _choose(pictures: dict[str, TensorSpec]) -> str:
 def list_picture_outputs(picture: ImageOutput, outputs: Sequence[TensorSpec]) -> list[str]:
     """The picture and its masks (one channel of floats or pixels, of the picture's size), in the network's order."""
     spec = next(spec for spec in outputs if spec.name == picture.name)
-    size = _sides(spec, 3)
-    masks = {other.name for other in outputs if _is_mask(other) and _sides(other, 1) == size}
+    size = _find_sides(spec, 3)
+    masks = {other.name for other in outputs if _is_mask(other) and _find_sides(other, 1) == size}
     return [other.name for other in outputs if other.name in {spec.name, *masks}]
 
 
@@ -107,20 +107,20 @@ def _is_mask(spec: TensorSpec) -> bool:
     return spec.dtype in {"uint8", "bool"} or np.dtype(spec.dtype).kind == "f"
 
 
-def _channels_last(spec: TensorSpec, channels: int) -> bool:
+def _has_channels_last(spec: TensorSpec, channels: int) -> bool:
     return len(spec.shape) >= 3 and spec.shape[-1] == channels and spec.shape[-3] != channels
 
 
-def _sides(spec: TensorSpec, channels: int) -> tuple[int | str, ...] | None:
+def _find_sides(spec: TensorSpec, channels: int) -> tuple[int | str, ...] | None:
     """Height and width of a tensor of images with or without a batch axis, or None."""
     if len(spec.shape) not in {3, 4}:
         return None
-    if _channels_last(spec, channels):
+    if _has_channels_last(spec, channels):
         return spec.shape[-3:-1]
     return spec.shape[-2:] if spec.shape[-3] == channels or (channels == 1 and len(spec.shape) == 3) else None
 
 
 def _is_picture(spec: TensorSpec) -> bool:
-    sides = _sides(spec, 3)
+    sides = _find_sides(spec, 3)
     numbers = np.dtype(spec.dtype).kind in "fiu"
     return numbers and sides is not None and all(side >= MIN_SIDE_PX for side in sides if isinstance(side, int))

@@ -88,7 +88,7 @@ class Preset:
         names = [i.name for i in inputs]
         if len(set(names)) != len(names):
             raise BadInputError(f"an input is described twice: {', '.join(names)}", "describe each input once")
-        preset = cls(CUSTOM, _with_persons(inputs), ImageOutput())
+        preset = cls(CUSTOM, _assign_persons(inputs), ImageOutput())
         image = preset.image
         return replace(preset, template=image.template or preset.template).with_picture(
             picture, ImageOutput.like(image)
@@ -111,18 +111,18 @@ class Preset:
         return self.name != CUSTOM
 
 
-def _with_persons(inputs: Sequence[InputSpec]) -> tuple[InputSpec, ...]:
+def _assign_persons(inputs: Sequence[InputSpec]) -> tuple[InputSpec, ...]:
     """``inputs``, with a person in every image."""
     unsaid = [i for i in inputs if isinstance(i, ImageInput) and not i.parts and not i.person]
     has_target = any(isinstance(i, ImageInput) and i not in unsaid and i.shows(TARGET) for i in inputs)
-    target = None if has_target else min(unsaid, key=_unlike_a_target, default=None)
+    target = None if has_target else min(unsaid, key=_rate_as_target, default=None)
     return tuple(
         replace(i, person=TARGET if i is target else SOURCE) if isinstance(i, ImageInput) and i in unsaid else i
         for i in inputs
     )
 
 
-def _unlike_a_target(image: ImageInput) -> int:
+def _rate_as_target(image: ImageInput) -> int:
     """The input called target comes first, one called source last; otherwise the order of the inputs decides."""
     name = image.name.lower()
     return 0 if "target" in name else 2 if "source" in name else 1

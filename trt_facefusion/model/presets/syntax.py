@@ -76,11 +76,11 @@ def parse_input(text: str) -> InputSpec:
             raise ValueError("no kind of input is named")
         name, kind, rest = match["name"], match["kind"], match["rest"]
         if kind == "image":
-            return _image(name, (rest or "").split(":"))
+            return _parse_image(name, (rest or "").split(":"))
         if kind == "embedding":
-            return _embedding(name, rest)
+            return _parse_embedding(name, rest)
         if kind == "value":
-            return ValueInput(name, _number(rest or ""))
+            return ValueInput(name, _parse_number(rest or ""))
         if not rest:
             raise ValueError("no file is named")
         return FileInput(name, Path(rest))
@@ -90,7 +90,7 @@ def parse_input(text: str) -> InputSpec:
         ) from error
 
 
-def _number(text: str) -> float | int:
+def _parse_number(text: str) -> float | int:
     if text.lower() in {"true", "false"}:
         return int(text.lower() == "true")
     try:
@@ -102,7 +102,7 @@ def _number(text: str) -> float | int:
     return number
 
 
-def _embedding(name: str, rest: str | None) -> EmbeddingInput:
+def _parse_embedding(name: str, rest: str | None) -> EmbeddingInput:
     spec = EmbeddingInput(name)
     for word in [] if rest is None else rest.split(":"):
         if word == "raw":
@@ -114,7 +114,7 @@ def _embedding(name: str, rest: str | None) -> EmbeddingInput:
     return spec
 
 
-def _image(name: str, words: Sequence[str]) -> ImageInput:
+def _parse_image(name: str, words: Sequence[str]) -> ImageInput:
     match = re.fullmatch(r"(\d{1,5})(?:x(\d{1,5}))?", words[0])
     if match is None:
         raise ValueError(f"{words[0]!r} is no SIZE")
@@ -125,12 +125,12 @@ def _image(name: str, words: Sequence[str]) -> ImageInput:
     options = list(words[1:])
     ranged = len(options) >= 2 and _is_float(options[0])
     if ranged:
-        mean, std = _range(options[0], options[1])
+        mean, std = _parse_range(options[0], options[1])
         image = replace(image, mean=mean, std=std)
         del options[:2]
     fields: dict[str, object] = {}
     for word in options:
-        read = _image_option(word)
+        read = _parse_image_option(word)
         if fields.keys() & read.keys():
             raise ValueError(f"{word!r} contradicts what stands before it")
         fields |= read
@@ -144,7 +144,7 @@ def _image(name: str, words: Sequence[str]) -> ImageInput:
     return replace(image, bgr=order == "bgr", gray=order == "gray", **fields)  # type: ignore[arg-type]
 
 
-def _image_option(word: str) -> dict[str, object]:
+def _parse_image_option(word: str) -> dict[str, object]:
     """One option of an image, as fields."""
     if word.lower() in {"rgb", "bgr", "gray"}:
         return {"order": word.lower()}
@@ -154,15 +154,15 @@ def _image_option(word: str) -> dict[str, object]:
         return {"person": word.lower()}
     key, _, argument = word.partition("=")
     if key in {"mean", "std"}:
-        return {key: _triple(key, argument)}
+        return {key: _parse_triple(key, argument)}
     if key == "template" and argument:
         return {"template": argument}
     if key == "stack" and argument:
-        return {"parts": tuple(_part(part) for part in argument.split("+"))}
+        return {"parts": tuple(_parse_part(part) for part in argument.split("+"))}
     raise ValueError(f"an image has no option {word!r}")
 
 
-def _triple(key: str, text: str) -> Triple:
+def _parse_triple(key: str, text: str) -> Triple:
     values = [float(part) for part in text.split(",")]
     values = values * 3 if len(values) == 1 else values
     if len(values) != 3 or not all(abs(v) <= 1e4 for v in values) or (key == "std" and min(values) < 1e-4):
@@ -170,7 +170,7 @@ def _triple(key: str, text: str) -> Triple:
     return values[0], values[1], values[2]
 
 
-def _part(text: str) -> Part:
+def _parse_part(text: str) -> Part:
     match = re.fullmatch(rf"(target|source)(?:/({'|'.join(SIDES)})(\d*\.?\d+)?)?", text)
     if match is None:
         raise ValueError(f"{text!r} is no picture of a stack: target or source, with /lower and the like behind it")
@@ -188,7 +188,7 @@ def _is_float(text: str) -> bool:
     return True
 
 
-def _range(low: str, high: str) -> tuple[Triple, Triple]:
+def _parse_range(low: str, high: str) -> tuple[Triple, Triple]:
     """Mean and deviation."""
     first, last = float(low), float(high)
     if not is_range(first, last):
@@ -211,7 +211,7 @@ def parse_picture(text: str, like: ImageOutput) -> ImageOutput:
             raise ValueError("no output is named")
         described = replace(like, name=match["name"])
         if match["low"] is not None:
-            mean, std = _range(match["low"], match["high"])
+            mean, std = _parse_range(match["low"], match["high"])
             described = replace(described, ranged=True, mean=mean, std=std)
         return described if match["order"] is None else replace(described, bgr=match["order"] == "bgr")
     except ValueError as error:
@@ -224,7 +224,7 @@ def write_input(spec: InputSpec, *, among_images: bool = False) -> str:
     """The ``--input`` that `parse_input` reads as ``spec``; ``among_images``: there are others, so say whose it is."""
     if isinstance(spec, ImageInput):
         person = [TARGET] if among_images and not spec.parts and spec.person == TARGET else []
-        return f"{spec.name}=image:{':'.join([*_image_words(spec), *person])}"
+        return f"{spec.name}=image:{':'.join([*_format_image(spec), *person])}"
     if isinstance(spec, FileInput):
         return f"{spec.name}=file:{spec.path}"
     if isinstance(spec, ValueInput):
@@ -233,7 +233,7 @@ def write_input(spec: InputSpec, *, among_images: bool = False) -> str:
     return f"{spec.name}=embedding{'' if spec.normalise else ':raw'}{projection}"
 
 
-def _image_words(spec: ImageInput) -> Iterator[str]:
+def _format_image(spec: ImageInput) -> Iterator[str]:
     yield str(spec.size) if spec.width is None else f"{spec.size}x{spec.width}"
     if len(set(spec.mean)) == len(set(spec.std)) == 1:
         yield from (f"{limit:.9g}" for limit in spec.limits)
@@ -244,12 +244,12 @@ def _image_words(spec: ImageInput) -> Iterator[str]:
     if spec.template is not None:
         yield f"template={spec.template}"
     if spec.parts:
-        yield "stack=" + "+".join(_part_words(part) for part in spec.parts)
+        yield "stack=" + "+".join(_format_part(part) for part in spec.parts)
     elif spec.person == SOURCE:
         yield SOURCE
 
 
-def _part_words(part: Part) -> str:
+def _format_part(part: Part) -> str:
     share = "" if part.share == 0.5 else repr(part.share)
     return part.person + (f"/{part.masked}{share}" if part.masked else "")
 

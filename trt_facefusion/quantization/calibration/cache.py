@@ -58,9 +58,9 @@ class Calibration:
     def table(self) -> CalibrationTable:
         """amax of every tensor: pinned, or by its rule."""
         names = dict.fromkeys([*self.histograms, *self.pinned])
-        return CalibrationTable({name: self._amax(name) for name in names})
+        return CalibrationTable({name: self._compute_amax(name) for name in names})
 
-    def _amax(self, name: str) -> float:
+    def _compute_amax(self, name: str) -> float:
         return self.pinned[name] if name in self.pinned else parse_rule(self.rule_of(name))(self.histograms[name])
 
     def rule_of(self, tensor: str) -> str:
@@ -110,7 +110,7 @@ def save_as(calibration: Calibration, path: Path, option: str = "--cache") -> Pa
     text = calibration.table.dumps()
     description = json.dumps(_describe(calibration, text), indent=1, allow_nan=False) + "\n"
     write_atomic(path, text.encode("utf-8"), option)
-    write_atomic(_json_path(path), description.encode("utf-8"), option)
+    write_atomic(_locate_json(path), description.encode("utf-8"), option)
     return path
 
 
@@ -118,7 +118,7 @@ def load(
     path: Path, *, model_digest: str, faces_digest: str, settings: Mapping[str, Setting]
 ) -> Calibration | StaleCalibration:
     """The calibration at ``path``, or why it is not to be used: for callers that can calibrate again."""
-    if not path.exists() and not _json_path(path).exists():
+    if not path.exists() and not _locate_json(path).exists():
         return StaleCalibration("this model has not been calibrated yet")
     try:
         calibration = _read_calibration(path)
@@ -144,7 +144,7 @@ def load_named(path: Path, *, model_digest: str) -> CalibrationTable:
             model or does not belong to it.
     """
     table = CalibrationTable.read(path)
-    if not _json_path(path).exists():
+    if not _locate_json(path).exists():
         return table
     calibration = _read_calibration(path)
     if calibration.model_digest != model_digest:
@@ -162,10 +162,10 @@ def load_description(path: Path) -> Calibration | None:
     Raises:
         CalibrationCacheError: either file is damaged, or they do not belong together.
     """
-    return _read_calibration(path) if _json_path(path).exists() else None
+    return _read_calibration(path) if _locate_json(path).exists() else None
 
 
-def _json_path(path: Path) -> Path:
+def _locate_json(path: Path) -> Path:
     return path.with_name(path.name.removesuffix(".cache") + ".json")
 
 
@@ -200,11 +200,12 @@ def _read_calibration(path: Path) -> Calibration:
         CalibrationCacheError: either file is missing or damaged, or they do not belong together.
     """
     CalibrationTable.read(path)
-    calibration, digest = _read_json(_json_path(path))
+    calibration, digest = _read_json(_locate_json(path))
     if digest != hashlib.sha256(path.read_bytes()).hexdigest():
+        document = _locate_json(path).name
         raise CalibrationCacheError(
-            f"{path} and {_json_path(path).name} do not belong together: the table was edited, or writing was cut off",
-            f"calibrate again, or delete {_json_path(path).name} to use the table as it is",
+            f"{path} and {document} do not belong together: the table was edited, or writing was cut off",
+            f"calibrate again, or delete {document} to use the table as it is",
         )
     return calibration
 

@@ -66,14 +66,14 @@ class CalibrationTable(Mapping[str, float]):
         """
         header, *lines = (line.rstrip() for line in text.removeprefix("\ufeff").split("\n"))
         if not _HEADER.fullmatch(header.lstrip()):
-            raise _damage_error(source, 1, f"a header such as {HEADER} is missing (found {header[:60]!r})")
+            raise _make_damage_error(source, 1, f"a header such as {HEADER} is missing (found {header[:60]!r})")
         scales: dict[str, float] = {}
         for number, line in enumerate(lines, start=2):
             if not line:
                 continue
             name, scale = _parse_line(line, source, number, cut_off=number > len(lines))
             if scales.setdefault(name, scale) != scale:
-                raise _damage_error(source, number, f"{name!r} occurs twice, with two scales")
+                raise _make_damage_error(source, number, f"{name!r} occurs twice, with two scales")
         amax = {name: scale * INT8_MAX for name, scale in scales.items() if scale}
         return cls(amax, header.lstrip(), tuple(name for name, scale in scales.items() if not scale))
 
@@ -121,13 +121,13 @@ def _parse_line(line: str, source: str, number: int, cut_off: bool) -> tuple[str
     """
     parts = _LINE.fullmatch(line)
     if parts is None:
-        raise _damage_error(source, number, f"expected 'name: hex', found {line[:60]!r}")
+        raise _make_damage_error(source, number, f"expected 'name: hex', found {line[:60]!r}")
     name, digits = parts.groups()
     if not _HEX.fullmatch(digits) or (cut_off and len(digits) < 8):
-        raise _damage_error(source, number, f"the scale of {name!r} is not eight hex digits but {digits[:20]!r}")
+        raise _make_damage_error(source, number, f"the scale of {name!r} is not eight hex digits but {digits[:20]!r}")
     scale: float = struct.unpack(">f", bytes.fromhex(digits.zfill(8)))[0]
     if 0 < scale < _SMALLEST_NORMAL and len(digits) < 8:
-        raise _damage_error(source, number, f"the scale of {name!r} is not eight hex digits but {digits[:20]!r}")
+        raise _make_damage_error(source, number, f"the scale of {name!r} is not eight hex digits but {digits[:20]!r}")
     if not 0 <= scale < math.inf:
         raise CalibrationCacheError(
             f"{source}, line {number}: the scale {scale} of {name!r} is not positive and finite",
@@ -136,5 +136,5 @@ def _parse_line(line: str, source: str, number: int, cut_off: bool) -> tuple[str
     return name, scale
 
 
-def _damage_error(source: str, number: int, what: str) -> CalibrationCacheError:
+def _make_damage_error(source: str, number: int, what: str) -> CalibrationCacheError:
     return CalibrationCacheError(f"{source}, line {number}: {what}", _REMEDY)

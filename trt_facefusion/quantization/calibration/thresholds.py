@@ -83,7 +83,7 @@ def amax_entropy(histogram: Histogram, levels: int = 128) -> float:
     counts = histogram.counts.astype(np.float64)
     counts[0] = counts[1]
     sizes = np.arange(levels, np.flatnonzero(counts)[-1] + 2)
-    divergences = _kl_divergences(counts, sizes, levels)
+    divergences = _compute_kl_divergences(counts, sizes, levels)
     best = int(sizes[divergences <= divergences.min() + _TIE][-1])
     return min((best + 0.5) * histogram.bin_width, histogram.amax)
 
@@ -99,7 +99,7 @@ def amax_mse(histogram: Histogram, levels: int = 127) -> float:
     counts = histogram.counts.astype(np.float64)
     counts[0] = 0
     steps = candidates / levels / histogram.bin_width
-    return float(candidates[np.argmin(_squared_errors(counts, steps, levels))])
+    return float(candidates[np.argmin(_sum_squared_errors(counts, steps, levels))])
 
 
 ALWAYS, REDUCED, FULL, SINGLE_TENSORS = range(4)
@@ -128,7 +128,7 @@ class RuleKind:
         return self.threshold(histogram)
 
 
-def _percentile(text: str) -> ThresholdRule:
+def _make_percentile_rule(text: str) -> ThresholdRule:
     percent = float(text)
     if not 0 < percent <= 100:
         raise ValueError(text)
@@ -145,7 +145,7 @@ _PERCENTILES = {
 THRESHOLD_RULES: dict[str, RuleKind] = {
     "entropy": RuleKind(amax_entropy, {"entropy": REDUCED}, place=10),
     "percentile": RuleKind(
-        amax_percentile, _PERCENTILES, place=30, with_value=_percentile, usual_value=f"{DEFAULT_PERCENTILE}"
+        amax_percentile, _PERCENTILES, place=30, with_value=_make_percentile_rule, usual_value=f"{DEFAULT_PERCENTILE}"
     ),
     "max": RuleKind(amax_max, {"max": ALWAYS}, place=100),
     "mse": RuleKind(amax_mse, {"mse": FULL}, place=20),
@@ -155,23 +155,23 @@ THRESHOLD_RULES: dict[str, RuleKind] = {
 
 def list_compared_rules(effort: int = FULL) -> tuple[str, ...]:
     """The rules that `auto` compares as whole tables, as `parse_rule` takes them; the last is the one to start from."""
-    return tuple(rule for _, kind in _in_place() for rule, least in kind.compared.items() if least <= effort)
+    return tuple(rule for _, kind in _sort_rules() for rule, least in kind.compared.items() if least <= effort)
 
 
 def list_tensor_rules() -> tuple[str, ...]:
     """The rules that are tried for single tensors."""
-    more = (rule for _, kind in _in_place() for rule, least in kind.compared.items() if least == SINGLE_TENSORS)
+    more = (rule for _, kind in _sort_rules() for rule, least in kind.compared.items() if least == SINGLE_TENSORS)
     return (*list_compared_rules(), *more)
 
 
 def describe_rule_syntax() -> str:
     """What a rule may be, in words."""
-    plain = [name for name, kind in _in_place() if kind.with_value is None]
-    valued = [f"{name}:VALUE" for name, kind in _in_place() if kind.with_value is not None]
+    plain = [name for name, kind in _sort_rules() if kind.with_value is None]
+    valued = [f"{name}:VALUE" for name, kind in _sort_rules() if kind.with_value is not None]
     return f"auto, {', '.join(plain)} or {', '.join(valued)}."
 
 
-def _in_place() -> list[tuple[str, RuleKind]]:
+def _sort_rules() -> list[tuple[str, RuleKind]]:
     return sorted(THRESHOLD_RULES.items(), key=lambda rule: rule[1].place)
 
 
@@ -194,7 +194,7 @@ def parse_rule(text: str) -> ThresholdRule:
     )
 
 
-def _kl_divergences(counts: _Floats, sizes: NDArray[np.int64], levels: int) -> _Floats:
+def _compute_kl_divergences(counts: _Floats, sizes: NDArray[np.int64], levels: int) -> _Floats:
     """KL(P || Q) [len(sizes)] in nats for the first ``size`` bins of ``counts``, for each of ``sizes``.
 
     With T the sum of P and C that of Q, KL = (sum P log P - sum P log Q) / T - log T + log C. Q is constant over the
@@ -202,13 +202,13 @@ def _kl_divergences(counts: _Floats, sizes: NDArray[np.int64], levels: int) -> _
     """
     below = _sum_running(counts)
     filled = _sum_running(counts > 0)
-    xlogx = _sum_running(_xlogx(counts))
+    xlogx = _sum_running(_compute_xlogx(counts))
     edges = -(-sizes[:, None] * np.arange(levels + 1) // levels)  # the first bin of each level: ceil(size * j / levels)
     mass = np.diff(below[edges], axis=1)
     log_q = np.log(np.where(mass > 0, mass / np.maximum(np.diff(filled[edges], axis=1), 1), 1))
     outliers = below[-1] - below[sizes]
     last = counts[sizes - 1]
-    p_log_p = xlogx[sizes - 1] + _xlogx(last + outliers)
+    p_log_p = xlogx[sizes - 1] + _compute_xlogx(last + outliers)
     p_log_q = (mass * log_q).sum(1) + outliers * log_q[:, -1]
     with np.errstate(divide="ignore"):
         divergences = (p_log_p - p_log_q) / below[-1] - math.log(below[-1]) + np.log(below[sizes])
@@ -217,17 +217,17 @@ def _kl_divergences(counts: _Floats, sizes: NDArray[np.int64], levels: int) -> _
     return np.asarray(divergences)
 
 
-def _squared_errors(counts: _Floats, steps: _Floats, levels: int) -> _Floats:
+def _sum_squared_errors(counts: _Floats, steps: _Floats, levels: int) -> _Floats:
     """Sum of squared rounding and clipping errors, in bins squared, for each step width (in bins)."""
     level = np.arange(levels + 1)
     edges = np.minimum(np.maximum(np.append(level, levels + 1) - 0.5, 0) * steps[:, None], BINS)
     edges[:, -1] = BINS  # everything beyond the last level is clipped to it
-    zeroth, first, second = (np.diff(_moment(counts, edges, k), axis=1) for k in range(3))
+    zeroth, first, second = (np.diff(_sum_moment(counts, edges, k), axis=1) for k in range(3))
     centre = level * steps[:, None]
     return np.asarray((second - 2 * centre * first + centre**2 * zeroth).sum(1))
 
 
-def _moment(counts: _Floats, upto: _Floats, k: int) -> _Floats:
+def _sum_moment(counts: _Floats, upto: _Floats, k: int) -> _Floats:
     """The k-th moment about zero of all values below ``upto`` (bins), those of a bin spread evenly inside it."""
     primitive = np.arange(BINS + 1.0) ** (k + 1) / (k + 1)
     below = _sum_running(counts * np.diff(primitive))
@@ -240,5 +240,5 @@ def _sum_running(values: NDArray[np.generic]) -> _Floats:
     return np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
 
 
-def _xlogx(x: _Floats) -> _Floats:
+def _compute_xlogx(x: _Floats) -> _Floats:
     return np.asarray(x * np.log(np.where(x > 0, x, 1)))

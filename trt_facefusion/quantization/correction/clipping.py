@@ -64,7 +64,7 @@ def measure_quantisation_error(matrix: _Floats, scale: _Floats, variances: _Floa
 
 def _pick_scales(matrix: _Floats, scales: _Floats, variances: _Floats) -> NDArray[np.intp]:
     """The number of each row's candidate."""
-    shortlist = _shortlist(matrix, scales, variances)
+    shortlist = _shortlist_scales(matrix, scales, variances)
     shortlist[1:] &= scales[1:] != scales[:-1]  # the same scale has the same error
     best = shortlist.argmax(axis=0)
     doubtful = shortlist.sum(axis=0) > 1
@@ -80,7 +80,7 @@ def _pick_scales(matrix: _Floats, scales: _Floats, variances: _Floats) -> NDArra
     return np.asarray(best)
 
 
-def _shortlist(matrix: _Floats, scales: _Floats, variances: _Floats) -> NDArray[np.bool_]:
+def _shortlist_scales(matrix: _Floats, scales: _Floats, variances: _Floats) -> NDArray[np.bool_]:
     """Which scales [C,O] may have the smallest error, as far as single precision can tell.
 
     Roots of errors are norms of the distances to the grid, each of which changes by no more than what a weight is

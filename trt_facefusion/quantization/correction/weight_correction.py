@@ -182,7 +182,7 @@ def choose_weight_scales(layer: CorrectableLayer, moments: InputMoments | None) 
 
 def round_to_nearest(matrix: _Floats, scale: Array) -> _Floats:
     """``matrix`` [O,K] in steps of ``scale`` [O], rounded to the nearest and clipped."""
-    steps = matrix / _column(scale)
+    steps = matrix / _take_column(scale)
     np.rint(steps, out=steps)
     return np.clip(steps, -INT8_MAX, INT8_MAX, out=steps)
 
@@ -192,7 +192,7 @@ def correct_layer(layer: CorrectableLayer, steps: _Floats, scale: Array, moments
     bias = layer.bias
     if moments is not None:
         exact, rounded = moments.means
-        bias = bias + layer.matrix @ exact - (steps * _column(scale)) @ rounded
+        bias = bias + layer.matrix @ exact - (steps * _take_column(scale)) @ rounded
     ordered = steps if find_output_axis(layer.node) == 0 else steps.T
     values = np.ascontiguousarray(ordered.astype(np.int8)).reshape(layer.weight_shape)
     return Correction(values, scale, bias.astype(np.float32))
@@ -203,5 +203,5 @@ def _read_pair(node: onnx.NodeProto, name: str) -> tuple[int, int]:
     return first, second
 
 
-def _column(scale: Array) -> _Floats:
+def _take_column(scale: Array) -> _Floats:
     return scale.astype(np.float64)[:, None]

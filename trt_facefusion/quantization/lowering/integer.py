@@ -100,7 +100,7 @@ class IntegerRewriter(Rewriter):
         super()._quantise(node, new, kind)
         if node.op_type == "MatMul":
             return
-        grid = self._find_grid(self._only_relu(node) or node)
+        grid = self._find_grid(self._find_only_relu(node) or node)
         if grid is not None and grid.by_channel:
             self._bring_to_one_grid(node, new, grid)
         if len(new.input) > 2 and new.input[2] in self.constants:
@@ -109,7 +109,7 @@ class IntegerRewriter(Rewriter):
     def _bring_to_one_grid(self, node: onnx.NodeProto, new: onnx.NodeProto, grid: StorageGrid) -> None:
         """Have a convolution give ``(result / steps + zeros) * step``: what one quantiser then stores by channel."""
         factors = grid.step / grid.steps.astype(np.float64)
-        producer = self._producer_of(new.input[1])
+        producer = self._find_producer(new.input[1])
         name = f"{new.input[1]}__of_{node.name}"
         scale = self._add_constant(f"{name}__scale", (self._scale_of(new.input[1]) * factors).astype(np.float32))
         names = [producer.input[0], scale, producer.input[2]]
@@ -137,11 +137,11 @@ class IntegerRewriter(Rewriter):
         self.nodes.append(helper.make_node("DequantizeLinear", names, [output], name=f"{output}__node", axis=0))
         return output
 
-    def _producer_of(self, dequantised: str) -> onnx.NodeProto:
+    def _find_producer(self, dequantised: str) -> onnx.NodeProto:
         return next(node for node in reversed(self.nodes) if dequantised in node.output)
 
     def _scale_of(self, dequantised: str) -> Array:
-        return numpy_helper.to_array(self.constants[self._producer_of(dequantised).input[1]]).astype(np.float64)
+        return numpy_helper.to_array(self.constants[self._find_producer(dequantised).input[1]]).astype(np.float64)
 
     def _convert_outputs(self, node: onnx.NodeProto, new: onnx.NodeProto, kind: int) -> None:
         grid = self._find_grid(node)
@@ -203,9 +203,13 @@ class IntegerRewriter(Rewriter):
         """How the result of ``node`` is stored; None for what stays float, as does all whose range is unknown."""
         if node.op_type == "Relu":
             producer = self.view.producer.get(node.input[0])
-            if producer is None or self._only_relu(producer) is not node or not self._is_int8_convolution(producer):
+            if (
+                producer is None
+                or self._find_only_relu(producer) is not node
+                or not self._is_int8_convolution(producer)
+            ):
                 return None
-        elif not self._is_int8_convolution(node) or self._only_relu(node) is not None:
+        elif not self._is_int8_convolution(node) or self._find_only_relu(node) is not None:
             return None
         output = node.output[0]
         if output in self.channels and not self._read_as_it_is(output):
@@ -223,7 +227,7 @@ class IntegerRewriter(Rewriter):
         int8 = node.op_type == "Conv" and self.plan.get(node.name) is Precision.INT8
         return int8 and not self.view.computes_bias(node)
 
-    def _only_relu(self, node: onnx.NodeProto) -> onnx.NodeProto | None:
+    def _find_only_relu(self, node: onnx.NodeProto) -> onnx.NodeProto | None:
         """The Relu, its own range known, that alone reads the result of ``node``; None where there is no such."""
         readers = self.view.consumers[node.output[0]]
         if node.output[0] in self.view.output_names or [reader.op_type for reader in readers] != ["Relu"]:

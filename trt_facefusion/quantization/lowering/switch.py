@@ -38,23 +38,23 @@ def add_switches(view: GraphView, lowered: onnx.ModelProto, groups: Sequence[Seq
             continue
         # Put in at once, one branch at a time: the weights of all branches take several times the model's memory.
         switch_node = nodes.add()
-        flag = _flag_name(group_of[node.name])
+        flag = _name_flag(group_of[node.name])
         switch_node.CopyFrom(helper.make_node("If", [flag], list(node.output), node.name))
         switch_node.attribute.append(helper.make_attribute("then_branch", branches.make_lowered(node.name)))
         switch_node.attribute.append(helper.make_attribute("else_branch", branches.make_original(node)))
     switchable.graph.input.append(helper.make_tensor_value_info(SWITCHES, TensorProto.BOOL, [len(groups)]))
-    indices = [numpy_helper.from_array(np.array(i, np.int64), f"{_flag_name(i)}__index") for i in range(len(groups))]
+    indices = [numpy_helper.from_array(np.array(i, np.int64), f"{_name_flag(i)}__index") for i in range(len(groups))]
     switchable.graph.initializer.extend([*_find_read_constants(switchable, view), *indices])
     return switchable
 
 
-def _flag_name(index: int) -> str:
+def _name_flag(index: int) -> str:
     return f"{SWITCHES}__{index}"
 
 
 def _make_selector(index: int) -> onnx.NodeProto:
     return helper.make_node(
-        "Gather", [SWITCHES, f"{_flag_name(index)}__index"], [_flag_name(index)], name=_flag_name(index)
+        "Gather", [SWITCHES, f"{_name_flag(index)}__index"], [_name_flag(index)], name=_name_flag(index)
     )
 
 

@@ -19,7 +19,7 @@ class KernelFact:
     source: str
 
 
-def _depthwise(view: GraphView, node: onnx.NodeProto) -> bool:
+def _is_depthwise(view: GraphView, node: onnx.NodeProto) -> bool:
     # ONNX counts dimensions of a weight [out, in / groups, ...]: one input channel per group is depthwise.
     grouped = node.op_type == "Conv" and read_attribute(node, "group", 1) != 1
     return grouped and (view.shape(node.input[1]) or ())[1:2] == (1,)
@@ -32,7 +32,7 @@ KERNEL_FACTS = (
         "build logs of TensorRT-RTX 1.7.1 for SM86: weights quantised on axis 0, on axis 1 and per tensor",
     ),
     KernelFact(
-        _depthwise,
+        _is_depthwise,
         "depthwise convolution: INT8 pads its channels, and stores more bytes than FP16",
         "build logs and weight memory of TensorRT-RTX 1.7.1 for SM86",
     ),

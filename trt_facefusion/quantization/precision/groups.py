@@ -33,8 +33,8 @@ def group_candidates(view: GraphView, candidates: Iterable[str]) -> tuple[Group,
     order = [node.name for node in view.model.graph.node if node.name in candidate_names]
     parent = {name: name for name in order}
     reasons: dict[str, list[str]] = {}
-    for names, why in (*_same_reader(view, order), *_operands(view, candidate_names)):
-        first, *later_roots = sorted({_root(parent, name) for name in names}, key=order.index)
+    for names, why in (*_join_readers(view, order), *_join_operands(view, candidate_names)):
+        first, *later_roots = sorted({_find_root(parent, name) for name in names}, key=order.index)
         for other in later_roots:
             parent[other] = first
             reasons.setdefault(first, []).extend([*reasons.pop(other, []), why])
@@ -43,7 +43,7 @@ def group_candidates(view: GraphView, candidates: Iterable[str]) -> tuple[Group,
     counts = count_macs(view)
     members: dict[str, list[str]] = {}
     for name in order:
-        members.setdefault(_root(parent, name), []).append(name)
+        members.setdefault(_find_root(parent, name), []).append(name)
     return tuple(
         Group(
             tuple(names),
@@ -73,20 +73,20 @@ def merge_quiet(groups: Sequence[Group], noise: Sequence[float], at_most: int) -
     return (merged, *(group for index, group in enumerate(groups) if index not in quiet))
 
 
-def _root(parent: dict[str, str], name: str) -> str:
+def _find_root(parent: dict[str, str], name: str) -> str:
     while parent[name] != name:
         name = parent[name]
     return name
 
 
-def _same_reader(view: GraphView, order: list[str]) -> list[tuple[list[str], str]]:
+def _join_readers(view: GraphView, order: list[str]) -> list[tuple[list[str], str]]:
     readers: dict[str, list[str]] = {}
     for name in order:
         readers.setdefault(view.nodes[name].input[0], []).append(name)
     return [(names, f"read {tensor}") for tensor, names in readers.items() if len(names) > 1]
 
 
-def _operands(view: GraphView, candidates: set[str]) -> list[tuple[list[str], str]]:
+def _join_operands(view: GraphView, candidates: set[str]) -> list[tuple[list[str], str]]:
     joined = []
     for name, role in classify(view).items():
         if role not in _JOINS:

@@ -155,8 +155,8 @@ def loads(text: str, view: GraphView, digest: str, model: str) -> Plan:
         PlanError: not YAML, not a plan, another schema or model, unknown or repeated nodes, unknown precisions, INT8
             where it is impossible.
     """
-    document = _document(text)
-    rows = _rows(document)
+    document = _parse_document(text)
+    rows = _check_rows(document)
     nodes = {node.name: node for node in describe(view)}
     unknown = [str(row["name"]) for row in rows if row["name"] not in nodes]
     if unknown:
@@ -175,7 +175,7 @@ def loads(text: str, view: GraphView, digest: str, model: str) -> Plan:
 
 def read_plan(path: Path, view: GraphView, digest: str, model: str) -> Plan:
     """`loads` of a file."""
-    text = _text(path)
+    text = _read_text(path)
     try:
         return loads(text, view, digest, model)
     except PlanError as error:
@@ -184,14 +184,14 @@ def read_plan(path: Path, view: GraphView, digest: str, model: str) -> Plan:
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """`plan_rows` of a file."""
-    text = _text(path)
+    text = _read_text(path)
     try:
         return plan_rows(text)
     except PlanError as error:
         raise PlanError(f"{path}: {error.message}", error.remedy) from error
 
 
-def _text(path: Path) -> str:
+def _read_text(path: Path) -> str:
     remedy = "name a plan.yaml that a build wrote"
     try:
         return read_bytes(path, LARGEST_BYTES).decode("utf-8")
@@ -209,9 +209,9 @@ def plan_rows(text: str) -> list[dict[str, Any]]:
     Raises:
         PlanError: not YAML, not a plan, another schema, a field of a wrong type.
     """
-    rows = _rows(_document(text))
+    rows = _check_rows(_parse_document(text))
     for row in rows:
-        _precision(row["name"], row)
+        _read_precision(row["name"], row)
     return [{**row, "reason": str(row.get("reason") or "")} for row in rows]
 
 
@@ -228,7 +228,7 @@ class _Row:
     quantisable: bool = field(default=False, metadata=LATER)
 
 
-def _document(text: str) -> dict[str, Any]:
+def _parse_document(text: str) -> dict[str, Any]:
     try:
         document = parse_yaml(text)
     except DocumentError as error:
@@ -239,7 +239,7 @@ def _document(text: str) -> dict[str, Any]:
     return document
 
 
-def _rows(document: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _check_rows(document: Mapping[str, Any]) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] | None = document.get("nodes")
     if not isinstance(rows, list) or not all(isinstance(r, dict) and isinstance(r.get("name"), str) for r in rows):
         raise PlanError("the plan has no list `nodes` whose entries have a `name`", _REMEDY)
@@ -264,7 +264,7 @@ def _check_model(document: Mapping[str, Any], digest: str, model: str) -> None:
         )
 
 
-def _precision(name: str, row: Mapping[str, Any]) -> Precision:
+def _read_precision(name: str, row: Mapping[str, Any]) -> Precision:
     values = [p.value for p in Precision]
     if row.get("precision") not in values:
         raise PlanError(
@@ -274,7 +274,7 @@ def _precision(name: str, row: Mapping[str, Any]) -> Precision:
 
 
 def _apply(node: PlannedNode, row: Mapping[str, Any]) -> PlannedNode:
-    precision = _precision(node.name, row)
+    precision = _read_precision(node.name, row)
     if precision is Precision.INT8 and not node.quantisable:
         raise PlanError(
             f"the plan puts {node.name} ({node.op}) into int8, which is not possible for this node",

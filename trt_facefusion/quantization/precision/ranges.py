@@ -48,7 +48,7 @@ def find_hidden_peak(
     """
     tensor = node.input[0] if node.input else ""
     values = moments.get(tensor)
-    count = _summed(view, node)
+    count = _count_summed(view, node)
     if values is None or not count:
         return None
     if node.op_type in _SUMS:
@@ -56,33 +56,33 @@ def find_hidden_peak(
     return count * values.square, f"its sum of {count:,} squares"
 
 
-def _summed(view: GraphView, node: onnx.NodeProto) -> int:
+def _count_summed(view: GraphView, node: onnx.NodeProto) -> int:
     """How many values of its first input ``node`` sums up at a time; 0 for operators that sum nothing."""
     shape = view.shape(node.input[0]) if node.input else None
     if shape is None:
         return 0
     if node.op_type in _SQUARES_PER_PLANE or node.op_type == "GlobalAveragePool":
-        return _product(shape[2:])
+        return _multiply_sizes(shape[2:])
     if node.op_type == "GroupNormalization":
         groups = read_attribute(node, "num_groups", 1)
-        return _product(shape[1:]) // (groups if isinstance(groups, int) else 1)
+        return _multiply_sizes(shape[1:]) // (groups if isinstance(groups, int) else 1)
     if node.op_type in {"LayerNormalization", "RMSNormalization", "LpNormalization"}:
         axis = read_attribute(node, "axis", -1)
         start = axis if isinstance(axis, int) else -1
-        return _product(shape[start:] if node.op_type != "LpNormalization" else shape[start : start + 1 or None])
+        return _multiply_sizes(shape[start:] if node.op_type != "LpNormalization" else shape[start : start + 1 or None])
     if node.op_type in _SQUARES_OF_REDUCTION | _SUMS:
-        return _reduced(view, node, shape)
+        return _count_reduced(view, node, shape)
     return 0
 
 
-def _reduced(view: GraphView, node: onnx.NodeProto, shape: tuple[int | str, ...]) -> int:
+def _count_reduced(view: GraphView, node: onnx.NodeProto, shape: tuple[int | str, ...]) -> int:
     axes = read_attribute(node, "axes")
     if len(node.input) > 1 and node.input[1] and view.is_constant(node.input[1]):
         axes = view.constant(node.input[1]).reshape(-1).tolist()
     if not isinstance(axes, (list, tuple)) or not axes:
-        return _product(shape[1:])
-    return _product(tuple(shape[axis] for axis in axes if -len(shape) <= axis < len(shape)))
+        return _multiply_sizes(shape[1:])
+    return _multiply_sizes(tuple(shape[axis] for axis in axes if -len(shape) <= axis < len(shape)))
 
 
-def _product(sizes: tuple[int | str, ...]) -> int:
+def _multiply_sizes(sizes: tuple[int | str, ...]) -> int:
     return math.prod(size for size in sizes if isinstance(size, int)) if sizes else 0

@@ -171,7 +171,7 @@ class _Search:
         if self.effort.alone:
             self.loads([frozenset({g}) for g in sorted(every)])
         self.estimates = [self._estimate(every, g) for g in sorted(every)]
-        self._back_up(self._down(every, full_load))
+        self._give_back(self._raise_until_fit(every, full_load))
         return self.searched
 
     def _load_of(self, in_int8: GroupSet) -> float | None:
@@ -184,38 +184,38 @@ class _Search:
         gain = full_load - without if full_load is not None and without is not None else 0.0
         return max(gain, _TRUST_ALONE * alone if alone is not None and len(every) > 1 else 0.0)
 
-    def _down(self, start: GroupSet, full_load: float) -> GroupSet | None:
+    def _raise_until_fit(self, start: GroupSet, full_load: float) -> GroupSet | None:
         """Raise group by group; the first plan inside the budget. Gains are measured anew where it matters."""
         estimate = dict(enumerate(self.estimates))
         plan, load, first = start, full_load, start if full_load <= 1 else None
         while plan:
-            ranked = sorted(plan, key=lambda g: (-self._worth({g}, estimate[g], full_load), g))
-            steps = self._steps(ranked, first is None)
+            ranked = sorted(plan, key=lambda g: (-self._rate_step({g}, estimate[g], full_load), g))
+            steps = self._list_steps(ranked, first is None)
             new = self.loads([plan - step for step in steps])
             gains = {step: load - after for step, after in zip(steps, new, strict=True) if after is not None}
             if not gains:
                 return first
             estimate |= {next(iter(step)): gain for step, gain in gains.items() if len(step) == 1}
-            best = min(gains, key=lambda step: (-self._worth(step, gains[step], full_load), sorted(step)))
+            best = min(gains, key=lambda step: (-self._rate_step(step, gains[step], full_load), sorted(step)))
             plan, load = plan - best, load - gains[best]
             if first is None and load <= 1:
                 first = plan
         return first
 
-    def _steps(self, ranked: Sequence[int], careful: bool) -> list[GroupSet]:
+    def _list_steps(self, ranked: Sequence[int], careful: bool) -> list[GroupSet]:
         """What may be raised next: one of several groups, the best one, or several at once where few plans are left."""
         if careful and self.left > 2 * len(ranked):
             return [frozenset({g}) for g in ranked[:_LOOK_AHEAD]]
         at_once = math.ceil(len(ranked) / max(self.left - 1, 1))
         return [frozenset(ranked[:at_once])]
 
-    def _worth(self, step: Iterable[int], gain: float, full_load: float) -> float:
+    def _rate_step(self, step: Iterable[int], gain: float, full_load: float) -> float:
         """Budget won back for each unit of work given up; gains within the noise count as a fraction of it."""
         floor = _NOISE * full_load
         counted = gain if gain > floor else max(gain, -floor) * 1e-3
         return counted / sum(self.price[group] for group in step)
 
-    def _back_up(self, first: GroupSet | None) -> None:
+    def _give_back(self, first: GroupSet | None) -> None:
         """Give back to INT8 what turns out to fit, largest first; then try to swap a raised group for another."""
         if first is None:
             return
@@ -237,10 +237,10 @@ class _Search:
         ]
         # The largest win first; a swap is only likely where what is raised instead was dear.
         likely = sorted(swaps, key=lambda s: (-s[0], sorted(s[1])))
-        likely = [s for s in likely if self._likely(plan, s[1])][: len(every)]
+        likely = [s for s in likely if self._is_likely(plan, s[1])][: len(every)]
         self.loads([swap for _, swap in likely])
 
-    def _likely(self, plan: GroupSet, swap: GroupSet) -> bool:
+    def _is_likely(self, plan: GroupSet, swap: GroupSet) -> bool:
         load = self.load(self.searched.points[plan].figures)
         added = sum(self.estimates[g] for g in swap - plan)
         removed = sum(self.estimates[g] for g in plan - swap)
