@@ -15,7 +15,7 @@ from trt_facefusion.cli.groups import expand_groups
 from trt_facefusion.errors import BadInputError
 from trt_facefusion.evaluation.profiling.layers import share_by_precision
 from trt_facefusion.evaluation.profiling.machine import read_versions
-from trt_facefusion.evaluation.profiling.measure import Counts, Point
+from trt_facefusion.evaluation.profiling.measure import Counts, SweepPoint
 from trt_facefusion.evaluation.profiling.result import Profile
 from trt_facefusion.evaluation.profiling.run import ProfileResult, ProfileSettings
 from trt_facefusion.evaluation.profiling.run import profile as run_profile
@@ -207,7 +207,7 @@ def _list_figures(profile: Profile) -> dict[str, str]:
     return rows
 
 
-def _format_point(point: Point) -> str:
+def _format_point(point: SweepPoint) -> str:
     latency = "" if point.latency_ms is None else f"{point.latency_ms:.3f} ms, "
     return f"{latency}{point.throughput_per_s:.1f} faces/s"
 

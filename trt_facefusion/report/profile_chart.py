@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from trt_facefusion.evaluation.profiling.layers import Layer
-from trt_facefusion.evaluation.profiling.measure import Point
+from trt_facefusion.evaluation.profiling.measure import SweepPoint
 from trt_facefusion.evaluation.profiling.result import Profile
 from trt_facefusion.evaluation.profiling.run import ProfileResult
 from trt_facefusion.report.pages import load_templates
@@ -90,7 +90,9 @@ def _draw_latencies(profiles: Sequence[Profile], y: float) -> list[Element]:
     return parts
 
 
-def _draw_sweep(title: str, sweeps: Sequence[Sequence[Point]], y: float, left: float, width: float) -> list[Element]:
+def _draw_sweep(
+    title: str, sweeps: Sequence[Sequence[SweepPoint]], y: float, left: float, width: float
+) -> list[Element]:
     points = [point for sweep in sweeps for point in sweep]
     if not points:
         return []

@@ -14,7 +14,7 @@ from trt_facefusion.evaluation.profiling.layers import Layer
 from trt_facefusion.evaluation.profiling.measure import (
     Counts,
     CyclingInputs,
-    Point,
+    SweepPoint,
     list_powers_between,
     measure_batch,
     measure_throughput,
@@ -132,15 +132,15 @@ class Bench:
             flights=flights,
         )
 
-    def _sweep_flights(self, progress: Progress) -> Iterable[Point]:
+    def _sweep_flights(self, progress: Progress) -> Iterable[SweepPoint]:
         for done, count in enumerate(self.flights, 1):
             with ExitStack() as stack:
                 # More slots than are used would be wrong for the memory, fewer would wait.
                 runner = self.runner if count == self.in_flight else stack.enter_context(self.open_runner(count))
-                yield Point(count, None, measure_throughput(runner, self.inputs, count, self.counts.sweep))
+                yield SweepPoint(count, None, measure_throughput(runner, self.inputs, count, self.counts.sweep))
             progress("in flight", done, len(self.flights))
 
-    def _sweep_batches(self, progress: Progress) -> Iterable[Point]:
+    def _sweep_batches(self, progress: Progress) -> Iterable[SweepPoint]:
         for done, size in enumerate(self.swept, 1):
             yield measure_batch(self.runner, self.workload.cycle(size), self.counts.sweep)
             progress("batches", done, len(self.swept))

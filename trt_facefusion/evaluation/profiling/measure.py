@@ -29,7 +29,7 @@ class Counts:
 
 
 @dataclass(frozen=True)
-class Point:
+class SweepPoint:
     """One point of a sweep: ``at`` is a batch size or the number of inferences in flight."""
 
     at: int
@@ -101,10 +101,10 @@ def measure_throughput(
     return compute_throughput(calls * inputs.batch, clock() - start)
 
 
-def measure_batch(runner: Runner, inputs: CyclingInputs, calls: int, *, clock: Clock = time.perf_counter) -> Point:
+def measure_batch(runner: Runner, inputs: CyclingInputs, calls: int, *, clock: Clock = time.perf_counter) -> SweepPoint:
     """Latency and throughput of one batch size, one call after the other."""
     (times,) = time_interleaved([lambda: runner.infer(inputs.next())], max(3, calls // 5), calls, clock=clock)
-    return Point(inputs.batch, Latency.of(times).p50, compute_throughput(calls * inputs.batch, sum(times) / 1e3))
+    return SweepPoint(inputs.batch, Latency.of(times).p50, compute_throughput(calls * inputs.batch, sum(times) / 1e3))
 
 
 def list_powers_between(low: int, high: int) -> list[int]:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from trt_facefusion.evaluation.profiling.layers import Layer, share_by_precision
-from trt_facefusion.evaluation.profiling.measure import Point
+from trt_facefusion.evaluation.profiling.measure import SweepPoint
 from trt_facefusion.evaluation.profiling.statistics import Latency
 
 
@@ -61,8 +61,8 @@ class Profile:
     memory: Mapping[str, int | None]
     split: Split | None
     layers: tuple[Layer, ...]
-    batches: tuple[Point, ...]
-    flights: tuple[Point, ...]
+    batches: tuple[SweepPoint, ...]
+    flights: tuple[SweepPoint, ...]
 
     @property
     def latency(self) -> Latency:
@@ -97,5 +97,5 @@ def _name_stages(split: Split) -> dict[str, float]:
     return {name.removesuffix("_ms"): time_ms for name, time_ms in asdict(split).items()}
 
 
-def _describe_point(axis: str, point: Point) -> dict[str, Any]:
+def _describe_point(axis: str, point: SweepPoint) -> dict[str, Any]:
     return {axis: point.at, "latency_ms": point.latency_ms, "throughput_per_s": point.throughput_per_s}
