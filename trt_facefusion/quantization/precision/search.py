@@ -35,7 +35,7 @@ _LOOK_AHEAD = 3
 
 
 @dataclass(frozen=True)
-class Point:
+class MeasuredPlan:
     """One measured plan. ``share`` is that of all the network's MACs."""
 
     groups: GroupSet
@@ -50,7 +50,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Cost:
+class GroupCost:
     """Mean SSIM that one group costs: alone in INT8, and gained back when it alone is raised from all-INT8."""
 
     alone: float | None = None
@@ -96,33 +96,33 @@ class SearchResult:
 
     groups: tuple[Group, ...]
     total_macs: int
-    points: dict[GroupSet, Point] = field(default_factory=dict)
+    points: dict[GroupSet, MeasuredPlan] = field(default_factory=dict)
 
     @property
-    def costs(self) -> tuple[Cost, ...]:
+    def costs(self) -> tuple[GroupCost, ...]:
         """What each group costs, where that was measured."""
         every = frozenset(range(len(self.groups)))
 
         def drop(in_int8: GroupSet) -> float | None:
             return self.points[in_int8].ssim_drop if in_int8 in self.points else None
 
-        def cost(group: int) -> Cost:
+        def cost(group: int) -> GroupCost:
             full, without = drop(every), drop(every - {group})
             gain = full - without if full is not None and without is not None else None
-            return Cost(drop(frozenset({group})), gain)
+            return GroupCost(drop(frozenset({group})), gain)
 
         return tuple(cost(group) for group in range(len(self.groups)))
 
-    def front(self) -> tuple[Point, ...]:
+    def front(self) -> tuple[MeasuredPlan, ...]:
         """The plans that no other beats in both, by falling share of MACs: the drop falls with every step."""
         ordered = sorted(self.points.values(), key=lambda p: (-p.share, p.ssim_drop, sorted(p.groups)))
-        front: list[Point] = []
+        front: list[MeasuredPlan] = []
         for point in ordered:
             if not front or point.ssim_drop < front[-1].ssim_drop:
                 front.append(point)
         return tuple(front)
 
-    def best(self, load: Load, most: float = 1.0) -> Point:
+    def best(self, load: Load, most: float = 1.0) -> MeasuredPlan:
         """The plan with the most MACs that spends at most ``most`` of what is allowed; of equals the more exact one."""
         fitting = [p for p in self.points.values() if load(p.figures) <= most]
         return max(fitting, key=lambda p: (p.share, -load(p.figures), sorted(p.groups)))
@@ -146,7 +146,7 @@ class _Search:
 
     def _keep(self, in_int8: GroupSet, figures: Figures) -> None:
         share = sum(self.searched.groups[index].macs for index in in_int8) / max(self.searched.total_macs, 1)
-        self.searched.points[in_int8] = Point(in_int8, share, figures)
+        self.searched.points[in_int8] = MeasuredPlan(in_int8, share, figures)
 
     @property
     def left(self) -> int:
@@ -269,7 +269,7 @@ def as_dict(
     ``budget`` are the limits by name; ``names`` call figures otherwise than their keys.
     """
 
-    def point(p: Point) -> dict[str, Any]:
+    def point(p: MeasuredPlan) -> dict[str, Any]:
         nodes = [name for g in sorted(p.groups) for name in searched.groups[g].nodes]
         raised = [name for g in range(len(searched.groups)) if g not in p.groups for name in searched.groups[g].nodes]
         figures = {names.get(key, key): measured for key, measured in p.figures.items() if measured is not None}
