@@ -97,8 +97,8 @@ def test_every_single_use_fails_when_it_is_misspelt(name: str) -> None:
 @pytest.mark.parametrize(
     ("file", "right", "wrong", "complaint"),
     [
-        ("tensorrt_config.py", "create_timing_cache(stored_timings)", "create_timing_cache()", "does not take these arguments"),
-        ("tensorrt_config.py", "create_timing_cache(stored_timings)", "create_timing_cache(stored_timings, 1)", "these arguments"),
+        ("tensorrt_config.py", "timing_cache(stored_timings)", "timing_cache()", "does not take these arguments"),
+        ("tensorrt_config.py", "timing_cache(stored_timings)", "timing_cache(stored_timings, 1)", "these arguments"),
         ("tensorrt_config.py", "set_flag(trt", "set_flag(bit=trt", "these arguments"),
         ("callbacks.py", "def step_complete(self, phase_name: str, step", "def step_complete(self, step", "other"),
         ("constraints.py", "layer.precision = ", "layer.type = ", "cannot be set"),
