@@ -14,7 +14,7 @@ from tiny import Settings
 from trt_facefusion.build.run import build
 from trt_facefusion.build.settings import BuildSettings
 from trt_facefusion.build.stored_engines import EngineResult
-from trt_facefusion.cli.engines import list_command
+from trt_facefusion.cli.engines import command as list_command
 from trt_facefusion.engine.store.store import Store
 from trt_facefusion.inference.open import open_model
 from trt_facefusion.report.runs import save_run
