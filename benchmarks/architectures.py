@@ -11,9 +11,10 @@ that went in (`stand_ins/plausible.py`): a figure of accuracy says whether a bui
 network's INT8 is. What picks from a codebook (CodeFormer, RestoreFormer++) is chaotic with random weights.
 
 Each row is exported and built by processes of its own, one after the other, with a limit of time; finished rows are
-kept in ``--rows`` and skipped the next time. ``candidates`` is the share of MACs that the rules put into INT8, and
-``float`` says by reason what stays. By default the plan is the rules', nothing is tuned and no SSIM drop is too large
-(``--effort full``: the build as it comes), judged by ONNX Runtime on the CPU.
+kept in ``--rows`` and skipped the next time (`benchmarks/architectures.jsonl` holds those of docs/evidence.md).
+``candidates`` is the share of MACs that the rules put into INT8, and ``float`` says by reason what stays. By default
+the plan is the rules', nothing is tuned and no SSIM drop is too large (``--effort full``: the build as it comes),
+judged by ONNX Runtime on the CPU.
 """
 
 from __future__ import annotations
@@ -322,9 +323,12 @@ def child(command: list[str], limit: float) -> Finished:
     return Finished(code, texts[0], texts[1], time.monotonic() - started, usage.ru_maxrss / 1024)
 
 
-def row(name: str, exporter: str, faces: Path, backend: str, effort: str, limit: float) -> dict[str, Any]:
+def row(
+    name: str, exporter: str, faces: Path, backend: str, effort: str, limit: float, counts: tuple[int, int]
+) -> dict[str, Any]:
     """Export and build one architecture: one row."""
     result: dict[str, Any] = {"architecture": name, "exporter": exporter, "backend": backend, "effort": effort}
+    result["faces"] = counts
     with tempfile.TemporaryDirectory(prefix="architectures-") as folder:
         path = Path(folder) / f"{name}.onnx"
         exported = child([sys.executable, __file__, "export", name, exporter, str(path)], limit)
@@ -337,7 +341,16 @@ def row(name: str, exporter: str, faces: Path, backend: str, effort: str, limit:
             result["candidates_why"] = _last(exported)
         command = [sys.executable, "-c", "from trt_facefusion.cli.main import main; main()", "build"]
         command += ["--onnx", str(path), *ARCHITECTURES[name].arguments, "--calib", str(faces)]
-        command += ["--max-calib", "16", "--max-eval", "6", "--int8", "--fp16", "--backend", backend]
+        command += [
+            "--max-calib",
+            str(counts[0]),
+            "--max-eval",
+            str(counts[1]),
+            "--int8",
+            "--fp16",
+            "--backend",
+            backend,
+        ]
         command += ["--json", "--no-report", "--output", f"{folder}/engines", "--cache", f"{folder}/cache"]
         built = child(command + (QUICK if effort == "quick" else []), limit)
     return result | {"seconds": round(built.seconds, 1), "rss_mib": round(built.memory)} | _outcome(built)
@@ -385,6 +398,8 @@ def run(
     backend: Annotated[str, typer.Option(help="As of trt-ff build.")] = "onnxruntime",
     effort: Annotated[str, typer.Option(help="quick or full.")] = "quick",
     limit: Annotated[float, typer.Option(help="Seconds for each process.")] = 3600.0,
+    calibrate: Annotated[int, typer.Option(min=2, help="Faces to calibrate on.")] = 8,
+    judge: Annotated[int, typer.Option(min=2, help="Faces to judge on.")] = 4,
 ) -> None:
     """Make the rows that are not finished yet."""
     done = {(found["architecture"], found["exporter"], found["effort"]) for found in read_rows(rows)}
@@ -392,7 +407,7 @@ def run(
         for name in only or ARCHITECTURES:
             if (name, kind, effort) in done:
                 continue
-            made = row(name, kind, faces, backend, effort, limit)
+            made = row(name, kind, faces, backend, effort, limit, (calibrate, judge))
             with rows.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(made) + "\n")
             print(json.dumps(made), flush=True)
