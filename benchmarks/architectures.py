@@ -5,10 +5,10 @@
     python benchmarks/architectures.py run --faces CALIB --rows rows.jsonl --only gpen_256 --exporter legacy-17
     python benchmarks/architectures.py table --rows rows.jsonl
 
-GFPGAN, CodeFormer, RestoreFormer++, Real-ESRGAN compact, NAFNet and SwinIR are the code of spandrel; the others are of
+GFPGAN, CodeFormer, RestoreFormer, Real-ESRGAN compact, NAFNet and SwinIR are the code of spandrel; the others are of
 the same build (`stand_ins`). All weights are random, from a fixed seed, and the network's picture is laid over the face
 that went in (`stand_ins/plausible.py`): a figure of accuracy says whether a build ends right, not how good the trained
-network's INT8 is. What picks from a codebook (CodeFormer, RestoreFormer++) is chaotic with random weights.
+network's INT8 is. What picks from a codebook (CodeFormer, RestoreFormer) is chaotic with random weights.
 
 Each row is exported and built by processes of its own, one after the other, with a limit of time; finished rows are
 kept in ``--rows`` and skipped the next time (`benchmarks/architectures.jsonl` holds those of docs/evidence.md).
