@@ -25,10 +25,13 @@ def _is_depthwise(view: GraphView, node: onnx.NodeProto) -> bool:
     return grouped and (view.shape(node.input[1]) or ())[1:2] == (1,)
 
 
+TRANSPOSED = "transposed convolution: no engine maker at hand runs it in INT8"
+"""A reason as plans hold it: text that is stored stays as it is."""
+
 KERNEL_FACTS = (
     KernelFact(
         lambda _, node: node.op_type == "ConvTranspose",
-        "transposed convolution: no engine maker at hand runs it in INT8",
+        TRANSPOSED,
         "build logs of TensorRT-RTX 1.7.1 for SM86: weights quantised on axis 0, on axis 1 and per tensor",
     ),
     KernelFact(

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from trt_facefusion.model.graph import GraphView, Role, holds_half, makes_indices, read_attribute
-from trt_facefusion.quantization.precision.facts import no_kernel
+from trt_facefusion.quantization.precision.facts import TRANSPOSED, no_kernel
 from trt_facefusion.quantization.precision.plan import Plan, PlannedNode, describe
 from trt_facefusion.quantization.precision.ranges import (
     FP16_MAX,
@@ -142,7 +142,7 @@ _BY_ROLE: dict[Role, Decision] = {
     Role.FIRST_CONV: (Precision.FP16, "first convolution: few input channels, so INT8 gains little and costs detail"),
     Role.ATTENTION_LOGITS: (Precision.FP16, "attention query/key: the softmax amplifies their error"),
     Role.ATTENTION_PRODUCT: (Precision.FP16, "attention product: two activations, no constant weights"),
-    Role.CONV_TRANSPOSE: (Precision.FP16, "transposed convolution: no engine maker at hand runs it in INT8"),
+    Role.CONV_TRANSPOSE: (Precision.FP16, TRANSPOSED),
     Role.RESIDUAL_ADD: (Precision.FP16, "residual add: errors of all blocks gather here"),
     Role.STYLE: (Precision.FP16, "style scale and shift: multiplies whole channels"),
     Role.CONCAT: (Precision.FP16, "concatenation: copies, in the precision of its consumers"),
