@@ -273,8 +273,9 @@ def blind(monkeypatch: pytest.MonkeyPatch) -> None:
             engine = super().build(replace(request, target="cpu"), progress)
             return replace(engine, backend=self.name, target=request.target)
 
-    monkeypatch.setattr(job_module, "find_backend", lambda name, target: BackendSelection(Blind(), target, "asked for"))
-    monkeypatch.setattr(job_module, "get_backend", lambda name: Blind())
+    monkeypatch.setattr(
+        job_module, "select_backend", lambda name, target: BackendSelection(Blind(), target, "asked for")
+    )
 
 
 @pytest.mark.usefixtures("blind")

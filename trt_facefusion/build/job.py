@@ -9,8 +9,7 @@ from pathlib import Path
 
 from trt_facefusion.build.reporter import Note, Reporter, drop_note
 from trt_facefusion.build.settings import BuildSettings, compute_engine_key
-from trt_facefusion.engine.backends.registry import BackendSelection, default_target, get_backend
-from trt_facefusion.engine.backends.registry import select_backend as find_backend
+from trt_facefusion.engine.backends.registry import BackendSelection, default_target, select_backend
 from trt_facefusion.errors import BackendUnavailableError, BadInputError
 from trt_facefusion.faces.embedder import Embedder
 from trt_facefusion.faces.folder import digest_folder
@@ -57,19 +56,19 @@ def open_job(settings: BuildSettings, progress: Progress = silent, note: Note | 
         BadInputError, ModelError, FacesError: a file or folder cannot be read.
     """
     reporter = Reporter(progress, note or drop_note)
-    selection = select_backend(settings, reporter)
+    selection = choose_backend(settings, reporter)
     embedder = settings.open_embedder()
     return Job(settings, reporter, selection, embedder, digest_inputs(settings, selection, embedder))
 
 
-def select_backend(settings: BuildSettings, reporter: Reporter) -> BackendSelection:
+def choose_backend(settings: BuildSettings, reporter: Reporter) -> BackendSelection:
     """The backend and the target; a person is told where it is not the one that was asked for.
 
     Raises:
         BackendUnavailableError: the target that was named needs what is not installed.
     """
     target = settings.target or default_target(settings.backend)
-    selection = find_backend(settings.backend, target)
+    selection = select_backend(settings.backend, target)
     if selection.target != target:
         if settings.target is not None:
             raise BackendUnavailableError(
@@ -84,7 +83,7 @@ def digest_inputs(settings: BuildSettings, selection: BackendSelection, embedder
     digests = digest_files(settings) | {"calib": _digest_folder(settings, settings.calib, embedder)}
     if settings.eval is not None:
         digests["eval"] = _digest_folder(settings, settings.eval, embedder)
-    backend = get_backend(selection.backend.name)
+    backend = selection.backend
     return digests | {"backend": f"{backend.name} {backend.version()}", "target": selection.target}
 
 
