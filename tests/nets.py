@@ -9,6 +9,8 @@ import onnx
 import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
+from trt_facefusion.model.sessions import make_session_options, open_session
+
 Shape = Sequence[int | str]
 
 
@@ -129,11 +131,10 @@ def feeds(shapes: Mapping[str, Sequence[int]], batch: int = 2, seed: int = 0) ->
 
 def run(model: onnx.ModelProto, inputs: Mapping[str, np.ndarray], exact: bool = False) -> dict[str, np.ndarray]:
     """All outputs of ``model`` in onnxruntime; ``exact`` keeps it from fusing Q/DQ into integer kernels."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
+    options = make_session_options(threads=1)
     if exact:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = open_session(model, options)
     names = [output.name for output in session.get_outputs()]
     return dict(zip(names, session.run(names, dict(inputs)), strict=True))
 

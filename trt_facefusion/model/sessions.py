@@ -16,6 +16,12 @@ IN_MEMORY_BYTES = 64 << 20
 """Weights of more than this go through a file: onnxruntime keeps the bytes that it is given for as long as a session
 lives, and copies them while it loads; what lies in a file beside the model it only maps."""
 
+_EXACT_INTEGERS = "session.x64quantprecision"
+"""Without VNNI, onnxruntime adds products of uint8 and int8 in 16 bits, which overflow. With this it makes the weights
+uint8, whose products it adds in 32 bits, on such processors only."""
+_SILENT = 4
+_SHARED_WEIGHT = "AddInitializedOrtValue"
+
 
 def make_session_options(threads: int | None = None, *, spin: bool = True) -> Any:
     """Options of a session that prints nothing: errors are raised, and the console belongs to the command line.
@@ -27,7 +33,8 @@ def make_session_options(threads: int | None = None, *, spin: bool = True) -> An
     import onnxruntime as ort
 
     options = ort.SessionOptions()
-    options.log_severity_level = 4
+    options.log_severity_level = _SILENT
+    options.add_session_config_entry(_EXACT_INTEGERS, "1")
     options.intra_op_num_threads = threads or 0
     if not spin:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -99,4 +106,12 @@ def _apply_change(model: onnx.ModelProto, change: Callable[[onnx.GraphProto], No
 def _open(source: str | bytes, options: Any) -> Any:
     import onnxruntime as ort
 
-    return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    try:
+        return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        if _SHARED_WEIGHT not in str(error):
+            raise
+        # It cannot do that where two nodes dequantise one weight, and then runs a file as it always did.
+        ort.set_default_logger_severity(_SILENT)  # it would warn that the entry changes
+        options.add_session_config_entry(_EXACT_INTEGERS, "0")
+        return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])

@@ -109,15 +109,24 @@ class IntegerRewriter(Rewriter):
     def _bring_to_one_grid(self, node: onnx.NodeProto, new: onnx.NodeProto, grid: StorageGrid) -> None:
         """Have a convolution give ``(result / steps + zeros) * step``: what one quantiser then stores by channel."""
         factors = grid.step / grid.steps.astype(np.float64)
-        producer = self._find_producer(new.input[1])
-        name = f"{new.input[1]}__of_{node.name}"
-        scale = self._add_constant(f"{name}__scale", (self._scale_of(new.input[1]) * factors).astype(np.float32))
-        names = [producer.input[0], scale, producer.input[2]]
-        self.nodes.append(helper.make_node("DequantizeLinear", names, [name], name=f"{name}__node", axis=0))
-        new.input[1] = name
+        scale = (self._scale_of(new.input[1]) * factors).astype(np.float32)
+        new.input[1] = self._copy_weight(new.input[1], f"{new.input[1]}__of_{node.name}", scale)
         bias = numpy_helper.to_array(self.constants[new.input[2]]).astype(np.float64) if len(new.input) > 2 else 0.0
         zeros = grid.zeros * float(grid.step)
         self._set_bias(node, new, (bias * factors + zeros).astype(np.float32), TensorProto.FLOAT)
+
+    def _copy_weight(self, dequantised: str, name: str, scale: Array) -> str:
+        """Weights of their own for an operator, equal but for their scale.
+
+        Not the same ones with another scale: ONNX Runtime makes uint8 of a weight where the processor asks for it, and
+        can do that once only.
+        """
+        weight, _, zeros = self._find_producer(dequantised).input
+        copies = {"int8": numpy_helper.to_array(self.constants[weight]), "scale": scale}
+        copies["zero"] = numpy_helper.to_array(self.constants[zeros])
+        names = [self._add_constant(f"{name}__{suffix}", values) for suffix, values in copies.items()]
+        self.nodes.append(helper.make_node("DequantizeLinear", names, [name], name=f"{name}__node", axis=0))
+        return name
 
     def _quantise_bias(self, node: onnx.NodeProto, new: onnx.NodeProto) -> str:
         """The bias in INT32 where it fits, else as it is: the node then stays a float one."""
@@ -169,6 +178,8 @@ class IntegerRewriter(Rewriter):
             below = index * _UINT8_MAX * float(grid.step)
             self._set_bias(part, part, (bias - below).astype(np.float32), TensorProto.FLOAT)
             part.input[2] = self._quantise_bias(part, part)
+            scale = self._scale_of(new.input[1]).astype(np.float32)
+            part.input[1] = self._copy_weight(new.input[1], f"{new.input[1]}__of_{part.name}", scale)
             self._add_quantiser(part, grid, name)
         if len(names) == 1:
             return names[0]

@@ -274,8 +274,10 @@ def rewrite(rewriter: Rewriter) -> onnx.ModelProto:
     source = rewriter.view.model
     inputs, outputs = list(source.graph.input), list(source.graph.output)
     read = {name for node in rewriter.nodes for name in node.input}  # not the floats that INT8 weights replace
+    nodes = [node for node in rewriter.nodes if node.op_type != "DequantizeLinear" or node.output[0] in read]
+    read = {name for node in nodes for name in node.input}
     constants = [tensor for name, tensor in rewriter.constants.items() if name in read]
-    graph = helper.make_graph(rewriter.nodes, source.graph.name, inputs, outputs, constants)
+    graph = helper.make_graph(nodes, source.graph.name, inputs, outputs, constants)
     model = helper.make_model(graph, opset_imports=source.opset_import, ir_version=max(source.ir_version, 9))
     model.producer_name = "trt-facefusion"
     try:
