@@ -135,5 +135,18 @@ def find_gpu_of_device(device: str) -> Gpu | None:
     return next((gpu for gpu in list_gpus().values() if device in gpu.devices), None)
 
 
+def choose_gpu(name: str | None, target: str, device: str | None = None) -> Gpu | None:
+    """The GPU to predict for: the one called ``name``, else the ``device`` that an engine was built on, else the one
+    that stands for its ``target``; None where the table has none of these.
+
+    Raises:
+        BadInputError: the table has no GPU called ``name``.
+    """
+    if name is not None:
+        return get_gpu(name)
+    known = None if device is None else find_gpu_of_device(device)
+    return known or find_gpu_of_target(target)
+
+
 def _simplify(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "", name.lower())

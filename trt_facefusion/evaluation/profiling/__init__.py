@@ -9,6 +9,7 @@ May import: the ground, `model.presets`, `quantization.precision` (rows of a pla
 Modules, from the ground up; each imports only those above it in this list:
 
     statistics     percentiles, the ratio of two engines with its interval; measures nothing
+    estimate       how long stored engines will take, predicted from their kernels
     machine        the processor, and versions of what was measured with
     memory         what a model takes on the CPU, in a process of its own
     inputs         random inputs of the right range, where no faces are at hand
