@@ -19,6 +19,7 @@ Modules, from the ground up; each imports only those above it in this list:
     measure        takes times: calls in turn, throughput, one batch size (`CyclingInputs`)
     workload       what an engine is fed with while it is measured (`Workload`)
     result         the profile of one engine, as JSON too
+    fit_factors    the factors of this GPU, from the layers that were measured
     bench          an engine that is being measured, wherever it runs
     cpu_bench      in ONNX Runtime, or in a library that cannot be looked into
     gpu_bench      on a GPU
