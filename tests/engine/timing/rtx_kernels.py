@@ -19,3 +19,4 @@ def read_kernels(name: str) -> dict[str, Kernel]:
 
 CONVOLUTIONS = read_kernels("rtx_1.7.1_convolutions.txt")
 KERNELS = read_kernels("rtx_1.7.1_kernels.txt")
+FUSED = read_kernels("rtx_1.7.1_fused.txt")

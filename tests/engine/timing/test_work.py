@@ -6,7 +6,7 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rtx_kernels import CONVOLUTIONS, KERNELS
+from rtx_kernels import CONVOLUTIONS, FUSED, KERNELS
 
 from trt_facefusion.engine.backends import inspector
 from trt_facefusion.engine.backends.base import Kernel, TensorFormat
@@ -27,6 +27,18 @@ def test_a_logged_gemm_of_three_layers_multiplies_for_all_of_them() -> None:
     work = measure_work(KERNELS["t3+t2+t1_myl0_1"])
     assert (work.kind, work.macs, work.arithmetic) == ("matrix product", 256 * 1152, "int8")
     assert work.written == {"fp16": 1152 * 2}
+
+
+def test_a_convolution_that_is_fused_into_a_generated_kernel_is_counted() -> None:
+    plain, grouped = measure_work(FUSED["__myl_CorrMulMax_myl0_1"]), measure_work(FUSED["__myl_CorrAddRelu_myl0_3"])
+    assert (plain.kind, plain.macs, plain.arithmetic) == ("convolution", 64 * 4 * 9 * 32 * 32, "fp16")
+    assert (grouped.kind, grouped.macs) == ("convolution", 64 * 16 * 9 * 32 * 32)
+
+
+def test_fused_attention_is_two_products_in_one_kernel() -> None:
+    work = measure_work(FUSED["_gemm_mha_v2_myl0_16"])
+    heads, length, depth = 4, 1024, 16
+    assert (work.kind, work.macs) == ("attention", 2 * heads * length * length * depth)
 
 
 def test_events_and_host_code_in_a_log_cost_nothing() -> None:

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 
 from trt_facefusion.engine.backends.base import Kernel, TensorFormat
 
-CONVOLUTION, DECONVOLUTION, MATRIX_PRODUCT = "convolution", "deconvolution", "matrix product"
+CONVOLUTION, DECONVOLUTION = "convolution", "deconvolution"
+MATRIX_PRODUCT, ATTENTION = "matrix product", "attention"
 QUANTISER, COPY, ELEMENTWISE, NOTHING = "quantiser", "copy", "elementwise", "nothing"
-KINDS = (CONVOLUTION, DECONVOLUTION, MATRIX_PRODUCT, ELEMENTWISE, QUANTISER, COPY, NOTHING)
+KINDS = (CONVOLUTION, DECONVOLUTION, MATRIX_PRODUCT, ATTENTION, ELEMENTWISE, QUANTISER, COPY, NOTHING)
 """Kinds of kernels. A quantiser writes 8-bit integers and multiplies nothing; a copy only changes a format; ``nothing``
 runs on no GPU: events between streams, sizes that the host computes, reshapes that move nothing."""
 
@@ -25,9 +26,15 @@ _BITS |= {"int4": 4, "fp4": 4}
 _UNKNOWN_BITS = 32
 _EIGHT_BIT = frozenset({"int8", "uint8"})
 
-_MATRIX_TYPES = re.compile(r"gemm|matrixmultiply|matmul|fullyconnected|attention|mha", re.IGNORECASE)
-_DECONVOLUTIONS = re.compile(r"deconv", re.IGNORECASE)
-_CONVOLUTIONS = re.compile(r"conv|correlation", re.IGNORECASE)
+_MULTIPLYING = {
+    ATTENTION: re.compile(r"attention|mha", re.IGNORECASE),
+    MATRIX_PRODUCT: re.compile(r"gemm|matrixmultiply|matmul|fullyconnected", re.IGNORECASE),
+    DECONVOLUTION: re.compile(r"deconv", re.IGNORECASE),
+    CONVOLUTION: re.compile(r"conv|correlation|__myl_\w*Corr", re.IGNORECASE),
+}
+# Kernels that TensorRT generates: their names tell what is fused into them, like __myl_CorrMulMax (a convolution, its
+# bias and a LeakyReLU) and _gemm_mha_v2 (two matrix products around a softmax).
+_GENERATED = frozenset({"kgen", "runtime_fusion"})
 _COPIES = re.compile(r"reformat|copy|shuffle|slice|concat", re.IGNORECASE)
 # TensorRT-RTX: events of a stream and sizes that the host computes; TensorRT: what became no kernel.
 _NOTHING = frozenset({"signal", "wait", "shape_call", "NoOp", "Constant"})
@@ -41,8 +48,8 @@ _MULTIPLE = re.compile(r"channel % (\d+) == 0", re.IGNORECASE)
 # How CUTLASS and xmma kernels say that they sum in FP16 (..._f16f16_f16f16_f16_..., h16816gemm) or round to TF32.
 _SUMS_IN_FP16 = re.compile(r"f16f16_f16f16_f16|(?<![a-z])h(?:884|1688|16816)", re.IGNORECASE)
 _TF32 = re.compile(r"tf32", re.IGNORECASE)
-# TensorRT-RTX chooses the kernel on the GPU, and its builder allows TF32 by default.
-_CHOSEN_LATER = "CASK_STUB"
+# TensorRT-RTX chooses or makes the kernel on the GPU, and its builder allows TF32 by default.
+_CHOSEN_LATER, _MADE_LATER = "CASK_STUB", "runtime_fusion"
 
 
 @dataclass(frozen=True)
@@ -83,12 +90,9 @@ def classify(kernel: Kernel) -> str:
     """The kind of a kernel, one of `KINDS`."""
     if kernel.type in _NOTHING or not (kernel.inputs or kernel.constants or kernel.outputs):
         return NOTHING
-    for pattern, kind in (
-        (_MATRIX_TYPES, MATRIX_PRODUCT),
-        (_DECONVOLUTIONS, DECONVOLUTION),
-        (_CONVOLUTIONS, CONVOLUTION),
-    ):
-        if pattern.search(kernel.type):
+    text = kernel.name if kernel.type in _GENERATED else kernel.type
+    for kind, pattern in _MULTIPLYING.items():
+        if pattern.search(text):
             return kind
     read, written = ({t.dtype for t in tensors} for tensors in (kernel.inputs, kernel.outputs))
     if written & _EIGHT_BIT and not read & _EIGHT_BIT:
@@ -134,8 +138,10 @@ def _resolve(tensor: TensorFormat, batch: int) -> tuple[int, ...]:
 
 def _count_macs(kernel: Kernel, kind: str, batch: int) -> int:
     """Multiplications: each weight meets every pixel of the output (of the input, in a transposed convolution)."""
-    if kind not in {CONVOLUTION, DECONVOLUTION, MATRIX_PRODUCT} or not kernel.inputs or not kernel.outputs:
+    if kind not in _MULTIPLYING or not kernel.inputs or not kernel.outputs:
         return 0
+    if kind == ATTENTION:
+        return _count_attention(kernel, batch)
     weights = max((count_elements(t, batch) for t in _list_factors(kernel)), default=0)
     if kind == MATRIX_PRODUCT:
         return _count_products(kernel, weights, batch)
@@ -159,7 +165,7 @@ def _count_products(kernel: Kernel, weights: int, batch: int) -> int:
     """
     source, result = (_resolve(t, batch) for t in (kernel.inputs[0], kernel.outputs[0]))
     elements = math.prod(result)
-    if len(source) == len(result):
+    if kernel.constants and len(source) == len(result):
         for before, after in reversed(list(zip(source, result, strict=True))):
             if before * after == weights:
                 return weights * (elements // after)
@@ -170,6 +176,17 @@ def _count_products(kernel: Kernel, weights: int, batch: int) -> int:
     return elements * depth
 
 
+def _count_attention(kernel: Kernel, batch: int) -> int:
+    """Multiplications of softmax(q k) v: q [.., m, d], k, v [.., n, e] -> [.., m, e]: (m d + m e) n of each batch."""
+    result = count_elements(kernel.outputs[0], batch)
+    if len(kernel.inputs) < 3 or not result:
+        return 0
+    queries, values = kernel.inputs[0], kernel.inputs[2]
+    rows = _resolve(kernel.outputs[0], batch)[-2]
+    keys = count_elements(values, batch) * rows // result
+    return (count_elements(queries, batch) + result) * keys
+
+
 def _name_arithmetic(kernel: Kernel) -> str:
     source = kernel.inputs[0].dtype
     if source in _EIGHT_BIT:
@@ -177,4 +194,5 @@ def _name_arithmetic(kernel: Kernel) -> str:
         return "int8" if any(dtype in _EIGHT_BIT for dtype in factors) else "fp16"
     if source in {"fp16", "bf16"}:
         return "fp16_acc" if _SUMS_IN_FP16.search(kernel.tactic) else "fp16"
-    return "tf32" if _TF32.search(kernel.tactic) or _CHOSEN_LATER in kernel.tactic else "fp32"
+    later = _CHOSEN_LATER in kernel.tactic or kernel.type == _MADE_LATER
+    return "tf32" if later or _TF32.search(kernel.tactic) else "fp32"
