@@ -62,6 +62,11 @@ class BuildInputs:
         """Whether the backend wants integer operators, whose results are quantised, too."""
         return self.job.selection.backend.capabilities.integer_results
 
+    @property
+    def folds_scales(self) -> bool:
+        """Whether scales of channels may be folded into constants of the graph that the backend builds."""
+        return self.job.selection.backend.capabilities.folds_scales
+
     def feed_calibration(self) -> Feeder:
         """Network inputs for the calibration faces."""
         return self.network.make_feeder(self.faces.calibration)

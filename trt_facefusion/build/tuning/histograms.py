@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from trt_facefusion.model.graph import GraphView
 from trt_facefusion.model.presets import Preset
@@ -12,12 +13,30 @@ from trt_facefusion.quantization.calibration.histogram import Histogram
 from trt_facefusion.quantization.calibration.reader import Batches
 from trt_facefusion.quantization.calibration.resume import CalibrationCheckpoint
 from trt_facefusion.quantization.correction.channel_affine import Affines
-from trt_facefusion.quantization.lowering.equalise import find_channel_affines, find_equalisable, make_scaled_tensors
+from trt_facefusion.quantization.lowering.equalise import (
+    find_channel_affines,
+    find_equalisable,
+    find_folded_affines,
+    make_scaled_tensors,
+)
 from trt_facefusion.quantization.precision import quantisable
 from trt_facefusion.types import Progress, silent
 
 # Nodes that only move values: their output has the histogram of their input.
 _MOVES = frozenset({"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Identity"})
+
+
+@dataclass(frozen=True)
+class CountedTensors:
+    """Histograms of every float tensor, and what channels may go through before they are quantised.
+
+    ``affines`` are done by nodes in front of the quantiser, the scales of ``folded`` by what makes the tensors. Behind
+    either, a tensor has a histogram under a name of its own.
+    """
+
+    histograms: Mapping[str, Histogram]
+    affines: Affines = field(default_factory=dict)
+    folded: Affines = field(default_factory=dict)
 
 
 def find_watched_tensors(view: GraphView) -> tuple[list[str], dict[str, str]]:
@@ -56,8 +75,8 @@ def collect_histograms(
     threads: int | None = None,
     progress: Progress = silent,
     checkpoint: Callable[..., CalibrationCheckpoint] | None = None,
-) -> tuple[dict[str, Histogram], Affines]:
-    """Histograms of every float tensor, in the order of the graph, and what channels go through.
+) -> CountedTensors:
+    """Histograms of every float tensor, in the order of the graph, and what channels may go through.
 
     What INT8 may quantise, and the outputs, are counted on ``every`` sample. A look at ``few`` of them is enough for
     scales and shifts of channels (``channels``: ``shift``, ``equalise`` or ``none``), and for what FP16 needs to know.
@@ -81,10 +100,14 @@ def collect_histograms(
         view.model, [name for name in watched if name not in read], equalisable, few, progress=progress
     )
     affines = find_channel_affines(view, ranges, shift=channels == "shift")
-    scaled = make_scaled_tensors(affines)
-    tensors = [*(name for name in watched if name in read), *(name for name in affines if name not in watched)]
-    parts = [tensors, [[name, tensor.factors.tolist(), tensor.offsets.tolist()] for name, tensor in scaled.items()]]
-    state = None if checkpoint is None else checkpoint(*parts)
+    folded = find_folded_affines(view, ranges, {name: counted.amax for name, counted in sampled.items()})
+    scaled = make_scaled_tensors(affines, folded)
+    tensors = [*(name for name in watched if name in read), *(name for name in scaled if name not in watched)]
+    behind = [
+        [name, t.name, t.factors.tolist(), t.offsets.tolist()] for name, several in scaled.items() for t in several
+    ]
+    state = None if checkpoint is None else checkpoint(tensors, behind)
     counted = collect(view.model, tensors, every, scaled=scaled, threads=threads, progress=progress, checkpoint=state)
     histograms = sampled | counted
-    return {name: histograms[name] for name in dict.fromkeys([*watched, *histograms])}, affines
+    in_order = {name: histograms[name] for name in dict.fromkeys([*watched, *histograms])}
+    return CountedTensors(in_order, affines, folded)

@@ -10,17 +10,18 @@ from operator import itemgetter
 import numpy as np
 from numpy.typing import NDArray
 
-from trt_facefusion.build.effort import FULL, Level
+from trt_facefusion.build.effort import FULL
 from trt_facefusion.build.inputs import BuildInputs
 from trt_facefusion.build.tuning.calibration_evaluator import open_calibration_evaluator
-from trt_facefusion.build.tuning.observations import add_aliases, read_affines
+from trt_facefusion.build.tuning.channels import make_channels
+from trt_facefusion.build.tuning.observations import add_aliases
 from trt_facefusion.build.tuning.scale_session import ScaleSession
 from trt_facefusion.build.tuning.threshold_descent import DescentResult, descend, rank_tensors
 from trt_facefusion.quantization.calibration.cache import Calibration
 from trt_facefusion.quantization.calibration.table import CalibrationTable
-from trt_facefusion.quantization.calibration.threshold_choice import ThresholdChoice
+from trt_facefusion.quantization.calibration.threshold_choice import ChannelForm, ThresholdChoice
 from trt_facefusion.quantization.calibration.thresholds import list_compared_rules, list_tensor_rules
-from trt_facefusion.quantization.correction.channel_affine import name_equalised
+from trt_facefusion.quantization.correction.kinds import parse_corrections
 from trt_facefusion.quantization.precision import Plan, TensorMoments, plan_by_rules
 from trt_facefusion.types import Precision
 
@@ -28,7 +29,10 @@ AUTO = "auto"
 VALIDATION_FACES = FULL.validation_faces
 """Calibration faces on which `auto` compares the rules: the verification faces must not choose anything."""
 
-_VERSION = 1
+WORTH_NODES = 1e-3
+"""SSIM that nodes in front of quantisers have to win over scales that are folded: each of them costs time."""
+
+_VERSION = 2
 """Rises when a choice would come out otherwise: those in caches are then made anew."""
 
 
@@ -39,13 +43,13 @@ def choose_thresholds(
     amax: Mapping[str, float],
     moments: Mapping[str, TensorMoments],
 ) -> ThresholdChoice:
-    """The rule, whether to equalise, and the tensors that fare better with another rule.
+    """The rule, what channels go through, and the tensors that fare better with another rule.
 
     A choice that the cache holds is taken as it is, if it was asked for in the same way. A rule that the user named
     stays the rule of every tensor.
     """
     plan = plan_by_rules(inputs.view, amax, calibration.model, moments)
-    key = _compute_key(inputs.settings.rule, inputs.settings.corrections, plan, inputs.level)
+    key = _compute_key(inputs, plan)
     if calibration.choice is not None and calibration.choice.key == key:
         inputs.reporter.note(f"thresholds: {describe_choice(calibration.choice)}, as the cache says")
         return calibration.choice
@@ -55,7 +59,7 @@ def choose_thresholds(
 def describe_choice(choice: ThresholdChoice) -> str:
     """The choice in a few words."""
     own = f", {len(choice.tensors)} tensors by rules of their own" if choice.tensors else ""
-    return f"{_label_table(choice.rule, choice.equalised)}{own}"
+    return f"{_label_table(choice.rule, choice.form)}{own}"
 
 
 class _ThresholdChooser:
@@ -71,9 +75,7 @@ class _ThresholdChooser:
     def choose(self) -> ThresholdChoice:
         rule = self.inputs.settings.rule
         rules = self.inputs.level.rules if rule == AUTO else (rule,)
-        first, *rest = (True, False) if self.calibration.exponents else (False,)
-        if self.inputs.settings.corrections != AUTO:
-            rest = []  # what was named is done
+        first, *rest = list_forms(self.inputs, self.calibration)
         with self._open_session(first) as session:
             rule = self._compare_rules(session, rules, first, len(rules) + len(rest))
             if not rest:
@@ -81,31 +83,30 @@ class _ThresholdChooser:
         for other in rest:  # one after the other: each session holds all weights
             with self._open_session(other) as session:
                 self._compare_rules(session, (rule,), other, len(rules) + len(rest))
-        equalised = min((first, *rest), key=lambda equalised: self.tried[_label_table(rule, equalised)])
-        with self._open_session(equalised) as session:
-            return self._settle(session, rule, equalised)
+        form = choose_form({form: self.tried[_label_table(rule, form)] for form in (first, *rest)})
+        with self._open_session(form) as session:
+            return self._settle(session, rule, form)
 
-    def _settle(self, session: ScaleSession, rule: str, equalised: bool) -> ThresholdChoice:
-        self._tell(_label_table(rule, equalised))
+    def _settle(self, session: ScaleSession, rule: str, form: ChannelForm) -> ThresholdChoice:
+        self._tell(_label_table(rule, form))
         if self.inputs.settings.rule != AUTO:
-            return self._record_choice(session, rule, equalised)
-        return self._descend(session, rule, equalised)
+            return self._record_choice(session, rule, form)
+        return self._descend(session, rule, form)
 
-    def _open_session(self, equalised: bool) -> ScaleSession:
+    def _open_session(self, form: ChannelForm) -> ScaleSession:
         start = list_compared_rules()[-1]
-        affines = read_affines(self.calibration.with_rule(start)) if equalised else {}
-        table = self._make_table(start)
-        return ScaleSession(self.inputs, self.plan, table, affines, self.evaluator)
+        channels = make_channels(self.inputs.view, self.calibration, form)
+        return ScaleSession(self.plan, self._make_table(start), channels, self.evaluator)
 
     def _make_table(self, rule: str) -> CalibrationTable:
         return add_aliases(self.calibration.with_rule(rule).table, self.aliases)
 
-    def _compare_rules(self, session: ScaleSession, rules: Sequence[str], equalised: bool, total: int) -> str:
+    def _compare_rules(self, session: ScaleSession, rules: Sequence[str], form: ChannelForm, total: int) -> str:
         """Measure whole tables; gives the rule of the best."""
         for rule in rules:
-            self.tried[_label_table(rule, equalised)] = float(1 - session.measure_ssim(self._make_table(rule)).mean())
+            self.tried[_label_table(rule, form)] = float(1 - session.measure_ssim(self._make_table(rule)).mean())
             self.inputs.reporter.progress("rules", len(self.tried), total)
-        return min(rules, key=lambda rule: self.tried[_label_table(rule, equalised)])
+        return min(rules, key=lambda rule: self.tried[_label_table(rule, form)])
 
     def _tell(self, label: str) -> None:
         shown = ", ".join(f"{name} {drop:.2%}" for name, drop in sorted(self.tried.items(), key=itemgetter(1)))
@@ -113,12 +114,12 @@ class _ThresholdChooser:
             f"calibration {label}: smallest SSIM drop on {len(self.evaluator.indices)} calibration faces ({shown})"
         )
 
-    def _descend(self, session: ScaleSession, rule: str, equalised: bool) -> ThresholdChoice:
-        candidates = rank_tensors(self.calibration, rule, self._list_quantised(session, equalised))
+    def _descend(self, session: ScaleSession, rule: str, form: ChannelForm) -> ThresholdChoice:
+        candidates = rank_tensors(self.calibration, rule, self._list_quantised(session))
         half = max(len(self.evaluator.indices) // 2, 1)
         budget = self.inputs.level.count_trials(len(self.inputs.faces.calibration)) // half
         if not budget:
-            return self._record_choice(session, rule, equalised)
+            return self._record_choice(session, rule, form)
         needed = 1 + sum(len(candidate.alternatives) + 2 for candidate in candidates)
         self.inputs.reporter.note(
             f"thresholds of {len(candidates)} tensors: at most {min(budget, needed)} trials of {half} faces"
@@ -129,50 +130,75 @@ class _ThresholdChooser:
 
         start = dict(self.calibration.with_rule(rule).table)
         descent = descend(start, candidates, judge, min(budget, needed), self.inputs.reporter.progress)
-        choice = self._record_choice(session, rule, equalised, descent)
+        choice = self._record_choice(session, rule, form, descent)
         if descent.tensors:
             drop = float(1 - judge(descent.table, slice(None)).mean())
-            choice = self._record_choice(session, rule, equalised, descent, drop)
-            before = self.tried[_label_table(rule, equalised)]
+            choice = self._record_choice(session, rule, form, descent, drop)
+            before = self.tried[_label_table(rule, form)]
             self.inputs.reporter.note(
                 f"{len(descent.tensors)} tensors fare better by another rule: SSIM drop {before:.3%} -> {drop:.3%}"
             )
         return choice
 
-    def _list_quantised(self, session: ScaleSession, equalised: bool) -> tuple[str, ...]:
+    def _list_quantised(self, session: ScaleSession) -> tuple[str, ...]:
         """The tensors that INT8 nodes read, as the histograms call them."""
-        exponents = self.calibration.exponents if equalised else {}
-        names = (name_equalised(n) if n in exponents else self.aliases.get(n, n) for n in session.activations)
-        return tuple(dict.fromkeys(names))
+        names = (session.channels.name_range(name) for name in session.activations)
+        return tuple(dict.fromkeys(self.aliases.get(name, name) for name in names))
 
     def _record_choice(
         self,
         session: ScaleSession,
         rule: str,
-        equalised: bool,
+        form: ChannelForm,
         descent: DescentResult | None = None,
         drop: float | None = None,
     ) -> ThresholdChoice:
         return ThresholdChoice(
             asked=self.inputs.settings.rule,
             rule=rule,
-            equalised=equalised,
+            equalised=form.scaled,
             tried=self.tried,
             tensors=descent.tensors if descent is not None else {},
             faces=len(self.evaluator.indices),
             trials=descent.trials if descent is not None else 0,
-            ssim_drop=self.tried[_label_table(rule, equalised)] if drop is None else drop,
-            quantised=self._list_quantised(session, equalised),
+            ssim_drop=self.tried[_label_table(rule, form)] if drop is None else drop,
+            quantised=self._list_quantised(session),
             key=self.key,
+            folded=form.folded,
+            explicit=form.explicit,
         )
 
 
-def _label_table(rule: str, equalised: bool) -> str:
-    return f"{rule}, equalised" if equalised else rule
+def list_forms(inputs: BuildInputs, calibration: Calibration) -> list[ChannelForm]:
+    """What channels may go through, what is likeliest first; one form where the user named it."""
+    explicit, folded, plain = ChannelForm(), ChannelForm(folded=True), ChannelForm(scaled=False)
+    named = parse_corrections(inputs.settings.corrections)
+    if not calibration.exponents:
+        return [plain]
+    if not inputs.folds_scales or not calibration.folded:
+        return [explicit, plain] if named is None else [explicit]
+    if named is None:
+        return [folded, explicit, plain]
+    return [explicit] if "shift" in named else [folded]
 
 
-def _compute_key(rule: str, corrections: str, plan: Plan, level: Level) -> str:
+def choose_form(drops: Mapping[ChannelForm, float]) -> ChannelForm:
+    """The form with the smallest SSIM drop; nodes in front of quantisers have to win more than `WORTH_NODES`."""
+    best = min(drops, key=lambda form: drops[form])
+    if not best.needs_nodes or not any(form.folded for form in drops):
+        return best
+    free = min((form for form in drops if not form.needs_nodes), key=lambda form: drops[form])
+    return best if drops[free] - drops[best] > WORTH_NODES else free
+
+
+def _label_table(rule: str, form: ChannelForm) -> str:
+    return f"{rule}, {form.label}" if form.label else rule
+
+
+def _compute_key(inputs: BuildInputs, plan: Plan) -> str:
+    settings, level = inputs.settings, inputs.level
     rules = [level.rules, list_tensor_rules()]
-    parts: list[object] = [_VERSION, rule, corrections == AUTO, rules, level.validation_faces]
-    parts += [sorted(plan.names(Precision.INT8)), *([] if level is FULL else [level.trial_pictures])]
+    parts: list[object] = [_VERSION, settings.rule, settings.corrections == AUTO, rules, level.validation_faces]
+    parts += [inputs.folds_scales, sorted(plan.names(Precision.INT8))]
+    parts += [] if level is FULL else [level.trial_pictures]
     return hashlib.sha256(json.dumps(parts).encode("utf-8")).hexdigest()

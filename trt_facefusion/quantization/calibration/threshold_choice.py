@@ -33,13 +33,40 @@ class TensorChoice:
 
 
 @dataclass(frozen=True)
+class ChannelForm:
+    """What channels go through before they are quantised.
+
+    ``scaled``: anything at all; ``folded``: scales are in the constants that make a tensor, and only the tensors of
+    ``explicit`` are scaled and shifted by nodes in front of their quantisers. Not ``folded``, all of them are.
+    """
+
+    scaled: bool = True
+    folded: bool = False
+    explicit: tuple[str, ...] = ()
+
+    @property
+    def needs_nodes(self) -> bool:
+        """Whether there are nodes in front of quantisers."""
+        return self.scaled and (not self.folded or bool(self.explicit))
+
+    @property
+    def label(self) -> str:
+        """The form in a few words, for what is told and recorded; empty where nothing is done."""
+        if not self.scaled:
+            return ""
+        return (
+            "equalised" if not self.folded else f"folded, {len(self.explicit)} explicit" if self.explicit else "folded"
+        )
+
+
+@dataclass(frozen=True)
 class ThresholdChoice:
     """The rule of a table, and of the tensors that have one of their own.
 
     ``asked`` is what the user named (``auto`` or a rule); ``tried`` the mean SSIM drop of every whole table that was
     compared; ``trials`` how many thresholds of single tensors were; ``ssim_drop`` what the final table loses.
     ``quantised`` are the tensors that the plan reads in INT8, as the histograms call them. ``key`` names all that the
-    choice depends on besides the histograms.
+    choice depends on besides the histograms. ``equalised``, ``folded`` and ``explicit`` are its `ChannelForm`.
     """
 
     asked: str
@@ -52,11 +79,19 @@ class ThresholdChoice:
     ssim_drop: float = 0.0
     quantised: tuple[str, ...] = ()
     key: str = ""
+    folded: bool = False
+    explicit: tuple[str, ...] = ()
+
+    @property
+    def form(self) -> ChannelForm:
+        """What channels go through."""
+        return ChannelForm(self.equalised, self.folded, self.explicit)
 
     def as_dict(self) -> dict[str, Any]:
         """The choice as JSON holds it, with the reasons in words."""
         tensors = {name: {**asdict(choice), "reason": choice.reason} for name, choice in self.tensors.items()}
-        return {**asdict(self), "tried": dict(self.tried), "quantised": list(self.quantised), "tensors": tensors}
+        lists = {"quantised": list(self.quantised), "explicit": list(self.explicit)}
+        return {**asdict(self), "tried": dict(self.tried), **lists, "tensors": tensors}
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> ThresholdChoice:

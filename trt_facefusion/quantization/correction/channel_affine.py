@@ -28,6 +28,7 @@ from trt_facefusion.model.graph import read_attribute
 from trt_facefusion.types import Array
 
 SUFFIX = "__equalised"
+FOLDED_SUFFIX = "__folded"
 Pads = tuple[int, ...]
 """A convolution's ``pads``: top, left, bottom, right; empty for none."""
 
@@ -65,6 +66,11 @@ Affines = Mapping[str, Affine]
 def name_equalised(tensor: str) -> str:
     """The name of a tensor behind its scale and shift: what the calibration table holds its range under."""
     return f"{tensor}{SUFFIX}"
+
+
+def name_folded(tensor: str) -> str:
+    """What the calibration table holds the range of a tensor under whose scale is part of what makes it."""
+    return f"{tensor}{FOLDED_SUFFIX}"
 
 
 def name_padded(tensor: str, pads: Pads) -> str:

@@ -7,7 +7,8 @@ evens the channels out. The division is one elementwise product, which backends 
 
 Source: G. Xiao et al., "SmoothQuant", ICML 2023 (the factor's formula); here the factors are powers of two, so that
 neither FP16 nor the weights round differently for it. What the channels go through is described in
-`channel_affine`: with the scale comes a shift.
+`channel_affine`: with the scale comes a shift. Without one, the scale may be folded into what makes the tensor
+(`folding`), and the product is saved.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from trt_facefusion.quantization.correction.channel_affine import (
     fold_weight,
     make_affine_nodes,
     name_equalised,
+    name_folded,
     name_padded,
     name_scaled,
     pad_output_name,
@@ -39,12 +41,13 @@ from trt_facefusion.quantization.correction.channel_affine import (
 )
 from trt_facefusion.quantization.correction.grid import find_output_axis
 from trt_facefusion.quantization.correction.weight_correction import Correction, Corrections
+from trt_facefusion.quantization.folding import find_scale_ties
+from trt_facefusion.quantization.folding.choose import LARGEST, choose_group_exponents
 from trt_facefusion.quantization.precision import quantisable
 
 MIGRATION = 0.8
 """Share of the imbalance that activations hand to the weights (SmoothQuant's alpha)."""
 
-_LARGEST = 5
 _WORTH_SHIFTING = 1.1
 """A shift that makes the steps less than this factor finer is not worth its operations."""
 
@@ -77,41 +80,81 @@ def find_channel_affines(
     that read the channel. The shift is to the middle of the range. A tensor that gains little by it is not shifted.
     """
     affines = {}
-    for tensor, weights in find_equalisable(view).items():
-        if tensor not in ranges:
-            continue
+    for tensor, (peak, half, weight_peak) in _measure_peaks(view, ranges).items():
         low, high = (np.asarray(bound, np.float64) for bound in (ranges[tensor].low, ranges[tensor].high))
-        peak, half = np.maximum(-low, high), (high - low) / 2
-        peaks = [np.abs(view.constant(name)).max(axis=(0, *range(2, view.constant(name).ndim))) for name in weights]
-        weight_peak = np.maximum.reduce([np.asarray(values, np.float64) for values in peaks])
         alive = (peak > 0) & (weight_peak > 0)
-        if not alive.any():
-            continue
         gains = bool(np.log2(peak[alive] / half[alive]).mean() > np.log2(_WORTH_SHIFTING))
         readers = view.consumers[tensor]
         shifted = shift and gains and all(can_shift(node) and not view.computes_bias(node) for node in readers)
-        exponents = _choose_exponents(half if shifted else peak, weight_peak, alive)
+        log_factors = _find_log_factors(half if shifted else peak, weight_peak, alive)
+        exponents = np.clip(np.rint(np.where(alive, log_factors, 0)), -LARGEST, LARGEST).astype(np.int8)
         middle = (high + low) / 2 * np.exp2(-exponents.astype(np.float64)) if shifted else np.zeros_like(peak)
         affines[tensor] = Affine(exponents, np.where(alive, middle, 0).astype(np.float16).astype(np.float32))
     return affines
 
 
-def _choose_exponents(
-    half: NDArray[np.float64], weight_peak: NDArray[np.float64], alive: NDArray[np.bool_]
-) -> NDArray[np.int8]:
-    log_factor = np.zeros(len(alive))
-    log_factor[alive] = MIGRATION * np.log2(half[alive]) - (1 - MIGRATION) * np.log2(weight_peak[alive])
-    log_factor[alive] -= log_factor[alive].mean()
-    return np.clip(np.rint(log_factor), -_LARGEST, _LARGEST).astype(np.int8)
+def find_folded_affines(
+    view: GraphView, ranges: Mapping[str, ChannelRanges], peaks: Mapping[str, float]
+) -> dict[str, Affine]:
+    """The scales that cost nothing at run time (`folding`), of every activation that INT8 may read behind them.
 
-
-def make_scaled_tensors(affines: Affines) -> dict[str, ScaledTensor]:
-    """The tensors behind scale and shift as the calibration pass is to count them."""
-    one = np.float32(1)
-    return {
-        name: ScaledTensor(name_equalised(name), one / affine.factors, affine.offsets)
-        for name, affine in affines.items()
+    Each tensor of ``ranges`` would have the scale that `find_channel_affines` gives it without a shift; channels that
+    have to be scaled alike get what lies between. ``peaks`` are largest magnitudes of tensors, where they are known.
+    """
+    ties = find_scale_ties(view)
+    log_factors = {
+        tensor: _find_log_factors(peak, weight_peak, (peak > 0) & (weight_peak > 0))
+        for tensor, (peak, _, weight_peak) in _measure_peaks(view, ranges).items()
+        if ties.reason(tensor) is None
     }
+    highest = {name: float(max(-bounds.low.min(), bounds.high.max())) for name, bounds in ranges.items()}
+    exponents = choose_group_exponents(ties, log_factors, {**highest, **peaks})
+    read = dict.fromkeys(node.input[0] for node in view.float_nodes() if quantisable(view, node.name))
+    affines = {}
+    for tensor in read:
+        groups = ties.groups(tensor)
+        if len(groups) and exponents[groups].any():
+            affines[tensor] = Affine(exponents[groups].astype(np.int8), np.zeros(len(groups), np.float32))
+    return affines
+
+
+_Floats = NDArray[np.float64]
+
+
+def _measure_peaks(view: GraphView, ranges: Mapping[str, ChannelRanges]) -> dict[str, tuple[_Floats, _Floats, _Floats]]:
+    """What exponents are chosen by, [C] each: largest magnitude, half the width, largest weight of all readers.
+
+    Tensors in which no channel has both values and weights are left out.
+    """
+    peaks = {}
+    for tensor, weights in find_equalisable(view).items():
+        if tensor not in ranges:
+            continue
+        low, high = (np.asarray(bound, np.float64) for bound in (ranges[tensor].low, ranges[tensor].high))
+        by_weight = [np.abs(view.constant(name)).max(axis=(0, *range(2, view.constant(name).ndim))) for name in weights]
+        weight_peak = np.maximum.reduce([np.asarray(values, np.float64) for values in by_weight])
+        peak = np.maximum(-low, high)
+        if ((peak > 0) & (weight_peak > 0)).any():
+            peaks[tensor] = peak, (high - low) / 2, weight_peak
+    return peaks
+
+
+def _find_log_factors(size: _Floats, weight_peak: _Floats, alive: NDArray[np.bool_]) -> _Floats:
+    """log2 of what each channel is best divided by, with a mean of zero; NaN where it is not ``alive``."""
+    log_factors = np.full(len(alive), np.nan)
+    log_factors[alive] = MIGRATION * np.log2(size[alive]) - (1 - MIGRATION) * np.log2(weight_peak[alive])
+    return np.asarray(log_factors - np.nanmean(log_factors), np.float64)
+
+
+def make_scaled_tensors(affines: Affines, folded: Affines | None = None) -> dict[str, tuple[ScaledTensor, ...]]:
+    """The tensors behind scale and shift, and those whose scale is ``folded``, as the pass is to count them."""
+    one = np.float32(1)
+    scaled: dict[str, tuple[ScaledTensor, ...]] = {}
+    for name_range, chosen in ((name_equalised, affines), (name_folded, folded or {})):
+        for name, affine in chosen.items():
+            tensor = ScaledTensor(name_range(name), one / affine.factors, affine.offsets)
+            scaled[name] = (*scaled.get(name, ()), tensor)
+    return scaled
 
 
 def equalise_model(
