@@ -50,7 +50,7 @@ def _average(ties: ScaleTies, members: list[tuple[Groups, NDArray[np.float64]]])
     free = ~ties.is_fixed(groups)
     counts = np.maximum(np.bincount(groups, minlength=ties.count), 1)
     sizes = np.maximum(np.bincount(tensor, minlength=len(members)), 1)
-    factors, levels = np.zeros(ties.count), np.zeros(len(members))
+    factors, levels = np.zeros(ties.count), -np.bincount(tensor, values, minlength=len(members)) / sizes
     for _ in range(_ROUNDS):
         sums = np.bincount(groups, (values + levels[tensor]) * free, minlength=ties.count)
         factors = sums / counts
