@@ -100,8 +100,7 @@ def whole_step(
     """What a build does: a look at some faces, then histograms on all of them."""
     chosen = spread(batches.count, LOOK_FACES)
     few = Batches(lambda indices: batches.feeds([chosen[i] for i in indices]), len(chosen), 1)
-    counted = collect_histograms(GraphView(model), few, batches, threads=threads)
-    return dict(counted.histograms), counted.affines
+    return collect_histograms(GraphView(model), few, batches, threads=threads)
 
 
 def pass_alone(model: onnx.ModelProto, batches: Batches) -> None:

@@ -9,8 +9,8 @@ from nets import Net
 from trt_facefusion.model.graph import GraphView, prepare
 from trt_facefusion.quantization.calibration.channels import ChannelRanges
 from trt_facefusion.quantization.folding import find_scale_ties, fold_scales
-from trt_facefusion.quantization.folding.choose import choose_group_exponents
-from trt_facefusion.quantization.lowering.equalise import find_channel_affines, find_folded_affines
+from trt_facefusion.quantization.folding.choose import choose_exponents
+from trt_facefusion.quantization.lowering.equalise import find_channel_affines, find_scaled_reads
 
 
 def make_view() -> GraphView:
@@ -26,36 +26,40 @@ def make_view() -> GraphView:
 def test_a_tensor_alone_gets_what_it_wants_and_tensors_that_are_tied_get_the_middle() -> None:
     ties = find_scale_ties(make_view())
     factors = {"trunk": [2.0, 0, -2, 0], "sum": [0.0, 2, -2, 0], "alone": [3.0, -3, 1, -1]}
-    exponents = choose_group_exponents(ties, {name: np.array(values) for name, values in factors.items()}, {})
-    assert exponents[ties.groups("alone")].tolist() == [3, -3, 1, -1]
-    assert exponents[ties.groups("trunk")].tolist() == exponents[ties.groups("sum")].tolist() == [1, 1, -2, 0]
+    exponents = choose_exponents(ties, {name: np.array(values) for name, values in factors.items()}, {})
+    assert exponents["alone"].tolist() == [3, -3, 1, -1]
+    assert exponents["trunk"].tolist() == exponents["sum"].tolist() == [1, 1, -2, 0]
 
 
 def test_a_level_common_to_all_channels_of_a_tensor_does_not_matter() -> None:
     ties = find_scale_ties(make_view())
     shape, level = np.array([2.0, 1, -2, -1]), 7.0
-    both = choose_group_exponents(ties, {"trunk": shape, "sum": shape + level}, {})[ties.groups("sum")]
-    assert (both - both[0]).tolist() == (shape - shape[0]).tolist()
+    assert choose_exponents(ties, {"trunk": shape, "sum": shape + level}, {})["sum"].tolist() == shape.tolist()
+
+
+def test_channels_that_are_fixed_get_exponents_of_their_own() -> None:
+    ties = find_scale_ties(make_view())
+    exponents = choose_exponents(ties, {"x": np.array([2.0, 0, -2]), "alone": np.array([1.0, 0, 0, -1])}, {})
+    assert exponents["x"].tolist() == [2, 0, -2]
 
 
 @pytest.mark.parametrize("peak, lowest", [(1.0, -5), (2.0**12, -2), (2.0**20, 0)])
 def test_no_tensor_is_brought_out_of_the_range_of_fp16(peak: float, lowest: int) -> None:
     ties = find_scale_ties(make_view())
-    exponents = choose_group_exponents(ties, {"alone": np.array([9.0, -9, np.nan, 0])}, {"outer": peak})
-    assert exponents[ties.groups("alone")].tolist() == [5, lowest, 0, 0]
+    exponents = choose_exponents(ties, {"alone": np.array([9.0, -9, np.nan, 0])}, {"outer": peak})
+    assert exponents["alone"].tolist() == [5, lowest, 0, 0]
 
 
-def test_folded_scales_even_channels_out_and_are_those_in_front_of_quantisers_where_nothing_is_tied() -> None:
+def test_scales_even_channels_out_and_all_but_that_of_the_input_are_folded() -> None:
     view = make_view()
     peaks = np.array([1, 8, 0.25, 2], np.float32)
     ranges = {"alone": ChannelRanges(-peaks / 2, peaks), "x": ChannelRanges(-peaks[:3], peaks[:3])}
-    folded = find_folded_affines(view, ranges, {})
-    explicit = find_channel_affines(view, ranges, shift=False)
-    assert folded["alone"].exponents.tolist() == explicit["alone"].exponents.tolist()
-    scaled = peaks / folded["alone"].factors
+    affines = find_channel_affines(view, ranges, shift=False)
+    scaled = peaks / affines["alone"].factors
     assert scaled.max() / scaled.min() < 6 < peaks.max() / peaks.min()
-    assert "x" not in folded
-    assert not fold_scales(view, folded).remaining
+    folded = fold_scales(view, affines)
+    assert list(folded.remaining) == list(folded.refused) == ["x"]
+    assert folded.remaining["x"].exponents.any()
 
 
 def test_a_linear_layer_that_reads_scaled_channels_gets_the_range_of_what_it_reads() -> None:
@@ -67,6 +71,8 @@ def test_a_linear_layer_that_reads_scaled_channels_gets_the_range_of_what_it_rea
     z = net.op("Sigmoid", net.op("Add", net.conv(x, 4, 4, name="head"), gate))
     view = GraphView(prepare(net.model({"x": ["N", 3, 8, 8]}, {z: None}), {"x": (3, 8, 8)}).model)
     ranges = {"trunk": ChannelRanges(np.zeros(4, np.float32), np.array([1, 8, 0.1, 2], np.float32))}
-    folded = find_folded_affines(view, ranges, {})
-    assert folded["trunk"].exponents.any()
-    assert folded["pooled"].exponents.tolist() == folded["trunk"].exponents.tolist()
+    affines = find_channel_affines(view, ranges)
+    assert affines["trunk"].shifts and affines["trunk"].exponents.any()
+    reads = find_scaled_reads(view, affines)
+    assert list(reads) == ["pooled"] and not reads["pooled"].shifts
+    assert reads["pooled"].exponents.tolist() == affines["trunk"].exponents.tolist()

@@ -255,15 +255,17 @@ def test_a_shift_stays_and_counts_from_the_scaled_values() -> None:
     np.testing.assert_array_equal(folded.remaining[tensor].apply(scaled), affine.apply(values))
 
 
-def test_what_is_scaled_explicitly_ends_where_it_would_without_folding() -> None:
-    """Two tensors that share their scale: one is folded, the other keeps its own in front of the quantiser."""
-    view = make_view(lambda net, x: net.conv(net.op("Relu", x), 4, 4, name="middle"))
-    shared, read = view.nodes["middle"].input[0], view.nodes["reader"].input[0]
-    own = Affine(np.array([1, 1, -1, 2], np.int8), np.zeros(4, np.float32))
-    folded = fold_scales(view, draw_affines(view), {shared: own})
-    left = folded.remaining[shared].exponents + folded.exponents[shared]
-    assert left.tolist() == own.exponents.tolist()
-    assert read not in folded.remaining
+def test_where_two_tensors_disagree_the_first_is_folded_and_the_rest_of_the_other_remains() -> None:
+    view = make_view(lambda net, x: net.op("Relu", net.op("Add", x, net.conv(net.op("Relu", x), 4, 4, name="middle"))))
+    first, second = view.nodes["middle"].input[0], view.nodes["reader"].input[0]
+    affines = {
+        name: Affine(np.array(values, np.int8), np.zeros(4, np.float32))
+        for name, values in ((first, [1, 1, -1, 2]), (second, [1, 2, 0, 2]))
+    }
+    folded = fold_scales(view, affines)
+    assert list(folded.remaining) == [second]
+    assert folded.remaining[second].exponents.tolist() == [0, 1, 1, 0]
+    require_equal(view, folded)
 
 
 @st.composite

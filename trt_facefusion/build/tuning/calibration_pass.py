@@ -49,7 +49,7 @@ def _list_settings(inputs: BuildInputs) -> PassSettings:
         "pairs": "cross",
         "taken": "some values",
         "channels": _choose_channels(inputs),
-        "folded": True,
+        "unshifted": "counted",
     }
     look_faces = inputs.level.look_faces
     settings |= {} if look_faces == LOOK_FACES else {"looked": look_faces}
@@ -59,7 +59,7 @@ def _list_settings(inputs: BuildInputs) -> PassSettings:
 def _collect(inputs: BuildInputs, settings: PassSettings) -> Calibration:
     network, faces, batch = inputs.network, inputs.faces.calibration, inputs.network.smallest_batch
     few = faces.subset(spread(len(faces), inputs.level.look_faces))
-    counted = collect_histograms(
+    histograms, affines = collect_histograms(
         inputs.view,
         Batches(network.make_feeder(few), len(few), batch),
         Batches(network.make_feeder(faces), len(faces), batch),
@@ -71,13 +71,12 @@ def _collect(inputs: BuildInputs, settings: PassSettings) -> Calibration:
         inputs.settings.source.name,
         inputs.view.digest,
         faces.digest,
-        counted.histograms,
+        histograms,
         "max",
         pin_image_ranges(inputs.settings.preset, inputs.view),
         settings,
-        {name: tuple(affine.exponents.tolist()) for name, affine in counted.affines.items()},
-        {name: tuple(affine.offsets.tolist()) for name, affine in counted.affines.items() if affine.shifts},
-        {name: tuple(affine.exponents.tolist()) for name, affine in counted.folded.items()},
+        {name: tuple(affine.exponents.tolist()) for name, affine in affines.items()},
+        {name: tuple(affine.offsets.tolist()) for name, affine in affines.items() if affine.shifts},
     )
 
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from trt_facefusion.model.graph import GraphView
 from trt_facefusion.quantization.calibration.cache import Calibration
 from trt_facefusion.quantization.calibration.threshold_choice import ChannelForm
-from trt_facefusion.quantization.correction.channel_affine import Affine, Affines, name_equalised, name_folded
+from trt_facefusion.quantization.correction.channel_affine import Affine, Affines, name_equalised, name_unshifted
 from trt_facefusion.quantization.folding import fold_scales
+from trt_facefusion.quantization.lowering.equalise import find_equalisable
 
 
 @dataclass(frozen=True)
@@ -21,30 +22,33 @@ class Channels:
     Attributes:
         view: the network as it was prepared, perhaps with scales of channels in its constants.
         affines: scale and shift of tensors of ``view``, by nodes of their own.
-        folded: tensors whose scale is in the constants of ``view``.
+        range_names: tensor -> the name that the calibration has the range under that its quantiser sees; for tensors
+            whose channels are scaled, wherever that is done.
     """
 
     view: GraphView
     affines: Affines = field(default_factory=dict)
-    folded: frozenset[str] = frozenset()
+    range_names: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def folded(self) -> list[str]:
+        """Tensors that need nothing in front of their quantisers, as their scale is in the constants of ``view``."""
+        return [name for name in self.range_names if name not in self.affines]
 
     def name_range(self, tensor: str) -> str:
-        """The name under which the calibration has what a quantiser of ``tensor`` sees."""
-        if tensor in self.affines:
-            return name_equalised(tensor)
-        return name_folded(tensor) if tensor in self.folded else tensor
+        """What the calibration calls that which a quantiser of ``tensor`` sees."""
+        return self.range_names.get(tensor, tensor)
 
     def place_ranges(self, table: Mapping[str, float]) -> dict[str, float]:
-        """``table`` as `lower` reads it: a tensor of ``view`` whose scale was folded has its range by its own name."""
-        own = {name: table[name_folded(name)] for name in self.folded if name_folded(name) in table}
-        return {**table, **own}
-
-
-def pick_scaled_ranges(table: Mapping[str, float], view: GraphView) -> dict[str, float]:
-    """The ranges in ``table`` that tensors of ``view`` have behind scales of their channels, in whatever form."""
-    tensors = (*view.input_names, *view.producer)
-    names = [name for tensor in tensors for name in (name_equalised(tensor), name_folded(tensor))]
-    return {name: table[name] for name in names if name in table}
+        """``table`` as `lower` reads it for ``view`` and ``affines``."""
+        return {
+            **table,
+            **{
+                name_equalised(tensor) if tensor in self.affines else tensor: table[name]
+                for tensor, name in self.range_names.items()
+                if name in table
+            },
+        }
 
 
 def read_channels(view: GraphView, calibration: Calibration, *, folds: bool) -> Channels:
@@ -53,26 +57,41 @@ def read_channels(view: GraphView, calibration: Calibration, *, folds: bool) -> 
     Where the backend does not let scales be folded (``folds``), they are nodes in front of quantisers.
     """
     form = ChannelForm() if calibration.choice is None else calibration.choice.form
-    return make_channels(view, calibration, ChannelForm() if form.folded and not folds else form)
+    return make_channels(view, calibration, replace(form, folded=form.folded and folds))
 
 
 def make_channels(view: GraphView, calibration: Calibration, form: ChannelForm) -> Channels:
     """What channels go through in this ``form``, with the scales and shifts that the calibration counted behind."""
     if not form.scaled:
         return Channels(view)
-    affines = read_affines(calibration)
+    counted = read_affines(calibration)
     if not form.folded:
-        return Channels(view, affines)
-    folded = {name: _read_affine(values) for name, values in calibration.folded.items()}
-    explicit = {name: affine for name, affine in affines.items() if name in form.explicit}
-    result = fold_scales(view, folded, explicit)
-    return Channels(result.view, result.remaining, frozenset(folded))
+        equalisable = find_equalisable(view)
+        counted = {name: affine for name, affine in counted.items() if name in equalisable}
+    names = {
+        name: name_equalised(name) if form.shifted or not affine.shifts else name_unshifted(name)
+        for name, affine in counted.items()
+    }
+    affines = counted if form.shifted else {name: affine.without_shift() for name, affine in counted.items()}
+    if not form.folded:
+        return Channels(view, affines, names)
+    folded = fold_scales(view, affines)
+    return Channels(folded.view, folded.remaining, names)
+
+
+def pick_scaled_ranges(table: Mapping[str, float], view: GraphView) -> dict[str, float]:
+    """The ranges in ``table`` that tensors of ``view`` have behind scales and shifts of their channels."""
+    tensors = (*view.input_names, *view.producer)
+    names = [name for tensor in tensors for name in (name_equalised(tensor), name_unshifted(tensor))]
+    return {name: table[name] for name in names if name in table}
 
 
 def read_affines(calibration: Calibration) -> Affines:
-    """The scales and shifts in front of quantisers that a calibration counted behind."""
-    return {name: _read_affine(values, calibration.offsets.get(name)) for name, values in calibration.exponents.items()}
-
-
-def _read_affine(exponents: tuple[int, ...], offsets: tuple[float, ...] | None = None) -> Affine:
-    return Affine(np.array(exponents, np.int8), np.array(offsets or (0.0,) * len(exponents), np.float32))
+    """The scales and shifts that a calibration counted behind."""
+    return {
+        name: Affine(
+            np.array(values, np.int8),
+            np.array(calibration.offsets.get(name, (0.0,) * len(values)), np.float32),
+        )
+        for name, values in calibration.exponents.items()
+    }

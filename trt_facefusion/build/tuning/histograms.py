@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 
 from trt_facefusion.model.graph import GraphView
 from trt_facefusion.model.presets import Preset
@@ -16,7 +15,7 @@ from trt_facefusion.quantization.correction.channel_affine import Affines
 from trt_facefusion.quantization.lowering.equalise import (
     find_channel_affines,
     find_equalisable,
-    find_folded_affines,
+    find_scaled_reads,
     make_scaled_tensors,
 )
 from trt_facefusion.quantization.precision import quantisable
@@ -24,19 +23,6 @@ from trt_facefusion.types import Progress, silent
 
 # Nodes that only move values: their output has the histogram of their input.
 _MOVES = frozenset({"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Identity"})
-
-
-@dataclass(frozen=True)
-class CountedTensors:
-    """Histograms of every float tensor, and what channels may go through before they are quantised.
-
-    ``affines`` are done by nodes in front of the quantiser, the scales of ``folded`` by what makes the tensors. Behind
-    either, a tensor has a histogram under a name of its own.
-    """
-
-    histograms: Mapping[str, Histogram]
-    affines: Affines = field(default_factory=dict)
-    folded: Affines = field(default_factory=dict)
 
 
 def find_watched_tensors(view: GraphView) -> tuple[list[str], dict[str, str]]:
@@ -75,8 +61,8 @@ def collect_histograms(
     threads: int | None = None,
     progress: Progress = silent,
     checkpoint: Callable[..., CalibrationCheckpoint] | None = None,
-) -> CountedTensors:
-    """Histograms of every float tensor, in the order of the graph, and what channels may go through.
+) -> tuple[dict[str, Histogram], Affines]:
+    """Histograms of every float tensor, in the order of the graph, and what channels go through.
 
     What INT8 may quantise, and the outputs, are counted on ``every`` sample. A look at ``few`` of them is enough for
     scales and shifts of channels (``channels``: ``shift``, ``equalise`` or ``none``), and for what FP16 needs to know.
@@ -99,9 +85,10 @@ def collect_histograms(
     sampled, ranges = sample_ranges(
         view.model, [name for name in watched if name not in read], equalisable, few, progress=progress
     )
-    affines = find_channel_affines(view, ranges, shift=channels == "shift")
-    folded = find_folded_affines(view, ranges, {name: counted.amax for name, counted in sampled.items()})
-    scaled = make_scaled_tensors(affines, folded)
+    peaks = {name: histogram.amax for name, histogram in sampled.items()}
+    affines = find_channel_affines(view, ranges, shift=channels == "shift", peaks=peaks)
+    affines |= find_scaled_reads(view, affines)
+    scaled = make_scaled_tensors(affines)
     tensors = [*(name for name in watched if name in read), *(name for name in scaled if name not in watched)]
     behind = [
         [name, t.name, t.factors.tolist(), t.offsets.tolist()] for name, several in scaled.items() for t in several
@@ -109,5 +96,4 @@ def collect_histograms(
     state = None if checkpoint is None else checkpoint(tensors, behind)
     counted = collect(view.model, tensors, every, scaled=scaled, threads=threads, progress=progress, checkpoint=state)
     histograms = sampled | counted
-    in_order = {name: histograms[name] for name in dict.fromkeys([*watched, *histograms])}
-    return CountedTensors(in_order, affines, folded)
+    return {name: histograms[name] for name in dict.fromkeys([*watched, *histograms])}, affines

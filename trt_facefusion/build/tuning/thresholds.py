@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from operator import itemgetter
 
 import numpy as np
@@ -29,8 +30,8 @@ AUTO = "auto"
 VALIDATION_FACES = FULL.validation_faces
 """Calibration faces on which `auto` compares the rules: the verification faces must not choose anything."""
 
-WORTH_NODES = 1e-3
-"""SSIM that nodes in front of quantisers have to win over scales that are folded: each of them costs time."""
+WORTH_SHIFTING = 5e-4
+"""SSIM that shifts have to win where scales are folded: without them, nothing stands in front of quantisers."""
 
 _VERSION = 2
 """Rises when a choice would come out otherwise: those in caches are then made anew."""
@@ -165,30 +166,29 @@ class _ThresholdChooser:
             quantised=self._list_quantised(session),
             key=self.key,
             folded=form.folded,
-            explicit=form.explicit,
+            shifted=form.shifted,
         )
 
 
 def list_forms(inputs: BuildInputs, calibration: Calibration) -> list[ChannelForm]:
     """What channels may go through, what is likeliest first; one form where the user named it."""
-    explicit, folded, plain = ChannelForm(), ChannelForm(folded=True), ChannelForm(scaled=False)
-    named = parse_corrections(inputs.settings.corrections)
+    plain, full = ChannelForm(scaled=False), ChannelForm(folded=inputs.folds_scales)
     if not calibration.exponents:
         return [plain]
-    if not inputs.folds_scales or not calibration.folded:
-        return [explicit, plain] if named is None else [explicit]
-    if named is None:
-        return [folded, explicit, plain]
-    return [explicit] if "shift" in named else [folded]
+    if parse_corrections(inputs.settings.corrections) is not None:
+        return [full]  # the calibration has counted what was named
+    unshifted = [replace(full, shifted=False)] if inputs.folds_scales and calibration.offsets else []
+    return [full, *unshifted, plain]
 
 
 def choose_form(drops: Mapping[ChannelForm, float]) -> ChannelForm:
-    """The form with the smallest SSIM drop; nodes in front of quantisers have to win more than `WORTH_NODES`."""
+    """The form with the smallest SSIM drop; a shift has to win more than `WORTH_SHIFTING` where it can be left out."""
     best = min(drops, key=lambda form: drops[form])
-    if not best.needs_nodes or not any(form.folded for form in drops):
+    unshifted = [form for form in drops if not form.shifted]
+    if not (unshifted and best.scaled and best.shifted):
         return best
-    free = min((form for form in drops if not form.needs_nodes), key=lambda form: drops[form])
-    return best if drops[free] - drops[best] > WORTH_NODES else free
+    cheaper = min((form for form in drops if form is not best), key=lambda form: drops[form])
+    return best if drops[cheaper] - drops[best] > WORTH_SHIFTING else cheaper
 
 
 def _label_table(rule: str, form: ChannelForm) -> str:

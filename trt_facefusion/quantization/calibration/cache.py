@@ -36,8 +36,7 @@ class Calibration:
     ``settings`` are all choices that the histograms depend on (plain JSON values). The rule is not one of them: another
     rule needs no other pass. ``pinned`` holds ranges that are known and not measured, such as those of image inputs.
     ``exponents`` and ``offsets``: what channels go through before they are quantised, tensor -> log2 of the divisor of
-    each channel, and what is subtracted then; ``folded`` are exponents that what makes the tensor may bring about
-    instead. ``choice`` says how the rule was found, and which tensors have another
+    each channel, and what is subtracted then. ``choice`` says how the rule was found, and which tensors have another
     one; its rule is then ``rule``.
     """
 
@@ -50,7 +49,6 @@ class Calibration:
     settings: Mapping[str, Setting] = field(default_factory=dict)
     exponents: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     offsets: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-    folded: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     choice: ThresholdChoice | None = None
 
     def __post_init__(self) -> None:
@@ -191,7 +189,6 @@ def _describe(calibration: Calibration, text: str) -> dict[str, Any]:
         "pinned": dict(calibration.pinned),
         "exponents": {name: list(values) for name, values in calibration.exponents.items()},
         "offsets": {name: list(values) for name, values in calibration.offsets.items()},
-        "folded": {name: list(values) for name, values in calibration.folded.items()},
         "tensors": tensors,
     }
 
@@ -262,7 +259,6 @@ class _Stored:
     exponents: Mapping[str, tuple[int, ...]]
     tensors: Mapping[str, _StoredTensor]
     offsets: Mapping[str, tuple[float, ...]] = field(default_factory=dict, metadata=LATER)
-    folded: Mapping[str, tuple[int, ...]] = field(default_factory=dict, metadata=LATER)
 
     def calibration(self) -> Calibration:
         """What the JSON describes. Raises DocumentError or BadInputError where its parts contradict one another."""
@@ -274,7 +270,7 @@ class _Stored:
         for name, amax in self.pinned.items():
             if amax < 0:
                 raise DocumentError(f"cache.pinned.{name} is below 0")
-        for name, exponents in (*self.exponents.items(), *self.folded.items()):
+        for name, exponents in self.exponents.items():
             if any(abs(exponent) > _LARGEST_EXPONENT for exponent in exponents):
                 raise DocumentError(f"cache.exponents.{name} is no power of two that a channel can be divided by")
         return Calibration(
@@ -287,7 +283,6 @@ class _Stored:
             settings=self.settings,
             exponents=self.exponents,
             offsets=self.offsets,
-            folded=self.folded,
             choice=None if self.choice is None else ThresholdChoice.from_dict(self.choice),
         )
 

@@ -36,27 +36,20 @@ class TensorChoice:
 class ChannelForm:
     """What channels go through before they are quantised.
 
-    ``scaled``: anything at all; ``folded``: scales are in the constants that make a tensor, and only the tensors of
-    ``explicit`` are scaled and shifted by nodes in front of their quantisers. Not ``folded``, all of them are.
+    ``scaled``: anything at all. ``folded``: scales are in the constants that make a tensor, as far as that is possible;
+    otherwise all are nodes in front of quantisers. ``shifted``: those tensors are shifted that gain by it, by nodes.
     """
 
     scaled: bool = True
     folded: bool = False
-    explicit: tuple[str, ...] = ()
-
-    @property
-    def needs_nodes(self) -> bool:
-        """Whether there are nodes in front of quantisers."""
-        return self.scaled and (not self.folded or bool(self.explicit))
+    shifted: bool = True
 
     @property
     def label(self) -> str:
         """The form in a few words, for what is told and recorded; empty where nothing is done."""
         if not self.scaled:
             return ""
-        return (
-            "equalised" if not self.folded else f"folded, {len(self.explicit)} explicit" if self.explicit else "folded"
-        )
+        return f"{'folded' if self.folded else 'equalised'}{'' if self.shifted else ', not shifted'}"
 
 
 @dataclass(frozen=True)
@@ -66,7 +59,7 @@ class ThresholdChoice:
     ``asked`` is what the user named (``auto`` or a rule); ``tried`` the mean SSIM drop of every whole table that was
     compared; ``trials`` how many thresholds of single tensors were; ``ssim_drop`` what the final table loses.
     ``quantised`` are the tensors that the plan reads in INT8, as the histograms call them. ``key`` names all that the
-    choice depends on besides the histograms. ``equalised``, ``folded`` and ``explicit`` are its `ChannelForm`.
+    choice depends on besides the histograms. ``equalised``, ``folded`` and ``shifted`` are its `ChannelForm`.
     """
 
     asked: str
@@ -80,18 +73,17 @@ class ThresholdChoice:
     quantised: tuple[str, ...] = ()
     key: str = ""
     folded: bool = False
-    explicit: tuple[str, ...] = ()
+    shifted: bool = True
 
     @property
     def form(self) -> ChannelForm:
         """What channels go through."""
-        return ChannelForm(self.equalised, self.folded, self.explicit)
+        return ChannelForm(self.equalised, self.folded, self.shifted)
 
     def as_dict(self) -> dict[str, Any]:
         """The choice as JSON holds it, with the reasons in words."""
         tensors = {name: {**asdict(choice), "reason": choice.reason} for name, choice in self.tensors.items()}
-        lists = {"quantised": list(self.quantised), "explicit": list(self.explicit)}
-        return {**asdict(self), "tried": dict(self.tried), **lists, "tensors": tensors}
+        return {**asdict(self), "tried": dict(self.tried), "quantised": list(self.quantised), "tensors": tensors}
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> ThresholdChoice:

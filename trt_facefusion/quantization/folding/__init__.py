@@ -20,7 +20,7 @@ Modules, from the ground up:
 Start reading at `fold.fold_scales`; `operators` is where an operator is added.
 """
 
-from trt_facefusion.quantization.folding.fold import FoldedScales, find_scale_ties, fold_scales
+from trt_facefusion.quantization.folding.fold import FoldedScales, find_exponents, find_scale_ties, fold_scales
 from trt_facefusion.quantization.folding.ties import ScaleTies
 
-__all__ = ["FoldedScales", "ScaleTies", "find_scale_ties", "fold_scales"]
+__all__ = ["FoldedScales", "ScaleTies", "find_exponents", "find_scale_ties", "fold_scales"]

@@ -45,28 +45,31 @@ def find_scale_ties(view: GraphView) -> ScaleTies:
     return ties
 
 
-def fold_scales(view: GraphView, folded: Affines, explicit: Affines | None = None) -> FoldedScales:
-    """``view`` with the scales of ``folded`` moved into its constants, as far as that is possible.
+def find_exponents(view: GraphView, affines: Affines, ties: ScaleTies | None = None) -> dict[str, Exponents]:
+    """What the channels of every tensor are divided by where the scales of ``affines`` are folded; log2, [C].
 
-    Where two tensors would scale one group of channels differently, the first one decides. Shifts stay, and so does
-    what a tensor of ``folded`` was refused: both are ``remaining``. Tensors of ``explicit`` get exactly that affine
-    from the original values, whatever was folded for the sake of others.
+    Where two of them would scale one group of channels differently, the first one decides.
+    """
+    ties = find_scale_ties(view) if ties is None else ties
+    by_group = _assign_exponents(ties, affines)
+    exponents = {name: by_group[ties.groups(name)] for name in (*view.input_names, *view.producer)}
+    return {name: values for name, values in exponents.items() if values.any()}
+
+
+def fold_scales(view: GraphView, affines: Affines) -> FoldedScales:
+    """``view`` with the scales of ``affines`` moved into its constants, as far as that is possible.
+
+    Shifts stay, and so does what could not be folded: both are ``remaining``, so that a quantiser sees what it would
+    have seen without folding.
     """
     ties = find_scale_ties(view)
-    by_group = _assign_exponents(ties, folded)
-    exponents: dict[str, Exponents] = {}
-    for name in (*view.input_names, *view.producer):
-        scaled = by_group[ties.groups(name)] if len(ties.groups(name)) else np.zeros(0, np.int64)
-        if scaled.any():
-            exponents[name] = scaled
-    refused = {name: reason for name in folded if (reason := ties.reason(name)) is not None}
-    wanted = {**folded, **(explicit or {})}
-    remaining = {name: _subtract(affine, exponents.get(name)) for name, affine in wanted.items()}
+    exponents = find_exponents(view, affines, ties)
+    remaining = {name: _subtract(affine, exponents.get(name)) for name, affine in affines.items()}
     return FoldedScales(
         _scale_constants(view, exponents),
         exponents,
         {name: affine for name, affine in remaining.items() if affine.shifts or affine.exponents.any()},
-        refused,
+        {name: reason for name in affines if (reason := ties.reason(name)) is not None},
     )
 
 

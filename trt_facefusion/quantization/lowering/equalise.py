@@ -14,6 +14,7 @@ neither FP16 nor the weights round differently for it. What the channels go thro
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import onnx
@@ -33,16 +34,16 @@ from trt_facefusion.quantization.correction.channel_affine import (
     fold_weight,
     make_affine_nodes,
     name_equalised,
-    name_folded,
     name_padded,
     name_scaled,
+    name_unshifted,
     pad_output_name,
     read_explicit_pads,
 )
 from trt_facefusion.quantization.correction.grid import find_output_axis
 from trt_facefusion.quantization.correction.weight_correction import Correction, Corrections
-from trt_facefusion.quantization.folding import find_scale_ties
-from trt_facefusion.quantization.folding.choose import LARGEST, choose_group_exponents
+from trt_facefusion.quantization.folding import find_exponents, find_scale_ties
+from trt_facefusion.quantization.folding.choose import choose_exponents
 from trt_facefusion.quantization.precision import quantisable
 
 MIGRATION = 0.8
@@ -71,89 +72,112 @@ def find_equalisable(view: GraphView) -> dict[str, list[str]]:
 
 
 def find_channel_affines(
-    view: GraphView, ranges: Mapping[str, ChannelRanges], *, shift: bool = True
+    view: GraphView,
+    ranges: Mapping[str, ChannelRanges],
+    *,
+    shift: bool = True,
+    peaks: Mapping[str, float] | None = None,
 ) -> dict[str, Affine]:
     """Scale and shift of every candidate that ``ranges`` has.
 
     The scale is ``s = a**alpha / w**(1 - alpha)``, rounded to powers of two of geometric mean one: a is half the width
     of a channel's range (its largest magnitude where nothing is shifted), w the largest weight over all convolutions
-    that read the channel. The shift is to the middle of the range. A tensor that gains little by it is not shifted.
+    that read the channel. Channels that have to be scaled alike so that their scale can be folded (`folding`) get what
+    lies between. The shift is to the middle of the range. A tensor that gains little by it is not shifted.
+
+    ``peaks`` are largest magnitudes of tensors, where they are known.
     """
+    sizes = _measure_sizes(view, ranges)
+    shifted = {name for name, size in sizes.items() if shift and size.gains and _can_shift_for_all(view, name)}
+    log_factors = {name: size.find_log_factors(halved=name in shifted) for name, size in sizes.items()}
+    highest = {name: float(size.peak.max()) for name, size in sizes.items()}
+    exponents = choose_exponents(find_scale_ties(view), log_factors, {**highest, **(peaks or {})})
     affines = {}
-    for tensor, (peak, half, weight_peak) in _measure_peaks(view, ranges).items():
-        low, high = (np.asarray(bound, np.float64) for bound in (ranges[tensor].low, ranges[tensor].high))
-        alive = (peak > 0) & (weight_peak > 0)
-        gains = bool(np.log2(peak[alive] / half[alive]).mean() > np.log2(_WORTH_SHIFTING))
-        readers = view.consumers[tensor]
-        shifted = shift and gains and all(can_shift(node) and not view.computes_bias(node) for node in readers)
-        log_factors = _find_log_factors(half if shifted else peak, weight_peak, alive)
-        exponents = np.clip(np.rint(np.where(alive, log_factors, 0)), -LARGEST, LARGEST).astype(np.int8)
-        middle = (high + low) / 2 * np.exp2(-exponents.astype(np.float64)) if shifted else np.zeros_like(peak)
-        affines[tensor] = Affine(exponents, np.where(alive, middle, 0).astype(np.float16).astype(np.float32))
+    for name, size in sizes.items():
+        middle = size.middle * np.exp2(-exponents[name].astype(np.float64)) if name in shifted else 0
+        offsets = np.where(size.alive, middle, 0).astype(np.float16).astype(np.float32)
+        affines[name] = Affine(exponents[name].astype(np.int8), offsets)
     return affines
 
 
-def find_folded_affines(
-    view: GraphView, ranges: Mapping[str, ChannelRanges], peaks: Mapping[str, float]
-) -> dict[str, Affine]:
-    """The scales that cost nothing at run time (`folding`), of every activation that INT8 may read behind them.
-
-    Each tensor of ``ranges`` would have the scale that `find_channel_affines` gives it without a shift; channels that
-    have to be scaled alike get what lies between. ``peaks`` are largest magnitudes of tensors, where they are known.
-    """
-    ties = find_scale_ties(view)
-    log_factors = {
-        tensor: _find_log_factors(peak, weight_peak, (peak > 0) & (weight_peak > 0))
-        for tensor, (peak, _, weight_peak) in _measure_peaks(view, ranges).items()
-        if ties.reason(tensor) is None
-    }
-    highest = {name: float(max(-bounds.low.min(), bounds.high.max())) for name, bounds in ranges.items()}
-    exponents = choose_group_exponents(ties, log_factors, {**highest, **peaks})
+def find_scaled_reads(view: GraphView, affines: Affines) -> dict[str, Affine]:
+    """What other layers would read in INT8 of the channels that ``affines`` scale, if the scales are folded."""
+    exponents = find_exponents(view, affines)
     read = dict.fromkeys(node.input[0] for node in view.float_nodes() if quantisable(view, node.name))
-    affines = {}
-    for tensor in read:
-        groups = ties.groups(tensor)
-        if len(groups) and exponents[groups].any():
-            affines[tensor] = Affine(exponents[groups].astype(np.int8), np.zeros(len(groups), np.float32))
-    return affines
+    return {
+        name: Affine(exponents[name].astype(np.int8), np.zeros(len(exponents[name]), np.float32))
+        for name in read
+        if name in exponents and name not in affines
+    }
+
+
+def _can_shift_for_all(view: GraphView, tensor: str) -> bool:
+    return all(can_shift(node) and not view.computes_bias(node) for node in view.consumers[tensor])
 
 
 _Floats = NDArray[np.float64]
 
 
-def _measure_peaks(view: GraphView, ranges: Mapping[str, ChannelRanges]) -> dict[str, tuple[_Floats, _Floats, _Floats]]:
-    """What exponents are chosen by, [C] each: largest magnitude, half the width, largest weight of all readers.
+@dataclass(frozen=True)
+class _Sizes:
+    """What a tensor's exponents are chosen by, [C] each: bounds of its channels, largest weight of all readers."""
 
-    Tensors in which no channel has both values and weights are left out.
-    """
-    peaks = {}
+    low: _Floats
+    high: _Floats
+    weight_peak: _Floats
+
+    @property
+    def peak(self) -> _Floats:
+        return np.asarray(np.maximum(-self.low, self.high))
+
+    @property
+    def half(self) -> _Floats:
+        return (self.high - self.low) / 2
+
+    @property
+    def middle(self) -> _Floats:
+        return (self.high + self.low) / 2
+
+    @property
+    def alive(self) -> NDArray[np.bool_]:
+        """Channels that hold anything, and that anything reads."""
+        return (self.peak > 0) & (self.weight_peak > 0)
+
+    @property
+    def gains(self) -> bool:
+        """Whether a shift makes the steps finer."""
+        return bool(np.log2(self.peak[self.alive] / self.half[self.alive]).mean() > np.log2(_WORTH_SHIFTING))
+
+    def find_log_factors(self, *, halved: bool) -> _Floats:
+        """log2 of what each channel is best divided by, with a mean of zero; NaN where it is not alive."""
+        alive, size = self.alive, self.half if halved else self.peak
+        log_factors = np.full(len(alive), np.nan)
+        log_factors[alive] = MIGRATION * np.log2(size[alive]) - (1 - MIGRATION) * np.log2(self.weight_peak[alive])
+        return np.asarray(log_factors - np.nanmean(log_factors), np.float64)
+
+
+def _measure_sizes(view: GraphView, ranges: Mapping[str, ChannelRanges]) -> dict[str, _Sizes]:
+    """The candidates of ``ranges`` but for those without a channel that is alive."""
+    by_tensor = {}
     for tensor, weights in find_equalisable(view).items():
         if tensor not in ranges:
             continue
         low, high = (np.asarray(bound, np.float64) for bound in (ranges[tensor].low, ranges[tensor].high))
         by_weight = [np.abs(view.constant(name)).max(axis=(0, *range(2, view.constant(name).ndim))) for name in weights]
-        weight_peak = np.maximum.reduce([np.asarray(values, np.float64) for values in by_weight])
-        peak = np.maximum(-low, high)
-        if ((peak > 0) & (weight_peak > 0)).any():
-            peaks[tensor] = peak, (high - low) / 2, weight_peak
-    return peaks
+        sizes = _Sizes(low, high, np.maximum.reduce([np.asarray(values, np.float64) for values in by_weight]))
+        if sizes.alive.any():
+            by_tensor[tensor] = sizes
+    return by_tensor
 
 
-def _find_log_factors(size: _Floats, weight_peak: _Floats, alive: NDArray[np.bool_]) -> _Floats:
-    """log2 of what each channel is best divided by, with a mean of zero; NaN where it is not ``alive``."""
-    log_factors = np.full(len(alive), np.nan)
-    log_factors[alive] = MIGRATION * np.log2(size[alive]) - (1 - MIGRATION) * np.log2(weight_peak[alive])
-    return np.asarray(log_factors - np.nanmean(log_factors), np.float64)
-
-
-def make_scaled_tensors(affines: Affines, folded: Affines | None = None) -> dict[str, tuple[ScaledTensor, ...]]:
-    """The tensors behind scale and shift, and those whose scale is ``folded``, as the pass is to count them."""
-    one = np.float32(1)
+def make_scaled_tensors(affines: Affines) -> dict[str, tuple[ScaledTensor, ...]]:
+    """The tensors behind scale and shift, and behind the scale alone, as the calibration pass is to count them."""
     scaled: dict[str, tuple[ScaledTensor, ...]] = {}
-    for name_range, chosen in ((name_equalised, affines), (name_folded, folded or {})):
-        for name, affine in chosen.items():
-            tensor = ScaledTensor(name_range(name), one / affine.factors, affine.offsets)
-            scaled[name] = (*scaled.get(name, ()), tensor)
+    for name, affine in affines.items():
+        factors, nothing = np.float32(1) / affine.factors, np.zeros_like(affine.offsets)
+        behind = ScaledTensor(name_equalised(name), factors, affine.offsets)
+        unshifted = ScaledTensor(name_unshifted(name), factors, nothing)
+        scaled[name] = (behind, unshifted) if affine.shifts else (behind,)
     return scaled
 
 
