@@ -64,15 +64,13 @@ def make_channels(view: GraphView, calibration: Calibration, form: ChannelForm) 
     """What channels go through in this ``form``, with the scales and shifts that the calibration counted behind."""
     if not form.scaled:
         return Channels(view)
-    counted = read_affines(calibration)
-    if not form.folded:
-        equalisable = find_equalisable(view)
-        counted = {name: affine for name, affine in counted.items() if name in equalisable}
-    names = {
-        name: name_equalised(name) if form.shifted or not affine.shifts else name_unshifted(name)
-        for name, affine in counted.items()
-    }
-    affines = counted if form.shifted else {name: affine.without_shift() for name, affine in counted.items()}
+    affines, names = dict[str, Affine](), dict[str, str]()
+    candidates = None if form.folded else find_equalisable(view)
+    for name, counted in read_affines(calibration).items():
+        affine = counted if form.shifted else counted.without_shift()
+        if (affine.shifts or affine.exponents.any()) and (candidates is None or name in candidates):
+            affines[name] = affine
+            names[name] = name_unshifted(name) if counted.shifts and not form.shifted else name_equalised(name)
     if not form.folded:
         return Channels(view, affines, names)
     folded = fold_scales(view, affines)

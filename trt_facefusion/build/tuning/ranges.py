@@ -14,7 +14,7 @@ from trt_facefusion.build.tuning.channels import Channels, make_channels, read_c
 from trt_facefusion.build.tuning.histograms import find_watched_tensors
 from trt_facefusion.build.tuning.named_table import read_named_table
 from trt_facefusion.build.tuning.observations import Observations, add_aliases
-from trt_facefusion.build.tuning.thresholds import choose_thresholds
+from trt_facefusion.build.tuning.thresholds import Price, choose_thresholds
 from trt_facefusion.model.graph import GraphView
 from trt_facefusion.quantization.calibration.cache import Calibration, load_description
 from trt_facefusion.quantization.calibration.histogram import Histogram
@@ -93,8 +93,10 @@ def calibrate(inputs: BuildInputs) -> Observations:
     return Observations(aliases, calibration)
 
 
-def choose_ranges(inputs: BuildInputs, observations: Observations) -> Ranges:
+def choose_ranges(inputs: BuildInputs, observations: Observations, price: Price | None = None) -> Ranges:
     """The thresholds by whose pictures calibration faces lose least, and the table that is made of them.
+
+    With a ``price``, what channels go through is weighed by the time that it takes.
 
     Raises:
         StoreError: the table cannot be written.
@@ -105,7 +107,7 @@ def choose_ranges(inputs: BuildInputs, observations: Observations) -> Ranges:
         record = {"rule": f"from {inputs.settings.table}", **_describe_channels(channels), "ssim_drop": {}}
         return Ranges(observations, observations.named, channels, record)
     amax, moments = observations.amax, observations.moments
-    choice = choose_thresholds(inputs, observations.calibration, observations.aliases, amax, moments)
+    choice = choose_thresholds(inputs, observations.calibration, observations.aliases, amax, moments, price)
     calibration = observations.calibration.with_choice(choice)
     save_calibration(inputs, calibration)
     channels = make_channels(inputs.view, calibration, choice.form)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from operator import itemgetter
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
 from trt_facefusion.build.effort import FULL
@@ -23,8 +24,12 @@ from trt_facefusion.quantization.calibration.table import CalibrationTable
 from trt_facefusion.quantization.calibration.threshold_choice import ChannelForm, ThresholdChoice
 from trt_facefusion.quantization.calibration.thresholds import list_compared_rules, list_tensor_rules
 from trt_facefusion.quantization.correction.kinds import parse_corrections
+from trt_facefusion.quantization.lowering import lower
 from trt_facefusion.quantization.precision import Plan, TensorMoments, plan_by_rules
 from trt_facefusion.types import Precision
+
+Price = Callable[[onnx.ModelProto], float]
+"""The time that an engine of a lowered graph is expected to take."""
 
 AUTO = "auto"
 VALIDATION_FACES = FULL.validation_faces
@@ -32,6 +37,9 @@ VALIDATION_FACES = FULL.validation_faces
 
 WORTH_SHIFTING = 5e-4
 """SSIM that shifts have to win where scales are folded: without them, nothing stands in front of quantisers."""
+SSIM_OF_TIME = 1e-2
+"""SSIM that a form may win by taking all of an engine's time once more; a percent of it is worth a hundredth of this.
+INT8 as a whole saves some 30 percent for 3e-3, the limit that a build has by default."""
 
 _VERSION = 2
 """Rises when a choice would come out otherwise: those in caches are then made anew."""
@@ -43,18 +51,19 @@ def choose_thresholds(
     aliases: Mapping[str, str],
     amax: Mapping[str, float],
     moments: Mapping[str, TensorMoments],
+    price: Price | None = None,
 ) -> ThresholdChoice:
     """The rule, what channels go through, and the tensors that fare better with another rule.
 
     A choice that the cache holds is taken as it is, if it was asked for in the same way. A rule that the user named
-    stays the rule of every tensor.
+    stays the rule of every tensor. What stands in front of quantisers is weighed by its ``price``.
     """
     plan = plan_by_rules(inputs.view, amax, calibration.model, moments)
-    key = _compute_key(inputs, plan)
+    key = _compute_key(inputs, plan, priced=price is not None)
     if calibration.choice is not None and calibration.choice.key == key:
         inputs.reporter.note(f"thresholds: {describe_choice(calibration.choice)}, as the cache says")
         return calibration.choice
-    return _ThresholdChooser(inputs, calibration, aliases, plan, key).choose()
+    return _ThresholdChooser(inputs, calibration, aliases, plan, key, price).choose()
 
 
 def describe_choice(choice: ThresholdChoice) -> str:
@@ -67,8 +76,15 @@ class _ThresholdChooser:
     """One choice: the validation slice, and what is measured on it."""
 
     def __init__(
-        self, inputs: BuildInputs, calibration: Calibration, aliases: Mapping[str, str], plan: Plan, key: str
+        self,
+        inputs: BuildInputs,
+        calibration: Calibration,
+        aliases: Mapping[str, str],
+        plan: Plan,
+        key: str,
+        price: Price | None,
     ) -> None:
+        self.price = price
         self.inputs, self.calibration, self.aliases, self.plan, self.key = inputs, calibration, aliases, plan, key
         self.evaluator = open_calibration_evaluator(inputs, inputs.level.validation_faces)
         self.tried: dict[str, float] = {}
@@ -84,9 +100,22 @@ class _ThresholdChooser:
         for other in rest:  # one after the other: each session holds all weights
             with self._open_session(other) as session:
                 self._compare_rules(session, (rule,), other, len(rules) + len(rest))
-        form = choose_form({form: self.tried[_label_table(rule, form)] for form in (first, *rest)})
+        forms = (first, *rest)
+        drops = {form: self.tried[_label_table(rule, form)] for form in forms}
+        form = choose_form(drops, self._predict_times(forms, rule))
         with self._open_session(form) as session:
             return self._settle(session, rule, form)
+
+    def _predict_times(self, forms: Sequence[ChannelForm], rule: str) -> dict[ChannelForm, float]:
+        """What engines of each form are expected to take; nothing where there is no price."""
+        if self.price is None or all(form.shifted for form in forms):
+            return {}
+        times = {}
+        for form in forms:
+            channels = make_channels(self.inputs.view, self.calibration, form)
+            ranges = channels.place_ranges(self._make_table(rule))
+            times[form] = self.price(lower(channels.view, self.plan, ranges, affines=channels.affines))
+        return times
 
     def _settle(self, session: ScaleSession, rule: str, form: ChannelForm) -> ThresholdChoice:
         self._tell(_label_table(rule, form))
@@ -181,24 +210,30 @@ def list_forms(inputs: BuildInputs, calibration: Calibration) -> list[ChannelFor
     return [full, *unshifted, plain]
 
 
-def choose_form(drops: Mapping[ChannelForm, float]) -> ChannelForm:
-    """The form with the smallest SSIM drop; a shift has to win more than `WORTH_SHIFTING` where it can be left out."""
-    best = min(drops, key=lambda form: drops[form])
-    unshifted = [form for form in drops if not form.shifted]
-    if not (unshifted and best.scaled and best.shifted):
-        return best
-    cheaper = min((form for form in drops if form is not best), key=lambda form: drops[form])
-    return best if drops[cheaper] - drops[best] > WORTH_SHIFTING else cheaper
+def choose_form(drops: Mapping[ChannelForm, float], times: Mapping[ChannelForm, float] | None = None) -> ChannelForm:
+    """The form with the smallest SSIM drop, where the time that it takes counts, too.
+
+    ``times`` are what engines of each form take, in any unit: a percent more has to win `SSIM_OF_TIME` percent. Where
+    they are not known, a shift has to win `WORTH_SHIFTING` over a form without.
+    """
+    can_do_without = any(not form.shifted for form in drops)
+
+    def count_loss(form: ChannelForm) -> float:
+        if times:
+            return drops[form] + SSIM_OF_TIME * times[form] / min(times.values())
+        return drops[form] + (WORTH_SHIFTING if can_do_without and form.scaled and form.shifted else 0)
+
+    return min(drops, key=count_loss)
 
 
 def _label_table(rule: str, form: ChannelForm) -> str:
     return f"{rule}, {form.label}" if form.label else rule
 
 
-def _compute_key(inputs: BuildInputs, plan: Plan) -> str:
+def _compute_key(inputs: BuildInputs, plan: Plan, *, priced: bool) -> str:
     settings, level = inputs.settings, inputs.level
     rules = [level.rules, list_tensor_rules()]
     parts: list[object] = [_VERSION, settings.rule, settings.corrections == AUTO, rules, level.validation_faces]
-    parts += [inputs.folds_scales, sorted(plan.names(Precision.INT8))]
+    parts += [inputs.folds_scales, priced, sorted(plan.names(Precision.INT8))]
     parts += [] if level is FULL else [level.trial_pictures]
     return hashlib.sha256(json.dumps(parts).encode("utf-8")).hexdigest()
