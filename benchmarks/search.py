@@ -86,7 +86,7 @@ def naive(stages: Stages) -> tuple[int, int, int, dict[str, float]]:
     for group in groups:
         others = [name for name in widest.names(Precision.INT8) if name not in group.nodes]
         plan = widest.raised(dict.fromkeys(others, "not measured now"))
-        model = lower(view, plan, ranges.table, Precision.FP32, ranges.affines, corrections)
+        model = lower(ranges.view, plan, ranges.amax, Precision.FP32, ranges.affines, corrections)
         drops[group.nodes[0]] = float(1 - measure_ssim(wanted, pictures(search, model, plain_options)).mean())
     sessions = len(groups) + 1
     return len(groups), sessions, sessions * len(search.evaluator.faces), drops

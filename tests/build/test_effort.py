@@ -44,6 +44,7 @@ tasks = st.builds(
     calibrates=st.booleans(),
     compares_rules=st.booleans(),
     equalises=st.booleans(),
+    folds=st.booleans(),
     corrects=st.integers(0, 2),
     searches=st.booleans(),
     stores=st.booleans(),

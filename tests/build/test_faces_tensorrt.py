@@ -17,7 +17,7 @@ from trt_facefusion.build.inputs import read_inputs
 from trt_facefusion.build.job import open_job
 from trt_facefusion.build.run import build
 from trt_facefusion.build.settings import BuildSettings
-from trt_facefusion.build.tuning.observations import read_affines
+from trt_facefusion.build.tuning.channels import read_affines
 from trt_facefusion.engine.backends import registry
 from trt_facefusion.engine.backends.tensorrt import TensorRt
 from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner

@@ -12,6 +12,7 @@ import onnx
 
 from trt_facefusion.build.effort import AUTO, BuildCost, Task, choose_affordable, estimate_levels, find_level
 from trt_facefusion.build.settings import BuildSettings
+from trt_facefusion.engine.backends.capabilities import Capabilities
 from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
 from trt_facefusion.model.graph import GraphView, count_macs
 from trt_facefusion.quantization.correction.kinds import LAYER_CORRECTIONS, parse_corrections
@@ -102,8 +103,10 @@ class PacedProgress:
         )
 
 
-def describe_task(settings: BuildSettings, view: GraphView, calibration: int, verification: int, stores: bool) -> Task:
-    """What a build with ``settings`` has to do, for so many faces to calibrate on and to verify on.
+def describe_task(
+    settings: BuildSettings, view: GraphView, calibration: int, verification: int, backend: Capabilities
+) -> Task:
+    """What a build with ``settings`` for ``backend`` has to do, for so many faces to calibrate on and to verify on.
 
     What no longer has to be done, as a cache holds it, is not known here: a cost is what it is at most.
     """
@@ -125,7 +128,8 @@ def describe_task(settings: BuildSettings, view: GraphView, calibration: int, ve
         corrects=corrects,
         searches=settings.plan is None and settings.planner == AUTO,
         search_faces=settings.search_faces,
-        stores=stores,
+        folds=backend.folds_scales,
+        stores=backend.integer_results,
     )
 
 

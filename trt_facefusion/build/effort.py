@@ -142,6 +142,9 @@ class Task:
     """No table was named."""
     compares_rules: bool = True
     equalises: bool = True
+    """Scale and shift of channels are tried."""
+    folds: bool = False
+    """Scales of channels that are folded into constants are tried beside them."""
     corrects: int = 2
     """Sets of corrections of layers that are tried."""
     searches: bool = True
@@ -183,7 +186,8 @@ def count_steps(task: Task, level: Level) -> dict[str, int]:
         counts["calibration"] = faces + min(level.look_faces, faces)
     if task.calibrates and task.int8:
         rules = len(level.rules) if task.compares_rules else 1
-        tables = few * (1 + rules + (1 if task.equalises else 0))
+        forms = (1 + task.folds) if task.equalises else 0
+        tables = few * (1 + rules + forms)
         counts["thresholds"] = tables + (level.count_trials(faces) if task.compares_rules else 0)
     if task.int8 and task.corrects:
         counts["corrections"] = min(level.correcting_faces, faces) + few * (2 + task.corrects)

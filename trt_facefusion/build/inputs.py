@@ -62,6 +62,11 @@ class BuildInputs:
         """Whether the backend wants integer operators, whose results are quantised, too."""
         return self.job.selection.backend.capabilities.integer_results
 
+    @property
+    def folds_scales(self) -> bool:
+        """Whether scales of channels may be folded into constants of the graph that the backend builds."""
+        return self.job.selection.backend.capabilities.folds_scales
+
     def feed_calibration(self) -> Feeder:
         """Network inputs for the calibration faces."""
         return self.network.make_feeder(self.faces.calibration)
@@ -115,8 +120,8 @@ def measure_cost(job: Job, network: Network, faces: FaceSets) -> BuildCost:
     feeds = network.make_feeder(calibration)(range(min(network.smallest_batch, len(calibration))))
     reporter.progress("cost", 0, 0)
     timing = time_inference(network.prepared.model, feeds, network.smallest_batch)
-    stores = job.selection.backend.capabilities.integer_results
-    task = describe_task(job.settings, network.view, len(calibration), len(faces.verification), stores)
+    capabilities = job.selection.backend.capabilities
+    task = describe_task(job.settings, network.view, len(calibration), len(faces.verification), capabilities)
     cost = estimate_cost(job.settings, task, timing)
     if cost.estimate.seconds >= TOLD_SECONDS or cost.cut:
         reporter.note(cost.describe())

@@ -17,7 +17,6 @@ from trt_facefusion.build.tuning.ranges import Ranges
 from trt_facefusion.faces.faceset import KINDS
 from trt_facefusion.model.graph import GraphView
 from trt_facefusion.quantization.calibration.noise import compute_clipped_share, compute_sqnr_db
-from trt_facefusion.quantization.correction.channel_affine import name_equalised
 from trt_facefusion.quantization.precision import read_rows
 from trt_facefusion.types import Precision
 
@@ -78,7 +77,7 @@ def describe_tensors(ranges: Ranges, nodes: Sequence[str], view: GraphView) -> l
     tensors: dict[str, dict[str, Any]] = {}
     for node in nodes:
         tensor = view.nodes[node].input[0]
-        name = name_equalised(tensor) if tensor in ranges.affines else ranges.aliases.get(tensor, tensor)
+        name = ranges.name_range(tensor)
         if name in tensors:
             tensors[name]["readers"].append(node)
         elif name in histograms and name in ranges.table:

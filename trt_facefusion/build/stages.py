@@ -136,14 +136,13 @@ class Stages:
 
     def lower(self, plan: Plan, base: Precision = Precision.FP16) -> LoweredPlan:
         """``plan`` as a strongly typed ONNX; what is in no precision of its own is ``base``."""
-        view = self.inputs.view
         if not plan.names(Precision.INT8):
-            return LoweredPlan(plan, lower(view, plan, {}, base))
+            return LoweredPlan(plan, lower(self.inputs.view, plan, {}, base))
         ranges, corrections = self.choose_ranges(), self.open_corrector().correct(plan)
         if self.inputs.integer_results:
             typed = self.open_integer_storage().lower(plan)
         else:
-            typed = lower(view, plan, ranges.table, base, ranges.affines, corrections)
+            typed = lower(ranges.view, plan, ranges.amax, base, ranges.affines, corrections)
         return LoweredPlan(plan, typed, ranges, corrections)
 
     def describe_search(self) -> Mapping[str, Any] | None:

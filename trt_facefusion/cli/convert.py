@@ -7,8 +7,8 @@ from typing import Annotated, Optional
 
 import typer
 
+from trt_facefusion.build.tuning.channels import Channels, pick_scaled_ranges, read_channels
 from trt_facefusion.build.tuning.named_table import require_int8
-from trt_facefusion.build.tuning.observations import read_affines
 from trt_facefusion.cli import console, options
 from trt_facefusion.cli.listing import count_names, print_lines
 from trt_facefusion.errors import BadInputError
@@ -22,7 +22,6 @@ from trt_facefusion.quantization.calibration import (
     load_description,
 )
 from trt_facefusion.quantization.calibration.cache import load_named
-from trt_facefusion.quantization.correction.channel_affine import name_equalised
 from trt_facefusion.quantization.lowering import lower
 from trt_facefusion.quantization.precision import Plan, plan_by_rules
 from trt_facefusion.storage.files import write_atomic
@@ -50,16 +49,17 @@ def command(
     view = _prepare_model(source)
     table = load_named(cache, model_digest=digest_model(view.model))
     calibration = load_description(cache)
-    affines = {} if calibration is None else read_affines(calibration)
-    divided = {name: table[name] for name in map(name_equalised, affines) if name in table}
+    channels = Channels(view) if calibration is None else read_channels(view, calibration, folds=True)
+    scaled = {} if calibration is None else pick_scaled_ranges(table, view)
     fitted = assign_ranges(
-        CalibrationTable({n: amax for n, amax in table.items() if n not in divided}, table.header), view
+        CalibrationTable({n: amax for n, amax in table.items() if n not in scaled}, table.header), view
     )
     require_int8(view, fitted.amax, cache)
     plan: Plan | None = None
     if output.suffix == ".onnx":
         plan = plan_by_rules(view, fitted.amax, source.name)
-        typed = lower(view, plan, {**fitted.amax, **divided}, affines=affines)
+        ranges = channels.place_ranges({**fitted.amax, **scaled})
+        typed = lower(channels.view, plan, ranges, affines=channels.affines)
         write_atomic(output, serialise_model(typed))
     else:
         write_atomic(output, CalibrationTable(fitted.amax, table.header).dumps().encode("utf-8"))

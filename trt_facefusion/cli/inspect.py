@@ -98,6 +98,7 @@ def _format_calibration(record: CalibrationRecord | None) -> str:
     measured = [(rule, drop) for rule, drop in record.ssim_drop.items() if drop is not None]
     drops = ", ".join(f"{rule} {drop:.3%}" for rule, drop in sorted(measured, key=lambda rule_drop: rule_drop[1]))
     text = f"rule {record.rule}" + (", channels equalised" if record.equalised else "")
+    text += f", {record.folded} tensors at no run-time cost" if record.folded else ""
     text += f" and {record.shifted} tensors shifted" if record.shifted else ""
     text += f", layers corrected by {' + '.join(record.corrections)}" if record.corrections else ""
     return text + (f"; SSIM drop on calibration faces: {drops}" if drops else "")

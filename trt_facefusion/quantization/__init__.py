@@ -14,9 +14,10 @@ Subpackages, from the ground up; each imports only those above it in this list:
     calibration/    faces -> histograms -> the range of every activation, and the cache that keeps them
     precision/      the plan: rules that make one, groups of layers, the logic of the search
     correction/     INT8 grids; scale and shift of channels, weight scales, rounding and biases
+    folding/        scales of channels moved upstream into constants, where they cost nothing at run time
     lowering/       plan + ranges + corrections -> typed ONNX
 
-Start reading at `lowering.typed.lower`: its arguments are what the other three make.
+Start reading at `lowering.typed.lower`: its arguments are what the others make.
 
 Where is decided ...
 

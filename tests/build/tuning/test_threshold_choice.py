@@ -12,11 +12,12 @@ from tiny import Settings
 from trt_facefusion.build.inputs import BuildInputs, read_inputs
 from trt_facefusion.build.job import open_job
 from trt_facefusion.build.tuning import thresholds as choose_module
+from trt_facefusion.build.tuning.channels import make_channels
 from trt_facefusion.build.tuning.ranges import Ranges, calibrate, choose_ranges
 from trt_facefusion.build.tuning.scale_session import ScaleSession
 from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
 from trt_facefusion.evaluation.accuracy.evaluator import PictureEvaluator
-from trt_facefusion.quantization.calibration.threshold_choice import ThresholdChoice
+from trt_facefusion.quantization.calibration.threshold_choice import ChannelForm, ThresholdChoice
 from trt_facefusion.quantization.calibration.thresholds import list_compared_rules, parse_rule
 from trt_facefusion.quantization.lowering import lower
 from trt_facefusion.quantization.lowering.scales import add_scale_inputs
@@ -46,17 +47,17 @@ def test_trials_see_the_pictures_of_the_model_with_constant_scales(
 
     inputs = read(settings)
     ranges = ranges_of(inputs)
-    affines = ranges.affines if equalised else {}
+    channels = make_channels(inputs.view, ranges.calibration, ChannelForm(scaled=equalised))
     plan = plan_by_rules(inputs.view, ranges.observations.amax, "tiny")
     table = {**ranges.calibration.with_rule(rule).table}
     table |= {name: table[source] for name, source in ranges.aliases.items()}
     faces = [0, 3, 5]
     wanted = inputs.paint_reference(faces)
-    with OnnxRuntimeRunner(lower(inputs.view, plan, table, Precision.FP32, affines), stand_in=True) as runner:
+    with OnnxRuntimeRunner(lower(inputs.view, plan, table, Precision.FP32, channels.affines), stand_in=True) as runner:
         pictures = inputs.network.make_renderer(inputs.faces.calibration)(runner, faces)
     loose = {name: 2 * value for name, value in table.items()}
     evaluator = PictureEvaluator(inputs.network.make_renderer(inputs.faces.calibration), faces, wanted)
-    with ScaleSession(inputs, plan, loose, affines, evaluator) as trials:
+    with ScaleSession(plan, loose, channels, evaluator) as trials:
         assert len(trials.activations) >= 5
         before = trials.measure_ssim(loose)
         assert np.array_equal(trials.measure_ssim(table), measure_ssim(wanted.clip(0, 1), pictures.clip(0, 1)))

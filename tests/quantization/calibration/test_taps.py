@@ -51,7 +51,7 @@ def test_only_extremes_and_some_values_of_large_maps_leave_the_graph() -> None:
 def test_it_is_what_counting_outside_of_the_graph_gives() -> None:
     model, scaled = large(), behind()
     values = run(tapped(model, ["wide"]), {"x": IMAGES})["wide"]
-    histograms = collect(model, ["wide", "small"], batches(4), scaled={"wide": scaled}, threads=1)
+    histograms = collect(model, ["wide", "small"], batches(4), scaled={"wide": (scaled,)}, threads=1)
     assert list(histograms) == ["wide", "small", "behind"]
     outside, moved = Histogram(), Histogram()
     outside.add_sparsely(values)
@@ -62,15 +62,15 @@ def test_it_is_what_counting_outside_of_the_graph_gives() -> None:
 
 @pytest.mark.parametrize("size", [1, 3])
 def test_neither_batches_nor_the_order_change_what_is_counted(size: int) -> None:
-    expected = collect(large(), ["wide", "small"], batches(4), scaled={"wide": behind()}, threads=1)
-    again = collect(large(), ["wide", "small"], batches(size, IMAGES[::-1]), scaled={"wide": behind()}, threads=1)
+    expected = collect(large(), ["wide", "small"], batches(4), scaled={"wide": (behind(),)}, threads=1)
+    again = collect(large(), ["wide", "small"], batches(size, IMAGES[::-1]), scaled={"wide": (behind(),)}, threads=1)
     assert again == expected
 
 
 def test_small_maps_are_scaled_whole() -> None:
     scaled = behind(8)
     values = run(large(), {"x": IMAGES})["small"]
-    histogram = collect(large(), ["small"], batches(4), scaled={"small": scaled}, threads=1)["behind"]
+    histogram = collect(large(), ["small"], batches(4), scaled={"small": (scaled,)}, threads=1)["behind"]
     all_values = Histogram()
     all_values.add(values * scaled.factors.reshape(-1, 1, 1) - scaled.offsets.reshape(-1, 1, 1))
     assert histogram == all_values

@@ -21,6 +21,7 @@ Modules, from the ground up; each imports only those above it:
     calibration_files       where a calibration is written
     histograms              which tensors are counted, on how many faces, with what done to their channels
     calibration_pass        the calibration in the cache, or a pass over the faces that can be continued
+    channels                the graph that is lowered: scales of channels in its constants, or in front of quantisers
     named_table             the table that a user named, in place of a calibration
     observations            what calibration saw, before anything is chosen from it
     threshold_descent       the search for thresholds of single tensors, without a network

@@ -49,6 +49,7 @@ def _list_settings(inputs: BuildInputs) -> PassSettings:
         "pairs": "cross",
         "taken": "some values",
         "channels": _choose_channels(inputs),
+        "unshifted": "counted",
     }
     look_faces = inputs.level.look_faces
     settings |= {} if look_faces == LOOK_FACES else {"looked": look_faces}

@@ -65,12 +65,12 @@ class LayerCorrector:
         return best
 
     def _measure(self, plan: Plan) -> Callable[[Kinds], float]:
-        inputs = self.inputs
+        inputs, ranges = self.inputs, self.ranges
         evaluator = open_calibration_evaluator(inputs, inputs.level.validation_faces)
 
         def measure_drop(kinds: Kinds) -> float:
             corrections = self._correct(plan, kinds)
-            held = [lower(inputs.view, plan, self.ranges.table, Precision.FP32, self.ranges.affines, corrections)]
+            held = [lower(ranges.view, plan, ranges.amax, Precision.FP32, ranges.affines, corrections)]
             with OnnxRuntimeRunner(held.pop, ours="the corrected graph") as runner:
                 return evaluator.ssim_drop(runner)
 

@@ -12,7 +12,12 @@ from trt_facefusion.quantization.calibration.histogram import Histogram
 from trt_facefusion.quantization.calibration.reader import Batches
 from trt_facefusion.quantization.calibration.resume import CalibrationCheckpoint
 from trt_facefusion.quantization.correction.channel_affine import Affines
-from trt_facefusion.quantization.lowering.equalise import find_channel_affines, find_equalisable, make_scaled_tensors
+from trt_facefusion.quantization.lowering.equalise import (
+    find_channel_affines,
+    find_equalisable,
+    find_scaled_reads,
+    make_scaled_tensors,
+)
 from trt_facefusion.quantization.precision import quantisable
 from trt_facefusion.types import Progress, silent
 
@@ -80,11 +85,15 @@ def collect_histograms(
     sampled, ranges = sample_ranges(
         view.model, [name for name in watched if name not in read], equalisable, few, progress=progress
     )
-    affines = find_channel_affines(view, ranges, shift=channels == "shift")
+    peaks = {name: histogram.amax for name, histogram in sampled.items()}
+    affines = find_channel_affines(view, ranges, shift=channels == "shift", peaks=peaks)
+    affines |= find_scaled_reads(view, affines)
     scaled = make_scaled_tensors(affines)
-    tensors = [*(name for name in watched if name in read), *(name for name in affines if name not in watched)]
-    parts = [tensors, [[name, tensor.factors.tolist(), tensor.offsets.tolist()] for name, tensor in scaled.items()]]
-    state = None if checkpoint is None else checkpoint(*parts)
+    tensors = [*(name for name in watched if name in read), *(name for name in scaled if name not in watched)]
+    behind = [
+        [name, t.name, t.factors.tolist(), t.offsets.tolist()] for name, several in scaled.items() for t in several
+    ]
+    state = None if checkpoint is None else checkpoint(tensors, behind)
     counted = collect(view.model, tensors, every, scaled=scaled, threads=threads, progress=progress, checkpoint=state)
     histograms = sampled | counted
     return {name: histograms[name] for name in dict.fromkeys([*watched, *histograms])}, affines

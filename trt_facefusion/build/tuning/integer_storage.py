@@ -57,9 +57,9 @@ class IntegerStorage:
         return {"stored_finer": list(self._finer), "stored_ssim_cost": tried}
 
     def _lower(self, plan: Plan, finer: tuple[str, ...]) -> onnx.ModelProto:
-        table, affines, corrections = self.ranges.table, self.ranges.affines, self.corrector.correct(plan)
+        table, affines, corrections = self.ranges.amax, self.ranges.affines, self.corrector.correct(plan)
         channels = self._measure_channels()
-        return lower_to_integers(self.inputs.view, plan, table, affines, corrections, channels, finer)
+        return lower_to_integers(self.ranges.view, plan, table, affines, corrections, channels, finer)
 
     def _measure_channels(self) -> dict[str, ChannelRanges]:
         """Ranges of the channels of all results that can be stored; measured once."""
@@ -90,7 +90,7 @@ class IntegerStorage:
 
     def order_candidates(self, plan: Plan) -> list[str]:
         """The results that can be stored finer, in the order in which they are."""
-        view, table, affines = self.inputs.view, self.ranges.table, self.ranges.affines
+        view, table, affines = self.ranges.view, self.ranges.amax, self.ranges.affines
         return sort_by_pixels(view, find_nine_bit_candidates(view, plan, table, affines, self._measure_channels()))
 
     def _measure(self, plan: Plan) -> Callable[[tuple[str, ...]], float]:
@@ -101,8 +101,8 @@ class IntegerStorage:
             with OnnxRuntimeRunner([make()].pop, ours="the lowered int8 graph") as runner:
                 return evaluator.ssim_drop(runner, inputs.reporter.progress, "storing results")
 
-        table, affines, corrections = self.ranges.table, self.ranges.affines, self.corrector.correct(plan)
-        floats = measure_drop(lambda: lower(inputs.view, plan, table, Precision.FP32, affines, corrections))
+        table, affines, corrections = self.ranges.amax, self.ranges.affines, self.corrector.correct(plan)
+        floats = measure_drop(lambda: lower(self.ranges.view, plan, table, Precision.FP32, affines, corrections))
         return lambda finer: measure_drop(lambda: self._lower(plan, finer)) - floats
 
 

@@ -60,10 +60,11 @@ class LayerCorrections:
         return corrections
 
     def _read_layer(self, name: str) -> CorrectableLayer | None:
-        tensor = self.inputs.view.nodes[name].input[0]
-        affine = self.ranges.affines.get(tensor)
-        amax = self.ranges.table[tensor if affine is None else name_equalised(tensor)]
-        return read_layer(self.inputs.view, name, affine, amax, TensorProto.FLOAT16)
+        ranges = self.ranges
+        tensor = ranges.view.nodes[name].input[0]
+        affine = ranges.affines.get(tensor)
+        amax = ranges.amax[tensor if affine is None else name_equalised(tensor)]
+        return read_layer(ranges.view, name, affine, amax, TensorProto.FLOAT16)
 
     def _read_layers(self, names: Sequence[str]) -> Iterator[tuple[str, CorrectableLayer]]:
         """The layers that can be corrected, one at a time: in float64, all weights take twice the network's memory."""
@@ -78,7 +79,7 @@ class LayerCorrections:
         if new:
             for group in group_by_inputs(self.inputs.view, list(new), self.inputs.network.smallest_batch):
                 layers = {name: new[name].layer for name in group}
-                for activations in run_layer_inputs(self.inputs, layers, faces, "layers' inputs"):
+                for activations in run_layer_inputs(self.inputs, self.ranges.view, layers, faces, "layers' inputs"):
                     for name, layer in layers.items():
                         new[name].add(activations[layer.node.input[0]])
             self._moments |= new
@@ -91,7 +92,7 @@ class LayerCorrections:
         faces = min(_ROUNDING_FACES, self.inputs.level.correcting_faces)
         for group in group_by_covariances(layers):
             covariances = {name: InputCovariance(layer) for name, layer in group.items()}
-            for activations in run_layer_inputs(self.inputs, group, faces, "rounding weights"):
+            for activations in run_layer_inputs(self.inputs, self.ranges.view, group, faces, "rounding weights"):
                 for name, covariance in covariances.items():
                     layer = group[name]
                     exact = layer.inputs(activations[layer.node.input[0]])

@@ -20,16 +20,16 @@ _INPUTS_BYTES = 1 << 30
 
 
 def run_layer_inputs(
-    inputs: BuildInputs, layers: Mapping[str, CorrectableLayer], count: int, stage: str
+    inputs: BuildInputs, view: GraphView, layers: Mapping[str, CorrectableLayer], count: int, stage: str
 ) -> Iterator[Mapping[str, Array]]:
-    """Run ``count`` calibration faces, and give the FP32 activations that ``layers`` read, batch by batch."""
+    """Run ``count`` calibration faces through ``view``; gives what ``layers`` of it read, in FP32, batch by batch."""
     faces = inputs.faces.calibration
     feeder = inputs.network.make_feeder(faces)
     indices = choose_correcting_faces(len(faces), count, inputs.level.validation_faces)
     names = list(dict.fromkeys(layer.node.input[0] for layer in layers.values()))
-    fed = [name for name in names if name in inputs.view.input_names]
+    fed = [name for name in names if name in view.input_names]
     tapped = [name for name in names if name not in fed]
-    session = open_tapped_session(inputs.network.prepared.model, tapped, None)
+    session = open_tapped_session(view.model, tapped, None)
     size = inputs.network.smallest_batch
     for start in range(0, len(indices), size):
         part = indices[start : start + size]

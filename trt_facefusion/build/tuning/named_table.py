@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from trt_facefusion.build.inputs import BuildInputs
+from trt_facefusion.build.tuning.channels import pick_scaled_ranges
 from trt_facefusion.errors import CalibrationCacheError
 from trt_facefusion.model.graph import GraphView
 from trt_facefusion.quantization.calibration.cache import load_named
 from trt_facefusion.quantization.calibration.compare import assign_ranges
 from trt_facefusion.quantization.calibration.table import CalibrationTable
-from trt_facefusion.quantization.correction.channel_affine import Affines, name_equalised
 from trt_facefusion.quantization.precision import plan_by_rules
 from trt_facefusion.types import Precision
 
@@ -29,10 +29,10 @@ def require_int8(view: GraphView, amax: Mapping[str, float], path: Path) -> None
         )
 
 
-def read_named_table(inputs: BuildInputs, path: Path, affines: Affines) -> CalibrationTable:
+def read_named_table(inputs: BuildInputs, path: Path) -> CalibrationTable:
     """The named table in this model's names; tensors without a range are told, and cost their readers INT8.
 
-    ``affines`` are those that the table was made with: ranges behind them are kept under their own names.
+    Ranges behind scales of channels, if it has any, are kept under their own names.
 
     Raises:
         CalibrationCacheError: it is damaged, another model's, or leaves no node to INT8.
@@ -50,5 +50,4 @@ def read_named_table(inputs: BuildInputs, path: Path, affines: Affines) -> Calib
             f"{path} has no range for {len(assigned.missing)} tensors ({', '.join(assigned.missing[:_SHOWN])}"
             f"{' ...' if len(assigned.missing) > _SHOWN else ''}): what reads them does not run in INT8"
         )
-    divided = {name: table[name] for name in map(name_equalised, affines) if name in table}
-    return CalibrationTable({**assigned.amax, **divided}, table.header)
+    return CalibrationTable({**assigned.amax, **pick_scaled_ranges(table, inputs.view)}, table.header)

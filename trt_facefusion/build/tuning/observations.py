@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
-import numpy as np
-
+from trt_facefusion.build.tuning.channels import Channels
 from trt_facefusion.quantization.calibration.cache import Calibration
 from trt_facefusion.quantization.calibration.histogram import Histogram
 from trt_facefusion.quantization.calibration.table import CalibrationTable
-from trt_facefusion.quantization.correction.channel_affine import Affine, Affines
 from trt_facefusion.quantization.precision import TensorMoments
 
 
@@ -28,7 +26,7 @@ class Observations:
     aliases: Mapping[str, str]
     calibration: Calibration | None
     named: CalibrationTable | None = None
-    named_affines: Affines = field(default_factory=dict)
+    named_channels: Channels | None = None
 
     @property
     def histograms(self) -> Mapping[str, Histogram]:
@@ -53,16 +51,3 @@ class Observations:
 def add_aliases(table: CalibrationTable, aliases: Mapping[str, str]) -> CalibrationTable:
     """The table with a range for every alias, too: that of the tensor whose values it holds."""
     return CalibrationTable({**table, **{name: table[source] for name, source in aliases.items()}}, table.header)
-
-
-def read_affines(calibration: Calibration) -> Affines:
-    """The scales and shifts that a calibration was made with; none where its choice is against them."""
-    if calibration.choice is not None and not calibration.choice.equalised:
-        return {}
-    return {
-        name: Affine(
-            np.array(values, np.int8),
-            np.array(calibration.offsets.get(name, (0.0,) * len(values)), np.float32),
-        )
-        for name, values in calibration.exponents.items()
-    }

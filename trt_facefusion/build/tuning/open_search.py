@@ -46,8 +46,8 @@ def open_plan_evaluator(
     """Measures plans of ``space`` on some calibration faces, by the metrics that ``limits`` are set for."""
 
     def make_model() -> onnx.ModelProto:
-        lowered = lower(inputs.view, space.widest, ranges.table, Precision.FP32, ranges.affines, corrections)
-        return add_switches(inputs.view, lowered, [group.nodes for group in space.groups])
+        lowered = lower(ranges.view, space.widest, ranges.amax, Precision.FP32, ranges.affines, corrections)
+        return add_switches(ranges.view, lowered, [group.nodes for group in space.groups])
 
     faces = inputs.faces.calibration
     metrics = open_limited(limits.named, Tools(inputs.network.embedder, inputs.settings.preset.template))

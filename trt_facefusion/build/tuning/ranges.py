@@ -5,14 +5,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from trt_facefusion.build.inputs import BuildInputs
 from trt_facefusion.build.tuning.calibration_files import save_calibration
 from trt_facefusion.build.tuning.calibration_pass import load_or_collect
+from trt_facefusion.build.tuning.channels import Channels, make_channels, read_channels
 from trt_facefusion.build.tuning.histograms import find_watched_tensors
 from trt_facefusion.build.tuning.named_table import read_named_table
-from trt_facefusion.build.tuning.observations import Observations, add_aliases, read_affines
-from trt_facefusion.build.tuning.thresholds import choose_thresholds
+from trt_facefusion.build.tuning.observations import Observations, add_aliases
+from trt_facefusion.build.tuning.thresholds import Price, choose_thresholds
+from trt_facefusion.model.graph import GraphView
 from trt_facefusion.quantization.calibration.cache import Calibration, load_description
 from trt_facefusion.quantization.calibration.histogram import Histogram
 from trt_facefusion.quantization.calibration.table import CalibrationTable
@@ -21,7 +24,7 @@ from trt_facefusion.quantization.correction.channel_affine import Affines
 
 @dataclass(frozen=True)
 class Ranges:
-    """What INT8 scales are made of: a threshold for every tensor, scale and shift of the channels.
+    """What INT8 scales are made of: a threshold for every tensor, and what channels go through.
 
     ``record`` is for the manifest: the rule, and each rule's mean SSIM drop where `auto` compared them. ``calibration``
     knows the choice; None where the user named the table.
@@ -29,9 +32,29 @@ class Ranges:
 
     observations: Observations
     table: CalibrationTable
-    affines: Affines
+    channels: Channels
     record: Mapping[str, object]
     calibration: Calibration | None = None
+
+    @property
+    def view(self) -> GraphView:
+        """The graph that is lowered: the prepared one, perhaps with scales of channels in its constants."""
+        return self.channels.view
+
+    @property
+    def affines(self) -> Affines:
+        """Scale and shift of channels, by nodes in front of the quantisers of ``view``."""
+        return self.channels.affines
+
+    @cached_property
+    def amax(self) -> Mapping[str, float]:
+        """The table as `lower` reads it, for ``view``."""
+        return self.channels.place_ranges(self.table)
+
+    def name_range(self, tensor: str) -> str:
+        """What table and histograms call that which a quantiser of ``tensor`` sees."""
+        name = self.channels.name_range(tensor)
+        return self.aliases.get(name, name)
 
     @property
     def aliases(self) -> Mapping[str, str]:
@@ -60,42 +83,49 @@ def calibrate(inputs: BuildInputs) -> Observations:
     path = inputs.settings.table
     if path is not None:
         description = load_description(path)
-        affines = {} if description is None else read_affines(description)
-        return Observations(aliases, None, read_named_table(inputs, path, affines), affines)
+        channels = Channels(inputs.view)
+        if description is not None:
+            channels = read_channels(inputs.view, description, folds=inputs.folds_scales)
+        return Observations(aliases, None, read_named_table(inputs, path), channels)
     calibration = load_or_collect(inputs)
     if inputs.settings.table_file is None:  # one that the user named holds what was asked for, or nothing
         save_calibration(inputs, calibration)
     return Observations(aliases, calibration)
 
 
-def choose_ranges(inputs: BuildInputs, observations: Observations) -> Ranges:
+def choose_ranges(inputs: BuildInputs, observations: Observations, price: Price | None = None) -> Ranges:
     """The thresholds by whose pictures calibration faces lose least, and the table that is made of them.
+
+    With a ``price``, what channels go through is weighed by the time that it takes.
 
     Raises:
         StoreError: the table cannot be written.
     """
     if observations.calibration is None:
-        assert observations.named is not None
-        affines = observations.named_affines
-        record: dict[str, object] = {"rule": f"from {inputs.settings.table}", "equalised": bool(affines)}
-        record |= {"shifted": _count_shifted(affines), "ssim_drop": {}}
-        return Ranges(observations, observations.named, affines, record)
+        assert observations.named is not None and observations.named_channels is not None
+        channels = observations.named_channels
+        record = {"rule": f"from {inputs.settings.table}", **_describe_channels(channels), "ssim_drop": {}}
+        return Ranges(observations, observations.named, channels, record)
     amax, moments = observations.amax, observations.moments
-    choice = choose_thresholds(inputs, observations.calibration, observations.aliases, amax, moments)
+    choice = choose_thresholds(inputs, observations.calibration, observations.aliases, amax, moments, price)
     calibration = observations.calibration.with_choice(choice)
     save_calibration(inputs, calibration)
-    affines = read_affines(observations.calibration) if choice.equalised else {}
+    channels = make_channels(inputs.view, calibration, choice.form)
     record = {
         "rule": choice.rule,
-        "equalised": choice.equalised,
-        "shifted": _count_shifted(affines),
+        **_describe_channels(channels),
         "ssim_drop": dict(choice.tried),
         "tensors": {name: tensor.reason for name, tensor in choice.tensors.items()},
         "trials": choice.trials,
     }
-    return Ranges(observations, add_aliases(calibration.table, observations.aliases), affines, record, calibration)
+    return Ranges(observations, add_aliases(calibration.table, observations.aliases), channels, record, calibration)
 
 
-def _count_shifted(affines: Affines) -> int:
-    """Tensors whose channels are shifted."""
-    return sum(affine.shifts for affine in affines.values())
+def _describe_channels(channels: Channels) -> dict[str, object]:
+    """For the manifest: whether channels are scaled, and how many tensors' are in which way."""
+    return {
+        "equalised": bool(channels.affines or channels.folded),
+        "folded": len(channels.folded),
+        "explicit": len(channels.affines),
+        "shifted": sum(affine.shifts for affine in channels.affines.values()),
+    }

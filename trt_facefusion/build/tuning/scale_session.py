@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import TracebackType
 
-from trt_facefusion.build.inputs import BuildInputs
+from trt_facefusion.build.tuning.channels import Channels
 from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
 from trt_facefusion.evaluation.accuracy.evaluator import ALL, PictureEvaluator
 from trt_facefusion.evaluation.accuracy.metric import PerFace
-from trt_facefusion.quantization.correction.channel_affine import Affines
 from trt_facefusion.quantization.lowering import lower
 from trt_facefusion.quantization.lowering.scales import add_scale_inputs, make_scale_feeds
 from trt_facefusion.quantization.precision import Plan
@@ -19,16 +18,15 @@ from trt_facefusion.types import Array, Feeds, Precision, TensorSpec
 class ScaleSession:
     """Judges thresholds by the pictures that ``plan`` makes with them; a context manager.
 
-    ``table`` is any complete table; ``evaluator`` holds the calibration faces.
+    ``table`` is any complete table; ``channels`` go through what is tried; ``evaluator`` holds the calibration faces.
     """
 
-    def __init__(
-        self, inputs: BuildInputs, plan: Plan, table: Mapping[str, float], affines: Affines, evaluator: PictureEvaluator
-    ) -> None:
-        model, self._inputs = add_scale_inputs(lower(inputs.view, plan, table, Precision.FP32, affines))
+    def __init__(self, plan: Plan, table: Mapping[str, float], channels: Channels, evaluator: PictureEvaluator) -> None:
+        lowered = lower(channels.view, plan, channels.place_ranges(table), Precision.FP32, channels.affines)
+        model, self._inputs = add_scale_inputs(lowered)
         held = [model]
-        del model  # nobody else has it: the session is opened without it in memory
-        self._affines, self._evaluator = affines, evaluator
+        del model, lowered  # nobody else has it: the session is opened without it in memory
+        self.channels, self._evaluator = channels, evaluator
         self._runner = _Scaled(OnnxRuntimeRunner(held.pop, stand_in=True, ours="the graph that scales are tried in"))
 
     @property
@@ -38,7 +36,7 @@ class ScaleSession:
 
     def measure_ssim(self, table: Mapping[str, float], faces: slice = ALL) -> PerFace:
         """SSIM of INT8 against FP32 pictures [N] of ``faces``, with the thresholds of ``table``."""
-        self._runner.scales = make_scale_feeds(self._inputs, table, self._affines)
+        self._runner.scales = make_scale_feeds(self._inputs, self.channels.place_ranges(table), self.channels.affines)
         return self._evaluator.ssim(self._runner, faces)
 
     def __enter__(self) -> ScaleSession:

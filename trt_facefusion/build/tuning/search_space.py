@@ -11,7 +11,6 @@ from trt_facefusion.build.inputs import BuildInputs
 from trt_facefusion.build.tuning.ranges import Ranges
 from trt_facefusion.model.graph import GraphView
 from trt_facefusion.quantization.calibration.noise import compute_sqnr_db
-from trt_facefusion.quantization.correction.channel_affine import name_equalised
 from trt_facefusion.quantization.correction.grid import find_output_axis, quantise_weight
 from trt_facefusion.quantization.precision import Plan
 from trt_facefusion.quantization.precision.groups import Group, group_candidates, merge_quiet
@@ -59,7 +58,7 @@ def group_layers(inputs: BuildInputs, ranges: Ranges, widest: Plan) -> SearchSpa
     faces = len(inputs.faces.calibration)
     effort = inputs.level.limit_search(len(candidates), sum(macs_of.values()), faces, inputs.settings.search_faces)
     names = [name for group in candidates for name in group.nodes]
-    by_node = {name: _measure_noise(inputs.view, ranges, name) for name in dict.fromkeys(names)}
+    by_node = {name: _measure_noise(ranges, name) for name in dict.fromkeys(names)}
 
     def weigh(group: Group) -> float:
         total = 0.0
@@ -71,10 +70,11 @@ def group_layers(inputs: BuildInputs, ranges: Ranges, widest: Plan) -> SearchSpa
     return SearchSpace(widest, groups, tuple(weigh(group) for group in groups), effort)
 
 
-def _measure_noise(view: GraphView, ranges: Ranges, name: str) -> float:
+def _measure_noise(ranges: Ranges, name: str) -> float:
     """Quantisation noise of a layer's weights and of what it reads: the power of noise over that of the signal."""
+    view = ranges.view
     tensor = view.nodes[name].input[0]
-    ranged = name_equalised(tensor) if tensor in ranges.affines else ranges.aliases.get(tensor, tensor)
+    ranged = ranges.name_range(tensor)
     histogram = ranges.histograms.get(ranged)
     noise = _measure_weight_noise(view, name)
     if histogram is not None:

@@ -55,6 +55,7 @@ class OnnxRuntime:
     library = Library("onnxruntime", "ONNX Runtime", ("onnxruntime", "onnxruntime-gpu"))
     capabilities = Capabilities(
         integer_results=True,
+        folds_scales=False,
         float64=True,
         runs_here=True,
         needs_gpu=False,

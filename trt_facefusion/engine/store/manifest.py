@@ -122,6 +122,7 @@ class CalibrationRecord:
 
     rule: str = ""
     equalised: bool = False
+    folded: int = 0
     shifted: int = 0
     corrections: tuple[str, ...] = ()
     ssim_drop: Mapping[str, float | None] = field(default_factory=dict)

@@ -29,7 +29,7 @@ def collect(
     tensors: Sequence[str],
     batches: Iterable[Feeds],
     *,
-    scaled: Mapping[str, ScaledTensor] | None = None,
+    scaled: Mapping[str, tuple[ScaledTensor, ...]] | None = None,
     progress: Progress = silent,
     threads: int | None = None,
     checkpoint: CalibrationCheckpoint | None = None,
@@ -55,9 +55,10 @@ def collect(
         return {}
     fed, tapped = locate_tensors(model.graph, tensors)
     scaled_tensors = scaled or {}
+    behind = [tensor.name for tensors_behind in scaled_tensors.values() for tensor in tensors_behind]
     added, inner = make_taps(model, tapped, scaled_tensors)
     outputs = [name for tap in inner for name in tap.outputs]
-    histograms = {name: Histogram() for name in (*fed, *tapped, *(tensor.name for tensor in scaled_tensors.values()))}
+    histograms = {name: Histogram() for name in (*fed, *tapped, *behind)}
     total = length_hint(batches)
     done = 0
     if checkpoint is not None and isinstance(batches, Batches):
@@ -65,7 +66,7 @@ def collect(
         histograms |= saved
         batches = batches.after(done)
     session = open_tapped_session(model, outputs, threads, added)
-    all_taps = [*(Tap(name, (name,), scaled=scaled_tensors.get(name)) for name in fed), *inner]
+    all_taps = [*(Tap(name, (name,), scaled=scaled_tensors.get(name, ())) for name in fed), *inner]
     counting = _CountingPass(session, fed, outputs, all_taps, histograms, checkpoint)
     done = counting.run(batches, done, _count_workers(threads), lambda counted: progress(STAGE, counted, total))
     if checkpoint is not None:

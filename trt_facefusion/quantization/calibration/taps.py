@@ -38,20 +38,20 @@ class ScaledTensor:
 
 @dataclass(frozen=True)
 class Tap:
-    """One tensor as it is taken out, and the histograms that it counts into: its own, and that of ``scaled``."""
+    """One tensor as it is taken out, and the histograms that it counts into: its own, and those of ``scaled``."""
 
     tensor: str
     outputs: tuple[str, ...]
     """The tensor itself; or of a large map the extremes of its channels, [N,C] each, and some values [N,C,h,w]."""
     every: int = 1
     """How many values each of those stands for."""
-    scaled: ScaledTensor | None = None
+    scaled: tuple[ScaledTensor, ...] = ()
 
     def count(self, values: Sequence[Array], histograms: Mapping[str, Histogram]) -> None:
         """Count ``values``, one array for each of ``outputs``."""
         self._count(values, histograms[self.tensor])
-        if self.scaled is not None:
-            self._count([self.scaled.apply(array) for array in values], histograms[self.scaled.name])
+        for scaled in self.scaled:
+            self._count([scaled.apply(array) for array in values], histograms[scaled.name])
 
     def _count(self, values: Sequence[Array], histogram: Histogram) -> None:
         if len(values) == 1:
@@ -62,7 +62,7 @@ class Tap:
 
 
 def make_taps(
-    model: onnx.ModelProto, tensors: Sequence[str], scaled: Mapping[str, ScaledTensor]
+    model: onnx.ModelProto, tensors: Sequence[str], scaled: Mapping[str, tuple[ScaledTensor, ...]]
 ) -> tuple[onnx.GraphProto, list[Tap]]:
     """What ``model`` needs on top to take ``tensors`` out: nodes and constants; taps in the order of ``tensors``."""
     shapes = _find_sample_shapes(model)
@@ -72,9 +72,9 @@ def make_taps(
         shape = shapes.get(name, ())
         steps = choose_thinning(shape) if len(shape) == 3 else ()
         if math.prod(steps) > 1:
-            tensor_taps.append(_make_thinned_tap(added, name, steps, scaled.get(name)))
+            tensor_taps.append(_make_thinned_tap(added, name, steps, scaled.get(name, ())))
         else:
-            tensor_taps.append(Tap(name, (name,), scaled=scaled.get(name)))
+            tensor_taps.append(Tap(name, (name,), scaled=scaled.get(name, ())))
     return added, tensor_taps
 
 
@@ -104,7 +104,9 @@ def thin_evenly(model: onnx.ModelProto, tensors: Sequence[str], pixels: int, add
     return outputs
 
 
-def _make_thinned_tap(graph: onnx.GraphProto, name: str, steps: tuple[int, ...], scaled: ScaledTensor | None) -> Tap:
+def _make_thinned_tap(
+    graph: onnx.GraphProto, name: str, steps: tuple[int, ...], scaled: tuple[ScaledTensor, ...]
+) -> Tap:
     def add_constant(what: str, *values: int) -> str:
         graph.initializer.append(numpy_helper.from_array(np.array(values, np.int64), f"{name}__{what}"))
         return f"{name}__{what}"

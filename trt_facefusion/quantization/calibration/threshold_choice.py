@@ -33,13 +33,33 @@ class TensorChoice:
 
 
 @dataclass(frozen=True)
+class ChannelForm:
+    """What channels go through before they are quantised.
+
+    ``scaled``: anything at all. ``folded``: scales are in the constants that make a tensor, as far as that is possible;
+    otherwise all are nodes in front of quantisers. ``shifted``: those tensors are shifted that gain by it, by nodes.
+    """
+
+    scaled: bool = True
+    folded: bool = False
+    shifted: bool = True
+
+    @property
+    def label(self) -> str:
+        """The form in a few words, for what is told and recorded; empty where nothing is done."""
+        if not self.scaled:
+            return ""
+        return f"{'folded' if self.folded else 'equalised'}{'' if self.shifted else ', not shifted'}"
+
+
+@dataclass(frozen=True)
 class ThresholdChoice:
     """The rule of a table, and of the tensors that have one of their own.
 
     ``asked`` is what the user named (``auto`` or a rule); ``tried`` the mean SSIM drop of every whole table that was
     compared; ``trials`` how many thresholds of single tensors were; ``ssim_drop`` what the final table loses.
     ``quantised`` are the tensors that the plan reads in INT8, as the histograms call them. ``key`` names all that the
-    choice depends on besides the histograms.
+    choice depends on besides the histograms. ``equalised``, ``folded`` and ``shifted`` are its `ChannelForm`.
     """
 
     asked: str
@@ -52,6 +72,13 @@ class ThresholdChoice:
     ssim_drop: float = 0.0
     quantised: tuple[str, ...] = ()
     key: str = ""
+    folded: bool = False
+    shifted: bool = True
+
+    @property
+    def form(self) -> ChannelForm:
+        """What channels go through."""
+        return ChannelForm(self.equalised, self.folded, self.shifted)
 
     def as_dict(self) -> dict[str, Any]:
         """The choice as JSON holds it, with the reasons in words."""

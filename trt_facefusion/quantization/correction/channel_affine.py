@@ -28,6 +28,7 @@ from trt_facefusion.model.graph import read_attribute
 from trt_facefusion.types import Array
 
 SUFFIX = "__equalised"
+UNSHIFTED_SUFFIX = "__unshifted"
 Pads = tuple[int, ...]
 """A convolution's ``pads``: top, left, bottom, right; empty for none."""
 
@@ -52,6 +53,10 @@ class Affine:
         """Factors [C] that undo the scale: what the weights of each input channel are multiplied with."""
         return np.exp2(self.exponents.astype(np.float32))
 
+    def without_shift(self) -> Affine:
+        """The scale alone."""
+        return Affine(self.exponents, np.zeros_like(self.offsets))
+
     def apply(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
         """``values`` [N,C,...] behind scale and shift."""
         shape = (1, -1, *(1,) * (values.ndim - 2))
@@ -65,6 +70,11 @@ Affines = Mapping[str, Affine]
 def name_equalised(tensor: str) -> str:
     """The name of a tensor behind its scale and shift: what the calibration table holds its range under."""
     return f"{tensor}{SUFFIX}"
+
+
+def name_unshifted(tensor: str) -> str:
+    """What the calibration table holds the range of a tensor under that is scaled only, though it could be shifted."""
+    return f"{tensor}{UNSHIFTED_SUFFIX}"
 
 
 def name_padded(tensor: str, pads: Pads) -> str:

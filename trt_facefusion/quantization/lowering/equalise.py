@@ -7,12 +7,14 @@ evens the channels out. The division is one elementwise product, which backends 
 
 Source: G. Xiao et al., "SmoothQuant", ICML 2023 (the factor's formula); here the factors are powers of two, so that
 neither FP16 nor the weights round differently for it. What the channels go through is described in
-`channel_affine`: with the scale comes a shift.
+`channel_affine`: with the scale comes a shift. Without one, the scale may be folded into what makes the tensor
+(`folding`), and the product is saved.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import onnx
@@ -34,17 +36,19 @@ from trt_facefusion.quantization.correction.channel_affine import (
     name_equalised,
     name_padded,
     name_scaled,
+    name_unshifted,
     pad_output_name,
     read_explicit_pads,
 )
 from trt_facefusion.quantization.correction.grid import find_output_axis
 from trt_facefusion.quantization.correction.weight_correction import Correction, Corrections
+from trt_facefusion.quantization.folding import find_exponents, find_scale_ties
+from trt_facefusion.quantization.folding.choose import choose_exponents
 from trt_facefusion.quantization.precision import quantisable
 
 MIGRATION = 0.8
 """Share of the imbalance that activations hand to the weights (SmoothQuant's alpha)."""
 
-_LARGEST = 5
 _WORTH_SHIFTING = 1.1
 """A shift that makes the steps less than this factor finer is not worth its operations."""
 
@@ -68,50 +72,113 @@ def find_equalisable(view: GraphView) -> dict[str, list[str]]:
 
 
 def find_channel_affines(
-    view: GraphView, ranges: Mapping[str, ChannelRanges], *, shift: bool = True
+    view: GraphView,
+    ranges: Mapping[str, ChannelRanges],
+    *,
+    shift: bool = True,
+    peaks: Mapping[str, float] | None = None,
 ) -> dict[str, Affine]:
     """Scale and shift of every candidate that ``ranges`` has.
 
     The scale is ``s = a**alpha / w**(1 - alpha)``, rounded to powers of two of geometric mean one: a is half the width
     of a channel's range (its largest magnitude where nothing is shifted), w the largest weight over all convolutions
-    that read the channel. The shift is to the middle of the range. A tensor that gains little by it is not shifted.
+    that read the channel. Channels that have to be scaled alike so that their scale can be folded (`folding`) get what
+    lies between. The shift is to the middle of the range. A tensor that gains little by it is not shifted.
+
+    ``peaks`` are largest magnitudes of tensors, where they are known.
     """
+    sizes = _measure_sizes(view, ranges)
+    shifted = {name for name, size in sizes.items() if shift and size.gains and _can_shift_for_all(view, name)}
+    log_factors = {name: size.find_log_factors(halved=name in shifted) for name, size in sizes.items()}
+    highest = {name: float(size.peak.max()) for name, size in sizes.items()}
+    exponents = choose_exponents(find_scale_ties(view), log_factors, {**highest, **(peaks or {})})
     affines = {}
+    for name, size in sizes.items():
+        middle = size.middle * np.exp2(-exponents[name].astype(np.float64)) if name in shifted else 0
+        offsets = np.where(size.alive, middle, 0).astype(np.float16).astype(np.float32)
+        affines[name] = Affine(exponents[name].astype(np.int8), offsets)
+    return affines
+
+
+def find_scaled_reads(view: GraphView, affines: Affines) -> dict[str, Affine]:
+    """What other layers would read in INT8 of the channels that ``affines`` scale, if the scales are folded."""
+    exponents = find_exponents(view, affines)
+    read = dict.fromkeys(node.input[0] for node in view.float_nodes() if quantisable(view, node.name))
+    return {
+        name: Affine(exponents[name].astype(np.int8), np.zeros(len(exponents[name]), np.float32))
+        for name in read
+        if name in exponents and name not in affines
+    }
+
+
+def _can_shift_for_all(view: GraphView, tensor: str) -> bool:
+    return all(can_shift(node) and not view.computes_bias(node) for node in view.consumers[tensor])
+
+
+_Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class _Sizes:
+    """What a tensor's exponents are chosen by, [C] each: bounds of its channels, largest weight of all readers."""
+
+    low: _Floats
+    high: _Floats
+    weight_peak: _Floats
+
+    @property
+    def peak(self) -> _Floats:
+        return np.asarray(np.maximum(-self.low, self.high))
+
+    @property
+    def half(self) -> _Floats:
+        return (self.high - self.low) / 2
+
+    @property
+    def middle(self) -> _Floats:
+        return (self.high + self.low) / 2
+
+    @property
+    def alive(self) -> NDArray[np.bool_]:
+        """Channels that hold anything, and that anything reads."""
+        return (self.peak > 0) & (self.weight_peak > 0)
+
+    @property
+    def gains(self) -> bool:
+        """Whether a shift makes the steps finer."""
+        return bool(np.log2(self.peak[self.alive] / self.half[self.alive]).mean() > np.log2(_WORTH_SHIFTING))
+
+    def find_log_factors(self, *, halved: bool) -> _Floats:
+        """log2 of what each channel is best divided by, with a mean of zero; NaN where it is not alive."""
+        alive, size = self.alive, self.half if halved else self.peak
+        log_factors = np.full(len(alive), np.nan)
+        log_factors[alive] = MIGRATION * np.log2(size[alive]) - (1 - MIGRATION) * np.log2(self.weight_peak[alive])
+        return np.asarray(log_factors - np.nanmean(log_factors), np.float64)
+
+
+def _measure_sizes(view: GraphView, ranges: Mapping[str, ChannelRanges]) -> dict[str, _Sizes]:
+    """The candidates of ``ranges`` but for those without a channel that is alive."""
+    by_tensor = {}
     for tensor, weights in find_equalisable(view).items():
         if tensor not in ranges:
             continue
         low, high = (np.asarray(bound, np.float64) for bound in (ranges[tensor].low, ranges[tensor].high))
-        peak, half = np.maximum(-low, high), (high - low) / 2
-        peaks = [np.abs(view.constant(name)).max(axis=(0, *range(2, view.constant(name).ndim))) for name in weights]
-        weight_peak = np.maximum.reduce([np.asarray(values, np.float64) for values in peaks])
-        alive = (peak > 0) & (weight_peak > 0)
-        if not alive.any():
-            continue
-        gains = bool(np.log2(peak[alive] / half[alive]).mean() > np.log2(_WORTH_SHIFTING))
-        readers = view.consumers[tensor]
-        shifted = shift and gains and all(can_shift(node) and not view.computes_bias(node) for node in readers)
-        exponents = _choose_exponents(half if shifted else peak, weight_peak, alive)
-        middle = (high + low) / 2 * np.exp2(-exponents.astype(np.float64)) if shifted else np.zeros_like(peak)
-        affines[tensor] = Affine(exponents, np.where(alive, middle, 0).astype(np.float16).astype(np.float32))
-    return affines
+        by_weight = [np.abs(view.constant(name)).max(axis=(0, *range(2, view.constant(name).ndim))) for name in weights]
+        sizes = _Sizes(low, high, np.maximum.reduce([np.asarray(values, np.float64) for values in by_weight]))
+        if sizes.alive.any():
+            by_tensor[tensor] = sizes
+    return by_tensor
 
 
-def _choose_exponents(
-    half: NDArray[np.float64], weight_peak: NDArray[np.float64], alive: NDArray[np.bool_]
-) -> NDArray[np.int8]:
-    log_factor = np.zeros(len(alive))
-    log_factor[alive] = MIGRATION * np.log2(half[alive]) - (1 - MIGRATION) * np.log2(weight_peak[alive])
-    log_factor[alive] -= log_factor[alive].mean()
-    return np.clip(np.rint(log_factor), -_LARGEST, _LARGEST).astype(np.int8)
-
-
-def make_scaled_tensors(affines: Affines) -> dict[str, ScaledTensor]:
-    """The tensors behind scale and shift as the calibration pass is to count them."""
-    one = np.float32(1)
-    return {
-        name: ScaledTensor(name_equalised(name), one / affine.factors, affine.offsets)
-        for name, affine in affines.items()
-    }
+def make_scaled_tensors(affines: Affines) -> dict[str, tuple[ScaledTensor, ...]]:
+    """The tensors behind scale and shift, and behind the scale alone, as the calibration pass is to count them."""
+    scaled: dict[str, tuple[ScaledTensor, ...]] = {}
+    for name, affine in affines.items():
+        factors, nothing = np.float32(1) / affine.factors, np.zeros_like(affine.offsets)
+        behind = ScaledTensor(name_equalised(name), factors, affine.offsets)
+        unshifted = ScaledTensor(name_unshifted(name), factors, nothing)
+        scaled[name] = (behind, unshifted) if affine.shifts else (behind,)
+    return scaled
 
 
 def equalise_model(
