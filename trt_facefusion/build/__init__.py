@@ -25,6 +25,7 @@ Modules, from the ground up; each imports only those above it:
     settings                all that a build is asked for, and the key of an engine
     rebuild_command         settings -> the command line that builds the same engine again
     job                     a build before anything is loaded: backend, digests, keys
+    time_model              kernels -> predicted time, for the GPU of this build
     namesakes               models that share a name, and versions of one model: locks, and what is replaced
     network                 the generator, as it was handed in and prepared, with what feeds and runs it
     network_reader          file -> `Network`; refuses what can never be right
@@ -44,6 +45,7 @@ Modules, from the ground up; each imports only those above it:
     engine                  one precision, from its plan to a proven engine
     manifest                what is said of an engine
     stored_engines          engines that need not be built, and what became of each request
+    speed                   predicted times of the engines of a build, side by side
     report_facts            what `run.json` holds
     run_record              the record of a build, as its report reads it
     delivery                builds, stores, and falls back INT8 -> FP16 -> FP32

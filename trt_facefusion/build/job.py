@@ -10,6 +10,7 @@ from pathlib import Path
 from trt_facefusion.build.reporter import Note, Reporter, drop_note
 from trt_facefusion.build.settings import BuildSettings, compute_engine_key
 from trt_facefusion.engine.backends.registry import BackendSelection, default_target, select_backend
+from trt_facefusion.engine.timing.gpus import get_gpu
 from trt_facefusion.errors import BackendUnavailableError, BadInputError
 from trt_facefusion.faces.embedder import Embedder
 from trt_facefusion.faces.folder import digest_folder
@@ -53,9 +54,11 @@ def open_job(settings: BuildSettings, progress: Progress = silent, note: Note | 
 
     Raises:
         BackendUnavailableError: the backend is missing, or does not build for the target.
-        BadInputError, ModelError, FacesError: a file or folder cannot be read.
+        BadInputError, ModelError, FacesError: a file or folder cannot be read, or nothing is known of the GPU.
     """
     reporter = Reporter(progress, note or drop_note)
+    if settings.gpu is not None:
+        get_gpu(settings.gpu)
     selection = choose_backend(settings, reporter)
     embedder = settings.open_embedder()
     return Job(settings, reporter, selection, embedder, digest_inputs(settings, selection, embedder))

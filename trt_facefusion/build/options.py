@@ -123,6 +123,14 @@ class EngineOptions:
         str | None, typer.Option(help="sm86 (A10G) and the like, or cpu.", rich_help_panel=ENGINE), _SPELLED
     ] = None
     backend: Annotated[str, typer.Option(help=f"{_list_backends()}.", rich_help_panel=ENGINE), _SPELLED] = "auto"
+    gpu: Annotated[
+        str | None,
+        typer.Option(
+            help="Predict times for this GPU, like a10g or rtx3090 (else for one of the target).",
+            rich_help_panel=ENGINE,
+        ),
+        OutsideKey("times are told for it; it changes no engine"),
+    ] = None
 
 
 @dataclass(frozen=True, kw_only=True)
