@@ -87,6 +87,8 @@ def digest_inputs(settings: BuildSettings, selection: BackendSelection, embedder
     if settings.eval is not None:
         digests["eval"] = _digest_folder(settings, settings.eval, embedder)
     backend = selection.backend
+    fusion = backend.capabilities.fusion
+    digests |= {"fusion": fusion.describe()} if fusion else {}
     return digests | {"backend": f"{backend.name} {backend.version()}", "target": selection.target}
 
 

@@ -21,7 +21,7 @@ from trt_facefusion.build.tuning.open_search import open_search
 from trt_facefusion.build.tuning.plan_search import PlanSearch
 from trt_facefusion.build.tuning.ranges import Ranges, calibrate, choose_ranges
 from trt_facefusion.build.tuning.search_space import list_candidates, open_candidates
-from trt_facefusion.quantization.lowering import lower
+from trt_facefusion.quantization.lowering import apply_fusion_rules, lower
 from trt_facefusion.quantization.precision import Plan, plan_by_rules
 from trt_facefusion.types import Precision
 
@@ -135,14 +135,17 @@ class Stages:
         return plan.capped(precision)
 
     def lower(self, plan: Plan, base: Precision = Precision.FP16) -> LoweredPlan:
-        """``plan`` as a strongly typed ONNX; what is in no precision of its own is ``base``."""
+        """``plan`` as a strongly typed ONNX that the backend fuses; what is in no precision of its own is ``base``."""
+        fusion = self.inputs.job.selection.backend.capabilities.fusion
         if not plan.names(Precision.INT8):
-            return LoweredPlan(plan, lower(self.inputs.view, plan, {}, base))
+            view = self.inputs.view
+            return LoweredPlan(plan, apply_fusion_rules(view, lower(view, plan, {}, base), fusion))
         ranges, corrections = self.choose_ranges(), self.open_corrector().correct(plan)
         if self.inputs.integer_results:
             typed = self.open_integer_storage().lower(plan)
         else:
             typed = lower(ranges.view, plan, ranges.amax, base, ranges.affines, corrections)
+            typed = apply_fusion_rules(ranges.view, typed, fusion)
         return LoweredPlan(plan, typed, ranges, corrections)
 
     def describe_search(self) -> Mapping[str, Any] | None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
+
+from trt_facefusion.quantization.lowering import FusionRules
 
 
 class Typing(Enum):
@@ -34,6 +36,7 @@ class Capabilities:
         raises_missing: a planned INT8 layer without an INT8 kernel bought nothing, and is raised to FP16.
         calibrating_majors: major versions of the library that can make a calibration table of their own.
         math_types: the types (`Kernel.type`) of its kernels that multiply and add; all others move, scale or round.
+        fusion: the forms of a typed ONNX that its compiler fuses best, as measured on its kernels.
     """
 
     typing: Typing = Typing.STRONG
@@ -47,6 +50,7 @@ class Capabilities:
     raises_missing: bool = True
     calibrating_majors: tuple[int, ...] = ()
     math_types: frozenset[str] = frozenset()
+    fusion: FusionRules = field(default_factory=FusionRules)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from trt_facefusion.engine.backends.tensorrt_kernels import MATH_TYPES
 from trt_facefusion.engine.backends.tensorrt_typed import build_typed
 from trt_facefusion.engine.runtime.base import Runner
 from trt_facefusion.errors import BackendUnavailableError
+from trt_facefusion.quantization.lowering import FusionRules
 from trt_facefusion.types import Progress, silent
 
 if TYPE_CHECKING:
@@ -31,7 +32,11 @@ class TensorRtRtx:
     name = "tensorrt-rtx"
     suffix = "engine"
     library = Library("tensorrt_rtx", "TensorRT-RTX", ("tensorrt-rtx",), extra="rtx", cuda_wheels=True)
-    capabilities = Capabilities(compiles_in_seconds=True, math_types=MATH_TYPES)  # it compiles without timing kernels
+    capabilities = Capabilities(
+        compiles_in_seconds=True,  # without timing kernels
+        math_types=MATH_TYPES,
+        fusion=FusionRules(shared_weight_scales=True, flat_norms=True),  # seen in its kernels: docs/fusion.md
+    )
     caution = (
         "NVIDIA's support matrices for TensorRT-RTX name INT8 for weight-only matrix products, and no A10G: try such "
         "an engine on its GPU before you rely on it"

@@ -12,6 +12,9 @@ Modules, from the ground up:
     typed       the one strongly typed ONNX for TensorRT: FP16 casts and explicit Q/DQ
     integer     the same plan for onnxruntime's integer operators on a CPU, which want quantised results, too
     equalise    which channels get which scale and shift; the FP32 model with them, for a backend that quantises itself
+    rewriting   nodes of a lowered model replaced by others
+    weight_scales, norms   forms that a compiler fuses: one weight scale for a convolution, flat normalisation
+    fusion      which of these forms a compiler wants
     scales      a lowered model whose activation scales are inputs: one session tries any thresholds
     switch      a model whose precisions are inputs: one session measures every plan of a search
 
@@ -19,6 +22,7 @@ Start reading at `typed`: its docstring says what is placed where and why; `type
 `integer.IntegerRewriter` is the same with other rules for results and biases.
 """
 
+from trt_facefusion.quantization.lowering.fusion import FusionRules, apply_fusion_rules
 from trt_facefusion.quantization.lowering.integer import (
     find_nine_bit_candidates,
     find_storable_results,
@@ -26,4 +30,11 @@ from trt_facefusion.quantization.lowering.integer import (
 )
 from trt_facefusion.quantization.lowering.typed import lower
 
-__all__ = ["find_nine_bit_candidates", "find_storable_results", "lower", "lower_to_integers"]
+__all__ = [
+    "FusionRules",
+    "apply_fusion_rules",
+    "find_nine_bit_candidates",
+    "find_storable_results",
+    "lower",
+    "lower_to_integers",
+]
