@@ -65,7 +65,12 @@ class BuildInputs:
     @property
     def folds_scales(self) -> bool:
         """Whether scales of channels may be folded into constants of the graph that the backend builds."""
-        return self.job.selection.backend.capabilities.folds_scales
+        backend = self.job.selection.backend
+        capabilities = backend.capabilities
+        if not capabilities.unfolded_majors:
+            return capabilities.folds_scales
+        major = backend.version().partition(".")[0]
+        return capabilities.folds_scales and major not in map(str, capabilities.unfolded_majors)
 
     def feed_calibration(self) -> Feeder:
         """Network inputs for the calibration faces."""

@@ -23,14 +23,15 @@ _SHOWN = 5
 
 def type_weakly(inputs: BuildInputs, lowered: LoweredPlan) -> WeakTyping:
     """The plan for a builder of TensorRT 10: the FP32 graph with the corrections, a precision a node, ranges."""
-    view, settings = inputs.view, inputs.settings
-    model, ranges, int8 = view.model, lowered.ranges, lowered.plan.names(Precision.INT8)
+    ranges, settings, int8 = lowered.ranges, inputs.settings, lowered.plan.names(Precision.INT8)
+    view = inputs.view if ranges is None else ranges.view
+    model = view.model
     precisions = {node.name: node.precision for node in lowered.plan.nodes}
     table = None if ranges is None else ranges.table
     if ranges is not None and (ranges.affines or lowered.corrections):
         model = equalise_model(view, int8, ranges.affines, lowered.corrections)
-        added = find_added_ranges(view, int8, ranges.affines, ranges.table)
-        table = CalibrationTable({**ranges.table, **added}, ranges.table.header)
+        added = find_added_ranges(view, int8, ranges.affines, ranges.amax)
+        table = CalibrationTable({**ranges.amax, **added}, ranges.table.header)
         precisions |= {node.name: Precision.FP16 for node in model.graph.node if node.name not in view.nodes}
     return WeakTyping(
         model=serialise_model(model),

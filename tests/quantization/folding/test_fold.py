@@ -12,10 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nets import SWAPPER_SHAPES, Net, feeds, run, swapper, tapped
 
+from trt_facefusion.errors import ModelError
 from trt_facefusion.model.graph import GraphView, prepare
 from trt_facefusion.quantization.correction.channel_affine import Affine
-from trt_facefusion.quantization.folding import FoldedScales, find_scale_ties, fold_scales
+from trt_facefusion.quantization.folding import FoldedScales, find_scale_ties, fold_scales, unfold_scales
+from trt_facefusion.quantization.lowering import lower
 from trt_facefusion.quantization.lowering.equalise import find_equalisable
+from trt_facefusion.quantization.precision import plan_by_rules
+from trt_facefusion.types import Precision
 
 SHAPES = {"x": (3, 8, 8), "style": (5,)}
 Way = Callable[[Net, str], str]
@@ -54,7 +58,9 @@ def require_equal(view: GraphView, folded: FoldedScales) -> None:
     before, behind = (run(tapped(each.model, scaled), inputs) for each in (view, folded.view))
     for name in view.output_names:
         np.testing.assert_array_equal(behind[name], before[name])
+    unfolded = run(tapped(unfold_scales(folded.view.model), scaled), inputs)
     for name in scaled:
+        np.testing.assert_array_equal(unfolded[name], before[name])
         powers = folded.exponents[name].reshape(1, -1, *(1,) * (before[name].ndim - 2))
         np.testing.assert_array_equal(np.ldexp(behind[name], powers), before[name])
 
@@ -300,6 +306,32 @@ def random_nets(draw: st.DrawFn) -> GraphView:
 @settings(max_examples=40, deadline=None)
 def test_any_network_gives_the_same_outputs(view: GraphView, seed: int) -> None:
     require_equal(view, fold_scales(view, draw_affines(view, seed)))
+
+
+def test_a_lowered_graph_is_compared_in_the_scale_of_its_origin() -> None:
+    view = make_view(PASSED["Add of branches"])
+    folded = fold_scales(view, draw_affines(view))
+    inputs = feeds({"x": SHAPES["x"]})
+    amax = dict.fromkeys(view.producer, 3.0)
+    plan, output = plan_by_rules(view, amax, "net"), view.output_names[0]
+    typed = lower(folded.view, plan, amax)
+    onnx.checker.check_model(unfold_scales(typed), full_check=True)
+    behind, again = (run(model, inputs, exact=True)[output] for model in (typed, unfold_scales(typed)))
+    np.testing.assert_allclose(behind, again, atol=1e-3)
+    typed = lower(folded.view, plan, amax, Precision.FP32)
+    tensors = [name for name in folded.exponents if name in GraphView(typed).producer]
+    values, exact = (run(tapped(model, tensors), inputs, exact=True) for model in (unfold_scales(typed), view.model))
+    assert len(tensors) > 3
+    for name in tensors:
+        np.testing.assert_allclose(values[name], exact[name], atol=0.3)
+    assert unfold_scales(view.model) is view.model
+
+
+def test_damaged_metadata_is_refused() -> None:
+    model = make_view(PASSED["Relu"]).model
+    model.metadata_props.add(key="trt_facefusion.scaled_channels", value="[1")
+    with pytest.raises(ModelError, match="damaged"):
+        unfold_scales(model)
 
 
 def test_a_swapper_is_left_with_the_scale_of_its_input_alone() -> None:

@@ -25,8 +25,9 @@ class Capabilities:
         typing: whether it builds the typed ONNX only, or takes ``BuildRequest.weak`` where it is given.
         integer_results: INT8 layers are lowered to integer operators with quantised results, as a CPU wants them;
             otherwise to Q/DQ with float results.
-        folds_scales: it builds from the typed ONNX alone, with float results, so that scales of channels may be part of
-            what makes them; otherwise ranges of more tensors than INT8 reads would have to follow.
+        folds_scales: scales of channels may be part of what makes a tensor; otherwise ranges of more tensors than INT8
+            reads would have to follow, such as those of results that are kept in integers.
+        unfolded_majors: major versions of the library that need those ranges, too, unlike the others.
         compiles_in_seconds: the plan search may build once to see which layers get an INT8 kernel.
         float64: its engines take and give float64; others take and give float32 in its place.
         runs_here: onnxruntime runs the engine itself on the processor of the machine that builds it, so verification
@@ -49,6 +50,7 @@ class Capabilities:
     needs_device: bool = False
     raises_missing: bool = True
     calibrating_majors: tuple[int, ...] = ()
+    unfolded_majors: tuple[int, ...] = ()
     math_types: frozenset[str] = frozenset()
     fusion: FusionRules = field(default_factory=FusionRules)
 

@@ -39,9 +39,9 @@ class TensorRt:
     library = Library("tensorrt", "TensorRT", ("tensorrt",), extra="gpu", cuda_wheels=True)
     capabilities = Capabilities(
         typing=Typing.WEAK,
-        folds_scales=False,
         needs_device=True,
         calibrating_majors=(WEAKLY_TYPED,),
+        unfolded_majors=(WEAKLY_TYPED,),
         math_types=MATH_TYPES,
     )
     caution = ""

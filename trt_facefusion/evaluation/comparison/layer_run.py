@@ -10,6 +10,7 @@ from trt_facefusion.evaluation.comparison.settings import DiffSettings
 from trt_facefusion.faces.faceset import FaceSet
 from trt_facefusion.model.export.onnx_file import load_model
 from trt_facefusion.quantization.calibration.reader import Batches
+from trt_facefusion.quantization.folding import unfold_scales
 from trt_facefusion.types import Note, Progress
 
 
@@ -29,8 +30,8 @@ def compare_layers(
         note("layers are compared on the typed ONNX: a TensorRT engine shows its outputs only")
     feeder = pair.make_feeder(few, fixed=True)
     comparison = LayerComparison(
-        load_model(pair.a.opened.graph),
-        load_model(pair.b.opened.graph),
+        unfold_scales(load_model(pair.a.opened.graph)),
+        unfold_scales(load_model(pair.b.opened.graph)),
         Batches(feeder, len(few), pair.batch.size),
         settings.budget_bytes,
     )

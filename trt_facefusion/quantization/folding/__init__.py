@@ -15,6 +15,7 @@ Modules, from the ground up:
     constants   a graph whose constants are multiplied with powers of two
     operators   for every operator: how it ties channels, and which of its constants take scales in
     choose      the exponents of channels that have to be scaled alike
+    unfold      a lowered graph with its scales taken out again, to be compared tensor by tensor
     fold        a graph with scales of channels folded into it
 
 Start reading at `fold.fold_scales`; `operators` is where an operator is added.
@@ -22,5 +23,6 @@ Start reading at `fold.fold_scales`; `operators` is where an operator is added.
 
 from trt_facefusion.quantization.folding.fold import FoldedScales, find_exponents, find_scale_ties, fold_scales
 from trt_facefusion.quantization.folding.ties import ScaleTies
+from trt_facefusion.quantization.folding.unfold import unfold_scales
 
-__all__ = ["FoldedScales", "ScaleTies", "find_exponents", "find_scale_ties", "fold_scales"]
+__all__ = ["FoldedScales", "ScaleTies", "find_exponents", "find_scale_ties", "fold_scales", "unfold_scales"]

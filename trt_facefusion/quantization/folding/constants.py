@@ -58,7 +58,7 @@ class ConstantScaler:
         values = self.view.constant(name)
         if not values.any():
             return
-        own = name if self._is_read_once(name) else f"{name}__scaled_for_{node.name}"
+        own = name if self._is_read_once(name) else f"{name}__scaled_for_{node.name}_{index}"
         self._values[own] = np.ldexp(values, powers).astype(values.dtype)
         self._nodes.setdefault(node.name, _copy(node)).input[index] = own
 

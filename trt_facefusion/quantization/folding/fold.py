@@ -13,6 +13,7 @@ from trt_facefusion.quantization.correction.channel_affine import Affine, Affine
 from trt_facefusion.quantization.folding.constants import ConstantScaler, Exponents
 from trt_facefusion.quantization.folding.operators import OPERATORS, tie_node, tie_products
 from trt_facefusion.quantization.folding.ties import ScaleTies
+from trt_facefusion.quantization.folding.unfold import note_exponents
 
 
 @dataclass(frozen=True)
@@ -102,4 +103,6 @@ def _scale_constants(view: GraphView, exponents: Mapping[str, Exponents]) -> Gra
         touched = any(name in exponents for name in (*node.input, *node.output))
         if touched and passing is not None and passing.scale is not None:
             passing.scale(scaler, node)
-    return scaler.assemble()
+    folded = scaler.assemble()
+    note_exponents(folded.model, exponents)
+    return folded

@@ -38,6 +38,7 @@ from trt_facefusion.quantization.correction.channel_affine import (
 )
 from trt_facefusion.quantization.correction.grid import compute_activation_scale, find_output_axis, quantise_weight
 from trt_facefusion.quantization.correction.weight_correction import Corrections
+from trt_facefusion.quantization.folding.unfold import copy_exponents
 from trt_facefusion.quantization.precision import Plan
 from trt_facefusion.types import Array, Precision
 
@@ -280,6 +281,7 @@ def rewrite(rewriter: Rewriter) -> onnx.ModelProto:
     graph = helper.make_graph(nodes, source.graph.name, inputs, outputs, constants)
     model = helper.make_model(graph, opset_imports=source.opset_import, ir_version=max(source.ir_version, 9))
     model.producer_name = "trt-facefusion"
+    copy_exponents(source, model)
     try:
         onnx.checker.check_model(declare_weights(model), full_check=True)
     except Exception as error:
