@@ -62,6 +62,11 @@ class BuildInputs:
         """Whether the backend wants integer operators, whose results are quantised, too."""
         return self.job.selection.backend.capabilities.integer_results
 
+    @property
+    def pairs(self) -> bool:
+        """Whether products of two neighbouring weights must not saturate in 16 bits."""
+        return self.job.selection.backend.capabilities.adds_pairs_in_16_bits
+
     def feed_calibration(self) -> Feeder:
         """Network inputs for the calibration faces."""
         return self.network.make_feeder(self.faces.calibration)

@@ -84,6 +84,8 @@ def digest_inputs(settings: BuildSettings, selection: BackendSelection, embedder
     if settings.eval is not None:
         digests["eval"] = _digest_folder(settings, settings.eval, embedder)
     backend = selection.backend
+    if backend.capabilities.processor:
+        digests["processor"] = backend.capabilities.processor
     return digests | {"backend": f"{backend.name} {backend.version()}", "target": selection.target}
 
 

@@ -143,7 +143,7 @@ class Stages:
         if self.inputs.integer_results:
             typed = self.open_integer_storage().lower(plan)
         else:
-            typed = lower(view, plan, ranges.table, base, ranges.affines, corrections)
+            typed = lower(view, plan, ranges.table, base, ranges.affines, corrections, pairs=self.inputs.pairs)
         return LoweredPlan(plan, typed, ranges, corrections)
 
     def describe_search(self) -> Mapping[str, Any] | None:

@@ -70,7 +70,8 @@ class LayerCorrector:
 
         def measure_drop(kinds: Kinds) -> float:
             corrections = self._correct(plan, kinds)
-            held = [lower(inputs.view, plan, self.ranges.table, Precision.FP32, self.ranges.affines, corrections)]
+            table, affines = self.ranges.table, self.ranges.affines
+            held = [lower(inputs.view, plan, table, Precision.FP32, affines, corrections, pairs=inputs.pairs)]
             with OnnxRuntimeRunner(held.pop, ours="the corrected graph") as runner:
                 return evaluator.ssim_drop(runner)
 

@@ -46,7 +46,8 @@ def open_plan_evaluator(
     """Measures plans of ``space`` on some calibration faces, by the metrics that ``limits`` are set for."""
 
     def make_model() -> onnx.ModelProto:
-        lowered = lower(inputs.view, space.widest, ranges.table, Precision.FP32, ranges.affines, corrections)
+        table, affines = ranges.table, ranges.affines
+        lowered = lower(inputs.view, space.widest, table, Precision.FP32, affines, corrections, pairs=inputs.pairs)
         return add_switches(inputs.view, lowered, [group.nodes for group in space.groups])
 
     faces = inputs.faces.calibration

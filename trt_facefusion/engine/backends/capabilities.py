@@ -15,6 +15,17 @@ class Typing(Enum):
     """The library may: the backend also takes ``BuildRequest.weak``, the plan in place of the typed ONNX."""
 
 
+class Judged(Enum):
+    """What is run on the processor of the machine that builds, to see whether an engine is right."""
+
+    TYPED_ONNX = "typed onnx"
+    """The engine is the typed ONNX, and onnxruntime runs it."""
+    ENGINE = "engine"
+    """The engine: it is built first, and runs on that processor."""
+    STAND_IN = "stand-in"
+    """The typed ONNX in onnxruntime, with FP16 rounding, in place of an engine that runs elsewhere."""
+
+
 @dataclass(frozen=True)
 class Capabilities:
     """What a backend can do, and what it asks of a build. The defaults are those of a strongly typed GPU compiler.
@@ -25,12 +36,14 @@ class Capabilities:
             otherwise to Q/DQ with float results.
         compiles_in_seconds: the plan search may build once to see which layers get an INT8 kernel.
         float64: its engines take and give float64; others take and give float32 in its place.
-        runs_here: onnxruntime runs the engine itself on the processor of the machine that builds it, so verification
-            judges the engine. Of all others it judges the typed ONNX as their numerical stand-in.
+        judged: what verification runs.
         needs_gpu: its engines run on a GPU only, of the kind and with the library's version that their pins name.
         needs_device: it builds only on a machine that has the GPU of the target.
         raises_missing: a planned INT8 layer without an INT8 kernel bought nothing, and is raised to FP16.
         calibrating_majors: major versions of the library that can make a calibration table of their own.
+        processor: what its engines are compiled for, where the target does not tell; part of an engine's key.
+        adds_pairs_in_16_bits: its kernels add the products of two neighbouring input channels in 16 bits, which
+            saturate: INT8 weights are scaled so that no pair of them does (`grid.find_pair_peaks`).
         math_types: the types (`Kernel.type`) of its kernels that multiply and add; all others move, scale or round.
     """
 
@@ -38,11 +51,13 @@ class Capabilities:
     integer_results: bool = False
     compiles_in_seconds: bool = False
     float64: bool = False
-    runs_here: bool = False
+    judged: Judged = Judged.STAND_IN
     needs_gpu: bool = True
     needs_device: bool = False
     raises_missing: bool = True
     calibrating_majors: tuple[int, ...] = ()
+    processor: str = ""
+    adds_pairs_in_16_bits: bool = False
     math_types: frozenset[str] = frozenset()
 
 

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from trt_facefusion.engine.backends.capabilities import Judged
 from trt_facefusion.errors import BackendUnavailableError, BadInputError
 from trt_facefusion.evaluation.profiling import trtexec
 from trt_facefusion.evaluation.profiling.bench import Bench
@@ -134,7 +135,7 @@ def _open_bench(stack: ExitStack, settings: ProfileSettings, model: OpenedModel,
 def choose_bench(model: OpenedModel, *, stand_in: bool) -> type[Bench]:
     """How an engine is measured; with ``stand_in`` its typed ONNX is, on the CPU."""
     backend = model.backend
-    if stand_in or backend is None or backend.capabilities.runs_here:
+    if stand_in or backend is None or backend.capabilities.judged is Judged.TYPED_ONNX:
         return CpuBench
     return GpuBench if backend.capabilities.needs_gpu else OpaqueBench
 
