@@ -96,4 +96,5 @@ def _describe_scales(stages: Stages, plan: Plan) -> dict[str, Any]:
         return {}
     ranges = stages.choose_ranges()
     record = {**ranges.record, **stages.open_corrector().describe(), **stages.open_integer_storage().describe()}
+    record |= stages.open_zero_points().describe()
     return {"calibration": record, "table_sha256": ranges.table_sha256}

@@ -47,6 +47,7 @@ def test_the_engine_itself_is_judged_and_its_int8_is_proven(engine: Path, settin
     assert manifest.precision == "int8" and manifest.verified_with == f"openvino {manifest.backend_version}"
     assert manifest.int8_kernels.real == manifest.int8_kernels.planned > 0
     assert manifest.pins.instructions == name_instructions()
+    assert "Pad" not in {kernel.type for kernel in manifest.kernels}
     assert (engine / "engine.blob").is_file() and (engine / "typed.onnx").is_file()
     assert build(settings(Precision.INT8, backend="openvino")).engines[0].up_to_date
 

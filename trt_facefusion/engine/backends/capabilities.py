@@ -34,6 +34,8 @@ class Capabilities:
         typing: whether it builds the typed ONNX only, or takes ``BuildRequest.weak`` where it is given.
         integer_results: INT8 layers are lowered to integer operators with quantised results, as a CPU wants them;
             otherwise to Q/DQ with float results.
+        pads_with_zero_points: activations may have a zero point (uint8), with which convolutions pad; otherwise their
+            scales are symmetric, and what shifts channels pads in front of that.
         compiles_in_seconds: the plan search may build once to see which layers get an INT8 kernel.
         float64: its engines take and give float64; others take and give float32 in its place.
         judged: what verification runs.
@@ -49,6 +51,7 @@ class Capabilities:
 
     typing: Typing = Typing.STRONG
     integer_results: bool = False
+    pads_with_zero_points: bool = False
     compiles_in_seconds: bool = False
     float64: bool = False
     judged: Judged = Judged.STAND_IN

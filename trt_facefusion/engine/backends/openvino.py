@@ -42,6 +42,7 @@ class OpenVino:
         """What it can do on this processor."""
         instructions = name_instructions()
         return Capabilities(
+            pads_with_zero_points=True,
             compiles_in_seconds=True,
             float64=True,
             judged=Judged.ENGINE,

@@ -28,6 +28,7 @@ from trt_facefusion.model.graph import read_attribute
 from trt_facefusion.types import Array
 
 SUFFIX = "__equalised"
+OFFSETS = "__offsets"
 Pads = tuple[int, ...]
 """A convolution's ``pads``: top, left, bottom, right; empty for none."""
 
@@ -108,7 +109,7 @@ def make_affine_nodes(
     """
     padded = name_padded(tensor, pads)
     equalised = name_equalised(padded)
-    reciprocals, offsets, sizes = f"{tensor}__reciprocals", f"{tensor}__offsets", f"{padded}__sizes"
+    reciprocals, offsets, sizes = f"{tensor}__reciprocals", f"{tensor}{OFFSETS}", f"{padded}__sizes"
     constants: dict[str, Array] = {reciprocals: (1 / affine.factors).reshape(1, -1, 1, 1).astype(dtype)}
     nodes = []
     if pads:
