@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib
 import re
+import sys
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future
+from contextlib import contextmanager
 from types import ModuleType, TracebackType
 from typing import Any
 
@@ -20,6 +22,7 @@ from trt_facefusion.types import Feeds, TensorSpec
 
 DEVICE = "CPU"
 _BATCH = "N"
+_TELEMETRY = "openvino_telemetry"
 _PLACE = re.compile(r"^(Exception from \S+:$|Check '.*' failed at \S+:\d+:)")
 _SINK = "/sink_port_"
 """What OpenVINO adds to the name of an output."""
@@ -167,13 +170,27 @@ class OpenVinoRunner:
 
 
 def import_openvino() -> ModuleType:
-    """The module ``openvino``. Raises BackendUnavailableError when it cannot be loaded."""
+    """The module ``openvino``, which reports to nobody. Raises BackendUnavailableError when it cannot be loaded."""
     try:
-        return importlib.import_module("openvino")
+        with _without_telemetry():
+            return importlib.import_module("openvino")
     except (ImportError, OSError) as error:
         raise BackendUnavailableError(
             f"OpenVINO cannot be loaded: {error}", f"Install it with `{pip_install('openvino')}`."
         ) from error
+
+
+@contextmanager
+def _without_telemetry() -> Iterator[None]:
+    """As if `openvino_telemetry` were not installed: with it, importing OpenVINO alone sends an event to its maker."""
+    hidden = _TELEMETRY not in sys.modules
+    if hidden:
+        sys.modules[_TELEMETRY] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        if hidden:
+            sys.modules.pop(_TELEMETRY, None)
 
 
 def make_configuration(threads: int | None = None, layers: bool = False) -> dict[str, Any]:
