@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from nets import run
 from onnx import TensorProto, numpy_helper
 from test_equalise import equalised_pair, rectified
 
-from trt_facefusion.quantization.calibration.channels import ChannelRanges, measure_channel_ranges
+from trt_facefusion.quantization.calibration.channels import ChannelHistogram, sample_channels
 from trt_facefusion.quantization.lowering import lower
 from trt_facefusion.quantization.lowering.zero_points import choose_grid, find_shifted_tensors, use_zero_points
 from trt_facefusion.quantization.precision import plan_by_rules
@@ -24,9 +26,10 @@ def lowered_pair(
     """A rectified network in FP32, with shifted channels, and about zero points; and what it is fed."""
     view, inputs, affines, amax = equalised_pair(rectified(strides), SHAPES)
     shifted = lower(view, plan_by_rules(view, amax, "net"), amax, base, affines)
-    tensors = [found.tensor for found in find_shifted_tensors(shifted)]
-    ranges = measure_channel_ranges(view.model, tensors, [inputs], tail=0)
-    return view.model, shifted, use_zero_points(shifted, ranges), inputs
+    factors = {found.tensor: found.reciprocals for found in find_shifted_tensors(shifted)}
+    channels = sample_channels(view.model, (), list(factors), [inputs])[1]
+    bounds = {name: channels[name].measure_tails(factor, 0) for name, factor in factors.items()}
+    return view.model, shifted, use_zero_points(shifted, bounds), inputs
 
 
 @pytest.mark.parametrize("strides", [1, 2])
@@ -53,14 +56,24 @@ def test_tensors_without_a_range_stay_as_they_are() -> None:
     assert use_zero_points(shifted, {}) == shifted
 
 
-@pytest.mark.parametrize(("low", "high"), [(-0.2, 1.0), (0.0, 1.0), (-1.0, 0.0), (-3.0, 5.0)])
-def test_zero_is_on_the_grid_and_all_channels_fit(low: float, high: float) -> None:
-    _, shifted, _, _ = lowered_pair(1)
-    found = find_shifted_tensors(shifted)[0]
-    span = np.linspace(0.5, 1, len(found.offsets), dtype=np.float32) / found.reciprocals
-    ranges = ChannelRanges(low * span, high * span)
-    scale, zero = choose_grid(found, ranges, TensorProto.FLOAT)
-    kept = 127 * found.scale / ((high - low) / 2)
-    bottom, top = -float(zero) * float(scale), (255 - float(zero)) * float(scale)
-    assert bottom == pytest.approx((high + low) / 2 - kept * (high - low) / 2, abs=float(scale)) or bottom == 0
-    assert top >= (high + low) / 2 + kept * (high - low) / 2 - float(scale)
+@pytest.mark.parametrize(("low", "high"), [(-0.2, 1.0), (0.0, 1.0), (-1.0, 0.0), (-3.0, 5.0), (0.0, 0.0)])
+@pytest.mark.parametrize("element_type", [TensorProto.FLOAT, TensorProto.FLOAT16])
+def test_zero_is_on_the_grid_and_both_ends_are_within_a_step(low: float, high: float, element_type: int) -> None:
+    scale, zero = choose_grid(low, high, element_type)
+    step = float(scale)
+    assert zero.dtype == np.uint8 and step > 0
+    assert -float(zero) * step == pytest.approx(low, abs=step) and (255 - float(zero)) * step >= high - step
+
+
+@given(seed=st.integers(0, 2**16), tail=st.sampled_from([0.0, 0.01, 0.1]))
+def test_tails_are_those_of_all_scaled_channels_together(seed: int, tail: float) -> None:
+    rng = np.random.default_rng(seed)
+    values = (rng.normal(0, 1, (3, 4000)) * [[0.1], [1], [30]]).astype(np.float32)
+    factors = np.array([8, 1, 0.0625], np.float32)
+    histogram = ChannelHistogram(3)
+    histogram.add(values)
+    low, high = histogram.measure_tails(factors, tail)
+    scaled = values * factors[:, None]
+    resolution = float(np.abs(scaled).max()) / 128
+    assert low == pytest.approx(np.quantile(scaled, tail), abs=resolution)
+    assert high == pytest.approx(np.quantile(scaled, 1 - tail), abs=resolution)

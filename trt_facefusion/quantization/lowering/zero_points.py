@@ -2,8 +2,8 @@
 
 A shift of channels needs the padding in front of it, by a Pad of its own (see `channel_affine`). Where an engine maker
 quantises about a zero point (uint8) and lets its convolutions pad with that, nothing stands between what makes a tensor
-and the convolution that reads it: the maker quantises where the tensor is made. One zero point serves all channels, so
-that the steps are a little wider than with a shift for each.
+and the convolution that reads it: the maker quantises where the tensor is made. One zero point serves all channels,
+whose scales were chosen for a shift each: what is lost by that, the ends of the grid win back, which are chosen anew.
 
 A shifted layer computes ``W q + b`` with ``q ~ x / f - o``, and ``b`` holds what its weights make of the offsets. About
 a zero point ``q ~ x / f``, so that ``W o`` is taken out of the bias again, with the weights as they are rounded.
@@ -19,20 +19,18 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from trt_facefusion.quantization.calibration.channels import ChannelRanges
 from trt_facefusion.quantization.correction.channel_affine import OFFSETS, read_integers
 from trt_facefusion.quantization.correction.grid import round_scale
 from trt_facefusion.types import Array
 
 _LEVELS = 255
-_INT8_MAX = 127
 
 
 @dataclass(frozen=True)
 class ShiftedTensor:
     """A tensor whose channels are shifted in front of a quantiser, and the nodes that do it, padding first.
 
-    ``reciprocals`` and ``offsets`` [C] are those of ``x * reciprocals - offsets``, ``scale`` is that of the quantiser.
+    ``reciprocals`` and ``offsets`` [C] are those of ``x * reciprocals - offsets``.
     """
 
     tensor: str
@@ -42,7 +40,6 @@ class ShiftedTensor:
     readers: tuple[onnx.NodeProto, ...]
     reciprocals: NDArray[np.float32]
     offsets: NDArray[np.float32]
-    scale: float
 
     @property
     def pads(self) -> tuple[onnx.NodeProto, ...]:
@@ -56,35 +53,28 @@ def find_shifted_tensors(typed: onnx.ModelProto) -> list[ShiftedTensor]:
     return [found for node in typed.graph.node if (found := _read_shifted(graph, node)) is not None]
 
 
-def use_zero_points(typed: onnx.ModelProto, ranges: Mapping[str, ChannelRanges]) -> onnx.ModelProto:
-    """A copy of ``typed`` that quantises the shifted tensors of ``ranges`` about a zero point.
+def use_zero_points(typed: onnx.ModelProto, bounds: Mapping[str, tuple[float, float]]) -> onnx.ModelProto:
+    """A copy of ``typed`` that quantises shifted tensors about a zero point.
 
     Args:
         typed: a lowered graph.
-        ranges: the channels' ranges of each shifted tensor in FP32; others stay as they are.
+        bounds: what is quantised of each shifted tensor, behind the scale of its channels; tensors that are not named
+            stay as they are.
     """
     model = onnx.ModelProto()
     model.CopyFrom(typed)
     graph = _Graph(model)
     for shifted in find_shifted_tensors(model):
-        if shifted.tensor in ranges:
-            _replace_shift(graph, shifted, ranges[shifted.tensor])
+        if shifted.tensor in bounds:
+            _replace_shift(graph, shifted, *bounds[shifted.tensor])
     _drop_unused(model)
     return model
 
 
-def choose_grid(shifted: ShiftedTensor, ranges: ChannelRanges, element_type: int) -> tuple[Array, np.uint8]:
-    """Scale, as it is stored, and zero point for all channels of a tensor.
-
-    The quantiser of the shifted channels clips at 127 steps; this one clips the same share of what all channels span.
-    """
-    low, high = ranges.low * shifted.reciprocals, ranges.high * shifted.reciprocals
-    widest = float((high - low).max()) / 2
-    kept = _INT8_MAX * shifted.scale / widest if widest > 0 else 1.0
-    middle, half = float(high.max() + low.min()) / 2, kept * float(high.max() - low.min()) / 2
-    bottom, top = min(middle - half, 0.0), max(middle + half, 0.0)
-    scale = round_scale(np.float32((top - bottom) / _LEVELS), element_type)
-    return scale, np.uint8(np.clip(np.rint(-bottom / float(scale)), 0, _LEVELS))
+def choose_grid(low: float, high: float, element_type: int) -> tuple[Array, NDArray[np.uint8]]:
+    """Scale, as it is stored, and zero point of a grid over ``low`` <= 0 <= ``high``."""
+    scale = round_scale(np.float32((high - low) / _LEVELS), element_type)
+    return scale, np.asarray(np.clip(np.rint(-low / float(scale)), 0, _LEVELS), np.uint8)
 
 
 class _Graph:
@@ -128,7 +118,6 @@ def _read_shifted(graph: _Graph, quantise: onnx.NodeProto) -> ShiftedTensor | No
         tuple(graph.readers[dequantise.output[0]]),
         reciprocals,
         offsets,
-        float(graph.read(quantise.input[1])),
     )
 
 
@@ -139,11 +128,10 @@ def _is_of_affine(graph: _Graph, node: onnx.NodeProto) -> bool:
     return len(graph.readers[node.output[0]]) == 1 and node.name.endswith(("__pad", "__equalise"))
 
 
-def _replace_shift(graph: _Graph, shifted: ShiftedTensor, ranges: ChannelRanges) -> None:
-    element_type = graph.constants[shifted.quantise.input[1]].data_type
-    scale, zero = choose_grid(shifted, ranges, element_type)
+def _replace_shift(graph: _Graph, shifted: ShiftedTensor, low: float, high: float) -> None:
+    scale, zero = choose_grid(low, high, graph.constants[shifted.quantise.input[1]].data_type)
     scale_name = graph.add(f"{shifted.tensor}__zero_point_scale", scale)
-    zero_name = graph.add(f"{shifted.tensor}__zero_point", np.asarray(zero))
+    zero_name = graph.add(f"{shifted.tensor}__zero_point", zero)
     for node in (shifted.quantise, shifted.dequantise):
         node.input[1], node.input[2] = scale_name, zero_name
     scaling = next((node for node in shifted.before if node.op_type == "Mul"), None)
