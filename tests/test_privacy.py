@@ -92,3 +92,22 @@ def test_onnxruntime_is_told_before_it_is_imported() -> None:
             [sys.executable, "-c", code], env=environment | given, capture_output=True, text=True, check=True
         )
         assert done.stdout.strip() == expected
+
+
+def test_openvino_is_loaded_without_what_reports_to_its_maker(resolver: Path, tmp_path: Path) -> None:
+    pytest.importorskip("openvino", reason="OpenVINO is not installed")
+    environment = os.environ | {"LOOKED_UP": str(tmp_path / "asked"), "LD_PRELOAD": str(resolver)}
+    ours = "from trt_facefusion.engine.runtime.openvino import import_openvino; import_openvino()"
+    found = {}
+    for name, first in {"ours": ours, "bare": "import openvino"}.items():
+        home = tmp_path / name
+        home.mkdir()
+        code = f"{first}; import sys, time; time.sleep(1); print('openvino_telemetry' in sys.modules)"
+        words = [sys.executable, "-c", code]
+        done = subprocess.run(words, env=environment | {"HOME": str(home)}, capture_output=True, text=True, check=True)
+        found[name] = (done.stdout.strip(), [path.name for path in home.iterdir()])
+        if name == "ours":
+            assert not (tmp_path / "asked").exists()
+    assert found["ours"] == ("False", [])
+    if found["bare"][0] == "False":
+        pytest.skip("this OpenVINO reports nothing anyway")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from trt_facefusion.build.compilation import CompiledEngine, compile_plan, report_kernels
+from trt_facefusion.build.compilation import CompiledEngine, report_kernels
 from trt_facefusion.build.stages import Stages
 from trt_facefusion.build.verification import WIDEN, Repair, VerifiedPlan, Verifier
 from trt_facefusion.build.weak_typing import describe_own_table
@@ -49,14 +49,14 @@ def build_precision(stages: Stages, verifier: Verifier, precision: Precision) ->
     inputs = stages.inputs
     plan = stages.make_plan(precision)
     verified = verify_plan(stages, verifier, plan, precision)
-    compiled = compile_plan(inputs, verified.lowered)
+    compiled = verifier.compile(verified.lowered)
     raises = inputs.job.selection.backend.capabilities.raises_missing
     if stages.searches and raises and compiled.missing:
         engine = compiled.engine
         raised = dict.fromkeys(compiled.missing, f"{engine.backend} built no INT8 kernel for it")
         inputs.reporter.note(f"raising {', '.join(raised)}: planned INT8 bought no INT8 kernel")
         verified = verify_plan(stages, verifier, verified.plan.raised(raised), precision, verified.repairs)
-        compiled = compile_plan(inputs, verified.lowered)
+        compiled = verifier.compile(verified.lowered)
     report_kernels(inputs, compiled)
     own_table = compiled.engine.calibration
     return VerifiedEngine(
@@ -96,4 +96,5 @@ def _describe_scales(stages: Stages, plan: Plan) -> dict[str, Any]:
         return {}
     ranges = stages.choose_ranges()
     record = {**ranges.record, **stages.open_corrector().describe(), **stages.open_integer_storage().describe()}
+    record |= stages.open_zero_points().describe()
     return {"calibration": record, "table_sha256": ranges.table_sha256}

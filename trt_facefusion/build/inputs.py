@@ -72,6 +72,11 @@ class BuildInputs:
         major = backend.version().partition(".")[0]
         return capabilities.folds_scales and major not in map(str, capabilities.unfolded_majors)
 
+    @property
+    def pairs(self) -> bool:
+        """Whether products of two neighbouring weights must not saturate in 16 bits."""
+        return self.job.selection.backend.capabilities.adds_pairs_in_16_bits
+
     def feed_calibration(self) -> Feeder:
         """Network inputs for the calibration faces."""
         return self.network.make_feeder(self.faces.calibration)

@@ -89,6 +89,8 @@ def digest_inputs(settings: BuildSettings, selection: BackendSelection, embedder
     backend = selection.backend
     fusion = backend.capabilities.fusion
     digests |= {"fusion": fusion.describe()} if fusion else {}
+    if backend.capabilities.processor:
+        digests["processor"] = backend.capabilities.processor
     return digests | {"backend": f"{backend.name} {backend.version()}", "target": selection.target}
 
 

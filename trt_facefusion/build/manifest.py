@@ -16,6 +16,8 @@ from trt_facefusion.build.engine import VerifiedEngine
 from trt_facefusion.build.inputs import BuildInputs
 from trt_facefusion.build.rebuild_command import write_arguments
 from trt_facefusion.build.time_model import predict_time
+from trt_facefusion.engine.backends.base import Backend
+from trt_facefusion.engine.backends.capabilities import Judged
 from trt_facefusion.engine.store.identity import ORIGIN
 from trt_facefusion.engine.store.manifest import EngineInputs, GateResult, Int8Kernels, Manifest
 from trt_facefusion.model.export import identify_origin
@@ -26,9 +28,6 @@ def describe_engine(inputs: BuildInputs, built: VerifiedEngine, requested: Preci
     """The manifest of one engine, but for its fall-back record."""
     settings, selection = inputs.settings, inputs.job.selection
     engine, coverage, plan = built.compiled.engine, built.compiled.coverage, built.verified.plan
-    stand_in = (
-        "" if selection.backend.capabilities.runs_here else ", standing in for the engine: same typed graph on a CPU"
-    )
     as_run = replace(settings, effort=inputs.level.name) if inputs.cost.cut else settings
     return Manifest(
         model=settings.source.name,
@@ -51,12 +50,21 @@ def describe_engine(inputs: BuildInputs, built: VerifiedEngine, requested: Preci
         int8_kernels=Int8Kernels(coverage.planned, coverage.real, coverage.missing, engine.kernels_known),
         accuracy=_describe_accuracy(inputs, built),
         gate=GateResult(built.verified.verdict.passed, built.verified.verdict.reasons),
-        verified_with=f"onnxruntime {onnxruntime.__version__}{stand_in}",
+        verified_with=_name_verifier(selection.backend, engine.backend_version),
         kernels=engine.kernels,
         pins=engine.pins,
         command=write_arguments(as_run),
         warnings=inputs.reporter.list_warnings(built.precision),
     )
+
+
+def _name_verifier(backend: Backend, version: str) -> str:
+    """What computed the pictures that the engine was judged by."""
+    if backend.capabilities.judged is Judged.ENGINE:
+        return f"{backend.name} {version}"
+    stand_in = backend.capabilities.judged is Judged.STAND_IN
+    suffix = ", standing in for the engine: same typed graph on a CPU" if stand_in else ""
+    return f"onnxruntime {onnxruntime.__version__}{suffix}"
 
 
 def _describe_inputs(inputs: BuildInputs, built: VerifiedEngine, plan_text: bytes) -> EngineInputs:

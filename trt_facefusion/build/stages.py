@@ -21,6 +21,7 @@ from trt_facefusion.build.tuning.open_search import open_search
 from trt_facefusion.build.tuning.plan_search import PlanSearch
 from trt_facefusion.build.tuning.ranges import Ranges, calibrate, choose_ranges
 from trt_facefusion.build.tuning.search_space import list_candidates, open_candidates
+from trt_facefusion.build.tuning.zero_points import ZeroPoints
 from trt_facefusion.quantization.lowering import apply_fusion_rules, lower
 from trt_facefusion.quantization.precision import Plan, plan_by_rules
 from trt_facefusion.types import Precision
@@ -74,6 +75,11 @@ class Stages:
     def open_integer_storage(self) -> IntegerStorage:
         """Lowers to integer operators, for a backend that wants them."""
         return IntegerStorage(self.inputs, self.choose_ranges(), self.open_corrector())
+
+    @run_once
+    def open_zero_points(self) -> ZeroPoints:
+        """Puts zero points in place of shifted channels, for a backend that pads with them."""
+        return ZeroPoints(self.inputs, self.choose_ranges().view)
 
     @run_once
     def plan_by_rules(self) -> Plan:
@@ -144,8 +150,11 @@ class Stages:
         if self.inputs.integer_results:
             typed = self.open_integer_storage().lower(plan)
         else:
-            typed = lower(ranges.view, plan, ranges.amax, base, ranges.affines, corrections)
+            pairs = self.inputs.pairs
+            typed = lower(ranges.view, plan, ranges.amax, base, ranges.affines, corrections, pairs=pairs)
             typed = apply_fusion_rules(ranges.view, typed, fusion)
+        if self.inputs.job.selection.backend.capabilities.pads_with_zero_points:
+            typed = self.open_zero_points().apply(typed)
         return LoweredPlan(plan, typed, ranges, corrections)
 
     def describe_search(self) -> Mapping[str, Any] | None:

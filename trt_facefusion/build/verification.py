@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import onnx
-
+from trt_facefusion.build.compilation import CompiledEngine, compile_plan
 from trt_facefusion.build.gallery import Gallery
 from trt_facefusion.build.inputs import BuildInputs
 from trt_facefusion.build.lowered_plan import LoweredPlan
+from trt_facefusion.engine.backends.base import RunOptions
+from trt_facefusion.engine.backends.capabilities import Judged
+from trt_facefusion.engine.runtime.base import Runner
 from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
 from trt_facefusion.errors import GateError
 from trt_facefusion.evaluation.accuracy.evaluator import PictureEvaluator
@@ -57,6 +59,7 @@ class Verifier:
         self.inputs = inputs
         self.gallery = Gallery()
         self._evaluator = _open_evaluator(inputs)
+        self._compiled: tuple[LoweredPlan, CompiledEngine] | None = None
 
     def choose_gate(self, precision: Precision) -> Limits:
         """The gate of one precision; a file that computes in FP16 itself allows FP32 that much."""
@@ -65,11 +68,11 @@ class Verifier:
             return gate.changed({"max_ssim_drop": max(gate["max_ssim_drop"], MAX_SSIM_DROP[Precision.FP16])})
         return gate
 
-    def verify(self, typed: onnx.ModelProto, precision: Precision) -> Accuracy:
-        """The typed model's pictures of the verification faces against those of what was handed in."""
+    def verify(self, lowered: LoweredPlan, precision: Precision) -> Accuracy:
+        """A lowered plan's pictures of the verification faces against those of what was handed in."""
         inputs, reporter, evaluator = self.inputs, self.inputs.reporter, self._evaluator
         faces = inputs.faces.verification
-        with self._open_stand_in(typed, precision) as runner:
+        with self._open_judged(lowered, precision) as runner:
             pictures = evaluator.paint(runner, progress=reporter.progress, stage=f"verify {precision.value}")
         reporter.progress(f"judge {precision.value}", 0, 0)
         accuracy = evaluator.accuracy(pictures)
@@ -77,10 +80,24 @@ class Verifier:
         self.gallery.add(precision, accuracy, faces, sources, evaluator.reference, pictures)
         return accuracy
 
-    def _open_stand_in(self, typed: onnx.ModelProto, precision: Precision) -> OnnxRuntimeRunner:
-        """Runs the engine itself where it is onnxruntime's, otherwise its numerical stand-in on the CPU."""
-        stand_in = not self.inputs.job.selection.backend.capabilities.runs_here
-        return OnnxRuntimeRunner(typed, stand_in=stand_in, ours=f"the lowered {precision.value} graph")
+    def compile(self, lowered: LoweredPlan) -> CompiledEngine:
+        """The engine of a lowered plan: the one that was judged, if it was compiled for that.
+
+        Raises:
+            BuildError: the backend refused the network.
+        """
+        if self._compiled is None or self._compiled[0] is not lowered:
+            self._compiled = None  # two engines at once would be one too many
+            self._compiled = (lowered, compile_plan(self.inputs, lowered))
+        return self._compiled[1]
+
+    def _open_judged(self, lowered: LoweredPlan, precision: Precision) -> Runner:
+        """Runs the engine itself where this processor can, otherwise its numerical stand-in."""
+        backend = self.inputs.job.selection.backend
+        if backend.capabilities.judged is Judged.ENGINE:
+            return backend.open(self.compile(lowered).engine.data, RunOptions())
+        stand_in = backend.capabilities.judged is Judged.STAND_IN
+        return OnnxRuntimeRunner(lowered.typed, stand_in=stand_in, ours=f"the lowered {precision.value} graph")
 
     def verify_with_repair(
         self,
@@ -99,7 +116,7 @@ class Verifier:
         rounds: list[Repair] = []
         while True:
             lowered = lower(plan)
-            accuracy = self.verify(lowered.typed, precision)
+            accuracy = self.verify(lowered, precision)
             verdict = gate.check(accuracy)
             if verdict:
                 return VerifiedPlan(lowered, accuracy, verdict, (*repairs, *rounds))

@@ -66,6 +66,7 @@ def _show(examination: Examination) -> None:
 def _list_facts(examination: Examination) -> list[tuple[str, str]]:
     driver = examination.driver
     rows = [("system", f"{examination.system}, Python {examination.python}")]
+    rows.append(("processor", examination.processor))
     cuda = "CUDA {}.{}".format(*driver.cuda) if driver.cuda else ""
     release = f"{driver.release or 'release unknown'}, {cuda}" if cuda else ""
     rows.append(("driver", "; ".join(part for part in (release, driver.problem) if part)))

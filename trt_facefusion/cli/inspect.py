@@ -107,9 +107,12 @@ def _format_calibration(record: CalibrationRecord | None) -> str:
 def _describe_machine(m: Manifest) -> str:
     """What the machine that loads the engine must have."""
     backend = find_backend(m.backend)
-    if backend is None or not backend.capabilities.needs_gpu:
+    pins = m.pins
+    if backend is None or not (backend.capabilities.needs_gpu or pins.instructions):
         return "any CPU"
-    pins, product = m.pins, backend.library.product
+    product = backend.library.product
+    if not backend.capabilities.needs_gpu:
+        return f"processors with {pins.instructions}, {pins.platform or 'any platform'}, {product} {m.backend_version}"
     gpu = "a GPU that was not asked for its kind"
     if pins.hardware_compatibility == "ampere_plus":
         gpu = "Ampere and later GPUs"

@@ -101,7 +101,7 @@ class ProfileRunOptions:
 
     device: Annotated[int, typer.Option(min=0, help="Number of the GPU.", rich_help_panel=_RUN)] = 0
     threads: Annotated[
-        Optional[int], typer.Option(min=1, help="CPU threads (onnxruntime only).", rich_help_panel=_RUN)
+        Optional[int], typer.Option(min=1, help="CPU threads, of engines that run on the CPU.", rich_help_panel=_RUN)
     ] = None
     stand_in: Annotated[
         bool,

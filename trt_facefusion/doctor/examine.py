@@ -21,6 +21,7 @@ from trt_facefusion.doctor.findings import ADVICE, PROBLEM, WARNING, Finding
 from trt_facefusion.doctor.packages import Packages, find_clashes, list_shown
 from trt_facefusion.engine.backends import registry
 from trt_facefusion.engine.backends.gpu_support import find_gpu_support
+from trt_facefusion.engine.backends.processor import name_instructions, name_processor
 from trt_facefusion.engine.backends.registry import BackendSelection
 from trt_facefusion.errors import TrtFaceFusionError, pip_install
 
@@ -41,6 +42,7 @@ class Examination:
 
     python: str
     system: str
+    processor: str
     driver: Driver
     packages: Mapping[str, str | None]
     tools: Mapping[str, str | None]
@@ -62,6 +64,7 @@ class Examination:
             "ok": self.healthy,
             "python": self.python,
             "system": self.system,
+            "processor": self.processor,
             "driver": {
                 "release": driver.release,
                 "cuda": _format_version(driver.cuda),
@@ -113,6 +116,7 @@ def examine(output: Path, cache: Path, *, quick: bool = False) -> Examination:
     return Examination(
         python=platform.python_version(),
         system=platform.platform(),
+        processor=f"{name_processor()} ({name_instructions()})",
         driver=driver,
         packages={name: packages[name] for name in list_shown()},
         tools={name: shutil.which(name) for name in ("nvidia-smi", "trtexec")},

@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from trt_facefusion.engine.backends.base import Backend, RunOptions
+from trt_facefusion.engine.backends.capabilities import Judged
 from trt_facefusion.engine.backends.registry import get_backend
 from trt_facefusion.engine.runtime.base import Runner, StatesShapes
 from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
 from trt_facefusion.engine.store.fit import require_fit
 from trt_facefusion.engine.store.identity import label_folder
-from trt_facefusion.engine.store.machine import ask_machine, ask_machine_if_any
+from trt_facefusion.engine.store.machine import ask_machine, ask_machine_if_any, ask_processor
 from trt_facefusion.engine.store.manifest import Manifest
 from trt_facefusion.engine.store.store import MANIFEST, Store, damaged
 from trt_facefusion.errors import BadInputError
@@ -51,34 +52,40 @@ class OpenedModel:
         return self.backend is not None and self.backend.capabilities.needs_gpu
 
     def open_runner(
-        self, *, slots: int = 2, device: int = 0, stand_in: bool = False, threads: int | None = None
+        self,
+        *,
+        slots: int = 2,
+        device: int = 0,
+        stand_in: bool = False,
+        threads: int | None = None,
+        layers: bool = False,
     ) -> Runner:
         """A runner.
 
         Args:
-            slots: inferences in flight (GPU only).
+            slots: inferences in flight.
             device: number of the GPU.
-            stand_in: run the typed ONNX of a GPU engine on the CPU, with its FP16 rounding.
+            stand_in: run the typed ONNX of an engine in onnxruntime on the CPU, with its FP16 rounding.
             threads: CPU threads (CPU only).
+            layers: the runner is to tell times of layers, if it can.
 
         Raises:
             StoreError: the engine does not fit this machine, or is not what its manifest says; the remedy holds the
                 command that builds one that does.
             BadInputError: there is no GPU of that number.
-            BackendUnavailableError: no GPU, no pycuda or no TensorRT.
-            DeviceError: TensorRT refused the engine.
+            BackendUnavailableError: no GPU, no pycuda, or the library of the engine is not installed.
+            DeviceError: the library refused the engine.
             ModelError: ONNX Runtime cannot load the model.
         """
         manifest, backend = self.manifest, self.backend
         if manifest is None or backend is None:
             return OnnxRuntimeRunner(self.engine, threads=threads)
-        if stand_in and not backend.capabilities.runs_here:
+        if stand_in and backend.capabilities.judged is not Judged.TYPED_ONNX:
             return OnnxRuntimeRunner(self._read_stored_bytes(self.graph, manifest), threads=threads, stand_in=True)
         # An engine that is compatible with later versions brings its runtime along, and its digest is right.
-        options = RunOptions(slots, device, threads, host_code=manifest.pins.version_compatible)
+        options = RunOptions(slots, device, threads, host_code=manifest.pins.version_compatible, layers=layers)
         content = self._read_stored_bytes(self.engine, manifest)
-        if backend.capabilities.needs_gpu:
-            _require_fit(manifest, backend, self.engine.parent, device)
+        _require_fit(manifest, backend, self.engine.parent, device)
         runner = backend.open(content, options)
         _require_stored_shapes(runner, manifest, self.engine)
         return runner
@@ -96,8 +103,8 @@ class OpenedModel:
 
 
 def _require_fit(manifest: Manifest, backend: Backend, folder: Path, device: int) -> None:
-    """Refuse an engine that GPU ``device`` cannot run."""
-    machine = ask_machine(device, [backend])
+    """Refuse an engine that this machine (of those that need one: GPU ``device``) cannot run."""
+    machine = ask_machine(device, [backend]) if backend.capabilities.needs_gpu else ask_processor([backend])
     if backend.name in machine.libraries:  # where it is not installed, loading says why
         require_fit(manifest, folder, machine)
 

@@ -17,16 +17,30 @@ from trt_facefusion.engine.backends.tensorrt import TensorRt
 from trt_facefusion.errors import BackendUnavailableError, BadInputError
 
 
-@pytest.fixture
-def without_rtx(monkeypatch: pytest.MonkeyPatch) -> None:
+def hide(monkeypatch: pytest.MonkeyPatch, hidden: str) -> None:
     real = importlib.import_module
 
     def importing(name: str, package: str | None = None) -> ModuleType:
-        if name == "tensorrt_rtx":
-            raise ModuleNotFoundError("No module named 'tensorrt_rtx'")
+        if name == hidden:
+            raise ModuleNotFoundError(f"No module named {hidden!r}")
         return real(name, package)
 
     monkeypatch.setattr(importlib, "import_module", importing)
+
+
+@pytest.fixture
+def without_rtx(monkeypatch: pytest.MonkeyPatch) -> None:
+    hide(monkeypatch, "tensorrt_rtx")
+
+
+@pytest.fixture(params=["openvino", "onnxruntime"])
+def fastest_on_cpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The backend that a CPU gets, with OpenVINO and without."""
+    if request.param == "openvino":
+        pytest.importorskip("openvino", reason="OpenVINO is not installed")
+    else:
+        hide(monkeypatch, "openvino")
+    return str(request.param)
 
 
 @pytest.mark.parametrize("name", registry.list_names())
@@ -41,16 +55,24 @@ def test_auto_takes_rtx_for_a_gpu() -> None:
     assert {"tensorrt-rtx", "onnxruntime"} <= set(registry.available())
 
 
-def test_auto_takes_onnxruntime_for_the_cpu() -> None:
-    assert registry.select_backend("auto", "cpu").backend.name == "onnxruntime"
+def test_auto_takes_openvino_for_the_cpu_where_it_is_installed(fastest_on_cpu: str) -> None:
+    assert registry.select_backend("auto", "cpu").backend.name == fastest_on_cpu
+    assert ("openvino" in registry.available()) == (fastest_on_cpu == "openvino")
+
+
+def test_openvino_that_is_missing_but_asked_for_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    hide(monkeypatch, "openvino")
+    with pytest.raises(BackendUnavailableError) as error:
+        registry.select_backend("openvino", "cpu")
+    assert "pip install 'openvino" in error.value.remedy
 
 
 @pytest.mark.usefixtures("without_rtx")
-def test_auto_without_rtx_falls_back_and_says_how_to_install_it() -> None:
+def test_auto_without_rtx_falls_back_and_says_how_to_install_it(fastest_on_cpu: str) -> None:
     choice = registry.select_backend("auto", "sm86")
-    assert (choice.backend.name, choice.target) == ("onnxruntime", "cpu")
-    assert "pip install" in choice.reason
-    assert set(registry.available()) == {"onnxruntime"}
+    assert (choice.backend.name, choice.target) == (fastest_on_cpu, "cpu")
+    assert "pip install 'tensorrt-rtx" in choice.reason
+    assert set(registry.available()) == {fastest_on_cpu, "onnxruntime"}
 
 
 @pytest.mark.usefixtures("without_rtx")
@@ -77,7 +99,7 @@ def with_tensorrt(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_auto_takes_tensorrt_for_the_gpu_of_this_machine_only() -> None:
     assert registry.select_backend("auto", "sm86").backend.name == "tensorrt"
     assert registry.select_backend("auto", "sm89").backend.name != "tensorrt"
-    assert registry.select_backend("auto", "cpu").backend.name == "onnxruntime"
+    assert registry.select_backend("auto", "cpu").target == "cpu"
     assert registry.available()["tensorrt"] == VERSION_10
 
 
@@ -113,7 +135,7 @@ def test_an_unknown_target_lists_the_known_ones(name: str, target: str) -> None:
 def test_the_gpu_is_not_asked_for_an_engine_of_the_cpu(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
     monkeypatch.setattr(registry, "BACKENDS", (TensorRt(lambda: asked.append(1)), *registry.BACKENDS[1:]))
-    assert registry.select_backend(name, "cpu").backend.name == "onnxruntime"
+    assert registry.select_backend(name, "cpu").target == "cpu"
     assert not asked
 
 

@@ -50,7 +50,7 @@ def test_it_is_listed_and_selected() -> None:
 
 def test_what_is_selected_without_it_stays() -> None:
     assert registry.default_target("auto") != "toy1"
-    assert registry.select_backend("auto", "cpu").backend.name == "onnxruntime"
+    assert registry.select_backend("auto", "cpu").backend.name != "toy"
 
 
 def test_its_engine_is_built_stored_and_opened(engine: Path, settings: Settings) -> None:

@@ -12,8 +12,9 @@ from onnx import TensorProto, helper, numpy_helper
 class Net:
     """Collects nodes and weights; every operator's output is named after its node."""
 
-    def __init__(self, dtype: type = np.float16) -> None:
+    def __init__(self, dtype: type = np.float16, steps: int = 127) -> None:
         self.dtype = dtype
+        self.steps = steps  # of the largest weight
         self.nodes: list[onnx.NodeProto] = []
         self.weights: list[onnx.TensorProto] = []
         self.rng = np.random.default_rng(0)
@@ -35,7 +36,7 @@ class Net:
     def int8_weight(self, name: str, shape: tuple[int, ...], axis: int = 0) -> str:
         value = self.rng.normal(0, 0.1, shape)
         others = tuple(i for i in range(len(shape)) if i != axis)
-        scale = np.abs(value).max(others, keepdims=True) / 127
+        scale = np.abs(value).max(others, keepdims=True) / self.steps
         integers = self.weight(f"{name}_int8", np.round(value / scale).astype(np.int8))
         scales = self.weight(f"{name}_scale", scale.ravel().astype(self.dtype))
         zeros = self.weight(f"{name}_zero", np.zeros(shape[axis], np.int8))
@@ -55,18 +56,18 @@ class Net:
         return bytes(model.SerializeToString())
 
 
-def half_net(body: Callable[[Net, str], str], shape: list[int | str]) -> bytes:
+def half_net(body: Callable[[Net, str], str], shape: list[int | str], steps: int = 127) -> bytes:
     """A network that takes and gives FP32 and computes in FP16."""
-    net = Net()
+    net = Net(steps=steps)
     last = body(net, net.op("Cast", ["x"], "cast_in", to=TensorProto.FLOAT16))
     return net.model(shape, net.op("Cast", [last], "cast_out", to=TensorProto.FLOAT))
 
 
-def two_convolutions(batch: int | str = 1) -> bytes:
+def two_convolutions(batch: int | str = 1, steps: int = 127) -> bytes:
     """first (3 channels in, 3x3) -> ReLU -> second (1x1, stride 2), both planned INT8."""
 
     def body(net: Net, x: str) -> str:
         first = net.op("Relu", [net.conv(x, "first", (16, 3, 3, 3))], "relu")
         return net.conv(first, "second", (16, 16, 1, 1), stride=2)
 
-    return half_net(body, [batch, 3, 16, 16])
+    return half_net(body, [batch, 3, 16, 16], steps)

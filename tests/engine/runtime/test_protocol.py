@@ -1,4 +1,4 @@
-"""One protocol, two runners: what holds for both."""
+"""One protocol, several runners: what holds for all."""
 
 from __future__ import annotations
 
@@ -12,26 +12,42 @@ from concurrent.futures import Future
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from onnx import TensorProto, helper
 from twin import runtime as trt
 from twin.swap import Face, engine, face, is_swap_of, net, swap
 
+from trt_facefusion.engine.backends.base import BuildRequest
+from trt_facefusion.engine.backends.openvino import OpenVino
 from trt_facefusion.engine.runtime.base import Runner
 from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
+from trt_facefusion.engine.runtime.openvino import OpenVinoRunner
 from trt_facefusion.engine.runtime.pycuda import PycudaRunner
 from trt_facefusion.errors import BadInputError
 
+KINDS = ["pycuda", "onnxruntime", "openvino"]
 
-@pytest.fixture(params=["pycuda", "onnxruntime"])
-def runner(request: pytest.FixtureRequest) -> Iterator[Runner]:
-    made: Runner
-    if request.param == "pycuda":
+
+def open_swap(kind: str, request: pytest.FixtureRequest, slots: int = 2) -> Runner:
+    if kind == "pycuda":
         request.getfixturevalue("emulated_cuda")
-        made = PycudaRunner(engine(), slots=2)
-    else:
-        made = OnnxRuntimeRunner(swap(), threads=1, slots=2)
-    with made:
+        return PycudaRunner(engine(), slots=slots)
+    if kind == "openvino":
+        return OpenVinoRunner(export(swap(), {n: v.shape[1:] for n, v in face(0).items()}), threads=1, slots=slots)
+    return OnnxRuntimeRunner(swap(), threads=1, slots=slots)
+
+
+def export(model: onnx.ModelProto, shapes: dict[str, tuple[int, ...]]) -> bytes:
+    """An engine of OpenVINO for batches up to 4."""
+    pytest.importorskip("openvino", reason="OpenVINO is not installed")
+    ranges = {name: ((1, *shape), (2, *shape), (4, *shape)) for name, shape in shapes.items()}
+    return OpenVino().build(BuildRequest(model.SerializeToString(), ranges, "cpu")).data
+
+
+@pytest.fixture(params=KINDS)
+def runner(request: pytest.FixtureRequest) -> Iterator[Runner]:
+    with open_swap(request.param, request) as made:
         yield made
 
 
@@ -117,7 +133,7 @@ def test_a_callback_may_submit_but_not_wait_for_a_slot(runner: Runner) -> None:
 
 
 @pytest.mark.parametrize(("elem_type", "dtype"), [(TensorProto.FLOAT16, np.float16), (TensorProto.INT8, np.int8)])
-@pytest.mark.parametrize("kind", ["pycuda", "onnxruntime"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_an_engine_of_fp16_or_int8_is_fed_and_read_in_it(
     request: pytest.FixtureRequest, kind: str, elem_type: int, dtype: Any
 ) -> None:
@@ -128,6 +144,8 @@ def test_an_engine_of_fp16_or_int8_is_fed_and_read_in_it(
         request.getfixturevalue("emulated_cuda")
         plan = trt.make_plan(model, trt.__version__, {"x": [[n, 3, 4, 4] for n in (1, 2, 4)]})
         made = PycudaRunner(trt.Runtime(trt.Logger()).deserialize_cuda_engine(plan), slots=1)
+    elif kind == "openvino":
+        made = OpenVinoRunner(export(model, {"x": (3, 4, 4)}), slots=1)
     else:
         made = OnnxRuntimeRunner(model)
     rng = np.random.default_rng(0)
@@ -149,13 +167,20 @@ def test_what_is_in_flight_cannot_be_cancelled_and_keeps_no_slot(runner: Runner)
     assert all(is_swap_of(value, future.result(10)) for value, future in enumerate(futures + more))
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("slots", [0, -1])
-def test_no_slots_are_refused(slots: int, request: pytest.FixtureRequest) -> None:
+def test_no_slots_are_refused(slots: int, kind: str, request: pytest.FixtureRequest) -> None:
     with pytest.raises(BadInputError, match="slots cannot run anything"):
-        OnnxRuntimeRunner(swap(), slots=slots)
-    request.getfixturevalue("emulated_cuda")
-    with pytest.raises(BadInputError, match="slots cannot run anything"):
-        PycudaRunner(engine(), slots=slots)
+        open_swap(kind, request, slots)
+
+
+@pytest.mark.parametrize("kind", ["pycuda", "openvino"])
+def test_a_batch_that_the_engine_was_not_built_for_is_refused(kind: str, request: pytest.FixtureRequest) -> None:
+    with open_swap(kind, request) as made:
+        for call in (made.infer, made.infer_async):
+            with pytest.raises(BadInputError, match="outside of what the engine was built for"):
+                call(face(1, 5))
+        assert is_swap_of(1, made.infer(face(1, 4)), 4)
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -181,13 +206,13 @@ def test_a_forked_process_is_refused_in_place_of_waiting_for_ever(runner: Runner
     assert is_swap_of(2, runner.infer_async(face(2)).result(10))
 
 
-@pytest.mark.parametrize("kind", ["pycuda", "onnxruntime"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_runner_that_is_dropped_leaves_no_thread(kind: str, request: pytest.FixtureRequest) -> None:
     if kind == "pycuda":
         request.getfixturevalue("emulated_cuda")
     before = threading.active_count()
     for value in range(4):
-        made: Runner = PycudaRunner(engine()) if kind == "pycuda" else OnnxRuntimeRunner(swap(), threads=1)
+        made = open_swap(kind, request)
         assert is_swap_of(value, made.infer_async(face(value)).result(10))
         del made
     gc.collect()

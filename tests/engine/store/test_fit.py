@@ -21,6 +21,14 @@ def engine(version: str = "10.16.1.11", backend: str = "tensorrt", **pins: Any) 
     return manifest(backend=backend, backend_version=version, pins=dataclasses.replace(PINS, **pins))
 
 
+CPU = Machine("linux-x86_64", libraries={"openvino": "2026.4.1"}, instructions="avx512_vnni")
+
+
+def on_cpu(version: str = "2026.4.1", **pins: Any) -> Any:
+    pinned = dataclasses.replace(Pins(platform="linux-x86_64", instructions="avx512_vnni"), **pins)
+    return manifest(backend="openvino", backend_version=version, target="cpu", pins=pinned)
+
+
 def other(**changes: Any) -> Machine:
     return dataclasses.replace(A10G, **changes)
 
@@ -36,6 +44,7 @@ def other(**changes: Any) -> Machine:
         (engine("10.9.0.34", version_compatible=True), A10G),
         (engine("1.7.1.116", "tensorrt-rtx", device=None, driver=None), other(driver=12000)),
         (engine("1.31.1", "onnxruntime"), Machine("darwin-arm64")),
+        (on_cpu(), CPU),
     ],
 )
 def test_these_fit(built: Any, machine: Machine, tmp_path: Path) -> None:
@@ -46,6 +55,10 @@ def test_these_fit(built: Any, machine: Machine, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("built", "machine", "said"),
     [
+        (on_cpu("2026.3.0"), CPU, ["OpenVINO 2026.3.0", "2026.4.1 is installed"]),
+        (on_cpu(instructions="avx2"), CPU, ["compiled for a processor with avx2", "avx512_vnni"]),
+        (on_cpu(platform="linux-aarch64"), CPU, ["built on linux-aarch64"]),
+        (on_cpu(), dataclasses.replace(CPU, libraries={}), ["OpenVINO 2026.4.1, and none is installed"]),
         (engine("10.9.0.34"), A10G, ["TensorRT 10.9.0.34", "10.16.1.11 is installed"]),
         (engine("10.16.1.12"), A10G, ["10.16.1.12"]),
         (engine("10.17.0.1", version_compatible=True), A10G, ["10.17.0.1 or a later 10.x"]),

@@ -16,7 +16,7 @@ from nets import Net, feeds, run, tapped
 from trt_facefusion.model.graph import GraphView, prepare
 from trt_facefusion.quantization.calibration.table import INT8_MAX
 from trt_facefusion.quantization.correction.channel_affine import Affine
-from trt_facefusion.quantization.correction.grid import fake_quantise
+from trt_facefusion.quantization.correction.grid import fake_quantise, find_pair_peaks, quantise_weight
 from trt_facefusion.quantization.correction.rounding import InputCovariance, round_weights
 from trt_facefusion.quantization.correction.weight_correction import (
     CorrectableLayer,
@@ -209,3 +209,34 @@ def test_what_cannot_be_corrected_is_left_alone() -> None:
     view = GraphView(prepare(net.model(SHAPES_N, {z: ["N", 6, 10, 10]}), SHAPES).model)
     assert read_layer(view, "grouped", None, 1.0, KIND) is None
     assert read_layer(view, "auto", None, 1.0, KIND) is None
+
+
+LARGEST_ACTIVATION = 255
+
+
+def sum_pairs(values: np.ndarray) -> int:
+    """The largest sum [O,C,...] of two products in 16 bits, over input channels 2k and 2k + 1 at one tap."""
+    wide = np.pad(values.astype(np.int64), [(0, 0), (0, values.shape[1] % 2), *[(0, 0)] * (values.ndim - 2)])
+    sums = [np.maximum(sign * wide, 0) for sign in (1, -1)]
+    return max(int((s[:, 0::2] + s[:, 1::2]).max()) for s in sums) * LARGEST_ACTIVATION
+
+
+@given(seed=st.integers(0, 2**16), channels=st.integers(1, 9), taps=st.integers(1, 3), axis=st.sampled_from([0, 1]))
+def test_products_of_neighbours_never_saturate(seed: int, channels: int, taps: int, axis: int) -> None:
+    weight = np.random.default_rng(seed).laplace(0, 1, (4, channels, taps, taps)).astype(np.float32)
+    stored = weight if axis == 0 else weight.swapaxes(0, 1)
+    quantised, scale = quantise_weight(stored, axis, KIND, pairs=True)
+    assert sum_pairs(quantised if axis == 0 else quantised.swapaxes(0, 1)) < 2**15
+    assert np.all(scale >= quantise_weight(stored, axis, KIND)[1])
+    np.testing.assert_allclose(find_pair_peaks(stored, axis), find_pair_peaks(weight, 0))
+
+
+@pytest.mark.parametrize("corrected", [False, True])
+def test_corrected_weights_never_saturate_either(corrected: bool) -> None:
+    layer, moments, _ = measured(view_of(), "conv")
+    layer = replace(layer, pairs=True)
+    scale = choose_weight_scales(layer, moments if corrected else None)
+    values = correct_layer(layer, round_to_nearest(layer.matrix, scale), scale, moments).values
+    assert sum_pairs(values) < 2**15
+    plain = choose_weight_scales(replace(layer, pairs=False), None)
+    assert sum_pairs(round_to_nearest(layer.matrix, plain).reshape(layer.weight_shape)) >= 2**15

@@ -13,6 +13,7 @@ The stages, in the order in which a build runs them (`build.stages`):
     calibrate, choose_ranges            histograms -> a threshold for every tensor, scale and shift of channels
     LayerCorrector.correct              corrections of the layers of a plan, where the pictures gain
     open_search, PlanSearch.make_plan   which layers are INT8
+    ZeroPoints.apply                    for a backend that pads with zero points: those in place of shifted channels
     IntegerStorage.lower                for a backend of integer operators: which results need nine bits
 
 Modules, from the ground up; each imports only those above it:
@@ -37,6 +38,7 @@ Modules, from the ground up; each imports only those above it:
     search_cache            what was measured before
     plan_search             searches, picks a plan, and finds a stricter one where it fails
     open_search             puts the last five together for one network
+    zero_points             one zero point in place of shifted channels, for a backend that pads with it
     integer_storage         integer operators for a CPU, and which results are stored finer
 
 Start reading at `ranges` for the thresholds, at `plan_search.PlanSearch` for the plan.

@@ -70,7 +70,8 @@ class LayerCorrector:
 
         def measure_drop(kinds: Kinds) -> float:
             corrections = self._correct(plan, kinds)
-            held = [lower(ranges.view, plan, ranges.amax, Precision.FP32, ranges.affines, corrections)]
+            amax, affines = ranges.amax, ranges.affines
+            held = [lower(ranges.view, plan, amax, Precision.FP32, affines, corrections, pairs=inputs.pairs)]
             with OnnxRuntimeRunner(held.pop, ours="the corrected graph") as runner:
                 return evaluator.ssim_drop(runner)
 

@@ -49,7 +49,7 @@ class LayerCorrections:
 
         scales: dict[str, Array] = {}
         steps: dict[str, NDArray[np.float64]] = {}
-        if "rounding" in kinds:
+        if "rounding" in kinds and not self.inputs.pairs:  # which takes single weights far from where they were
             scales = {name: choose_scales(name, layer) for name, layer in self._read_layers(names)}
             steps = self._round(dict(self._read_layers(names)), scales)
         corrections = {}
@@ -64,7 +64,7 @@ class LayerCorrections:
         tensor = ranges.view.nodes[name].input[0]
         affine = ranges.affines.get(tensor)
         amax = ranges.amax[tensor if affine is None else name_equalised(tensor)]
-        return read_layer(ranges.view, name, affine, amax, TensorProto.FLOAT16)
+        return read_layer(ranges.view, name, affine, amax, TensorProto.FLOAT16, pairs=self.inputs.pairs)
 
     def _read_layers(self, names: Sequence[str]) -> Iterator[tuple[str, CorrectableLayer]]:
         """The layers that can be corrected, one at a time: in float64, all weights take twice the network's memory."""

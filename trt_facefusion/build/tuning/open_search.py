@@ -46,7 +46,8 @@ def open_plan_evaluator(
     """Measures plans of ``space`` on some calibration faces, by the metrics that ``limits`` are set for."""
 
     def make_model() -> onnx.ModelProto:
-        lowered = lower(ranges.view, space.widest, ranges.amax, Precision.FP32, ranges.affines, corrections)
+        amax, affines = ranges.amax, ranges.affines
+        lowered = lower(ranges.view, space.widest, amax, Precision.FP32, affines, corrections, pairs=inputs.pairs)
         return add_switches(ranges.view, lowered, [group.nodes for group in space.groups])
 
     faces = inputs.faces.calibration

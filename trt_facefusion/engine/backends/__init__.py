@@ -1,15 +1,17 @@
 """Backends behind one small protocol: a typed ONNX goes in, an engine and what its kernels really do come out.
 
 TensorRT 11 and TensorRT-RTX build the typed ONNX as it is; TensorRT 10 builds the FP32 ONNX, with the plan as
-constraints of layers and the table handed over by a calibrator. On a CPU the typed ONNX itself is the engine. A build
-can be stopped with Ctrl-C though C++ is at work, and what the library says is read: its log or its inspector names the
-kernels, and they are held against the plan.
+constraints of layers and the table handed over by a calibrator. On a CPU OpenVINO compiles the typed ONNX; for
+onnxruntime the typed ONNX itself is the engine. A build can be stopped with Ctrl-C though C++ is at work, and what the
+library says is read: its log, its inspector or the graph that it runs names the kernels, and they are held against the
+plan.
 
 It may import `engine.runtime`, `model`, `quantization`, `storage` and the ground.
 
 Modules, from the ground up:
 
     device, gpu_support                       the GPU of this machine; what a GPU can compute, by its compute capability
+    processor                                 the processor of this machine
     capabilities                              what backends differ in, as fields
     pins                                      what an engine was built on and for
     base                                      the protocol, the request, the result, kernels
@@ -22,6 +24,7 @@ Modules, from the ground up:
     tensorrt_config                           the builder's configuration of TensorRT 10 and 11
     tensorrt_typed, tensorrt_weak             strongly and weakly typed builds
     tensorrt, tensorrt_rtx, onnxruntime       the backends
+    openvino_kernels, openvino                kernels of the graph that OpenVINO runs; the backend
     registry                                  one line for each; which one a target gets
 
 Start with `base.py`, `capabilities.py` and `registry.py`; `onnxruntime.py` is the shortest backend.

@@ -203,16 +203,19 @@ class RunOptions:
     """How an engine is to be run; a backend passes over what its runner has no use for.
 
     Attributes:
-        slots: inferences in flight, of runners on a GPU.
+        slots: inferences in flight.
         device: number of the GPU.
         threads: CPU threads; None leaves it to the library.
         host_code: the engine may bring code for the host along; only where its origin is known.
+        layers: the runner is asked for times of layers (`StatesLayerTimes`), if it has any; runners on a CPU are a
+            little slower for it.
     """
 
     slots: int = 2
     device: int = 0
     threads: int | None = None
     host_code: bool = False
+    layers: bool = False
 
 
 class Backend(Protocol):

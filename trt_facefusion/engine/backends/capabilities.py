@@ -17,6 +17,17 @@ class Typing(Enum):
     """The library may: the backend also takes ``BuildRequest.weak``, the plan in place of the typed ONNX."""
 
 
+class Judged(Enum):
+    """What is run on the processor of the machine that builds, to see whether an engine is right."""
+
+    TYPED_ONNX = "typed onnx"
+    """The engine is the typed ONNX, and onnxruntime runs it."""
+    ENGINE = "engine"
+    """The engine: it is built first, and runs on that processor."""
+    STAND_IN = "stand-in"
+    """The typed ONNX in onnxruntime, with FP16 rounding, in place of an engine that runs elsewhere."""
+
+
 @dataclass(frozen=True)
 class Capabilities:
     """What a backend can do, and what it asks of a build. The defaults are those of a strongly typed GPU compiler.
@@ -28,14 +39,18 @@ class Capabilities:
         folds_scales: scales of channels may be part of what makes a tensor; otherwise ranges of more tensors than INT8
             reads would have to follow, such as those of results that are kept in integers.
         unfolded_majors: major versions of the library that need those ranges, too, unlike the others.
+        pads_with_zero_points: activations may have a zero point (uint8), with which convolutions pad; otherwise their
+            scales are symmetric, and what shifts channels pads in front of that.
         compiles_in_seconds: the plan search may build once to see which layers get an INT8 kernel.
         float64: its engines take and give float64; others take and give float32 in its place.
-        runs_here: onnxruntime runs the engine itself on the processor of the machine that builds it, so verification
-            judges the engine. Of all others it judges the typed ONNX as their numerical stand-in.
+        judged: what verification runs.
         needs_gpu: its engines run on a GPU only, of the kind and with the library's version that their pins name.
         needs_device: it builds only on a machine that has the GPU of the target.
         raises_missing: a planned INT8 layer without an INT8 kernel bought nothing, and is raised to FP16.
         calibrating_majors: major versions of the library that can make a calibration table of their own.
+        processor: what its engines are compiled for, where the target does not tell; part of an engine's key.
+        adds_pairs_in_16_bits: its kernels add the products of two neighbouring input channels in 16 bits, which
+            saturate: INT8 weights are scaled so that no pair of them does (`grid.find_pair_peaks`).
         math_types: the types (`Kernel.type`) of its kernels that multiply and add; all others move, scale or round.
         fusion: the forms of a typed ONNX that its compiler fuses best, as measured on its kernels.
     """
@@ -43,14 +58,17 @@ class Capabilities:
     typing: Typing = Typing.STRONG
     integer_results: bool = False
     folds_scales: bool = True
+    pads_with_zero_points: bool = False
     compiles_in_seconds: bool = False
     float64: bool = False
-    runs_here: bool = False
+    judged: Judged = Judged.STAND_IN
     needs_gpu: bool = True
     needs_device: bool = False
     raises_missing: bool = True
     calibrating_majors: tuple[int, ...] = ()
     unfolded_majors: tuple[int, ...] = ()
+    processor: str = ""
+    adds_pairs_in_16_bits: bool = False
     math_types: frozenset[str] = frozenset()
     fusion: FusionRules = field(default_factory=FusionRules)
 

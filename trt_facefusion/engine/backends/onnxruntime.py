@@ -12,7 +12,7 @@ from pathlib import Path
 import onnx
 
 from trt_facefusion.engine.backends.base import BuildRequest, BuiltEngine, Kernel, RunOptions, TensorFormat
-from trt_facefusion.engine.backends.capabilities import Capabilities, Library
+from trt_facefusion.engine.backends.capabilities import Capabilities, Judged, Library
 from trt_facefusion.engine.backends.checks import load_checked
 from trt_facefusion.engine.runtime.base import Runner
 from trt_facefusion.errors import BackendUnavailableError, BuildError, TrtFaceFusionError
@@ -57,7 +57,7 @@ class OnnxRuntime:
         integer_results=True,
         folds_scales=False,
         float64=True,
-        runs_here=True,
+        judged=Judged.TYPED_ONNX,
         needs_gpu=False,
         raises_missing=False,  # most of what is placed for GPUs runs in float here
         math_types=_INTEGER_MATH | _FLOAT_MATH,

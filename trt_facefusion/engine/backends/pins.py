@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import platform
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from trt_facefusion.engine.backends.device import Device
+from trt_facefusion.engine.backends.processor import name_instructions
+from trt_facefusion.storage.documents import LATER
 
 
 @dataclass(frozen=True)
@@ -18,6 +20,8 @@ class Pins:
         device: the GPU that it was built and timed on; None where it was built ahead of time.
         driver: the highest CUDA version that the driver knew at the build, like 13000; None where there was none.
         platform: system and processor, like ``linux-x86_64``; None for an engine that runs on any.
+        instructions: the vector instructions of the CPU that it was built for, like ``avx512_vnni``; None for an
+            engine that runs with any, or where they could not be told.
         hardware_compatibility: ``none``, ``ampere_plus`` or ``same_compute_capability``.
         version_compatible: it also loads in later minor versions of its library.
     """
@@ -28,6 +32,7 @@ class Pins:
     platform: str | None = None
     hardware_compatibility: str = "none"
     version_compatible: bool = False
+    instructions: str | None = field(default=None, metadata=LATER)
 
     @classmethod
     def of_this_machine(cls, device: Device | None, hardware_compatibility: str, version_compatible: bool) -> Pins:
@@ -40,6 +45,11 @@ class Pins:
             hardware_compatibility=hardware_compatibility,
             version_compatible=version_compatible,
         )
+
+    @classmethod
+    def of_this_processor(cls) -> Pins:
+        """The pins of an engine that is compiled for the processor of this machine."""
+        return cls(platform=name_platform(), instructions=name_instructions())
 
     @classmethod
     def ahead_of_time(cls, target: str) -> Pins:

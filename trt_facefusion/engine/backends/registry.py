@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from trt_facefusion.engine.backends.base import Backend
 from trt_facefusion.engine.backends.onnxruntime import OnnxRuntime
+from trt_facefusion.engine.backends.openvino import OpenVino
 from trt_facefusion.engine.backends.tensorrt import TensorRt
 from trt_facefusion.engine.backends.tensorrt_rtx import A10G, TensorRtRtx
 from trt_facefusion.errors import BackendUnavailableError, BadInputError
@@ -14,6 +15,7 @@ from trt_facefusion.errors import BackendUnavailableError, BadInputError
 BACKENDS: tuple[Backend, ...] = (
     TensorRt(),
     TensorRtRtx(),
+    OpenVino(),
     OnnxRuntime(),
 )
 """One line for each, those first that ``auto`` tries first and whose engines are loaded first."""
@@ -91,7 +93,8 @@ def select_backend(name: str, target: str) -> BackendSelection:
     """The backend for ``target``.
 
     ``auto`` takes the first that recommends itself for the target and is installed: TensorRT where the target is this
-    machine's GPU, else tensorrt-rtx for a GPU; and where none is installed, what recommends itself for the CPU.
+    machine's GPU, else tensorrt-rtx for a GPU; and where none is installed, the first that recommends itself for the
+    CPU and is installed.
 
     Raises:
         BackendUnavailableError: not installed, or it does not build for the target.
@@ -102,22 +105,31 @@ def select_backend(name: str, target: str) -> BackendSelection:
         backend = get_backend(name)
         backend.require(target)
         return BackendSelection(backend, target, "asked for")
-    recommended = [(backend, reason) for backend in BACKENDS if (reason := backend.recommend(target)) is not None]
-    if not recommended:
+    installed, missing = _find_recommended(target)
+    if installed is None and not missing:
         _require_known(target, any_gpu=False)
+    if installed is not None:
+        return BackendSelection(installed, target, installed.recommend(target) or "")
+    return _select_for_cpu(target, missing)
+
+
+def _find_recommended(target: str) -> tuple[Backend | None, list[tuple[Backend, str]]]:
+    """The first backend that recommends itself for ``target`` and is installed; those before it, and why not them."""
     missing: list[tuple[Backend, str]] = []
-    for backend, reason in recommended:
+    for backend in BACKENDS:
+        if backend.recommend(target) is None:
+            continue
         try:
             backend.require(target)
         except BackendUnavailableError as error:
             missing.append((backend, f"no {target} engine: {error.message} {error.remedy}"))
         else:
-            return BackendSelection(backend, target, reason)
-    return _select_for_cpu(target, missing)
+            return backend, missing
+    return None, missing
 
 
 def _select_for_cpu(target: str, missing: list[tuple[Backend, str]]) -> BackendSelection:
-    portable = next((backend for backend in BACKENDS if backend.recommend(CPU) is not None), None)
+    portable, _ = _find_recommended(CPU)
     if portable is None or target == CPU:
         raise BackendUnavailableError(f"No backend builds for the target {target}.", "Name one with --backend.")
     if not missing:

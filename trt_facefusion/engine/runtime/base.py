@@ -59,6 +59,14 @@ class StatesShapes(Protocol):
         """Smallest and largest shape of each input."""
 
 
+@runtime_checkable
+class StatesLayerTimes(Protocol):
+    """A runner that tells how long each layer takes."""
+
+    def layer_times(self, feeds: Feeds) -> list[tuple[str, float]]:
+        """Name and milliseconds of every layer of one inference, in the order of execution."""
+
+
 def check_feeds(feeds: Feeds, inputs: Sequence[TensorSpec]) -> None:
     """Hold ``feeds`` against the inputs of a model: names, types, shapes; axes of one name have one length.
 

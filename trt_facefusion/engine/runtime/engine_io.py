@@ -1,4 +1,4 @@
-"""What a TensorRT engine takes and gives, in the words of this project.
+"""What an engine takes and gives, in the words of this project, and how that is read from one of TensorRT.
 
 Works on an ``ICudaEngine`` of TensorRT 10 and 11 alike; nothing is imported from either.
 """
@@ -28,7 +28,7 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class EngineIO:
-    """Inputs and outputs of an engine under one optimisation profile; the ranges are those of its inputs."""
+    """Inputs and outputs of an engine (of TensorRT: under one optimisation profile), and the ranges of its inputs."""
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]

@@ -1,4 +1,4 @@
-"""Several inferences in flight: what both runners share, and what a runner needs that has no streams of its own."""
+"""Several inferences in flight: what runners share, and what a runner needs that has no streams of its own."""
 
 from __future__ import annotations
 
@@ -71,15 +71,17 @@ class Queue:
         self._worker = _Worker(slots, self.owner)
         self._finalizer = weakref.finalize(self, self._worker.end)
 
-    def submit(self, call: Callable[[], Outputs]) -> Future[Outputs]:
+    def submit(self, call: Callable[[], Outputs], start: Callable[[], None] | None = None) -> Future[Outputs]:
         """The call's future, which cannot be cancelled; waits while ``slots`` are in flight.
+
+        ``start`` is called here, in the order of submission, once there is a slot; what it raises is raised here.
 
         Raises:
             RuntimeError: it is closed, was opened in another process, or the caller is the callback of a future and
                 would wait for ever.
         """
         self.owner.require()
-        return self._worker.submit(call)
+        return self._worker.submit(call, start)
 
     def close(self) -> None:
         """Let what is in flight finish; closing twice does nothing."""
@@ -97,7 +99,7 @@ class _Worker:
         self._thread: threading.Thread | None = None
         self._ended = False
 
-    def submit(self, call: Callable[[], Outputs]) -> Future[Outputs]:
+    def submit(self, call: Callable[[], Outputs], start: Callable[[], None] | None) -> Future[Outputs]:
         if not self._free.acquire(blocking=threading.current_thread() is not self._thread):
             raise RuntimeError("all slots are in flight: a callback of a future must not wait for another one")
         future: Future[Outputs] = Future()
@@ -106,11 +108,20 @@ class _Worker:
             if self._ended:
                 self._free.release()
                 raise RuntimeError("the runner is closed")
+            self._begin(start)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name="trt-ff-runner", daemon=True)
                 self._thread.start()
             self._calls.put((future, call))
         return future
+
+    def _begin(self, start: Callable[[], None] | None) -> None:
+        try:
+            if start is not None:
+                start()
+        except BaseException:
+            self._free.release()
+            raise
 
     def end(self) -> None:
         if not self._owner.is_here:

@@ -1,7 +1,7 @@
-"""Whether an engine runs on a machine: its manifest's pins against what is there, before TensorRT sees a byte of it.
+"""Whether an engine runs on a machine: its manifest's pins against what is there, before a library sees a byte of it.
 
-The rules are TensorRT's own: an engine loads only with the version of the library, the compute capability and the
-platform that it was built for, unless it was built to be compatible with more.
+The rules are the libraries' own: an engine loads only with the version of the library, the compute capability (on a
+CPU: the instructions) and the platform that it was built for, unless it was built to be compatible with more.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Machine:
     """Where an engine is to run. The GPU's fields are None where there is no GPU that can be asked.
 
     ``libraries`` are the backends that are installed, with their versions; ``driver`` is the highest CUDA version
-    that the driver knows, like 13000.
+    that the driver knows, like 13000; ``instructions`` are the vector instructions of the processor (see `Pins`).
     """
 
     platform: str
@@ -33,6 +33,7 @@ class Machine:
     compute_capability: tuple[int, int] | None = None
     driver: int | None = None
     libraries: Mapping[str, str] = field(default_factory=dict)
+    instructions: str | None = None
 
     @property
     def target(self) -> str | None:
@@ -43,7 +44,7 @@ class Machine:
 def list_misfits(manifest: Manifest, machine: Machine) -> tuple[str, ...]:
     """Why the engine cannot run on ``machine``; empty where it can. What the manifest does not pin fits."""
     backend = find_backend(manifest.backend)
-    if backend is None or not backend.capabilities.needs_gpu:
+    if backend is None or not (backend.capabilities.needs_gpu or manifest.pins.instructions):
         return ()
     return tuple(_list_misfits(manifest, backend, machine))
 
@@ -98,12 +99,19 @@ def _list_misfits(manifest: Manifest, backend: Backend, machine: Machine) -> Ite
             f"it was built with {product} {manifest.backend_version}"
             f"{f' (compatible with {needs})' if pins.version_compatible else ''}, and {installed} is installed"
         )
-    if machine.compute_capability is None:
+    if not backend.capabilities.needs_gpu:
+        yield from _list_processor_misfits(pins.instructions, machine.instructions)
+    elif machine.compute_capability is None:
         yield "it needs a GPU, and there is none that pycuda can ask"
     elif not _gpu_fits(pins.compute_capability, machine.compute_capability, pins.hardware_compatibility):
         yield _explain_gpu(manifest, machine)
     if pins.driver and machine.driver and machine.driver // 1000 < pins.driver // 1000:
         yield f"it was built under {_name_driver(pins.driver)}, and here is {_name_driver(machine.driver)}"
+
+
+def _list_processor_misfits(built: str | None, here: str | None) -> Iterator[str]:
+    if built is not None and built != here:
+        yield f"it was compiled for a processor with {built}, and this one has {here or 'other instructions'}"
 
 
 def _version_fits(built: str, installed: str, compatible: bool) -> bool:

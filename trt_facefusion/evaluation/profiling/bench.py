@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-from trt_facefusion.engine.runtime.base import Runner
+from trt_facefusion.engine.backends.registry import get_math_types
+from trt_facefusion.engine.runtime.base import Runner, StatesLayerTimes
 from trt_facefusion.errors import BadInputError
-from trt_facefusion.evaluation.profiling.layers import Layer
+from trt_facefusion.evaluation.profiling.layers import Layer, merge_layers
 from trt_facefusion.evaluation.profiling.measure import (
     Counts,
     CyclingInputs,
@@ -150,6 +151,19 @@ class Bench:
         path = self.model.graph.parent / "plan.yaml"
         built_here = self.model.contract is not None and path.is_file()
         return read_rows(path) if built_here else []
+
+    def time_layers(self, runner: StatesLayerTimes) -> tuple[Layer, ...]:
+        """Mean times of the layers over some calls, with what the manifest and the plan know of them."""
+        total: dict[str, float] = {}
+        for number, feeds in enumerate(self.inputs.take(LAYER_WARMUPS + LAYER_RUNS)):
+            for name, time_ms in runner.layer_times(feeds):
+                if number >= LAYER_WARMUPS:
+                    total[name] = total.get(name, 0.0) + time_ms
+        mean = {name: time_ms / LAYER_RUNS for name, time_ms in total.items()}
+        manifest = self.model.manifest
+        if manifest is None:
+            return merge_layers(mean, (), self.read_plan(), ())
+        return merge_layers(mean, manifest.kernels, self.read_plan(), get_math_types(manifest.backend))
 
     @property
     def stand_in(self) -> bool:

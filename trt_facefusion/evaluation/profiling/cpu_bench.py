@@ -1,4 +1,4 @@
-"""Engines that run on the CPU: in ONNX Runtime, or in a library that shows nothing but the time of its calls."""
+"""Engines that run on the CPU: in ONNX Runtime, or in another library behind the protocol of runners."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from pathlib import Path
 import onnx
 
 from trt_facefusion.engine.backends.base import Kernel
+from trt_facefusion.engine.backends.capabilities import Judged
 from trt_facefusion.engine.backends.onnxruntime import OnnxRuntime, read_kernels
-from trt_facefusion.engine.runtime.base import Runner
+from trt_facefusion.engine.runtime.base import Runner, StatesLayerTimes
 from trt_facefusion.engine.runtime.onnxruntime import OPTIMISED, OnnxRuntimeRunner
 from trt_facefusion.evaluation.profiling.bench import LAYER_RUNS, LAYER_WARMUPS, Bench, CallBreakdown
 from trt_facefusion.evaluation.profiling.layers import merge_layers
-from trt_facefusion.evaluation.profiling.machine import name_processor
+from trt_facefusion.evaluation.profiling.machine import describe_processor
 from trt_facefusion.evaluation.profiling.memory import measure_resident_bytes
 from trt_facefusion.evaluation.profiling.onnx_trace import read_trace
 from trt_facefusion.storage.leftovers import scratch_folder
@@ -29,7 +30,7 @@ class CpuBench(Bench):
     def stand_in(self) -> bool:
         """Of all engines but ONNX Runtime's own."""
         backend = self.model.backend
-        return backend is not None and not backend.capabilities.runs_here
+        return backend is not None and backend.capabilities.judged is not Judged.TYPED_ONNX
 
     def open_runner(self, in_flight: int) -> Runner:
         """A session; any number of threads may use it."""
@@ -65,25 +66,27 @@ class CpuBench(Bench):
 
     def describe_device(self) -> str:
         """The processor and the threads."""
-        threads = "all threads" if self.threads is None else f"{self.threads} thread{'s' * (self.threads > 1)}"
-        return f"{name_processor()}, {threads}"
+        return describe_processor(self.threads)
 
 
 class OpaqueBench(Bench):
-    """An engine of another library on the CPU, of which nothing but the time of its calls is known."""
+    """An engine of another library on the CPU: the time of its calls, and of its layers if its runner states them."""
 
     def open_runner(self, in_flight: int) -> Runner:
         """What its backend opens."""
         return self.model.open_runner(slots=in_flight, device=self.device, threads=self.threads)
 
     def break_down(self, progress: Progress) -> CallBreakdown:
-        """Nothing."""
-        return CallBreakdown(None, None, ())
+        """Layers, in a runner of their own; nothing of a library that states none."""
+        progress("layers", 0, 0)
+        with self.model.open_runner(slots=1, threads=self.threads, layers=True) as runner:
+            layers = self.time_layers(runner) if isinstance(runner, StatesLayerTimes) else ()
+        return CallBreakdown(None, None, layers)
 
     def measure_memory(self) -> tuple[int | None, Mapping[str, int | None]]:
         """Not known."""
         return None, {}
 
     def describe_device(self) -> str:
-        """The processor."""
-        return name_processor()
+        """The processor and the threads."""
+        return describe_processor(self.threads)

@@ -7,11 +7,10 @@ import time
 from collections.abc import Mapping
 
 from trt_facefusion.engine.backends.device import Device, ask_device
-from trt_facefusion.engine.backends.registry import get_math_types
-from trt_facefusion.engine.runtime.base import Runner
+from trt_facefusion.engine.runtime.base import Runner, StatesLayerTimes
 from trt_facefusion.engine.runtime.pycuda import PycudaRunner
-from trt_facefusion.evaluation.profiling.bench import LAYER_RUNS, LAYER_WARMUPS, Bench, CallBreakdown
-from trt_facefusion.evaluation.profiling.layers import Layer, merge_layers
+from trt_facefusion.evaluation.profiling.bench import Bench, CallBreakdown
+from trt_facefusion.evaluation.profiling.layers import Layer
 from trt_facefusion.evaluation.profiling.result import Split
 from trt_facefusion.evaluation.profiling.workload import Workload
 from trt_facefusion.types import Progress
@@ -53,18 +52,9 @@ class GpuBench(Bench):
 
     def _time_layers(self, progress: Progress) -> tuple[Layer, ...]:
         progress("layers", 0, 0)
-        total: dict[str, float] = {}
-        with self.model.open_runner(slots=1, device=self.device) as runner:
-            assert isinstance(runner, PycudaRunner)
-            for number, feeds in enumerate(self.inputs.take(LAYER_WARMUPS + LAYER_RUNS)):
-                for name, time_ms in runner.layer_times(feeds):
-                    if number >= LAYER_WARMUPS:
-                        total[name] = total.get(name, 0.0) + time_ms
-        mean = {name: time_ms / LAYER_RUNS for name, time_ms in total.items()}
-        manifest = self.model.manifest
-        if manifest is None:
-            return merge_layers(mean, (), self.read_plan(), ())
-        return merge_layers(mean, manifest.kernels, self.read_plan(), get_math_types(manifest.backend))
+        with self.model.open_runner(slots=1, device=self.device, layers=True) as runner:
+            assert isinstance(runner, StatesLayerTimes)
+            return self.time_layers(runner)
 
     def measure_memory(self) -> tuple[int | None, Mapping[str, int | None]]:
         """What the runner asked for and the weights; and what the driver has less than before."""

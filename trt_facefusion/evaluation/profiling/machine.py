@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import platform
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
+
+from trt_facefusion.engine.backends.processor import name_processor
 
 
-def name_processor() -> str:
-    """The processor as Linux names it, else as Python does."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return named[0] if named else platform.processor() or platform.machine()
+def describe_processor(threads: int | None) -> str:
+    """The processor and how many threads it may use; None is all of them."""
+    count = "all threads" if threads is None else f"{threads} thread{'s' * (threads > 1)}"
+    return f"{name_processor()}, {count}"
 
 
 def read_versions() -> dict[str, str]:
     """Versions of what was measured with, of what is installed."""
     versions = {}
-    for name in ("trt-facefusion", "onnxruntime", "tensorrt", "pycuda", "numpy"):
+    for name in ("trt-facefusion", "onnxruntime", "openvino", "tensorrt", "pycuda", "numpy"):
         try:
             versions[name] = version(name)
         except PackageNotFoundError:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from trt_facefusion.engine.backends.capabilities import Judged
 from trt_facefusion.engine.store.machine import ask_machine
 from trt_facefusion.engine.timing.factors import FittedFactors
 from trt_facefusion.engine.timing.gpus import Gpu
@@ -168,7 +169,7 @@ def _open_bench(stack: ExitStack, settings: ProfileSettings, model: OpenedModel,
 def choose_bench(model: OpenedModel, *, stand_in: bool) -> type[Bench]:
     """How an engine is measured; with ``stand_in`` its typed ONNX is, on the CPU."""
     backend = model.backend
-    if stand_in or backend is None or backend.capabilities.runs_here:
+    if stand_in or backend is None or backend.capabilities.judged is Judged.TYPED_ONNX:
         return CpuBench
     return GpuBench if backend.capabilities.needs_gpu else OpaqueBench
 

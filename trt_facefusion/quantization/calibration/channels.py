@@ -73,6 +73,21 @@ class ChannelHistogram:
             np.where(empty, 0, np.maximum(high, 0)).astype(np.float32),
         )
 
+    def measure_tails(self, factors: NDArray[np.float32], tail: float) -> tuple[float, float]:
+        """Bounds of all channels' values together, each channel times its positive factor [C], but for both tails.
+
+        Zero always lies inside.
+        """
+        width = np.exp2(self.exponents.astype(np.float64)) / _BINS * factors
+        low = ((np.arange(2 * _BINS) - _BINS) * width[:, None]).ravel()
+        high = ((np.arange(2 * _BINS) + 1 - _BINS) * width[:, None]).ravel()
+        counts = np.where(self.exponents[:, None] == _SMALLEST, 0, self.counts).ravel()
+        cut = tail * counts.sum() * (1 + 1e-12)
+        upwards, downwards = np.argsort(low, kind="stable"), np.argsort(-high, kind="stable")
+        first = upwards[(np.cumsum(counts[upwards]) > cut).argmax()]
+        last = downwards[(np.cumsum(counts[downwards]) > cut).argmax()]
+        return (min(float(low[first]), 0.0), max(float(high[last]), 0.0)) if counts.any() else (0.0, 0.0)
+
     def _widen(self, exponents: NDArray[np.int64]) -> None:
         for channel in np.flatnonzero(exponents > self.exponents):
             self.counts[channel] = _widen_counts(
@@ -113,6 +128,23 @@ def sample_ranges(
     Raises:
         BadInputError, ModelError: as `collect`.
     """
+    histograms, by_channel = sample_channels(model, counted, channels, batches, progress=progress)
+    return histograms, {name: histogram.ranges(tail) for name, histogram in by_channel.items()}
+
+
+def sample_channels(
+    model: onnx.ModelProto,
+    counted: Sequence[str],
+    channels: Sequence[str],
+    batches: Iterable[Feeds],
+    *,
+    progress: Progress = silent,
+) -> tuple[dict[str, Histogram], dict[str, ChannelHistogram]]:
+    """The same look, with the histograms of all channels.
+
+    Raises:
+        BadInputError, ModelError: as `collect`.
+    """
     fed, tapped = locate_tensors(model.graph, [*counted, *channels])
     counted_names, channel_names = set(counted), set(channels)
     added, inner = make_taps(model, [name for name in tapped if name in counted_names], {})
@@ -134,7 +166,7 @@ def sample_ranges(
         del values
         require_finite(histograms, fed, done)
         progress(STAGE, done + 1, length_hint(batches))
-    return histograms, {name: histogram.ranges(tail) for name, histogram in by_channel.items()}
+    return histograms, by_channel
 
 
 def _thin(values: Array) -> Array:

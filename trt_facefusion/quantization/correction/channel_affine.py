@@ -29,6 +29,7 @@ from trt_facefusion.types import Array
 
 SUFFIX = "__equalised"
 UNSHIFTED_SUFFIX = "__unshifted"
+OFFSETS = "__offsets"
 Pads = tuple[int, ...]
 """A convolution's ``pads``: top, left, bottom, right; empty for none."""
 
@@ -118,7 +119,7 @@ def make_affine_nodes(
     """
     padded = name_padded(tensor, pads)
     equalised = name_equalised(padded)
-    reciprocals, offsets, sizes = f"{tensor}__reciprocals", f"{tensor}__offsets", f"{padded}__sizes"
+    reciprocals, offsets, sizes = f"{tensor}__reciprocals", f"{tensor}{OFFSETS}", f"{padded}__sizes"
     constants: dict[str, Array] = {reciprocals: (1 / affine.factors).reshape(1, -1, 1, 1).astype(dtype)}
     nodes = []
     if pads:

@@ -35,6 +35,7 @@ from trt_facefusion.quantization.correction.grid import (
     compute_activation_scale,
     fake_quantise,
     find_output_axis,
+    find_pair_peaks,
     round_scale,
 )
 from trt_facefusion.types import Array
@@ -60,7 +61,8 @@ Corrections = Mapping[str, Correction]
 class CorrectableLayer:
     """A layer that can be corrected: its matrix [O,K] and bias [O] behind `Affine`, and the scale of its input.
 
-    A column of the matrix is one weight of each output channel: input channel by input channel, tap by tap.
+    A column of the matrix is one weight of each output channel: input channel by input channel, tap by tap. With
+    ``pairs``, no two neighbouring weights may saturate in 16 bits (`grid.find_pair_peaks`).
     """
 
     node: onnx.NodeProto
@@ -70,6 +72,7 @@ class CorrectableLayer:
     affine: Affine | None
     scale: np.float32
     element_type: int
+    pairs: bool = False
 
     def columns(self, values: NDArray[np.float32]) -> Iterator[tuple[slice, NDArray[np.float32]]]:
         """What each column is multiplied with: groups of columns [k] and their factors [k,n] for a batch of inputs."""
@@ -84,6 +87,13 @@ class CorrectableLayer:
             window = values[:, :, top : top + rows : strides[0], left : left + cols : strides[1]]
             yield slice(index, None, len(taps)), window.transpose(1, 0, 2, 3).reshape(values.shape[1], -1)
 
+    def find_smallest_scales(self) -> _Floats:
+        """Scales [O] below which products may saturate; 0 where they cannot."""
+        if not self.pairs:
+            return np.zeros(len(self.matrix))
+        channels = self.weight_shape[1] if self.node.op_type == "Conv" else self.matrix.shape[1]
+        return find_pair_peaks(self.matrix.reshape(len(self.matrix), channels, -1), 0) / INT8_MAX
+
     def without_weights(self) -> CorrectableLayer:
         """The layer for `InputMoments`, which need its columns but not what is in them."""
         return replace(self, matrix=np.broadcast_to(np.zeros(1), self.matrix.shape))
@@ -97,7 +107,7 @@ class CorrectableLayer:
 
 
 def read_layer(
-    view: GraphView, name: str, affine: Affine | None, amax: float, element_type: int
+    view: GraphView, name: str, affine: Affine | None, amax: float, element_type: int, *, pairs: bool = False
 ) -> CorrectableLayer | None:
     """The node ``name`` as a layer whose input is quantised over ``amax``; None where it cannot be corrected.
 
@@ -125,7 +135,7 @@ def read_layer(
     scale = compute_activation_scale(amax, element_type).astype(np.float32)
     flat = matrix.reshape(len(matrix), -1).astype(np.float64)
     return CorrectableLayer(
-        node, weight.shape, flat, folded.astype(np.float64), affine, np.float32(scale), element_type
+        node, weight.shape, flat, folded.astype(np.float64), affine, np.float32(scale), element_type, pairs
     )
 
 
@@ -171,12 +181,15 @@ def choose_weight_scales(layer: CorrectableLayer, moments: InputMoments | None) 
     are tried.
     """
     peak = np.maximum(layer.matrix.max(axis=1), -layer.matrix.min(axis=1))
-    usual = round_scale((peak / INT8_MAX).astype(np.float32), layer.element_type)
+    smallest = layer.find_smallest_scales()
+
+    def shrink_to(share: float) -> Array:
+        exact = np.maximum(share * peak / INT8_MAX, smallest)
+        return round_scale(exact.astype(np.float32), layer.element_type)
+
     if moments is None:
-        return usual
-    scales = np.stack(
-        [round_scale((shrink * peak / INT8_MAX).astype(np.float32), layer.element_type) for shrink in _SHRINKS]
-    )
+        return shrink_to(1.0)
+    scales = np.stack([shrink_to(share) for share in _SHRINKS])
     return find_best_scales(layer.matrix, scales, moments.variances)
 
 

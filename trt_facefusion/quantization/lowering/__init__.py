@@ -9,14 +9,15 @@ May import: the ground, `model`, and of `quantization` everything else.
 
 Modules, from the ground up:
 
-    typed       the one strongly typed ONNX for TensorRT: FP16 casts and explicit Q/DQ
-    integer     the same plan for onnxruntime's integer operators on a CPU, which want quantised results, too
-    equalise    which channels get which scale and shift; the FP32 model with them, for a backend that quantises itself
-    rewriting   nodes of a lowered model replaced by others
+    typed        the one strongly typed ONNX for TensorRT: FP16 casts and explicit Q/DQ
+    integer      the same plan for onnxruntime's integer operators on a CPU, which want quantised results, too
+    equalise     which channels get which scale and shift; the FP32 model with them, for a backend that quantises itself
+    zero_points  one zero point for a tensor in place of shifted channels, in a lowered graph
+    rewriting    nodes of a lowered model replaced by others
     weight_scales, norms   forms that a compiler fuses: one weight scale for a convolution, flat normalisation
-    fusion      which of these forms a compiler wants
-    scales      a lowered model whose activation scales are inputs: one session tries any thresholds
-    switch      a model whose precisions are inputs: one session measures every plan of a search
+    fusion       which of these forms a compiler wants
+    scales       a lowered model whose activation scales are inputs: one session tries any thresholds
+    switch       a model whose precisions are inputs: one session measures every plan of a search
 
 Start reading at `typed`: its docstring says what is placed where and why; `typed.Rewriter` then does it, node by node.
 `integer.IntegerRewriter` is the same with other rules for results and biases.

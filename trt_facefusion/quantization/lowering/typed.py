@@ -59,6 +59,7 @@ class Rewriter:
     half: int = TensorProto.FLOAT16
     affines: Affines = field(default_factory=dict)
     corrections: Corrections = field(default_factory=dict)
+    pairs: bool = False
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     constants: dict[str, onnx.TensorProto] = field(default_factory=dict)
     types: dict[str, int] = field(default_factory=dict)
@@ -227,7 +228,8 @@ class Rewriter:
             scale = correction.scale.astype(helper.tensor_dtype_to_np_dtype(kind))
         else:
             weight = self.view.constant(name).astype(np.float32)
-            quantised, scale = quantise_weight(weight if affine is None else fold_weight(weight, affine), axis, kind)
+            folded = weight if affine is None else fold_weight(weight, affine)
+            quantised, scale = quantise_weight(folded, axis, kind, pairs=self.pairs)
         names = [self._add_constant(f"{output}__int8", quantised), self._add_constant(f"{output}__scale", scale)]
         zeros = self._add_constant(f"{output}__zero", np.zeros(len(scale), np.int8))
         self.nodes.append(
@@ -246,12 +248,15 @@ def lower(
     base: Precision = Precision.FP16,
     affines: Affines | None = None,
     corrections: Corrections | None = None,
+    *,
+    pairs: bool = False,
 ) -> onnx.ModelProto:
     """The typed ONNX of ``plan``; ``amax`` is the calibrated range of each tensor that an INT8 node reads.
 
     ``affines`` scales and shifts the channels of these tensors wherever an INT8 node reads them (see `channel_affine`);
     ``amax`` then holds the range behind that, under its `equalised_name`. ``corrections`` replace weights and biases of
-    INT8 nodes (see `weight_correction`); they were made with the same ranges and ``affines``.
+    INT8 nodes (see `weight_correction`); they were made with the same ranges and ``affines``, and with ``pairs``: no
+    products of two neighbouring weights saturate in 16 bits (see `grid.find_pair_peaks`).
 
     With ``base`` FP32 everything that the plan keeps in FP16 is computed in FP32: the same INT8 error, several times
     faster on a CPU, for comparing plans.
@@ -264,7 +269,7 @@ def lower(
         return view.model
     half = TensorProto.FLOAT if base is Precision.FP32 else TensorProto.FLOAT16
     rewriter = Rewriter(
-        view, {node.name: node.precision for node in plan.nodes}, amax, half, affines or {}, corrections or {}
+        view, {node.name: node.precision for node in plan.nodes}, amax, half, affines or {}, corrections or {}, pairs
     )
     return rewrite(rewriter)
 
