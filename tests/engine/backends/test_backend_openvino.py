@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import os
+import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -55,6 +59,17 @@ def test_what_runs_in_float_is_reported_as_float() -> None:
     engine = compile_for_cpu(net.model([1, 3, 8, 8], net.op("Conv", ["x", weight], "plain", pads=[1] * 4)))
     (detail,) = find_int8_coverage({"plain": "Conv"}, engine.kernels, OpenVino().capabilities.math_types).details
     assert (detail.is_int8, detail.dtypes) == (False, "fp32 x fp32 -> fp32")
+
+
+def test_control_c_is_no_crash_when_engines_came_and_went() -> None:
+    """Each `Core` changes the stack for signals: of two that end as they came, the last leaves one that is freed."""
+    engines = [OpenVino().open(compile_for_cpu(two_convolutions()).data, RunOptions()) for _ in range(2)]
+    for engine in engines:
+        engine.close()
+    gc.collect()
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(1)
 
 
 def test_names_that_hold_commas_are_found() -> None:

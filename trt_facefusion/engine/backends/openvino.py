@@ -23,6 +23,7 @@ from trt_facefusion.engine.runtime.openvino import (
     explain,
     import_openvino,
     make_configuration,
+    open_core,
 )
 from trt_facefusion.errors import BackendUnavailableError, BuildError
 from trt_facefusion.types import Progress, silent
@@ -132,7 +133,7 @@ def _read(model: bytes, shapes: Mapping[str, ShapeRange]) -> Any:
     """OpenVINO's model of an ONNX, for these shapes. Raises BuildError where it refuses an operator."""
     ov = import_openvino()
     try:
-        read = ov.Core().read_model(model)
+        read = open_core().read_model(model)
         dynamic = {port.get_node().get_friendly_name() for port in read.inputs if port.get_partial_shape().is_dynamic}
         ranges = {name: _make_range(ov, shapes[name]) for name in dynamic & shapes.keys()}
         if ranges:
@@ -149,7 +150,7 @@ def _make_range(ov: ModuleType, shapes: ShapeRange) -> Any:
 
 def _compile(model: Any) -> Any:
     try:
-        return import_openvino().Core().compile_model(model, DEVICE, make_configuration())
+        return open_core().compile_model(model, DEVICE, make_configuration())
     except Exception as error:
         raise _refuse(error) from error
 

@@ -9,6 +9,7 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future
+from functools import cache
 from contextlib import contextmanager
 from types import ModuleType, TracebackType
 from typing import Any
@@ -49,7 +50,7 @@ class OpenVinoRunner:
 
     def __init__(self, engine: bytes, threads: int | None = None, slots: int = 2, layers: bool = False) -> None:
         require_slots(slots)
-        core = import_openvino().Core()
+        core = open_core()
         try:
             self._compiled: Any = core.import_model(engine, DEVICE, make_configuration(threads, layers))
             self._io = _describe(self._compiled)
@@ -191,6 +192,19 @@ def _without_telemetry() -> Iterator[None]:
     finally:
         if hidden:
             sys.modules.pop(_TELEMETRY, None)
+
+
+@cache
+def open_core() -> Any:
+    """The one ``openvino.Core`` of this process, which lives as long as it does.
+
+    Its plugin for the CPU gives the thread another stack for signals, and puts the former one back when it ends. Of two
+    that end in the order in which they came, that is one that is freed, and the next Ctrl-C would end the process.
+
+    Raises:
+        BackendUnavailableError: OpenVINO cannot be loaded.
+    """
+    return import_openvino().Core()
 
 
 def make_configuration(threads: int | None = None, layers: bool = False) -> dict[str, Any]:
