@@ -69,7 +69,7 @@ def fold_scales(view: GraphView, affines: Affines) -> FoldedScales:
     return FoldedScales(
         _scale_constants(view, exponents),
         exponents,
-        {name: affine for name, affine in remaining.items() if affine.shifts or affine.exponents.any()},
+        {name: affine for name, affine in remaining.items() if affine.shifts or affine.scales},
         {name: reason for name in affines if (reason := ties.reason(name)) is not None},
     )
 
