@@ -68,7 +68,7 @@ def make_channels(view: GraphView, calibration: Calibration, form: ChannelForm) 
     candidates = None if form.folded else find_equalisable(view)
     for name, counted in read_affines(calibration).items():
         affine = counted if form.shifted else counted.without_shift()
-        if (affine.shifts or affine.exponents.any()) and (candidates is None or name in candidates):
+        if (affine.shifts or affine.scales) and (candidates is None or name in candidates):
             affines[name] = affine
             names[name] = name_unshifted(name) if counted.shifts and not form.shifted else name_equalised(name)
     if not form.folded:

@@ -45,6 +45,11 @@ class Affine:
     offsets: NDArray[np.float32]
 
     @property
+    def scales(self) -> bool:
+        """Whether any channel is scaled."""
+        return bool(np.any(self.exponents))
+
+    @property
     def shifts(self) -> bool:
         """Whether any channel is shifted."""
         return bool(np.any(self.offsets))
@@ -120,17 +125,20 @@ def make_affine_nodes(
     padded = name_padded(tensor, pads)
     equalised = name_equalised(padded)
     reciprocals, offsets, sizes = f"{tensor}__reciprocals", f"{tensor}{OFFSETS}", f"{padded}__sizes"
-    constants: dict[str, Array] = {reciprocals: (1 / affine.factors).reshape(1, -1, 1, 1).astype(dtype)}
+    constants: dict[str, Array] = {}
     nodes = []
     if pads:
         constants[sizes] = np.array([0, 0, *pads[:2], 0, 0, *pads[2:]], np.int64)
         nodes.append(helper.make_node("Pad", [source, sizes], [pad_output_name(padded)], name=f"{padded}__pad"))
         source = pad_output_name(padded)
-    scaled = name_scaled(padded) if affine.shifts else equalised
-    nodes.append(helper.make_node("Mul", [source, reciprocals], [scaled], name=f"{padded}__equalise"))
+    if affine.scales or not affine.shifts:
+        scaled = name_scaled(padded) if affine.shifts else equalised
+        constants[reciprocals] = (1 / affine.factors).reshape(1, -1, 1, 1).astype(dtype)
+        nodes.append(helper.make_node("Mul", [source, reciprocals], [scaled], name=f"{padded}__equalise"))
+        source = scaled
     if affine.shifts:
         constants[offsets] = affine.offsets.reshape(1, -1, 1, 1).astype(dtype)
-        nodes.append(helper.make_node("Sub", [scaled, offsets], [equalised], name=f"{padded}__shift"))
+        nodes.append(helper.make_node("Sub", [source, offsets], [equalised], name=f"{padded}__shift"))
     return nodes, constants, equalised
 
 

@@ -13,12 +13,14 @@ Modules, from the ground up:
 
     ties        which channels of a graph have to be scaled alike, and which cannot be scaled at all
     constants   a graph whose constants are multiplied with powers of two
-    operators   for every operator: how it ties channels, and which of its constants take scales in
+    arithmetic  operators with constants that take scales in
+    moves       operators that pass scales on
+    operators   every operator that scales pass, and how
     choose      the exponents of channels that have to be scaled alike
     unfold      a lowered graph with its scales taken out again, to be compared tensor by tensor
     fold        a graph with scales of channels folded into it
 
-Start reading at `fold.fold_scales`; `operators` is where an operator is added.
+Start reading at `fold.fold_scales`; `operators.OPERATORS` is where an operator is added.
 """
 
 from trt_facefusion.quantization.folding.fold import FoldedScales, find_exponents, find_scale_ties, fold_scales

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from trt_facefusion.model.graph import GraphView
 from trt_facefusion.quantization.correction.channel_affine import Affine, Affines
+from trt_facefusion.quantization.folding.arithmetic import tie_products
 from trt_facefusion.quantization.folding.constants import ConstantScaler, Exponents
-from trt_facefusion.quantization.folding.operators import OPERATORS, tie_node, tie_products
+from trt_facefusion.quantization.folding.operators import OPERATORS, tie_node
 from trt_facefusion.quantization.folding.ties import ScaleTies
 from trt_facefusion.quantization.folding.unfold import note_exponents
 
@@ -69,7 +70,7 @@ def fold_scales(view: GraphView, affines: Affines) -> FoldedScales:
     return FoldedScales(
         _scale_constants(view, exponents),
         exponents,
-        {name: affine for name, affine in remaining.items() if affine.shifts or affine.exponents.any()},
+        {name: affine for name, affine in remaining.items() if affine.shifts or affine.scales},
         {name: reason for name in affines if (reason := ties.reason(name)) is not None},
     )
 

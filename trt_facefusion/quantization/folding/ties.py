@@ -97,3 +97,8 @@ class ScaleTies:
             parents[group] = parents[parents[group]]
             group = parents[group]
         return group
+
+
+def describe_node(node: onnx.NodeProto) -> str:
+    """A node in a reason: its operator and its name."""
+    return f"{node.op_type} {node.name!r}"

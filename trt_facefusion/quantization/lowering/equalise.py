@@ -236,7 +236,7 @@ def find_added_ranges(
         ranges[name_equalised(padded)] = behind
         if padded != tensor:
             ranges[pad_output_name(padded)] = amax[tensor]
-        if affine.shifts:
+        if affine.shifts and affine.scales:
             ranges[name_scaled(padded)] = behind + float(np.abs(affine.offsets).max())
     return ranges
 
