@@ -82,6 +82,8 @@ class Net:
             return x
         if kind == "Silu":
             return self.op("Mul", x, self.op("Sigmoid", x))
+        if kind == "Gelu":
+            return self.op("Gelu", x, approximate="tanh")
         extra = {"PRelu": [np.full((1, 1, 1), 0.2)], "Clip": [np.array(0), np.array(6)]}.get(kind, [])
         return self.op(kind, x, *map(self.const, extra), **({"alpha": 0.2} if kind == "LeakyRelu" else {}))
 
@@ -172,7 +174,7 @@ def weights() -> Iterator[Form]:
 
 def activations() -> Iterator[Form]:
     """What an INT8 convolution with one weight scale keeps."""
-    for kind in ("none", "Relu", "Clip", "Tanh", "Sigmoid", "LeakyRelu", "PRelu", "Elu", "Silu"):
+    for kind in ("none", "Relu", "Clip", "Tanh", "Sigmoid", "Gelu", "LeakyRelu", "PRelu", "Elu", "Silu"):
         yield Form("2 x (conv, activation)", f"INT8, {kind}", chain("tensor", kind))
     for kind in ("Relu", "LeakyRelu"):
         yield Form("2 x (conv, activation)", f"FP16, {kind}", chain("float", kind))

@@ -6,7 +6,7 @@ adding what the weights make of the shift to the bias, changes nothing in exact 
 
 A convolution pads with zeros, and a shifted zero is another number in each channel. So the padding is done in front of
 the shift, by a Pad of its own. TensorRT-RTX fuses it with the scale, the shift and the quantiser; a kernel more is made
-only where one tensor is read with two paddings.
+only where one tensor is read with two paddings, or where a normalisation in front would be in the same kernel.
 
 Source: X. Wei et al., "Outlier Suppression+: Accurate quantization of large language models by equivalent and
 effective shifting and scaling", EMNLP 2023; here the scales are powers of two and the shifts FP16 numbers, so that
