@@ -6,10 +6,12 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from tiny import SIZE, Settings
 
 from trt_facefusion.build.run import build
+from trt_facefusion.build.tuning import zero_points
 from trt_facefusion.cli.main import run
 from trt_facefusion.engine.backends.processor import name_instructions
 from trt_facefusion.engine.runtime.openvino import OpenVinoRunner
@@ -50,6 +52,26 @@ def test_the_engine_itself_is_judged_and_its_int8_is_proven(engine: Path, settin
     assert "Pad" not in {kernel.type for kernel in manifest.kernels}
     assert (engine / "engine.blob").is_file() and (engine / "typed.onnx").is_file()
     assert build(settings(Precision.INT8, backend="openvino")).engines[0].up_to_date
+
+
+def read_operators(engine: Path) -> set[str]:
+    return {node.op_type for node in onnx.load(engine / "typed.onnx").graph.node}
+
+
+def test_shifted_channels_become_zero_points_by_what_pictures_say(engine: Path) -> None:
+    record = read_manifest(engine).inputs.settings["calibration"]
+    assert isinstance(record, dict) and record["shifted"] > 0 and record["zero_points"] is not None
+    assert {"shifts", "zero points, 0 clipped"} < record["zero_points_ssim_drop"].keys()
+    assert not {"Pad", "Sub"} & read_operators(engine)
+
+
+def test_channels_stay_shifted_where_pictures_lose_too_much_by_zero_points(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(zero_points, "_WORTH_A_PAD", -1.0)
+    (result,) = build(settings(Precision.INT8, backend="openvino")).engines
+    assert {"Pad", "Sub"} <= read_operators(result.folder)
+    assert read_manifest(result.folder).int8_kernels.missing == ()
 
 
 def test_it_is_opened_and_gives_the_picture_of_its_typed_graph(engine: Path) -> None:

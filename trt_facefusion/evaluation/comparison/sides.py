@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
-from trt_facefusion.engine.runtime.base import Runner
+from trt_facefusion.engine.runtime.base import Runner, StatesShapes
 from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
 from trt_facefusion.errors import BackendUnavailableError, BadInputError
 from trt_facefusion.inference.feeder import BATCH
@@ -128,7 +128,7 @@ def _find_batch_range(model: RunnableModel, preset: Preset, embedding: int) -> t
     if fixed is not None:
         return fixed, fixed
     manifest = model.opened.manifest
-    if model.ran != GPU or manifest is None or not manifest.shapes:
+    if not isinstance(model.runner, StatesShapes) or manifest is None or not manifest.shapes:
         return 1, 1 << 30
     smallest, _, largest = manifest.shapes[next(name for name, fit in fits.items() if fit.batched)]
     return smallest[0], largest[0]
