@@ -96,6 +96,7 @@ def alternatives(folder: Path, settings: BuildSettings) -> Alternatives:
         "table": folder / "table.cache",
         "limits": {"max_ssim_drop": 0.5},
         "repairs": 2,
+        "objective": "size",
         "search_faces": 4,
         "effort": "full",
         "minutes": 3.0,

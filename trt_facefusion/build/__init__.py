@@ -23,6 +23,7 @@ Modules, from the ground up; each imports only those above it:
     effort                  levels of effort: what is tried, what it costs in inferences, which level the time allows
     options                 options that commands share, each with its part in an engine's key
     settings                all that a build is asked for, and the key of an engine
+    objective               what the plan search makes least of
     rebuild_command         settings -> the command line that builds the same engine again
     job                     a build before anything is loaded: backend, digests, keys
     namesakes               models that share a name, and versions of one model: locks, and what is replaced

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from trt_facefusion.build.objective import choose_objective
 from trt_facefusion.build.reporter import Note, Reporter, drop_note
 from trt_facefusion.build.settings import BuildSettings, compute_engine_key
 from trt_facefusion.engine.backends.registry import BackendSelection, default_target, select_backend
@@ -53,9 +54,11 @@ def open_job(settings: BuildSettings, progress: Progress = silent, note: Note | 
 
     Raises:
         BackendUnavailableError: the backend is missing, or does not build for the target.
+        BadInputError: there is no such objective.
         BadInputError, ModelError, FacesError: a file or folder cannot be read.
     """
     reporter = Reporter(progress, note or drop_note)
+    choose_objective(settings.objective)
     selection = choose_backend(settings, reporter)
     embedder = settings.open_embedder()
     return Job(settings, reporter, selection, embedder, digest_inputs(settings, selection, embedder))

@@ -14,6 +14,7 @@ from typing import Any, TypeVar, cast
 from trt_facefusion.build.compilation import compile_plan
 from trt_facefusion.build.inputs import BuildInputs
 from trt_facefusion.build.lowered_plan import LoweredPlan
+from trt_facefusion.build.objective import choose_objective
 from trt_facefusion.build.tuning.corrections import LayerCorrector
 from trt_facefusion.build.tuning.integer_storage import IntegerStorage
 from trt_facefusion.build.tuning.observations import Observations
@@ -104,8 +105,13 @@ class Stages:
         return search
 
     def _open_search(self, widest: Plan, excluded: Mapping[str, str], *, limit_named: bool) -> PlanSearch:
-        corrections = self.open_corrector().correct(widest)
-        return open_search(self.inputs, self.choose_ranges(), widest, corrections, excluded, limit_named=limit_named)
+        inputs, corrections = self.inputs, self.open_corrector().correct(widest)
+        objective = choose_objective(inputs.settings.objective)
+        return open_search(
+            *(inputs, self.choose_ranges(), widest, corrections, excluded),
+            limit_named=limit_named,
+            objective=objective,
+        )
 
     def _find_without_kernel(self, plan: Plan) -> dict[str, str]:
         """Layers that the backend runs in float, though all of ``plan`` is offered in INT8: name -> reason.

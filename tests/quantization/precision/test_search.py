@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trt_facefusion.quantization.precision.groups import Group, merge_quiet
+from trt_facefusion.quantization.precision.groups import Group, GroupSet, merge_quiet
+from trt_facefusion.quantization.precision.objectives import SizeObjective
 from trt_facefusion.quantization.precision.search import (
     Effort,
     Figures,
-    GroupSet,
     Load,
     as_dict,
     effort,
@@ -136,3 +136,18 @@ def test_the_record_names_the_chosen_plan_and_what_was_raised() -> None:
     (chosen,) = [point for point in record["points"] if point["chosen"]]
     assert chosen["raised"] == ["n0"] and chosen["int8_macs_share"] == pytest.approx(30 / 80)
     assert record["groups"][0]["alone"] == pytest.approx(0.004)
+
+
+@given(st.lists(st.tuples(st.floats(0, 0.01), st.integers(1, 10**6)), min_size=1, max_size=8), st.floats(1e-3, 0.03))
+def test_by_size_the_weights_decide_and_macs_do_not(costs: list[tuple[float, int]], limit: float) -> None:
+    picture, budget = Picture(costs), within(limit)
+    by_weights = [Group(group.nodes, 10**6 - group.macs, group.macs) for group in picture.groups]
+    objective = SizeObjective(by_weights, fixed_bytes=100)
+    found = search(by_weights, picture.total, picture, budget, EXACT, ALL, objective)
+    plain = search(picture.groups, picture.total, picture, budget, EXACT, ALL).best(budget)
+    best, every = found.best(budget), frozenset(range(len(costs)))
+    assert objective.cost(every) == 100 + sum(group.weights for group in by_weights)
+    assert objective.cost(frozenset()) - objective.cost(every) == objective.cost(every) - 100
+    largest = max(group.weights for group in by_weights)
+    assert best.ssim_drop <= limit
+    assert abs(objective.cost(best.groups) - objective.cost(plain.groups)) <= largest

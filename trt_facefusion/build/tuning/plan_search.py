@@ -13,11 +13,13 @@ from trt_facefusion.evaluation.accuracy import registry
 from trt_facefusion.evaluation.accuracy.gate import Limits
 from trt_facefusion.evaluation.accuracy.judge import Accuracy
 from trt_facefusion.quantization.precision import Plan
-from trt_facefusion.quantization.precision.search import Figures, GroupSet, SearchResult, as_dict, search
+from trt_facefusion.quantization.precision.groups import GroupSet
+from trt_facefusion.quantization.precision.objectives import Objective
+from trt_facefusion.quantization.precision.search import Figures, SearchResult, as_dict, search
 from trt_facefusion.types import Precision
 
 TARGETS = (0.003, 0.005, 0.01)
-"""Mean SSIM drops to aim at where no limit was asked for: the strictest that leaves ``MOST`` of the work in INT8."""
+"""Mean SSIM drops to aim at where no limit was asked for: the strictest that keeps ``MOST`` of what INT8 can spare."""
 MOST = 0.9
 MARGIN = 0.9
 """Share of the budget that may be spent on the measuring faces: others cost a little more."""
@@ -29,10 +31,10 @@ Excluded = Mapping[str, str]
 class PlanSearch:
     """Searches among the plans of ``space`` by what ``evaluator`` measures.
 
-    Everything is measured once and kept beside the calibration. ``limit_named`` says whether the user named the SSIM
-    limit; ``excluded`` are layers that were no candidates, with reasons. ``budget`` are the limits that the plan keeps
-    on the measuring faces, which may be stricter than ``limits``; ``in_int8`` are the groups that it leaves in INT8.
-    Both are set by the first call that needs the search.
+    Everything is measured once and kept beside the calibration. ``objective`` prices plans; ``limit_named`` says
+    whether the user named the SSIM limit; ``excluded`` are layers that were no candidates, with reasons. ``budget`` are
+    the limits that the plan keeps on the measuring faces, which may be stricter than ``limits``; ``in_int8`` are the
+    groups that it leaves in INT8. Both are set by the first call that needs the search.
     """
 
     def __init__(
@@ -41,12 +43,13 @@ class PlanSearch:
         space: SearchSpace,
         evaluator: PlanEvaluator,
         limits: Limits,
+        objective: Objective,
         *,
         limit_named: bool,
         excluded: Excluded,
     ) -> None:
         self.inputs, self.space, self.evaluator, self.limits = inputs, space, evaluator, limits
-        self.limit_named, self.excluded = limit_named, excluded
+        self.objective, self.limit_named, self.excluded = objective, limit_named, excluded
         self.budget = limits
         self.in_int8: GroupSet = frozenset()
         self._searched: SearchResult | None = None
@@ -67,17 +70,18 @@ class PlanSearch:
         return self._searched
 
     def _search(self) -> SearchResult:
-        """Search for the target that the user named; else for one after the other, until most of the work is INT8."""
-        space, exact = self.space, registry.list_exact_figures()
+        """Search for the target that the user named; else for each, until most of INT8's gain is kept."""
+        space, exact, cost = self.space, registry.list_exact_figures(), self.objective.cost
         limit = self.budget["max_ssim_drop"]
         targets = [limit] if self.limit_named else [target for target in TARGETS if target <= limit]
-        most = MOST * sum(group.macs for group in space.groups) / max(space.total_macs, 1)
+        nothing = cost(frozenset())
+        most = MOST * (nothing - cost(frozenset(range(len(space.groups)))))
         for target in targets:
             self.budget = self.limits.changed({"max_ssim_drop": target})
             load = self.budget.load
-            searched = search(space.groups, space.total_macs, self._measure, load, exact, space.effort)
+            searched = search(space.groups, space.total_macs, self._measure, load, exact, space.effort, self.objective)
             best = searched.best(load, MARGIN)
-            if best.share >= most:
+            if nothing - cost(best.groups) >= most:
                 break
         self.in_int8 = best.groups
         return searched
@@ -150,12 +154,16 @@ class PlanSearch:
         self.in_int8 = best.groups
         return self._assign(searched, best.groups)
 
+    def _describe_plan(self, in_int8: GroupSet) -> dict[str, Any]:
+        """What a point of the front says beside its figures."""
+        return {"weights_bytes": round(self.space.sizes.cost(in_int8))}
+
     def as_dict(self) -> dict[str, Any]:
         """The search for ``search.json``; runs the search."""
         searched = self.run()
         budget = {name: limit for name, limit in self.budget.on_figures().items() if limit is not None}
         names = {figure.key: limit.short_name for figure, limit in registry.iterate_limits()}
-        described = as_dict(searched, self.in_int8, budget, names)
+        described = as_dict(searched, self.in_int8, budget, names, self._describe_plan)
         for row, noise in zip(described["groups"], self.space.noise, strict=True):
             row["noise"] = noise / max(row["macs"], 1)
         return {

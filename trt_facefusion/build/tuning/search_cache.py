@@ -12,7 +12,8 @@ from trt_facefusion.build.inputs import BuildInputs
 from trt_facefusion.errors import StoreError
 from trt_facefusion.evaluation.accuracy.registry import list_limited_figures
 from trt_facefusion.quantization.calibration.cache import cache_path
-from trt_facefusion.quantization.precision.search import Figures, GroupSet
+from trt_facefusion.quantization.precision.groups import GroupSet
+from trt_facefusion.quantization.precision.search import Figures
 from trt_facefusion.storage.documents import DocumentError, decode, parse_json, read_bytes
 from trt_facefusion.storage.files import write_atomic
 

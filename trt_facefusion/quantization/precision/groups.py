@@ -14,6 +14,9 @@ from dataclasses import dataclass
 
 from trt_facefusion.model.graph import GraphView, Role, classify, count_macs
 
+GroupSet = frozenset[int]
+"""A plan: the indices of the groups that are in INT8."""
+
 _JOINS = {Role.RESIDUAL_ADD: "are added", Role.CONCAT: "are concatenated"}
 
 
