@@ -14,6 +14,8 @@ Modules, from the ground up; each imports only those above it in this list:
     plan        the plan itself (`Plan`), and its YAML
     rules       one rule after another, each with a reason; the first that decides counts
     objectives  what a search makes least of: MACs that are not in INT8, bytes of weights
+    time_model  how long the engine of a plan takes that was not compiled, from those that were
+    fastest     the search for the fastest plan, by compiling few
     search      which plans to measure next, and the front of those that were
 
 Start reading at `plan.Plan`, then `rules.RULES`; `search.search` says what a search may ask for.

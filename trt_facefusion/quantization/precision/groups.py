@@ -58,6 +58,25 @@ def group_candidates(view: GraphView, candidates: Iterable[str]) -> tuple[Group,
     )
 
 
+def find_neighbours(view: GraphView, groups: Sequence[Group]) -> tuple[tuple[int, int], ...]:
+    """Pairs of groups with no third one on a way from a layer of the one to a layer of the other."""
+    group_of = {name: index for index, group in enumerate(groups) for name in group.nodes}
+    pairs: dict[tuple[int, int], None] = {}
+    for name, index in group_of.items():
+        queue, seen = [*view.activations(view.nodes[name])], set[str]()
+        while queue:
+            maker = view.producer.get(queue.pop())
+            if maker is None or maker.name in seen:
+                continue
+            seen.add(maker.name)
+            other = group_of.get(maker.name)
+            if other is None:
+                queue += view.activations(maker)
+            elif other != index:
+                pairs[min(index, other), max(index, other)] = None
+    return tuple(sorted(pairs))
+
+
 def merge_quiet(groups: Sequence[Group], noise: Sequence[float], at_most: int) -> tuple[Group, ...]:
     """At most ``at_most`` groups: the quietest (least ``noise`` of their own) are decided on together.
 

@@ -15,11 +15,9 @@ _INT8_BYTES, _FP16_BYTES = 1, 2
 
 
 class Objective(Protocol):
-    """Says what plans cost, without measuring pictures."""
+    """Says what plans cost, without measuring pictures. ``name`` is as the command line calls it."""
 
-    @property
-    def name(self) -> str:
-        """As the command line calls it."""
+    name: str
 
     def cost(self, in_int8: GroupSet) -> float:
         """What a plan costs, in the objective's own unit; lower is better."""
@@ -28,8 +26,16 @@ class Objective(Protocol):
         """What is given up where groups of a plan are raised, above 0, in any unit: budget is won back where it buys
         most."""
 
+    def is_sure(self, in_int8: GroupSet) -> bool:
+        """Whether the cost of a plan is more than an estimate."""
+        return True
 
-class MacsObjective:
+    def make_sure(self, in_int8: GroupSet) -> bool:
+        """Find out the cost of a plan, also where that takes long; False where it stays an estimate."""
+        return True
+
+
+class MacsObjective(Objective):
     """Most multiplications in INT8. The cost is what is not in INT8 of ``total_macs``, for one face.
 
     Of two groups with equal MACs the one with fewer weights is the cheaper one to raise.
@@ -51,7 +57,7 @@ class MacsObjective:
         return sum(self._prices[index] for index in raised)
 
 
-class SizeObjective:
+class SizeObjective(Objective):
     """Fewest bytes of weights in the engine; scales are not counted. ``fixed_bytes`` are in no group."""
 
     name = "size"

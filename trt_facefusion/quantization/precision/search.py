@@ -114,9 +114,12 @@ class SearchResult:
         return tuple(cost(group) for group in range(len(self.groups)))
 
     def front(self) -> tuple[MeasuredPlan, ...]:
-        """The plans that no other beats in both, by rising cost: the drop falls with every step."""
-        cost = self.objective.cost
-        ordered = sorted(self.points.values(), key=lambda p: (cost(p.groups), p.ssim_drop, sorted(p.groups)))
+        """The plans that no other beats in both, by rising cost: the drop falls with every step.
+
+        Of those whose costs are sure.
+        """
+        cost, points = self.objective.cost, [p for p in self.points.values() if self.objective.is_sure(p.groups)]
+        ordered = sorted(points, key=lambda p: (cost(p.groups), p.ssim_drop, sorted(p.groups)))
         front: list[MeasuredPlan] = []
         for point in ordered:
             if not front or point.ssim_drop < front[-1].ssim_drop:
@@ -125,7 +128,21 @@ class SearchResult:
 
     def best(self, load: Load, most: float = 1.0) -> MeasuredPlan:
         """The plan that costs least and spends at most ``most`` of what is allowed; of equals the more exact one."""
-        fitting = [p for p in self.points.values() if load(p.figures) <= most]
+        return self._find_best([p for p in self.points.values() if load(p.figures) <= most], load)
+
+    def settle(self, load: Load, most: float = 1.0, tries: int = 1) -> MeasuredPlan:
+        """`best`, with its cost made sure of: what then costs more gives way to the next, at most ``tries`` times."""
+        objective = self.objective
+        for _ in range(tries):
+            best = self.best(load, most)
+            if objective.is_sure(best.groups):
+                return best
+            if not objective.make_sure(best.groups):
+                break
+        fitting = [p for p in self.points.values() if load(p.figures) <= most and objective.is_sure(p.groups)]
+        return self._find_best(fitting, load)
+
+    def _find_best(self, fitting: Sequence[MeasuredPlan], load: Load) -> MeasuredPlan:
         return max(fitting, key=lambda p: (-self.objective.cost(p.groups), -load(p.figures), sorted(p.groups)))
 
 
