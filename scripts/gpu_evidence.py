@@ -64,10 +64,14 @@ def gather(faces: Path, work: Path, build: list[str], junit: Path | None) -> dic
     tests = None if junit is None else _tests(junit)
     common = ["--calib", faces, "--backend", "tensorrt", "--cache", work / "cache", "--no-report", *build]
     engines = [f"--{precision}" for precision in PRECISIONS]
+    # First the model of time is fitted to this GPU, on engines that need no INT8: what comes then is reckoned with it.
+    floats = steps.run("build", "--fp32", "--fp16", *common, "--output", work / "engines", codes=(0, 3))
+    fitted = _fit(steps, floats, work)
     built = steps.run("build", *engines, *common, "--output", work / "engines", codes=(0, 3))
     found = {engine["requested"]: _engine(steps, engine) for engine in (built or {}).get("engines", [])}
     _compare(steps, found, faces, "--aligned" in build)
     _time(steps, found)
+    _predict(steps, found, work)
     recalibrated = None
     if any(engine["version"].startswith("10.") for engine in found.values()):
         recalibrated = _recalibrated(steps, common, work)
@@ -86,6 +90,7 @@ def gather(faces: Path, work: Path, build: list[str], junit: Path | None) -> dic
             for name, engine in found.items()
             if engine["profile"] is not None
         },
+        "fitted": fitted,
         "recalibration": recalibrated,
         "steps": steps.done,
     }
@@ -111,7 +116,24 @@ def _engine(steps: Steps, built: dict[str, Any]) -> dict[str, Any]:
         "stand_in": built["accuracy"],
         "measured": None,
         "profile": None,
+        "predicted": None,
     }
+
+
+def _fit(steps: Steps, built: dict[str, Any] | None, work: Path) -> Any:
+    """The factors of this GPU from the layers of float engines; an error where the table has no such GPU."""
+    paths = list(dict.fromkeys(engine["path"] for engine in (built or {}).get("engines", [])))
+    if not paths:
+        return None
+    against = ["--against", paths[1]] if len(paths) > 1 else []
+    profiled = steps.run("profile", paths[0], *against, "--fit", "--cache", work / "cache", codes=(0, 2))
+    return None if profiled is None else profiled.get("fitted", profiled)
+
+
+def _predict(steps: Steps, engines: dict[str, Any], work: Path) -> None:
+    """What the model says of each engine, to be held against its profile."""
+    for engine in engines.values():
+        engine["predicted"] = steps.run("estimate", engine["path"], "--cache", work / "cache", codes=(0, 2))
 
 
 def _time(steps: Steps, engines: dict[str, Any]) -> None:

@@ -7,6 +7,8 @@ import dataclasses
 from trt_facefusion.engine.backends.base import Kernel, TensorFormat
 from trt_facefusion.engine.backends.pins import Pins
 from trt_facefusion.engine.store.manifest import EngineInputs, Fallback, GateResult, Int8Kernels, Manifest
+from trt_facefusion.engine.timing.factors import Factors
+from trt_facefusion.engine.timing.summary import PredictedTime
 
 FILES = {"engine.engine": b"engine", "typed.onnx": b"typed", "plan.yaml": b"plan: 1\n", "build.log": b""}
 
@@ -44,6 +46,9 @@ def manifest(**changes: object) -> Manifest:
         kernels=(kernel,),
         fallback=(Fallback("int8", "fp16", "SSIM"),),
         warnings=("few faces",),
+        predicted=PredictedTime(
+            "a10g", 1, 0.21, 42_000_000, 60, {"memory": 0.21}, {"convolution": 0.21}, 2, ("conv",), Factors(0.8), True
+        ),
         pins=Pins((8, 6), None, None, "linux-x86_64"),
         command=("--onnx", "a model.onnx", "--calib", "faces"),
     )

@@ -91,6 +91,7 @@ def alternatives(folder: Path, settings: BuildSettings) -> Alternatives:
         "noise": "zero",
         "target": "sm89",
         "backend": "onnxruntime",
+        "gpu": "l4",
         "rule": "entropy",
         "corrections": "none",
         "table": folder / "table.cache",

@@ -26,6 +26,7 @@ Modules, from the ground up; each imports only those above it:
     objective               what the plan search makes least of
     rebuild_command         settings -> the command line that builds the same engine again
     job                     a build before anything is loaded: backend, digests, keys
+    time_model              kernels -> predicted time, for the GPU of this build
     namesakes               models that share a name, and versions of one model: locks, and what is replaced
     network                 the generator, as it was handed in and prepared, with what feeds and runs it
     network_reader          file -> `Network`; refuses what can never be right
@@ -39,12 +40,14 @@ Modules, from the ground up; each imports only those above it:
     lowered_plan            a plan as a strongly typed ONNX
     weak_typing             the same for a backend that types weakly
     compilation             typed ONNX -> engine, and what its kernels prove
+    engine_timer            typed ONNX -> engine -> its predicted time, for the plan search
     gallery                 the faces that the report shows
     verification            is a lowered plan right? Judged on other faces than it was tuned on, and repaired
     stages                  what the stages gave, each run once
     engine                  one precision, from its plan to a proven engine
     manifest                what is said of an engine
     stored_engines          engines that need not be built, and what became of each request
+    speed                   predicted times of the engines of a build, side by side
     report_facts            what `run.json` holds
     run_record              the record of a build, as its report reads it
     delivery                builds, stores, and falls back INT8 -> FP16 -> FP32

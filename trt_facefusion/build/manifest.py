@@ -15,6 +15,7 @@ from trt_facefusion.build.compilation import list_shapes
 from trt_facefusion.build.engine import VerifiedEngine
 from trt_facefusion.build.inputs import BuildInputs
 from trt_facefusion.build.rebuild_command import write_arguments
+from trt_facefusion.build.time_model import predict_time
 from trt_facefusion.engine.store.identity import ORIGIN
 from trt_facefusion.engine.store.manifest import EngineInputs, GateResult, Int8Kernels, Manifest
 from trt_facefusion.model.export import identify_origin
@@ -45,6 +46,7 @@ def describe_engine(inputs: BuildInputs, built: VerifiedEngine, requested: Preci
         engine_bytes=engine.engine_bytes,
         weights_bytes=engine.weights_bytes,
         activations_bytes=engine.activations_bytes,
+        predicted=predict_time(inputs.job, engine.kernels, engine.pins.device),
         macs_share=plan.macs_share(),
         int8_kernels=Int8Kernels(coverage.planned, coverage.real, coverage.missing, engine.kernels_known),
         accuracy=_describe_accuracy(inputs, built),

@@ -123,6 +123,13 @@ class EngineOptions:
         str | None, typer.Option(help="sm86 (A10G) and the like, or cpu.", rich_help_panel=ENGINE), _SPELLED
     ] = None
     backend: Annotated[str, typer.Option(help=f"{_list_backends()}.", rich_help_panel=ENGINE), _SPELLED] = "auto"
+    gpu: Annotated[
+        str | None,
+        typer.Option(
+            help="Predict times for this GPU, like a10g or rtx3090 (else for one of the target).",
+            rich_help_panel=ENGINE,
+        ),
+    ] = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,8 +169,8 @@ class AccuracyOptions:
     objective: Annotated[
         str,
         typer.Option(
-            help="What the plan search makes least of: macs (arithmetic that is not in INT8), size (bytes of weights) "
-            "or auto (macs).",
+            help="What the plan search makes least of: time (predicted from kernels), macs (arithmetic that is not in "
+            "INT8), size (bytes of weights) or auto (time where engines compile in seconds, else macs).",
             rich_help_panel=ACCURACY,
         ),
     ] = "auto"

@@ -10,6 +10,7 @@ from typing import Any
 from trt_facefusion import __version__
 from trt_facefusion.build.gallery import Gallery
 from trt_facefusion.build.run_record import RunRecord, read_search
+from trt_facefusion.build.speed import PredictedSpeed
 from trt_facefusion.build.stages import Stages
 from trt_facefusion.build.stored_engines import EngineResult
 from trt_facefusion.build.tuning.ranges import Ranges
@@ -24,7 +25,13 @@ SHOWN_TENSORS = 12
 _SHOWN_BINS = 128
 
 
-def record_build(stages: Stages, gallery: Gallery, results: Sequence[EngineResult], seconds: float) -> RunRecord:
+def record_build(
+    stages: Stages,
+    gallery: Gallery,
+    results: Sequence[EngineResult],
+    seconds: float,
+    speed: PredictedSpeed | None = None,
+) -> RunRecord:
     """The record of a build that made at least one engine; ``results`` are those of all its requests."""
     engines = [_describe_engine(engine) for engine in results]
     inputs = stages.inputs
@@ -43,6 +50,7 @@ def record_build(stages: Stages, gallery: Gallery, results: Sequence[EngineResul
         "engines": engines,
         "tensors": describe_tensors(stages.choose_ranges(), list(dict.fromkeys(int8)), inputs.view) if int8 else [],
         "limits": {p.value: inputs.settings.choose_gate(p).on_figures() for p in Precision},
+        "predicted": None if speed is None else speed.as_dict(),
         "swaps": inputs.network.preset.swaps,
         "gallery": {"faces": gallery.faces, "worst": gallery.worst, "ssim_drop": gallery.ssim_drop},
     }

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trt_facefusion.engine.store.manifest import CalibrationRecord, Fallback, StoredAccuracy, read_accuracy
+from trt_facefusion.engine.timing.summary import PredictedTime
 from trt_facefusion.storage.documents import DocumentError, decode
 from trt_facefusion.types import Precision
 
@@ -140,6 +141,15 @@ class GalleryFacts:
 
 
 @dataclass(frozen=True)
+class PredictedFacts:
+    """Predicted times of one inference on a GPU, by precision, milliseconds; ``int8_does_not_pay`` says why."""
+
+    title: str
+    times: Mapping[str, PredictedTime]
+    int8_does_not_pay: str | None = None
+
+
+@dataclass(frozen=True)
 class RunFacts:
     """One build.
 
@@ -160,6 +170,7 @@ class RunFacts:
     skipped: Mapping[str, int] = field(default_factory=dict)
     tensors: tuple[TensorFacts, ...] = ()
     limits: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
+    predicted: PredictedFacts | None = None
     swaps: bool = True
 
 

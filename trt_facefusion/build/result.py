@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trt_facefusion.build.run_record import RunRecord
+from trt_facefusion.build.speed import PredictedSpeed
 from trt_facefusion.build.stored_engines import EngineResult
 from trt_facefusion.evaluation.accuracy.registry import list_shown_figures
 
@@ -22,6 +23,8 @@ class BuildResult:
     """What the report shows; None where every engine was up to date."""
     cost: Mapping[str, Any] | None = None
     """What it was expected to cost, and how much it tried; None where every engine was up to date."""
+    speed: PredictedSpeed | None = None
+    """Predicted times of the engines; None where the model knows no such GPU, or no kernels."""
 
     def as_dict(self) -> dict[str, Any]:
         """The result as ``--json`` prints it."""
@@ -31,6 +34,7 @@ class BuildResult:
             "seconds": round(self.seconds, 2),
             "cost": None if self.cost is None else dict(self.cost),
             "engines": [_describe_engine(engine) for engine in self.engines],
+            "predicted": None if self.speed is None else self.speed.as_dict(),
         }
 
 

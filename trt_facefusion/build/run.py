@@ -14,6 +14,7 @@ from trt_facefusion.build.report_data import record_build
 from trt_facefusion.build.reporter import Note
 from trt_facefusion.build.result import BuildResult
 from trt_facefusion.build.settings import BuildSettings
+from trt_facefusion.build.speed import gather_speed
 from trt_facefusion.build.stages import Stages
 from trt_facefusion.build.stored_engines import EngineResult
 from trt_facefusion.build.tuning.calibration_files import require_writable_cache
@@ -71,8 +72,10 @@ def open_build(job: Job) -> OpenedBuild:
 def _conclude(
     delivery: Delivery, engines: list[EngineResult], opened: OpenedBuild | None, seconds: float
 ) -> BuildResult:
-    name = delivery.job.settings.source.name
-    if opened is None or not delivery.engines.built:  # every engine was up to date
-        return BuildResult(name, seconds, tuple(engines))
-    record = record_build(opened.stages, opened.verifier.gallery, engines, seconds)
-    return BuildResult(name, seconds, tuple(engines), record, opened.stages.inputs.cost.as_dict())
+    job, stored = delivery.job, delivery.engines
+    name = job.settings.source.name
+    speed = gather_speed(job, stored, engines, None if opened is None else opened.stages)
+    if opened is None or not stored.built:  # every engine was up to date
+        return BuildResult(name, seconds, tuple(engines), speed=speed)
+    record = record_build(opened.stages, opened.verifier.gallery, engines, seconds, speed)
+    return BuildResult(name, seconds, tuple(engines), record, opened.stages.inputs.cost.as_dict(), speed)

@@ -20,7 +20,8 @@ Modules, from the ground up:
     face_sheet, face_tables                what `faces` shows and writes
     generator_options, faces               photos, audited and curated
     convert, cache                         calibrations, looked at, compared, taken along
-    engines, inspect, presets, report      what is stored, one engine, what is known, what a build leaves
+    engines, inspect, estimate             what is stored, one engine, how long it will take
+    presets, report                        what is known, one engine, what is known, what a build leaves
     doctor                                 this machine
     app, main                              the list of commands; the entry point, and what happens to errors
 

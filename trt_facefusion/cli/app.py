@@ -15,6 +15,7 @@ from trt_facefusion.cli import (
     diff,
     doctor,
     engines,
+    estimate,
     faces,
     inspect,
     plan,
@@ -35,6 +36,7 @@ app.command("build", epilog=console.EXIT_CODES)(build.command)
 app.command("calibrate", epilog=console.EXIT_CODES)(calibrate.command)
 app.command("diff", epilog=console.EXIT_CODES)(diff.command)
 app.command("engines")(engines.command)
+app.command("estimate", epilog=console.EXIT_CODES)(estimate.command)
 app.command("inspect")(inspect.command)
 app.command("plan", epilog=console.EXIT_CODES)(plan.command)
 app.command("presets")(presets.command)

@@ -6,10 +6,11 @@ from rich.table import Table
 from rich.text import Text
 
 from trt_facefusion.build.result import BuildResult
+from trt_facefusion.build.speed import PredictedSpeed
 from trt_facefusion.build.stored_engines import EngineResult
 from trt_facefusion.cli import console
 from trt_facefusion.cli.figures import format_figure, label_with_faces
-from trt_facefusion.engine.store.manifest import StoredAccuracy
+from trt_facefusion.engine.store.manifest import Manifest, StoredAccuracy
 from trt_facefusion.evaluation.accuracy.registry import list_shown_figures
 from trt_facefusion.types import Precision
 
@@ -21,7 +22,7 @@ def show_engines(built: BuildResult) -> None:
     table.add_column("")
     for engine in built.engines:
         table.add_column(_name_precision(engine), justify="right")
-    columns = [_describe_engine(engine) for engine in built.engines]
+    columns = [_describe_engine(engine, built.speed) for engine in built.engines]
     for name in columns[0]:
         table.add_row(name, *(column[name] for column in columns), end_section=name in _SECTION_ENDS)
     console.show(table)
@@ -29,6 +30,8 @@ def show_engines(built: BuildResult) -> None:
         console.line(f"{_name_precision(engine)}: {engine.folder}")
         for step in engine.fallback:
             console.line(f"  fell back {step.from_} -> {step.to}: {step.reason}")
+    if built.speed is not None and built.speed.verdict is not None:
+        console.line(console.styled(built.speed.verdict, "yellow"))
 
 
 def _name_precision(engine: EngineResult) -> str:
@@ -45,7 +48,15 @@ def _format_prepared(judged: StoredAccuracy) -> str:
     return "-" if judged.prepared is None else f"{judged.prepared.ssim_drop:.3%}"
 
 
-def _describe_engine(engine: EngineResult) -> dict[str, str | Text]:
+def _describe_speed(m: Manifest, speed: PredictedSpeed | None) -> dict[str, str | Text]:
+    """The predicted time, where there is one."""
+    time = None if speed is None else speed.times.get(Precision(m.precision))
+    if speed is None:
+        return {}
+    return {f"predicted on {speed.gpu.name}, not measured": "-" if time is None else f"{time.total_ms:.3f} ms"}
+
+
+def _describe_engine(engine: EngineResult, speed: PredictedSpeed | None) -> dict[str, str | Text]:
     """What the table says of one engine: row -> text."""
     m, judged = engine.manifest, engine.manifest.judged
     kernels = m.int8_kernels
@@ -54,6 +65,7 @@ def _describe_engine(engine: EngineResult) -> dict[str, str | Text]:
         "weights": console.size(m.weights_bytes),
         **{f"MACs in {p.value}": f"{m.macs_share[p.value]:.1%}" for p in Precision},
         "int8 kernels, real of planned": f"{kernels.real}/{kernels.planned}" if kernels.planned else "-",
+        **_describe_speed(m, speed),
         "faces judged": str(judged.faces),
         **{
             label_with_faces(f): format_figure(f, judged.figures.get(f.key)) for f in list_shown_figures(_FIRST_FIGURES)

@@ -17,6 +17,7 @@ from trt_facefusion.engine.backends.pins import format_cuda_version
 from trt_facefusion.engine.backends.registry import find_backend, get_math_types
 from trt_facefusion.engine.store.manifest import CalibrationRecord, Manifest, StoredAccuracy
 from trt_facefusion.engine.store.store import Store
+from trt_facefusion.engine.timing.summary import PredictedTime
 from trt_facefusion.evaluation.accuracy.registry import list_shown_figures
 from trt_facefusion.quantization.precision import read_rows
 
@@ -56,6 +57,7 @@ def _show_summary(folder: Path, m: Manifest) -> None:
         "MACs": ", ".join(f"{name} {share:.1%}" for name, share in m.macs_share.items()),
         "int8 kernels": f"{m.int8_kernels.real} of {m.int8_kernels.planned} planned"
         + (f"; missing: {', '.join(m.int8_kernels.missing)}" if m.int8_kernels.missing else ""),
+        "predicted time": _format_predicted(m.predicted),
         "calibration": _format_calibration(m.calibration),
         "made": f"{m.created} by trt-facefusion {m.tool_version} in {m.seconds:.1f} s",
     }
@@ -66,6 +68,13 @@ def _show_summary(folder: Path, m: Manifest) -> None:
     for warning in m.warnings:
         table.add_row("warning", console.plain(warning))
     console.show(table)
+
+
+def _format_predicted(predicted: PredictedTime | None) -> str:
+    if predicted is None:
+        return "-"
+    how = "with factors that were fitted" if predicted.fitted else "at the GPU's published rates"
+    return f"{predicted.total_ms:.3f} ms on {predicted.gpu}, batch {predicted.batch}, {how}; not measured"
 
 
 def _format_accuracy(judged: StoredAccuracy) -> str:

@@ -59,6 +59,23 @@ class MeasureOptions:
     trtexec_path: Annotated[
         Optional[Path], typer.Option(help="Where trtexec is (else on PATH).", rich_help_panel=_MEASURE)
     ] = None
+    fit: Annotated[
+        bool,
+        typer.Option(
+            "--fit",
+            help="Fit the model of time (`trt-ff estimate`) to the measured layers, and keep its factors for this GPU.",
+            rich_help_panel=_MEASURE,
+        ),
+    ] = False
+    gpu: Annotated[
+        Optional[str],
+        typer.Option(
+            help="The GPU of the model's table that this one is, where its name is not there.", rich_help_panel=_MEASURE
+        ),
+    ] = None
+    cache: Annotated[Path, typer.Option(help="Where fitted factors are kept.", rich_help_panel=_MEASURE)] = Path(
+        "calib_cache"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,6 +157,9 @@ def command(
         stand_in=execution.stand_in,
         trtexec=measuring.use_trtexec or measuring.trtexec_path is not None,
         trtexec_path=measuring.trtexec_path,
+        fit=measuring.fit,
+        gpu=measuring.gpu,
+        cache=measuring.cache,
     )
     with console.progress_bar() as (progress, note):
         profiled = run_profile(settings, progress, note)
@@ -180,6 +200,7 @@ def show(profiled: ProfileResult, top: int) -> None:
     console.show(table)
     _show_comparison(profiled)
     _show_trtexec(profiled)
+    _show_fitted(profiled)
     for profile in profiles:
         _show_layers(profile, top)
 
@@ -239,6 +260,24 @@ def _show_trtexec(profiled: ProfileResult) -> None:
         f" times as long (on the GPU alone {ratio['device']:.3f}, compute {ratio['compute']:.3f}).",
     )
     console.out.print(text)
+
+
+def _show_fitted(profiled: ProfileResult) -> None:
+    """What was fitted, and how far predictions were off before and after."""
+    fitted = profiled.fitted
+    if fitted is None:
+        return
+    factors = fitted.factors
+    parts = {"bandwidth": factors.memory, "launches": factors.launch, **factors.arithmetic}
+    console.line(
+        f"fitted to {fitted.layers} layers of {fitted.device} (row {fitted.gpu}), shares of what is published: "
+        + ", ".join(f"{name} {factor:.2f}" for name, factor in parts.items())
+    )
+    console.line(
+        f"predictions were off by {fitted.deviation_before:.0%} (median of the layers; all together "
+        f"{fitted.total_before:.2f} of the measured time), now by {fitted.deviation_after:.0%} "
+        f"({fitted.total_after:.2f}); kept in {profiled.fitted_file}"
+    )
 
 
 def _show_layers(profile: Profile, top: int) -> None:

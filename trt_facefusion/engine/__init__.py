@@ -10,6 +10,7 @@ Subpackages, from the ground up:
 
     runtime/     runners behind one protocol: onnxruntime on a CPU, pycuda on a GPU, and a numerical stand-in
     backends/    what builds engines and opens them again, behind one protocol, with a registry of one line each
+    timing/      how long an engine will take: predicted from its kernels, for a GPU that need not be there
     store/       folders of engines with their manifests; whether an engine fits a machine
 
 Start with `backends/base.py` (the protocol), then `backends/registry.py` (which backends there are).

@@ -123,6 +123,36 @@ def draw_plan_strip(nodes: Sequence[Mapping[str, Any]]) -> Element:
     return make_svg(width, height, label, *marks, preserveAspectRatio="none")
 
 
+def draw_times(rows: Mapping[str, Mapping[str, float]], label: str) -> Element:
+    """A bar for each row, as long as its milliseconds, made of its parts; below, which part has which colour."""
+    parts = list(dict.fromkeys(part for times in rows.values() for part, time_ms in times.items() if time_ms > 0))
+    longest = max((sum(times.values()) for times in rows.values()), default=0.0)
+    x_of, tall = make_scale(0, longest, _LEFT, _WIDTH - 90), 30
+    marks: list[Element] = []
+    for number, (name, times) in enumerate(rows.items()):
+        y, done = 6 + tall * number, 0.0
+        marks.append(element("text", name, class_="tick", x=_LEFT - 8, y=y + 16, text_anchor="end"))
+        for part, time_ms in times.items():
+            if time_ms > 0:
+                title = element("title", f"{name}, {part}: {time_ms:.3f} ms")
+                at = {"x": f"{x_of(done):.1f}", "y": y, "width": f"{x_of(done + time_ms) - x_of(done):.1f}"}
+                marks.append(element("rect", title, class_=f"part{parts.index(part)}", **at, height=tall - 8))
+                done += time_ms
+        marks.append(element("text", f"{done:.3f} ms", class_="tick", x=f"{x_of(done) + 8:.1f}", y=y + 16))
+    below = 6 + tall * len(rows) + 8
+    return make_svg(_WIDTH, below + 22, label, *marks, *_draw_legend(parts, below))
+
+
+def _draw_legend(parts: Sequence[str], y: float) -> list[Element]:
+    marks: list[Element] = []
+    x = float(_LEFT)
+    for number, part in enumerate(parts):
+        marks.append(element("rect", class_=f"part{number}", x=f"{x:.0f}", y=f"{y:.0f}", width=10, height=10))
+        marks.append(element("text", part, class_="tick", x=f"{x + 15:.0f}", y=f"{y + 9:.0f}"))
+        x += 32 + 6.5 * len(part)
+    return marks
+
+
 def _draw_grid(x_of: Scale, xs: Sequence[float], y_of: Scale, ys: Sequence[float]) -> list[Element]:
     parts = []
     for y in ys:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from trt_facefusion.build.report_facts import EngineFacts, RunFacts, TensorFacts
+from trt_facefusion.build.report_facts import EngineFacts, PredictedFacts, RunFacts, TensorFacts
 from trt_facefusion.build.run_record import RunRecord
 from trt_facefusion.engine.store.manifest import CalibrationRecord, Fallback, StoredAccuracy
 from trt_facefusion.evaluation.accuracy.metric import Figure, Unit
@@ -46,6 +46,7 @@ def render_page(record: RunRecord) -> str:
         timed=search is not None and all(point.predicted_ms is not None for point in search.points),
         plan=_describe_plan(facts.engines),
         tensors=[_describe_tensor(tensor) for tensor in facts.tensors],
+        predicted=None if facts.predicted is None else _describe_predicted(facts.predicted),
         gallery=_make_gallery(record, facts),
     )
 
@@ -111,6 +112,21 @@ def _describe_plan(engines: Sequence[EngineFacts]) -> dict[str, Any] | None:
         "strip": dumps(charts.draw_plan_strip(rows)),
         "layers": layers,
         "others": len(rows) - len(layers),
+    }
+
+
+def _describe_predicted(predicted: PredictedFacts) -> dict[str, Any]:
+    """Predicted times of all precisions: by what the kernels are bound by, and by what they do."""
+    times = {name.upper(): time for name, time in predicted.times.items()}
+    bounds = {name: dict(time.by_bound) for name, time in times.items()}
+    kinds = {name: dict(time.by_kind) for name, time in times.items()}
+    return {
+        "title": predicted.title,
+        "times": times,
+        "fitted": any(time.fitted for time in times.values()),
+        "verdict": predicted.int8_does_not_pay,
+        "by_bound": dumps(charts.draw_times(bounds, "Predicted time by what bounds it")),
+        "by_kind": dumps(charts.draw_times(kinds, "Predicted time by kind of kernel")),
     }
 
 

@@ -43,7 +43,22 @@ def test_figures_that_are_not_finite_become_null() -> None:
     assert read.accuracy == {"psnr_db": None, "ssim": None}
 
 
-@pytest.mark.parametrize("key", json.loads(manifest().to_json()))
+def test_manifests_from_before_times_were_predicted_are_read() -> None:
+    raw = json.loads(manifest().to_json())
+    del raw["predicted"], raw["kernels"][0]["inputs"][0]["count"]
+    read = Manifest.from_json(json.dumps(raw))
+    assert read.predicted is None and read.kernels == manifest().kernels
+
+
+def test_the_usual_batch_is_read_off_the_shapes() -> None:
+    assert manifest().usual_batch == 1
+    dynamic = {"mask": ((1, 8, 8),) * 3, "image": ((1, 3, 8, 8), (2, 3, 8, 8), (4, 3, 8, 8))}
+    assert manifest(shapes=dynamic).usual_batch == 2
+    assert manifest(shapes={"image": ((4, 3, 8, 8),) * 3}).usual_batch == 4
+    assert manifest(shapes={"weight": ((), (), ())}).usual_batch == 1
+
+
+@pytest.mark.parametrize("key", [key for key in json.loads(manifest().to_json()) if key != "predicted"])
 def test_a_missing_key_is_refused(key: str) -> None:
     raw = json.loads(manifest().to_json())
     del raw[key]

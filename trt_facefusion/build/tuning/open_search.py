@@ -10,6 +10,8 @@ from trt_facefusion.build.tuning.plan_evaluator import PlanEvaluator
 from trt_facefusion.build.tuning.plan_search import Excluded, PlanSearch
 from trt_facefusion.build.tuning.ranges import Ranges
 from trt_facefusion.build.tuning.search_space import SearchSpace, group_layers, make_objective
+from trt_facefusion.build.tuning.time_objective import TimeObjective
+from trt_facefusion.build.tuning.timed_plans import TimedPlans
 from trt_facefusion.evaluation.accuracy.gate import Limits
 from trt_facefusion.evaluation.accuracy.metric import Tools
 from trt_facefusion.evaluation.accuracy.registry import open_limited
@@ -30,17 +32,19 @@ def open_search(
     *,
     limit_named: bool,
     objective: str = MACS,
+    times: TimedPlans | None = None,
 ) -> PlanSearch:
     """A search among plans that keep some INT8 nodes of ``widest``, whose ``corrections`` all of them have.
 
     Reads all weights, and runs nothing yet. ``limit_named`` says whether the SSIM limit is the user's; ``excluded``
-    are layers that are no candidates, with reasons; ``objective`` names what it makes least of.
+    are layers that are no candidates, with reasons; ``objective`` names what it makes least of,
+    where it is not the time of ``times``.
     """
     space = group_layers(inputs, ranges, widest)
     limits = inputs.settings.choose_gate(Precision.INT8)
     evaluator = open_plan_evaluator(inputs, ranges, space, corrections, limits)
-    least = make_objective(space, objective)
-    return PlanSearch(inputs, space, evaluator, limits, least, limit_named=limit_named, excluded=excluded)
+    least = make_objective(space, objective) if times is None else TimeObjective(times, space.groups)
+    return PlanSearch(inputs, space, evaluator, limits, least, limit_named=limit_named, excluded=excluded, times=times)
 
 
 def open_plan_evaluator(

@@ -10,6 +10,7 @@ from typing import Protocol
 from trt_facefusion.engine.backends.capabilities import Capabilities, Library
 from trt_facefusion.engine.backends.pins import Pins
 from trt_facefusion.engine.runtime.base import Runner
+from trt_facefusion.storage.documents import LATER
 from trt_facefusion.types import Feeds, Precision, Progress, silent
 
 ShapeRange = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
@@ -22,12 +23,16 @@ _EIGHT_BIT = frozenset({"int8", "uint8"})
 
 @dataclass(frozen=True)
 class TensorFormat:
-    """One tensor of a kernel: ``dtype`` like ``int8`` or ``fp16``; -1 in ``shape`` is a dynamic axis."""
+    """One tensor of a kernel: ``dtype`` like ``int8`` or ``fp16``; -1 in ``shape`` is a dynamic axis.
+
+    ``count`` is the number of elements where the engine maker tells that, but no shape.
+    """
 
     name: str
     dtype: str
     shape: tuple[int, ...] = ()
     layout: str = ""
+    count: int | None = field(default=None, metadata=LATER)
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,7 @@ def parse(text: str) -> tuple[Kernel, ...] | None:
 
 def _read_kernel(layer: dict[str, Any]) -> Kernel:
     weights = layer.get("Weights")
-    constants = () if not weights else (TensorFormat("weights", _read_dtype(weights["Type"])),)
+    constants = () if not weights else (_read_weights(weights),)
     return Kernel(
         name=str(layer["Name"]),
         type=str(layer["LayerType"]),
@@ -75,6 +75,12 @@ def _read_kernel(layer: dict[str, Any]) -> Kernel:
         outputs=tuple(_read_tensor(tensor) for tensor in layer["Outputs"]),
         tactic=str(layer.get("TacticName", "")),
     )
+
+
+def _read_weights(weights: dict[str, Any]) -> TensorFormat:
+    """A layer's weights: the inspector tells their type and how many they are, but no shape."""
+    count = weights.get("Count")
+    return TensorFormat("weights", _read_dtype(weights["Type"]), count=None if count is None else int(count))
 
 
 def _read_tensor(tensor: dict[str, Any]) -> TensorFormat:

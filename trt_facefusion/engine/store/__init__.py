@@ -4,7 +4,7 @@
 and how it is fed. A folder is filled under a temporary name, synced and renamed. A model is its digest: two files of
 one name live side by side. An engine says by its pins what the machine must have that loads it.
 
-It may import `engine.backends` and `engine.runtime`, `storage` and the ground.
+It may import `engine.backends`, `engine.timing` and `engine.runtime`, `storage` and the ground.
 
 Modules, from the ground up:
 

@@ -14,8 +14,9 @@ from typing import Any
 
 from trt_facefusion.engine.backends.base import Kernel, ShapeRange
 from trt_facefusion.engine.backends.pins import Pins
+from trt_facefusion.engine.timing.summary import PredictedTime
 from trt_facefusion.errors import StoreError
-from trt_facefusion.storage.documents import DocumentError, decode, parse_json
+from trt_facefusion.storage.documents import LATER, DocumentError, decode, parse_json
 
 SCHEMA = 2
 _NAME_LIMIT = 64
@@ -133,6 +134,8 @@ class Manifest:
 
     ``pins`` and ``shapes`` are what the machine that loads it must have and what it takes; ``command`` holds the
     arguments of `trt-ff build` that made it, precision, target and backend aside; ``files`` is filled in by the store.
+    ``predicted`` is what the model of `engine.timing` said of its speed when it was built: no measurement. It is None
+    where the model knows no such GPU or no kernels, and for engines of earlier versions.
     """
 
     model: str
@@ -159,6 +162,7 @@ class Manifest:
     fallback: tuple[Fallback, ...] = ()
     warnings: tuple[str, ...] = ()
     activations_bytes: int | None = None
+    predicted: PredictedTime | None = field(default=None, metadata=LATER)
     pins: Pins = field(default_factory=Pins)
     command: tuple[str, ...] = ()
     files: Mapping[str, StoredFile] = field(default_factory=dict)
@@ -175,6 +179,14 @@ class Manifest:
         target, backend = target or self.target, backend or self.backend
         again = (f"--{self.requested_precision}", "--target", target, "--backend", backend, "--force")
         return shlex.join(("trt-ff", "build", *self.command, *again))
+
+    @property
+    def usual_batch(self) -> int:
+        """Samples of one inference in the usual shapes; 1 where no input has a batch axis."""
+        shapes = list(self.shapes.values())
+        varying = [usual[0] for low, usual, high in shapes if low[:1] != high[:1]]
+        usual = varying or [usual[0] for _, usual, _ in shapes if usual]
+        return usual[0] if usual else 1
 
     @property
     def judged(self) -> StoredAccuracy:

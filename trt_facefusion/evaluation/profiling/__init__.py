@@ -9,6 +9,7 @@ May import: the ground, `model.presets`, `quantization.precision` (rows of a pla
 Modules, from the ground up; each imports only those above it in this list:
 
     statistics     percentiles, the ratio of two engines with its interval; measures nothing
+    estimate       how long stored engines will take, predicted from their kernels
     machine        the processor, and versions of what was measured with
     memory         what a model takes on the CPU, in a process of its own
     inputs         random inputs of the right range, where no faces are at hand
@@ -18,6 +19,7 @@ Modules, from the ground up; each imports only those above it in this list:
     measure        takes times: calls in turn, throughput, one batch size (`CyclingInputs`)
     workload       what an engine is fed with while it is measured (`Workload`)
     result         the profile of one engine, as JSON too
+    fit_factors    the factors of this GPU, from the layers that were measured
     bench          an engine that is being measured, wherever it runs
     cpu_bench      in ONNX Runtime, or in a library that cannot be looked into
     gpu_bench      on a GPU

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from trt_facefusion.engine.store.machine import ask_machine
+from trt_facefusion.engine.timing.factors import FittedFactors
+from trt_facefusion.engine.timing.gpus import Gpu
 from trt_facefusion.errors import BackendUnavailableError, BadInputError
 from trt_facefusion.evaluation.profiling import trtexec
 from trt_facefusion.evaluation.profiling.bench import Bench
 from trt_facefusion.evaluation.profiling.cpu_bench import CpuBench, OpaqueBench
+from trt_facefusion.evaluation.profiling.fit_factors import MeasuredEngine, choose_row, fit_factors
 from trt_facefusion.evaluation.profiling.gpu_bench import GpuBench
 from trt_facefusion.evaluation.profiling.measure import Counts, time_interleaved
 from trt_facefusion.evaluation.profiling.result import Profile
@@ -26,7 +31,8 @@ class ProfileSettings:
     """Everything that ``trt-ff profile`` was told.
 
     ``batch`` None is the usual one of the engine; ``batches`` and ``flights`` are the points of the sweeps (None: those
-    that suit the engine); ``trtexec_path`` None looks on PATH.
+    that suit the engine); ``trtexec_path`` None looks on PATH. With ``fit`` the factors of this GPU are fitted to the
+    measured layers and kept in ``cache``; ``gpu`` names the row of the table where the driver's name has none.
     """
 
     engine: Path
@@ -44,6 +50,9 @@ class ProfileSettings:
     stand_in: bool = False
     trtexec: bool = False
     trtexec_path: Path | None = None
+    fit: bool = False
+    gpu: str | None = None
+    cache: Path = Path("calib_cache")
 
 
 @dataclass(frozen=True)
@@ -54,6 +63,8 @@ class ProfileResult:
     other: Profile | None = None
     comparison: Comparison | None = None
     trtexec: TrtexecTimes | None = None
+    fitted: FittedFactors | None = None
+    fitted_file: Path | None = None
 
     @property
     def trtexec_ratio(self) -> dict[str, float] | None:
@@ -84,6 +95,8 @@ class ProfileResult:
                 "command": list(self.trtexec.command),
                 "ratio": self.trtexec_ratio,
             }
+        if self.fitted is not None:
+            document["fitted"] = {**asdict(self.fitted), "file": str(self.fitted_file)}
         return document
 
 
@@ -95,6 +108,7 @@ def profile(settings: ProfileSettings, progress: Progress = silent, note: Note =
     """
     models = [open_model(path) for path in (settings.engine, settings.against) if path is not None]
     program = _find_trtexec(settings, models[0])
+    row = _choose_row(settings, models) if settings.fit else None
     with ExitStack() as stack:
         benches = [_open_bench(stack, settings, model, note) for model in models]
         calls = [lambda bench=bench: bench.runner.infer(bench.inputs.next()) for bench in benches]
@@ -110,7 +124,27 @@ def profile(settings: ProfileSettings, progress: Progress = silent, note: Note =
         beside = trtexec.run(
             program, models[0].engine, _pick_dynamic_shapes(models[0], shapes), settings.counts.rounds, settings.device
         )
-    return ProfileResult(profiles[0], profiles[1] if len(profiles) > 1 else None, comparison, beside)
+    fitted, file = None, None
+    if row is not None:
+        fitted, file = fit_factors(_list_measured(models, profiles), *row, settings.cache)
+    return ProfileResult(profiles[0], profiles[1] if len(profiles) > 1 else None, comparison, beside, fitted, file)
+
+
+def _choose_row(settings: ProfileSettings, models: Sequence[OpenedModel]) -> tuple[Gpu, str]:
+    """The row of this GPU and what the driver calls it, before anything is measured."""
+    for model in models:
+        if model.manifest is None or not model.needs_gpu or settings.stand_in or not model.manifest.kernels:
+            raise BadInputError(
+                f"nothing can be fitted to {model.label}: it is no stored engine for a GPU whose kernels are known",
+                "leave --fit out, or name such an engine",
+            )
+    device = ask_machine(settings.device, []).device or ""
+    return choose_row(settings.gpu, device), device
+
+
+def _list_measured(models: Sequence[OpenedModel], profiles: Sequence[Profile]) -> list[MeasuredEngine]:
+    pairs = zip(models, profiles, strict=True)
+    return [MeasuredEngine(model.manifest, one) for model, one in pairs if model.manifest is not None]
 
 
 def _open_bench(stack: ExitStack, settings: ProfileSettings, model: OpenedModel, note: Note) -> Bench:

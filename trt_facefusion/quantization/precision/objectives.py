@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Protocol
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
 
 from trt_facefusion.quantization.precision.groups import Group, GroupSet
 
@@ -30,9 +30,20 @@ class Objective(Protocol):
         """Whether the cost of a plan is more than an estimate."""
         return True
 
-    def make_sure(self, in_int8: GroupSet) -> bool:
-        """Find out the cost of a plan, also where that takes long; False where it stays an estimate."""
+    def make_sure(self, in_int8: GroupSet, *, for_front: bool = False) -> bool:
+        """Find out the cost of a plan, also where that takes long; False where it stays an estimate.
+
+        ``for_front``: only if enough is left for plans that may be chosen.
+        """
         return True
+
+    def describe(self, in_int8: GroupSet) -> Mapping[str, Any]:
+        """What the record of a search says of a plan beside its MACs and bytes."""
+        return {}
+
+    def explain(self, group: int, plan: GroupSet) -> str:
+        """What a group spares in INT8 beside the rest of ``plan``, in words; empty where figures say it."""
+        return ""
 
 
 class MacsObjective(Objective):

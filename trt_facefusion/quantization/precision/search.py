@@ -113,12 +113,13 @@ class SearchResult:
 
         return tuple(cost(group) for group in range(len(self.groups)))
 
-    def front(self) -> tuple[MeasuredPlan, ...]:
+    def front(self, *, estimated: bool = False) -> tuple[MeasuredPlan, ...]:
         """The plans that no other beats in both, by rising cost: the drop falls with every step.
 
-        Of those whose costs are sure.
+        Of those whose costs are sure, or with ``estimated`` of all.
         """
-        cost, points = self.objective.cost, [p for p in self.points.values() if self.objective.is_sure(p.groups)]
+        cost, sure = self.objective.cost, self.objective.is_sure
+        points = [p for p in self.points.values() if estimated or sure(p.groups)]
         ordered = sorted(points, key=lambda p: (cost(p.groups), p.ssim_drop, sorted(p.groups)))
         front: list[MeasuredPlan] = []
         for point in ordered:
