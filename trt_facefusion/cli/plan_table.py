@@ -39,6 +39,8 @@ def show_plan(planned: PlanResult) -> None:
     """The front, and what was chosen."""
     if planned.search:
         console.show(tabulate_front(planned.search))
+        if "times" in planned.search:
+            console.line(_describe_times(planned.search["times"]))
         for name, why in planned.search["excluded"].items():
             console.line(f"no candidate: {name}: {why}")
     accuracy, shares = planned.accuracy, planned.plan.macs_share()
@@ -47,6 +49,14 @@ def show_plan(planned: PlanResult) -> None:
         f"on {accuracy.faces} verification faces the SSIM drop is {accuracy.ssim_drop:.3%}, "
         f"{accuracy['ssim_drop_worst']:.3%} on the worst"
         + (f", after {planned.repairs} rounds of repair" if planned.repairs else "")
+    )
+
+
+def _describe_times(times: Mapping[str, Any]) -> str:
+    return (
+        f"{times['what']}, on {times['gpu']}: {times['fp16_ms']:.4g} ms in FP16, {times['all_int8_ms']:.4g} ms with all "
+        f"candidates in INT8, {times['fastest_ms']:.4g} ms at best; {times['builds']} engines compiled in "
+        f"{times['seconds']:.0f} s"
     )
 
 

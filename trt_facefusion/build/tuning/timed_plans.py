@@ -100,7 +100,7 @@ class TimedPlans:
         """For `search.json`."""
         best = min(self.times.values(), key=lambda engine: engine.total_ms)
         return {
-            "what": "predicted by a model, not measured" if self.timer.how == "predicted" else self.timer.how,
+            "what": "times are predicted by a model" if self.timer.how == "predicted" else "times are measured",
             "gpu": self.timer.gpu_title,
             "fp16_ms": self.fp16.total_ms,
             "all_int8_ms": self.int8.total_ms,
