@@ -54,8 +54,8 @@ def show_plan(planned: PlanResult) -> None:
 
 def _describe_times(times: Mapping[str, Any]) -> str:
     return (
-        f"{times['what']}, on {times['gpu']}: {times['fp16_ms']:.4g} ms in FP16, {times['all_int8_ms']:.4g} ms with all "
-        f"candidates in INT8, {times['fastest_ms']:.4g} ms at best; {times['builds']} engines compiled in "
+        f"{times['what']}, on {times['gpu']}: {times['fp16_ms']:.4g} ms in FP16, {times['all_int8_ms']:.4g} ms with "
+        f"all candidates in INT8, {times['fastest_ms']:.4g} ms at best; {times['builds']} engines compiled in "
         f"{times['seconds']:.0f} s"
     )
 

@@ -40,7 +40,7 @@ def open_search(
     are layers that are no candidates, with reasons; ``objective`` names what it makes least of,
     where it is not the time of ``times``.
     """
-    space = group_layers(inputs, ranges, widest)
+    space = group_layers(inputs, ranges, widest, operands=times is None)
     limits = inputs.settings.choose_gate(Precision.INT8)
     evaluator = open_plan_evaluator(inputs, ranges, space, corrections, limits)
     least = make_objective(space, objective) if times is None else TimeObjective(times, space.groups)

@@ -65,9 +65,12 @@ def open_candidates(plan: Plan, names: Sequence[str]) -> Plan:
     return plan.assigned(dict.fromkeys(names, (Precision.INT8, "candidate of the plan search")))
 
 
-def group_layers(inputs: BuildInputs, ranges: Ranges, widest: Plan) -> SearchSpace:
-    """Group the INT8 nodes of ``widest``, as many groups as the level of effort allows; the quiet ones are merged."""
-    candidates = group_candidates(inputs.view, widest.names(Precision.INT8))
+def group_layers(inputs: BuildInputs, ranges: Ranges, widest: Plan, *, operands: bool = True) -> SearchSpace:
+    """Group the INT8 nodes of ``widest``, as many groups as the level of effort allows; the quiet ones are merged.
+
+    ``operands``: those whose results meet in one node are decided on together.
+    """
+    candidates = group_candidates(inputs.view, widest.names(Precision.INT8), operands=operands)
     macs_of = {node.name: node.macs for node in widest.nodes}
     faces = len(inputs.faces.calibration)
     effort = inputs.level.limit_search(len(candidates), sum(macs_of.values()), faces, inputs.settings.search_faces)

@@ -17,7 +17,7 @@ from trt_facefusion.quantization.precision.time_model import GroupTime, TimeMode
 from trt_facefusion.types import Precision
 
 _FEWEST = 4
-_FOR_FASTEST, _FOR_FRONT = 0.5, 0.85
+_FOR_FASTEST, _FOR_FRONT = 0.6, 0.85
 """Shares of the engines that may be compiled until the fastest plan is known, and until the front is; what is left then
 is for repairs."""
 _SHARE_OF_TIME = 0.2
@@ -34,7 +34,7 @@ class TimedPlans:
 
     def __init__(self, inputs: BuildInputs, timer: PlanTimer, widest: Plan) -> None:
         self.inputs, self.timer, self.widest = inputs, timer, widest
-        self.groups = group_candidates(inputs.view, widest.names(Precision.INT8))
+        self.groups = group_candidates(inputs.view, widest.names(Precision.INT8), operands=False)
         self.times: dict[GroupSet, EngineTime] = {}
         self._cache = TimeCache.load(inputs, self._compute_key())
         self._known, self.seconds, self.most = dict(self._cache.times), self._cache.seconds, self._cache.most

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 from trt_facefusion.model.graph import GraphView, Role, classify, count_macs
 
@@ -30,13 +31,18 @@ class Group:
     why: str = ""
 
 
-def group_candidates(view: GraphView, candidates: Iterable[str]) -> tuple[Group, ...]:
-    """The ``candidates`` in groups, in graph order."""
+def group_candidates(view: GraphView, candidates: Iterable[str], *, operands: bool = True) -> tuple[Group, ...]:
+    """The ``candidates`` in groups, in graph order.
+
+    Without ``operands`` only those that read the same tensor share one: for whoever asks the compiler itself what two
+    operands of different types cost.
+    """
     candidate_names = set(candidates)
     order = [node.name for node in view.model.graph.node if node.name in candidate_names]
     parent = {name: name for name in order}
     reasons: dict[str, list[str]] = {}
-    for names, why in (*_join_readers(view, order), *_join_operands(view, candidate_names)):
+    joined = [*_join_readers(view, order), *(_join_operands(view, candidate_names) if operands else ())]
+    for names, why in joined:
         first, *later_roots = sorted({_find_root(parent, name) for name in names}, key=order.index)
         for other in later_roots:
             parent[other] = first
@@ -59,9 +65,11 @@ def group_candidates(view: GraphView, candidates: Iterable[str]) -> tuple[Group,
 
 
 def find_neighbours(view: GraphView, groups: Sequence[Group]) -> tuple[tuple[int, int], ...]:
-    """Pairs of groups with no third one on a way from a layer of the one to a layer of the other."""
+    """Pairs of groups with no third one on a way from a layer of the one to a layer of the other, or whose results
+    are operands of one node."""
     group_of = {name: index for index, group in enumerate(groups) for name in group.nodes}
-    pairs: dict[tuple[int, int], None] = {}
+    met = (sorted({group_of[name] for name in names}) for names, _ in _join_operands(view, set(group_of)))
+    pairs = dict.fromkeys(pair for indices in met for pair in combinations(indices, 2))
     for name, index in group_of.items():
         queue, seen = [*view.activations(view.nodes[name])], set[str]()
         while queue:
