@@ -40,7 +40,7 @@ def _choose_next(model: TimeModel) -> GroupSet | None:
     """The plan to compile next; None where none is likely to be faster than the best."""
     best = find_best(model)
     lowest = model.cost(best)
-    starts = (best, frozenset(), frozenset(range(len(model.gains))))
+    starts: tuple[GroupSet, ...] = (best, frozenset(), frozenset(range(len(model.gains))))
     candidates = [_descend(model, start) for start in starts] + list(_change(model, best))
     likely = {
         plan: model.cost(plan) - model.compute_doubt(plan)

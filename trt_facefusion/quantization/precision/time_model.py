@@ -8,6 +8,7 @@ meets every compiled plan exactly, corrects plans that are like it most, and say
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -76,7 +77,8 @@ class TimeModel:
             return 0.0
         features = self._describe(in_int8)
         known = self._features @ features
-        return float(np.sqrt(max(features @ features - known @ self._solve(known), 0.0)))
+        variance = float(features @ features - known @ self._solve(known))
+        return math.sqrt(max(variance, 0.0))
 
     def cost(self, in_int8: GroupSet) -> float:
         """`predict`, and a little for each group: of equally fast plans the one with less in INT8 is better."""
