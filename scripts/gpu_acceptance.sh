@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Everything that only a GPU can prove, in one go: installs TensorRT and pycuda, runs the GPU tests, builds FP32, FP16 and
-# INT8, runs each engine against the FP32 network on faces, times it, and writes all that to evidence.json.
+# Everything that only a GPU can prove, in one go: installs TensorRT and pycuda, runs the GPU tests, builds FP32 and FP16,
+# fits the model of time to their measured layers, then builds INT8, runs each engine against the FP32 network on faces,
+# times it beside what was predicted, and writes all that to evidence.json.
 # Needs NVIDIA's driver, and for pycuda a C++ compiler and the CUDA toolkit (nvcc on the PATH, or CUDA_ROOT).
 #   scripts/gpu_acceptance.sh                                  TensorRT 10, the samples, the bundled generator
 #   scripts/gpu_acceptance.sh 11 photos -- --onnx net.onnx --preset inswapper_128 --embedder w600k_r50.onnx

@@ -64,6 +64,7 @@ SCHEMA = {
             "up_to_date": bool,
         }
     ],
+    "predicted": type(None),  # of engines for a processor
 }
 
 

@@ -108,6 +108,33 @@ def test_a_page_shows_every_part_of_the_record() -> None:
     assert page.index("a.jpg") < page.index("b.jpg") < page.index("Ordinary faces") < page.index("c.jpg")
 
 
+def _predict(total_ms: float, **changes: Any) -> dict[str, Any]:
+    return {
+        "gpu": "a10g",
+        "batch": 1,
+        "total_ms": total_ms,
+        "moved_bytes": 42_000_000,
+        "launches": 60,
+        "by_bound": {"memory": 0.5 * total_ms, "arithmetic": 0.0, "launch": 0.5 * total_ms},
+        "by_kind": {"convolution": 0.75 * total_ms, "quantiser": 0.25 * total_ms},
+        "int8_kernels": 18,
+        "int8_writing_fp32": ["a", "b"],
+        "factors": {"memory": 1.0, "arithmetic": {}, "launch": 1.0},
+        "fitted": False,
+        **changes,
+    }
+
+
+def test_predicted_times_are_shown_as_predicted_with_what_to_build_instead() -> None:
+    times = {"int8": _predict(0.206), "fp16": _predict(0.202, int8_kernels=0, int8_writing_fp32=[])}
+    verdict = "INT8 does not pay <here>"
+    page = render_page(_record(predicted={"title": "NVIDIA A10G", "times": times, "int8_does_not_pay": verdict}))
+    assert "Predicted time on NVIDIA A10G" in page and "Predicted, not measured" in page
+    assert "INT8 does not pay &lt;here&gt;" in page and ">0.206</td>" in page and "42.00 MB" in page
+    assert page.count('class="part0"') == 2 * 2 + 2  # a bar for each engine in both charts, and their legends
+    assert "Predicted time" not in render_page(_record())
+
+
 def test_a_fall_back_is_told_with_its_reason() -> None:
     step = {"from": "int8", "to": "fp16", "reason": "the mean SSIM drop is 0.02"}
     fallen = _manifest("fp16", fallback=[step], warnings=["few faces"])

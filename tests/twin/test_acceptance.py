@@ -70,7 +70,9 @@ def test_the_acceptance_script_gathers_evidence_on_the_emulated_gpu(version: str
         assert engine["version"] == version
         assert engine["inspector"]
         assert engine["profile"]["throughput_per_s"] > 0
+        assert engine["predicted"]["engines"][0]["predicted_ms"] > 0
         assert engine["measured"]["picture"]["ssim_drop"] == pytest.approx(engine["stand_in"]["ssim_drop"], abs=5e-3)
+    assert "published" in evidence["fitted"]["error"]["message"]  # of the emulated GPU nothing is
     tables = evidence["recalibration"] and evidence["recalibration"]["tables"]
     assert bool(tables and tables["amax"]) == (version == VERSION_10)
 

@@ -21,6 +21,8 @@ from twin.uploader import A10G, HostUploader
 from trt_facefusion.build.run import build
 from trt_facefusion.engine.backends import registry
 from trt_facefusion.engine.backends.tensorrt import TensorRt
+from trt_facefusion.engine.timing.factors import load_factors, name_file
+from trt_facefusion.engine.timing.gpus import get_gpu
 from trt_facefusion.errors import BackendUnavailableError, BadInputError
 from trt_facefusion.evaluation.profiling.machine import read_versions
 from trt_facefusion.evaluation.profiling.measure import Counts
@@ -139,6 +141,29 @@ def test_an_engine_on_a_gpu(gpu_engine: tuple[Path, Callable[[], None]], emulate
     assert "int8" in layers["block0.conv1"].dtypes
     assert len(found.layers) >= 10
     assert "emulated" in found.device
+
+
+def test_the_model_of_time_is_fitted_to_the_layers_of_this_gpu(
+    gpu_engine: tuple[Path, Callable[[], None]], emulated_cuda: EmulatedDriver, tmp_path: Path
+) -> None:
+    folder, install = gpu_engine
+    install()
+    with pytest.raises(BadInputError, match="published") as refused:  # the emulated GPU is in no table
+        profile(settings_of(folder, fit=True, cache=tmp_path))
+    assert "a10g" in refused.value.remedy
+    found = profile(settings_of(folder, fit=True, gpu="a10g", cache=tmp_path))
+    assert found.fitted is not None and found.fitted.layers >= 10
+    assert found.fitted.deviation_after <= found.fitted.deviation_before
+    assert found.fitted_file == name_file(tmp_path, get_gpu("a10g"))
+    assert load_factors(tmp_path, get_gpu("a10g")) == found.fitted
+    document = found.as_dict({})["fitted"]
+    assert document["gpu"] == "a10g" and document["factors"]["memory"] == found.fitted.factors.memory
+
+
+def test_nothing_is_fitted_to_what_runs_on_a_processor(engine: Path, model: Path, tmp_path: Path) -> None:
+    for path in (engine, model):
+        with pytest.raises(BadInputError, match="nothing can be fitted"):
+            profile(settings_of(path, fit=True, cache=tmp_path))
 
 
 def test_two_engines_on_a_gpu_and_trtexec_beside(

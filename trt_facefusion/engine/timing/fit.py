@@ -107,7 +107,7 @@ class _Rows:
         """``parts`` with what is shorter of memory and arithmetic set to 0."""
         scaled = self.parts * slowdowns
         multiplies = scaled[:, 2:].max(1) > scaled[:, _MEMORY]
-        chosen = self.parts.copy()
+        chosen: Array = self.parts.copy()
         chosen[multiplies, _MEMORY] = 0.0
         chosen[~multiplies, 2:] = 0.0
         return chosen
@@ -144,7 +144,7 @@ class _Rows:
         return np.clip(solved, 1 / HIGHEST, 1 / LOWEST)
 
     def read_factors(self, slowdowns: Array) -> Factors:
-        used = self.choose_longer(slowdowns).any(0)
+        used: Array = np.count_nonzero(self.choose_longer(slowdowns), axis=0) > 0
         factors = np.where(used, 1 / slowdowns, 1.0)
         rates = {rate: float(factors[2 + i]) for i, rate in enumerate(RATES) if used[2 + i]}
         return Factors(float(factors[_MEMORY]), rates, float(factors[_LAUNCH]))

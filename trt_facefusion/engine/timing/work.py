@@ -81,9 +81,15 @@ def measure_work(kernel: Kernel, batch: int = 1) -> Work:
     kind = classify(kernel)
     if kind == NOTHING:
         return Work(kind, {}, {}, {})
-    parts = [_count_bytes(tensors, batch) for tensors in (kernel.inputs, kernel.constants, kernel.outputs)]
     macs = _count_macs(kernel, kind, batch)
-    return Work(kind, *parts, macs, _name_arithmetic(kernel) if macs else "")
+    return Work(
+        kind,
+        read=_count_bytes(kernel.inputs, batch),
+        held=_count_bytes(kernel.constants, batch),
+        written=_count_bytes(kernel.outputs, batch),
+        macs=macs,
+        arithmetic=_name_arithmetic(kernel) if macs else "",
+    )
 
 
 def classify(kernel: Kernel) -> str:
