@@ -15,7 +15,7 @@ from trt_facefusion.build.compilation import compile_plan
 from trt_facefusion.build.engine_timer import PredictedTimer
 from trt_facefusion.build.inputs import BuildInputs
 from trt_facefusion.build.lowered_plan import LoweredPlan
-from trt_facefusion.build.objective import choose_objective
+from trt_facefusion.build.objective import AUTO, choose_objective
 from trt_facefusion.build.tuning.corrections import LayerCorrector
 from trt_facefusion.build.tuning.integer_storage import IntegerStorage
 from trt_facefusion.build.tuning.observations import Observations
@@ -110,7 +110,8 @@ class Stages:
         inputs = self.inputs
         goal = choose_objective(inputs.settings, inputs.job.selection)
         if goal.gpu is None:
-            inputs.reporter.note(f"plan search by {goal.name}: {goal.reason}")
+            if inputs.settings.objective == AUTO:
+                inputs.reporter.note(f"plan search by {goal.name}: {goal.reason}")
             return None
         return TimedPlans(inputs, PredictedTimer(inputs, self.lower, goal.gpu, goal.factors), widest)
 

@@ -19,7 +19,7 @@ SECTION = "times"
 class TimeCache:
     """Times by the groups in INT8, valid for one ``key``.
 
-    ``seconds`` is what compiling took, ``most`` how many engines the search was allowed, 0 where it has not begun.
+    ``seconds`` is what compiling took, ``most`` how many engines searches were allowed, by their effort.
     """
 
     inputs: BuildInputs
@@ -27,7 +27,7 @@ class TimeCache:
     key: str
     times: Mapping[GroupSet, EngineTime] = field(default_factory=dict)
     seconds: float = 0.0
-    most: int = 0
+    most: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def load(cls, inputs: BuildInputs, key: str) -> TimeCache:
@@ -44,9 +44,9 @@ class TimeCache:
         times = {frozenset(row.groups): row.time for row in stored.engines}
         return cls(inputs, path, key, times, stored.seconds, stored.most)
 
-    def save(self, times: Mapping[GroupSet, EngineTime], seconds: float, most: int) -> None:
+    def save(self, times: Mapping[GroupSet, EngineTime], seconds: float, most: Mapping[str, int]) -> None:
         """Keep ``times``; a folder that cannot be written to only costs the next build its time."""
-        if times != self.times:
+        if times != self.times or most != self.most:
             rows = tuple(_Row(tuple(sorted(groups)), time) for groups, time in times.items())
             write_section(self.inputs, self.path, SECTION, asdict(_Section(self.key, round(seconds, 2), most, rows)))
 
@@ -61,5 +61,5 @@ class _Row:
 class _Section:
     key: str
     seconds: float
-    most: int
+    most: Mapping[str, int]
     engines: tuple[_Row, ...]

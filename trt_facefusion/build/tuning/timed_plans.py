@@ -20,7 +20,7 @@ _FEWEST = 4
 _FOR_FASTEST, _FOR_FRONT = 0.6, 0.85
 """Shares of the engines that may be compiled until the fastest plan is known, and until the front is; what is left then
 is for repairs."""
-_SHARE_OF_TIME = 0.2
+_SHARE_OF_TIME = 0.3
 """Of a build's minutes compiling candidates may take this much."""
 
 
@@ -37,7 +37,9 @@ class TimedPlans:
         self.groups = group_candidates(inputs.view, widest.names(Precision.INT8), operands=False)
         self.times: dict[GroupSet, EngineTime] = {}
         self._cache = TimeCache.load(inputs, self._compute_key())
-        self._known, self.seconds, self.most = dict(self._cache.times), self._cache.seconds, self._cache.most
+        self._known, self.seconds = dict(self._cache.times), self._cache.seconds
+        self._effort = f"{inputs.level.name}, {inputs.settings.minutes:g} minutes"
+        self.most = self._cache.most.get(self._effort, 0)
         self._nothing, self._every = frozenset[int](), frozenset(range(len(self.groups)))
         self._open()
         self.model = self._make_model()
@@ -118,12 +120,11 @@ class TimedPlans:
 
     def _open(self) -> None:
         """Compile both ends, and say how many engines more, and about how long that takes."""
-        started = self.seconds
         try:
             for plan in dict.fromkeys((self._nothing, self._every)):
                 self._compile(plan)
             if not self.most:
-                self.most = self._limit_builds((self.seconds - started) / len(self.times))
+                self.most = self._limit_builds(self.seconds / len(self._known))
         finally:
             self._save()
 
@@ -159,4 +160,5 @@ class TimedPlans:
         return self.times[in_int8]
 
     def _save(self) -> None:
-        self._cache.save(self._known, self.seconds, self.most)
+        most = {**self._cache.most, self._effort: self.most} if self.most else self._cache.most
+        self._cache.save(self._known, self.seconds, most)
