@@ -40,7 +40,7 @@ def show_plan(planned: PlanResult) -> None:
     if planned.search:
         console.show(tabulate_front(planned.search))
         if "times" in planned.search:
-            console.line(_describe_times(planned.search["times"]))
+            console.line(describe_times(planned.search["times"]))
         for name, why in planned.search["excluded"].items():
             console.line(f"no candidate: {name}: {why}")
     accuracy, shares = planned.accuracy, planned.plan.macs_share()
@@ -52,7 +52,8 @@ def show_plan(planned: PlanResult) -> None:
     )
 
 
-def _describe_times(times: Mapping[str, Any]) -> str:
+def describe_times(times: Mapping[str, Any]) -> str:
+    """What compiling said of times: both ends, the fastest, and what that took."""
     return (
         f"{times['what']}, on {times['gpu']}: {times['fp16_ms']:.4g} ms in FP16, {times['all_int8_ms']:.4g} ms with "
         f"all candidates in INT8, {times['fastest_ms']:.4g} ms at best; {times['builds']} engines compiled in "
