@@ -45,18 +45,18 @@ def test_one_object_of_json_with_all_that_was_reckoned_with(
     outcome = command(
         ["estimate", str(engines["int8"].parent), "--gpu", "RTX 4090", "--cache", str(tmp_path), "--json"]
     )
-    found = outcome.json
-    assert found["what"] == "predicted by a model, not measured"
-    assert found["gpu"]["name"] == "rtx4090" and "whitepaper" in found["gpu"]["sources"]["int8"]
-    assert found["factors"] == {"memory": 1.0, "arithmetic": {}, "launch": 1.0} and found["fitted"] is None
-    assert {engine["precision"] for engine in found["engines"]} == {"int8", "fp16", "fp32"}
-    assert found["engines"][0]["precision"] == "int8"  # the cheapest of a model's folder
-    for engine in found["engines"]:
+    estimated = outcome.json
+    assert estimated["what"] == "predicted by a model, not measured"
+    assert estimated["gpu"]["name"] == "rtx4090" and "whitepaper" in estimated["gpu"]["sources"]["int8"]
+    assert estimated["factors"] == {"memory": 1.0, "arithmetic": {}, "launch": 1.0} and estimated["fitted"] is None
+    assert {engine["precision"] for engine in estimated["engines"]} == {"int8", "fp16", "fp32"}
+    assert estimated["engines"][0]["precision"] == "int8"  # the cheapest of a model's folder
+    for engine in estimated["engines"]:
         assert engine["predicted_ms"] > 0 and engine["moved_bytes"] > 0
         assert sum(engine["share_by_bound"].values()) == pytest.approx(1)
         assert sum(engine["share_by_kind"].values()) == pytest.approx(1)
         assert len(engine["costliest"]) == 10
-    assert "sm86" in found["notes"][0]
+    assert "sm86" in estimated["notes"][0]
 
 
 def test_what_is_refused(command: Command, engines: dict[str, Path], tmp_path: Path) -> None:

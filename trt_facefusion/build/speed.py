@@ -62,9 +62,9 @@ def gather_speed(
     times = {precision: _predict_stored(job, manifest) for precision, manifest in manifests.items()}
     if times.get(Precision.INT8) is not None and Precision.FP16 not in times and stages is not None:
         times[Precision.FP16] = _predict_fp16(stages)
-    known = {precision: time for precision in Precision if (time := times.get(precision)) is not None}
-    gpus = {time.gpu for time in known.values()}
-    return PredictedSpeed(get_gpu(gpus.pop()), known) if len(gpus) == 1 else None
+    predicted = {precision: time for precision in Precision if (time := times.get(precision)) is not None}
+    gpus = {time.gpu for time in predicted.values()}
+    return PredictedSpeed(get_gpu(gpus.pop()), predicted) if len(gpus) == 1 else None
 
 
 def _predict_stored(job: Job, manifest: Manifest) -> PredictedTime | None:

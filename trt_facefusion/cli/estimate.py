@@ -92,7 +92,7 @@ def _describe_factors(estimated: Estimate) -> str:
     rates = ", ".join(f"{rate} {amount:g}" for rate, amount in gpu.tera_ops.items())
     published = f"{gpu.bandwidth_gb_s:g} GB/s, {gpu.launch_us:g} us a launch, tera operations per second: {rates}"
     if fitted is None:
-        return f"Reckoned with what is published ({published}), all of it reached: real engines take longer."
+        return f"Reckoned with what is published ({published}), all of it reached: real engines usually take longer."
     factors = fitted.factors
     parts = {"bandwidth": factors.memory, "launches": factors.launch, **factors.arithmetic}
     shares = ", ".join(f"{name} {factor:.2f}" for name, factor in parts.items())
@@ -106,19 +106,21 @@ def _show_costliest(engine: EstimatedEngine, top: int) -> None:
     shown = engine.prediction.list_costliest(top)
     if not shown:
         return
-    count, total = len(engine.prediction.kernels), engine.prediction.total_ms or 1.0
-    title = f"{engine.manifest.precision}: the costliest {len(shown)} of {count} kernels (predicted)"
+    part = sum(kernel.time_ms for kernel in shown) / (engine.prediction.total_ms or 1.0)
+    title = (
+        f"{engine.manifest.precision}: the costliest {len(shown)} of {engine.prediction.launches} kernels (predicted), "
+        f"{part:.0%} of the time"
+    )
     table = Table(title=title, title_justify="left", header_style="bold")
-    table.add_column("nodes", overflow="fold")
-    for name in ("ms", "share", "moved", "GMACs"):
+    table.add_column("nodes", overflow="fold", min_width=12)
+    for name in ("ms", "moved"):
         table.add_column(name, justify="right", no_wrap=True)
     for name in ("bound by", "kind", "data types"):
         table.add_column(name, overflow="fold")
     for kernel in shown:
-        row = (f"{kernel.time_ms:.4f}", f"{kernel.time_ms / total:.1%}", console.size(kernel.work.moved_bytes))
-        macs = f"{kernel.work.macs / 1e9:.3f}" if kernel.work.macs else "-"
+        row = (f"{kernel.time_ms:.4f}", console.size(kernel.work.moved_bytes))
         nodes = _name_some(engine.name_nodes(kernel)) or kernel.kernel.name
-        table.add_row(console.plain(nodes), *row, macs, kernel.bound, kernel.work.kind, kernel.kernel.dtypes)
+        table.add_row(console.plain(nodes), *row, kernel.bound, kernel.work.kind, kernel.kernel.dtypes)
     console.show(table)
 
 

@@ -66,6 +66,14 @@ def test_what_feeds_nothing_is_charged_to_what_made_it_and_the_rest_to_nobody() 
     assert parts_of(move("unknown")) == {NOBODY: 1.0}
 
 
+def test_a_kernel_without_a_name_is_charged_to_those_that_read_it() -> None:
+    turned = TensorFormat("turned", "fp16", (1, 64, 64, 64))
+    transpose = Kernel("t", "kgen", (), (PICTURE,), (), (turned,))
+    layer = Kernel("second", "correlation", ("second",), (turned,), (WEIGHTS,), (PICTURE,))
+    engine = predict_engine([transpose, layer], A10G)
+    assert attribute_time(engine, GRAPH) == {"second": pytest.approx(engine.total_ms)}
+
+
 def test_time_between_layers_is_gathered_at_the_layer_in_front() -> None:
     assert collect_layers({"first": 1.0, "relu": 2.0, NOBODY: 4.0}, GRAPH) == {"first": 3.0, "second": 0.0, NOBODY: 4.0}
 

@@ -34,11 +34,11 @@ def make_engine(seed: int, count: int = 60) -> EnginePrediction:
 @given(seed=st.integers(0, 10**6), memory=SHARE, fp16=SHARE, int8=SHARE, launch=SHARE)
 def test_known_factors_are_recovered(seed: int, memory: float, fp16: float, int8: float, launch: float) -> None:
     engine, true = make_engine(seed), Factors(memory, {"fp16": fp16, "int8": int8}, launch)
-    found = fit([MeasuredKernel(kernel, apply_factors(kernel, true)) for kernel in engine.kernels])
-    assert found.memory == pytest.approx(memory, rel=0.02)
-    assert found.launch == pytest.approx(launch, rel=0.02)
-    assert found.of_rate("fp16") == pytest.approx(fp16, rel=0.02)
-    assert found.of_rate("int8") == pytest.approx(int8, rel=0.02)
+    fitted = fit([MeasuredKernel(kernel, apply_factors(kernel, true)) for kernel in engine.kernels])
+    assert fitted.memory == pytest.approx(memory, rel=0.02)
+    assert fitted.launch == pytest.approx(launch, rel=0.02)
+    assert fitted.of_rate("fp16") == pytest.approx(fp16, rel=0.02)
+    assert fitted.of_rate("int8") == pytest.approx(int8, rel=0.02)
 
 
 @settings(max_examples=15)
@@ -52,17 +52,17 @@ def test_noise_and_kernels_that_are_far_off_hardly_bend_them(
     times = [apply_factors(kernel, true) * rng.normal(1, 0.05) for kernel in engine.kernels]
     times[::12] = [5 * time for time in times[::12]]
     measured = [MeasuredKernel(*pair) for pair in zip(engine.kernels, times, strict=True)]
-    found = fit(measured)
-    assert found.memory == pytest.approx(memory, rel=0.2)
-    assert found.launch == pytest.approx(launch, rel=0.2)
-    assert compute_deviation(measured, found)[0] < 0.1
+    fitted = fit(measured)
+    assert fitted.memory == pytest.approx(memory, rel=0.2)
+    assert fitted.launch == pytest.approx(launch, rel=0.2)
+    assert compute_deviation(measured, fitted)[0] < 0.1
 
 
 def test_a_type_that_no_kernel_multiplies_in_keeps_one() -> None:
     engine = make_engine(1)
-    found = fit([MeasuredKernel(kernel, 2 * kernel.time_ms) for kernel in engine.kernels])
-    assert found.of_rate("fp32") == 1.0 and "fp32" not in found.arithmetic
-    assert found.memory == pytest.approx(0.5, rel=0.02)
+    fitted = fit([MeasuredKernel(kernel, 2 * kernel.time_ms) for kernel in engine.kernels])
+    assert fitted.of_rate("fp32") == 1.0 and "fp32" not in fitted.arithmetic
+    assert fitted.memory == pytest.approx(0.5, rel=0.02)
 
 
 def test_the_deviation_is_told_before_and_after() -> None:

@@ -16,8 +16,8 @@ from trt_facefusion.storage.documents import DocumentError
 
 
 def test_the_table_has_the_gpus_that_people_rent_and_own_each_figure_with_its_source() -> None:
-    asked = {"t4", "a10", "a10g", "l4", "l40s", "rtx3090", "rtx4090", "rtx5090", "a100", "h100"}
-    assert asked <= set(list_gpus())
+    people_have = {"t4", "a10", "a10g", "l4", "l40s", "rtx3090", "rtx4090", "rtx5090", "a100", "h100"}
+    assert people_have <= set(list_gpus())
     for gpu in list_gpus().values():
         assert set(gpu.sources) == {"bandwidth_gb_s", *RATES, "launch_us"} and all(gpu.sources.values())
 

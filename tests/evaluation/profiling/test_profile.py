@@ -151,13 +151,14 @@ def test_the_model_of_time_is_fitted_to_the_layers_of_this_gpu(
     with pytest.raises(BadInputError, match="published") as refused:  # the emulated GPU is in no table
         profile(settings_of(folder, fit=True, cache=tmp_path))
     assert "a10g" in refused.value.remedy
-    found = profile(settings_of(folder, fit=True, gpu="a10g", cache=tmp_path))
-    assert found.fitted is not None and found.fitted.layers >= 10
-    assert found.fitted.deviation_after <= found.fitted.deviation_before
-    assert found.fitted_file == name_file(tmp_path, get_gpu("a10g"))
-    assert load_factors(tmp_path, get_gpu("a10g")) == found.fitted
-    document = found.as_dict({})["fitted"]
-    assert document["gpu"] == "a10g" and document["factors"]["memory"] == found.fitted.factors.memory
+    profiled = profile(settings_of(folder, fit=True, gpu="a10g", cache=tmp_path))
+    fitted = profiled.fitted
+    assert fitted is not None and fitted.layers >= 10
+    assert fitted.deviation_after <= fitted.deviation_before
+    assert profiled.fitted_file == name_file(tmp_path, get_gpu("a10g"))
+    assert load_factors(tmp_path, get_gpu("a10g")) == fitted
+    document = profiled.as_dict({})["fitted"]
+    assert document["gpu"] == "a10g" and document["factors"]["memory"] == fitted.factors.memory
 
 
 def test_nothing_is_fitted_to_what_runs_on_a_processor(engine: Path, model: Path, tmp_path: Path) -> None:

@@ -6,8 +6,9 @@ A kernel names the ONNX nodes that it was made of. Its time is shared
 * of any other, evenly among the planned nodes that it names and the planned nodes that its glue feeds. Glue is what
   lowering put in (quantisers, casts, padding, scales of channels): it is there for the layer behind it.
 
-What feeds no planned node belongs to the ones in front of it (the cast at the network's end), and what belongs to none
-to `NOBODY`. Nothing is lost: the times sum up to those of the kernels.
+A kernel that names no node (TensorRT's own transposes) counts as made of the nodes of the kernels that read it. What
+feeds no planned node belongs to the ones in front of it (the cast at the network's end), and what belongs to none to
+`NOBODY`. Nothing is lost: the times sum up to those of the kernels.
 """
 
 from __future__ import annotations
@@ -62,9 +63,10 @@ class PlannedGraph:
 def attribute_time(prediction: EnginePrediction, graph: PlannedGraph) -> dict[str, float]:
     """Milliseconds of every planned node that a kernel is charged to, and of `NOBODY` where something is left."""
     times: dict[str, float] = {}
-    for kernel in prediction.kernels:
+    nodes = _name_nodes(prediction)
+    for number, kernel in enumerate(prediction.kernels):
         if kernel.time_ms > 0:
-            for node, part in _share_kernel(kernel, graph).items():
+            for node, part in _share_kernel(kernel, nodes[number], graph).items():
                 times[node] = times.get(node, 0.0) + part * kernel.time_ms
     return times
 
@@ -85,13 +87,28 @@ def collect_layers(times: Mapping[str, float], graph: PlannedGraph) -> dict[str,
     return gathered
 
 
-def _share_kernel(kernel: KernelPrediction, graph: PlannedGraph) -> dict[str, float]:
-    """The part of a kernel's time of each node; the parts sum up to 1."""
-    named = [node for node in dict.fromkeys(kernel.kernel.nodes) if node in graph.macs]
+def _name_nodes(prediction: EnginePrediction) -> list[tuple[str, ...]]:
+    """The nodes of every kernel; of one that names none, those of the kernels that read what it writes."""
+    kernels = [predicted.kernel for predicted in prediction.kernels]
+    nodes = [kernel.nodes for kernel in kernels]
+    readers: dict[str, list[int]] = {}
+    for number, kernel in enumerate(kernels):
+        for tensor in kernel.inputs:
+            readers.setdefault(tensor.name, []).append(number)
+    for number, kernel in reversed(list(enumerate(kernels))):
+        if not nodes[number]:
+            behind = (reader for tensor in kernel.outputs for reader in readers.get(tensor.name, ()) if reader > number)
+            nodes[number] = tuple(dict.fromkeys(node for reader in behind for node in nodes[reader]))
+    return nodes
+
+
+def _share_kernel(kernel: KernelPrediction, nodes: tuple[str, ...], graph: PlannedGraph) -> dict[str, float]:
+    """The part of the time of each node, for a kernel made of ``nodes``; the parts sum up to 1."""
+    named = [node for node in dict.fromkeys(nodes) if node in graph.macs]
     total = sum(graph.macs[node] for node in named)
     if kernel.work.macs and total:
         return {node: graph.macs[node] / total for node in named if graph.macs[node]}
-    glue = [node for node in kernel.kernel.nodes if node not in graph.macs]
+    glue = [node for node in nodes if node not in graph.macs]
     owners = list(dict.fromkeys([*named, *_walk(glue, graph.readers, graph.macs.keys())]))
     owners = owners or _walk(glue, graph.writers, graph.macs.keys()) or [NOBODY]
     return dict.fromkeys(owners, 1 / len(owners))

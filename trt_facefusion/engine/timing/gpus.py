@@ -114,7 +114,7 @@ def get_gpu(name: str) -> Gpu:
     Raises:
         BadInputError: the table has none of that name.
     """
-    gpus = {_simplify(known): gpu for known, gpu in list_gpus().items()}
+    gpus = {_simplify(listed): gpu for listed, gpu in list_gpus().items()}
     gpu = gpus.get(_simplify(name))
     if gpu is None:
         raise BadInputError(f"nothing is known of a GPU {name!r:.60}", f"use one of {', '.join(list_gpus())}")
@@ -144,8 +144,8 @@ def choose_gpu(name: str | None, target: str, device: str | None = None) -> Gpu 
     """
     if name is not None:
         return get_gpu(name)
-    known = None if device is None else find_gpu_of_device(device)
-    return known or find_gpu_of_target(target)
+    built_on = None if device is None else find_gpu_of_device(device)
+    return built_on or find_gpu_of_target(target)
 
 
 def _simplify(name: str) -> str:

@@ -94,6 +94,8 @@ class EnginePrediction:
         """Milliseconds by kind of kernel (`work.KINDS`), the longest first."""
         times: dict[str, float] = {}
         for kernel in self.kernels:
+            if kernel.work.kind == NOTHING:
+                continue
             times[kernel.work.kind] = times.get(kernel.work.kind, 0.0) + kernel.time_ms
         return dict(sorted(times.items(), key=lambda item: -item[1]))
 

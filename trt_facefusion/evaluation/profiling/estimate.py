@@ -149,7 +149,8 @@ def _find_engine(path: Path, gpu_name: str | None) -> tuple[Path, Manifest]:
     folder = path.parent if path.is_file() else path
     if (folder / MANIFEST).is_file():
         return folder, Store(folder.parent.parent).load(folder)
-    candidates = [(f, m) for f, m in _list_engines(folder) if m.kernels]
+    is_model = path.is_dir() and any(path.glob(f"*/{MANIFEST}"))
+    candidates = [(f, m) for f, m in _list_engines(path) if m.kernels] if is_model else []
     if not candidates:
         raise BadInputError(
             f"{path} holds no engine whose kernels are known", "name an engine's folder (`trt-ff engines` lists them)"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -118,16 +118,24 @@ def profile(settings: ProfileSettings, progress: Progress = silent, note: Note =
     if any(one.stand_in for one in profiles):
         note("warning: this is NOT the engine: its typed ONNX was profiled on the CPU, which says nothing of a GPU")
     comparison = compare(times[0], times[1]) if len(times) > 1 else None
-    beside = None
-    if program is not None:
-        progress("trtexec", 0, 0)
-        beside = trtexec.run(
-            program, models[0].engine, _pick_dynamic_shapes(models[0], shapes), settings.counts.rounds, settings.device
-        )
-    fitted, file = None, None
-    if row is not None:
-        fitted, file = fit_factors(_list_measured(models, profiles), *row, settings.cache)
-    return ProfileResult(profiles[0], profiles[1] if len(profiles) > 1 else None, comparison, beside, fitted, file)
+    beside = None if program is None else _run_trtexec(program, settings, models[0], shapes, progress)
+    profiled = ProfileResult(profiles[0], profiles[1] if len(profiles) > 1 else None, comparison, beside)
+    if row is None:
+        return profiled
+    fitted, file = fit_factors(_list_measured(models, profiles), *row, settings.cache)
+    return replace(profiled, fitted=fitted, fitted_file=file)
+
+
+def _run_trtexec(
+    program: Path,
+    settings: ProfileSettings,
+    model: OpenedModel,
+    shapes: dict[str, tuple[int, ...]],
+    progress: Progress,
+) -> TrtexecTimes:
+    progress("trtexec", 0, 0)
+    dynamic = _pick_dynamic_shapes(model, shapes)
+    return trtexec.run(program, model.engine, dynamic, settings.counts.rounds, settings.device)
 
 
 def _choose_row(settings: ProfileSettings, models: Sequence[OpenedModel]) -> tuple[Gpu, str]:
