@@ -16,10 +16,10 @@ from trt_facefusion.quantization.precision.search import (
     Effort,
     Figures,
     Load,
-    as_dict,
     effort,
     search,
 )
+from trt_facefusion.quantization.precision.search_record import describe_search
 
 COSTS = st.lists(st.tuples(st.floats(0, 0.01), st.integers(1, 10**6)), min_size=1, max_size=9)
 EXACT = {"ssim_drop": 0.0, "ssim_drop_worst": 0.0}
@@ -132,7 +132,7 @@ def test_the_quietest_groups_are_merged_where_there_are_too_many() -> None:
 def test_the_record_names_the_chosen_plan_and_what_was_raised() -> None:
     picture, budget = Picture([(0.004, 10), (0.001, 30)]), within(0.002)
     found = search(picture.groups, picture.total, picture, budget, EXACT, ALL)
-    record = as_dict(found, found.best(budget).groups, {"max_ssim_drop": 0.002})
+    record = describe_search(found, found.best(budget).groups, {"max_ssim_drop": 0.002})
     (chosen,) = [point for point in record["points"] if point["chosen"]]
     assert chosen["raised"] == ["n0"] and chosen["int8_macs_share"] == pytest.approx(30 / 80)
     assert record["groups"][0]["alone"] == pytest.approx(0.004)

@@ -16,7 +16,8 @@ from trt_facefusion.evaluation.accuracy.judge import Accuracy
 from trt_facefusion.quantization.precision import Plan
 from trt_facefusion.quantization.precision.groups import GroupSet
 from trt_facefusion.quantization.precision.objectives import Objective
-from trt_facefusion.quantization.precision.search import Figures, MeasuredPlan, SearchResult, as_dict, search
+from trt_facefusion.quantization.precision.search import Figures, MeasuredPlan, SearchResult, search
+from trt_facefusion.quantization.precision.search_record import describe_search
 from trt_facefusion.types import Precision
 
 TARGETS = (0.003, 0.005, 0.01)
@@ -131,11 +132,11 @@ class PlanSearch:
     def explain_shortfall(self) -> str:
         """Why nothing is left in INT8, where that is so; runs the search."""
         if not self.space.groups:
-            return "no layer can run in INT8" if self.pays else self._explain_loss()
+            return "no layer can run in INT8" if self.times is None or self.pays else self.times.explain_loss()
         in_int8 = (point for point in self.run().points.values() if point.groups)
         least = min(in_int8, key=lambda point: self.budget.load(point.figures))
         if self.budget.load(least.figures) <= MARGIN:
-            return f"no plan that fits into the budget spares anything. {self._explain_loss()}"
+            return "no plan that fits into the budget is faster than FP16"
         drop, allowed = least.ssim_drop, self.budget["max_ssim_drop"]
         parts = [f"the SSIM drop is {drop:.4g}, at most {allowed:.4g} is allowed"]
         for figure, limit, most in self.budget.set_limits():
@@ -147,9 +148,6 @@ class PlanSearch:
     def pays(self) -> bool:
         """Whether some plan with INT8 is faster than FP16; True where nothing was timed."""
         return self.times is None or not self.times.groups or bool(self.space.groups)
-
-    def _explain_loss(self) -> str:
-        return "" if self.times is None else self.times.explain_loss()
 
     def _assign(self, searched: SearchResult, in_int8: GroupSet) -> Plan:
         decisions: dict[str, tuple[Precision, str]] = {}
@@ -192,7 +190,7 @@ class PlanSearch:
         searched = self.run()
         budget = {name: limit for name, limit in self.budget.on_figures().items() if limit is not None}
         names = {figure.key: limit.short_name for figure, limit in registry.iterate_limits()}
-        described = as_dict(searched, self.in_int8, budget, names, self._describe_plan)
+        described = describe_search(searched, self.in_int8, budget, names, self._describe_plan)
         for row, noise in zip(described["groups"], self.space.noise, strict=True):
             row["noise"] = noise / max(row["macs"], 1)
         return {
