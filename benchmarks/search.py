@@ -1,10 +1,11 @@
 """What a plan search costs, against a naive one: the sensitivity of every layer, by one onnxruntime session for each.
 
 Both measure the same plans (each layer or group alone in INT8) on the same faces with the same metric, and must find
-the same figures. The last row is the whole search: it also raises each group from all-INT8, walks the front and
-corrects the plan, so it measures more.
+the same figures. The third row is the whole search: it also raises each group from all-INT8, walks the front and
+corrects the plan, so it measures more. The last one, with ``--target``, is the search by predicted time, with the
+compiler in the loop: engines that were compiled, and the seconds that took, are in columns of their own.
 
-    python benchmarks/search.py --calib samples/faces
+    python benchmarks/search.py --calib samples/faces --target sm86
     python benchmarks/search.py --onnx NET.onnx --input image=image:256:-1:1 --calib FOLDER --faces 4
 """
 
@@ -15,9 +16,9 @@ import resource
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import onnx
@@ -48,6 +49,9 @@ class Row:
     wall_s: float
     cpu_s: float
     drops: dict[str, float]
+    engines: int = 0
+    compile_s: float = 0.0
+    times: dict[str, Any] = field(default_factory=dict)
 
 
 def cpu_seconds() -> float:
@@ -106,6 +110,19 @@ def whole(search: PlanSearch) -> tuple[int, int, int, dict[str, float]]:
     return len(result.points) - 1, 1, search.evaluator.passes, {}
 
 
+def by_time(stages: Stages) -> Row:
+    """The whole search by predicted time: which layers pay at all, then the pictures, then the front's engines."""
+    searches: list[PlanSearch] = []
+
+    def search() -> tuple[int, int, int, dict[str, float]]:
+        searches.append(open_fresh(stages))
+        return whole(searches[0])
+
+    row = timed(search, "the whole search by time")
+    times = searches[0].as_dict()["times"]
+    return replace(row, engines=times["builds"], compile_s=times["seconds"], times=times)
+
+
 def open_fresh(stages: Stages) -> PlanSearch:
     """A search that knows no measurement yet."""
     stages.results.pop("open_search", None)
@@ -113,12 +130,15 @@ def open_fresh(stages: Stages) -> PlanSearch:
 
 
 def show(rows: list[Row]) -> Table:
-    table = Table("", "plans", "sessions", "inferences", "wall s", "CPU s", "CPU ms / inference")
+    table = Table(
+        "", "plans", "sessions", "inferences", "engines", "compiling s", "wall s", "CPU s", "CPU ms / inference"
+    )
     for column in table.columns[1:]:
         column.justify = "right"
     for row in rows:
         figures = f"{row.wall_s:.1f}", f"{row.cpu_s:.1f}", f"{1000 * row.cpu_s / row.passes:.0f}"
-        table.add_row(row.what, str(row.plans), str(row.sessions), str(row.passes), *figures)
+        engines = str(row.engines or "-"), f"{row.compile_s:.1f}" if row.engines else "-"
+        table.add_row(row.what, str(row.plans), str(row.sessions), str(row.passes), *engines, *figures)
     return table
 
 
@@ -129,6 +149,7 @@ def main(
     inputs: Annotated[list[str] | None, typer.Option("--input", help="Inputs of a model without a preset.")] = None,
     max_calib: int = 100,
     faces: Annotated[int, typer.Option(min=1, help="Faces that plans are measured on.")] = 8,
+    target: Annotated[str | None, typer.Option(help="Also search by predicted time, for sm86 and the like.")] = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Measure single layers both ways, then search."""
@@ -155,12 +176,19 @@ def main(
             timed(lambda: ours(open_fresh(stages)), "one session, plans as inputs"),
             timed(lambda: whole(open_fresh(stages)), "the whole search"),
         ]
+        if target is not None:
+            settings = replace(settings, backend="tensorrt-rtx", target=target, objective="time")
+            stages = Stages(read_inputs(open_job(settings)))
+            stages.choose_ranges()  # calibrated above
+            rows.append(by_time(stages))
     first, second = rows[0].drops, rows[1].drops
     difference = max(abs(first[name] - second[name]) for name in first)
     if as_json:
         print(json.dumps({"difference": difference, "rows": [row.__dict__ for row in rows]}))
         return
     Console().print(show(rows))
+    if rows[-1].times:
+        print(", ".join(f"{name} {value:.4g}" for name, value in rows[-1].times.items() if not isinstance(value, str)))
     print(f"largest difference between both ways, in SSIM drop of a layer: {difference:.1e}")
 
 

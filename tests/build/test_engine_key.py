@@ -19,7 +19,7 @@ from twin.uploader import A10G, HostUploader
 from trt_facefusion.build import settings as settings_module
 from trt_facefusion.build.job import open_job
 from trt_facefusion.build.options import OutsideKey, read_key_roles
-from trt_facefusion.build.settings import BuildSettings, compute_engine_key
+from trt_facefusion.build.settings import FACTORS, BuildSettings, compute_engine_key
 from trt_facefusion.engine.backends import registry
 from trt_facefusion.engine.backends.base import BuildOptions
 from trt_facefusion.engine.backends.tensorrt import TensorRt
@@ -97,6 +97,7 @@ def alternatives(folder: Path, settings: BuildSettings) -> Alternatives:
         "table": folder / "table.cache",
         "limits": {"max_ssim_drop": 0.5},
         "repairs": 2,
+        "objective": "size",
         "search_faces": 4,
         "effort": "full",
         "minutes": 3.0,
@@ -173,6 +174,15 @@ IMAGE = {
 }
 PART = {"person": "source", "masked": "upper", "share": 0.25}
 Change = Callable[[BuildSettings, Any], BuildSettings]
+
+
+def test_fitted_factors_are_part_of_the_key_of_searched_plans_alone(settings: BuildSettings) -> None:
+    def changes(precision: Precision, planner: str) -> bool:
+        planned = replace(settings, planner=planner)
+        return len({compute_engine_key(planned, digests, precision) for digests in ({}, {FACTORS: "0.5"})}) == 2
+
+    assert changes(Precision.INT8, "auto")
+    assert not changes(Precision.INT8, "rules") and not changes(Precision.FP16, "auto")
 
 
 def with_input(number: int) -> Change:

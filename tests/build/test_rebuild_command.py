@@ -44,6 +44,7 @@ class Stop(Exception):  # noqa: N818
             planner="rules",
             limits={"max_perceptual": 0.5, "min_identity": 0.9},
             search_faces=4,
+            objective="size",
             effort="least",
             minutes=2.5,
             corrections="shift,bias",

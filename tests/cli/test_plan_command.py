@@ -14,6 +14,7 @@ from workplace import Outcome, Workplace
 from trt_facefusion.build.plan_only import PlanResult
 from trt_facefusion.build.plan_only import make_plan as real_make_plan
 from trt_facefusion.build.tuning.search_cache import SUFFIX
+from trt_facefusion.cli import console, plan_table
 from trt_facefusion.cli import plan as plan_command
 
 Command = Callable[[list[str]], Outcome]
@@ -96,3 +97,22 @@ def test_ctrl_c_leaves_nothing_half_written_and_keeps_what_was_measured(
     monkeypatch.setattr(plan_command, "make_plan", real_make_plan)
     again = command(words(place))
     assert again.code == 0 and "were measured before" in again.err
+
+
+def test_a_front_by_time_shows_predicted_times_and_what_compiling_took(capsys: pytest.CaptureFixture[str]) -> None:
+    point = {"int8_macs_share": 0.5, "weights_bytes": 4e6, "ssim_drop": 0.002, "ssim_drop_worst": 0.004, "raised": []}
+    times = {"what": "times are predicted by a model", "gpu": "NVIDIA A10G", "fp16_ms": 0.2073, "all_int8_ms": 0.2081}
+    search = {
+        "plans": 9,
+        "faces": 4,
+        "passes": 36,
+        "seconds": 2.0,
+        "points": [{**point, "predicted_ms": 0.1954, "chosen": True}],
+        "times": {**times, "fastest_ms": 0.1954, "builds": 24, "seconds": 31.0},
+    }
+    console.show(plan_table.tabulate_front(search))
+    console.line(plan_table.describe_times(search["times"]))
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "predicted MACs in INT8 weights SSIM drop worst face" in shown and "0.1954 ms 50.0% 4.00 MB 0.200%" in shown
+    assert "times are predicted by a model, on NVIDIA A10G: 0.2073 ms in FP16, 0.2081 ms with all candidates" in shown
+    assert "24 engines compiled in 31 s" in shown

@@ -211,3 +211,26 @@ def test_a_network_without_identity_gets_no_column_of_it() -> None:
     page = render_page(record)
     assert "identity" not in page.lower()
     assert "identity cosine" in render_page(_record())
+
+
+def test_the_front_is_drawn_over_what_the_search_made_least_of() -> None:
+    points = [
+        {
+            "predicted_ms": 0.1954,
+            "weights_bytes": 4_000_000,
+            "int8_macs_share": 0.9,
+            "ssim_drop": 0.004,
+            "chosen": True,
+        },
+        {"predicted_ms": 0.2073, "weights_bytes": 8_000_000, "int8_macs_share": 0.0, "ssim_drop": 0.0},
+    ]
+    drawn = {name: dumps(draw_pareto(points, name)) for name in ("time", "size", "macs")}
+    assert (
+        "predicted time, ms" in drawn["time"] and "predicted time 0.1954 ms, SSIM drop 0.400 %, chosen" in drawn["time"]
+    )
+    assert "bytes of weights, MB" in drawn["size"] and "MACs in INT8, %" in drawn["macs"]
+    for chart in drawn.values():
+        across = [float(x) for x in re.findall(r'cx="([\d.]+)"', chart)]
+        assert len(across) == 2 and all(62 <= x <= 640 for x in across)
+    untimed = [{**point, "predicted_ms": None} for point in points]
+    assert "MACs in INT8, %" in dumps(draw_pareto(untimed, "time"))

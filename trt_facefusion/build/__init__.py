@@ -23,6 +23,7 @@ Modules, from the ground up; each imports only those above it:
     effort                  levels of effort: what is tried, what it costs in inferences, which level the time allows
     options                 options that commands share, each with its part in an engine's key
     settings                all that a build is asked for, and the key of an engine
+    objective               what the plan search makes least of
     rebuild_command         settings -> the command line that builds the same engine again
     job                     a build before anything is loaded: backend, digests, keys
     time_model              kernels -> predicted time, for the GPU of this build
@@ -39,6 +40,7 @@ Modules, from the ground up; each imports only those above it:
     lowered_plan            a plan as a strongly typed ONNX
     weak_typing             the same for a backend that types weakly
     compilation             typed ONNX -> engine, and what its kernels prove
+    engine_timer            typed ONNX -> engine -> its predicted time, for the plan search
     gallery                 the faces that the report shows
     verification            is a lowered plan right? Judged on other faces than it was tuned on, and repaired
     stages                  what the stages gave, each run once

@@ -57,6 +57,8 @@ class Level:
     search_faces: int = 16
     search_inferences: int | None = None
     """Inferences that the plan search may use, beside the limit of MACs."""
+    search_builds: int = 48
+    """Engines that the plan search may have compiled, where it makes least of time."""
     storing_faces: int = 8
     storing_ranges: int = 32
     storing_trials: int = 8
@@ -93,6 +95,7 @@ REDUCED = Level(
     correcting_faces=16,
     search_faces=8,
     search_inferences=96,
+    search_builds=24,
     storing_faces=4,
     storing_ranges=16,
     storing_trials=4,
@@ -106,6 +109,7 @@ LEAST = Level(
     correcting_faces=8,
     search_faces=4,
     search_inferences=40,
+    search_builds=12,
     storing_faces=2,
     storing_ranges=8,
     storing_trials=2,

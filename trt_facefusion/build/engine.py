@@ -9,7 +9,7 @@ from typing import Any
 
 from trt_facefusion.build.compilation import CompiledEngine, report_kernels
 from trt_facefusion.build.stages import Stages
-from trt_facefusion.build.verification import WIDEN, Repair, VerifiedPlan, Verifier
+from trt_facefusion.build.verification import NO_GAIN, WIDEN, Repair, VerifiedPlan, Verifier
 from trt_facefusion.build.weak_typing import describe_own_table
 from trt_facefusion.errors import GateError
 from trt_facefusion.evaluation.accuracy.gate import Limits
@@ -81,7 +81,8 @@ def verify_plan(
     """
     if precision is Precision.INT8 and not plan.names(Precision.INT8):
         if stages.searches:
-            raise GateError(f"int8: {stages.open_search().explain_shortfall()}", WIDEN)
+            search = stages.open_search()
+            raise GateError(f"int8: {search.explain_shortfall()}", WIDEN if search.pays else NO_GAIN)
         raise GateError("int8: the plan has no node in int8", "give nodes int8 in the plan (--plan)")
 
     def find_stricter(accuracy: Accuracy, failed: Plan) -> Plan | None:

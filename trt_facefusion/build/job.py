@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from trt_facefusion.build.objective import choose_objective
 from trt_facefusion.build.reporter import Note, Reporter, drop_note
-from trt_facefusion.build.settings import BuildSettings, compute_engine_key
+from trt_facefusion.build.settings import FACTORS, BuildSettings, compute_engine_key
 from trt_facefusion.engine.backends.registry import BackendSelection, default_target, select_backend
+from trt_facefusion.engine.timing.factors import AT_THE_ROOF
 from trt_facefusion.engine.timing.gpus import get_gpu
 from trt_facefusion.errors import BackendUnavailableError, BadInputError
 from trt_facefusion.faces.embedder import Embedder
@@ -54,12 +56,14 @@ def open_job(settings: BuildSettings, progress: Progress = silent, note: Note | 
 
     Raises:
         BackendUnavailableError: the backend is missing, or does not build for the target.
-        BadInputError, ModelError, FacesError: a file or folder cannot be read, or nothing is known of the GPU.
+        BadInputError, ModelError, FacesError: a file or folder cannot be read, nothing is known of the GPU, or the plan
+            search cannot make least of what was asked for.
     """
     reporter = Reporter(progress, note or drop_note)
     if settings.gpu is not None:
         get_gpu(settings.gpu)
     selection = choose_backend(settings, reporter)
+    choose_objective(settings, selection)
     embedder = settings.open_embedder()
     return Job(settings, reporter, selection, embedder, digest_inputs(settings, selection, embedder))
 
@@ -86,11 +90,13 @@ def digest_inputs(settings: BuildSettings, selection: BackendSelection, embedder
     digests = digest_files(settings) | {"calib": _digest_folder(settings, settings.calib, embedder)}
     if settings.eval is not None:
         digests["eval"] = _digest_folder(settings, settings.eval, embedder)
-    backend = selection.backend
-    fusion = backend.capabilities.fusion
-    digests |= {"fusion": fusion.describe()} if fusion else {}
+    backend, goal = selection.backend, choose_objective(settings, selection)
+    if backend.capabilities.fusion:
+        digests["fusion"] = backend.capabilities.fusion.describe()
     if backend.capabilities.processor:
         digests["processor"] = backend.capabilities.processor
+    if goal.factors != AT_THE_ROOF:
+        digests[FACTORS] = f"{goal.factors}"
     return digests | {"backend": f"{backend.name} {backend.version()}", "target": selection.target}
 
 

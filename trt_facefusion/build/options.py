@@ -129,7 +129,6 @@ class EngineOptions:
             help="Predict times for this GPU, like a10g or rtx3090 (else for one of the target).",
             rich_help_panel=ENGINE,
         ),
-        OutsideKey("times are told for it; it changes no engine"),
     ] = None
 
 
@@ -167,6 +166,14 @@ class AccuracyOptions:
     limits: Annotated[Mapping[str, float], _SPELLED] = field(default_factory=dict)
     """Limits by name that an INT8 engine has to keep beside the usual ones, or in their place. On the command line one
     option for each that a metric offers (`cli.options.with_limits`)."""
+    objective: Annotated[
+        str,
+        typer.Option(
+            help="What the plan search makes least of: time (predicted from kernels), macs (arithmetic that is not in "
+            "INT8), size (bytes of weights) or auto (time where engines compile in seconds, else macs).",
+            rich_help_panel=ACCURACY,
+        ),
+    ] = "auto"
     repairs: Annotated[
         int,
         typer.Option(min=0, max=10, help="Rounds of raising layers before falling back.", rich_help_panel=ACCURACY),

@@ -85,20 +85,23 @@ class PlanRow:
 
 @dataclass(frozen=True)
 class FrontPoint:
-    """One plan of the front."""
+    """One plan of the front; ``predicted_ms`` is the time of its engine, where it was predicted."""
 
     int8_macs_share: float
     ssim_drop: float
     ssim_drop_worst: float | None = None
     chosen: bool = False
     raised: tuple[str, ...] = ()
+    weights_bytes: int | None = None
+    predicted_ms: float | None = None
 
 
 @dataclass(frozen=True)
 class SearchFacts:
-    """What the plan search measured, and what that cost."""
+    """What the plan search measured, and what that cost; ``objective`` is what it made least of."""
 
     points: tuple[FrontPoint, ...]
+    objective: str = "macs"
     passes: int = 0
     seconds: float = 0.0
 

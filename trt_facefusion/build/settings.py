@@ -34,6 +34,8 @@ from trt_facefusion.model.graph.noise import parse_noise
 from trt_facefusion.model.presets import Preset
 from trt_facefusion.types import BatchRange, Precision
 
+FACTORS = "factors"
+"""How the digest of a GPU's fitted factors is called: a searched plan is made by them."""
 PLANNERS = ("auto", "rules")
 """Where a plan comes from: searched by measurement, or from rules alone."""
 
@@ -100,9 +102,13 @@ def compute_engine_key(settings: BuildSettings, digests: Mapping[str, str], prec
             **({} if settings.noise is None else {"noise": str(parse_noise(settings.noise))}),
             **_list_effort_parts(settings, precision),
             **_list_added_parts(settings),
-            **digests,
+            **{name: digest for name, digest in digests.items() if name != FACTORS or _searches(settings, precision)},
         }
     )
+
+
+def _searches(settings: BuildSettings, precision: Precision) -> bool:
+    return precision is Precision.INT8 and settings.plan is None and settings.planner == PLANNERS[0]
 
 
 def _list_added_parts(settings: BuildSettings) -> dict[str, object]:

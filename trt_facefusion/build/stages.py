@@ -12,8 +12,10 @@ from functools import wraps
 from typing import Any, TypeVar, cast
 
 from trt_facefusion.build.compilation import compile_plan
+from trt_facefusion.build.engine_timer import PredictedTimer
 from trt_facefusion.build.inputs import BuildInputs
 from trt_facefusion.build.lowered_plan import LoweredPlan
+from trt_facefusion.build.objective import AUTO, choose_objective
 from trt_facefusion.build.tuning.corrections import LayerCorrector
 from trt_facefusion.build.tuning.integer_storage import IntegerStorage
 from trt_facefusion.build.tuning.observations import Observations
@@ -21,6 +23,7 @@ from trt_facefusion.build.tuning.open_search import open_search
 from trt_facefusion.build.tuning.plan_search import PlanSearch
 from trt_facefusion.build.tuning.ranges import Ranges, calibrate, choose_ranges
 from trt_facefusion.build.tuning.search_space import list_candidates, open_candidates
+from trt_facefusion.build.tuning.timed_plans import TimedPlans
 from trt_facefusion.build.tuning.zero_points import ZeroPoints
 from trt_facefusion.quantization.lowering import apply_fusion_rules, lower
 from trt_facefusion.quantization.precision import Plan, plan_by_rules
@@ -97,8 +100,26 @@ class Stages:
         excluded = self._find_without_kernel(widest)
         if excluded:
             reporter.note(f"no candidates for INT8: {'; '.join(f'{n}: {why}' for n, why in excluded.items())}")
+        widest = widest.raised(excluded)
+        times = self._time_plans(widest)
+        slower = {} if times is None else times.find_slower()
+        if slower:
+            reporter.note(f"no faster in INT8, so they stay FP16: {', '.join(slower)}")
         limit_named = "max_ssim_drop" in settings.limits
-        return self._open_search(widest.raised(excluded), excluded, limit_named=limit_named)
+        return self._open_search(widest.raised(slower), excluded | slower, limit_named=limit_named, times=times)
+
+    def _time_plans(self, widest: Plan) -> TimedPlans | None:
+        """Times of plans that keep some INT8 nodes of ``widest``; None where the search makes least of something else.
+
+        Compiles two engines.
+        """
+        inputs = self.inputs
+        goal = choose_objective(inputs.settings, inputs.job.selection)
+        if goal.gpu is None:
+            if inputs.settings.objective == AUTO:
+                inputs.reporter.note(f"plan search by {goal.name}: {goal.reason}")
+            return None
+        return TimedPlans(inputs, PredictedTimer(inputs, self.lower, goal.gpu, goal.factors), widest)
 
     def open_search_for_repair(self, plan: Plan) -> PlanSearch:
         """The search that made ``plan``; for a plan of another origin, one among the nodes that it has in INT8."""
@@ -109,9 +130,17 @@ class Stages:
         search: PlanSearch = self.results[_REPAIR]
         return search
 
-    def _open_search(self, widest: Plan, excluded: Mapping[str, str], *, limit_named: bool) -> PlanSearch:
-        corrections = self.open_corrector().correct(widest)
-        return open_search(self.inputs, self.choose_ranges(), widest, corrections, excluded, limit_named=limit_named)
+    def _open_search(
+        self, widest: Plan, excluded: Mapping[str, str], *, limit_named: bool, times: TimedPlans | None = None
+    ) -> PlanSearch:
+        inputs, corrections = self.inputs, self.open_corrector().correct(widest)
+        objective = choose_objective(inputs.settings, inputs.job.selection).name
+        return open_search(
+            *(inputs, self.choose_ranges(), widest, corrections, excluded),
+            limit_named=limit_named,
+            objective=objective,
+            times=times,
+        )
 
     def _find_without_kernel(self, plan: Plan) -> dict[str, str]:
         """Layers that the backend runs in float, though all of ``plan`` is offered in INT8: name -> reason.

@@ -27,6 +27,8 @@ _SHOWN = 5
 _MORE_PRECISION = "add calibration faces like those that it will see, or give nodes more precision in the plan (--plan)"
 WIDEN = f"{_MORE_PRECISION}, or widen the limit (--max-ssim-drop)"
 """What to do where INT8 is not right."""
+NO_GAIN = "build FP16 for this GPU (--fp16), or have the plan searched by arithmetic all the same (--objective macs)"
+"""What to do where INT8 is not faster."""
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,8 @@ def command(
     store: PlanOutputOptions,
     as_json: options.AsJson = False,
 ) -> None:
-    """Search the INT8 plan: the most arithmetic in INT8 that the accuracy budget allows.
+    """Search the INT8 plan: the fastest that the accuracy budget allows, by predicted time, or with the most
+    arithmetic in INT8, or the smallest (--objective).
 
     Every layer that can be INT8 is measured on calibration faces, by what the picture loses: alone,
     and against all others. Plans on the way are measured whole, and the chosen one is verified on

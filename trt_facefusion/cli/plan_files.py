@@ -28,7 +28,7 @@ class _LeftPlan:
 def write_files(planned: PlanResult, output: Path) -> list[Path]:
     """Write the plan to ``output``, and search.json and search.svg beside it; gives all paths. Raises StoreError."""
     search = planned.search or {}
-    chart = charts.make_standalone(charts.draw_pareto(search.get("points", [])))
+    chart = charts.make_standalone(charts.draw_pareto(search.get("points", []), search.get("objective", "")))
     text = planned.plan.dumps()
     search = {**search, **asdict(_LeftPlan(hashlib.sha256(text.encode()).hexdigest()))}
     files = {

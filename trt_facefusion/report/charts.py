@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from trt_facefusion.report.svg import NAMESPACE, Element, Scale, dumps, element, make_scale, make_svg
@@ -15,26 +16,61 @@ _WIDTH, _HEIGHT = 640, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62, 14, 14, 44
 
 
-def draw_pareto(points: Sequence[Mapping[str, Any]]) -> Element:
-    """Mean SSIM drop (y, per cent) over the share of MACs in INT8 (x, per cent); the chosen plan is marked."""
-    xs = [100 * float(point["int8_macs_share"]) for point in points]
-    ys = [100 * float(point["ssim_drop"]) for point in points]
-    x_of = make_scale(0, 100, _LEFT, _WIDTH - _RIGHT)
-    top = _round_up(max(ys, default=0))
+@dataclass(frozen=True)
+class _Axis:
+    """What the front is drawn over: a field of its points, the factor to the unit that is shown, how it is called."""
+
+    field: str
+    factor: float
+    title: str
+    unit: str
+    starts_at_0: bool = False
+
+    def read(self, points: Sequence[Mapping[str, Any]]) -> list[float]:
+        return [self.factor * float(point[self.field]) for point in points]
+
+    def choose_ticks(self, xs: Sequence[float]) -> list[float]:
+        """Round numbers around all of ``xs``."""
+        if self.starts_at_0:
+            return [0, 20, 40, 60, 80, 100]
+        low, high = min(xs, default=0.0), max(xs, default=1.0)
+        step = _round_up((high - low) / 4 or high / 4 or 1.0)
+        first = math.floor(low / step)
+        return [step * number for number in range(first, max(math.ceil(high / step), first + 1) + 1)]
+
+
+_AXES = {
+    "macs": _Axis("int8_macs_share", 100, "MACs in INT8", "%", starts_at_0=True),
+    "size": _Axis("weights_bytes", 1e-6, "bytes of weights", "MB"),
+    "time": _Axis("predicted_ms", 1, "predicted time", "ms"),
+}
+
+
+def draw_pareto(points: Sequence[Mapping[str, Any]], objective: str = "macs") -> Element:
+    """Mean SSIM drop (y, per cent) over what the search made least of (x); the chosen plan is marked.
+
+    Points of a search that did not know it are drawn over their share of MACs in INT8.
+    """
+    axis = _AXES.get(objective, _AXES["macs"])
+    axis = axis if all(point.get(axis.field) is not None for point in points) else _AXES["macs"]
+    xs, ys = axis.read(points), [100 * float(point["ssim_drop"]) for point in points]
+    ticks, top = axis.choose_ticks(xs), _round_up(max(ys, default=0))
+    x_of = make_scale(ticks[0], ticks[-1], _LEFT, _WIDTH - _RIGHT)
     y_of = make_scale(0, top, _HEIGHT - _BOTTOM, _TOP)
-    marks = _draw_grid(x_of, [0, 20, 40, 60, 80, 100], y_of, [top * step / 4 for step in range(5)])
+    marks = _draw_grid(x_of, ticks, y_of, [top * step / 4 for step in range(5)])
     line = " ".join(f"{x_of(x):.1f},{y_of(y):.1f}" for x, y in sorted(zip(xs, ys, strict=True)))
     marks.append(element("polyline", class_="line", points=line))
     for point, x, y in zip(points, xs, ys, strict=True):
         marked = bool(point.get("chosen"))
-        title = f"{x:.1f} % of MACs in INT8, SSIM drop {y:.3f} %" + (", chosen" if marked else "")
+        title = f"{axis.title} {x:.4g} {axis.unit}, SSIM drop {y:.3f} %" + (", chosen" if marked else "")
         size, kind = (7, "chosen") if marked else (3.5, "point")
         at = {"cx": f"{x_of(x):.1f}", "cy": f"{y_of(y):.1f}", "r": size}
         marks.append(element("circle", element("title", title), class_=kind, **at))
     middle, turned = (_LEFT + _WIDTH - _RIGHT) / 2, f"translate(14 {_HEIGHT / 2}) rotate(-90)"
-    marks.append(element("text", "MACs in INT8, %", class_="name", x=middle, y=_HEIGHT - 6, text_anchor="middle"))
+    name = f"{axis.title}, {axis.unit}"
+    marks.append(element("text", name, class_="name", x=middle, y=_HEIGHT - 6, text_anchor="middle"))
     marks.append(element("text", "mean SSIM drop, %", class_="name", transform=turned, text_anchor="middle"))
-    return make_svg(_WIDTH, _HEIGHT, "Pareto front: SSIM drop over the share of MACs in INT8", *marks)
+    return make_svg(_WIDTH, _HEIGHT, f"Pareto front: SSIM drop over {axis.title}", *marks)
 
 
 _STYLE = """\

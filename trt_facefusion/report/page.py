@@ -25,12 +25,17 @@ def render_page(record: RunRecord) -> str:
     """The page as HTML; pictures, charts and styles are inside of it."""
     facts = record.shown
     environment = load_templates()
-    environment.filters |= {"size": _format_size, "percent": _format_percent, "number": _format_number}
+    environment.filters |= {
+        "size": _format_size,
+        "percent": _format_percent,
+        "number": _format_number,
+        "time": _format_time,
+    }
     searches = [engine.search for engine in facts.engines if engine.search is not None]
     search = searches[0] if searches else None
-    front = (
-        dumps(charts.draw_pareto([asdict(p) for p in search.points])) if search is not None and search.points else None
-    )
+    front = None
+    if search is not None and search.points:
+        front = dumps(charts.draw_pareto([asdict(p) for p in search.points], search.objective))
     return environment.get_template("page.html").render(
         run=facts,
         engines=[_describe_engine(engine, facts) for engine in facts.engines],
@@ -38,6 +43,7 @@ def render_page(record: RunRecord) -> str:
         warnings=list(dict.fromkeys(text for engine in facts.engines for text in engine.manifest.warnings)),
         front=front,
         search=search,
+        timed=search is not None and all(point.predicted_ms is not None for point in search.points),
         plan=_describe_plan(facts.engines),
         tensors=[_describe_tensor(tensor) for tensor in facts.tensors],
         predicted=None if facts.predicted is None else _describe_predicted(facts.predicted),
@@ -151,6 +157,10 @@ def _make_gallery(record: RunRecord, facts: RunFacts) -> dict[str, Any] | None:
 
 def _format_size(count: int | None) -> str:
     return "unknown" if count is None else f"{count / 1e6:.2f} MB"
+
+
+def _format_time(time_ms: float | None) -> str:
+    return "unknown" if time_ms is None else f"{time_ms:.4g} ms"
 
 
 def _format_percent(share: float | None, digits: int = 1) -> str:

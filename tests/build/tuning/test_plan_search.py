@@ -16,7 +16,8 @@ from trt_facefusion.build.stages import Stages
 from trt_facefusion.build.tuning.search_cache import SUFFIX
 from trt_facefusion.engine.backends.base import BuiltEngine
 from trt_facefusion.errors import GateError
-from trt_facefusion.quantization.precision.search import Figures, GroupSet
+from trt_facefusion.quantization.precision.groups import GroupSet
+from trt_facefusion.quantization.precision.search import Figures
 from trt_facefusion.types import Precision
 
 PLAIN = {"planner": "auto", "corrections": "none", "max_calib": 12, "search_faces": 4}

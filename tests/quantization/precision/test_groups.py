@@ -7,7 +7,7 @@ import nets
 from trt_facefusion.model.graph import GraphView, prepare
 from trt_facefusion.quantization.precision import quantisable
 from trt_facefusion.quantization.precision.facts import KERNEL_FACTS, no_kernel
-from trt_facefusion.quantization.precision.groups import group_candidates
+from trt_facefusion.quantization.precision.groups import find_neighbours, group_candidates
 
 
 def view_of(net: nets.Net, output: str, channels: int = 8) -> GraphView:
@@ -59,3 +59,18 @@ def test_kernel_facts_have_a_source_and_rule_out_int8() -> None:
     assert [quantisable(view, name) for name in ("up", "depthwise", "plain")] == [False, False, True]
     assert no_kernel(view, "plain") is None and no_kernel(view, "up") is not None
     assert all("TensorRT-RTX" in fact.source for fact in KERNEL_FACTS)
+
+
+def test_operands_are_neighbours_where_they_are_no_group_and_so_are_layers_behind_one_another() -> None:
+    net = nets.Net()
+    x = net.op("Relu", net.conv("x", 8, 8, name="first"))
+    left = net.conv(net.op("Relu", x), 8, 8, name="left")
+    right = net.conv(net.op("Tanh", x), 8, 8, name="right")
+    added = net.op("Relu", net.op("Add", left, right, name="add"))
+    view = view_of(net, net.conv(net.conv(added, 8, 8, name="behind"), 8, 8, name="last"))
+    names = ["first", "left", "right", "behind", "last"]
+    groups = group_candidates(view, names, operands=False)
+    assert [group.nodes for group in groups] == [(name,) for name in names]
+    assert find_neighbours(view, groups) == ((0, 1), (0, 2), (1, 2), (1, 3), (2, 3), (3, 4))
+    joined = group_candidates(view, names)
+    assert find_neighbours(view, joined) == ((0, 1), (1, 2), (2, 3))

@@ -10,16 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trt_facefusion.quantization.precision.groups import Group, merge_quiet
+from trt_facefusion.quantization.precision.groups import Group, GroupSet, merge_quiet
+from trt_facefusion.quantization.precision.objectives import SizeObjective
 from trt_facefusion.quantization.precision.search import (
     Effort,
     Figures,
-    GroupSet,
     Load,
-    as_dict,
     effort,
     search,
 )
+from trt_facefusion.quantization.precision.search_record import describe_search
 
 COSTS = st.lists(st.tuples(st.floats(0, 0.01), st.integers(1, 10**6)), min_size=1, max_size=9)
 EXACT = {"ssim_drop": 0.0, "ssim_drop_worst": 0.0}
@@ -132,7 +132,22 @@ def test_the_quietest_groups_are_merged_where_there_are_too_many() -> None:
 def test_the_record_names_the_chosen_plan_and_what_was_raised() -> None:
     picture, budget = Picture([(0.004, 10), (0.001, 30)]), within(0.002)
     found = search(picture.groups, picture.total, picture, budget, EXACT, ALL)
-    record = as_dict(found, found.best(budget).groups, {"max_ssim_drop": 0.002})
+    record = describe_search(found, found.best(budget).groups, {"max_ssim_drop": 0.002})
     (chosen,) = [point for point in record["points"] if point["chosen"]]
     assert chosen["raised"] == ["n0"] and chosen["int8_macs_share"] == pytest.approx(30 / 80)
     assert record["groups"][0]["alone"] == pytest.approx(0.004)
+
+
+@given(st.lists(st.tuples(st.floats(0, 0.01), st.integers(1, 10**6)), min_size=1, max_size=8), st.floats(1e-3, 0.03))
+def test_by_size_the_weights_decide_and_macs_do_not(costs: list[tuple[float, int]], limit: float) -> None:
+    picture, budget = Picture(costs), within(limit)
+    by_weights = [Group(group.nodes, 10**6 - group.macs, group.macs) for group in picture.groups]
+    objective = SizeObjective(by_weights, fixed_bytes=100)
+    found = search(by_weights, picture.total, picture, budget, EXACT, ALL, objective)
+    plain = search(picture.groups, picture.total, picture, budget, EXACT, ALL).best(budget)
+    best, every = found.best(budget), frozenset(range(len(costs)))
+    assert objective.cost(every) == 100 + sum(group.weights for group in by_weights)
+    assert objective.cost(frozenset()) - objective.cost(every) == objective.cost(every) - 100
+    largest = max(group.weights for group in by_weights)
+    assert best.ssim_drop <= limit
+    assert abs(objective.cost(best.groups) - objective.cost(plain.groups)) <= largest

@@ -36,6 +36,10 @@ Modules, from the ground up; each imports only those above it:
     switched_session        pictures under any plan, from one session
     plan_evaluator          measures many plans
     search_cache            what was measured before
+    plan_timer              what is asked of whoever times engines
+    time_cache              which engines were timed before
+    timed_plans             how long engines take: some are compiled, others estimated
+    time_objective          least time, for the search
     plan_search             searches, picks a plan, and finds a stricter one where it fails
     open_search             puts the last five together for one network
     zero_points             one zero point in place of shifted channels, for a backend that pads with it

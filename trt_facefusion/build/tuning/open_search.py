@@ -5,10 +5,13 @@ from __future__ import annotations
 import onnx
 
 from trt_facefusion.build.inputs import BuildInputs
+from trt_facefusion.build.objective import MACS
 from trt_facefusion.build.tuning.plan_evaluator import PlanEvaluator
 from trt_facefusion.build.tuning.plan_search import Excluded, PlanSearch
 from trt_facefusion.build.tuning.ranges import Ranges
-from trt_facefusion.build.tuning.search_space import SearchSpace, group_layers
+from trt_facefusion.build.tuning.search_space import SearchSpace, group_layers, make_objective
+from trt_facefusion.build.tuning.time_objective import TimeObjective
+from trt_facefusion.build.tuning.timed_plans import TimedPlans
 from trt_facefusion.evaluation.accuracy.gate import Limits
 from trt_facefusion.evaluation.accuracy.metric import Tools
 from trt_facefusion.evaluation.accuracy.registry import open_limited
@@ -28,16 +31,20 @@ def open_search(
     excluded: Excluded,
     *,
     limit_named: bool,
+    objective: str = MACS,
+    times: TimedPlans | None = None,
 ) -> PlanSearch:
     """A search among plans that keep some INT8 nodes of ``widest``, whose ``corrections`` all of them have.
 
     Reads all weights, and runs nothing yet. ``limit_named`` says whether the SSIM limit is the user's; ``excluded``
-    are layers that are no candidates, with reasons.
+    are layers that are no candidates, with reasons; ``objective`` names what it makes least of,
+    where it is not the time of ``times``.
     """
-    space = group_layers(inputs, ranges, widest)
+    space = group_layers(inputs, ranges, widest, operands=times is None)
     limits = inputs.settings.choose_gate(Precision.INT8)
     evaluator = open_plan_evaluator(inputs, ranges, space, corrections, limits)
-    return PlanSearch(inputs, space, evaluator, limits, limit_named=limit_named, excluded=excluded)
+    least = make_objective(space, objective) if times is None else TimeObjective(times, space.groups)
+    return PlanSearch(inputs, space, evaluator, limits, least, limit_named=limit_named, excluded=excluded, times=times)
 
 
 def open_plan_evaluator(

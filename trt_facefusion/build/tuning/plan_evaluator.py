@@ -18,7 +18,8 @@ from trt_facefusion.evaluation.accuracy.metric import Metric, PerFace
 from trt_facefusion.evaluation.accuracy.registry import list_limited_figures
 from trt_facefusion.inference.renderer import PictureRenderer
 from trt_facefusion.model.messages import hash_model
-from trt_facefusion.quantization.precision.search import Figures, GroupSet
+from trt_facefusion.quantization.precision.groups import GroupSet
+from trt_facefusion.quantization.precision.search import Figures
 from trt_facefusion.types import Progress, silent
 
 _HASHED_AT_ONCE = 256 << 20

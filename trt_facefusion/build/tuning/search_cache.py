@@ -12,12 +12,36 @@ from trt_facefusion.build.inputs import BuildInputs
 from trt_facefusion.errors import StoreError
 from trt_facefusion.evaluation.accuracy.registry import list_limited_figures
 from trt_facefusion.quantization.calibration.cache import cache_path
-from trt_facefusion.quantization.precision.search import Figures, GroupSet
+from trt_facefusion.quantization.precision.groups import GroupSet
+from trt_facefusion.quantization.precision.search import Figures
 from trt_facefusion.storage.documents import DocumentError, decode, parse_json, read_bytes
 from trt_facefusion.storage.files import write_atomic
 
 SCHEMA = 1
 SUFFIX = ".search.json"
+
+
+def locate_searches(inputs: BuildInputs) -> Path:
+    """Where the plan searches of a model keep what they have measured."""
+    table = cache_path(inputs.settings.cache, inputs.settings.source.name, inputs.view.digest)
+    return table.with_name(table.name.removesuffix(".cache") + SUFFIX)
+
+
+def read_section(inputs: BuildInputs, path: Path, section: str, key: str) -> dict[str, Any] | None:
+    """A section of such a file as it stands there; None where it is missing, has another key, or is not wanted."""
+    raw = {} if inputs.settings.recalibrate else _read(path).get(section, {})
+    return raw if isinstance(raw, dict) and raw.get("key") == key else None
+
+
+def write_section(inputs: BuildInputs, path: Path, section: str, content: Mapping[str, Any]) -> None:
+    """Replace one section; a folder that cannot be written to only costs the next build its time."""
+    if inputs.settings.table is not None and not path.parent.exists():  # then nothing else is written to the cache
+        return
+    document = _read(path) | {"schema": SCHEMA, section: content}
+    try:
+        write_atomic(path, (json.dumps(document, allow_nan=False) + "\n").encode(), "--cache")
+    except StoreError as error:
+        inputs.reporter.note(f"the search's measurements are not kept: {error.message}")
 
 
 @dataclass(frozen=True)
@@ -35,10 +59,9 @@ class SearchCache:
     @classmethod
     def load(cls, inputs: BuildInputs, section: str, key: str) -> SearchCache:
         """What was measured of this model; nothing where the file is missing, damaged or has another key."""
-        table = cache_path(inputs.settings.cache, inputs.settings.source.name, inputs.view.digest)
-        path = table.with_name(table.name.removesuffix(".cache") + SUFFIX)
-        raw = {} if inputs.settings.recalibrate else _read(path).get(section, {})
-        if isinstance(raw, dict) and raw.get("key") == key:
+        path = locate_searches(inputs)
+        raw = read_section(inputs, path, section, key)
+        if raw is not None:
             try:
                 stored = decode(_Section, raw, section)
                 figures = dict(
@@ -51,16 +74,11 @@ class SearchCache:
 
     def save(self, figures: Mapping[GroupSet, Figures], passes: int, seconds: float) -> None:
         """Keep ``figures``; a folder that cannot be written to only costs the next build its time."""
-        named = self.inputs.settings.table is not None  # then nothing else is written to the cache
-        if figures == self.figures or (named and not self.path.parent.exists()):
+        if figures == self.figures:
             return
         rows = [[sorted(groups), *(values.get(key) for key in _list_keys())] for groups, values in figures.items()]
         section = {"key": self.key, "passes": passes, "seconds": round(seconds, 2), "plans": rows}
-        document = _read(self.path) | {"schema": SCHEMA, self.section: section}
-        try:
-            write_atomic(self.path, (json.dumps(document, allow_nan=False) + "\n").encode(), "--cache")
-        except StoreError as error:
-            self.inputs.reporter.note(f"the search's measurements are not kept: {error.message}")
+        write_section(self.inputs, self.path, self.section, section)
 
 
 @dataclass(frozen=True)

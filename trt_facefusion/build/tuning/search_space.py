@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from onnx import TensorProto
 
 from trt_facefusion.build.inputs import BuildInputs
+from trt_facefusion.build.objective import SIZE
 from trt_facefusion.build.tuning.ranges import Ranges
 from trt_facefusion.model.graph import GraphView
 from trt_facefusion.quantization.calibration.noise import compute_sqnr_db
 from trt_facefusion.quantization.correction.grid import find_output_axis, quantise_weight
 from trt_facefusion.quantization.precision import Plan
 from trt_facefusion.quantization.precision.groups import Group, group_candidates, merge_quiet
+from trt_facefusion.quantization.precision.objectives import MacsObjective, Objective, SizeObjective
 from trt_facefusion.quantization.precision.search import Effort
 from trt_facefusion.types import Precision
+
+_FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE})
 
 
 @dataclass(frozen=True)
@@ -23,18 +29,25 @@ class SearchSpace:
     """Plans that keep some INT8 nodes of ``widest`` and raise the others to FP16.
 
     ``groups`` are what is decided on, in graph order; ``noise`` the quantisation noise of each, weighed by MACs;
-    ``effort`` says on how many faces how many plans may be measured.
+    ``effort`` says on how many faces how many plans may be measured; ``other_weights`` are elements that are in no
+    group.
     """
 
     widest: Plan
     groups: tuple[Group, ...]
     noise: tuple[float, ...]
     effort: Effort
+    other_weights: int = 0
 
     @property
     def total_macs(self) -> int:
         """Of all nodes, for one face."""
         return sum(node.macs for node in self.widest.nodes)
+
+    @property
+    def sizes(self) -> SizeObjective:
+        """Bytes of the weights; those of what is in no group have two each."""
+        return SizeObjective(self.groups, 2 * self.other_weights)
 
 
 def list_candidates(plan: Plan, view: GraphView, ranges: Mapping[str, float]) -> list[str]:
@@ -51,9 +64,12 @@ def open_candidates(plan: Plan, names: Sequence[str]) -> Plan:
     return plan.assigned(dict.fromkeys(names, (Precision.INT8, "candidate of the plan search")))
 
 
-def group_layers(inputs: BuildInputs, ranges: Ranges, widest: Plan) -> SearchSpace:
-    """Group the INT8 nodes of ``widest``, as many groups as the level of effort allows; the quiet ones are merged."""
-    candidates = group_candidates(inputs.view, widest.names(Precision.INT8))
+def group_layers(inputs: BuildInputs, ranges: Ranges, widest: Plan, *, operands: bool = True) -> SearchSpace:
+    """Group the INT8 nodes of ``widest``, as many groups as the level of effort allows; the quiet ones are merged.
+
+    ``operands``: those whose results meet in one node are decided on together.
+    """
+    candidates = group_candidates(inputs.view, widest.names(Precision.INT8), operands=operands)
     macs_of = {node.name: node.macs for node in widest.nodes}
     faces = len(inputs.faces.calibration)
     effort = inputs.level.limit_search(len(candidates), sum(macs_of.values()), faces, inputs.settings.search_faces)
@@ -67,7 +83,18 @@ def group_layers(inputs: BuildInputs, ranges: Ranges, widest: Plan) -> SearchSpa
         return total
 
     groups = merge_quiet(candidates, [weigh(group) for group in candidates], effort.groups)
-    return SearchSpace(widest, groups, tuple(weigh(group) for group in groups), effort)
+    others = _count_weights(inputs.view) - sum(group.weights for group in groups)
+    return SearchSpace(widest, groups, tuple(weigh(group) for group in groups), effort, others)
+
+
+def make_objective(space: SearchSpace, name: str) -> Objective:
+    """What a search in ``space`` makes least of, by its name."""
+    return space.sizes if name == SIZE else MacsObjective(space.groups, space.total_macs)
+
+
+def _count_weights(view: GraphView) -> int:
+    """Elements of all constants in floats."""
+    return sum(math.prod(tensor.dims) for tensor in view.model.graph.initializer if tensor.data_type in _FLOATS)
 
 
 def _measure_noise(ranges: Ranges, name: str) -> float:

@@ -14,7 +14,7 @@ from trt_facefusion.errors import TrtFaceFusionError
 from trt_facefusion.inference.renderer import PictureRenderer
 from trt_facefusion.model.sessions import make_session_options, open_from_builder
 from trt_facefusion.quantization.lowering.switch import SWITCHES
-from trt_facefusion.quantization.precision.search import GroupSet
+from trt_facefusion.quantization.precision.groups import GroupSet
 from trt_facefusion.types import Array
 
 _LABEL = "the graph that plans are tried in"

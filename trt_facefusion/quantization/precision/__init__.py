@@ -8,12 +8,16 @@ May import: the ground, `model`, and `quantization.calibration` (histograms).
 
 Modules, from the ground up; each imports only those above it in this list:
 
-    facts      which nodes backends really run in INT8, as far as their logs showed it
-    ranges     what FP16 can hold, and the largest values inside of nodes that sum up (`TensorMoments`)
-    groups     layers that can only change precision together
-    plan       the plan itself (`Plan`), and its YAML
-    rules      one rule after another, each with a reason; the first that decides counts
-    search     which plans to measure next, and the front of those that were
+    facts          which nodes backends really run in INT8, as far as their logs showed it
+    ranges         what FP16 can hold, and the largest values inside of nodes that sum up (`TensorMoments`)
+    groups         layers that can only change precision together
+    plan           the plan itself (`Plan`), and its YAML
+    rules          one rule after another, each with a reason; the first that decides counts
+    objectives     what a search makes least of: MACs that are not in INT8, bytes of weights
+    time_model     how long the engine of a plan takes that was not compiled, from those that were
+    fastest        the search for the fastest plan, by compiling few
+    search         which plans to measure next, and the front of those that were
+    search_record  the same as JSON
 
 Start reading at `plan.Plan`, then `rules.RULES`; `search.search` says what a search may ask for.
 """

@@ -11,8 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 from trt_facefusion.model.graph import GraphView, Role, classify, count_macs
+
+GroupSet = frozenset[int]
+"""A plan: the indices of the groups that are in INT8."""
 
 _JOINS = {Role.RESIDUAL_ADD: "are added", Role.CONCAT: "are concatenated"}
 
@@ -27,13 +31,18 @@ class Group:
     why: str = ""
 
 
-def group_candidates(view: GraphView, candidates: Iterable[str]) -> tuple[Group, ...]:
-    """The ``candidates`` in groups, in graph order."""
+def group_candidates(view: GraphView, candidates: Iterable[str], *, operands: bool = True) -> tuple[Group, ...]:
+    """The ``candidates`` in groups, in graph order.
+
+    Without ``operands`` only those that read the same tensor share one: for whoever asks the compiler itself what two
+    operands of different types cost.
+    """
     candidate_names = set(candidates)
     order = [node.name for node in view.model.graph.node if node.name in candidate_names]
     parent = {name: name for name in order}
     reasons: dict[str, list[str]] = {}
-    for names, why in (*_join_readers(view, order), *_join_operands(view, candidate_names)):
+    joined = [*_join_readers(view, order), *(_join_operands(view, candidate_names) if operands else ())]
+    for names, why in joined:
         first, *later_roots = sorted({_find_root(parent, name) for name in names}, key=order.index)
         for other in later_roots:
             parent[other] = first
@@ -53,6 +62,27 @@ def group_candidates(view: GraphView, candidates: Iterable[str]) -> tuple[Group,
         )
         for root, names in members.items()
     )
+
+
+def find_neighbours(view: GraphView, groups: Sequence[Group]) -> tuple[tuple[int, int], ...]:
+    """Pairs of groups with no third one on a way from a layer of the one to a layer of the other, or whose results
+    are operands of one node."""
+    group_of = {name: index for index, group in enumerate(groups) for name in group.nodes}
+    met = (sorted({group_of[name] for name in names}) for names, _ in _join_operands(view, set(group_of)))
+    pairs = dict.fromkeys(pair for indices in met for pair in combinations(indices, 2))
+    for name, index in group_of.items():
+        queue, seen = [*view.activations(view.nodes[name])], set[str]()
+        while queue:
+            maker = view.producer.get(queue.pop())
+            if maker is None or maker.name in seen:
+                continue
+            seen.add(maker.name)
+            other = group_of.get(maker.name)
+            if other is None:
+                queue += view.activations(maker)
+            elif other != index:
+                pairs[min(index, other), max(index, other)] = None
+    return tuple(sorted(pairs))
 
 
 def merge_quiet(groups: Sequence[Group], noise: Sequence[float], at_most: int) -> tuple[Group, ...]:

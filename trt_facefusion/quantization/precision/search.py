@@ -1,4 +1,4 @@
-"""The search for the plan with the most work in INT8 inside an accuracy budget. Pure logic: measuring is the caller's.
+"""The search for the plan that costs least inside an accuracy budget. Pure logic: measuring is the caller's.
 
 Errors of layers hide and amplify one another, so no plan is judged by a sum of single costs: each point of the front is
 a plan that was measured as a whole. Costs of single groups, measured both ways (alone in INT8; alone raised from
@@ -9,14 +9,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from types import MappingProxyType
-from typing import Any
+from dataclasses import dataclass, field
 
-from trt_facefusion.quantization.precision.groups import Group
-
-GroupSet = frozenset[int]
-"""A plan: the indices of the groups that are in INT8."""
+from trt_facefusion.quantization.precision.groups import Group, GroupSet
+from trt_facefusion.quantization.precision.objectives import MacsObjective, Objective
 
 Figures = Mapping[str, float | None]
 """What a plan costs the picture, by the keys of figures: ``ssim_drop`` is always there. None: not measured."""
@@ -24,8 +20,6 @@ Figures = Mapping[str, float | None]
 Load = Callable[[Figures], float]
 """The share of what is allowed that figures spend; above 1 a limit is broken."""
 
-_BYTES_WEIGHT = 0.1
-"""What a share of the weights' bytes is worth against the same share of the MACs: they are read once per inference."""
 _NOISE = 0.005
 """Gains below this share of the whole cost of INT8 are not told from noise."""
 _TRUST_ALONE = 0.3
@@ -92,10 +86,14 @@ def effort(groups: int, macs: int, faces: int, work: float, fewest_faces: int = 
 
 @dataclass
 class SearchResult:
-    """What a search measured: ``points`` are all plans, in the order of measuring."""
+    """What a search measured: ``points`` are all plans, in the order of measuring.
+
+    ``objective`` says what plans cost; it may learn, so nothing of it is kept here.
+    """
 
     groups: tuple[Group, ...]
     total_macs: int
+    objective: Objective
     points: dict[GroupSet, MeasuredPlan] = field(default_factory=dict)
 
     @property
@@ -113,9 +111,14 @@ class SearchResult:
 
         return tuple(cost(group) for group in range(len(self.groups)))
 
-    def front(self) -> tuple[MeasuredPlan, ...]:
-        """The plans that no other beats in both, by falling share of MACs: the drop falls with every step."""
-        ordered = sorted(self.points.values(), key=lambda p: (-p.share, p.ssim_drop, sorted(p.groups)))
+    def front(self, *, estimated: bool = False) -> tuple[MeasuredPlan, ...]:
+        """The plans that no other beats in both, by rising cost: the drop falls with every step.
+
+        Of those whose costs are sure, or with ``estimated`` of all.
+        """
+        cost, sure = self.objective.cost, self.objective.is_sure
+        points = [p for p in self.points.values() if estimated or sure(p.groups)]
+        ordered = sorted(points, key=lambda p: (cost(p.groups), p.ssim_drop, sorted(p.groups)))
         front: list[MeasuredPlan] = []
         for point in ordered:
             if not front or point.ssim_drop < front[-1].ssim_drop:
@@ -123,9 +126,23 @@ class SearchResult:
         return tuple(front)
 
     def best(self, load: Load, most: float = 1.0) -> MeasuredPlan:
-        """The plan with the most MACs that spends at most ``most`` of what is allowed; of equals the more exact one."""
-        fitting = [p for p in self.points.values() if load(p.figures) <= most]
-        return max(fitting, key=lambda p: (p.share, -load(p.figures), sorted(p.groups)))
+        """The plan that costs least and spends at most ``most`` of what is allowed; of equals the more exact one."""
+        return self._find_best([p for p in self.points.values() if load(p.figures) <= most], load)
+
+    def settle(self, load: Load, most: float = 1.0, tries: int = 1) -> MeasuredPlan:
+        """`best`, with its cost made sure of: what then costs more gives way to the next, at most ``tries`` times."""
+        objective = self.objective
+        for _ in range(tries):
+            best = self.best(load, most)
+            if objective.is_sure(best.groups):
+                return best
+            if not objective.make_sure(best.groups):
+                break
+        fitting = [p for p in self.points.values() if load(p.figures) <= most and objective.is_sure(p.groups)]
+        return self._find_best(fitting, load)
+
+    def _find_best(self, fitting: Sequence[MeasuredPlan], load: Load) -> MeasuredPlan:
+        return max(fitting, key=lambda p: (-self.objective.cost(p.groups), -load(p.figures), sorted(p.groups)))
 
 
 Measure = Callable[[Sequence[GroupSet]], Sequence[Figures]]
@@ -133,14 +150,9 @@ Measure = Callable[[Sequence[GroupSet]], Sequence[Figures]]
 
 
 class _Search:
-    def __init__(
-        self, groups: Sequence[Group], total_macs: int, measure: Measure, load: Load, exact: Figures, effort: Effort
-    ) -> None:
-        self.searched = SearchResult(tuple(groups), total_macs)
+    def __init__(self, searched: SearchResult, measure: Measure, load: Load, exact: Figures, effort: Effort) -> None:
+        self.searched, self.cost = searched, searched.objective.cost
         self.measure, self.load, self.effort = measure, load, effort
-        weights = sum(group.weights for group in groups) or 1
-        macs = max(total_macs, 1)
-        self.price = [max(g.macs / macs + _BYTES_WEIGHT * g.weights / weights, 1e-9) for g in groups]
         self.estimates: list[float] = []
         self._keep(frozenset(), exact)
 
@@ -189,14 +201,14 @@ class _Search:
         estimate = dict(enumerate(self.estimates))
         plan, load, first = start, full_load, start if full_load <= 1 else None
         while plan:
-            ranked = sorted(plan, key=lambda g: (-self._rate_step({g}, estimate[g], full_load), g))
+            ranked = sorted(plan, key=lambda g: (-self._rate_step(plan, {g}, estimate[g], full_load), g))
             steps = self._list_steps(ranked, first is None)
             new = self.loads([plan - step for step in steps])
             gains = {step: load - after for step, after in zip(steps, new, strict=True) if after is not None}
             if not gains:
                 return first
             estimate |= {next(iter(step)): gain for step, gain in gains.items() if len(step) == 1}
-            best = min(gains, key=lambda step: (-self._rate_step(step, gains[step], full_load), sorted(step)))
+            best = min(gains, key=lambda step: (-self._rate_step(plan, step, gains[step], full_load), sorted(step)))
             plan, load = plan - best, load - gains[best]
             if first is None and load <= 1:
                 first = plan
@@ -209,36 +221,31 @@ class _Search:
         at_once = math.ceil(len(ranked) / max(self.left - 1, 1))
         return [frozenset(ranked[:at_once])]
 
-    def _rate_step(self, step: Iterable[int], gain: float, full_load: float) -> float:
-        """Budget won back for each unit of work given up; gains within the noise count as a fraction of it."""
+    def _rate_step(self, plan: GroupSet, step: Iterable[int], gain: float, full_load: float) -> float:
+        """Budget won back for what raising costs; gains within the noise count as a fraction of it."""
         floor = _NOISE * full_load
         counted = gain if gain > floor else max(gain, -floor) * 1e-3
-        return counted / sum(self.price[group] for group in step)
+        return counted / self.searched.objective.price(plan, step)
 
     def _give_back(self, first: GroupSet | None) -> None:
-        """Give back to INT8 what turns out to fit, largest first; then try to swap a raised group for another."""
+        """Give back to INT8 what turns out to fit, the dearest first; then try to swap a raised group for another."""
         if first is None:
             return
         every = frozenset(range(len(self.searched.groups)))
-        macs = [group.macs for group in self.searched.groups]
         plan, tried = first, set[int]()
-        while rest := sorted(every - plan - tried, key=lambda g: (-macs[g], g)):
+        while rest := sorted(every - plan - tried, key=lambda g: (self.cost(plan | {g}), g)):
+            if self.cost(plan | {rest[0]}) > self.cost(plan):
+                break
             load = self.loads([plan | {rest[0]}])[0]
             tried.add(rest[0])
             if load is None:
                 return
             if load <= 1:
                 plan = plan | {rest[0]}
-        swaps = [
-            (macs[back] - macs[out], (plan | {back}) - {out})
-            for back in every - plan
-            for out in plan
-            if macs[back] > macs[out]
-        ]
-        # The largest win first; a swap is only likely where what is raised instead was dear.
-        likely = sorted(swaps, key=lambda s: (-s[0], sorted(s[1])))
-        likely = [s for s in likely if self._is_likely(plan, s[1])][: len(every)]
-        self.loads([swap for _, swap in likely])
+        costs = {swap: self.cost(swap) for back in every - plan for out in plan for swap in [(plan | {back}) - {out}]}
+        # The cheapest first; a swap is only likely where what is raised instead was dear.
+        cheaper = sorted((swap for swap in costs if costs[swap] < self.cost(plan)), key=lambda s: (costs[s], sorted(s)))
+        self.loads([swap for swap in cheaper if self._is_likely(plan, swap)][: len(every)])
 
     def _is_likely(self, plan: GroupSet, swap: GroupSet) -> bool:
         load = self.load(self.searched.points[plan].figures)
@@ -248,49 +255,19 @@ class _Search:
 
 
 def search(
-    groups: Sequence[Group], total_macs: int, measure: Measure, load: Load, exact: Figures, effort: Effort
+    groups: Sequence[Group],
+    total_macs: int,
+    measure: Measure,
+    load: Load,
+    exact: Figures,
+    effort: Effort,
+    objective: Objective | None = None,
 ) -> SearchResult:
     """Measure the plans that may matter.
 
     ``total_macs`` are those of the whole network, so that shares speak of it; ``exact`` are the figures of the plan
-    without INT8. Equal measurements give equal results.
+    without INT8. ``objective`` says what plans cost; None: the MACs that are not in INT8. Equal measurements and equal
+    costs give equal results.
     """
-    return _Search(groups, total_macs, measure, load, exact, effort).run()
-
-
-def as_dict(
-    searched: SearchResult,
-    plan: GroupSet,
-    budget: Mapping[str, float],
-    names: Mapping[str, str] = MappingProxyType({}),
-) -> dict[str, Any]:
-    """The search as JSON: the front, what each group costs, and the budget.
-
-    ``budget`` are the limits by name; ``names`` call figures otherwise than their keys.
-    """
-
-    def point(p: MeasuredPlan) -> dict[str, Any]:
-        nodes = [name for g in sorted(p.groups) for name in searched.groups[g].nodes]
-        raised = [name for g in range(len(searched.groups)) if g not in p.groups for name in searched.groups[g].nodes]
-        figures = {names.get(key, key): measured for key, measured in p.figures.items() if measured is not None}
-        return {
-            "int8_macs_share": p.share,
-            **figures,
-            "int8": len(nodes),
-            "raised": raised,
-            "chosen": p.groups == plan,
-        }
-
-    front = list(searched.front())
-    if plan not in {p.groups for p in front}:
-        front.append(searched.points[plan])
-    rows = [
-        {"nodes": list(group.nodes), "why": group.why, "macs": group.macs, "weights": group.weights, **asdict(cost)}
-        for group, cost in zip(searched.groups, searched.costs, strict=True)
-    ]
-    return {
-        "budget": dict(budget),
-        "points": [point(p) for p in front],
-        "groups": rows,
-        "plans": len(searched.points) - 1,
-    }
+    searched = SearchResult(tuple(groups), total_macs, objective or MacsObjective(groups, total_macs))
+    return _Search(searched, measure, load, exact, effort).run()

@@ -1,0 +1,65 @@
+"""Times of the engines that a plan search had compiled, kept beside what it measured of pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from trt_facefusion.build.inputs import BuildInputs
+from trt_facefusion.build.tuning.plan_timer import EngineTime
+from trt_facefusion.build.tuning.search_cache import locate_searches, read_section, write_section
+from trt_facefusion.quantization.precision.groups import GroupSet
+from trt_facefusion.storage.documents import DocumentError, decode
+
+SECTION = "times"
+
+
+@dataclass(frozen=True)
+class TimeCache:
+    """Times by the groups in INT8, valid for one ``key``.
+
+    ``seconds`` is what compiling took, ``most`` how many engines searches were allowed, by their effort.
+    """
+
+    inputs: BuildInputs
+    path: Path
+    key: str
+    times: Mapping[GroupSet, EngineTime] = field(default_factory=dict)
+    seconds: float = 0.0
+    most: Mapping[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, inputs: BuildInputs, key: str) -> TimeCache:
+        """What was compiled of this model; nothing where the file is missing, damaged or has another key."""
+        path = locate_searches(inputs)
+        raw = read_section(inputs, path, SECTION, key)
+        if raw is None:
+            return cls(inputs, path, key)
+        try:
+            stored = decode(_Section, raw, SECTION)
+        except DocumentError as error:
+            inputs.reporter.note(f"{path} is damaged ({error}): its engines are compiled again")
+            return cls(inputs, path, key)
+        times = {frozenset(row.groups): row.time for row in stored.engines}
+        return cls(inputs, path, key, times, stored.seconds, stored.most)
+
+    def save(self, times: Mapping[GroupSet, EngineTime], seconds: float, most: Mapping[str, int]) -> None:
+        """Keep ``times``; a folder that cannot be written to only costs the next build its time."""
+        if times != self.times or most != self.most:
+            rows = tuple(_Row(tuple(sorted(groups)), time) for groups, time in times.items())
+            write_section(self.inputs, self.path, SECTION, asdict(_Section(self.key, round(seconds, 2), most, rows)))
+
+
+@dataclass(frozen=True)
+class _Row:
+    groups: tuple[int, ...]
+    time: EngineTime
+
+
+@dataclass(frozen=True)
+class _Section:
+    key: str
+    seconds: float
+    most: Mapping[str, int]
+    engines: tuple[_Row, ...]
