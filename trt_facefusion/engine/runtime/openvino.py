@@ -9,8 +9,8 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future
-from functools import cache
 from contextlib import contextmanager
+from functools import cache
 from types import ModuleType, TracebackType
 from typing import Any
 
