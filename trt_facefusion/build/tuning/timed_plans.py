@@ -39,9 +39,8 @@ class TimedPlans:
         self.times: dict[GroupSet, EngineTime] = {}
         self._cache = TimeCache.load(inputs, self._compute_key())
         self._known, self.seconds = dict(self._cache.times), self._cache.seconds
-        self._minutes = (
-            inputs.settings.minutes if inputs.settings.effort == AUTO else 0.0
-        )  # a level is named at any price
+        # A level that was named is kept to at any price.
+        self._minutes = inputs.settings.minutes if inputs.settings.effort == AUTO else 0.0
         self._effort = f"{inputs.level.name}, {self._minutes:g} minutes"
         self.most = self._cache.most.get(self._effort, 0)
         self._nothing, self._every = frozenset[int](), frozenset(range(len(self.groups)))
