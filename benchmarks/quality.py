@@ -180,6 +180,7 @@ def main(
             max_calib=max_calib,
             max_eval=max_eval,
             search_faces=search_faces,
+            objective="macs",  # the tables compare plans by their share of MACs
         )
         note = partial(console.print, style="dim", highlight=False)
         inputs_read = read_inputs(open_job(settings, note=lambda text: note(f"  {text}")))

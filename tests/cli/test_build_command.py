@@ -152,7 +152,7 @@ def test_messages_are_printed_letter_by_letter(
 
 def test_a_real_int8_engine_for_sm86(command: Command, place: Workplace) -> None:
     pytest.importorskip("tensorrt_rtx")
-    outcome = command(place.options(backend=None, target="sm86", strict=True, json=True))
+    outcome = command(place.options(backend=None, target="sm86", objective="macs", strict=True, json=True))
     assert outcome.code == 0, outcome.err
     check(outcome.json, SCHEMA)
     (engine,) = outcome.json["engines"]

@@ -131,7 +131,7 @@ def test_nothing_is_left_where_no_layer_fits(settings: Settings) -> None:
 def test_a_layer_that_gets_no_int8_kernel_is_not_quantised(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """Asked before the search: what the backend runs in float anyway is no candidate."""
     pytest.importorskip("tensorrt_rtx")
-    job = open_job(settings(**PLAIN, backend="tensorrt-rtx", target="sm86"))
+    job = open_job(settings(**PLAIN, backend="tensorrt-rtx", target="sm86", objective="macs"))
     maker = type(job.selection.backend)
     real = maker.build
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import ClassVar
 
 import pytest
@@ -15,6 +17,7 @@ from trt_facefusion.build.job import open_job
 from trt_facefusion.build.plan_only import PlanResult, make_plan
 from trt_facefusion.build.run import build
 from trt_facefusion.build.stages import Stages
+from trt_facefusion.build.tuning import timed_plans
 from trt_facefusion.build.tuning.plan_evaluator import PlanEvaluator
 from trt_facefusion.build.tuning.plan_timer import EngineTime
 from trt_facefusion.build.tuning.search_cache import SUFFIX
@@ -88,6 +91,19 @@ def test_the_engines_are_bounded_told_and_compiled_once(settings: Settings, time
     again = Stages(read_inputs(open_job(settings(**QUICK, effort="least"))))
     assert again.make_plan(Precision.INT8) == first.plan and again.describe_search() == first.search
     assert timer.compiled == before
+
+
+@pytest.mark.parametrize(("changes", "most"), [({}, 6), ({"effort": "full"}, 48), ({"minutes": 1.0}, 4)])
+def test_where_compiling_takes_long_fewer_engines_are_compiled_unless_the_effort_was_named(
+    settings: Settings, timer: type[Timer], monkeypatch: pytest.MonkeyPatch, changes: dict[str, object], most: int
+) -> None:
+    ticks = itertools.count(0, 30)
+    monkeypatch.setattr(timed_plans, "time", SimpleNamespace(perf_counter=lambda: float(next(ticks))))
+    notes: list[str] = []
+    search = Stages(read_inputs(open_job(settings(**QUICK, **changes), note=notes.append))).open_search()
+    assert search.times is not None and search.times.most == most
+    assert any(f"at most {most} engines are compiled, 30.0 s each" in note for note in notes)
+    assert len(timer.compiled) <= most
 
 
 def test_times_of_another_gpu_or_a_damaged_file_are_not_taken(

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from trt_facefusion.build.effort import AUTO
 from trt_facefusion.build.inputs import BuildInputs
 from trt_facefusion.build.tuning.plan_timer import EngineTime, PlanTimer
 from trt_facefusion.build.tuning.time_cache import TimeCache
@@ -38,7 +39,9 @@ class TimedPlans:
         self.times: dict[GroupSet, EngineTime] = {}
         self._cache = TimeCache.load(inputs, self._compute_key())
         self._known, self.seconds = dict(self._cache.times), self._cache.seconds
-        self._effort = f"{inputs.level.name}, {inputs.settings.minutes:g} minutes"
+        # A level that was named is kept to at any price.
+        self._minutes = inputs.settings.minutes if inputs.settings.effort == AUTO else 0.0
+        self._effort = f"{inputs.level.name}, {self._minutes:g} minutes"
         self.most = self._cache.most.get(self._effort, 0)
         self._nothing, self._every = frozenset[int](), frozenset(range(len(self.groups)))
         self._open()
@@ -130,7 +133,7 @@ class TimedPlans:
 
     def _limit_builds(self, each_s: float) -> int:
         """As many as the level of effort allows, or half of that, and so on, until the time is enough."""
-        most, minutes = self.inputs.level.search_builds, self.inputs.settings.minutes
+        most, minutes = self.inputs.level.search_builds, self._minutes
         while minutes and most > _FEWEST and most * each_s > 60 * minutes * _SHARE_OF_TIME:
             most //= 2
         most = max(most, _FEWEST)
