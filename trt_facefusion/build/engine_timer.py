@@ -11,7 +11,7 @@ from trt_facefusion.build.tuning.plan_timer import EngineTime
 from trt_facefusion.engine.timing.attribution import PlannedGraph, attribute_time, collect_layers
 from trt_facefusion.engine.timing.factors import Factors
 from trt_facefusion.engine.timing.gpus import Gpu
-from trt_facefusion.engine.timing.roofline import predict_engine
+from trt_facefusion.engine.timing.roofline import EnginePrediction, predict_engine
 from trt_facefusion.engine.timing.summary import summarise
 from trt_facefusion.errors import BuildError
 from trt_facefusion.model.graph import GraphView
@@ -43,13 +43,7 @@ class PredictedTimer:
             BuildError: the backend refused it, or its log could not be read.
         """
         lowered = self.lower(plan)
-        engine = compile_plan(self.inputs, lowered).engine
-        if not engine.kernels_known:
-            raise BuildError(
-                f"{engine.backend} {engine.backend_version} lists no kernels that can be read, so no time is predicted",
-                "let the plan be searched without times: --objective macs",
-            )
-        prediction = predict_engine(engine.kernels, self.gpu, self.inputs.settings.batch.opt, self.factors)
+        prediction = self.predict(lowered)
         graph = PlannedGraph.of(GraphView(lowered.typed), {node.name: node.macs for node in plan.nodes})
         told = summarise(prediction, fitted=False)
         return EngineTime(
@@ -60,3 +54,16 @@ class PredictedTimer:
             told.int8_kernels,
             len(told.int8_writing_fp32),
         )
+
+    def predict(self, lowered: LoweredPlan) -> EnginePrediction:
+        """Compile what was lowered, and predict what each of its kernels takes.
+
+        Raises: as ``time``.
+        """
+        engine = compile_plan(self.inputs, lowered).engine
+        if not engine.kernels_known:
+            raise BuildError(
+                f"{engine.backend} {engine.backend_version} lists no kernels that can be read, so no time is predicted",
+                "let the plan be searched without times: --objective macs",
+            )
+        return predict_engine(engine.kernels, self.gpu, self.inputs.settings.batch.opt, self.factors)

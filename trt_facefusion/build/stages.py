@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Any, TypeVar, cast
 
+import onnx
+
 from trt_facefusion.build.compilation import compile_plan
 from trt_facefusion.build.engine_timer import PredictedTimer
 from trt_facefusion.build.inputs import BuildInputs
@@ -23,8 +25,10 @@ from trt_facefusion.build.tuning.open_search import open_search
 from trt_facefusion.build.tuning.plan_search import PlanSearch
 from trt_facefusion.build.tuning.ranges import Ranges, calibrate, choose_ranges
 from trt_facefusion.build.tuning.search_space import list_candidates, open_candidates
+from trt_facefusion.build.tuning.thresholds import Price
 from trt_facefusion.build.tuning.timed_plans import TimedPlans
 from trt_facefusion.build.tuning.zero_points import ZeroPoints
+from trt_facefusion.model.graph import GraphView
 from trt_facefusion.quantization.lowering import apply_fusion_rules, lower
 from trt_facefusion.quantization.precision import Plan, plan_by_rules
 from trt_facefusion.types import Precision
@@ -67,7 +71,7 @@ class Stages:
     @run_once
     def choose_ranges(self) -> Ranges:
         """Thresholds, scale and shift of channels."""
-        return choose_ranges(self.inputs, self.calibrate())
+        return choose_ranges(self.inputs, self.calibrate(), self._open_price())
 
     @run_once
     def open_corrector(self) -> LayerCorrector:
@@ -113,13 +117,29 @@ class Stages:
 
         Compiles two engines.
         """
-        inputs = self.inputs
-        goal = choose_objective(inputs.settings, inputs.job.selection)
-        if goal.gpu is None:
-            if inputs.settings.objective == AUTO:
-                inputs.reporter.note(f"plan search by {goal.name}: {goal.reason}")
+        timer = self._open_timer()
+        if timer is not None:
+            return TimedPlans(self.inputs, timer, widest)
+        goal = choose_objective(self.inputs.settings, self.inputs.job.selection)
+        if self.inputs.settings.objective == AUTO:
+            self.inputs.reporter.note(f"plan search by {goal.name}: {goal.reason}")
+        return None
+
+    def _open_timer(self) -> PredictedTimer | None:
+        goal = choose_objective(self.inputs.settings, self.inputs.job.selection)
+        return None if goal.gpu is None else PredictedTimer(self.inputs, self.lower, goal.gpu, goal.factors)
+
+    def _open_price(self) -> Price | None:
+        """What an engine of a lowered graph takes; None where the search makes least of something else."""
+        timer, rules = self._open_timer(), self.plan_by_rules()
+        if timer is None or not rules.names(Precision.INT8):
             return None
-        return TimedPlans(inputs, PredictedTimer(inputs, self.lower, goal.gpu, goal.factors), widest)
+        fusion = self.inputs.job.selection.backend.capabilities.fusion
+
+        def predict(view: GraphView, typed: onnx.ModelProto) -> float:
+            return timer.predict(LoweredPlan(rules, apply_fusion_rules(view, typed, fusion))).total_ms
+
+        return predict
 
     def open_search_for_repair(self, plan: Plan) -> PlanSearch:
         """The search that made ``plan``; for a plan of another origin, one among the nodes that it has in INT8."""

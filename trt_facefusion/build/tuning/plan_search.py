@@ -22,7 +22,8 @@ from trt_facefusion.types import Precision
 
 TARGETS = (0.003, 0.005, 0.01)
 """Mean SSIM drops to aim at where no limit was asked for: the strictest that keeps ``MOST`` of what INT8 can spare."""
-MOST = 0.9
+MOST, MOST_TIME = 0.9, 0.8
+"""Of MACs or bytes, and of time: a little time is not worth a picture that is worse by half."""
 MARGIN = 0.9
 """Share of the budget that may be spent on the measuring faces: others cost a little more."""
 
@@ -85,7 +86,8 @@ class PlanSearch:
         limit = self.budget["max_ssim_drop"]
         targets = [limit] if self.limit_named else [target for target in TARGETS if target <= limit]
         nothing = cost(frozenset())
-        most = MOST * (nothing - cost(frozenset(range(len(space.groups)))))
+        share = MOST if self.times is None else MOST_TIME
+        most = share * (nothing - cost(frozenset(range(len(space.groups)))))
         for target in targets:
             self.budget = self.limits.changed({"max_ssim_drop": target})
             load = self.budget.load

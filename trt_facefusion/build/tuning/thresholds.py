@@ -19,6 +19,7 @@ from trt_facefusion.build.tuning.channels import make_channels
 from trt_facefusion.build.tuning.observations import add_aliases
 from trt_facefusion.build.tuning.scale_session import ScaleSession
 from trt_facefusion.build.tuning.threshold_descent import DescentResult, descend, rank_tensors
+from trt_facefusion.model.graph import GraphView
 from trt_facefusion.quantization.calibration.cache import Calibration
 from trt_facefusion.quantization.calibration.table import CalibrationTable
 from trt_facefusion.quantization.calibration.threshold_choice import ChannelForm, ThresholdChoice
@@ -28,8 +29,8 @@ from trt_facefusion.quantization.lowering import lower
 from trt_facefusion.quantization.precision import Plan, TensorMoments, plan_by_rules
 from trt_facefusion.types import Precision
 
-Price = Callable[[onnx.ModelProto], float]
-"""The time that an engine of a lowered graph is expected to take."""
+Price = Callable[[GraphView, onnx.ModelProto], float]
+"""The time that an engine is expected to take of a lowered graph, and of the one that it was lowered from."""
 
 AUTO = "auto"
 VALIDATION_FACES = FULL.validation_faces
@@ -114,7 +115,8 @@ class _ThresholdChooser:
         for form in forms:
             channels = make_channels(self.inputs.view, self.calibration, form)
             ranges = channels.place_ranges(self._make_table(rule))
-            times[form] = self.price(lower(channels.view, self.plan, ranges, affines=channels.affines))
+            lowered = lower(channels.view, self.plan, ranges, affines=channels.affines)
+            times[form] = self.price(channels.view, lowered)
         return times
 
     def _settle(self, session: ScaleSession, rule: str, form: ChannelForm) -> ThresholdChoice:
