@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -21,6 +22,11 @@ def test_a_logged_convolution_moves_what_its_tensors_hold_and_multiplies_each_we
     assert work.held["int8"] == 64 * 32 * 3 * 3
     assert work.written == {"fp32": 64 * 32 * 32 * 4}
     assert (work.macs, work.arithmetic, work.kind) == (64 * 32 * 9 * 32 * 32, "int8", "convolution")
+
+
+def test_a_tensor_that_a_kernel_lists_twice_is_read_once() -> None:
+    kernel = KERNELS["t3+t2+t1_myl0_1"]
+    assert measure_work(replace(kernel, inputs=kernel.inputs * 2)).read == measure_work(kernel).read
 
 
 def test_a_logged_gemm_of_three_layers_multiplies_for_all_of_them() -> None:

@@ -114,8 +114,9 @@ def count_elements(tensor: TensorFormat, batch: int = 1) -> int:
 
 
 def _count_bytes(tensors: Iterable[TensorFormat], batch: int) -> dict[str, int]:
+    """Bytes by type. A kernel that reads a tensor in two places lists it twice, and loads it once."""
     counted: Counter[str] = Counter()
-    for tensor in tensors:
+    for tensor in {(tensor.name, tensor.dtype): tensor for tensor in tensors}.values():
         elements = _pad_channels(tensor, batch)
         counted[tensor.dtype] += -(-elements * _BITS.get(tensor.dtype, _UNKNOWN_BITS) // 8)
     return dict(counted)
