@@ -89,7 +89,9 @@ def test_the_engines_are_bounded_told_and_compiled_once(settings: Settings, time
     assert first.search is not None and first.search["times"]["builds"] == len(timer.compiled) <= 12
     before = list(timer.compiled)
     again = Stages(read_inputs(open_job(settings(**QUICK, effort="least"))))
-    assert again.make_plan(Precision.INT8) == first.plan and again.describe_search() == first.search
+    assert again.make_plan(Precision.INT8) == first.plan
+    described = again.describe_search()
+    assert described is not None and {**described, "effort": None} == {**first.search, "effort": None}
     assert timer.compiled == before
 
 
