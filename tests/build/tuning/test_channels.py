@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import onnx
@@ -16,6 +17,7 @@ from trt_facefusion.build.tuning.channels import Channels, make_channels, read_c
 from trt_facefusion.build.tuning.corrections import LayerCorrector
 from trt_facefusion.build.tuning.ranges import Ranges, calibrate, choose_ranges
 from trt_facefusion.build.tuning.thresholds import WORTH_SHIFTING, choose_form
+from trt_facefusion.engine.backends.tensorrt import TensorRt
 from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
 from trt_facefusion.model.graph import GraphView, prepare
 from trt_facefusion.quantization.calibration.threshold_choice import ChannelForm
@@ -63,7 +65,8 @@ def test_folded_scales_paint_the_pictures_of_those_in_front_of_quantisers(settin
         forms = [ChannelForm(folded=folded, shifted=shifted) for folded in (False, True)]
         nodes, folded = (make_channels(inputs.view, ranges.calibration, form) for form in forms)
         assert len(nodes.affines) > 3 and not nodes.folded
-        assert len(folded.affines if shifted else folded.folded) > 3
+        assert len(folded.folded) > 3 and (len(folded.affines) > 3) == shifted
+        assert set(folded.refused) <= {"image"}
         np.testing.assert_allclose(paint(inputs, plan, ranges, folded), paint(inputs, plan, ranges, nodes), atol=1e-4)
     plain = make_channels(inputs.view, ranges.calibration, PLAIN)
     assert np.abs(paint(inputs, plan, ranges, plain) - paint(inputs, plan, ranges, folded)).max() > 1e-3
@@ -97,6 +100,16 @@ def test_what_was_named_is_done(settings: Settings, uneven: Path) -> None:
         assert any(affine.shifts for affine in ranges.affines.values()) == shifts
         assert (ranges.view is not inputs.view) == folds
         assert ranges.record["equalised"] == folds
+
+
+@pytest.mark.parametrize("version, folds", [("10.16.1.11", False), ("11.4.0.5", True)])
+def test_only_a_library_that_builds_from_the_typed_graph_alone_gets_folded_scales(
+    monkeypatch: pytest.MonkeyPatch, version: str, folds: bool
+) -> None:
+    backend = TensorRt()
+    monkeypatch.setattr(backend, "version", lambda: version)
+    job = SimpleNamespace(selection=SimpleNamespace(backend=backend))
+    assert BuildInputs(cast(Any, job), *cast(Any, [None] * 5)).folds_scales == folds
 
 
 def test_a_shift_has_to_win_what_it_costs() -> None:

@@ -24,16 +24,15 @@ class Channels:
         affines: scale and shift of tensors of ``view``, by nodes of their own.
         range_names: tensor -> the name that the calibration has the range under that its quantiser sees; for tensors
             whose channels are scaled, wherever that is done.
+        folded: tensors whose scale is in the constants of ``view``, as a whole.
+        refused: tensor -> why its scale could not be folded, where scales are.
     """
 
     view: GraphView
     affines: Affines = field(default_factory=dict)
     range_names: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def folded(self) -> list[str]:
-        """Tensors that need nothing in front of their quantisers, as their scale is in the constants of ``view``."""
-        return [name for name in self.range_names if name not in self.affines]
+    folded: tuple[str, ...] = ()
+    refused: Mapping[str, str] = field(default_factory=dict)
 
     def name_range(self, tensor: str) -> str:
         """What the calibration calls that which a quantiser of ``tensor`` sees."""
@@ -73,8 +72,10 @@ def make_channels(view: GraphView, calibration: Calibration, form: ChannelForm) 
             names[name] = name_unshifted(name) if counted.shifts and not form.shifted else name_equalised(name)
     if not form.folded:
         return Channels(view, affines, names)
-    folded = fold_scales(view, affines)
-    return Channels(folded.view, folded.remaining, names)
+    result = fold_scales(view, affines)
+    left = {name for name, affine in result.remaining.items() if affine.scales}
+    folded = tuple(name for name in names if name in result.exponents and name not in left)
+    return Channels(result.view, result.remaining, names, folded, result.refused)
 
 
 def pick_scaled_ranges(table: Mapping[str, float], view: GraphView) -> dict[str, float]:

@@ -126,6 +126,6 @@ def _describe_channels(channels: Channels) -> dict[str, object]:
     return {
         "equalised": bool(channels.affines or channels.folded),
         "folded": len(channels.folded),
-        "explicit": len(channels.affines),
+        "not_folded": dict(channels.refused),
         "shifted": sum(affine.shifts for affine in channels.affines.values()),
     }
