@@ -9,9 +9,9 @@ in OpenVINO, as it comes and with its fix for saturation in every layer; onnxrun
 layers and of all operators. Speed: all take turns in alternating order. Accuracy: SSIM lost against the FP32 engine's
 pictures, on faces that nobody was calibrated on; also what our typed graph loses in onnxruntime.
 
-The floor is what the arithmetic alone would take if every layer ran at the best rate that a single large convolution
-reaches here, FP32 and INT8 measured in turn. One thread is measured twice, in wall time and in processor time, which a
-busy machine disturbs less.
+The floor is what the arithmetic would take if every layer ran at the rate of a single large convolution, FP32 and INT8
+measured in turn: a guide, for layers of FP32 fall short of that rate, too. One thread is measured twice, in wall time
+and in processor time, which a busy machine disturbs less.
 """
 
 from __future__ import annotations
