@@ -136,7 +136,7 @@ def show(rows: list[Row]) -> Table:
     for column in table.columns[1:]:
         column.justify = "right"
     for row in rows:
-        figures = f"{row.wall_s:.1f}", f"{row.cpu_s:.1f}", f"{1000 * row.cpu_s / row.passes:.0f}"
+        figures = f"{row.wall_s:.1f}", f"{row.cpu_s:.1f}", f"{1000 * row.cpu_s / max(row.passes, 1):.0f}"
         engines = str(row.engines or "-"), f"{row.compile_s:.1f}" if row.engines else "-"
         table.add_row(row.what, str(row.plans), str(row.sessions), str(row.passes), *engines, *figures)
     return table
