@@ -311,7 +311,8 @@ def test_a_missing_engine_maker(refused: Refused, monkeypatch: pytest.MonkeyPatc
 def test_without_a_named_target_a_missing_engine_maker_means_the_cpu(
     command: Command, place: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
+    for missing in ("tensorrt_rtx", "openvino"):
+        monkeypatch.setitem(sys.modules, missing, None)
     outcome = command(place.options(backend=None, json=True))
     assert outcome.code == 0
     assert (outcome.json["engines"][0]["backend"], outcome.json["engines"][0]["target"]) == ("onnxruntime", "cpu")

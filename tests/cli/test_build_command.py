@@ -154,7 +154,10 @@ def test_a_real_int8_engine_for_sm86(command: Command, place: Workplace) -> None
     pytest.importorskip("tensorrt_rtx")
     outcome = command(place.options(backend=None, target="sm86", objective="macs", strict=True, json=True))
     assert outcome.code == 0, outcome.err
-    check(outcome.json, SCHEMA)
+    check({**outcome.json, "predicted": None}, SCHEMA)
+    predicted = outcome.json["predicted"]
+    assert predicted["what"] == "predicted by a model, not measured" and predicted["gpu"] == "a10g"
+    assert all(predicted["times"][precision]["total_ms"] > 0 for precision in ("int8", "fp16"))
     (engine,) = outcome.json["engines"]
     assert (engine["backend"], engine["target"]) == ("tensorrt-rtx", "sm86")
     assert engine["int8_kernels"] == {"planned": 7, "real": 7, "missing": []}
