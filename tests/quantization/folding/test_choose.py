@@ -23,12 +23,19 @@ def make_view() -> GraphView:
     return GraphView(prepare(net.model({"x": ["N", 3, 8, 8]}, {z: None}), {"x": (3, 8, 8)}).model)
 
 
-def test_a_tensor_alone_gets_what_it_wants_and_tensors_that_are_tied_get_the_middle() -> None:
+def test_a_tensor_alone_gets_what_it_wants_and_tensors_that_are_tied_get_what_lies_between() -> None:
     ties = find_scale_ties(make_view())
     factors = {"trunk": [2.0, 0, -2, 0], "sum": [0.0, 2, -2, 0], "alone": [3.0, -3, 1, -1]}
     exponents = choose_exponents(ties, {name: np.array(values) for name, values in factors.items()}, {})
     assert exponents["alone"].tolist() == [3, -3, 1, -1]
-    assert exponents["trunk"].tolist() == exponents["sum"].tolist() == [1, 1, -2, 0]
+    assert exponents["trunk"].tolist() == exponents["sum"].tolist() == [2, 2, -2, 0]
+
+
+def test_a_channel_that_is_silent_in_one_tensor_does_not_become_loud_in_another() -> None:
+    ties = find_scale_ties(make_view())
+    factors = {"trunk": np.array([-12.0, 4, 4, 4]), "sum": np.array([1.0, 0, 0, -1])}
+    smaller_than_wanted = choose_exponents(ties, factors, {})["sum"] - factors["sum"]
+    assert smaller_than_wanted[0] > smaller_than_wanted[1] - 2
 
 
 def test_a_level_common_to_all_channels_of_a_tensor_does_not_matter() -> None:

@@ -59,11 +59,16 @@ def _separate_fixed(
 def _average(
     members: Mapping[str, NDArray[np.int64]], log_factors: Mapping[str, NDArray[np.float64]], count: int
 ) -> NDArray[np.float64]:
-    """Least squares over factors of groups and a level for each tensor, one after the other in turns."""
+    """What the tensors of each group want of it, brought to a common level for each tensor.
+
+    The levels come from least squares, in turns over groups and tensors. Then a group gets the root mean square of the
+    factors: what makes one channel too small costs that channel some steps, what makes it too large costs all channels
+    of its tensor.
+    """
     if not members:
         return np.zeros(count)
     groups = np.concatenate(list(members.values()))
-    values = np.concatenate([log_factors[name] for name in members])
+    values = np.concatenate([_centre(log_factors[name]) for name in members])
     tensor = np.repeat(np.arange(len(members)), list(map(len, members.values())))
     matters = np.isfinite(values)
     groups, values, tensor = groups[matters], values[matters], tensor[matters]
@@ -73,4 +78,10 @@ def _average(
     for _ in range(_ROUNDS):
         factors = np.bincount(groups, values + levels[tensor], minlength=count) / counts
         levels = np.bincount(tensor, factors[groups] - values, minlength=len(members)) / sizes
-    return factors
+    squares = np.bincount(groups, np.exp2(2 * (values + levels[tensor])), minlength=count) / counts
+    return np.log2(np.where(squares > 0, squares, 1)) / 2
+
+
+def _centre(log_factors: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Factors about that of the typical channel; what is further away than exponents reach would only move others."""
+    return np.clip(log_factors - np.nanmedian(log_factors), -LARGEST, LARGEST)
