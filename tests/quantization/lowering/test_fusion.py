@@ -52,6 +52,12 @@ def test_the_rules_lose_no_more_of_a_picture() -> None:
     assert set(plan.names(Precision.INT8)) <= {node.name for node in fused.graph.node}
 
 
+def test_what_the_graph_says_of_itself_is_kept() -> None:
+    view, _, typed, _ = typed_swapper()
+    onnx.helper.set_model_props(typed, {"scaled": "channels"})
+    assert apply_fusion_rules(view, typed, BOTH).metadata_props == typed.metadata_props
+
+
 def test_a_shared_scale_keeps_integers_and_the_scale_of_every_channel() -> None:
     view, plan, typed, _ = typed_swapper()
     fused = apply_fusion_rules(view, typed, FusionRules(shared_weight_scales=True))

@@ -58,6 +58,7 @@ class GraphEditor:
         edited = onnx.ModelProto()
         edited.CopyFrom(onnx.ModelProto(ir_version=self.model.ir_version, producer_name=self.model.producer_name))
         edited.opset_import.extend(self.model.opset_import)
+        edited.metadata_props.extend(self.model.metadata_props)  # which channels are scaled
         graph = self.model.graph
         constants = [tensor for name, tensor in self.constants.items() if name in read]
         edited.graph.CopyFrom(helper.make_graph(nodes, graph.name, graph.input, graph.output, constants))
