@@ -10,7 +10,7 @@ from trt_facefusion.build.lowered_plan import LoweredPlan
 from trt_facefusion.build.tuning.plan_timer import EngineTime
 from trt_facefusion.engine.timing.attribution import PlannedGraph, attribute_time, collect_layers
 from trt_facefusion.engine.timing.factors import Factors
-from trt_facefusion.engine.timing.gpus import Gpu
+from trt_facefusion.engine.timing.gpus import GpuModel
 from trt_facefusion.engine.timing.roofline import EnginePrediction, predict_engine
 from trt_facefusion.engine.timing.summary import summarise
 from trt_facefusion.errors import BuildError
@@ -24,7 +24,9 @@ class PredictedTimer:
 
     how = "predicted"
 
-    def __init__(self, inputs: BuildInputs, lower: Callable[[Plan], LoweredPlan], gpu: Gpu, factors: Factors) -> None:
+    def __init__(
+        self, inputs: BuildInputs, lower: Callable[[Plan], LoweredPlan], gpu: GpuModel, factors: Factors
+    ) -> None:
         self.inputs, self.lower, self.gpu, self.factors = inputs, lower, gpu, factors
         settings, selection = inputs.settings, inputs.job.selection
         backend = f"{selection.backend.name} {selection.backend.version()} for {selection.target}"

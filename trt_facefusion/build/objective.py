@@ -8,7 +8,7 @@ from pathlib import Path
 from trt_facefusion.build.settings import BuildSettings
 from trt_facefusion.engine.backends.registry import BackendSelection
 from trt_facefusion.engine.timing.factors import AT_THE_ROOF, Factors, load_factors
-from trt_facefusion.engine.timing.gpus import Gpu, choose_gpu
+from trt_facefusion.engine.timing.gpus import GpuModel, choose_gpu
 from trt_facefusion.errors import BadInputError, StoreError
 
 AUTO, TIME, MACS, SIZE = "auto", "time", "macs", "size"
@@ -28,7 +28,7 @@ class Goal:
 
     name: str
     reason: str
-    gpu: Gpu | None = None
+    gpu: GpuModel | None = None
     factors: Factors = AT_THE_ROOF
 
 
@@ -60,7 +60,7 @@ def choose_objective(settings: BuildSettings, selection: BackendSelection) -> Go
     return Goal(TIME, f"predicted for {gpu.title}", gpu, _load_factors(settings.cache, gpu))
 
 
-def _load_factors(folder: Path, gpu: Gpu) -> Factors:
+def _load_factors(folder: Path, gpu: GpuModel) -> Factors:
     try:
         fitted = load_factors(folder, gpu)
     except StoreError:  # told by whoever predicts the time of the engine

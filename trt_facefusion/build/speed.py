@@ -12,7 +12,7 @@ from trt_facefusion.build.stages import Stages
 from trt_facefusion.build.stored_engines import EngineResult, StoredEngines
 from trt_facefusion.build.time_model import predict_time
 from trt_facefusion.engine.store.manifest import Manifest
-from trt_facefusion.engine.timing.gpus import Gpu, get_gpu
+from trt_facefusion.engine.timing.gpus import GpuModel, get_gpu
 from trt_facefusion.engine.timing.summary import PredictedTime, explain_int8
 from trt_facefusion.errors import BuildError
 from trt_facefusion.types import Precision
@@ -25,7 +25,7 @@ class PredictedSpeed:
     ``times`` also holds FP16 where INT8 was built and FP16 only compiled, or stored before, to compare with.
     """
 
-    gpu: Gpu
+    gpu: GpuModel
     times: Mapping[Precision, PredictedTime]
 
     @property

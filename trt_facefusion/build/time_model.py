@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from trt_facefusion.build.job import Job
 from trt_facefusion.engine.backends.base import Kernel
 from trt_facefusion.engine.timing.factors import AT_THE_ROOF, FittedFactors, load_factors
-from trt_facefusion.engine.timing.gpus import Gpu, choose_gpu
+from trt_facefusion.engine.timing.gpus import GpuModel, choose_gpu
 from trt_facefusion.engine.timing.roofline import predict_engine
 from trt_facefusion.engine.timing.summary import PredictedTime, summarise
 from trt_facefusion.errors import StoreError
 
 
-def choose_job_gpu(job: Job, device: str | None = None) -> Gpu | None:
+def choose_job_gpu(job: Job, device: str | None = None) -> GpuModel | None:
     """The GPU that times are predicted for: the one that the user named, the ``device`` of an engine, or the target's.
 
     None for a processor, and where the table has no such GPU.
@@ -23,7 +23,7 @@ def choose_job_gpu(job: Job, device: str | None = None) -> Gpu | None:
     return choose_gpu(job.settings.gpu, job.selection.target, device)
 
 
-def load_job_factors(job: Job, gpu: Gpu) -> FittedFactors | None:
+def load_job_factors(job: Job, gpu: GpuModel) -> FittedFactors | None:
     """The factors that were fitted on ``gpu``; None where there are none, or none that can be read."""
     try:
         return load_factors(job.settings.cache, gpu)

@@ -12,7 +12,7 @@ from rich.table import Table
 from trt_facefusion.cli import console, options
 from trt_facefusion.engine.timing.roofline import BOUNDS, share
 from trt_facefusion.engine.timing.work import KINDS
-from trt_facefusion.evaluation.profiling.estimate import COSTLIEST, Estimate, EstimatedEngine, estimate
+from trt_facefusion.evaluation.profiling.estimate import COSTLIEST, EstimatedEngine, TimeEstimate, estimate
 
 _PRECISIONS = ("fp32", "fp16", "int8")
 _SHOWN_NODES = 3
@@ -39,7 +39,7 @@ def command(
     show(estimated, top)
 
 
-def show(estimated: Estimate, top: int) -> None:
+def show(estimated: TimeEstimate, top: int) -> None:
     """The tables: all engines side by side, and the costliest kernels of the one that was named."""
     engines = sorted(estimated.engines, key=lambda e: _PRECISIONS.index(e.manifest.precision))
     title = (
@@ -87,7 +87,7 @@ def _format_part(times: Mapping[str, float], name: str) -> str:
     return f"{times[name]:.3f} ms {share(times)[name]:4.0%}"
 
 
-def _describe_factors(estimated: Estimate) -> str:
+def _describe_factors(estimated: TimeEstimate) -> str:
     gpu, fitted = estimated.gpu, estimated.factors
     rates = ", ".join(f"{rate} {amount:g}" for rate, amount in gpu.tera_ops.items())
     published = f"{gpu.bandwidth_gb_s:g} GB/s, {gpu.launch_us:g} us a launch, tera operations per second: {rates}"

@@ -37,7 +37,7 @@ class TimeCache:
         if raw is None:
             return cls(inputs, path, key)
         try:
-            stored = decode(_Section, raw, SECTION)
+            stored = decode(_TimeSection, raw, SECTION)
         except DocumentError as error:
             inputs.reporter.note(f"{path} is damaged ({error}): its engines are compiled again")
             return cls(inputs, path, key)
@@ -47,19 +47,21 @@ class TimeCache:
     def save(self, times: Mapping[GroupSet, EngineTime], seconds: float, most: Mapping[str, int]) -> None:
         """Keep ``times``; a folder that cannot be written to only costs the next build its time."""
         if times != self.times or most != self.most:
-            rows = tuple(_Row(tuple(sorted(groups)), time) for groups, time in times.items())
-            write_section(self.inputs, self.path, SECTION, asdict(_Section(self.key, round(seconds, 2), most, rows)))
+            rows = tuple(_TimeRow(tuple(sorted(groups)), time) for groups, time in times.items())
+            write_section(
+                self.inputs, self.path, SECTION, asdict(_TimeSection(self.key, round(seconds, 2), most, rows))
+            )
 
 
 @dataclass(frozen=True)
-class _Row:
+class _TimeRow:
     groups: tuple[int, ...]
     time: EngineTime
 
 
 @dataclass(frozen=True)
-class _Section:
+class _TimeSection:
     key: str
     seconds: float
     most: Mapping[str, int]
-    engines: tuple[_Row, ...]
+    engines: tuple[_TimeRow, ...]

@@ -38,7 +38,7 @@ class ZeroPoints:
 
     def apply(self, typed: onnx.ModelProto) -> onnx.ModelProto:
         """``typed`` about zero points; as it is where pictures lose too much by them."""
-        shifted = {found.tensor: found.reciprocals for found in find_shifted_tensors(typed)}
+        shifted = {tensor.tensor: tensor.reciprocals for tensor in find_shifted_tensors(typed)}
         if not shifted:
             return typed
         self._look_at(sorted(shifted.keys() - self._channels.keys()))

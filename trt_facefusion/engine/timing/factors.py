@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from trt_facefusion.engine.timing.gpus import RATES, Gpu
+from trt_facefusion.engine.timing.gpus import RATES, GpuModel
 from trt_facefusion.errors import StoreError
 from trt_facefusion.storage.documents import DocumentError, decode, parse_json, read_bytes
 from trt_facefusion.storage.files import make_store_error, write_atomic
@@ -90,19 +90,19 @@ class FittedFactors:
         return fitted
 
 
-def name_file(folder: Path, gpu: Gpu) -> Path:
+def name_file(folder: Path, gpu: GpuModel) -> Path:
     """Where the factors of ``gpu`` are kept, beside the timing caches of builds."""
     return folder / f"{gpu.name}-{gpu.target}.factors.json"
 
 
-def save_factors(folder: Path, gpu: Gpu, fitted: FittedFactors) -> Path:
+def save_factors(folder: Path, gpu: GpuModel, fitted: FittedFactors) -> Path:
     """Keep the factors of a GPU in place of earlier ones. Raises StoreError."""
     path = name_file(folder, gpu)
     write_atomic(path, fitted.to_json().encode(), "--cache")
     return path
 
 
-def load_factors(folder: Path, gpu: Gpu) -> FittedFactors | None:
+def load_factors(folder: Path, gpu: GpuModel) -> FittedFactors | None:
     """The factors that were fitted on ``gpu``; None where none were.
 
     Raises:

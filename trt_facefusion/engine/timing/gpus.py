@@ -25,7 +25,7 @@ _Figure = tuple[float, str]
 
 
 @dataclass(frozen=True)
-class Gpu:
+class GpuModel:
     """One GPU as its maker describes it.
 
     Attributes:
@@ -55,7 +55,7 @@ class Gpu:
 
 
 @dataclass(frozen=True)
-class _Row:
+class _GpuRow:
     title: str
     devices: tuple[str, ...]
     compute_capability: tuple[int, int]
@@ -75,10 +75,10 @@ class _Row:
 @dataclass(frozen=True)
 class _Table:
     sources: Mapping[str, str]
-    gpus: Mapping[str, _Row]
+    gpus: Mapping[str, _GpuRow]
 
 
-def read_table(text: str) -> Mapping[str, Gpu]:
+def read_table(text: str) -> Mapping[str, GpuModel]:
     """The GPUs of a document like `gpus.yaml`, by name, in its order.
 
     Raises:
@@ -94,21 +94,21 @@ def read_table(text: str) -> Mapping[str, Gpu]:
     return {name: _make_gpu(name, row, table.sources) for name, row in table.gpus.items()}
 
 
-def _make_gpu(name: str, row: _Row, sources: Mapping[str, str]) -> Gpu:
+def _make_gpu(name: str, row: _GpuRow, sources: Mapping[str, str]) -> GpuModel:
     figures = dict(row.list_figures())
     rates = {rate: figures[rate][0] for rate in RATES}
     own = {figure: sources[source] for figure, (_, source) in figures.items()}
     bandwidth, launch = row.bandwidth_gb_s[0], row.launch_us[0]
-    return Gpu(name, row.title, row.devices, row.compute_capability, bandwidth, rates, launch, own)
+    return GpuModel(name, row.title, row.devices, row.compute_capability, bandwidth, rates, launch, own)
 
 
 @cache
-def list_gpus() -> Mapping[str, Gpu]:
+def list_gpus() -> Mapping[str, GpuModel]:
     """All GPUs of the table, by name."""
     return read_table(read_bytes(TABLE).decode())
 
 
-def get_gpu(name: str) -> Gpu:
+def get_gpu(name: str) -> GpuModel:
     """The GPU called ``name``; upper case, blanks and hyphens do not matter.
 
     Raises:
@@ -121,7 +121,7 @@ def get_gpu(name: str) -> Gpu:
     return gpu
 
 
-def find_gpu_of_target(target: str) -> Gpu | None:
+def find_gpu_of_target(target: str) -> GpuModel | None:
     """The GPU that stands for a target like ``sm86``; None for another processor, or where the table has none."""
     try:
         capability = parse_target(target)
@@ -130,12 +130,12 @@ def find_gpu_of_target(target: str) -> Gpu | None:
     return next((gpu for gpu in list_gpus().values() if gpu.compute_capability == capability), None)
 
 
-def find_gpu_of_device(device: str) -> Gpu | None:
+def find_gpu_of_device(device: str) -> GpuModel | None:
     """The GPU that the driver calls ``device``, like ``NVIDIA A10G``; None where the table has none of that name."""
     return next((gpu for gpu in list_gpus().values() if device in gpu.devices), None)
 
 
-def choose_gpu(name: str | None, target: str, device: str | None = None) -> Gpu | None:
+def choose_gpu(name: str | None, target: str, device: str | None = None) -> GpuModel | None:
     """The GPU to predict for: the one called ``name``, else the ``device`` that an engine was built on, else the one
     that stands for its ``target``; None where the table has none of these.
 

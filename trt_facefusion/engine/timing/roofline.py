@@ -13,8 +13,8 @@ from typing import Any
 
 from trt_facefusion.engine.backends.base import Kernel
 from trt_facefusion.engine.timing.factors import AT_THE_ROOF, Factors
-from trt_facefusion.engine.timing.gpus import Gpu
-from trt_facefusion.engine.timing.work import NOTHING, Work, measure_work
+from trt_facefusion.engine.timing.gpus import GpuModel
+from trt_facefusion.engine.timing.work import NOTHING, KernelWork, measure_work
 
 MEMORY, ARITHMETIC, LAUNCH = "memory", "arithmetic", "launch"
 BOUNDS = (MEMORY, ARITHMETIC, LAUNCH)
@@ -30,7 +30,7 @@ class KernelPrediction:
     """
 
     kernel: Kernel
-    work: Work
+    work: KernelWork
     memory_ms: float
     arithmetic_ms: float
     launch_ms: float
@@ -66,7 +66,7 @@ class KernelPrediction:
 class EnginePrediction:
     """All kernels of an engine, in their order, on one GPU. ``batch`` is what dynamic axes counted as."""
 
-    gpu: Gpu
+    gpu: GpuModel
     batch: int
     kernels: tuple[KernelPrediction, ...]
     factors: Factors = field(default=AT_THE_ROOF)
@@ -112,7 +112,7 @@ class EnginePrediction:
         return tuple(sorted(self.kernels, key=lambda kernel: -kernel.time_ms)[:count])
 
 
-def predict_kernel(kernel: Kernel, gpu: Gpu, batch: int = 1, factors: Factors = AT_THE_ROOF) -> KernelPrediction:
+def predict_kernel(kernel: Kernel, gpu: GpuModel, batch: int = 1, factors: Factors = AT_THE_ROOF) -> KernelPrediction:
     """The predicted time of one kernel on ``gpu``; dynamic axes count as ``batch``."""
     work = measure_work(kernel, batch)
     if work.kind == NOTHING:
@@ -128,7 +128,7 @@ def predict_kernel(kernel: Kernel, gpu: Gpu, batch: int = 1, factors: Factors = 
 
 
 def predict_engine(
-    kernels: Iterable[Kernel], gpu: Gpu, batch: int = 1, factors: Factors = AT_THE_ROOF
+    kernels: Iterable[Kernel], gpu: GpuModel, batch: int = 1, factors: Factors = AT_THE_ROOF
 ) -> EnginePrediction:
     """The predicted time of an engine of these kernels on ``gpu``; dynamic axes count as ``batch``."""
     return EnginePrediction(gpu, batch, tuple(predict_kernel(k, gpu, batch, factors) for k in kernels), factors)

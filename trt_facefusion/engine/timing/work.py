@@ -53,7 +53,7 @@ _CHOSEN_LATER, _MADE_LATER = "CASK_STUB", "runtime_fusion"
 
 
 @dataclass(frozen=True)
-class Work:
+class KernelWork:
     """What one kernel does in one inference.
 
     Attributes:
@@ -76,13 +76,13 @@ class Work:
         return sum(sum(part.values()) for part in (self.read, self.held, self.written))
 
 
-def measure_work(kernel: Kernel, batch: int = 1) -> Work:
+def measure_work(kernel: Kernel, batch: int = 1) -> KernelWork:
     """What ``kernel`` does; every dynamic axis counts as ``batch``, the only size that our engines leave open."""
     kind = classify(kernel)
     if kind == NOTHING:
-        return Work(kind, {}, {}, {})
+        return KernelWork(kind, {}, {}, {})
     macs = _count_macs(kernel, kind, batch)
-    return Work(
+    return KernelWork(
         kind,
         read=_count_bytes(kernel.inputs, batch),
         held=_count_bytes(kernel.constants, batch),

@@ -12,7 +12,7 @@ from trt_facefusion.engine.backends.registry import find_backend
 from trt_facefusion.engine.store.manifest import Manifest
 from trt_facefusion.engine.store.store import MANIFEST, Store
 from trt_facefusion.engine.timing.factors import AT_THE_ROOF, FittedFactors, load_factors
-from trt_facefusion.engine.timing.gpus import Gpu, choose_gpu, get_gpu, list_gpus
+from trt_facefusion.engine.timing.gpus import GpuModel, choose_gpu, get_gpu, list_gpus
 from trt_facefusion.engine.timing.roofline import EnginePrediction, KernelPrediction, predict_engine, share
 from trt_facefusion.engine.timing.summary import PredictedTime, explain_int8, list_int8_writing_fp32, summarise
 from trt_facefusion.errors import BadInputError
@@ -71,10 +71,10 @@ class EstimatedEngine:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class TimeEstimate:
     """Engines of one model side by side on one GPU, the one that was named first."""
 
-    gpu: Gpu
+    gpu: GpuModel
     factors: FittedFactors | None
     engines: tuple[EstimatedEngine, ...]
     notes: tuple[str, ...] = ()
@@ -100,7 +100,7 @@ class Estimate:
         }
 
 
-def estimate(path: Path, gpu_name: str | None, cache: Path) -> Estimate:
+def estimate(path: Path, gpu_name: str | None, cache: Path) -> TimeEstimate:
     """Predict the time of the engine at ``path`` and of its siblings of other precisions.
 
     Args:
@@ -123,7 +123,7 @@ def estimate(path: Path, gpu_name: str | None, cache: Path) -> Estimate:
     fitted = load_factors(cache, gpu)
     engines = [(folder, manifest), *_list_siblings(folder, manifest)]
     notes = [f"the kernels are those for {manifest.target}, and {gpu.title} is {gpu.target}"]
-    return Estimate(
+    return TimeEstimate(
         gpu,
         fitted,
         tuple(_estimate_engine(path, m, gpu, fitted) for path, m in engines),
@@ -131,7 +131,7 @@ def estimate(path: Path, gpu_name: str | None, cache: Path) -> Estimate:
     )
 
 
-def _estimate_engine(folder: Path, manifest: Manifest, gpu: Gpu, fitted: FittedFactors | None) -> EstimatedEngine:
+def _estimate_engine(folder: Path, manifest: Manifest, gpu: GpuModel, fitted: FittedFactors | None) -> EstimatedEngine:
     factors = AT_THE_ROOF if fitted is None else fitted.factors
     prediction = predict_engine(manifest.kernels, gpu, manifest.usual_batch, factors)
     planned = frozenset(str(row["name"]) for row in _read_plan(folder))

@@ -10,7 +10,7 @@ from pathlib import Path
 from trt_facefusion.engine.store.manifest import Manifest
 from trt_facefusion.engine.timing.factors import AT_THE_ROOF, Factors, FittedFactors, load_factors, save_factors
 from trt_facefusion.engine.timing.fit import MeasuredKernel, compute_deviation, fit, pair_measured
-from trt_facefusion.engine.timing.gpus import Gpu, find_gpu_of_device, get_gpu, list_gpus
+from trt_facefusion.engine.timing.gpus import GpuModel, find_gpu_of_device, get_gpu, list_gpus
 from trt_facefusion.engine.timing.roofline import predict_engine
 from trt_facefusion.errors import BadInputError
 from trt_facefusion.evaluation.profiling.result import Profile
@@ -24,7 +24,7 @@ class MeasuredEngine:
     profile: Profile
 
 
-def choose_row(name: str | None, device: str) -> Gpu:
+def choose_row(name: str | None, device: str) -> GpuModel:
     """The row of the table for the GPU that the driver calls ``device``, or the one called ``name``.
 
     Raises:
@@ -39,7 +39,9 @@ def choose_row(name: str | None, device: str) -> Gpu:
     return gpu
 
 
-def fit_factors(engines: Sequence[MeasuredEngine], gpu: Gpu, device: str, cache: Path) -> tuple[FittedFactors, Path]:
+def fit_factors(
+    engines: Sequence[MeasuredEngine], gpu: GpuModel, device: str, cache: Path
+) -> tuple[FittedFactors, Path]:
     """Fit the factors of ``gpu`` to all layers that were measured, and keep them in ``cache``.
 
     A type of arithmetic that these engines do not have keeps its earlier factor.
@@ -73,7 +75,7 @@ def fit_factors(engines: Sequence[MeasuredEngine], gpu: Gpu, device: str, cache:
     return fitted, save_factors(cache, gpu, fitted)
 
 
-def _pair(engine: MeasuredEngine, gpu: Gpu) -> tuple[MeasuredKernel, ...]:
+def _pair(engine: MeasuredEngine, gpu: GpuModel) -> tuple[MeasuredKernel, ...]:
     at_the_roof = predict_engine(engine.manifest.kernels, gpu, engine.profile.batch)
     return pair_measured(at_the_roof, {layer.name: layer.time_ms for layer in engine.profile.layers})
 

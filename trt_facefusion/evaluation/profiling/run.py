@@ -11,7 +11,7 @@ from typing import Any
 from trt_facefusion.engine.backends.capabilities import Judged
 from trt_facefusion.engine.store.machine import ask_machine
 from trt_facefusion.engine.timing.factors import FittedFactors
-from trt_facefusion.engine.timing.gpus import Gpu
+from trt_facefusion.engine.timing.gpus import GpuModel
 from trt_facefusion.errors import BackendUnavailableError, BadInputError
 from trt_facefusion.evaluation.profiling import trtexec
 from trt_facefusion.evaluation.profiling.bench import Bench
@@ -139,7 +139,7 @@ def _run_trtexec(
     return trtexec.run(program, model.engine, dynamic, settings.counts.rounds, settings.device)
 
 
-def _choose_row(settings: ProfileSettings, models: Sequence[OpenedModel]) -> tuple[Gpu, str]:
+def _choose_row(settings: ProfileSettings, models: Sequence[OpenedModel]) -> tuple[GpuModel, str]:
     """The row of this GPU and what the driver calls it, before anything is measured."""
     for model in models:
         if model.manifest is None or not model.needs_gpu or settings.stand_in or not model.manifest.kernels:

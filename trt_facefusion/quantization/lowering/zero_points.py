@@ -49,8 +49,8 @@ class ShiftedTensor:
 
 def find_shifted_tensors(typed: onnx.ModelProto) -> list[ShiftedTensor]:
     """The tensors whose channels a lowered graph shifts; one that is padded in two ways is there twice."""
-    graph = _Graph(typed)
-    return [found for node in typed.graph.node if (found := _read_shifted(graph, node)) is not None]
+    graph = _TypedGraph(typed)
+    return [shifted for node in typed.graph.node if (shifted := _read_shifted(graph, node)) is not None]
 
 
 def use_zero_points(typed: onnx.ModelProto, bounds: Mapping[str, tuple[float, float]]) -> onnx.ModelProto:
@@ -63,7 +63,7 @@ def use_zero_points(typed: onnx.ModelProto, bounds: Mapping[str, tuple[float, fl
     """
     model = onnx.ModelProto()
     model.CopyFrom(typed)
-    graph = _Graph(model)
+    graph = _TypedGraph(model)
     for shifted in find_shifted_tensors(model):
         if shifted.tensor in bounds:
             _replace_shift(graph, shifted, *bounds[shifted.tensor])
@@ -77,7 +77,7 @@ def choose_grid(low: float, high: float, element_type: int) -> tuple[Array, NDAr
     return scale, np.asarray(np.clip(np.rint(-low / float(scale)), 0, _LEVELS), np.uint8)
 
 
-class _Graph:
+class _TypedGraph:
     """Who makes and who reads each tensor, and what the constants hold."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
@@ -99,7 +99,7 @@ class _Graph:
         return name
 
 
-def _read_shifted(graph: _Graph, quantise: onnx.NodeProto) -> ShiftedTensor | None:
+def _read_shifted(graph: _TypedGraph, quantise: onnx.NodeProto) -> ShiftedTensor | None:
     shift = graph.producer.get(quantise.input[0]) if quantise.op_type == "QuantizeLinear" else None
     if shift is None or shift.op_type != "Sub" or not shift.input[1].endswith(OFFSETS):
         return None
@@ -121,14 +121,14 @@ def _read_shifted(graph: _Graph, quantise: onnx.NodeProto) -> ShiftedTensor | No
     )
 
 
-def _is_of_affine(graph: _Graph, node: onnx.NodeProto) -> bool:
+def _is_of_affine(graph: _TypedGraph, node: onnx.NodeProto) -> bool:
     """Whether a node is the padding or the scale of a shift, and serves nothing else."""
     if node.op_type not in {"Pad", "Mul"} or node.input[1] not in graph.constants:
         return False
     return len(graph.readers[node.output[0]]) == 1 and node.name.endswith(("__pad", "__equalise"))
 
 
-def _replace_shift(graph: _Graph, shifted: ShiftedTensor, low: float, high: float) -> None:
+def _replace_shift(graph: _TypedGraph, shifted: ShiftedTensor, low: float, high: float) -> None:
     scale, zero = choose_grid(low, high, graph.constants[shifted.quantise.input[1]].data_type)
     scale_name = graph.add(f"{shifted.tensor}__zero_point_scale", scale)
     zero_name = graph.add(f"{shifted.tensor}__zero_point", zero)
@@ -155,7 +155,7 @@ def _pad_again(reader: onnx.NodeProto, sizes: Array) -> None:
     reader.attribute.append(helper.make_attribute("pads", spatial))
 
 
-def _unshift_bias(graph: _Graph, reader: onnx.NodeProto, offsets: NDArray[np.float32]) -> Array:
+def _unshift_bias(graph: _TypedGraph, reader: onnx.NodeProto, offsets: NDArray[np.float32]) -> Array:
     """The bias without what the quantised weights [O,C,...] make of ``offsets`` [C]."""
     values, scale = (graph.read(name).astype(np.float64) for name in graph.producer[reader.input[1]].input[:2])
     taps = values.sum(tuple(range(2, values.ndim))) * scale.reshape(-1, 1)
