@@ -103,7 +103,8 @@ class _ThresholdChooser:
                 self._compare_rules(session, (rule,), other, len(rules) + len(rest))
         forms = (first, *rest)
         drops = {form: self.tried[_label_table(rule, form)] for form in forms}
-        form = choose_form(drops, self._predict_times(forms, rule))
+        free = self.inputs.job.selection.backend.capabilities.pads_with_zero_points
+        form = choose_form(drops, self._predict_times(forms, rule), 0.0 if free else WORTH_SHIFTING)
         with self._open_session(form) as session:
             return self._settle(session, rule, form)
 
@@ -212,18 +213,23 @@ def list_forms(inputs: BuildInputs, calibration: Calibration) -> list[ChannelFor
     return [full, *unshifted, plain]
 
 
-def choose_form(drops: Mapping[ChannelForm, float], times: Mapping[ChannelForm, float] | None = None) -> ChannelForm:
+def choose_form(
+    drops: Mapping[ChannelForm, float],
+    times: Mapping[ChannelForm, float] | None = None,
+    worth_shifting: float = WORTH_SHIFTING,
+) -> ChannelForm:
     """The form with the smallest SSIM drop, where the time that it takes counts, too.
 
     ``times`` are what engines of each form take, in any unit: a percent more has to win `SSIM_OF_TIME` percent. Where
-    they are not known, a shift has to win `WORTH_SHIFTING` over a form without.
+    they are not known, a shift has to win ``worth_shifting`` over a form without: nothing where zero points will stand
+    for shifts.
     """
     can_do_without = any(not form.shifted for form in drops)
 
     def count_loss(form: ChannelForm) -> float:
         if times:
             return drops[form] + SSIM_OF_TIME * times[form] / min(times.values())
-        return drops[form] + (WORTH_SHIFTING if can_do_without and form.scaled and form.shifted else 0)
+        return drops[form] + (worth_shifting if can_do_without and form.scaled and form.shifted else 0)
 
     return min(drops, key=count_loss)
 
@@ -237,5 +243,6 @@ def _compute_key(inputs: BuildInputs, plan: Plan, *, priced: bool) -> str:
     rules = [level.rules, list_tensor_rules()]
     parts: list[object] = [_VERSION, settings.rule, settings.corrections == AUTO, rules, level.validation_faces]
     parts += [inputs.folds_scales, priced, sorted(plan.names(Precision.INT8))]
+    parts += ["zero points"] if inputs.job.selection.backend.capabilities.pads_with_zero_points else []
     parts += [] if level is FULL else [level.trial_pictures]
     return hashlib.sha256(json.dumps(parts).encode("utf-8")).hexdigest()
