@@ -36,7 +36,7 @@ from trt_facefusion.engine.backends.openvino import OpenVino
 from trt_facefusion.engine.backends.processor import name_instructions, name_processor
 from trt_facefusion.engine.runtime.base import Runner
 from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
-from trt_facefusion.engine.runtime.openvino import OpenVinoRunner, import_openvino, make_configuration
+from trt_facefusion.engine.runtime.openvino import OpenVinoRunner, make_configuration, open_core
 from trt_facefusion.evaluation.accuracy.metrics import measure_ssim
 from trt_facefusion.evaluation.profiling.measure import Clock, CyclingInputs, time_interleaved
 from trt_facefusion.evaluation.profiling.statistics import compare
@@ -64,7 +64,7 @@ def quantise_with_nncf(model: Path, feeds: Sequence[Mapping[str, Any]], floats: 
     import nncf
     from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, OverflowFix
 
-    core = import_openvino().Core()
+    core = open_core()
     read = core.read_model(model)
     read.reshape({port.get_any_name(): list(feeds[0][port.get_any_name()].shape) for port in read.inputs})
     quantised = nncf.quantize(

@@ -12,9 +12,8 @@ from trt_facefusion.build.job import open_job
 from trt_facefusion.build.network_reader import read_network
 from trt_facefusion.build.reporter import Note
 from trt_facefusion.build.settings import BuildSettings
+from trt_facefusion.build.stages import Stages
 from trt_facefusion.build.tuning.calibration_files import locate_table, require_writable_cache
-from trt_facefusion.build.tuning.ranges import calibrate as collect_observations
-from trt_facefusion.build.tuning.ranges import choose_ranges
 from trt_facefusion.errors import BadInputError, CalibrationCacheError
 from trt_facefusion.quantization.calibration.cache import Calibration, load_description
 from trt_facefusion.quantization.calibration.threshold_choice import ThresholdChoice
@@ -63,7 +62,7 @@ def calibrate(settings: BuildSettings, progress: Progress = silent, note: Note |
     if settings.table_file is not None and not settings.force:
         _require_own(settings.table_file, network.view.digest)
     inputs = read_inputs(job, network, judged=False)
-    calibration = choose_ranges(inputs, collect_observations(inputs)).calibration
+    calibration = Stages(inputs).choose_ranges().calibration
     assert calibration is not None and calibration.choice is not None
     return CalibrationResult(
         locate_table(inputs),

@@ -17,6 +17,7 @@ from trt_facefusion.build.network_reader import read_network
 from trt_facefusion.build.proof import Proof, prove_network
 from trt_facefusion.build.reporter import Reporter
 from trt_facefusion.build.settings import BuildSettings
+from trt_facefusion.engine.backends.capabilities import Capabilities
 from trt_facefusion.inference.feeder import Feeder
 from trt_facefusion.model.graph import GraphView
 from trt_facefusion.quantization.calibration.cache import load_named
@@ -58,24 +59,27 @@ class BuildInputs:
         return self.cost.estimate.level
 
     @property
+    def capabilities(self) -> Capabilities:
+        """What the backend can do."""
+        return self.job.selection.backend.capabilities
+
+    @property
     def integer_results(self) -> bool:
         """Whether the backend wants integer operators, whose results are quantised, too."""
-        return self.job.selection.backend.capabilities.integer_results
+        return self.capabilities.integer_results
 
     @property
     def folds_scales(self) -> bool:
         """Whether scales of channels may be folded into constants of the graph that the backend builds."""
-        backend = self.job.selection.backend
-        capabilities = backend.capabilities
-        if not capabilities.unfolded_majors:
-            return capabilities.folds_scales
-        major = backend.version().partition(".")[0]
-        return capabilities.folds_scales and major not in map(str, capabilities.unfolded_majors)
+        if not self.capabilities.unfolded_majors:
+            return self.capabilities.folds_scales
+        major = self.job.selection.backend.version().partition(".")[0]
+        return self.capabilities.folds_scales and major not in map(str, self.capabilities.unfolded_majors)
 
     @property
     def pairs(self) -> bool:
         """Whether products of two neighbouring weights must not saturate in 16 bits."""
-        return self.job.selection.backend.capabilities.adds_pairs_in_16_bits
+        return self.capabilities.adds_pairs_in_16_bits
 
     def feed_calibration(self) -> Feeder:
         """Network inputs for the calibration faces."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from trt_facefusion.build.objective import choose_objective
+from trt_facefusion.build.objective import Goal, choose_objective
 from trt_facefusion.build.reporter import Note, Reporter, drop_note
 from trt_facefusion.build.settings import FACTORS, BuildSettings, compute_engine_key
 from trt_facefusion.engine.backends.registry import BackendSelection, default_target, select_backend
@@ -28,7 +28,7 @@ class Job:
     """One build, opened.
 
     ``digests`` are those of everything that goes in, the backend's version among them: with the settings they make the
-    keys of engines.
+    keys of engines. ``goal`` is what the plan search makes least of.
     """
 
     settings: BuildSettings
@@ -36,6 +36,7 @@ class Job:
     selection: BackendSelection
     embedder: Embedder
     digests: Mapping[str, str]
+    goal: Goal
 
     def compute_key(self, precision: Precision) -> str:
         """The key of the engine of ``precision``: equal key, equal engine."""
@@ -63,9 +64,9 @@ def open_job(settings: BuildSettings, progress: Progress = silent, note: Note | 
     if settings.gpu is not None:
         get_gpu(settings.gpu)
     selection = choose_backend(settings, reporter)
-    choose_objective(settings, selection)
+    goal = choose_objective(settings, selection)
     embedder = settings.open_embedder()
-    return Job(settings, reporter, selection, embedder, digest_inputs(settings, selection, embedder))
+    return Job(settings, reporter, selection, embedder, digest_inputs(settings, selection, embedder, goal), goal)
 
 
 def choose_backend(settings: BuildSettings, reporter: Reporter) -> BackendSelection:
@@ -85,12 +86,14 @@ def choose_backend(settings: BuildSettings, reporter: Reporter) -> BackendSelect
     return selection
 
 
-def digest_inputs(settings: BuildSettings, selection: BackendSelection, embedder: Embedder) -> dict[str, str]:
+def digest_inputs(
+    settings: BuildSettings, selection: BackendSelection, embedder: Embedder, goal: Goal
+) -> dict[str, str]:
     """Digests of everything that goes in, found without loading or decoding anything."""
     digests = digest_files(settings) | {"calib": _digest_folder(settings, settings.calib, embedder)}
     if settings.eval is not None:
         digests["eval"] = _digest_folder(settings, settings.eval, embedder)
-    backend, goal = selection.backend, choose_objective(settings, selection)
+    backend = selection.backend
     if backend.capabilities.fusion:
         digests["fusion"] = backend.capabilities.fusion.describe()
     if backend.capabilities.processor:

@@ -17,7 +17,7 @@ from trt_facefusion.build.compilation import compile_plan
 from trt_facefusion.build.engine_timer import PredictedTimer
 from trt_facefusion.build.inputs import BuildInputs
 from trt_facefusion.build.lowered_plan import LoweredPlan
-from trt_facefusion.build.objective import AUTO, choose_objective
+from trt_facefusion.build.objective import AUTO
 from trt_facefusion.build.tuning.corrections import LayerCorrector
 from trt_facefusion.build.tuning.integer_storage import IntegerStorage
 from trt_facefusion.build.tuning.observations import Observations
@@ -120,13 +120,13 @@ class Stages:
         timer = self._open_timer()
         if timer is not None:
             return TimedPlans(self.inputs, timer, widest)
-        goal = choose_objective(self.inputs.settings, self.inputs.job.selection)
         if self.inputs.settings.objective == AUTO:
+            goal = self.inputs.job.goal
             self.inputs.reporter.note(f"plan search by {goal.name}: {goal.reason}")
         return None
 
     def _open_timer(self) -> PredictedTimer | None:
-        goal = choose_objective(self.inputs.settings, self.inputs.job.selection)
+        goal = self.inputs.job.goal
         return None if goal.gpu is None else PredictedTimer(self.inputs, self.lower, goal.gpu, goal.factors)
 
     def _open_price(self) -> Price | None:
@@ -134,7 +134,7 @@ class Stages:
         timer, rules = self._open_timer(), self.plan_by_rules()
         if timer is None or not rules.names(Precision.INT8):
             return None
-        fusion = self.inputs.job.selection.backend.capabilities.fusion
+        fusion = self.inputs.capabilities.fusion
 
         def predict(view: GraphView, typed: onnx.ModelProto) -> float:
             return timer.predict(LoweredPlan(rules, apply_fusion_rules(view, typed, fusion))).total_ms
@@ -154,11 +154,10 @@ class Stages:
         self, widest: Plan, excluded: Mapping[str, str], *, limit_named: bool, times: TimedPlans | None = None
     ) -> PlanSearch:
         inputs, corrections = self.inputs, self.open_corrector().correct(widest)
-        objective = choose_objective(inputs.settings, inputs.job.selection).name
         return open_search(
             *(inputs, self.choose_ranges(), widest, corrections, excluded),
             limit_named=limit_named,
-            objective=objective,
+            objective=inputs.job.goal.name,
             times=times,
         )
 
@@ -191,7 +190,7 @@ class Stages:
 
     def lower(self, plan: Plan, base: Precision = Precision.FP16) -> LoweredPlan:
         """``plan`` as a strongly typed ONNX that the backend fuses; what is in no precision of its own is ``base``."""
-        fusion = self.inputs.job.selection.backend.capabilities.fusion
+        fusion = self.inputs.capabilities.fusion
         if not plan.names(Precision.INT8):
             view = self.inputs.view
             return LoweredPlan(plan, apply_fusion_rules(view, lower(view, plan, {}, base), fusion))
@@ -202,7 +201,7 @@ class Stages:
             pairs = self.inputs.pairs
             typed = lower(ranges.view, plan, ranges.amax, base, ranges.affines, corrections, pairs=pairs)
             typed = apply_fusion_rules(ranges.view, typed, fusion)
-        if self.inputs.job.selection.backend.capabilities.pads_with_zero_points:
+        if self.inputs.capabilities.pads_with_zero_points:
             typed = self.open_zero_points().apply(typed)
         return LoweredPlan(plan, typed, ranges, corrections)
 

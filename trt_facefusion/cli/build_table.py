@@ -50,9 +50,9 @@ def _format_prepared(judged: StoredAccuracy) -> str:
 
 def _describe_speed(m: Manifest, speed: PredictedSpeed | None) -> dict[str, str | Text]:
     """The predicted time, where there is one."""
-    time = None if speed is None else speed.times.get(Precision(m.precision))
     if speed is None:
         return {}
+    time = speed.times.get(Precision(m.precision))
     return {f"predicted on {speed.gpu.name}, not measured": "-" if time is None else f"{time.total_ms:.3f} ms"}
 
 

@@ -93,9 +93,7 @@ def _describe_factors(estimated: TimeEstimate) -> str:
     published = f"{gpu.bandwidth_gb_s:g} GB/s, {gpu.launch_us:g} us a launch, tera operations per second: {rates}"
     if fitted is None:
         return f"Reckoned with what is published ({published}), all of it reached: real engines usually take longer."
-    factors = fitted.factors
-    parts = {"bandwidth": factors.memory, "launches": factors.launch, **factors.arithmetic}
-    shares = ", ".join(f"{name} {factor:.2f}" for name, factor in parts.items())
+    shares = ", ".join(f"{name} {factor:.2f}" for name, factor in fitted.factors.by_name.items())
     return (
         f"Reckoned with what is published ({published}), and the share of it that {fitted.device} reached on "
         f"{fitted.created[:10]} with {fitted.library}: {shares}."

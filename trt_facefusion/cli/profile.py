@@ -267,11 +267,9 @@ def _show_fitted(profiled: ProfileResult) -> None:
     fitted = profiled.fitted
     if fitted is None:
         return
-    factors = fitted.factors
-    parts = {"bandwidth": factors.memory, "launches": factors.launch, **factors.arithmetic}
     console.line(
         f"fitted to {fitted.layers} layers of {fitted.device} (row {fitted.gpu}), shares of what is published: "
-        + ", ".join(f"{name} {factor:.2f}" for name, factor in parts.items())
+        + ", ".join(f"{name} {factor:.2f}" for name, factor in fitted.factors.by_name.items())
     )
     console.line(
         f"predictions were off by {fitted.deviation_before:.0%} (median of the layers; all together "

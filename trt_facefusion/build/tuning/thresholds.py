@@ -103,7 +103,7 @@ class _ThresholdChooser:
                 self._compare_rules(session, (rule,), other, len(rules) + len(rest))
         forms = (first, *rest)
         drops = {form: self.tried[_label_table(rule, form)] for form in forms}
-        free = self.inputs.job.selection.backend.capabilities.pads_with_zero_points
+        free = self.inputs.capabilities.pads_with_zero_points
         form = choose_form(drops, self._predict_times(forms, rule), 0.0 if free else WORTH_SHIFTING)
         with self._open_session(form) as session:
             return self._settle(session, rule, form)
@@ -243,6 +243,6 @@ def _compute_key(inputs: BuildInputs, plan: Plan, *, priced: bool) -> str:
     rules = [level.rules, list_tensor_rules()]
     parts: list[object] = [_VERSION, settings.rule, settings.corrections == AUTO, rules, level.validation_faces]
     parts += [inputs.folds_scales, priced, sorted(plan.names(Precision.INT8))]
-    parts += ["zero points"] if inputs.job.selection.backend.capabilities.pads_with_zero_points else []
+    parts += ["zero points"] if inputs.capabilities.pads_with_zero_points else []
     parts += [] if level is FULL else [level.trial_pictures]
     return hashlib.sha256(json.dumps(parts).encode("utf-8")).hexdigest()

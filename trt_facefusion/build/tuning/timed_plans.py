@@ -11,6 +11,7 @@ from trt_facefusion.build.effort import AUTO
 from trt_facefusion.build.inputs import BuildInputs
 from trt_facefusion.build.tuning.plan_timer import EngineTime, PlanTimer
 from trt_facefusion.build.tuning.time_cache import TimeCache
+from trt_facefusion.engine.timing.summary import describe_loss
 from trt_facefusion.quantization.precision import Plan
 from trt_facefusion.quantization.precision.fastest import find_fastest
 from trt_facefusion.quantization.precision.groups import GroupSet, find_neighbours, group_candidates
@@ -90,15 +91,12 @@ class TimedPlans:
     def explain_loss(self) -> str:
         """Why INT8 does not pay, where it does not."""
         int8, fp16, how = self.int8, self.fp16, self.timer.how
-        parts = [f"it moves {int8.moved_bytes / 1e6:.1f} MB where FP16 moves {fp16.moved_bytes / 1e6:.1f}"]
-        if int8.int8_writing_fp32:
-            parts.append(f"{int8.int8_writing_fp32} of its {int8.int8_kernels} INT8 kernels write FP32")
-        if int8.launches > fp16.launches:
-            parts.append(f"it has {int8.launches} kernels where FP16 has {fp16.launches}")
+        moved, launches = (int8.moved_bytes, fp16.moved_bytes), (int8.launches, fp16.launches)
+        why = describe_loss(moved, launches, int8.int8_kernels, int8.int8_writing_fp32)
         return (
             f"INT8 does not pay on {self.timer.gpu_title}: {how} {int8.total_ms:.4g} ms with all layers that can be "
             f"INT8, {fp16.total_ms:.4g} ms in FP16, and no plan of {len(self.times)} compiled ones is faster. Why: "
-            f"{', '.join(parts)}"
+            f"{why}"
         )
 
     def describe(self) -> dict[str, Any]:

@@ -18,7 +18,6 @@ from trt_facefusion.sampling import spread
 _WORTH_A_PAD = 0.001
 """SSIM that shifts of channels must save before they are worth a Pad, and a quantiser, of their own in each layer."""
 
-
 _TAILS = (0.0, 1e-5, 1e-4)
 """Shares of a tensor's values that are clipped at either end, of which pictures choose."""
 

@@ -33,6 +33,11 @@ class Factors:
     arithmetic: Mapping[str, float] = field(default_factory=dict)
     launch: float = 1.0
 
+    @property
+    def by_name(self) -> dict[str, float]:
+        """All of them, as people call them."""
+        return {"bandwidth": self.memory, "launches": self.launch, **self.arithmetic}
+
     def of_rate(self, rate: str) -> float:
         """The factor of a type of arithmetic."""
         return self.arithmetic.get(rate, 1.0)

@@ -80,8 +80,7 @@ def compute_deviation(measured: Iterable[MeasuredKernel], factors: Factors) -> t
 
 def apply_factors(at_the_roof: KernelPrediction, factors: Factors) -> float:
     """The predicted time of a kernel with ``factors``, in milliseconds."""
-    arithmetic_ms = at_the_roof.arithmetic_ms / factors.of_rate(at_the_roof.work.arithmetic)
-    return at_the_roof.launch_ms / factors.launch + max(at_the_roof.memory_ms / factors.memory, arithmetic_ms)
+    return at_the_roof.at(factors).time_ms
 
 
 @dataclass(frozen=True)

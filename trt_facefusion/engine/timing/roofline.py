@@ -8,7 +8,7 @@ The model leaves out caches, how well a kernel fills the GPU, scratch memory, an
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from trt_facefusion.engine.backends.base import Kernel
@@ -45,6 +45,15 @@ class KernelPrediction:
         """What takes longest."""
         times = {MEMORY: self.memory_ms, ARITHMETIC: self.arithmetic_ms, LAUNCH: self.launch_ms}
         return max(reversed(BOUNDS), key=times.__getitem__)
+
+    def at(self, factors: Factors) -> KernelPrediction:
+        """The same kernel where only these shares of what its prediction reckons with are reached."""
+        return replace(
+            self,
+            memory_ms=self.memory_ms / factors.memory,
+            arithmetic_ms=self.arithmetic_ms / factors.of_rate(self.work.arithmetic),
+            launch_ms=self.launch_ms / factors.launch,
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """The prediction as ``--json`` shows it."""
@@ -117,14 +126,14 @@ def predict_kernel(kernel: Kernel, gpu: GpuModel, batch: int = 1, factors: Facto
     work = measure_work(kernel, batch)
     if work.kind == NOTHING:
         return KernelPrediction(kernel, work, 0.0, 0.0, 0.0)
-    rate = gpu.tera_ops.get(work.arithmetic, 0.0) * factors.of_rate(work.arithmetic)
-    return KernelPrediction(
+    at_the_roof = KernelPrediction(
         kernel,
         work,
-        memory_ms=1e3 * work.moved_bytes / (1e9 * gpu.bandwidth_gb_s * factors.memory),
-        arithmetic_ms=1e3 * 2 * work.macs / (1e12 * rate) if work.macs else 0.0,
-        launch_ms=1e-3 * gpu.launch_us / factors.launch,
+        memory_ms=1e3 * work.moved_bytes / (1e9 * gpu.bandwidth_gb_s),
+        arithmetic_ms=1e3 * 2 * work.macs / (1e12 * gpu.tera_ops[work.arithmetic]) if work.macs else 0.0,
+        launch_ms=1e-3 * gpu.launch_us,
     )
+    return at_the_roof.at(factors)
 
 
 def predict_engine(

@@ -72,12 +72,26 @@ def explain_int8(times: Mapping[Precision, PredictedTime], title: str) -> str | 
         return None
     if int8.total_ms < fp16.total_ms:
         return None
-    why = [f"it moves {int8.moved_bytes / 1e6:.1f} MB where FP16 moves {fp16.moved_bytes / 1e6:.1f}"]
-    if int8.int8_writing_fp32:
-        why.append(f"{len(int8.int8_writing_fp32)} of its {int8.int8_kernels} INT8 kernels write FP32")
-    if int8.launches > fp16.launches:
-        why.append(f"it has {int8.launches} kernels where FP16 has {fp16.launches}")
+    moved, launches = (int8.moved_bytes, fp16.moved_bytes), (int8.launches, fp16.launches)
+    why = describe_loss(moved, launches, int8.int8_kernels, len(int8.int8_writing_fp32))
     return (
         f"INT8 does not pay on {title}: predicted {int8.total_ms:.3f} ms, FP16 {fp16.total_ms:.3f} ms. Build FP16 "
-        f"(--fp16) for this GPU; it is more exact, too. Why: {', '.join(why)}."
+        f"(--fp16) for this GPU; it is more exact, too. Why: {why}."
     )
+
+
+def describe_loss(
+    moved_bytes: tuple[int, int], launches: tuple[int, int], int8_kernels: int, int8_writing_fp32: int
+) -> str:
+    """What costs an INT8 engine its time, in words.
+
+    Args:
+        moved_bytes, launches: of the INT8 engine, and of the FP16 engine.
+        int8_kernels, int8_writing_fp32: kernels that multiply in INT8, and how many of them write FP32.
+    """
+    reasons = [f"it moves {moved_bytes[0] / 1e6:.1f} MB where FP16 moves {moved_bytes[1] / 1e6:.1f}"]
+    if int8_writing_fp32:
+        reasons.append(f"{int8_writing_fp32} of its {int8_kernels} INT8 kernels write FP32")
+    if launches[0] > launches[1]:
+        reasons.append(f"it has {launches[0]} kernels where FP16 has {launches[1]}")
+    return ", ".join(reasons)

@@ -12,8 +12,8 @@ Modules, from the ground up:
     typed        the one strongly typed ONNX for TensorRT: FP16 casts and explicit Q/DQ
     integer      the same plan for onnxruntime's integer operators on a CPU, which want quantised results, too
     equalise     which channels get which scale and shift; the FP32 model with them, for a backend that quantises itself
-    zero_points  one zero point for a tensor in place of shifted channels, in a lowered graph
     rewriting    nodes of a lowered model replaced by others
+    zero_points  one zero point for a tensor in place of shifted channels, in a lowered graph
     weight_scales, norms   forms that a compiler fuses: one weight scale for a convolution, flat normalisation
     fusion       which of these forms a compiler wants
     scales       a lowered model whose activation scales are inputs: one session tries any thresholds

@@ -28,8 +28,11 @@ class GraphEditor:
 
     def constant(self, name: str) -> Array | None:
         """The values of a constant; None where ``name`` is computed."""
-        tensor = self.constants.get(name)
-        return None if tensor is None else numpy_helper.to_array(tensor)
+        return self.read_constant(name) if name in self.constants else None
+
+    def read_constant(self, name: str) -> Array:
+        """The values of what is known to be a constant."""
+        return numpy_helper.to_array(self.constants[name])
 
     def add_constant(self, name: str, values: Array) -> str:
         """A new constant; gives its name."""

@@ -17,10 +17,11 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import helper, numpy_helper
+from onnx import helper
 
 from trt_facefusion.quantization.correction.channel_affine import OFFSETS, read_integers
 from trt_facefusion.quantization.correction.grid import round_scale
+from trt_facefusion.quantization.lowering.rewriting import GraphEditor
 from trt_facefusion.types import Array
 
 _LEVELS = 255
@@ -49,7 +50,7 @@ class ShiftedTensor:
 
 def find_shifted_tensors(typed: onnx.ModelProto) -> list[ShiftedTensor]:
     """The tensors whose channels a lowered graph shifts; one that is padded in two ways is there twice."""
-    graph = _TypedGraph(typed)
+    graph = GraphEditor(typed)
     return [shifted for node in typed.graph.node if (shifted := _read_shifted(graph, node)) is not None]
 
 
@@ -63,12 +64,11 @@ def use_zero_points(typed: onnx.ModelProto, bounds: Mapping[str, tuple[float, fl
     """
     model = onnx.ModelProto()
     model.CopyFrom(typed)
-    graph = _TypedGraph(model)
+    graph = GraphEditor(model)
     for shifted in find_shifted_tensors(model):
         if shifted.tensor in bounds:
             _replace_shift(graph, shifted, *bounds[shifted.tensor])
-    _drop_unused(model)
-    return model
+    return graph.finish()
 
 
 def choose_grid(low: float, high: float, element_type: int) -> tuple[Array, NDArray[np.uint8]]:
@@ -77,29 +77,7 @@ def choose_grid(low: float, high: float, element_type: int) -> tuple[Array, NDAr
     return scale, np.asarray(np.clip(np.rint(-low / float(scale)), 0, _LEVELS), np.uint8)
 
 
-class _TypedGraph:
-    """Who makes and who reads each tensor, and what the constants hold."""
-
-    def __init__(self, model: onnx.ModelProto) -> None:
-        self.model = model
-        self.producer = {name: node for node in model.graph.node for name in node.output}
-        self.readers: dict[str, list[onnx.NodeProto]] = {}
-        for node in model.graph.node:
-            for name in node.input:
-                self.readers.setdefault(name, []).append(node)
-        self.constants = {tensor.name: tensor for tensor in model.graph.initializer}
-
-    def read(self, name: str) -> Array:
-        return numpy_helper.to_array(self.constants[name])
-
-    def add(self, name: str, values: Array) -> str:
-        if name not in self.constants:
-            self.model.graph.initializer.append(numpy_helper.from_array(np.asarray(values), name))
-            self.constants[name] = self.model.graph.initializer[-1]
-        return name
-
-
-def _read_shifted(graph: _TypedGraph, quantise: onnx.NodeProto) -> ShiftedTensor | None:
+def _read_shifted(graph: GraphEditor, quantise: onnx.NodeProto) -> ShiftedTensor | None:
     shift = graph.producer.get(quantise.input[0]) if quantise.op_type == "QuantizeLinear" else None
     if shift is None or shift.op_type != "Sub" or not shift.input[1].endswith(OFFSETS):
         return None
@@ -107,9 +85,11 @@ def _read_shifted(graph: _TypedGraph, quantise: onnx.NodeProto) -> ShiftedTensor
     while (node := graph.producer.get(before[0].input[0])) is not None and _is_of_affine(graph, node):
         before.insert(0, node)
     (dequantise,) = graph.readers[quantise.output[0]]
-    offsets = graph.read(shift.input[1]).astype(np.float32).reshape(-1)
+    offsets = graph.read_constant(shift.input[1]).astype(np.float32).reshape(-1)
     scaling = next((node for node in before if node.op_type == "Mul"), None)
-    reciprocals = np.ones_like(offsets) if scaling is None else graph.read(scaling.input[1]).astype(np.float32).ravel()
+    reciprocals = (
+        np.ones_like(offsets) if scaling is None else graph.read_constant(scaling.input[1]).astype(np.float32).ravel()
+    )
     return ShiftedTensor(
         shift.input[1].removesuffix(OFFSETS),
         tuple(before),
@@ -121,17 +101,17 @@ def _read_shifted(graph: _TypedGraph, quantise: onnx.NodeProto) -> ShiftedTensor
     )
 
 
-def _is_of_affine(graph: _TypedGraph, node: onnx.NodeProto) -> bool:
+def _is_of_affine(graph: GraphEditor, node: onnx.NodeProto) -> bool:
     """Whether a node is the padding or the scale of a shift, and serves nothing else."""
     if node.op_type not in {"Pad", "Mul"} or node.input[1] not in graph.constants:
         return False
     return len(graph.readers[node.output[0]]) == 1 and node.name.endswith(("__pad", "__equalise"))
 
 
-def _replace_shift(graph: _TypedGraph, shifted: ShiftedTensor, low: float, high: float) -> None:
+def _replace_shift(graph: GraphEditor, shifted: ShiftedTensor, low: float, high: float) -> None:
     scale, zero = choose_grid(low, high, graph.constants[shifted.quantise.input[1]].data_type)
-    scale_name = graph.add(f"{shifted.tensor}__zero_point_scale", scale)
-    zero_name = graph.add(f"{shifted.tensor}__zero_point", zero)
+    scale_name = graph.add_constant(f"{shifted.tensor}__zero_point_scale", scale)
+    zero_name = graph.add_constant(f"{shifted.tensor}__zero_point", zero)
     for node in (shifted.quantise, shifted.dequantise):
         node.input[1], node.input[2] = scale_name, zero_name
     scaling = next((node for node in shifted.before if node.op_type == "Mul"), None)
@@ -142,8 +122,10 @@ def _replace_shift(graph: _TypedGraph, shifted: ShiftedTensor, low: float, high:
     shifted.quantise.input[0] = source
     for reader in shifted.readers:
         for pad in shifted.pads:
-            _pad_again(reader, graph.read(pad.input[1]))
-        reader.input[2] = graph.add(f"{reader.input[2]}__unshifted", _unshift_bias(graph, reader, shifted.offsets))
+            _pad_again(reader, graph.read_constant(pad.input[1]))
+        reader.input[2] = graph.add_constant(
+            f"{reader.input[2]}__unshifted", _unshift_bias(graph, reader, shifted.offsets)
+        )
 
 
 def _pad_again(reader: onnx.NodeProto, sizes: Array) -> None:
@@ -155,22 +137,9 @@ def _pad_again(reader: onnx.NodeProto, sizes: Array) -> None:
     reader.attribute.append(helper.make_attribute("pads", spatial))
 
 
-def _unshift_bias(graph: _TypedGraph, reader: onnx.NodeProto, offsets: NDArray[np.float32]) -> Array:
+def _unshift_bias(graph: GraphEditor, reader: onnx.NodeProto, offsets: NDArray[np.float32]) -> Array:
     """The bias without what the quantised weights [O,C,...] make of ``offsets`` [C]."""
-    values, scale = (graph.read(name).astype(np.float64) for name in graph.producer[reader.input[1]].input[:2])
+    values, scale = (graph.read_constant(name).astype(np.float64) for name in graph.producer[reader.input[1]].input[:2])
     taps = values.sum(tuple(range(2, values.ndim))) * scale.reshape(-1, 1)
-    bias = graph.read(reader.input[2])
+    bias = graph.read_constant(reader.input[2])
     return np.asarray(bias.astype(np.float64) - taps @ offsets.astype(np.float64), bias.dtype)
-
-
-def _drop_unused(model: onnx.ModelProto) -> None:
-    """Without the nodes and constants that nothing reads any more."""
-    while True:
-        read = {name for node in model.graph.node for name in node.input} | {v.name for v in model.graph.output}
-        unused = [node for node in model.graph.node if not read.intersection(node.output)]
-        if not unused:
-            break
-        for node in unused:
-            model.graph.node.remove(node)
-    for tensor in [tensor for tensor in model.graph.initializer if tensor.name not in read]:
-        model.graph.initializer.remove(tensor)
