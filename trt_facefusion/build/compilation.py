@@ -13,7 +13,7 @@ from trt_facefusion.engine.backends.capabilities import Typing
 from trt_facefusion.engine.backends.kernels import Int8Coverage, find_int8_coverage
 from trt_facefusion.errors import BuildError
 from trt_facefusion.model.messages import serialise_model
-from trt_facefusion.types import Precision
+from trt_facefusion.types import Precision, Progress
 
 
 @dataclass(frozen=True)
@@ -29,14 +29,16 @@ class CompiledEngine:
         return tuple(self.coverage.missing) if self.engine.kernels_known and self.coverage.real > 0 else ()
 
 
-def compile_plan(inputs: BuildInputs, lowered: LoweredPlan) -> CompiledEngine:
+def compile_plan(inputs: BuildInputs, lowered: LoweredPlan, progress: Progress | None = None) -> CompiledEngine:
     """Have the backend build what was lowered, and hold the plan against the kernels in its log.
+
+    ``progress`` is told of it in place of the build's own, where this is a part of another stage.
 
     Raises:
         BuildError: the backend refused the network.
     """
     backend = inputs.job.selection.backend
-    engine = backend.build(request_build(inputs, lowered), inputs.reporter.progress)
+    engine = backend.build(request_build(inputs, lowered), progress or inputs.reporter.progress)
     planned = {node.name: node.op for node in lowered.plan.nodes if node.precision is Precision.INT8}
     return CompiledEngine(engine, find_int8_coverage(planned, engine.kernels, backend.capabilities.math_types))
 

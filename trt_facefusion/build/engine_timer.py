@@ -17,6 +17,7 @@ from trt_facefusion.errors import BuildError
 from trt_facefusion.model.graph import GraphView
 from trt_facefusion.model.messages import hash_model
 from trt_facefusion.quantization.precision import Plan
+from trt_facefusion.types import silent
 
 
 class PredictedTimer:
@@ -62,7 +63,7 @@ class PredictedTimer:
 
         Raises: as ``time``.
         """
-        engine = compile_plan(self.inputs, lowered).engine
+        engine = compile_plan(self.inputs, lowered, silent).engine
         if not engine.kernels_known:
             raise BuildError(
                 f"{engine.backend} {engine.backend_version} lists no kernels that can be read, so no time is predicted",
