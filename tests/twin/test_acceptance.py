@@ -85,6 +85,7 @@ def test_evidence_of_failure_is_written_too(tmp_path: Path) -> None:
     assert done.returncode == 1
     evidence = json.loads(output.read_text())
     assert not evidence["ok"]
-    (failed,) = [step for step in evidence["steps"] if not step["ok"]]
-    assert failed["command"][1] == "build"
-    assert "error:" in failed["error"]
+    failed = [step for step in evidence["steps"] if not step["ok"]]
+    # The float engines that the model of time is fitted on, and the engines themselves; nothing that needs them is tried.
+    assert [step["command"][1] for step in failed] == ["build", "build"]
+    assert all("error:" in step["error"] for step in failed)
