@@ -85,6 +85,10 @@ class BuildError(TrtFaceFusionError):
         self.log = log
 
 
+class KernelsUnknownError(BuildError):
+    """The backend built an engine, but does not say in a form that can be read which kernels it has."""
+
+
 class PreparationError(BuildError):
     """Our own preparation of a network changed what it computes: no fault of the user's file."""
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from trt_facefusion.build.inputs import BuildInputs
 from trt_facefusion.build.lowered_plan import LoweredPlan
 from trt_facefusion.build.weak_typing import type_weakly
-from trt_facefusion.engine.backends.base import BuildRequest, BuiltEngine, ShapeRange
+from trt_facefusion.engine.backends.base import BuildRequest, BuiltEngine
 from trt_facefusion.engine.backends.capabilities import Typing
 from trt_facefusion.engine.backends.kernels import Int8Coverage, find_int8_coverage
 from trt_facefusion.errors import BuildError
-from trt_facefusion.model.messages import serialise_model
-from trt_facefusion.types import Precision, Progress
+from trt_facefusion.model.messages import hash_model, serialise_model
+from trt_facefusion.types import Precision, Progress, silent
 
 
 @dataclass(frozen=True)
@@ -39,8 +38,39 @@ def compile_plan(inputs: BuildInputs, lowered: LoweredPlan, progress: Progress |
     """
     backend = inputs.job.selection.backend
     engine = backend.build(request_build(inputs, lowered), progress or inputs.reporter.progress)
+    return _hold_against_plan(inputs, lowered, engine)
+
+
+def _hold_against_plan(inputs: BuildInputs, lowered: LoweredPlan, engine: BuiltEngine) -> CompiledEngine:
     planned = {node.name: node.op for node in lowered.plan.nodes if node.precision is Precision.INT8}
-    return CompiledEngine(engine, find_int8_coverage(planned, engine.kernels, backend.capabilities.math_types))
+    math_types = inputs.capabilities.math_types
+    return CompiledEngine(engine, find_int8_coverage(planned, engine.kernels, math_types))
+
+
+@dataclass
+class CompiledKernels:
+    """Engines that are compiled for what their kernels say: each once in a build, and kept without their bytes."""
+
+    inputs: BuildInputs
+    _engines: dict[str, BuiltEngine] = field(default_factory=dict)
+
+    def compile(self, lowered: LoweredPlan) -> CompiledEngine:
+        """What `compile_plan` gives, but for the engine's bytes.
+
+        Raises:
+            BuildError: the backend refused the network.
+        """
+        key = _compute_key(lowered)
+        if key not in self._engines:
+            self._engines[key] = replace(compile_plan(self.inputs, lowered, silent).engine, data=b"")
+        return _hold_against_plan(self.inputs, lowered, self._engines[key])
+
+
+def _compute_key(lowered: LoweredPlan) -> str:
+    """Digest of what decides an engine within a build: the typed graph, and for one that types weakly the plan."""
+    digest = hash_model(lowered.typed)
+    digest.update("".join(f"{node.name}: {node.precision.value}; " for node in lowered.plan.nodes).encode())
+    return digest.hexdigest()
 
 
 def request_build(inputs: BuildInputs, lowered: LoweredPlan) -> BuildRequest:
@@ -49,25 +79,12 @@ def request_build(inputs: BuildInputs, lowered: LoweredPlan) -> BuildRequest:
     weak = type_weakly(inputs, lowered) if selection.backend.capabilities.typing is Typing.WEAK else None
     return BuildRequest(
         serialise_model(lowered.typed),
-        list_shapes(inputs),
+        inputs.network.list_shapes(),
         selection.target,
         workspace_bytes=settings.workspace_bytes,
         weak=weak,
         options=replace(settings.options, timing_cache=settings.cache),
     )
-
-
-def list_shapes(inputs: BuildInputs) -> Mapping[str, ShapeRange]:
-    """Smallest, usual and largest shape of every input."""
-    batch = inputs.settings.batch
-    shapes: dict[str, ShapeRange] = {}
-    for spec in inputs.network.prepared.inputs:
-        smallest, usual, largest = (
-            tuple(size if isinstance(size, int) else samples for size in spec.shape)
-            for samples in (batch.min, batch.opt, batch.max)
-        )
-        shapes[spec.name] = (smallest, usual, largest)
-    return shapes
 
 
 def report_kernels(inputs: BuildInputs, compiled: CompiledEngine) -> None:

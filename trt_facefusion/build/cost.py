@@ -11,13 +11,20 @@ from pathlib import Path
 import onnx
 
 from trt_facefusion.build.effort import AUTO, BuildCost, Task, choose_affordable, estimate_levels, find_level
+from trt_facefusion.build.job import Job
+from trt_facefusion.build.network import Network
+from trt_facefusion.build.objective import TIME
 from trt_facefusion.build.settings import BuildSettings
+from trt_facefusion.engine.backends.base import BuildRequest
 from trt_facefusion.engine.backends.capabilities import Capabilities
 from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
+from trt_facefusion.errors import BuildError
 from trt_facefusion.model.graph import GraphView, count_macs
+from trt_facefusion.model.messages import serialise_model
 from trt_facefusion.quantization.correction.kinds import LAYER_CORRECTIONS, parse_corrections
+from trt_facefusion.quantization.lowering import apply_fusion_rules, lower
 from trt_facefusion.quantization.lowering.equalise import find_equalisable
-from trt_facefusion.quantization.precision import quantisable
+from trt_facefusion.quantization.precision import plan_by_rules, quantisable
 from trt_facefusion.quantization.precision.groups import group_candidates
 from trt_facefusion.types import Feeds, Precision, Progress
 
@@ -32,12 +39,14 @@ _LOADS = 16
 class Timing:
     """What one sample takes where the machine has nothing else to do, and what loading the model takes, in seconds.
 
-    ``slowdown``: how many times as long it takes now.
+    ``slowdown``: how many times as long it takes now. ``engine_s`` is what compiling one engine takes; 0 where it is
+    not timed.
     """
 
     each_s: float
     load_s: float = 0.0
     slowdown: float = 1.0
+    engine_s: float = 0.0
 
 
 def time_inference(model: onnx.ModelProto, feeds: Feeds, samples: int) -> Timing:
@@ -54,6 +63,34 @@ def time_inference(model: onnx.ModelProto, feeds: Feeds, samples: int) -> Timing
     best = min(runs, key=lambda run: run.cpu_s)
     each = max(min(best.cpu_s / count_cores(), best.wall_s), 1e-6)
     return Timing(each / max(samples, 1), min(load.cpu_s, load.wall_s), max(best.wall_s / each, 1.0))
+
+
+def time_compiling(job: Job, network: Network) -> float:
+    """Seconds that an engine of ``network`` takes to lower and compile, all in FP16, where it does in seconds.
+
+    0 where compiling is not a part of the search or takes long; then the search tells it itself, of engines that it
+    needs. 0 also where the backend refuses that engine: what comes of it, the search decides.
+    """
+    backend, settings = job.selection.backend, job.settings
+    if job.goal.name != TIME or not backend.capabilities.compiles_in_seconds:
+        return 0.0
+    job.reporter.progress("cost", 0, 0)
+    watch = _Stopwatch()
+    plan = plan_by_rules(network.view, {}, settings.source.name).capped(Precision.FP16)
+    typed = apply_fusion_rules(network.view, lower(network.view, plan, {}, Precision.FP16), backend.capabilities.fusion)
+    request = BuildRequest(
+        serialise_model(typed),
+        network.list_shapes(),
+        job.selection.target,
+        workspace_bytes=settings.workspace_bytes,
+        options=settings.options,
+    )
+    try:
+        backend.build(request)
+    except BuildError:
+        return 0.0
+    watch.stop()
+    return min(watch.cpu_s, watch.wall_s)
 
 
 def count_cores() -> float:
@@ -104,11 +141,18 @@ class PacedProgress:
 
 
 def describe_task(
-    settings: BuildSettings, view: GraphView, calibration: int, verification: int, backend: Capabilities
+    settings: BuildSettings,
+    view: GraphView,
+    calibration: int,
+    verification: int,
+    backend: Capabilities,
+    *,
+    times_plans: bool = False,
 ) -> Task:
     """What a build with ``settings`` for ``backend`` has to do, for so many faces to calibrate on and to verify on.
 
-    What no longer has to be done, as a cache holds it, is not known here: a cost is what it is at most.
+    ``times_plans``: the plan search has engines compiled. What no longer has to be done, as a cache holds it, is not
+    known here: a cost is what it is at most.
     """
     layers = [name for name in view.nodes if quantisable(view, name)]
     named = parse_corrections(settings.corrections)
@@ -130,6 +174,7 @@ def describe_task(
         search_faces=settings.search_faces,
         folds=backend.folds_scales,
         stores=backend.integer_results,
+        times_plans=times_plans,
     )
 
 
@@ -139,8 +184,9 @@ def estimate_cost(settings: BuildSettings, task: Task, timing: Timing) -> BuildC
     Raises:
         BadInputError: there is no such level.
     """
-    estimates = estimate_levels(task, timing.each_s, _LOADS * timing.load_s)
     named = find_level(settings.effort)
+    minutes = 0.0 if named is not None else settings.minutes  # a level that was named is kept to at any price
+    estimates = estimate_levels(task, timing.each_s, _LOADS * timing.load_s, timing.engine_s, minutes)
     estimate = choose_affordable(estimates, settings.minutes)
     if named is not None:
         estimate = next(estimate for estimate in estimates if estimate.level is named)

@@ -34,6 +34,9 @@ _SLOWER = {
 """An inference of each step in those of the network itself, which are timed: Q/DQ, FP16 rounding and what is taken out
 of the graph take time as well. Calibration as `benchmarks/calibration.py` measured it; the others are set above what
 one network of inswapper's size took (1.1 to 1.4), so that a build ends early rather than late."""
+_FEWEST_BUILDS = 4
+_COMPILING = 0.3
+"""Share of a build's minutes that compiling candidates of the plan search may take."""
 _BUSY = 1.5
 """Slowdowns below this are not worth a word."""
 
@@ -155,16 +158,20 @@ class Task:
     search_faces: int = 0
     stores: bool = False
     """The engine keeps its results in integers, which is tried out."""
+    times_plans: bool = False
+    """The plan search has engines compiled."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Inferences of each step at one level, and what they take here."""
+    """Inferences of each step at one level, engines that are compiled, and what they take here."""
 
     level: Level
     steps: Mapping[str, int]
     seconds_each: float
     overhead_s: float = 0.0
+    engines: int = 0
+    engine_s: float = 0.0
 
     @property
     def inferences(self) -> int:
@@ -174,7 +181,7 @@ class Estimate:
     @property
     def seconds(self) -> float:
         """What the build takes, as far as is known beforehand."""
-        return sum(map(self.estimate_seconds, self.steps)) + self.overhead_s
+        return sum(map(self.estimate_seconds, self.steps)) + self.overhead_s + self.engines * self.engine_s
 
     def estimate_seconds(self, step: str) -> float:
         """What one step takes."""
@@ -207,9 +214,51 @@ def count_steps(task: Task, level: Level) -> dict[str, int]:
     return {name: count for name, count in counts.items() if count}
 
 
-def estimate_levels(task: Task, seconds_each: float, overhead_s: float = 0.0) -> tuple[Estimate, ...]:
-    """What ``task`` costs at every level, from the most to the least."""
-    return tuple(Estimate(level, count_steps(task, level), seconds_each, overhead_s) for level in LEVELS)
+def count_engines(task: Task, level: Level, engine_s: float, minutes: float) -> int:
+    """Engines that are compiled at most, at ``engine_s`` seconds each; ``minutes`` is 0 where there is no limit.
+
+    None are counted where the search has none compiled: those that are stored are few, and take a while only on GPUs.
+    """
+    if not (task.int8 and task.searches and task.times_plans):
+        return 0
+    forms = 2 if task.equalises and task.folds else 0
+    return limit_builds(level, engine_s, minutes) + task.precisions + forms
+
+
+def estimate_levels(
+    task: Task, seconds_each: float, overhead_s: float = 0.0, engine_s: float = 0.0, minutes: float = 0.0
+) -> tuple[Estimate, ...]:
+    """What ``task`` costs at every level, from the most to the least.
+
+    Args:
+        task: what there is to do.
+        seconds_each: of one inference.
+        overhead_s: of what is done once.
+        engine_s: of compiling one engine.
+        minutes: of the whole build, where compiling is cut to a share of them; 0 where it is not.
+    """
+    return tuple(
+        Estimate(
+            level,
+            count_steps(task, level),
+            seconds_each,
+            overhead_s,
+            count_engines(task, level, engine_s, minutes),
+            engine_s,
+        )
+        for level in LEVELS
+    )
+
+
+def limit_builds(level: Level, each_s: float, minutes: float) -> int:
+    """Engines that a plan search may have compiled at ``each_s`` seconds each, in a build of ``minutes`` (0: no limit).
+
+    As many as the level allows, or half of that, and so on, until they fit into their share of the time.
+    """
+    most = level.search_builds
+    while minutes and most > _FEWEST_BUILDS and most * each_s > 60 * minutes * _COMPILING:
+        most //= 2
+    return max(most, _FEWEST_BUILDS)
 
 
 def choose_affordable(estimates: Sequence[Estimate], minutes: float) -> Estimate:
@@ -256,6 +305,8 @@ class BuildCost:
             f"about {format_duration(self.estimate.seconds)} on this machine: at most {self.estimate.inferences} "
             f"inferences of {each:.2g} s and more ({parts})"
         )
+        if self.estimate.engines and self.estimate.engine_s:
+            line += f", and {self.estimate.engines} engines of {self.estimate.engine_s:.2g} s are compiled"
         if not self.cut:
             return line
         longest, level = format_duration(self.full.seconds), self.estimate.level.name
@@ -277,6 +328,8 @@ class BuildCost:
             "inferences": dict(self.estimate.steps),
             "inferences_full": dict(self.full.steps),
             "seconds_an_inference": round(self.estimate.seconds_each, 4),
+            "engines": self.estimate.engines,
+            "seconds_an_engine": round(self.estimate.engine_s, 2),
             "seconds_estimated": round(self.estimate.seconds, 1),
             "seconds_estimated_full": round(self.full.seconds, 1),
         }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from trt_facefusion.build.compilation import compile_plan
+from trt_facefusion.build.compilation import CompiledEngine
 from trt_facefusion.build.inputs import BuildInputs
 from trt_facefusion.build.lowered_plan import LoweredPlan
 from trt_facefusion.build.tuning.plan_timer import EngineTime
@@ -13,22 +13,31 @@ from trt_facefusion.engine.timing.factors import Factors
 from trt_facefusion.engine.timing.gpus import GpuModel
 from trt_facefusion.engine.timing.roofline import EnginePrediction, predict_engine
 from trt_facefusion.engine.timing.summary import summarise
-from trt_facefusion.errors import BuildError
+from trt_facefusion.errors import KernelsUnknownError
 from trt_facefusion.model.graph import GraphView
 from trt_facefusion.model.messages import hash_model
 from trt_facefusion.quantization.precision import Plan
-from trt_facefusion.types import silent
 
 
 class PredictedTimer:
-    """A `PlanTimer` that predicts. ``lower`` makes the typed graph of a plan, as the build would."""
+    """A `PlanTimer` that predicts.
+
+    ``lower`` makes the typed graph of a plan, as the build would; ``compile_kernels`` has one compiled, and gives its
+    kernels.
+    """
 
     how = "predicted"
 
     def __init__(
-        self, inputs: BuildInputs, lower: Callable[[Plan], LoweredPlan], gpu: GpuModel, factors: Factors
+        self,
+        inputs: BuildInputs,
+        lower: Callable[[Plan], LoweredPlan],
+        compile_kernels: Callable[[LoweredPlan], CompiledEngine],
+        gpu: GpuModel,
+        factors: Factors,
     ) -> None:
-        self.inputs, self.lower, self.gpu, self.factors = inputs, lower, gpu, factors
+        self.inputs, self.lower, self.compile_kernels = inputs, lower, compile_kernels
+        self.gpu, self.factors = gpu, factors
         settings, selection = inputs.settings, inputs.job.selection
         backend = f"{selection.backend.name} {selection.backend.version()} for {selection.target}"
         options = f"{settings.batch}, {settings.options}, {settings.workspace_bytes}"
@@ -43,7 +52,8 @@ class PredictedTimer:
         """Compile ``plan``, and predict from its kernels what it takes.
 
         Raises:
-            BuildError: the backend refused it, or its log could not be read.
+            KernelsUnknownError: its log could not be read.
+            BuildError: the backend refused it.
         """
         lowered = self.lower(plan)
         prediction = self.predict(lowered)
@@ -63,9 +73,9 @@ class PredictedTimer:
 
         Raises: as ``time``.
         """
-        engine = compile_plan(self.inputs, lowered, silent).engine
+        engine = self.compile_kernels(lowered).engine
         if not engine.kernels_known:
-            raise BuildError(
+            raise KernelsUnknownError(
                 f"{engine.backend} {engine.backend_version} lists no kernels that can be read, so no time is predicted",
                 "let the plan be searched without times: --objective macs",
             )

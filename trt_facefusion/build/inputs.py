@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trt_facefusion.build.cost import PacedProgress, describe_task, estimate_cost, time_inference
+from trt_facefusion.build.cost import PacedProgress, describe_task, estimate_cost, time_compiling, time_inference
 from trt_facefusion.build.effort import TOLD_SECONDS, BuildCost, Level
 from trt_facefusion.build.face_sets import FaceSets, read_face_sets
 from trt_facefusion.build.job import Job
 from trt_facefusion.build.network import Network
 from trt_facefusion.build.network_reader import read_network
+from trt_facefusion.build.objective import TIME
 from trt_facefusion.build.proof import Proof, prove_network
 from trt_facefusion.build.reporter import Reporter
 from trt_facefusion.build.settings import BuildSettings
@@ -124,7 +125,8 @@ def read_inputs(
 
 
 def measure_cost(job: Job, network: Network, faces: FaceSets) -> BuildCost:
-    """Time one inference, count all others, and tell what the build will cost; from then on progress is paced.
+    """Time one inference, and one engine where the plan search compiles many; count all others, and tell what the build
+    will cost. From then on progress is paced.
 
     Raises:
         BadInputError: there is no such level of effort.
@@ -135,7 +137,12 @@ def measure_cost(job: Job, network: Network, faces: FaceSets) -> BuildCost:
     reporter.progress("cost", 0, 0)
     timing = time_inference(network.prepared.model, feeds, network.smallest_batch)
     capabilities = job.selection.backend.capabilities
-    task = describe_task(job.settings, network.view, len(calibration), len(faces.verification), capabilities)
+    task = describe_task(
+        *(job.settings, network.view, len(calibration), len(faces.verification), capabilities),
+        times_plans=job.goal.name == TIME,
+    )
+    if task.int8 and task.searches:
+        timing = replace(timing, engine_s=time_compiling(job, network))
     cost = estimate_cost(job.settings, task, timing)
     if cost.estimate.seconds >= TOLD_SECONDS or cost.cut:
         reporter.note(cost.describe())

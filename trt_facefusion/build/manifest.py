@@ -11,7 +11,6 @@ from typing import Any
 import onnxruntime
 
 from trt_facefusion import __version__
-from trt_facefusion.build.compilation import list_shapes
 from trt_facefusion.build.engine import VerifiedEngine
 from trt_facefusion.build.inputs import BuildInputs
 from trt_facefusion.build.rebuild_command import write_arguments
@@ -36,7 +35,7 @@ def describe_engine(inputs: BuildInputs, built: VerifiedEngine, requested: Preci
         backend=selection.backend.name,
         backend_version=engine.backend_version,
         target=selection.target,
-        shapes=list_shapes(inputs),
+        shapes=inputs.network.list_shapes(),
         inputs=_describe_inputs(inputs, built, plan_text),
         build_key=inputs.job.compute_key(built.precision),
         tool_version=__version__,

@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from trt_facefusion.engine.backends.base import ShapeRange
 from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
 from trt_facefusion.faces.embedder import Embedder
 from trt_facefusion.faces.faceset import FaceSet
@@ -80,6 +81,17 @@ class Network:
     def judged_batch(self) -> int:
         """Samples per inference where engines are judged: those that the engine is built for (its usual batch)."""
         return self.batches.opt if self.prepared.dynamic_batch else self.prepared.fixed_batch
+
+    def list_shapes(self) -> dict[str, ShapeRange]:
+        """Smallest, usual and largest shape of every input, as an engine is built for them."""
+        shapes: dict[str, ShapeRange] = {}
+        for spec in self.prepared.inputs:
+            smallest, usual, largest = (
+                tuple(size if isinstance(size, int) else samples for size in spec.shape)
+                for samples in (self.batches.min, self.batches.opt, self.batches.max)
+            )
+            shapes[spec.name] = (smallest, usual, largest)
+        return shapes
 
     def make_feeder(self, faces: FaceSet) -> Feeder:
         """Network inputs for ``faces``."""

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from trt_facefusion.build.compilation import compile_plan
 from trt_facefusion.build.job import Job
 from trt_facefusion.build.stages import Stages
 from trt_facefusion.build.stored_engines import EngineResult, StoredEngines
@@ -77,7 +76,7 @@ def _predict_fp16(stages: Stages) -> PredictedTime | None:
     if not job.selection.backend.capabilities.compiles_in_seconds:
         return None
     try:
-        compiled = compile_plan(stages.inputs, stages.lower(stages.make_plan(Precision.FP16)))
+        compiled = stages.compile_kernels(stages.lower(stages.make_plan(Precision.FP16)))
     except BuildError:  # then there is nothing to compare with
         return None
     return predict_time(job, compiled.engine.kernels, compiled.engine.pins.device)

@@ -13,11 +13,11 @@ from typing import Any, TypeVar, cast
 
 import onnx
 
-from trt_facefusion.build.compilation import compile_plan
+from trt_facefusion.build.compilation import CompiledEngine, CompiledKernels
 from trt_facefusion.build.engine_timer import PredictedTimer
 from trt_facefusion.build.inputs import BuildInputs
 from trt_facefusion.build.lowered_plan import LoweredPlan
-from trt_facefusion.build.objective import AUTO
+from trt_facefusion.build.objective import AUTO, MACS, TIME
 from trt_facefusion.build.tuning.corrections import LayerCorrector
 from trt_facefusion.build.tuning.integer_storage import IntegerStorage
 from trt_facefusion.build.tuning.observations import Observations
@@ -28,6 +28,7 @@ from trt_facefusion.build.tuning.search_space import list_candidates, open_candi
 from trt_facefusion.build.tuning.thresholds import Price
 from trt_facefusion.build.tuning.timed_plans import TimedPlans
 from trt_facefusion.build.tuning.zero_points import ZeroPoints
+from trt_facefusion.errors import BuildError, KernelsUnknownError
 from trt_facefusion.model.graph import GraphView
 from trt_facefusion.quantization.lowering import apply_fusion_rules, lower
 from trt_facefusion.quantization.precision import Plan, plan_by_rules
@@ -56,6 +57,8 @@ class Stages:
     def __init__(self, inputs: BuildInputs) -> None:
         self.inputs = inputs
         self.results: dict[str, Any] = {}
+        self._kernels = CompiledKernels(inputs)
+        self._untimed = False
 
     @property
     def searches(self) -> bool:
@@ -117,17 +120,32 @@ class Stages:
 
         Compiles two engines.
         """
-        timer = self._open_timer()
+        timer, goal = self._open_timer(), self.inputs.job.goal
         if timer is not None:
-            return TimedPlans(self.inputs, timer, widest)
-        if self.inputs.settings.objective == AUTO:
-            goal = self.inputs.job.goal
+            try:
+                return TimedPlans(self.inputs, timer, widest)
+            except BuildError as error:
+                self._give_up_times(error)
+        elif self.inputs.settings.objective == AUTO and goal.name != TIME:
             self.inputs.reporter.note(f"plan search by {goal.name}: {goal.reason}")
         return None
 
     def _open_timer(self) -> PredictedTimer | None:
         goal = self.inputs.job.goal
-        return None if goal.gpu is None else PredictedTimer(self.inputs, self.lower, goal.gpu, goal.factors)
+        if goal.gpu is None or self._untimed:
+            return None
+        return PredictedTimer(self.inputs, self.lower, self.compile_kernels, goal.gpu, goal.factors)
+
+    def _give_up_times(self, error: BuildError) -> None:
+        """Search by MACs from now on, as nobody asked for time by name.
+
+        Raises:
+            BuildError: somebody did.
+        """
+        if self.inputs.settings.objective != AUTO:
+            raise error
+        self._untimed = True
+        self.inputs.reporter.warn(f"the plan is searched by MACs, not by time: {error.message}", Precision.INT8)
 
     def _open_price(self) -> Price | None:
         """What an engine of a lowered graph takes; None where the search makes least of something else."""
@@ -136,8 +154,14 @@ class Stages:
             return None
         fusion = self.inputs.capabilities.fusion
 
-        def predict(view: GraphView, typed: onnx.ModelProto) -> float:
-            return timer.predict(LoweredPlan(rules, apply_fusion_rules(view, typed, fusion))).total_ms
+        def predict(view: GraphView, typed: onnx.ModelProto) -> float | None:
+            try:
+                return timer.predict(LoweredPlan(rules, apply_fusion_rules(view, typed, fusion))).total_ms
+            except KernelsUnknownError as error:
+                self._give_up_times(error)
+            except BuildError as error:
+                self.inputs.reporter.note(f"what channels go through is chosen without its time: {error.message}")
+            return None
 
         return predict
 
@@ -157,23 +181,36 @@ class Stages:
         return open_search(
             *(inputs, self.choose_ranges(), widest, corrections, excluded),
             limit_named=limit_named,
-            objective=inputs.job.goal.name,
+            objective=MACS if self._untimed else inputs.job.goal.name,
             times=times,
         )
 
     def _find_without_kernel(self, plan: Plan) -> dict[str, str]:
         """Layers that the backend runs in float, though all of ``plan`` is offered in INT8: name -> reason.
 
-        Asked where an answer takes seconds: TensorRT-RTX compiles without timing kernels.
+        Asked where an answer takes seconds: TensorRT-RTX compiles without timing kernels. Where it refuses them all
+        together, nothing is known of single ones.
         """
         backend = self.inputs.job.selection.backend
         if not backend.capabilities.compiles_in_seconds or not plan.names(Precision.INT8):
             return {}
-        compiled = compile_plan(self.inputs, self.lower(plan))
+        try:
+            compiled = self.compile_kernels(self.lower(plan))
+        except BuildError as error:
+            self.inputs.reporter.note(f"which layers get an INT8 kernel is not known: {error.message}")
+            return {}
         if not compiled.engine.kernels_known or compiled.coverage.real == 0:
             return {}
         reason = f"{backend.name} {compiled.engine.backend_version} builds no INT8 kernel for it"
         return dict.fromkeys(compiled.coverage.missing, reason)
+
+    def compile_kernels(self, lowered: LoweredPlan) -> CompiledEngine:
+        """An engine for what its kernels say, without its bytes; what this build compiled for that it does not again.
+
+        Raises:
+            BuildError: the backend refused it.
+        """
+        return self._kernels.compile(lowered)
 
     def make_plan(self, precision: Precision) -> Plan:
         """The user's plan, the searched one or that of the rules, with nothing cheaper than ``precision``."""

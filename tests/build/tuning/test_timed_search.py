@@ -12,6 +12,7 @@ import pytest
 from tiny import Settings
 
 from trt_facefusion.build import stages as stages_module
+from trt_facefusion.build.engine_timer import PredictedTimer
 from trt_facefusion.build.inputs import read_inputs
 from trt_facefusion.build.job import open_job
 from trt_facefusion.build.plan_only import PlanResult, make_plan
@@ -21,9 +22,11 @@ from trt_facefusion.build.tuning import timed_plans
 from trt_facefusion.build.tuning.plan_evaluator import PlanEvaluator
 from trt_facefusion.build.tuning.plan_timer import EngineTime
 from trt_facefusion.build.tuning.search_cache import SUFFIX
-from trt_facefusion.errors import BadInputError, GateError
+from trt_facefusion.engine.backends.base import BuildRequest, BuiltEngine
+from trt_facefusion.engine.backends.tensorrt_rtx import TensorRtRtx
+from trt_facefusion.errors import BadInputError, BuildError, GateError, KernelsUnknownError
 from trt_facefusion.quantization.precision import Plan
-from trt_facefusion.types import Precision
+from trt_facefusion.types import Precision, Progress, silent
 
 QUICK = {"planner": "auto", "corrections": "none", "max_calib": 12, "search_faces": 4, "backend": "tensorrt-rtx"}
 FP16_MS = 0.010
@@ -35,6 +38,8 @@ class Timer:
     how, gpu_title, described = "predicted", "a toy GPU", "toy"
     slow: ClassVar[dict[str, float]] = {}
     casts = 0.0
+    refused: ClassVar[frozenset[str]] = frozenset()
+    error: ClassVar[type[BuildError]] = BuildError
     compiled: ClassVar[list[frozenset[str]]] = []
 
     def __init__(self, *_: object) -> None:
@@ -48,6 +53,8 @@ class Timer:
         in_int8 = frozenset(name for name, precision in layers.items() if precision is Precision.INT8)
         assert in_int8 not in self.compiled, "compiled twice"
         self.compiled.append(in_int8)
+        if self.refused and self.refused <= in_int8:
+            raise self.error("a toy compiler has no kernel for them", "none")
         times = {name: self.slow.get(name, 0.008) if name in in_int8 else FP16_MS for name in layers}
         changes = sum(a != b for a, b in zip([Precision.FP16, *layers.values()], layers.values(), strict=False))
         return EngineTime(0.1 + sum(times.values()) + self.casts * changes, times, 10**6, len(layers))
@@ -136,6 +143,78 @@ def test_where_int8_is_slower_nothing_is_int8_and_the_build_says_why(
     assert engine.manifest.precision == "fp16" and "INT8 does not pay" in engine.fallback[0].reason
     assert any("falling back int8 -> fp16: int8: INT8 does not pay" in note for note in notes)
     assert planned(settings, objective="macs").plan.names(Precision.INT8)
+
+
+@pytest.mark.parametrize("refused", [{"block0.conv1", "merge"}, {"block0.conv1"}])
+def test_a_plan_that_the_backend_refuses_is_passed_over_told_and_not_tried_again(
+    settings: Settings, timer: type[Timer], monkeypatch: pytest.MonkeyPatch, refused: set[str]
+) -> None:
+    monkeypatch.setattr(timer, "refused", frozenset(refused))
+    notes: list[str] = []
+    found = make_plan(settings(**QUICK), note=notes.append)
+    in_int8 = frozenset(found.plan.names(Precision.INT8))
+    assert in_int8 and not refused <= in_int8 and in_int8 in timer.compiled
+    told = [note for note in notes if "is passed over: a toy compiler has no kernel" in note]
+    assert found.search is not None and len(told) == found.search["times"]["refused"] >= 1
+    assert found.search["times"]["all_int8_ms"] is None
+    assert all(0 < point["predicted_ms"] <= found.search["times"]["fp16_ms"] for point in found.search["points"])
+    before = list(timer.compiled)
+    assert planned(settings).plan == found.plan and timer.compiled == before
+
+
+def test_where_every_int8_plan_is_refused_the_build_says_so(
+    settings: Settings, timer: type[Timer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Refusing(Timer):
+        def time(self, plan: Plan) -> EngineTime:
+            engine = super().time(plan)
+            if plan.names(Precision.INT8):
+                raise BuildError("a toy compiler has no INT8", "none")
+            return engine
+
+    monkeypatch.setattr(stages_module, "PredictedTimer", Refusing)
+    with pytest.raises(GateError, match=r"INT8 does not pay .* more were refused\) is faster"):
+        planned(settings)
+
+
+@pytest.mark.parametrize("error", [KernelsUnknownError, BuildError])
+def test_where_no_time_can_be_told_auto_searches_by_macs_and_time_by_name_is_an_error(
+    settings: Settings, timer: type[Timer], monkeypatch: pytest.MonkeyPatch, error: type[BuildError]
+) -> None:
+    def refuse(self: Timer, plan: Plan) -> EngineTime:
+        raise error("nothing can be read", "--objective macs")
+
+    monkeypatch.setattr(timer, "time", refuse)
+    monkeypatch.setattr(timer, "predict", refuse, raising=False)
+    notes: list[str] = []
+    found = make_plan(settings(**QUICK, rule="auto"), note=notes.append)
+    assert found.search is not None and found.search["objective"] == "macs" and "times" not in found.search
+    (told,) = [note for note in notes if "searched by MACs" in note]
+    assert told == "warning: the plan is searched by MACs, not by time: nothing can be read"
+    with pytest.raises(error):
+        planned(settings, objective="time")
+
+
+def test_an_engine_is_compiled_once_for_its_kernels_and_counted_before(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stages_module, "PredictedTimer", PredictedTimer)
+    built: list[bytes] = []
+    real = TensorRtRtx.build
+
+    def count(self: TensorRtRtx, request: BuildRequest, progress: Progress = silent) -> BuiltEngine:
+        built.append(request.model)
+        return real(self, request, progress)
+
+    monkeypatch.setattr(TensorRtRtx, "build", count)
+    stages = Stages(read_inputs(open_job(settings(**QUICK, effort="least"))))
+    cost = stages.inputs.cost.estimate
+    assert len(built) == 1 and cost.engine_s > 0 and cost.engines >= 12
+    built.clear()
+    search = stages.open_search()
+    assert search.times is not None and len(built) == len(set(built)) == search.times.describe()["builds"]
+    stages.compile_kernels(stages.lower(stages.make_plan(Precision.FP16)))
+    assert len(built) == len(set(built)) <= cost.engines
 
 
 def test_repairs_walk_the_same_front(settings: Settings, timer: type[Timer], monkeypatch: pytest.MonkeyPatch) -> None:

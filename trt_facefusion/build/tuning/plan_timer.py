@@ -50,5 +50,6 @@ class PlanTimer(Protocol):
         """Compile the engine of ``plan``, and time it.
 
         Raises:
-            BuildError: the backend refused it, or does not say which kernels it has.
+            KernelsUnknownError: the backend does not say which kernels it has.
+            BuildError: it refused the plan.
         """

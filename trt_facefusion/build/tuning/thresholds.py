@@ -29,8 +29,9 @@ from trt_facefusion.quantization.lowering import lower
 from trt_facefusion.quantization.precision import Plan, TensorMoments, plan_by_rules
 from trt_facefusion.types import Precision
 
-Price = Callable[[GraphView, onnx.ModelProto], float]
-"""The time that an engine is expected to take of a lowered graph, and of the one that it was lowered from."""
+Price = Callable[[GraphView, onnx.ModelProto], float | None]
+"""The time that an engine is expected to take of a lowered graph, and of the one that it was lowered from; None where
+that cannot be told."""
 
 AUTO = "auto"
 VALIDATION_FACES = FULL.validation_faces
@@ -109,7 +110,7 @@ class _ThresholdChooser:
             return self._settle(session, rule, form)
 
     def _predict_times(self, forms: Sequence[ChannelForm], rule: str) -> dict[ChannelForm, float]:
-        """What engines of each form are expected to take; nothing where there is no price."""
+        """What engines of each form are expected to take; nothing where there is no price, or none of one of them."""
         if self.price is None or all(form.shifted for form in forms):
             return {}
         times = {}
@@ -117,7 +118,11 @@ class _ThresholdChooser:
             channels = make_channels(self.inputs.view, self.calibration, form)
             ranges = channels.place_ranges(self._make_table(rule))
             lowered = lower(channels.view, self.plan, ranges, affines=channels.affines)
-            times[form] = self.price(channels.view, lowered)
+            time_ms = self.price(channels.view, lowered)
+            if time_ms is None:
+                self.key = _compute_key(self.inputs, self.plan, priced=False)
+                return {}
+            times[form] = time_ms
         return times
 
     def _settle(self, session: ScaleSession, rule: str, form: ChannelForm) -> ThresholdChoice:

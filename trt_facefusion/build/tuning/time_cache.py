@@ -10,7 +10,7 @@ from trt_facefusion.build.inputs import BuildInputs
 from trt_facefusion.build.tuning.plan_timer import EngineTime
 from trt_facefusion.build.tuning.search_cache import locate_searches, read_section, write_section
 from trt_facefusion.quantization.precision.groups import GroupSet
-from trt_facefusion.storage.documents import DocumentError, decode
+from trt_facefusion.storage.documents import LATER, DocumentError, decode
 
 SECTION = "times"
 
@@ -19,7 +19,8 @@ SECTION = "times"
 class TimeCache:
     """Times by the groups in INT8, valid for one ``key``.
 
-    ``seconds`` is what compiling took, ``most`` how many engines searches were allowed, by their effort.
+    ``refused`` are plans that the backend does not compile; ``seconds`` is what compiling took, ``most`` how many
+    engines searches were allowed, by their effort.
     """
 
     inputs: BuildInputs
@@ -28,6 +29,7 @@ class TimeCache:
     times: Mapping[GroupSet, EngineTime] = field(default_factory=dict)
     seconds: float = 0.0
     most: Mapping[str, int] = field(default_factory=dict)
+    refused: frozenset[GroupSet] = frozenset()
 
     @classmethod
     def load(cls, inputs: BuildInputs, key: str) -> TimeCache:
@@ -42,15 +44,21 @@ class TimeCache:
             inputs.reporter.note(f"{path} is damaged ({error}): its engines are compiled again")
             return cls(inputs, path, key)
         times = {frozenset(row.groups): row.time for row in stored.engines}
-        return cls(inputs, path, key, times, stored.seconds, stored.most)
+        refused = frozenset(map(frozenset, stored.refused))
+        return cls(inputs, path, key, times, stored.seconds, stored.most, refused)
 
-    def save(self, times: Mapping[GroupSet, EngineTime], seconds: float, most: Mapping[str, int]) -> None:
-        """Keep ``times``; a folder that cannot be written to only costs the next build its time."""
-        if times != self.times or most != self.most:
+    def save(self, known: Mapping[GroupSet, EngineTime | None], seconds: float, most: Mapping[str, int]) -> None:
+        """Keep what is ``known`` of plans, None where they are refused.
+
+        A folder that cannot be written to only costs the next build its time.
+        """
+        times = {groups: time for groups, time in known.items() if time is not None}
+        refused = frozenset(known.keys() - times.keys())
+        if (times, refused, most) != (self.times, self.refused, self.most):
             rows = tuple(_TimeRow(tuple(sorted(groups)), time) for groups, time in times.items())
-            write_section(
-                self.inputs, self.path, SECTION, asdict(_TimeSection(self.key, round(seconds, 2), most, rows))
-            )
+            listed = tuple(sorted(tuple(sorted(groups)) for groups in refused))
+            section = _TimeSection(self.key, round(seconds, 2), most, rows, listed)
+            write_section(self.inputs, self.path, SECTION, asdict(section))
 
 
 @dataclass(frozen=True)
@@ -65,3 +73,4 @@ class _TimeSection:
     seconds: float
     most: Mapping[str, int]
     engines: tuple[_TimeRow, ...]
+    refused: tuple[tuple[int, ...], ...] = field(default=(), metadata=LATER)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -26,18 +27,19 @@ class TimeObjective(Objective):
         return frozenset[int]().union(*(self._timed[index] for index in in_int8))
 
     def cost(self, in_int8: GroupSet) -> float:
-        """Milliseconds."""
-        return self.plans.model.predict(self.translate(in_int8))
+        """Milliseconds; no time is enough for a plan that the backend refuses."""
+        timed = self.translate(in_int8)
+        return math.inf if timed in self.plans.refused else self.plans.model.predict(timed)
 
     def price(self, in_int8: GroupSet, raised: Iterable[int]) -> float:
         """Milliseconds that raising costs in this plan; nothing is quite free."""
-        step = frozenset(raised)
-        floor = self.plans.model.least_gain * len(self.translate(step))
-        return max(self.cost(in_int8 - step) - self.cost(in_int8), floor)
+        step, model = frozenset(raised), self.plans.model
+        floor = model.least_gain * len(self.translate(step))
+        return max(model.predict(self.translate(in_int8 - step)) - model.predict(self.translate(in_int8)), floor)
 
     def is_sure(self, in_int8: GroupSet) -> bool:
-        """Whether the plan was compiled."""
-        return self.translate(in_int8) in self.plans.times
+        """Whether the plan was compiled, or refused."""
+        return self.plans.is_sure(self.translate(in_int8))
 
     def make_sure(self, in_int8: GroupSet, *, for_front: bool = False) -> bool:
         """Compile the plan; False where no more may be."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 # Everything else moves, scales or rounds: TensorRT-RTX pads the input of an INT8 convolution in a `kgen` kernel that
-# also reads and writes INT8 and names the convolution, and that proves nothing.
-_LOGGED = frozenset({"correlation", "deconv", "gemm"})
+# also reads and writes INT8 and names the convolution, and that proves nothing. A `runtime_fusion` is a convolution
+# with what follows it (`__myl_CorrMulMax`), made on the GPU.
+_LOGGED = frozenset({"correlation", "deconv", "gemm", "runtime_fusion"})
 # What the engine inspector of TensorRT 10 and 11 calls them, beside the names above.
 _INSPECTED = frozenset(
     {

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 from trt_facefusion.quantization.precision.groups import GroupSet
 from trt_facefusion.quantization.precision.time_model import TimeModel
 
-CompileAndTime = Callable[[GroupSet], float]
-"""Milliseconds of the engine of a plan."""
+CompileAndTime = Callable[[GroupSet], float | None]
+"""Milliseconds of the engine of a plan; None where it cannot be compiled."""
 
 
 def find_fastest(model: TimeModel, compile_and_time: CompileAndTime, builds: int) -> GroupSet:
@@ -27,7 +27,11 @@ def find_fastest(model: TimeModel, compile_and_time: CompileAndTime, builds: int
         candidate = _choose_next(model)
         if candidate is None:
             break
-        model.learn(candidate, compile_and_time(candidate))
+        time_ms = compile_and_time(candidate)
+        if time_ms is None:
+            model.refuse(candidate)
+        else:
+            model.learn(candidate, time_ms)
     return find_best(model)
 
 
@@ -45,7 +49,7 @@ def _choose_next(model: TimeModel) -> GroupSet | None:
     likely = {
         plan: model.cost(plan) - model.compute_doubt(plan)
         for plan in dict.fromkeys(candidates)
-        if plan not in model.compiled
+        if plan not in model.compiled and plan not in model.refused
     }
     likely = {plan: cost for plan, cost in likely.items() if cost < lowest - model.least_gain}
     return min(likely, key=lambda plan: (likely[plan], sorted(plan))) if likely else None

@@ -38,7 +38,8 @@ class TimeModel:
     """Milliseconds of the engine of any plan.
 
     ``groups`` are first estimates; ``neighbours`` are pairs of groups that a border lies between; ``compiled`` are
-    the plans that are known, the one without INT8 (``fp16_ms``) among them.
+    the plans that are known, the one without INT8 (``fp16_ms``) among them; ``refused`` are those that cannot be
+    compiled.
     """
 
     def __init__(self, groups: Sequence[GroupTime], neighbours: Sequence[tuple[int, int]], fp16_ms: float) -> None:
@@ -47,6 +48,7 @@ class TimeModel:
         self._doubts = _TRUST * np.maximum(spans, _LEAST_SPAN * max(spans.mean() if len(groups) else 0.0, _JITTER))
         self.neighbours = tuple(neighbours)
         self.compiled: dict[GroupSet, float] = {frozenset(): fp16_ms}
+        self.refused: set[GroupSet] = set()
         self.least_gain = _LEAST_GAIN * fp16_ms
         self._features = np.zeros((0, len(groups) + len(self.neighbours)))
         self._errors = np.zeros(0)
@@ -65,6 +67,10 @@ class TimeModel:
         self._features = np.vstack([self._features, self._describe(in_int8)])
         self._errors = np.append(self._errors, time_ms - self._add_up(in_int8))
         self._weights = self._features.T @ self._solve(self._errors)
+
+    def refuse(self, in_int8: GroupSet) -> None:
+        """Take in that a plan cannot be compiled; of plans that are like it this says nothing."""
+        self.refused.add(in_int8)
 
     def predict(self, in_int8: GroupSet) -> float:
         """Milliseconds; exact for what was compiled."""
