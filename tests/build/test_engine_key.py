@@ -92,6 +92,7 @@ def alternatives(folder: Path, settings: BuildSettings) -> Alternatives:
         "target": "sm89",
         "backend": "onnxruntime",
         "gpu": "l4",
+        "forms": "flat-norms",
         "rule": "entropy",
         "corrections": "none",
         "table": folder / "table.cache",

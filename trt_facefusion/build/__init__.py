@@ -21,6 +21,7 @@ Modules, from the ground up; each imports only those above it:
 
     reporter                progress, messages and warnings of one build
     effort                  levels of effort: what is tried, what it costs in inferences, which level the time allows
+    forms                   forms of the typed graph that a person names
     options                 options that commands share, each with its part in an engine's key
     settings                all that a build is asked for, and the key of an engine
     objective               what the plan search makes least of

@@ -8,7 +8,6 @@ from trt_facefusion.build.inputs import BuildInputs
 from trt_facefusion.build.lowered_plan import LoweredPlan
 from trt_facefusion.build.weak_typing import type_weakly
 from trt_facefusion.engine.backends.base import BuildRequest, BuiltEngine
-from trt_facefusion.engine.backends.capabilities import Typing
 from trt_facefusion.engine.backends.kernels import Int8Coverage, find_int8_coverage
 from trt_facefusion.errors import BuildError
 from trt_facefusion.model.messages import hash_model, serialise_model
@@ -76,7 +75,7 @@ def _compute_key(lowered: LoweredPlan) -> str:
 def request_build(inputs: BuildInputs, lowered: LoweredPlan) -> BuildRequest:
     """What the backend is asked for: the typed graph, and the plan itself for one that types weakly."""
     settings, selection = inputs.settings, inputs.job.selection
-    weak = type_weakly(inputs, lowered) if selection.backend.capabilities.typing is Typing.WEAK else None
+    weak = type_weakly(inputs, lowered) if inputs.types_weakly else None
     return BuildRequest(
         serialise_model(lowered.typed),
         inputs.network.list_shapes(),

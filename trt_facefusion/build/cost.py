@@ -11,6 +11,7 @@ from pathlib import Path
 import onnx
 
 from trt_facefusion.build.effort import AUTO, BuildCost, Task, choose_affordable, estimate_levels, find_level
+from trt_facefusion.build.forms import change_rules, parse_forms
 from trt_facefusion.build.job import Job
 from trt_facefusion.build.network import Network
 from trt_facefusion.build.objective import TIME
@@ -77,7 +78,8 @@ def time_compiling(job: Job, network: Network) -> float:
     job.reporter.progress("cost", 0, 0)
     watch = _Stopwatch()
     plan = plan_by_rules(network.view, {}, settings.source.name).capped(Precision.FP16)
-    typed = apply_fusion_rules(network.view, lower(network.view, plan, {}, Precision.FP16), backend.capabilities.fusion)
+    fusion = change_rules(backend.capabilities.fusion, parse_forms(settings.forms))
+    typed = apply_fusion_rules(network.view, lower(network.view, plan, {}, Precision.FP16), fusion)
     request = BuildRequest(
         serialise_model(typed),
         network.list_shapes(),

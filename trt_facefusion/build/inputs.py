@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from trt_facefusion.build.cost import PacedProgress, describe_task, estimate_cost, time_compiling, time_inference
 from trt_facefusion.build.effort import TOLD_SECONDS, BuildCost, Level
 from trt_facefusion.build.face_sets import FaceSets, read_face_sets
+from trt_facefusion.build.forms import FOLDED, TYPED, change_rules, parse_forms
 from trt_facefusion.build.job import Job
 from trt_facefusion.build.network import Network
 from trt_facefusion.build.network_reader import read_network
@@ -18,10 +19,11 @@ from trt_facefusion.build.objective import TIME
 from trt_facefusion.build.proof import Proof, prove_network
 from trt_facefusion.build.reporter import Reporter
 from trt_facefusion.build.settings import BuildSettings
-from trt_facefusion.engine.backends.capabilities import Capabilities
+from trt_facefusion.engine.backends.capabilities import Capabilities, Typing
 from trt_facefusion.inference.feeder import Feeder
 from trt_facefusion.model.graph import GraphView
 from trt_facefusion.quantization.calibration.cache import load_named
+from trt_facefusion.quantization.lowering import FusionRules
 from trt_facefusion.quantization.precision import Plan, read_plan
 
 
@@ -72,10 +74,26 @@ class BuildInputs:
     @property
     def folds_scales(self) -> bool:
         """Whether scales of channels may be folded into constants of the graph that the backend builds."""
-        if not self.capabilities.unfolded_majors:
-            return self.capabilities.folds_scales
+        allowed = self.capabilities.folds_scales and self.forms.get(FOLDED, True)
+        if not self.capabilities.unfolded_majors or not self.types_weakly:
+            return allowed
         major = self.job.selection.backend.version().partition(".")[0]
-        return self.capabilities.folds_scales and major not in map(str, self.capabilities.unfolded_majors)
+        return allowed and major not in map(str, self.capabilities.unfolded_majors)
+
+    @property
+    def forms(self) -> Mapping[str, bool]:
+        """Forms of the typed graph that were named: whether they are to be."""
+        return parse_forms(self.settings.forms)
+
+    @property
+    def fusion(self) -> FusionRules:
+        """The form that the typed graph is written in."""
+        return change_rules(self.capabilities.fusion, self.forms)
+
+    @property
+    def types_weakly(self) -> bool:
+        """Whether the backend is given the plan, to choose types itself, beside the typed graph."""
+        return self.capabilities.typing is Typing.WEAK and not self.forms.get(TYPED, False)
 
     @property
     def pairs(self) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from trt_facefusion.build.forms import parse_forms
 from trt_facefusion.build.objective import Goal, choose_objective
 from trt_facefusion.build.reporter import Note, Reporter, drop_note
 from trt_facefusion.build.settings import FACTORS, BuildSettings, compute_engine_key
@@ -57,12 +58,13 @@ def open_job(settings: BuildSettings, progress: Progress = silent, note: Note | 
 
     Raises:
         BackendUnavailableError: the backend is missing, or does not build for the target.
-        BadInputError, ModelError, FacesError: a file or folder cannot be read, nothing is known of the GPU, or the plan
-            search cannot make least of what was asked for.
+        BadInputError, ModelError, FacesError: a file or folder cannot be read, nothing is known of the GPU, there is no
+            such form of a graph, or the plan search cannot make least of what was asked for.
     """
     reporter = Reporter(progress, note or drop_note)
     if settings.gpu is not None:
         get_gpu(settings.gpu)
+    parse_forms(settings.forms)
     selection = choose_backend(settings, reporter)
     goal = choose_objective(settings, selection)
     embedder = settings.open_embedder()

@@ -18,6 +18,7 @@ from typing import Annotated, Any, get_args, get_type_hints
 import typer
 from typer.models import OptionInfo
 
+from trt_facefusion.build import forms as named_forms
 from trt_facefusion.build.effort import AUTO, MINUTES
 from trt_facefusion.engine.backends.registry import list_names
 from trt_facefusion.quantization.calibration.thresholds import describe_rule_syntax
@@ -130,6 +131,14 @@ class EngineOptions:
             rich_help_panel=ENGINE,
         ),
     ] = None
+    forms: Annotated[
+        str,
+        typer.Option(
+            help="How the graph is written for the compiler: auto, or some of "
+            f"{','.join(named_forms.FORMS)}; no- in front leaves one out.",
+            rich_help_panel=ENGINE,
+        ),
+    ] = named_forms.AUTO
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -152,7 +152,7 @@ class Stages:
         timer, rules = self._open_timer(), self.plan_by_rules()
         if timer is None or not rules.names(Precision.INT8):
             return None
-        fusion = self.inputs.capabilities.fusion
+        fusion = self.inputs.fusion
 
         def predict(view: GraphView, typed: onnx.ModelProto) -> float | None:
             try:
@@ -227,7 +227,7 @@ class Stages:
 
     def lower(self, plan: Plan, base: Precision = Precision.FP16) -> LoweredPlan:
         """``plan`` as a strongly typed ONNX that the backend fuses; what is in no precision of its own is ``base``."""
-        fusion = self.inputs.capabilities.fusion
+        fusion = self.inputs.fusion
         if not plan.names(Precision.INT8):
             view = self.inputs.view
             return LoweredPlan(plan, apply_fusion_rules(view, lower(view, plan, {}, base), fusion))

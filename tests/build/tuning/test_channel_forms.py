@@ -108,8 +108,27 @@ def test_only_a_library_that_builds_from_the_typed_graph_alone_gets_folded_scale
 ) -> None:
     backend = TensorRt()
     monkeypatch.setattr(backend, "version", lambda: version)
-    job = SimpleNamespace(selection=SimpleNamespace(backend=backend))
-    assert BuildInputs(cast(Any, job), *cast(Any, [None] * 5)).folds_scales == folds
+    settings = SimpleNamespace(forms="auto")
+    job = SimpleNamespace(selection=SimpleNamespace(backend=backend), settings=settings)
+    inputs = BuildInputs(cast(Any, job), *cast(Any, [None] * 5))
+    assert inputs.folds_scales == folds
+    settings.forms = "typed"
+    assert inputs.folds_scales  # whatever the version
+    settings.forms = "typed,no-folded-scales"
+    assert not inputs.folds_scales
+
+
+@pytest.mark.parametrize(
+    ("forms", "folds", "shifts"),
+    [("no-shifts", True, False), ("shifts", True, True), ("no-folded-scales,shifts", False, True)],
+)
+def test_a_form_that_was_named_is_taken_whatever_the_pictures_say(
+    settings: Settings, uneven: Path, forms: str, folds: bool, shifts: bool
+) -> None:
+    inputs = read(settings, uneven, forms=forms)
+    ranges = choose_ranges(inputs, calibrate(inputs))
+    assert any(affine.shifts for affine in ranges.affines.values()) == shifts
+    assert (ranges.view is not inputs.view) == folds
 
 
 def test_a_shift_has_to_win_what_it_costs() -> None:

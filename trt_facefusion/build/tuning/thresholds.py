@@ -13,6 +13,7 @@ import onnx
 from numpy.typing import NDArray
 
 from trt_facefusion.build.effort import FULL
+from trt_facefusion.build.forms import FOLDED, SHIFTED
 from trt_facefusion.build.inputs import BuildInputs
 from trt_facefusion.build.tuning.calibration_evaluator import open_calibration_evaluator
 from trt_facefusion.build.tuning.channels import make_channels
@@ -209,13 +210,17 @@ class _ThresholdChooser:
 
 def list_forms(inputs: BuildInputs, calibration: Calibration) -> list[ChannelForm]:
     """What channels may go through, what is likeliest first; one form where the user named it."""
+    named = inputs.forms
     plain, full = ChannelForm(scaled=False), ChannelForm(folded=inputs.folds_scales)
     if not calibration.exponents:
         return [plain]
     if parse_corrections(inputs.settings.corrections) is not None:
         return [full]  # the calibration has counted what was named
-    unshifted = [replace(full, shifted=False)] if inputs.folds_scales and calibration.offsets else []
-    return [full, *unshifted, plain]
+    unshifted = [replace(full, shifted=False)] if calibration.offsets else []
+    if SHIFTED in named:
+        return [full] if named[SHIFTED] or not unshifted else unshifted
+    unshifted = unshifted if inputs.folds_scales else []
+    return [full, *unshifted] if FOLDED in named else [full, *unshifted, plain]
 
 
 def choose_form(
@@ -250,4 +255,5 @@ def _compute_key(inputs: BuildInputs, plan: Plan, *, priced: bool) -> str:
     parts += [inputs.folds_scales, priced, sorted(plan.names(Precision.INT8))]
     parts += ["zero points"] if inputs.capabilities.pads_with_zero_points else []
     parts += [] if level is FULL else [level.trial_pictures]
+    parts += [{form: on} for form, on in sorted(inputs.forms.items()) if form in {FOLDED, SHIFTED}]
     return hashlib.sha256(json.dumps(parts).encode("utf-8")).hexdigest()
