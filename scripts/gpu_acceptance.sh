@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Everything that only a GPU can prove, in one go: installs TensorRT and pycuda, runs the GPU tests, builds FP32 and FP16,
 # fits the model of time to their measured layers, then builds INT8, runs each engine against the FP32 network on faces,
-# times it beside what was predicted, and writes all that to evidence.json.
+# times it beside what was predicted, builds INT8 in several forms of its graph and keeps the fastest that is right in
+# engines/ (KEEP=DIR), and writes all that to evidence.json.
 # Needs NVIDIA's driver, and for pycuda a C++ compiler and the CUDA toolkit (nvcc on the PATH, or CUDA_ROOT).
 #   scripts/gpu_acceptance.sh                                  TensorRT 10, the samples, the bundled generator
 #   scripts/gpu_acceptance.sh 11 photos -- --onnx net.onnx --preset inswapper_128 --embedder w600k_r50.onnx
@@ -18,6 +19,7 @@ if [ $# -gt 0 ] && [ "$1" != -- ]; then
     shift
 fi
 output=${EVIDENCE:-evidence.json}
+keep=${KEEP:-engines}
 python=${PYTHON:-.venv/bin/python}
 
 if [ -z "${TRT_FF_INSTALLED:-}" ]; then
@@ -39,5 +41,5 @@ junit=$(mktemp --suffix=.xml)
 trap 'rm -f "$junit"' EXIT
 tests=0
 TRT_FF_REQUIRE_GPU=1 "$python" -m pytest -m gpu tests/gpu -q -p no:cacheprovider --junitxml="$junit" || tests=$?
-"$python" scripts/gpu_evidence.py --faces "$faces" --output "$output" --junit "$junit" "$@"
+"$python" scripts/gpu_evidence.py --faces "$faces" --output "$output" --keep "$keep" --junit "$junit" "$@"
 exit "$tests"

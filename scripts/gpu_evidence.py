@@ -1,10 +1,12 @@
 """Build, compare and time engines on this machine's GPU, and write everything that was found to one JSON file.
 
-    scripts/gpu_evidence.py --faces samples/faces --output evidence.json [--junit tests.xml] [--work DIR] [-- BUILD ...]
+    scripts/gpu_evidence.py --faces samples/faces --output evidence.json [--junit tests.xml] [--work DIR] [--keep DIR]
+        [-- BUILD ...]
 
 ``BUILD ...`` are options of `trt-ff build` (a model, its inputs); without any, the bundled generator is built. Every
-step is a command line of `trt-ff` in a process of its own, and stands in the file with its time and its error. The file
-is always written, whole; the exit code is 1 where a step failed.
+step is a command line of `trt-ff` in a process of its own, and stands in the file with its time and its error. The INT8
+engine is built in several forms (`gpu_variants.py`), and the fastest that is right is stored in ``--keep``. The file is
+always written, whole; the exit code is 1 where a step failed.
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
+
+from gpu_variants import FormSearch
 
 from trt_facefusion import __version__
 from trt_facefusion.storage.files import write_atomic
@@ -57,7 +61,7 @@ class Steps:
         return result if step["ok"] else None
 
 
-def gather(faces: Path, work: Path, build: list[str], junit: Path | None) -> dict[str, Any]:
+def gather(faces: Path, work: Path, keep: Path, build: list[str], junit: Path | None) -> dict[str, Any]:
     """Everything, in the order of the work; what depends on a step that failed is left out."""
     steps = Steps()
     machine = steps.run("doctor", codes=(0, 4))
@@ -72,6 +76,7 @@ def gather(faces: Path, work: Path, build: list[str], junit: Path | None) -> dic
     _compare(steps, found, faces, "--aligned" in build)
     _time(steps, found)
     _predict(steps, found, work)
+    variants = _try_forms(steps, found, common, work, keep) if "--forms" not in build else None
     recalibrated = None
     if any(engine["version"].startswith("10.") for engine in found.values()):
         recalibrated = _recalibrated(steps, common, work)
@@ -91,6 +96,7 @@ def gather(faces: Path, work: Path, build: list[str], junit: Path | None) -> dic
             if engine["profile"] is not None
         },
         "fitted": fitted,
+        "variants": variants,
         "recalibration": recalibrated,
         "steps": steps.done,
     }
@@ -149,9 +155,21 @@ def _compare(steps: Steps, engines: dict[str, Any], faces: Path, aligned: bool) 
     if "fp32" not in engines:
         return
     reference = Path(engines["fp32"]["path"]) / "typed.onnx"
-    options = ["--faces", faces, "--no-stand-in", *(["--aligned"] if aligned else [])]
     for engine in engines.values():
-        engine["measured"] = steps.run("diff", reference, engine["path"], *options)
+        engine["measured"] = steps.run("diff", reference, engine["path"], *_list_diff_options(faces, aligned))
+
+
+def _list_diff_options(faces: Path, aligned: bool) -> list[Any]:
+    return ["--faces", faces, "--no-stand-in", *(["--aligned"] if aligned else [])]
+
+
+def _try_forms(steps: Steps, engines: dict[str, Any], common: list[Any], work: Path, keep: Path) -> Any:
+    """The INT8 engine in other forms of the typed graph: times, pictures, and the fastest that is right."""
+    if not {"fp32", "int8"} <= engines.keys():
+        return None
+    reference = Path(engines["fp32"]["path"]) / "typed.onnx"
+    compare = _list_diff_options(common[1], "--aligned" in common)
+    return FormSearch(steps, common, work / "variants", keep, reference, compare).run(engines["int8"])
 
 
 def _recalibrated(steps: Steps, common: list[Any], work: Path) -> Any:
@@ -179,13 +197,19 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--faces", type=Path, required=True, help="folder of photos to calibrate and judge on")
     parser.add_argument("--output", type=Path, default=Path("evidence.json"))
     parser.add_argument("--junit", type=Path, help="what `pytest -m gpu --junitxml` wrote")
+    parser.add_argument("--keep", type=Path, default=Path("engines"), help="store that gets the fastest INT8 engine")
     parser.add_argument("--work", type=Path, help="folder for engines and tables (else a temporary one)")
     options = parser.parse_args(own)
     with tempfile.TemporaryDirectory() as scratch:
-        evidence = gather(options.faces, options.work or Path(scratch), build, options.junit)
+        evidence = gather(options.faces, options.work or Path(scratch), options.keep, build, options.junit)
     write_atomic(options.output, (json.dumps(evidence, indent=1) + "\n").encode())
     failed = [" ".join(step["command"][:3]) for step in evidence["steps"] if not step["ok"]]
     print(f"{options.output}: {'everything ran' if evidence['ok'] else 'NOT everything ran: ' + '; '.join(failed)}")
+    kept = (evidence["variants"] or {}).get("kept")
+    if kept is not None:
+        form = kept["forms"] or "as `trt-ff build` makes it"
+        figures = f"{kept['p50_ms']} ms, SSIM drop {kept['ssim_drop']}"
+        print(f"fastest INT8 that is right: {form}, {figures}: {kept['stored']}")
     return 0 if evidence["ok"] else 1
 
 

@@ -8,11 +8,13 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny
 from cuda_emulator.driver import CannotBuildError
 
+from trt_facefusion.engine.store.store import Store
 from twin.builder import VERSION_10, VERSION_11
 from twin.machine import ROOT, environment
 
@@ -57,6 +59,7 @@ def test_the_acceptance_script_gathers_evidence_on_the_emulated_gpu(version: str
     model = tiny.save(tiny.generator(), tmp_path / "tiny.onnx")
     output = tmp_path / "evidence.json"
     given = {**machine(version), "TRT_FF_INSTALLED": "1", "PYTHON": sys.executable, "EVIDENCE": str(output)}
+    given["KEEP"] = str(tmp_path / "kept")
     build = ["--onnx", str(model), "--input", "image=image:32:0:1", "--rule", "max"]
     words = ["scripts/gpu_acceptance.sh", version[:2], "samples/faces", "--", *build]
     done = subprocess.run(words, cwd=ROOT, env=given, capture_output=True, text=True, check=False)
@@ -73,8 +76,29 @@ def test_the_acceptance_script_gathers_evidence_on_the_emulated_gpu(version: str
         assert engine["predicted"]["engines"][0]["predicted_ms"] > 0
         assert engine["measured"]["picture"]["ssim_drop"] == pytest.approx(engine["stand_in"]["ssim_drop"], abs=5e-3)
     assert "published" in evidence["fitted"]["error"]["message"]  # of the emulated GPU nothing is
+    check_variants(evidence["variants"], typed=version == VERSION_10)
     tables = evidence["recalibration"] and evidence["recalibration"]["tables"]
     assert bool(tables and tables["amax"]) == (version == VERSION_10)
+
+
+def check_variants(variants: dict[str, Any], *, typed: bool) -> None:
+    """Every form was built, judged on its own and timed, and the one that is kept is one of those that are right."""
+    forms = [variant["forms"].split(",") for variant in variants["tried"]]
+    assert forms[0] == [""] and (forms[1] == ["typed"]) == typed
+    changed = {names[-1].removeprefix("no-") for names in forms} - {"", "typed"}
+    assert changed == {"shared-weight-scales", "flat-norms", "folded-scales", "shifts"}
+    for variant in variants["tried"]:
+        assert variant["right"] and variant["ssim_drop"] <= variant["max_ssim_drop"] and variant["p50_ms"] > 0
+        assert variant["precision"] == "int8" and variant["int8_kernels"]["real"]
+    graphs = {(Path(v["path"]) / "typed.onnx").read_bytes() for v in variants["tried"] if Path(v["path"]).exists()}
+    assert len(graphs) != 1
+    kept = variants["kept"]
+    assert kept["forms"] in {variant["forms"] for variant in variants["tried"]}
+    manifest = Store(Path(kept["stored"]).parent.parent).load(Path(kept["stored"]))
+    assert manifest.precision == "int8"
+    if kept["forms"]:
+        assert manifest.command[manifest.command.index("--forms") + 1] == kept["forms"]
+        assert Path(manifest.command[manifest.command.index("--plan") + 1]).exists()
 
 
 def test_evidence_of_failure_is_written_too(tmp_path: Path) -> None:
@@ -86,6 +110,6 @@ def test_evidence_of_failure_is_written_too(tmp_path: Path) -> None:
     evidence = json.loads(output.read_text())
     assert not evidence["ok"]
     failed = [step for step in evidence["steps"] if not step["ok"]]
-    # The float engines that the model of time is fitted on, and the engines themselves; nothing that needs them is tried.
+    # The float engines that the model of time is fitted on, and the engines themselves; nothing else is tried.
     assert [step["command"][1] for step in failed] == ["build", "build"]
     assert all("error:" in step["error"] for step in failed)
