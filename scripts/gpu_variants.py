@@ -20,7 +20,7 @@ from typing import Any, Protocol
 from trt_facefusion.engine.store.store import Store
 from trt_facefusion.storage.files import write_atomic
 
-FORMS = ("shared-weight-scales", "flat-norms", "no-folded-scales", "shifts")
+FORMS = ("shared-weight-scales", "flat-norms", "quantised-skips", "no-folded-scales", "shifts")
 """What is changed, in this order: TensorRT's engines have none of them, or shifts if the pictures of faces said so."""
 TYPED = "typed"
 

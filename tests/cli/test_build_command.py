@@ -26,6 +26,8 @@ SCHEMA = {
         "inferences": dict,
         "inferences_full": dict,
         "seconds_an_inference": NUMBER,
+        "engines": NUMBER,
+        "seconds_an_engine": NUMBER,
         "seconds_estimated": NUMBER,
         "seconds_estimated_full": NUMBER,
     },

@@ -86,7 +86,7 @@ def check_variants(variants: dict[str, Any], *, typed: bool) -> None:
     forms = [variant["forms"].split(",") for variant in variants["tried"]]
     assert forms[0] == [""] and (forms[1] == ["typed"]) == typed
     changed = {names[-1].removeprefix("no-") for names in forms} - {"", "typed"}
-    assert changed == {"shared-weight-scales", "flat-norms", "folded-scales", "shifts"}
+    assert changed == {"shared-weight-scales", "flat-norms", "quantised-skips", "folded-scales", "shifts"}
     for variant in variants["tried"]:
         assert variant["right"] and variant["ssim_drop"] <= variant["max_ssim_drop"] and variant["p50_ms"] > 0
         assert variant["precision"] == "int8" and variant["int8_kernels"]["real"]

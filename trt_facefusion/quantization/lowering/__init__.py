@@ -14,7 +14,8 @@ Modules, from the ground up:
     equalise     which channels get which scale and shift; the FP32 model with them, for a backend that quantises itself
     rewriting    nodes of a lowered model replaced by others
     zero_points  one zero point for a tensor in place of shifted channels, in a lowered graph
-    weight_scales, norms   forms that a compiler fuses: one weight scale for a convolution, flat normalisation
+    weight_scales, norms, skips    forms that a compiler makes most of: one weight scale for a convolution, flat
+                 normalisation, skips that are read in INT8
     fusion       which of these forms a compiler wants
     scales       a lowered model whose activation scales are inputs: one session tries any thresholds
     switch       a model whose precisions are inputs: one session measures every plan of a search

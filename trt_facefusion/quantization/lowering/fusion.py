@@ -3,7 +3,8 @@
 What a compiler fuses, and what keeps it from doing so, was measured on the kernels that it makes of small networks, and
 of the same networks written in other ways (`docs/fusion.md`, `benchmarks/fusion_study.py`). A backend says which of
 these forms it wants (`Capabilities.fusion`); without any, the typed ONNX stays as `typed.lower` gives it. The numbers
-stay those of the plan but for the rounding of FP16, and what is judged on pictures is the graph in this form.
+stay those of the plan but for the rounding of FP16; with ``quantised_skips`` there is a quantiser's error more. What is
+judged on pictures is the graph in this form.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import onnx
 
 from trt_facefusion.model.graph import GraphView
 from trt_facefusion.quantization.lowering.norms import flatten_norms
+from trt_facefusion.quantization.lowering.skips import quantise_skips
 from trt_facefusion.quantization.lowering.weight_scales import share_weight_scales
 
 
@@ -25,10 +27,12 @@ class FusionRules:
         shared_weight_scales: an INT8 convolution has one weight scale, and the kernel behind it multiplies each channel
             by what is special to it (`weight_scales`).
         flat_norms: instance normalisation is written as reductions over the flattened map (`norms`).
+        quantised_skips: what is quantised for a convolution is read from the quantiser by an addition, too (`skips`).
     """
 
     shared_weight_scales: bool = False
     flat_norms: bool = False
+    quantised_skips: bool = False
 
     def __bool__(self) -> bool:
         return any(getattr(self, rule.name) for rule in fields(self))
@@ -46,6 +50,8 @@ def apply_fusion_rules(view: GraphView, typed: onnx.ModelProto, rules: FusionRul
     """
     if rules.shared_weight_scales:
         typed = share_weight_scales(typed)
+    if rules.quantised_skips:
+        typed = quantise_skips(typed)
     if rules.flat_norms:
         typed = flatten_norms(view, typed)
     return typed
