@@ -16,7 +16,7 @@ SHAPE = [1, 4, 8, 8]
 
 
 def residual(*, normalised: bool = True, shifted: bool = True, read_twice: bool = False) -> onnx.ModelProto:
-    """relu(x) -> (padded, scaled, shifted,) quantised -> convolution -> (norm) -> added to relu(x), as it is lowered."""
+    """relu(x) -> (padded, scaled, shifted,) quantised -> convolution -> (norm) -> added to relu(x), as lowered."""
     rng = np.random.default_rng(0)
     weights = {
         "sizes": np.array([0, 0, 1, 1, 0, 0, 1, 1], np.int64),
