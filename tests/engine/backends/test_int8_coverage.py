@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from trt_facefusion.engine.backends.base import Kernel, TensorFormat
 from trt_facefusion.engine.backends.kernels import find_int8_coverage, find_lowered_nodes
 from trt_facefusion.engine.backends.tensorrt_kernels import MATH_TYPES
@@ -60,3 +62,11 @@ def test_a_typed_engine_is_held_against_its_plan_where_no_cast_is_fused_in() -> 
     fused = [replace(k, nodes=(*k.nodes, "head__cast")) for k in alone]
     assert find_lowered_nodes(plan, fused, typed=True) == {}
     assert set(find_lowered_nodes(plan, fused)) == {"head", "add"}
+
+
+@pytest.mark.parametrize(("factors", "missing"), [("int8", ()), ("fp16", ("a",))])
+def test_a_kernel_that_tensorrt_rtx_makes_of_a_convolution_and_more_counts_by_its_factors(
+    factors: str, missing: tuple[str, ...]
+) -> None:
+    kernels = [kernel("correlation", ("a",), "int8", "int8"), kernel("runtime_fusion", ("a",), factors, factors)]
+    assert find_int8_coverage({"a": "Conv"}, kernels, MATH_TYPES).missing == missing
