@@ -11,6 +11,7 @@ from trt_facefusion.errors import ModelError
 from trt_facefusion.model.graph import prepare
 from trt_facefusion.quantization.calibration import Batches, Histogram, collect
 from trt_facefusion.quantization.calibration.channels import ChannelHistogram, sample_ranges
+from trt_facefusion.quantization.calibration.collect import measure_shapes
 from trt_facefusion.quantization.calibration.taps import ScaledTensor, even_step, make_taps
 
 SIDE, CHANNELS = 128, 16
@@ -97,3 +98,45 @@ def test_a_look_at_channels_takes_no_large_map_out_of_the_graph_either() -> None
     expected.add(np.ascontiguousarray(part))
     np.testing.assert_array_equal(ranges["wide"].low, expected.ranges(0.0).low)
     np.testing.assert_array_equal(ranges["wide"].high, expected.ranges(0.0).high)
+
+
+def windowed(tokens: int) -> onnx.ModelProto:
+    """A map of four times `SPARSE_VALUES`, cut into rows of ``tokens`` that stand on one axis with the faces."""
+    net = Net()
+    rows = net.op("Reshape", net.conv("x", 3, CHANNELS), net.const([-1, tokens, CHANNELS], np.int64))
+    flat = net.op("Reshape", net.op("Tanh", rows, name="rows"), net.const([-1, CHANNELS], np.int64))
+    back = net.op(
+        "Reshape", net.op("Sin", flat, name="flat"), net.const([-1, CHANNELS, SIDE, SIDE], np.int64), name="y"
+    )
+    return prepare(
+        net.model({"x": ["N", 3, SIDE, SIDE]}, {back: ["N", CHANNELS, SIDE, SIDE]}), {"x": (3, SIDE, SIDE)}
+    ).model
+
+
+@pytest.mark.parametrize("tokens", [1, 64])
+def test_of_tensors_that_share_their_first_axis_with_faces_only_some_values_leave_the_graph(tokens: int) -> None:
+    model = windowed(tokens)
+    values = run(tapped(model, ["rows", "flat"]), {"x": IMAGES})
+    shapes, _ = measure_shapes(model, ["rows", "flat"], batches(2))
+    assert shapes == {"rows": (SIDE * SIDE // tokens, tokens, CHANNELS), "flat": (SIDE * SIDE, CHANNELS)}
+    added, tensor_taps = make_taps(model, ["rows", "flat"], {}, shapes)
+    model.graph.node.extend(added.node)
+    model.graph.initializer.extend(added.initializer)
+    for tap in tensor_taps:
+        *_, part = run(tapped(model, tap.outputs), {"x": IMAGES}).values()
+        assert part.size * tap.every == values[tap.tensor].size == 4 * part.size
+    histograms = collect(windowed(tokens), ["rows", "flat"], batches(4), threads=1)
+    for name, histogram in histograms.items():
+        assert histogram.amax == np.abs(values[name]).max()
+
+
+@pytest.mark.parametrize("tokens", [1, 64])
+def test_batches_change_nothing_of_them_either(tokens: int) -> None:
+    expected = collect(windowed(tokens), ["rows", "flat"], batches(4), threads=1)
+    for size in (1, 3):
+        assert collect(windowed(tokens), ["rows", "flat"], batches(size, IMAGES[::-1]), threads=1) == expected
+
+
+def test_samples_that_come_once_are_all_counted_where_shapes_are_measured() -> None:
+    once = ({"x": IMAGES[[index]]} for index in range(len(IMAGES)))
+    assert collect(windowed(64), ["rows"], once, threads=1) == collect(windowed(64), ["rows"], batches(1), threads=1)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from trt_facefusion.quantization.calibration.collect import (
     locate_tensors,
+    measure_shapes,
     open_tapped_session,
     require_finite,
     run_batch,
@@ -147,7 +148,9 @@ def sample_channels(
     """
     fed, tapped = locate_tensors(model.graph, [*counted, *channels])
     counted_names, channel_names = set(counted), set(channels)
-    added, inner = make_taps(model, [name for name in tapped if name in counted_names], {})
+    total = length_hint(batches)
+    shapes, batches = measure_shapes(model, [name for name in tapped if name in counted_names], batches)
+    added, inner = make_taps(model, [name for name in tapped if name in counted_names], {}, shapes)
     thinned = thin_evenly(model, [name for name in tapped if name in channel_names], _PIXELS, added)
     outputs = list(dict.fromkeys([*(name for tap in inner for name in tap.outputs), *thinned.values()]))
     session = open_tapped_session(model, outputs, None, added)
@@ -165,7 +168,7 @@ def sample_channels(
                 by_channel.setdefault(name, ChannelHistogram(sample.shape[1])).add(_flatten_channels(sample))
         del values
         require_finite(histograms, fed, done)
-        progress(STAGE, done + 1, length_hint(batches))
+        progress(STAGE, done + 1, total)
     return histograms, by_channel
 
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 from operator import length_hint
 from typing import Any
 
@@ -17,7 +18,7 @@ from trt_facefusion.model import sessions
 from trt_facefusion.quantization.calibration.histogram import Histogram
 from trt_facefusion.quantization.calibration.reader import Batches
 from trt_facefusion.quantization.calibration.resume import CalibrationCheckpoint
-from trt_facefusion.quantization.calibration.taps import ScaledTensor, Tap, make_taps
+from trt_facefusion.quantization.calibration.taps import ScaledTensor, Tap, count_faces, list_unsized, make_taps
 from trt_facefusion.types import Array, Feeds, Progress, silent
 
 STAGE = "calibrate"
@@ -56,8 +57,6 @@ def collect(
     fed, tapped = locate_tensors(model.graph, tensors)
     scaled_tensors = scaled or {}
     behind = [tensor.name for tensors_behind in scaled_tensors.values() for tensor in tensors_behind]
-    added, inner = make_taps(model, tapped, scaled_tensors)
-    outputs = [name for tap in inner for name in tap.outputs]
     histograms = {name: Histogram() for name in (*fed, *tapped, *behind)}
     total = length_hint(batches)
     done = 0
@@ -65,6 +64,9 @@ def collect(
         done, saved = checkpoint.load()
         histograms |= saved
         batches = batches.after(done)
+    shapes, batches = measure_shapes(model, tapped, batches, threads)
+    added, inner = make_taps(model, tapped, scaled_tensors, shapes)
+    outputs = [name for tap in inner for name in tap.outputs]
     session = open_tapped_session(model, outputs, threads, added)
     all_taps = [*(Tap(name, (name,), scaled=scaled_tensors.get(name, ())) for name in fed), *inner]
     counting = _CountingPass(session, fed, outputs, all_taps, histograms, checkpoint)
@@ -125,6 +127,31 @@ def locate_tensors(graph: onnx.GraphProto, tensors: Sequence[str]) -> tuple[list
                 f"the model has no activation {name!r}", "use the plan and the table of this model, not of another"
             )
     return fed, tapped
+
+
+def measure_shapes(
+    model: onnx.ModelProto, tensors: Sequence[str], batches: Iterable[Feeds], threads: int | None = None
+) -> tuple[dict[str, tuple[int, ...]], Iterable[Feeds]]:
+    """The shapes for one face of those of ``tensors`` whose size ``model`` does not say, seen in the first batch.
+
+    They cost a run of their own, in which no tensor leaves the graph. Gives all ``batches`` back, too.
+    """
+    unsized = list_unsized(model, tensors)
+    rest = iter(batches) if unsized else iter(())
+    feeds = next(rest, None)
+    if feeds is None:
+        return {}, batches
+    names = [f"{name}__shape" for name in unsized]
+    added = onnx.GraphProto()
+    pairs = zip(unsized, names, strict=True)
+    added.node.extend(onnx.helper.make_node("Shape", [name], [shape]) for name, shape in pairs)
+    session = open_tapped_session(model, names, threads, added)
+    measured = dict(zip(unsized, _run(session, names, feeds), strict=True))
+    faces = count_faces(model, feeds)
+    shapes = {
+        name: (max(int(shape[0]) // faces, 1), *map(int, shape[1:])) for name, shape in measured.items() if len(shape)
+    }
+    return shapes, batches if isinstance(batches, Batches) else chain([feeds], rest)
 
 
 def _count_workers(threads: int | None) -> int:
@@ -188,21 +215,25 @@ def open_tapped_session(
 
 def run_batch(session: Any, fed: Sequence[str], tapped: Sequence[str], feeds: Feeds) -> dict[str, Array]:
     """The batch's tensors by name: ``fed`` straight from the feeds, ``tapped`` from onnxruntime."""
-    try:
-        # Without taps the model still runs: faulty feeds must not pass.
-        outputs = session.run(tapped or None, dict(feeds))
-    except Exception as error:
-        expected = ", ".join(f"{i.name}: {i.type} {i.shape}" for i in session.get_inputs())
-        raise ModelError(
-            f"onnxruntime cannot run the model on the calibration inputs: {_take_first_line(error)}",
-            f"describe the inputs as the model declares them ({expected})",
-        ) from error
+    outputs = _run(session, tapped, feeds)
     values = {name: feeds[name] for name in fed} | dict(zip(tapped, outputs, strict=False))
     for name, tensor in values.items():
         if not isinstance(tensor, np.ndarray) or not np.issubdtype(tensor.dtype, np.floating):
             kind = getattr(tensor, "dtype", type(tensor).__name__)
             raise ModelError(f"{name!r} is not a floating point tensor but {kind}", "calibrate only tensors of numbers")
     return values
+
+
+def _run(session: Any, outputs: Sequence[str], feeds: Feeds) -> list[Array]:
+    try:
+        # Without outputs the model still runs: faulty feeds must not pass.
+        return list(session.run(outputs or None, dict(feeds)))
+    except Exception as error:
+        expected = ", ".join(f"{i.name}: {i.type} {i.shape}" for i in session.get_inputs())
+        raise ModelError(
+            f"onnxruntime cannot run the model on the calibration inputs: {_take_first_line(error)}",
+            f"describe the inputs as the model declares them ({expected})",
+        ) from error
 
 
 def _take_first_line(error: Exception) -> str:

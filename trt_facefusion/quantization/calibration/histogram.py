@@ -172,17 +172,18 @@ class Histogram:
             self.exponent = exponent
 
 
-def choose_thinning(shape: Sequence[int]) -> tuple[int, ...]:
+def choose_thinning(shape: Sequence[int], every: int | None = None) -> tuple[int, ...]:
     """The step along each axis of a sample of ``shape``; 1 along all where it has no more than `SPARSE_VALUES`.
 
     Maps [C,H,W] are thinned in both directions, since neighbours are alike: counting starts in the middle of a step,
-    not at the edge of every plane. Of other shapes the first axis is thinned, or nothing.
+    not at the edge of every plane. Of other shapes the first axis is thinned, or nothing. ``every`` is about how many
+    values each that is kept stands for, where the sample's size does not say it.
     """
-    every = math.prod(shape) // SPARSE_VALUES
+    every = math.prod(shape) // SPARSE_VALUES if every is None else every
     if every <= 1 or len(shape) < 2:
         return (1,) * len(shape)
     if len(shape) != 3:
-        return (every, *(1,) * (len(shape) - 1))
+        return (min(every, shape[0]), *(1,) * (len(shape) - 1))
     rows = min(math.isqrt(every), shape[1])
     return (1, rows, min(every // rows, shape[2]))
 

@@ -8,7 +8,7 @@ What is infinite is noticed wherever it is, NaN where it reaches one of these va
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,8 +16,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from trt_facefusion.quantization.calibration.histogram import Histogram, choose_thinning
-from trt_facefusion.types import Array
+from trt_facefusion.quantization.calibration.histogram import SPARSE_VALUES, Histogram, choose_thinning
+from trt_facefusion.types import Array, Feeds
 
 _LAST = 2**31 - 1
 
@@ -42,7 +42,7 @@ class Tap:
 
     tensor: str
     outputs: tuple[str, ...]
-    """The tensor itself; or of a large map the extremes of its channels, [N,C] each, and some values [N,C,h,w]."""
+    """The tensor itself; or of a large one its extremes ([N,C] each of a map, else [N]), and some values."""
     every: int = 1
     """How many values each of those stands for."""
     scaled: tuple[ScaledTensor, ...] = ()
@@ -62,20 +62,58 @@ class Tap:
 
 
 def make_taps(
-    model: onnx.ModelProto, tensors: Sequence[str], scaled: Mapping[str, tuple[ScaledTensor, ...]]
+    model: onnx.ModelProto,
+    tensors: Sequence[str],
+    scaled: Mapping[str, tuple[ScaledTensor, ...]],
+    measured: Mapping[str, tuple[int, ...]] | None = None,
 ) -> tuple[onnx.GraphProto, list[Tap]]:
-    """What ``model`` needs on top to take ``tensors`` out: nodes and constants; taps in the order of ``tensors``."""
-    shapes = _find_sample_shapes(model)
+    """What ``model`` needs on top to take ``tensors`` out: nodes and constants; taps in the order of ``tensors``.
+
+    ``measured`` are the shapes, for one face, of tensors of which the model does not say how large they are
+    (`list_unsized`).
+    """
+    shapes = _find_face_shapes(model) | dict(measured or {})
     added = onnx.GraphProto()
     tensor_taps = []
     for name in tensors:
-        shape = shapes.get(name, ())
-        steps = choose_thinning(shape) if len(shape) == 3 else ()
-        if math.prod(steps) > 1:
-            tensor_taps.append(_make_thinned_tap(added, name, steps, scaled.get(name, ())))
+        shape, behind = shapes.get(name, ()), scaled.get(name, ())
+        steps = _choose_steps(shape)
+        # Channels are scaled along axis 1, which only the extremes of a map keep.
+        if math.prod(steps) > 1 and (len(shape) == 4 or not behind):
+            tensor_taps.append(_make_thinned_tap(added, name, steps, behind))
         else:
-            tensor_taps.append(Tap(name, (name,), scaled=scaled.get(name, ())))
+            tensor_taps.append(Tap(name, (name,), scaled=behind))
     return added, tensor_taps
+
+
+def list_unsized(model: onnx.ModelProto, tensors: Sequence[str]) -> list[str]:
+    """Those of ``tensors`` of which ``model`` does not say how large they are for one face.
+
+    Attention in windows is such a case: windows and faces stand on one axis, and one face's tensors may take gigabytes.
+    """
+    shapes = _find_face_shapes(model)
+    return [name for name in tensors if name not in shapes]
+
+
+def count_faces(model: onnx.ModelProto, feeds: Feeds) -> int:
+    """How many faces are fed: the size of the axis that ``model`` names after its batch."""
+    batch = _name_batch(model)
+    sizes = (feeds[tensor.name].shape[0] for tensor in model.graph.input if batch and _name_axis(tensor) == batch)
+    return next(sizes, 1)
+
+
+def _choose_steps(shape: Sequence[int]) -> tuple[int, ...]:
+    """The step along each axis of a tensor that has ``shape`` for one face.
+
+    Its first axis counts faces, perhaps times something, say windows. The others are thinned first. Along the first, a
+    step divides what belongs to one face: so batches change nothing.
+    """
+    if len(shape) < 2:
+        return (1,) * len(shape)
+    every = math.prod(shape) // SPARSE_VALUES
+    inner = choose_thinning(shape[1:], every)
+    left = max(every // math.prod(inner), 1)
+    return (max(step for step in range(1, min(left, shape[0]) + 1) if shape[0] % step == 0), *inner)
 
 
 def even_step(plane: Sequence[int], pixels: int) -> int:
@@ -88,11 +126,11 @@ def thin_evenly(model: onnx.ModelProto, tensors: Sequence[str], pixels: int, add
 
     Gives the output of each tensor: itself where its size is not known or small enough.
     """
-    shapes = _find_sample_shapes(model)
+    shapes = _find_face_shapes(model)
     outputs = {}
     for name in tensors:
         shape = shapes.get(name, ())
-        step = even_step(shape[1:], pixels) if len(shape) == 3 else 1
+        step = even_step(shape[2:], pixels) if len(shape) == 4 else 1
         outputs[name] = name if step == 1 else f"{name}__even"
         if step == 1:
             continue
@@ -118,18 +156,35 @@ def _make_thinned_tap(
         graph.node.append(new_node)
         return f"{name}__{output}"
 
-    plane = add_constant("plane", 2, 3)
-    extremes = [add_node("ReduceMax", [name, plane], "highest"), add_node("ReduceMin", [name, plane], "lowest")]
-    bounds = [add_constant("first", *(step // 2 for step in steps[1:])), add_constant("last", _LAST, _LAST)]
-    part = add_node("Slice", [name, *bounds, plane, add_constant("steps", *steps[1:])], "part")
+    reduced = add_constant("reduced", *((2, 3) if len(steps) == 4 else range(1, len(steps))))
+    extremes = [add_node("ReduceMax", [name, reduced], "highest"), add_node("ReduceMin", [name, reduced], "lowest")]
+    axes = [axis for axis, step in enumerate(steps) if step > 1]
+    bounds = [add_constant("first", *(steps[axis] // 2 for axis in axes)), add_constant("last", *(_LAST for _ in axes))]
+    along = [add_constant("axes", *axes), add_constant("steps", *(steps[axis] for axis in axes))]
+    part = add_node("Slice", [name, *bounds, *along], "part")
     return Tap(name, (*extremes, part), math.prod(steps), scaled)
 
 
-def _find_sample_shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
-    """Shape of a sample of every tensor made by a node, where all of its sizes are known."""
-    return {name: sizes for name, sizes in _list_sample_sizes(model.graph) if all(size > 0 for size in sizes)}
+def _find_face_shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
+    """The shape for one face of every tensor of which ``model`` says it: the first axis is that of the faces alone."""
+    batch = _name_batch(model)
+    shapes = {}
+    for tensor in (*model.graph.value_info, *model.graph.output):
+        sizes = tuple(axis.dim_value for axis in tensor.type.tensor_type.shape.dim)
+        if _name_axis(tensor) == batch != "":
+            sizes = (1, *sizes[1:])
+        if all(size > 0 for size in sizes):
+            shapes[tensor.name] = sizes
+    return shapes
 
 
-def _list_sample_sizes(graph: onnx.GraphProto) -> Iterator[tuple[str, tuple[int, ...]]]:
-    for tensor in (*graph.value_info, *graph.output):
-        yield tensor.name, tuple(d.dim_value for d in tensor.type.tensor_type.shape.dim)[1:]
+def _name_batch(model: onnx.ModelProto) -> str:
+    """The name that the inputs have in common for their first axis; "" where there is none."""
+    names = {_name_axis(tensor) for tensor in model.graph.input} - {""}
+    return next(iter(names)) if len(names) == 1 else ""
+
+
+def _name_axis(tensor: onnx.ValueInfoProto) -> str:
+    """The name of the first axis, or "" where it has a size, or there is none."""
+    axes = tensor.type.tensor_type.shape.dim
+    return axes[0].dim_param if axes else ""
