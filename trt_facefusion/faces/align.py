@@ -11,7 +11,7 @@ Landmarks = NDArray[np.float32]
 
 # Points on the unit square. `arcface_*` are the points ArcFace was trained with (the 128 variant adds 8 px at each side
 # and 16 px below); `ffhq_512` and `mtcnn_512` are what FFHQ-trained networks expect; `dlib_150` is dlib's chip with
-# 25 % padding.
+# 25 % padding, `dfl_whole_face` that of DeepFaceLab's whole face.
 TEMPLATES: dict[str, Landmarks] = {
     name: np.array(points, np.float32)
     for name, points in {
@@ -49,6 +49,13 @@ TEMPLATES: dict[str, Landmarks] = {
             (0.50019127, 0.61942959),
             (0.39032951, 0.77598822),
             (0.61178945, 0.77476328),
+        ),
+        "dfl_whole_face": (
+            (0.35342266, 0.39285716),
+            (0.62797622, 0.39285716),
+            (0.48660713, 0.54017860),
+            (0.38839287, 0.68750011),
+            (0.59821427, 0.68750011),
         ),
         "dlib_150": (
             (0.317, 0.31067),
