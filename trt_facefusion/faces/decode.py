@@ -94,9 +94,7 @@ def decode_by(encoded: bytes, name: str, read: PixelReader) -> NDArray[Any]:
     return turn_upright(image, stripped.orientation)
 
 
-def _decode_pixels(
-    encoded: bytes, name: str, read: PixelReader, formats: tuple[str, ...] = FORMATS
-) -> NDArray[Any]:
+def _decode_pixels(encoded: bytes, name: str, read: PixelReader, formats: tuple[str, ...] = FORMATS) -> NDArray[Any]:
     with _open(encoded, formats) as picture:
         _check_size(name, *picture.size)
         picture.load()
@@ -141,7 +139,10 @@ def _open(encoded: bytes, formats: tuple[str, ...]) -> PIL.Image.Image:
 
 
 def convert_to_rgb8(picture: PIL.Image.Image) -> Image:
-    """The pixels [H,W,3] RGB, alpha laid on white, strip by strip: a large picture of another type needs little more room than as RGB."""
+    """The pixels [H,W,3] RGB, alpha laid on white.
+
+    It goes strip by strip: a large picture of another type needs little more room than as RGB.
+    """
     if picture.mode == "F":
         raise ValueError("floating-point pixel values, whose range is not known")
     width, height = picture.size

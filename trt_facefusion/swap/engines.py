@@ -17,16 +17,16 @@ from trt_facefusion.engine.runtime.base import Runner
 from trt_facefusion.engine.store.machine import ask_machine_if_any
 from trt_facefusion.engine.store.manifest import Manifest
 from trt_facefusion.errors import BadInputError, GateError, StoreError
+from trt_facefusion.faces.embedder import DlibEmbedder, Embedder
 from trt_facefusion.inference.open import OpenedModel, open_model
 from trt_facefusion.inference.renderer import find_picture
 from trt_facefusion.inference.select import select_engine
 from trt_facefusion.model.presets import ImageOutput
 from trt_facefusion.model.presets.contract import Contract
-from trt_facefusion.model.presets.output import list_picture_outputs
 from trt_facefusion.storage.files import digest_regular
 from trt_facefusion.swap.feeds import Crops, FaceFeeds
 from trt_facefusion.swap.identity import Identity
-from trt_facefusion.types import Array, Image, Note, Precision, drop_note
+from trt_facefusion.types import Image, Note, Precision, drop_note
 
 BATCH = 4
 """Faces at a time where an engine takes any number and nothing says which is usual."""
@@ -55,7 +55,7 @@ class EngineOptions:
 class LoadedEngine:
     """An engine that renders faces."""
 
-    def __init__(self, opened: OpenedModel, contract: Contract, embedding: int | None, options: EngineOptions) -> None:
+    def __init__(self, opened: OpenedModel, contract: Contract, embedder: Embedder, options: EngineOptions) -> None:
         self.opened = opened
         self.runner: Runner = opened.open_runner(
             device=options.device,
@@ -63,10 +63,8 @@ class LoadedEngine:
             stand_in=options.stand_in and opened.needs_gpu,
         )
         try:
-            self.feeds = FaceFeeds(contract, self.runner.inputs, embedding)
+            self.feeds = FaceFeeds(contract, self.runner.inputs, embedder)
             self.output: ImageOutput = find_picture(contract.preset, self.runner.outputs)
-            names = list_picture_outputs(self.output, self.runner.outputs)
-            self.masks = [name for name in names if name != self.output.name]
             self.batch, self._least = self._find_batches(opened.manifest)
         except BaseException:
             self.runner.close()
@@ -83,7 +81,7 @@ class LoadedEngine:
         padded = [faces[index % len(faces)] for index in range(max(len(faces), self._least))]
         outputs = self.runner.infer(self.feeds(padded, identity))
         pictures = self.output.decode(outputs[str(self.output.name)])
-        masks = _decode_mask(outputs[self.masks[0]]) if self.masks else None
+        masks = self.output.decode_mask(outputs)
         return [Rendered(pictures[i], None if masks is None else masks[i]) for i in range(len(faces))]
 
     def _find_batches(self, manifest: Manifest | None) -> tuple[int, int]:
@@ -96,14 +94,6 @@ class LoadedEngine:
         shapes = [shape for name, shape in manifest.shapes.items() if self.feeds.fits[name].batched]
         lowest = max((low[0] for low, _, _ in shapes), default=1)
         return max(manifest.usual_batch, lowest), lowest
-
-
-def _decode_mask(tensor: Array) -> NDArray[np.float32]:
-    """A mask output as [N,H,W] in 0..1."""
-    mask = np.asarray(tensor)
-    scale = 255.0 if mask.dtype == np.uint8 else 1.0
-    squeezed = mask[:, 0] if mask.ndim == 4 and mask.shape[1] == 1 else mask[..., 0] if mask.ndim == 4 else mask
-    return np.clip(np.nan_to_num(squeezed.astype(np.float32) / scale), 0, 1)
 
 
 def find_fault(picture: NDArray[np.float32], target: Image) -> str | None:
@@ -150,7 +140,8 @@ class EngineChain:
         self.contract, self._first = settled, opened
         self._loaded: list[LoadedEngine] = []
         self._ended = False
-        self.embedding: int | None = None
+        self.embedder: Embedder = DlibEmbedder()
+        """What identities are embedded with."""
         self.fallbacks: dict[str, int] = {}
         """How many faces each of the safer engines rendered, by its label."""
 
@@ -209,7 +200,7 @@ class EngineChain:
             if opened is None:
                 return None
             contract = opened.contract or self.contract
-            self._loaded.append(LoadedEngine(opened, contract, self.embedding, self.options))
+            self._loaded.append(LoadedEngine(opened, contract, self.embedder, self.options))
         return self._loaded[level]
 
     def _find_safer(self, opened: OpenedModel) -> OpenedModel | None:

@@ -8,6 +8,8 @@ from functools import cached_property
 
 import numpy as np
 
+from trt_facefusion.faces.embedder import Embedder
+from trt_facefusion.inference.identity import encode_identity
 from trt_facefusion.model.presets import EmbeddingInput, FileInput, ImageInput, ValueInput
 from trt_facefusion.model.presets.contract import Contract
 from trt_facefusion.model.presets.fit import Fit, find_fixed_batch, fit_inputs
@@ -23,17 +25,17 @@ Crops = Mapping[CropKey, Image]
 class FaceFeeds:
     """Inputs of the network that ``contract`` describes and that ``takes`` these tensors.
 
-    ``embedding`` is the length of the embedder's vectors (None: any).
+    ``embedder`` is what identities were embedded with.
     """
 
     contract: Contract
     takes: tuple[TensorSpec, ...]
-    embedding: int | None = None
+    embedder: Embedder
 
     @cached_property
     def fits(self) -> Mapping[str, Fit]:
         """How each input is fed. Raises BadInputError where one is not what its description says."""
-        return fit_inputs(self.contract.preset, self.takes, self.embedding)
+        return fit_inputs(self.contract.preset, self.takes, self.embedder.fed_dim)
 
     @cached_property
     def fixed_batch(self) -> int | None:
@@ -57,7 +59,7 @@ class FaceFeeds:
                 feeds[spec.name] = fit.samples(self._encode(spec, faces, identity))
             elif isinstance(spec, EmbeddingInput):
                 assert identity is not None
-                vectors = spec.encode(identity.embedding[None], self.contract.projection)
+                vectors = encode_identity(spec, identity.embedding[None], self.embedder, self.contract.projection)
                 feeds[spec.name] = fit.samples(np.repeat(vectors, count, axis=0))
             else:
                 feeds[spec.name] = fit.fixed(self._values[spec.name], count)

@@ -95,6 +95,7 @@ class Swapper:
         precision: which of a model's engines; the cheapest that fits the machine where none is named.
         settings: mask and colours.
         embedder: the ONNX file whose embeddings the generator takes, where it takes ArcFace's.
+        converter: the ONNX file that converts them first, where a preset asks for one.
         detector: an SCRFD or RetinaFace ONNX file; YuNet without one.
         contract: how an ONNX file is fed; engines say it themselves.
         options: where engines run.
@@ -111,6 +112,7 @@ class Swapper:
         *,
         settings: SwapSettings | None = None,
         embedder: Path | None = None,
+        converter: Path | None = None,
         detector: Path | None = None,
         contract: Contract | None = None,
         options: EngineOptions | None = None,
@@ -122,8 +124,8 @@ class Swapper:
         self.detector: Detector = open_detector(detector)
         self.engines = EngineChain(Path(engine), precision, contract, options, note)
         self.preset = self.engines.contract.preset
-        self.embedder: Embedder = open_embedder(self.preset, embedder)
-        self.engines.embedding = self.embedder.dim if self.preset.embedding is not None else None
+        self.embedder: Embedder = open_embedder(self.preset, embedder, converter)
+        self.engines.embedder = self.embedder
         self.times = StageTimes()
 
     def learn(self, *sources: Picture) -> Identity | None:

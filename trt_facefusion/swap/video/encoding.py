@@ -124,7 +124,7 @@ def choose_video_format(reader: VideoReader, out: Path, settings: EncodingSettin
         stream.sample_aspect_ratio or None,
         (full, int(context.colorspace), int(context.color_primaries), int(context.color_trc)),
         tuple(sorted(options.items())),
-        bool(av.ContainerFormat(container, "w").flags & av.format.Flags.global_header),
+        bool(av.ContainerFormat(container, "w").flags & av.format.Flags.global_header.value),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Any
 
 from trt_facefusion.errors import BadInputError
@@ -56,10 +57,9 @@ class SegmentWriter:
         av = import_av()
         try:
             for packet in self._encoder.encode(frame):
-                packet.rescale_ts(self.coding.time_base)
-                self._packets.append(
-                    StoredPacket(packet.pts, packet.duration or 0, bool(packet.is_keyframe), bytes(packet))
-                )
+                unit = Fraction(packet.time_base or self.coding.time_base) / self.coding.time_base
+                times = (round(packet.pts * unit), round((packet.duration or 0) * unit))
+                self._packets.append(StoredPacket(*times, bool(packet.is_keyframe), bytes(packet)))
         except (av.FFmpegError, ValueError) as error:
             raise BadInputError(
                 f"{self.coding.encoder} cannot encode the video: {error}", "take another encoder with --codec"
