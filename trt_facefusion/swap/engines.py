@@ -32,7 +32,8 @@ BATCH = 4
 """Faces at a time where an engine takes any number and nothing says which is usual."""
 _LEAST_SPREAD = 2 / 255
 _LEAST_SHARE = 0.25
-"""A GFPGAN engine in FP16 that was known to be broken kept 0.245 of the deviation of what it should have shown."""
+"""A GFPGAN engine in FP16 that was known to be broken kept 0.245 of the deviation of what it should have shown. What is
+as flat in FP32 is the network's own picture."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +71,12 @@ class LoadedEngine:
             self.runner.close()
             raise
 
+    @property
+    def is_reduced(self) -> bool:
+        """Whether it was built in less than FP32."""
+        manifest = self.opened.manifest
+        return manifest is not None and manifest.precision != Precision.FP32.value
+
     def render(self, faces: Sequence[Crops], identity: Identity | None) -> list[Rendered]:
         """One picture for each of ``faces``, ``batch`` at a time."""
         pictures: list[Rendered] = []
@@ -96,13 +103,16 @@ class LoadedEngine:
         return max(manifest.usual_batch, lowest), lowest
 
 
-def find_fault(picture: NDArray[np.float32], target: Image) -> str | None:
-    """What is broken in ``picture`` [S,S,3] (0..1), made of the crop ``target`` [S,S,3]; None where nothing is."""
+def find_fault(picture: NDArray[np.float32], target: Image, *, reduced: bool = True) -> str | None:
+    """What is broken in ``picture`` [S,S,3] (0..1), made of the crop ``target`` [S,S,3]; None where nothing is.
+
+    ``reduced``: by an engine of reduced precision, which must keep some of the target's contrast.
+    """
     if not np.isfinite(picture).all():
         return "NaN or infinite values"
     spread = float(np.clip(picture, 0, 1).std(axis=(0, 1)).max())
     expected = float(target.std(axis=(0, 1)).max()) / 255
-    if spread < max(_LEAST_SPREAD, _LEAST_SHARE * expected):
+    if spread < max(_LEAST_SPREAD, _LEAST_SHARE * expected if reduced else 0):
         return f"a flat picture (deviation {spread * 255:.1f} of 255, of the target {expected * 255:.1f})"
     return None
 
@@ -182,7 +192,10 @@ class EngineChain:
             if engine is None:
                 raise self._give_up([name(number) for number in pending])
             rendered = engine.render([faces[number] for number in pending], identity)
-            faults = [find_fault(r.picture, faces[n][target_crop]) for n, r in zip(pending, rendered, strict=True)]
+            faults = [
+                find_fault(result.picture, faces[number][target_crop], reduced=engine.is_reduced)
+                for number, result in zip(pending, rendered, strict=True)
+            ]
             results |= {n: r for n, r, fault in zip(pending, rendered, faults, strict=True) if fault is None}
             broken = [(n, fault) for n, fault in zip(pending, faults, strict=True) if fault is not None]
             self._tell(engine, broken, name, rescued=len(pending) - len(broken) if level else 0)

@@ -62,7 +62,8 @@ def find_region(matrix: NDArray[np.float64], support: tuple[int, int, int, int],
     ``matrix`` [2,3] leads from the photo to the crop.
     """
     left, top, right, bottom = support
-    corners = np.array([[left, top], [right, top], [left, bottom], [right, bottom]], np.float64) - 0.5
+    left, top = left - 1, top - 1  # between the last pixel without weight and the first with some, it rises
+    corners = np.array([[left, top], [right, top], [left, bottom], [right, bottom]], np.float64)
     back = cv2.invertAffineTransform(matrix)
     places = corners @ back[:, :2].T + back[:, 2]
     low, high = np.floor(places.min(0)).astype(int) - 1, np.ceil(places.max(0)).astype(int) + 2

@@ -146,11 +146,8 @@ def _list_png_texts(mark: Mark) -> list[tuple[str, str]]:
 
 
 def _encode_deep_png(photo: Photo, mark: Mark | None) -> bytes:
-    """16 bits, by OpenCV: Pillow writes none in colour. Grey with alpha becomes colour, which shows the same."""
-    pixels = photo.pixels
-    if photo.alpha is not None:
-        colours = np.repeat(pixels, 3, axis=2) if photo.channels == GREY else pixels
-        pixels = np.concatenate([colours, photo.alpha[..., None]], axis=2)
+    """16 bits, by OpenCV: Pillow writes none in colour."""
+    pixels = _stack_alpha(photo)
     order = {3: [2, 1, 0], 4: [2, 1, 0, 3]}.get(pixels.shape[2])
     bgr = np.ascontiguousarray(pixels if order is None else pixels[..., order])
     done, encoded = cv2.imencode(".png", bgr, [cv2.IMWRITE_PNG_COMPRESSION, 4])
@@ -166,6 +163,16 @@ def _encode_deep_png(photo: Photo, mark: Mark | None) -> bytes:
     return file[:behind_header] + b"".join(chunks) + file[behind_header:]
 
 
+def _stack_alpha(photo: Photo) -> NDArray[Any]:
+    """All channels [H,W,C], alpha last. Grey of 16 bits with alpha becomes colour, which shows the same and is read."""
+    if photo.alpha is None:
+        return photo.pixels
+    colours = photo.pixels
+    if photo.channels == GREY and photo.full > 255:
+        colours = np.repeat(colours, 3, axis=2)
+    return np.concatenate([colours, photo.alpha[..., None]], axis=2)
+
+
 def _make_chunk(name: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
 
@@ -173,16 +180,14 @@ def _make_chunk(name: bytes, body: bytes) -> bytes:
 def _encode_tiff(photo: Photo, mark: Mark | None) -> bytes:
     import tifffile
 
-    pixels: NDArray[Any] = photo.pixels
-    options: dict[str, Any] = {}
-    if photo.alpha is not None:
-        pixels = np.concatenate([pixels, photo.alpha[..., None]], axis=2)
-        options["extrasamples"] = ["unassalpha"]
+    pixels = _stack_alpha(photo)
+    colours = pixels.shape[2] - (photo.alpha is not None)
+    options: dict[str, Any] = {"extrasamples": ["unassalpha"]} if photo.alpha is not None else {}
     if pixels.shape[2] == 1:
         pixels = pixels[..., 0]
     else:
         options["planarconfig"] = "contig"
-    photometric = {GREY: "minisblack", CMYK: "separated"}.get(photo.channels, "rgb")
+    photometric = {GREY: "minisblack", CMYK: "separated"}.get(colours, "rgb")
     if mark is not None:
         options |= {"description": mark.description, "software": mark.software}
         options["extratags"] = [(_TIFF_XMP, 1, len(mark.xmp), mark.xmp, True)]

@@ -146,7 +146,7 @@ def choose_format(name: str, takes: Sequence[str]) -> str:
     colours = plain.startswith(("rgb", "bgr", "gbr", "argb", "abgr", "0rgb", "0bgr", "pal"))
     order = ["yuv420p10le", "yuv422p10le", "yuv420p"] if deep else ["yuv420p", "yuv422p", "yuv444p"]
     order = ["yuv444p10le", *order] if deep and colours else ["bgr0", "gbrp", "yuv444p", *order] if colours else order
-    for candidate in order:
+    for candidate in (*order, "yuv422p10le", "yuv444p10le"):
         if candidate in takes:
             return candidate
     raise BadInputError(
