@@ -6,8 +6,8 @@
   and the box is blended in float64.
 
 All are written plainly here, from their published steps, and run in turns on the same frames with the crop itself as
-the swap, so that nothing but aligning and pasting is timed: in processor time of the one thread that runs it. The largest
-difference is that between a frame and what comes back: the blur of going through the crop and back.
+the swap, so that nothing but aligning and pasting is timed: in processor time of the one thread that runs it. The
+largest difference is that between a frame and what comes back: the blur of going through the crop and back.
 
     python benchmarks/pipeline.py [--rounds 30]
 """
@@ -125,7 +125,7 @@ def measure(frame: NDArray[np.uint8], landmarks: NDArray[np.float32], rounds: in
     return {name: float(np.median(values)) for name, values in times.items()}
 
 
-def main(rounds: Annotated[int, typer.Option(min=3, help="Frames of each kind.")] = 30) -> None:
+def main(rounds: Annotated[int, typer.Option(min=1, help="Frames of each kind.")] = 30) -> None:
     cv2.setNumThreads(1)
     face = read_image(sorted((ROOT / "samples" / "faces").glob("*.jpg"))[33])
     table = Table("frame", "face", *(f"{name} ms" for name in WAYS), "whole / ours", "box / ours", "largest difference")

@@ -87,16 +87,32 @@ def warp_patch(
     region = find_region(matrix, find_support(mask), height, width)
     if region.empty:
         return None
-    colours = cv2.convertScaleAbs(np.maximum(picture, 0), alpha=255) if not deep else np.clip(picture, 0, 1) * 255
     scale = float(np.hypot(matrix[0, 0], matrix[0, 1]))
     if scale > _SHRINKS:
-        colours = cv2.GaussianBlur(colours, (0, 0), 0.5 * (scale - 1) + 0.1)
+        picture = cv2.GaussianBlur(picture, (0, 0), 0.5 * (scale - 1) + 0.1)
     back = cv2.invertAffineTransform(matrix)
     back[:, 2] -= (region.left, region.top)
     size = (region.right - region.left, region.bottom - region.top)
-    warped = cv2.warpAffine(colours, back, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    weights = cv2.warpAffine(mask, back, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
-    return Patch(region, warped, weights)
+    return _warp_deep(region, picture, mask, back, size) if deep else _warp_bytes(region, picture, mask, back, size)
+
+
+def _warp_bytes(
+    region: Region, picture: NDArray[np.float32], mask: Mask, back: NDArray[np.float64], size: tuple[int, int]
+) -> Patch:
+    """Colours and mask warped together: four bytes a pixel take OpenCV less than half the time of three and a float."""
+    stacked = cv2.convertScaleAbs(np.dstack([np.maximum(picture, 0), mask]), alpha=255)
+    warped = cv2.warpAffine(stacked, back, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+    weights = cv2.extractChannel(warped, 3).astype(np.float32)
+    return Patch(region, cv2.cvtColor(warped, cv2.COLOR_RGBA2RGB), np.multiply(weights, 1 / 255, dtype=np.float32))
+
+
+def _warp_deep(
+    region: Region, picture: NDArray[np.float32], mask: Mask, back: NDArray[np.float64], size: tuple[int, int]
+) -> Patch:
+    """In float32, for photos of 16 bits."""
+    stacked = np.dstack([np.clip(picture, 0, 1) * np.float32(255), mask])
+    warped = cv2.warpAffine(stacked, back, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+    return Patch(region, np.ascontiguousarray(warped[..., :3]), np.ascontiguousarray(warped[..., 3]))
 
 
 def blend_rgb8(pixels: NDArray[np.uint8], patch: Patch) -> None:
