@@ -87,6 +87,19 @@ def test_a_signed_photo_is_valid_and_shows_the_same(kind: str, operator: tuple[P
     assert SOURCE_TYPE.encode() in encoded  # the plain mark is there, too
 
 
+def test_a_signed_video_is_valid_and_plays(operator: tuple[Path, Path], sample_faces: Path, tmp_path: Path) -> None:
+    clips = pytest.importorskip("clips")
+    face = decode_photo(sorted(sample_faces.glob("*.jpg"))[0].read_bytes()).pixels
+    clip = clips.make_clip(tmp_path / "clip.mp4", face, 5)
+    Signer(*operator).sign_file(clip, tmp_path / "signed.mp4", "signed.mp4")
+    manifest, wrong = read_manifest((tmp_path / "signed.mp4").read_bytes(), "video/mp4")
+    assert wrong <= {"signingCredential.untrusted"} and SOURCE_TYPE in json.dumps(manifest)
+    assert all(
+        np.array_equal(a, b)
+        for a, b in zip(clips.read_frames(clip), clips.read_frames(tmp_path / "signed.mp4"), strict=True)
+    )
+
+
 def test_a_changed_photo_is_not_valid(operator: tuple[Path, Path]) -> None:
     signed = bytearray(Signer(*operator).sign(encode_photo(Photo(PIXELS), PNG), PNG, "out"))
     signed[-40] ^= 1

@@ -28,7 +28,7 @@ def match_colours(picture: NDArray[np.float32], target: Image, weights: NDArray[
     target_mean, target_spread = _measure(wanted, weights, total)
     gain = np.clip(target_spread / np.maximum(spread, _LEAST_SPREAD), _LEAST_GAIN, _MOST_GAIN)
     moved = ((lab - mean) * gain + target_mean).astype(np.float32)
-    return np.clip(cv2.cvtColor(moved, cv2.COLOR_LAB2RGB), 0, 1)
+    return np.asarray(np.clip(cv2.cvtColor(moved, cv2.COLOR_LAB2RGB), 0, 1), np.float32)
 
 
 def _measure(
