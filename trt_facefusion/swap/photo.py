@@ -102,7 +102,8 @@ def rgb_to_cmyk(rgb: NDArray[np.float32], black: NDArray[np.uint8]) -> NDArray[n
     kept = np.minimum(255.0 - rgb.max(axis=2), black.astype(np.float32))
     white = np.maximum(255.0 - kept, 1.0)[..., None]
     colours = 255.0 * (1.0 - rgb / white)
-    return np.rint(np.clip(np.concatenate([colours, kept[..., None]], axis=2), 0, 255)).astype(np.uint8)
+    inks = np.clip(np.concatenate([colours, kept[..., None]], axis=2), 0, 255)
+    return np.asarray(np.rint(inks), np.uint8)
 
 
 def to_grey(rgb: NDArray[np.float32]) -> NDArray[np.float32]:
