@@ -20,7 +20,7 @@ import PIL.PngImagePlugin
 from numpy.typing import NDArray
 
 from trt_facefusion.errors import BadInputError
-from trt_facefusion.swap.photo import CMYK, GREY, Photo
+from trt_facefusion.swap.photo import CMYK, GREY, Photo, scale_to_8
 from trt_facefusion.types import Note, drop_note
 
 JPEG, PNG, WEBP, BMP, TIFF = "JPEG", "PNG", "WebP", "BMP", "TIFF"
@@ -93,15 +93,13 @@ def _to_pillow(photo: Photo, kind: str, note: Note) -> PIL.Image.Image:
     keeps_alpha = photo.alpha is not None and kind in {PNG, WEBP}
     if photo.alpha is not None and not keeps_alpha and photo.alpha.min() < photo.full:
         note(f"warning: {kind} holds no transparency, so white is laid behind: write a PNG, WebP or TIFF to keep it")
-    from trt_facefusion.swap.photo import scale_to_8
-
     if photo.channels == CMYK and kind == JPEG:
         return PIL.Image.fromarray(scale_to_8(photo.pixels), "CMYK")
     whole = slice(None)
     grey = photo.channels == GREY and kind != WEBP
     rgb = photo.region_rgb8(whole, whole) if keeps_alpha else photo.rgb8
     colours = rgb[..., :1] if grey else rgb
-    if keeps_alpha:
+    if keeps_alpha and photo.alpha is not None:
         colours = np.concatenate([colours, scale_to_8(photo.alpha)[..., None]], axis=2)
     return PIL.Image.fromarray(colours[..., 0] if colours.shape[2] == 1 else colours, _MODES[colours.shape[2]])
 
@@ -158,7 +156,7 @@ def _encode_deep_png(photo: Photo, mark: Mark | None) -> bytes:
         chunks.append(_make_chunk(b"iCCP", b"profile\0\0" + zlib.compress(photo.profile)))
     for name, text in _list_png_texts(mark) if mark is not None else []:
         chunks.append(_make_chunk(b"iTXt", name.encode("latin-1") + b"\0\0\0\0\0" + text.encode()))
-    file = encoded.tobytes()
+    file: bytes = encoded.tobytes()
     behind_header = 8 + 25
     return file[:behind_header] + b"".join(chunks) + file[behind_header:]
 

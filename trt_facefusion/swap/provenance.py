@@ -176,4 +176,5 @@ def _import_c2pa() -> ModuleType:
         import c2pa
     except (ImportError, OSError) as error:
         raise BackendUnavailableError(f"C2PA manifests need c2pa-python: {error}", pip_install("provenance")) from error
-    return c2pa
+    module: ModuleType = c2pa
+    return module

@@ -35,7 +35,8 @@ def import_av() -> ModuleType:
         import av
     except (ImportError, OSError) as error:
         raise BackendUnavailableError(f"videos need PyAV: {error}", pip_install("video")) from error
-    return av
+    module: ModuleType = av
+    return module
 
 
 class VideoReader:
