@@ -40,7 +40,8 @@ from trt_facefusion.faces.curation.survey import Survey, survey_folder
 from trt_facefusion.faces.embedder import DlibEmbedder
 from trt_facefusion.faces.faceset import FaceSet
 from trt_facefusion.faces.folder import read_faces
-from trt_facefusion.inference.feeder import Feeder, find_projection, list_input_shapes
+from trt_facefusion.inference.feeder import Feeder, list_input_shapes
+from trt_facefusion.inference.identity import find_projection
 from trt_facefusion.inference.renderer import PictureRenderer, find_picture_output
 from trt_facefusion.model.export import ModelSource, OnnxSource, ReferenceSource
 from trt_facefusion.model.graph import GraphView, PreparedModel, prepare

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -80,6 +81,14 @@ class Net:
             self.weights,
         )
         return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir)
+
+
+def save_converter(path: Path, n_in: int = 512, n_out: int = 512, seed: int = 0) -> Path:
+    """A converter of embeddings as crossface has it in small: normalises inside, one linear layer, not normalised."""
+    net = Net(seed)
+    unit = net.op("LpNormalization", "input", axis=1, p=2)
+    onnx.save(net.model({"input": [1, n_in]}, {net.linear(unit, n_in, n_out, "output", 0.5): [1, n_out]}), path)
+    return path
 
 
 SWAPPER_SHAPES = {"target": (3, 32, 32), "source": (64,)}

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from trt_facefusion.build.settings import BuildSettings
+from trt_facefusion.faces.converter import EmbeddingConverter
 
 SIZE = 32
 Settings = Callable[..., BuildSettings]
@@ -134,6 +135,10 @@ class Glance:
     other_person = 0.6
     dim = 128
     digest = hashlib.sha256(b"glance").hexdigest()
+
+    def __init__(self, converter: EmbeddingConverter | None = None) -> None:
+        self.converter = converter
+        self.fed_dim = self.dim if converter is None else converter.dim
 
     def embed(self, chips: NDArray[np.uint8]) -> NDArray[np.float32]:
         coarse = [cv2.resize(chip, (16, 8), interpolation=cv2.INTER_AREA).mean(2).ravel() for chip in chips]

@@ -126,6 +126,8 @@ _TESTED = {
     "rtx": ("tensorrt-rtx>=1.7,<1.8",),
     "openvino": ("openvino>=2026.4,<2026.5",),
     "gpu": ("tensorrt>=10.9,<12", "pycuda>=2026.1", "cuda-bindings>=12.9,<14"),
+    "video": ("av>=18,<19",),
+    "provenance": ("c2pa-python>=0.38,<0.39",),
 }
 """The extras of pyproject.toml, for where this package runs without being installed; a test holds the two together."""
 

@@ -8,11 +8,11 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+import nets
 import numpy as np
 import onnx
 import pytest
 import tiny
-from onnx import TensorProto, helper
 from twin.builder import VERSION_10, make_twin
 from twin.uploader import A10G, HostUploader
 
@@ -62,7 +62,7 @@ def settings(folder: Path) -> BuildSettings:
     np.save(folder / "values.npy", np.ones(3, np.float32))
     inputs = (
         "image=image:32:0:1",
-        "source=embedding",
+        "source=embedding:converter=crossface",
         f"mask=file:{folder / 'values.npy'}",
         "weight=value:0.5",
         "second=image:32:0:1:target",
@@ -73,6 +73,7 @@ def settings(folder: Path) -> BuildSettings:
         precisions=(Precision.INT8,),
         calib=tiny.write_pictures(folder / "faces", range(3)),
         backend="tensorrt",
+        converter=nets.save_converter(folder / "crossface.onnx", 128, 128),
     )
 
 
@@ -88,6 +89,7 @@ def alternatives(folder: Path, settings: BuildSettings) -> Alternatives:
         "max_calib": 299,
         "max_eval": 127,
         "embedder": arcface(folder / "arcface.onnx"),
+        "converter": nets.save_converter(folder / "other_crossface.onnx", 128, 128, seed=1),
         "noise": "zero",
         "target": "sm89",
         "backend": "onnxruntime",
@@ -121,13 +123,11 @@ def alternatives(folder: Path, settings: BuildSettings) -> Alternatives:
 
 
 def arcface(path: Path) -> Path:
-    graph = helper.make_graph(
-        [helper.make_node("GlobalAveragePool", ["x"], ["p"]), helper.make_node("Flatten", ["p"], ["y"])],
-        "arcface",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3, 112, 112])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 3])],
-    )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    """A network that gives the first 128 values of a picture."""
+    net = nets.Net()
+    ends = [net.const([value], np.int64) for value in (0, 128, 1)]
+    net.op("Slice", net.op("Flatten", "x"), *ends, name="y")
+    onnx.save(net.model({"x": ["N", 3, 112, 112]}, {"y": ["N", 128]}), path)
     return path
 
 
@@ -158,7 +158,15 @@ OPTIONS = {
     "obey": False,
 }
 BATCHES = {"min": 2, "opt": 3, "max": 4}
-OUTPUT = {"name": "y", "mean": (0.1,) * 3, "std": (0.1,) * 3, "bgr": True, "nhwc": True, "ranged": False}
+OUTPUT = {
+    "name": "y",
+    "mean": (0.1,) * 3,
+    "std": (0.1,) * 3,
+    "bgr": True,
+    "nhwc": True,
+    "ranged": False,
+    "masks": ("m",),
+}
 PRESET = {"name": "p", "inputs": (), "output": ImageOutput("z"), "template": "ffhq_512", "embedder": "arcface"}
 IMAGE = {
     "name": "y",
@@ -172,7 +180,10 @@ IMAGE = {
     "template": "ffhq_512",
     "person": "source",
     "parts": (Part(), Part()),
+    "also": ("x",),
 }
+EMBEDDING = {"name": "id", "normalise": False, "projection": "emap", "converter": "crossface", "also": ("x",)}
+VALUE = {"name": "w", "value": 0.25, "range": (0.0, 1.0), "also": ("x",), "optional": True}
 PART = {"person": "source", "masked": "upper", "share": 0.25}
 Change = Callable[[BuildSettings, Any], BuildSettings]
 
@@ -211,9 +222,9 @@ def with_part(settings: BuildSettings, part: Any) -> BuildSettings:
         (BatchRange(), BATCHES, lambda settings, batch: replace(settings, batch=batch)),
         (ImageInput("image", 32), IMAGE, with_input(0)),
         (Part(masked="lower"), PART, with_part),
-        (EmbeddingInput("source"), {"name": "id", "normalise": False, "projection": "emap"}, with_input(1)),
+        (EmbeddingInput("source"), EMBEDDING, with_input(1)),
         (FileInput("mask", Path("values.npy")), {"name": "m", "path": Path("copy.npy")}, with_input(2)),
-        (ValueInput("weight", 0.5), {"name": "w", "value": 0.25}, with_input(3)),
+        (ValueInput("weight", 0.5), VALUE, with_input(3)),
         (ImageOutput("out", ranged=True), OUTPUT, with_output),
     ],
     ids=lambda value: type(value).__name__,

@@ -29,7 +29,8 @@ class MeanColour:
     size = 16
     same_person = 5.0
     other_person = 6.0
-    dim = 3
+    dim = fed_dim = 3
+    converter = None
     digest = "mean-1"
 
     def embed(self, chips: np.ndarray) -> np.ndarray:

@@ -12,10 +12,12 @@ from trt_facefusion.faces.curation.chip import SIZE, TEMPLATE
 from trt_facefusion.faces.curation.coverage import CoverageFinding, FaceCoverage, measure_coverage
 from trt_facefusion.faces.curation.select import Selection, select
 from trt_facefusion.faces.curation.survey import Survey, survey_folder
-from trt_facefusion.faces.embedder import ArcFaceEmbedder, DlibEmbedder, Embedder
+from trt_facefusion.faces.embedder import DlibEmbedder, Embedder
 from trt_facefusion.faces.faceset import require_enough
 from trt_facefusion.inference.described import prepare_described
-from trt_facefusion.inference.feeder import Feeder, find_projection, list_input_shapes
+from trt_facefusion.inference.embedders import open_embedder
+from trt_facefusion.inference.feeder import Feeder, list_input_shapes
+from trt_facefusion.inference.identity import find_projection
 from trt_facefusion.model.export import ModelSource
 from trt_facefusion.model.presets import Preset
 from trt_facefusion.types import Progress, silent
@@ -31,10 +33,11 @@ class Generator:
     source: ModelSource
     preset: Preset
     embedder: Path | None = None
+    converter: Path | None = None
 
     def open_embedder(self) -> Embedder:
         """The embedder that its source faces go through; dlib's where none is named."""
-        return DlibEmbedder() if self.embedder is None else ArcFaceEmbedder(self.embedder)
+        return open_embedder(self.preset, self.embedder, self.converter)
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,8 +83,8 @@ def curate(
     prepared = projection = None
     template, size = TEMPLATE, SIZE
     if generator is not None:  # a model that does not fit is told before photos are read
-        model = generator.source.load(list_input_shapes(generator.preset, embedder.dim))
-        prepared = prepare_described(model, generator.preset, embedder.dim).prepared
+        model = generator.source.load(list_input_shapes(generator.preset, embedder.fed_dim))
+        prepared = prepare_described(model, generator.preset, embedder.fed_dim).prepared
         projection = find_projection(generator.preset, model)
         template, size = generator.preset.crops[0]
     survey = survey_folder(folder, embedder=embedder, template=template, size=size, aligned=aligned, progress=progress)

@@ -23,6 +23,9 @@ from trt_facefusion.types import Precision, Progress, silent
 VALUES_OF = "values of "
 """How the digest of a file input's values is called: the preset only names the file."""
 
+CONVERTER = "converter"
+"""How the digest of the network that embeddings go through is called."""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -108,7 +111,7 @@ def digest_inputs(
 def digest_files(settings: BuildSettings) -> dict[str, str]:
     """Digests of the model and of the files that the user named."""
     digests = {"model": settings.source.digest()}
-    files = [("plan", settings.plan), ("table", settings.table)]
+    files = [("plan", settings.plan), ("table", settings.table), (CONVERTER, settings.converter)]
     files += [(f"{VALUES_OF}{spec.name}", spec.path) for spec in settings.preset.files]
     for name, path in files:
         if path is not None:

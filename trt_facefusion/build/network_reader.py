@@ -7,7 +7,8 @@ from trt_facefusion.build.reporter import Reporter
 from trt_facefusion.build.settings import BuildSettings
 from trt_facefusion.faces.embedder import Embedder
 from trt_facefusion.inference.described import prepare_described, require_batch
-from trt_facefusion.inference.feeder import find_projection, list_input_shapes
+from trt_facefusion.inference.feeder import list_input_shapes
+from trt_facefusion.inference.identity import find_projection
 from trt_facefusion.inference.original import Original, fix_original_noise
 from trt_facefusion.model.graph import read_input_specs
 from trt_facefusion.model.graph.batch import require_samples_apart
@@ -23,11 +24,11 @@ def read_network(settings: BuildSettings, embedder: Embedder, reporter: Reporter
         ModelError: its pictures are random, or one sample's depends on the others of its batch; names the node.
     """
     reporter.progress("model", 0, 0)
-    model = settings.source.load(list_input_shapes(settings.preset, embedder.dim))
+    model = settings.source.load(list_input_shapes(settings.preset, embedder.fed_dim))
     for note in settings.source.notes:
         reporter.note(note)
     takes = read_input_specs(model)
-    fits = fit_inputs(settings.preset, takes, embedder.dim)
+    fits = fit_inputs(settings.preset, takes, embedder.fed_dim)
     shapes = {name: fit.shape for name, fit in fits.items()}
     projection = find_projection(settings.preset, model)
     original = Original(settings.source, model)
@@ -37,7 +38,7 @@ def read_network(settings: BuildSettings, embedder: Embedder, reporter: Reporter
         reporter.warn(f"noise is fixed (--noise {noise}) in {', '.join(original.fixed_nodes)}, in the engine, too")
     require_no_noise(original.loaded)
     require_samples_apart(original.loaded, shapes, single=find_fixed_batch(settings.preset, takes, fits) == 1)
-    described = prepare_described(original.loaded, settings.preset, embedder.dim)
+    described = prepare_described(original.loaded, settings.preset, embedder.fed_dim)
     require_batch(described, settings.batch)
     if described.dropped:
         picture = described.preset.output.name

@@ -106,6 +106,15 @@ class NetworkOptions:
         ),
         _SPELLED,
     ] = None
+    converter: Annotated[
+        Path | None,
+        typer.Option(
+            help="ONNX that turns the embedder's vectors into those of the recogniser the generator was trained with "
+            "(crossface_simswap and the like), where a preset asks for one.",
+            rich_help_panel=MODEL,
+        ),
+        _SPELLED,
+    ] = None
     noise: Annotated[
         str | None,
         typer.Option(

@@ -27,6 +27,7 @@ _ORDER = (
     "calib",
     "eval",
     "embedder",
+    "converter",
     "batch",
     "plan",
     "planner",

@@ -77,7 +77,7 @@ class BuildSettings(
 
     def open_embedder(self) -> Embedder:
         """The embedder whose vectors the generator takes (dlib's where it takes none)."""
-        return open_embedder(self.preset, self.embedder)
+        return open_embedder(self.preset, self.embedder, self.converter)
 
 
 def compute_engine_key(settings: BuildSettings, digests: Mapping[str, str], precision: Precision) -> str:

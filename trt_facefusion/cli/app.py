@@ -22,6 +22,7 @@ from trt_facefusion.cli import (
     presets,
     profile,
     report,
+    swap,
 )
 
 app = typer.Typer(
@@ -42,6 +43,7 @@ app.command("plan", epilog=console.EXIT_CODES)(plan.command)
 app.command("presets")(presets.command)
 app.command("profile", epilog=console.EXIT_CODES)(profile.command)
 app.command("report")(report.command)
+app.command("swap", epilog=console.EXIT_CODES)(swap.command)
 app.command("doctor")(doctor.command)
 app.add_typer(cache.app, name="cache")
 app.add_typer(faces.app, name="faces")

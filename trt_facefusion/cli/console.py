@@ -15,7 +15,17 @@ from contextlib import contextmanager, redirect_stdout
 from typing import IO, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.style import StyleType
 from rich.table import Table
 from rich.text import Text
@@ -143,15 +153,31 @@ _STAGES = {
 }
 
 
+class _RateColumn(ProgressColumn):
+    """How many are done in a second."""
+
+    def render(self, task: Task) -> Text:
+        """Nothing until something is done."""
+        return Text("" if task.speed is None else f"{task.speed:.1f} a second, left")
+
+
+Say = Callable[[str], None]
+"""Prints a message."""
+
+
 @contextmanager
-def progress_bar() -> Iterator[tuple[types.Progress, Callable[[str], None]]]:
-    """A progress callback that draws one line per stage, and a function that prints a message above it."""
+def progress_bar(rate: bool = False) -> Iterator[tuple[types.Progress, Say]]:
+    """A progress callback that draws one line per stage, and a function that prints a message above it.
+
+    ``rate`` also shows how many are done in a second, and the time left.
+    """
     bar = Progress(
         SpinnerColumn("dots" if err.encoding.startswith("utf") else "line"),
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
         TextColumn("{task.fields[count]}", markup=False),
         TimeElapsedColumn(),
+        *([_RateColumn(), TimeRemainingColumn()] if rate else []),
         console=err,
         transient=True,
         disable=not err.is_terminal,

@@ -67,6 +67,10 @@ class DiffInputOptions:
     embedder: Annotated[
         Optional[Path], typer.Option(help="ArcFace ONNX whose embeddings the generator takes.", rich_help_panel=_INPUTS)
     ] = None
+    converter: Annotated[
+        Optional[Path],
+        typer.Option(help="ONNX that converts the embeddings first, as for `build`.", rich_help_panel=_INPUTS),
+    ] = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,6 +143,7 @@ def command(
         preset=_describe_inputs(inputs.preset, inputs.inputs or [], inputs.picture),
         aligned=execution.aligned,
         embedder=inputs.embedder,
+        converter=inputs.converter,
         max_faces=execution.max_faces,
         stand_in=execution.stand_in,
         device=execution.device,

@@ -38,6 +38,9 @@ class GeneratorOptions:
     embedder: Annotated[
         Optional[Path], typer.Option(help="ArcFace ONNX that the generator's embeddings come from.")
     ] = None
+    converter: Annotated[
+        Optional[Path], typer.Option(help="ONNX that converts the embeddings first, as for `build`.")
+    ] = None
 
 
 def open_generator(generator: GeneratorOptions) -> Generator | None:
@@ -74,4 +77,4 @@ def open_generator(generator: GeneratorOptions) -> Generator | None:
             f"the preset {preset.name!r} takes ArcFace embeddings, and that embedder is not bundled",
             "name its ONNX file with --embedder",
         )
-    return Generator(OnnxSource(onnx), preset, generator.embedder)
+    return Generator(OnnxSource(onnx), preset, generator.embedder, generator.converter)

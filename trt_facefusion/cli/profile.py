@@ -93,6 +93,10 @@ class ProfileInputOptions:
         Optional[Path],
         typer.Option(help="ArcFace ONNX, where the generator takes its vectors.", rich_help_panel=_INPUT),
     ] = None
+    converter: Annotated[
+        Optional[Path],
+        typer.Option(help="ONNX that converts the embeddings first, as for `build`.", rich_help_panel=_INPUT),
+    ] = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,6 +152,7 @@ def command(
         faces=inputs.faces,
         aligned=inputs.aligned,
         embedder=inputs.embedder,
+        converter=inputs.converter,
         batch=measuring.batch,
         batches=None if measuring.batches is None else _parse_numbers("--batches", measuring.batches),
         flights=_parse_numbers("--in-flight", measuring.flights),

@@ -13,7 +13,7 @@ Modules and the subpackage, from the ground up:
     kinds, orientation, metadata    what a file is, how it must be turned, what is taken off before it is decoded
     image_file, decode              bytes of an image file; upright RGB pixels
     align                           five landmarks -> a similarity transform -> an aligned crop; the templates
-    detector, embedder              faces with landmarks; identity as a vector
+    detector, converter, embedder   faces with landmarks; identity as a vector, and as another recogniser's
     split, pairing, duplicates      who is held out, who lends a face to whom, what is a copy
     crops, faceset                  crops that are cut on demand; a set of faces, and what was left out
     reader, find, folder            one photo after another; the photos of a folder; a folder -> a `FaceSet`

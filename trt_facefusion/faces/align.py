@@ -11,7 +11,7 @@ Landmarks = NDArray[np.float32]
 
 # Points on the unit square. `arcface_*` are the points ArcFace was trained with (the 128 variant adds 8 px at each side
 # and 16 px below); `ffhq_512` and `mtcnn_512` are what FFHQ-trained networks expect; `dlib_150` is dlib's chip with
-# 25 % padding.
+# 25 % padding, `dfl_whole_face` that of DeepFaceLab's whole face.
 TEMPLATES: dict[str, Landmarks] = {
     name: np.array(points, np.float32)
     for name, points in {
@@ -49,6 +49,13 @@ TEMPLATES: dict[str, Landmarks] = {
             (0.50019127, 0.61942959),
             (0.39032951, 0.77598822),
             (0.61178945, 0.77476328),
+        ),
+        "dfl_whole_face": (
+            (0.35342266, 0.39285716),
+            (0.62797622, 0.39285716),
+            (0.48660713, 0.54017860),
+            (0.38839287, 0.68750011),
+            (0.59821427, 0.68750011),
         ),
         "dlib_150": (
             (0.317, 0.31067),
@@ -93,11 +100,30 @@ def warp(image: NDArray[np.uint8], matrix: NDArray[np.float64], size: int) -> ND
     scale = float(np.hypot(matrix[0, 0], matrix[0, 1]))
     if scale < 0.8:
         # Gaussian whose width matches the box of source pixels that fall into one output pixel.
-        image = cv2.GaussianBlur(image, (0, 0), 0.5 * (1 / scale - 1) + 0.1)
+        sigma = 0.5 * (1 / scale - 1) + 0.1
+        image, matrix = _cut_source(image, matrix, size, margin=int(np.ceil(4 * sigma)) + 4)
+        image = cv2.GaussianBlur(image, (0, 0), sigma)
     warped: NDArray[np.uint8] = cv2.warpAffine(
         image, matrix, (size, size), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
     )
     return warped
+
+
+def _cut_source(
+    image: NDArray[np.uint8], matrix: NDArray[np.float64], size: int, margin: int
+) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+    """The part of ``image`` that a crop of ``size`` is made of, ``margin`` pixels around it, and the matrix from there.
+
+    A blur of the whole of a large photo would take longer than everything else.
+    """
+    corners = np.array([[0, 0, 1], [size, 0, 1], [0, size, 1], [size, size, 1]], np.float64)
+    places = corners @ cv2.invertAffineTransform(matrix).T
+    height, width = image.shape[:2]
+    low = np.clip(np.floor(places.min(0)).astype(int) - margin, 0, (width - 1, height - 1))
+    high = np.clip(np.ceil(places.max(0)).astype(int) + margin, low + 1, (width, height))
+    shifted = matrix.copy()
+    shifted[:, 2] += matrix[:, :2] @ low
+    return image[low[1] : high[1], low[0] : high[0]], shifted
 
 
 def align_crop(

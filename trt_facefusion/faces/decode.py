@@ -10,11 +10,14 @@ import importlib.util
 import io
 import threading
 import warnings
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL.Image
+from numpy.typing import NDArray
 
 from trt_facefusion.faces.image_file import ImageTooLargeError, UnreadableImageError, read_bytes
 from trt_facefusion.faces.kinds import HEAD_BYTES, READ, detect_kind, explain_unread
@@ -52,6 +55,18 @@ def decode_image(encoded: bytes, name: str = "image") -> Image:
         UnreadableImageError: not JPEG, PNG, WebP, BMP or TIFF, damaged or truncated, of a type without a range, or
             packed such that it would take minutes.
     """
+    return decode_by(encoded, name, lambda picture, _: convert_to_rgb8(picture))
+
+
+PixelReader = Callable[[PIL.Image.Image, bytes], NDArray[Any]]
+"""Takes the pixels [H,W,C] of a picture that Pillow has decoded, and whose metadata-free file is handed in, too."""
+
+
+def decode_by(encoded: bytes, name: str, read: PixelReader) -> NDArray[Any]:
+    """An encoded picture as what ``read`` takes of it, turned upright by its EXIF.
+
+    Raises: as `decode_image`; whatever ``read`` raises becomes an `UnreadableImageError`.
+    """
     if not encoded:
         raise UnreadableImageError(name, "the file is empty", _CONVERT)
     kind = detect_kind(encoded[:HEAD_BYTES])
@@ -63,9 +78,9 @@ def decode_image(encoded: bytes, name: str = "image") -> Image:
         raise UnreadableImageError(name, stripped.excess, _CONVERT)
     try:
         if stripped.endless:
-            image = _decode_endless(stripped.encoded, name)
+            image = _decode_endless(stripped.encoded, name, read)
         else:
-            image = _decode_pixels(stripped.encoded, name, ("HEIF",) if kind == "HEIC" else FORMATS)
+            image = _decode_pixels(stripped.encoded, name, read, ("HEIF",) if kind == "HEIC" else FORMATS)
     except UnreadableImageError:
         raise
     except PIL.UnidentifiedImageError as error:
@@ -79,18 +94,18 @@ def decode_image(encoded: bytes, name: str = "image") -> Image:
     return turn_upright(image, stripped.orientation)
 
 
-def _decode_pixels(encoded: bytes, name: str, formats: tuple[str, ...] = FORMATS) -> Image:
+def _decode_pixels(encoded: bytes, name: str, read: PixelReader, formats: tuple[str, ...] = FORMATS) -> NDArray[Any]:
     with _open(encoded, formats) as picture:
         _check_size(name, *picture.size)
         picture.load()
-        return _convert_to_rgb8(picture)
+        return read(picture, encoded)
 
 
-def _decode_endless(jpeg: bytes, name: str) -> Image:
+def _decode_endless(jpeg: bytes, name: str, read: PixelReader) -> NDArray[Any]:
     """A JPEG that lost its end marker: whole, if no bytes that could follow would change a pixel."""
-    image = _decode_pixels(jpeg + b"\xff\xd9", name)
+    image = _decode_pixels(jpeg + b"\xff\xd9", name, read)
     for guess in (b"\x55", b"\xaa"):
-        if not np.array_equal(image, _decode_pixels(jpeg + guess * 512 + b"\xff\xd9", name)):
+        if not np.array_equal(image, _decode_pixels(jpeg + guess * 512 + b"\xff\xd9", name, read)):
             raise ValueError("the file ends before the picture does")
     return image
 
@@ -123,8 +138,11 @@ def _open(encoded: bytes, formats: tuple[str, ...]) -> PIL.Image.Image:
         return PIL.Image.open(io.BytesIO(encoded), formats=formats)
 
 
-def _convert_to_rgb8(picture: PIL.Image.Image) -> Image:
-    """The pixels, strip by strip: a large picture of another type needs little more room than as RGB."""
+def convert_to_rgb8(picture: PIL.Image.Image) -> Image:
+    """The pixels [H,W,3] RGB, alpha laid on white.
+
+    It goes strip by strip: a large picture of another type needs little more room than as RGB.
+    """
     if picture.mode == "F":
         raise ValueError("floating-point pixel values, whose range is not known")
     width, height = picture.size

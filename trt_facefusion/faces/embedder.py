@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trt_facefusion.errors import ModelError
+from trt_facefusion.faces.converter import EmbeddingConverter
 from trt_facefusion.model import sessions
 from trt_facefusion.storage.files import read_regular
 
@@ -29,10 +30,12 @@ class Embedder(Protocol):
     """A network that tells people apart.
 
     ``template`` and ``size`` say how its chips are aligned. Two faces whose `make_comparable` vectors are nearer than
-    ``same_person`` (L2) are taken for one person, farther than ``other_person`` surely for two.
+    ``same_person`` (L2) are taken for one person, farther than ``other_person`` surely for two. ``converter`` is what
+    its vectors go through before a generator is fed with them, where that was trained with another recogniser.
     """
 
     name: str
+    converter: EmbeddingConverter | None
     template: str
     size: int
     same_person: float
@@ -41,6 +44,10 @@ class Embedder(Protocol):
     @property
     def dim(self) -> int:
         """Length of an embedding."""
+
+    @property
+    def fed_dim(self) -> int:
+        """Length of the vectors that a generator is fed with: those of the converter, where there is one."""
 
     @property
     def digest(self) -> str:
@@ -65,9 +72,10 @@ class _OnnxEmbedder:
     template: str
     size: int
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, converter: EmbeddingConverter | None = None) -> None:
         self.path = path
         self.name = path.stem
+        self.converter = converter
 
     @cached_property
     def digest(self) -> str:
@@ -111,6 +119,11 @@ class _OnnxEmbedder:
         """Length of an embedding."""
         raise NotImplementedError
 
+    @property
+    def fed_dim(self) -> int:
+        """Length of the vectors that a generator is fed with."""
+        return self.dim if self.converter is None else self.converter.dim
+
 
 class DlibEmbedder(_OnnxEmbedder):
     """dlib's face recognition ResNet (in the package, CC0): 128 numbers, raw L2 under about 0.55 for one person."""
@@ -120,8 +133,8 @@ class DlibEmbedder(_OnnxEmbedder):
     same_person = 0.5
     other_person = 0.6
 
-    def __init__(self) -> None:
-        super().__init__(DLIB_MODEL)
+    def __init__(self, converter: EmbeddingConverter | None = None) -> None:
+        super().__init__(DLIB_MODEL, converter)
         self.name = "dlib"
 
     @property
@@ -150,8 +163,8 @@ class ArcFaceEmbedder(_OnnxEmbedder):
     same_person = 1.095
     other_person = 1.265
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
+    def __init__(self, path: Path, converter: EmbeddingConverter | None = None) -> None:
+        super().__init__(path, converter)
         digest = self.digest
         self._dim = self._probe()
         self.name = f"{path.stem}-{digest[:8]}"

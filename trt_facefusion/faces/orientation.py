@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 import struct
+from typing import Any
 
 import numpy as np
-
-from trt_facefusion.types import Image
+from numpy.typing import NDArray
 
 _TAG = 0x112
 _XMP = re.compile(rb"tiff:Orientation\s*(?:=\s*[\"']|>)\s*([1-8])")
@@ -49,8 +49,8 @@ def read_xmp_orientation(packet: bytes) -> int | None:
     return int(match[1]) if match else None
 
 
-def turn_upright(image: Image, orientation: int) -> Image:
-    """``image`` [H,W,3] turned and mirrored as ``orientation``, 1 to 8, says."""
+def turn_upright(image: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """``image`` [H,W,C] turned and mirrored as ``orientation``, 1 to 8, says."""
     if orientation >= 5:
         image = image.transpose(1, 0, 2)
     across, down = orientation in {2, 3, 6, 7}, orientation in {3, 4, 7, 8}

@@ -12,6 +12,7 @@ May import: the ground, `model`, `engine` and `faces`.
 Modules, from the ground up:
 
     embedders           which network embeds the faces that a generator is fed with
+    identity            the source's embedding -> what a generator is fed: emap, converter
     feeder              faces -> inputs: images, embeddings of another person, fixed values
     renderer            inputs -> pictures: runs a model on a feeder's faces and decodes its output
     described           a model prepared as its inputs and its picture are described

@@ -8,13 +8,12 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 
-from trt_facefusion.errors import ModelError
 from trt_facefusion.faces.embedder import Embedder
 from trt_facefusion.faces.faceset import FaceSet
 from trt_facefusion.faces.pairing import pair_across_people
+from trt_facefusion.inference.identity import encode_identity
 from trt_facefusion.model.presets import EmbeddingInput, FileInput, ImageInput, Preset, ValueInput
 from trt_facefusion.model.presets.fit import Fit, fit_inputs
 from trt_facefusion.model.presets.inputs import SOURCE, TARGET
@@ -58,10 +57,9 @@ class Feeder:
             BadInputError: an input is not what its description says.
         """
         if self.takes:
-            return fit_inputs(self.preset, self.takes, self.embedder.dim)
-        return {
-            name: Fit(name, True, shape) for name, shape in list_input_shapes(self.preset, self.embedder.dim).items()
-        }
+            return fit_inputs(self.preset, self.takes, self.embedder.fed_dim)
+        shapes = list_input_shapes(self.preset, self.embedder.fed_dim)
+        return {name: Fit(name, True, shape) for name, shape in shapes.items()}
 
     @cached_property
     def _crops(self) -> Mapping[tuple[str, int], Any]:
@@ -84,7 +82,8 @@ class Feeder:
             if isinstance(spec, ImageInput):
                 feeds[spec.name] = fit.samples(self._encode(spec, targets))
             elif isinstance(spec, EmbeddingInput):
-                vectors = spec.encode(self.faces.embeddings[self.sources[targets]], self.projection)
+                raw = self.faces.embeddings[self.sources[targets]]
+                vectors = encode_identity(spec, raw, self.embedder, self.projection)
                 feeds[spec.name] = fit.samples(vectors)
             else:
                 feeds[spec.name] = fit.fixed(self._values[spec.name], len(targets))
@@ -94,20 +93,6 @@ class Feeder:
         crops = self._crops[self.preset.crop(spec)]
         source = crops[self.sources[targets]] if spec.shows(SOURCE) else None
         return spec.encode(crops[targets] if source is None or spec.shows(TARGET) else source, source)
-
-
-def find_projection(preset: Preset, model: onnx.ModelProto) -> NDArray[np.float32] | None:
-    """The matrix that ``preset`` wants from the *original* model (graph optimisers drop it, since no node uses it)."""
-    matrix_name = preset.embedding.projection if preset.embedding else None
-    if matrix_name is None:
-        return None
-    for tensor in model.graph.initializer:
-        if tensor.name == matrix_name:
-            return onnx.numpy_helper.to_array(tensor).astype(np.float32)
-    raise ModelError(
-        f"the preset {preset.name!r} needs the model's initializer {matrix_name!r}, which is not in the file",
-        "use the original file: graph optimisers drop that matrix, because no node reads it",
-    )
 
 
 def list_input_shapes(preset: Preset, embedding_dim: int) -> dict[str, tuple[int, ...]]:

@@ -187,3 +187,35 @@ def test_the_examples_of_the_help_are_understood() -> None:
     assert len(examples) >= 5
     specs = [parse_input(example.strip()) for example in examples]
     assert {type(spec) for spec in specs} >= {ImageInput, ValueInput, FileInput}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "out:-1:1:rgb:masks=m",
+        "out_face:0:0:1:bgr:masks=a:0+b:0",
+        "out:mean=0.4,0.5,0.6:std=0.2,0.3,0.4:rgb",
+        "o:0:1:bgr",
+    ],
+)
+def test_all_that_a_picture_can_say_is_written_as_it_is_read(text: str) -> None:
+    assert write_picture(parse_picture(text, ImageOutput())) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "s=embedding:raw:converter=crossface_ghost",
+        "s=embedding:projection=buff2fs",
+        "w=value:0.5:0.0:1.0",
+        "w=value:0.5",
+    ],
+)
+def test_all_that_an_identity_and_a_number_can_say_is_written_as_it_is_read(text: str) -> None:
+    assert write_input(parse_input(text)) == text
+
+
+@pytest.mark.parametrize("text", ["w=value:2:0:1", "w=value:0.5:0", "s=embedding:converter=", "s=embedding:unit"])
+def test_what_an_identity_or_a_number_cannot_say_is_refused(text: str) -> None:
+    with pytest.raises(BadInputError, match="is not understood"):
+        parse_input(text)

@@ -9,7 +9,7 @@ import onnxruntime
 
 from trt_facefusion.build.effort import FULL
 from trt_facefusion.build.inputs import BuildInputs
-from trt_facefusion.build.job import VALUES_OF
+from trt_facefusion.build.job import CONVERTER, VALUES_OF
 from trt_facefusion.build.tuning.calibration_files import locate_partial, locate_table
 from trt_facefusion.build.tuning.histograms import collect_histograms, pin_image_ranges
 from trt_facefusion.quantization.calibration.cache import Calibration, StaleCalibration, load
@@ -53,7 +53,8 @@ def _list_settings(inputs: BuildInputs) -> PassSettings:
     }
     look_faces = inputs.level.look_faces
     settings |= {} if look_faces == LOOK_FACES else {"looked": look_faces}
-    return settings | {name: digest for name, digest in inputs.job.digests.items() if name.startswith(VALUES_OF)}
+    fed = {name: digest for name, digest in inputs.job.digests.items() if name.startswith((VALUES_OF, CONVERTER))}
+    return settings | fed
 
 
 def _collect(inputs: BuildInputs, settings: PassSettings) -> Calibration:

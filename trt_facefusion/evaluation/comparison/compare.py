@@ -34,11 +34,11 @@ def diff(settings: DiffSettings, progress: Progress = silent, note: Note = drop_
     for message in (message for model in opened for message in model.notes):
         note(message)
     contract = agree_on_contract(opened[0], opened[1], settings.preset)
-    embedder = open_embedder(contract.preset, settings.embedder)
+    embedder = open_embedder(contract.preset, settings.embedder, settings.converter)
     with ExitStack() as stack:
         a, b = (open_runnable(m, stack, stand_in=settings.stand_in, device=settings.device) for m in opened)
         for model in (a, b):
-            require_fitting_inputs(model, contract.preset, embedder.dim)
+            require_fitting_inputs(model, contract.preset, embedder.fed_dim)
         folder = stack.enter_context(open_save_folder(settings.save))
         pair = pair_models(a, b, contract, embedder, note, picture_needed=settings.max_ssim_drop is not None)
         save = SaveFolder(folder, (pair.titled[0][1], pair.titled[1][1]))

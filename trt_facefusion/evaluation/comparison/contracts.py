@@ -9,7 +9,7 @@ from typing import Any
 from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
 from trt_facefusion.errors import BadInputError, ModelError
 from trt_facefusion.inference.described import require_templates
-from trt_facefusion.inference.feeder import find_projection
+from trt_facefusion.inference.identity import find_projection
 from trt_facefusion.inference.open import OpenedModel
 from trt_facefusion.model.export.onnx_file import load_model
 from trt_facefusion.model.presets import Preset

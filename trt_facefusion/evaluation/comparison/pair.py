@@ -65,7 +65,7 @@ def pair_models(
         BadInputError: no batch size fits both, no output is in both, or the picture that is needed is not there.
     """
     _tell_stand_ins(a, b, note)
-    batch = choose_batch_size(a, b, contract.preset, embedder.dim)
+    batch = choose_batch_size(a, b, contract.preset, embedder.fed_dim)
     return ModelPair(a, b, contract, embedder, batch, _find_common_picture(a, b, contract, note, picture_needed))
 
 

@@ -41,7 +41,7 @@ def compare_with_file(
     pair: ModelPair, faces: FaceSet, a: Pictures, b: Pictures, progress: Progress, note: Note
 ) -> AgainstFile | None:
     """Both models' pictures against those of the file that the first stored one of them was built from."""
-    shapes = list_input_shapes(pair.contract.preset, pair.embedder.dim)
+    shapes = list_input_shapes(pair.contract.preset, pair.embedder.fed_dim)
     for manifest in (model.opened.manifest for model in (pair.a, pair.b)):
         original = None if manifest is None else find_original(manifest, shapes, note)
         if manifest is None or original is None:

@@ -24,6 +24,7 @@ class DiffSettings:
     preset: Preset | None = None
     aligned: bool = False
     embedder: Path | None = None
+    converter: Path | None = None
     max_faces: int = 64
     stand_in: bool | None = None
     device: int = 0

@@ -41,6 +41,7 @@ class ProfileSettings:
     faces: Path | None = None
     aligned: bool = False
     embedder: Path | None = None
+    converter: Path | None = None
     batch: int | None = None
     batches: tuple[int, ...] | None = None
     flights: tuple[int, ...] = (1, 2, 4)
@@ -169,7 +170,7 @@ def _open_bench(stack: ExitStack, settings: ProfileSettings, model: OpenedModel,
             f"{model.label} runs on a GPU only. {error.message}",
             f"{error.remedy.rstrip('.')}; --stand-in profiles its typed ONNX on this CPU (which is not the engine).",
         ) from error
-    photos = PhotoSettings(settings.faces, settings.aligned, settings.embedder)
+    photos = PhotoSettings(settings.faces, settings.aligned, settings.embedder, settings.converter)
     bench.feed(make_workload(model, bench.runner.inputs, photos, note), settings.batch, settings.batches)
     return bench
 

@@ -34,6 +34,7 @@ class PhotoSettings:
     faces: Path | None = None
     aligned: bool = False
     embedder: Path | None = None
+    converter: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def make_feeder(model: OpenedModel, photos: PhotoSettings, count: int, note: Not
             f"nothing says how {model.label} takes faces", "name an engine that trt-ff built, or leave --faces out"
         )
     preset = model.contract.preset
-    embedder = open_embedder(preset, photos.embedder)
+    embedder = open_embedder(preset, photos.embedder, photos.converter)
     files = list_photos(photos.faces)
     with scratch_folder() as folder:
         for number, index in enumerate(spread(len(files), count)):

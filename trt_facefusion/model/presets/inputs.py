@@ -19,6 +19,9 @@ from trt_facefusion.types import Array
 TARGET, SOURCE = "target", "source"
 """Whose face an image shows: the person who is changed or restored, or the one who lends the identity."""
 
+OF_THE_FILE = 0
+"""The size of an image that each file has its own of."""
+
 SIDES = ("lower", "upper", "left", "right")
 
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
@@ -54,10 +57,11 @@ class ImageInput(Terse):
 
     ``size`` is the height, and the width too unless ``width`` says another. ``template`` None is that of the preset.
     ``person`` is `TARGET`, `SOURCE`, or "" where nobody said (`Preset.from_inputs` decides). ``parts`` are the pictures
-    that are stacked along the channels; without them it is one, of ``person``.
+    that are stacked along the channels; without them it is one, of ``person``. A known generator may have ``also``:
+    other names that files give the input; and the size `OF_THE_FILE`. `binding.bind_preset` settles both.
     """
 
-    ADDED: ClassVar[frozenset[str]] = frozenset({"width", "gray", "nhwc", "template", "person", "parts"})
+    ADDED: ClassVar[frozenset[str]] = frozenset({"width", "gray", "nhwc", "template", "person", "parts", "also"})
 
     name: str
     size: int
@@ -70,6 +74,7 @@ class ImageInput(Terse):
     template: str | None = None
     person: str = TARGET
     parts: tuple[Part, ...] = ()
+    also: tuple[str, ...] = ()
 
     @classmethod
     def with_range(cls, name: str, size: int, low: float, high: float, bgr: bool = False) -> ImageInput:
@@ -129,20 +134,25 @@ class ImageInput(Terse):
         return crops[:, top : top + self.size, left : left + self.width]
 
 
-@dataclass(frozen=True)
-class EmbeddingInput:
+@dataclass(frozen=True, repr=False)
+class EmbeddingInput(Terse):
     """The source identity [N,D], L2-normalised unless ``normalise`` is off.
 
     ``projection`` names an initializer [D,D] of the model that the embedding is multiplied with (inswapper's
-    ``buff2fs``); the product is normalised again, as InsightFace does.
+    ``buff2fs``); the product is normalised again, as InsightFace does. ``converter`` names a network that
+    raw vectors go through first (the user has its file). `inference.identity` does all that. ``also`` are other names.
     """
+
+    ADDED: ClassVar[frozenset[str]] = frozenset({"converter", "also"})
 
     name: str
     normalise: bool = True
     projection: str | None = None
+    converter: str | None = None
+    also: tuple[str, ...] = ()
 
     def encode(self, embeddings: NDArray[np.float32], projection: NDArray[np.float32] | None = None) -> Array:
-        """Raw embeddings [N,D] -> tensor [N,D] float32."""
+        """Raw embeddings [N,D], converted where there is a converter -> tensor [N,D] float32."""
         x = embeddings.astype(np.float32)
         if self.normalise:
             x = x / np.linalg.norm(x, axis=1, keepdims=True)
@@ -188,12 +198,21 @@ class FileInput:
         return values
 
 
-@dataclass(frozen=True)
-class ValueInput:
-    """One fixed number, with which the whole input is filled."""
+@dataclass(frozen=True, repr=False)
+class ValueInput(Terse):
+    """One fixed number, with which the whole input is filled.
+
+    ``range`` are the smallest and largest number that the generator was made for. ``also`` are other names; an input
+    that is ``optional`` is left out where a file has no such input.
+    """
+
+    ADDED: ClassVar[frozenset[str]] = frozenset({"range", "also", "optional"})
 
     name: str
     value: float | int
+    range: tuple[float, float] | None = None
+    also: tuple[str, ...] = ()
+    optional: bool = False
 
     def values(self) -> Array:
         """The number as an array [] (float64 or int64)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -23,10 +23,11 @@ class ImageOutput(Terse):
     """The output that is a picture: ``rgb01 = tensor * std + mean``.
 
     Without a name: the only picture among the outputs, of a known generator the first. ``ranged``: the user said the
-    range; otherwise integers are pixels of 0..255. ``nhwc`` is found from the output's shape (`settle`).
+    range; otherwise integers are pixels of 0..255. ``nhwc`` is found from the output's shape (`settle`). ``masks`` are
+    outputs that say where the picture is to replace the target's, 1 where it does.
     """
 
-    ADDED: ClassVar[frozenset[str]] = frozenset({"nhwc", "ranged"})
+    ADDED: ClassVar[frozenset[str]] = frozenset({"nhwc", "ranged", "masks"})
 
     name: str | None = None
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
@@ -34,6 +35,7 @@ class ImageOutput(Terse):
     bgr: bool = False
     nhwc: bool = False
     ranged: bool = False
+    masks: tuple[str, ...] = ()
 
     @classmethod
     def like(cls, image: ImageInput) -> ImageOutput:
@@ -52,9 +54,19 @@ class ImageOutput(Terse):
             x = x[..., ::-1]
         return np.ascontiguousarray(x * np.array(self.std, np.float32) + np.array(self.mean, np.float32))
 
-    def settle(self, spec: TensorSpec) -> ImageOutput:
-        """This output as the network ``spec`` gives it: its name, layout, and the range of its integers."""
-        picture = replace(self, name=spec.name, nhwc=_has_channels_last(spec, 3))
+    def decode_mask(self, outputs: Mapping[str, Array]) -> NDArray[np.float32] | None:
+        """The smaller of the network's ``masks`` at every pixel, [N,H,W] float32 in 0..1; None where it has none.
+
+        Values outside of 0..1 are clipped; NaN survives.
+        """
+        masks = [_flatten_mask(outputs[name]) for name in self.masks]
+        return np.minimum.reduce(masks).clip(0, 1) if masks else None
+
+    def settle(self, spec: TensorSpec, outputs: Sequence[TensorSpec] = ()) -> ImageOutput:
+        """This output as the network ``spec`` gives it: its name, layout, and the range of its integers; with those
+        masks that are among ``outputs``."""
+        masks = tuple(name for name in self.masks if name in {other.name for other in outputs})
+        picture = replace(self, name=spec.name, nhwc=_has_channels_last(spec, 3), masks=masks)
         if np.dtype(spec.dtype).kind in "iu" and not self.ranged:
             picture = replace(picture, mean=(0.0,) * 3, std=(1 / 255,) * 3)
         return picture
@@ -72,7 +84,7 @@ def choose_picture_output(
     pictures = {spec.name: spec for spec in outputs if _is_picture(spec)}
     listed = "; ".join(map(str, outputs))
     if output.name in pictures:
-        return output.settle(pictures[output.name])
+        return output.settle(pictures[output.name], outputs)
     if output.name is not None and not first_is_right:
         what = "is no picture" if output.name in {spec.name for spec in outputs} else "is not an output of the model"
         raise BadInputError(
@@ -88,7 +100,15 @@ def choose_picture_output(
         raise BadInputError(
             f"{len(pictures)} outputs may be the picture: {'; '.join(map(str, pictures.values()))}", _choose(pictures)
         )
-    return output.settle(next(iter(pictures.values())))
+    return output.settle(next(iter(pictures.values())), outputs)
+
+
+def _flatten_mask(tensor: Array) -> NDArray[np.float32]:
+    """A mask [N,1,H,W], [N,H,W,1], [N,H,W] or [H,W] as [N,H,W]; integers are pixels of 0..255."""
+    mask = np.asarray(tensor, np.float32) / (255 if tensor.dtype == np.uint8 else 1)
+    if mask.ndim == 4:
+        mask = mask[:, 0] if mask.shape[1] == 1 else mask[..., 0]
+    return mask[None] if mask.ndim == 2 else mask
 
 
 def _choose(pictures: dict[str, TensorSpec]) -> str:
@@ -96,10 +116,14 @@ def _choose(pictures: dict[str, TensorSpec]) -> str:
 
 
 def list_picture_outputs(picture: ImageOutput, outputs: Sequence[TensorSpec]) -> list[str]:
-    """The picture and its masks (one channel of floats or pixels, of the picture's size), in the network's order."""
+    """The picture and its masks (one channel of floats or pixels, of the picture's size), in the network's order.
+
+    Where the description names masks, those only.
+    """
     spec = next(spec for spec in outputs if spec.name == picture.name)
     size = _find_sides(spec, 3)
     masks = {other.name for other in outputs if _is_mask(other) and _find_sides(other, 1) == size}
+    masks = masks.intersection(picture.masks) if picture.masks else masks
     return [other.name for other in outputs if other.name in {spec.name, *masks}]
 
 

@@ -45,13 +45,15 @@ NAME=image:SIZE:MIN:MAX[:OPTION...]   an aligned crop whose pixels 0..255 become
     template=NAME    how the crop is aligned: TEMPLATES; else arcface_128
     stack=A+B        pictures stacked along the channels, each target or source, where /lower, /upper, /left or
                      /right paints that half black (/lower0.4: that share), for example stack=target/lower+target
-NAME=embedding[:raw][:projection=INITIALIZER]   the source's identity; raw: not normalised; projection: multiplied
-                     with that matrix of the file
+NAME=embedding[:raw][:projection=INITIALIZER][:converter=CALLED]   the source's identity; raw: not normalised;
+                     projection: multiplied with that matrix of the file, then normalised; converter: put through
+                     the network named with --converter first (CALLED is what messages call it)
 NAME=file:VALUES.npy   fixed values of any type and rank, with or without a batch axis
-NAME=value:NUMBER      one fixed number, with which the input is filled
+NAME=value:NUMBER[:MIN:MAX]   one fixed number, with which the input is filled; what it may be
 
---picture NAME[:MIN:MAX][:bgr|rgb]   the output that is the picture, where there are several; its range where it is
-                     not that of the target (integers: 0..255)
+--picture NAME[:MIN:MAX][:bgr|rgb][:masks=A+B]   the output that is the picture, where there are several; its range
+                     where it is not that of the target (integers: 0..255; or mean=R,G,B:std=R,G,B); outputs that say
+                     where it replaces the target's
 
 Inputs keep the types of the file: values are converted where they fit.
 
@@ -80,7 +82,7 @@ def parse_input(text: str) -> InputSpec:
         if kind == "embedding":
             return _parse_embedding(name, rest)
         if kind == "value":
-            return ValueInput(name, _parse_number(rest or ""))
+            return _parse_value(name, rest or "")
         if not rest:
             raise ValueError("no file is named")
         return FileInput(name, Path(rest))
@@ -88,6 +90,19 @@ def parse_input(text: str) -> InputSpec:
         raise BadInputError(
             f"--input {text!r} is not understood: {error}", f"write {INPUT_SYNTAX}; for example input=image:256:-1:1"
         ) from error
+
+
+def _parse_value(name: str, text: str) -> ValueInput:
+    number, *limits = text.split(":")
+    if len(limits) not in {0, 2}:
+        raise ValueError("a value is NUMBER or NUMBER:MIN:MAX")
+    spec = ValueInput(name, _parse_number(number))
+    if limits:
+        low, high = (float(_parse_number(limit)) for limit in limits)
+        spec = replace(spec, range=(low, high))
+        if not low <= spec.value <= high:
+            raise ValueError(f"{spec.value} is not from {low:g} to {high:g}")
+    return spec
 
 
 def _parse_number(text: str) -> float | int:
@@ -109,6 +124,8 @@ def _parse_embedding(name: str, rest: str | None) -> EmbeddingInput:
             spec = replace(spec, normalise=False)
         elif word.startswith("projection=") and word != "projection=":
             spec = replace(spec, projection=word.removeprefix("projection="))
+        elif word.startswith("converter=") and word != "converter=":
+            spec = replace(spec, converter=word.removeprefix("converter="))
         else:
             raise ValueError(f"an embedding has no option {word!r}")
     return spec
@@ -204,7 +221,9 @@ def parse_picture(text: str, like: ImageOutput) -> ImageOutput:
         BadInputError: the text is not understood.
     """
     match = re.fullmatch(
-        r"(?P<name>.+?)(:(?P<low>[-+.\de]+):(?P<high>[-+.\de]+))?(:(?P<order>rgb|bgr))?(:n(hwc|chw))?", text
+        r"(?P<name>.+?)(:(?P<low>[-+.\de]+):(?P<high>[-+.\de]+))?(:mean=(?P<mean>[^:]+):std=(?P<std>[^:]+))?"
+        r"(:(?P<order>rgb|bgr))?(:n(hwc|chw))?(:masks=(?P<masks>.+))?",
+        text,
     )
     try:
         if match is None:
@@ -213,6 +232,11 @@ def parse_picture(text: str, like: ImageOutput) -> ImageOutput:
         if match["low"] is not None:
             mean, std = _parse_range(match["low"], match["high"])
             described = replace(described, ranged=True, mean=mean, std=std)
+        if match["mean"] is not None:
+            mean, std = _parse_triple("mean", match["mean"]), _parse_triple("std", match["std"])
+            described = replace(described, ranged=True, mean=mean, std=std)
+        if match["masks"] is not None:
+            described = replace(described, masks=tuple(match["masks"].split("+")))
         return described if match["order"] is None else replace(described, bgr=match["order"] == "bgr")
     except ValueError as error:
         raise BadInputError(
@@ -228,9 +252,11 @@ def write_input(spec: InputSpec, *, among_images: bool = False) -> str:
     if isinstance(spec, FileInput):
         return f"{spec.name}=file:{spec.path}"
     if isinstance(spec, ValueInput):
-        return f"{spec.name}=value:{spec.value!r}"
+        limits = "" if spec.range is None else f":{spec.range[0]!r}:{spec.range[1]!r}"
+        return f"{spec.name}=value:{spec.value!r}{limits}"
     projection = f":projection={spec.projection}" if spec.projection else ""
-    return f"{spec.name}=embedding{'' if spec.normalise else ':raw'}{projection}"
+    converter = f":converter={spec.converter}" if spec.converter else ""
+    return f"{spec.name}=embedding{'' if spec.normalise else ':raw'}{projection}{converter}"
 
 
 def _format_image(spec: ImageInput) -> Iterator[str]:
@@ -256,7 +282,9 @@ def _format_part(part: Part) -> str:
 
 def write_picture(output: ImageOutput) -> str:
     """The ``--picture`` that says all of ``output``."""
+    end = ("bgr" if output.bgr else "rgb") + (f":masks={'+'.join(output.masks)}" if output.masks else "")
     if len(set(output.mean)) > 1 or len(set(output.std)) > 1:
-        return f"{output.name}:{'bgr' if output.bgr else 'rgb'}"
+        mean, std = (",".join(map(repr, numbers)) for numbers in (output.mean, output.std))
+        return f"{output.name}:mean={mean}:std={std}:{end}"
     low, high = -output.mean[0] / output.std[0], (1 - output.mean[0]) / output.std[0]
-    return f"{output.name}:{low:.9g}:{high:.9g}:{'bgr' if output.bgr else 'rgb'}"
+    return f"{output.name}:{low:.9g}:{high:.9g}:{end}"
