@@ -32,7 +32,7 @@ class Stop(Exception):  # noqa: N818
         ),
         BuildSettings(
             source=OnnxSource(Path("a b.onnx")),
-            preset=get_preset("gpen_256"),
+            preset=get_preset("gpen_bfr_256"),
             precisions=(Precision.INT8,),
             calib=Path("faces"),
         ),
