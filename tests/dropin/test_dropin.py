@@ -143,7 +143,7 @@ def test_the_file_of_a_gpu_engine_gives_its_picture(
     pytest.importorskip("tensorrt_rtx")
     model = engines(precision, "tensorrt-rtx")
     notes = export_dropin(model, DropinRequest(tmp_path / "swap.onnx"))
-    assert notes.content.half and not notes.content.integer and notes.providers[0].startswith("Tensorrt")
+    assert notes.content.half and not notes.content.for_cpu and notes.providers[0].startswith("Tensorrt")
     assert notes.content.quantised == (precision is Precision.INT8)
     assert largest_difference(swap_as_insightface(tmp_path / "swap.onnx"), swap_by_engine(model)) <= STEP
 
@@ -171,7 +171,7 @@ def test_notes_say_what_tools_and_providers_need(
     assert printed == json.loads((tmp_path / "swap.json").read_text())
     assert printed["as_in_the_original"] and printed["embedding_matrix"] == "buff2fs"
     assert printed["crc32"] == format(zlib.crc32((tmp_path / "swap.onnx").read_bytes()), "08x")
-    assert printed["providers"] == ["CPUExecutionProvider"]  # integer operators: an engine for the CPU
+    assert printed["providers"] == ["CPUExecutionProvider"]  # quantised to uint8: an engine for the CPU
     assert set(printed["tools"]) == {"insightface", "facefusion", "deep-live-cam"}
 
 

@@ -19,8 +19,8 @@ from trt_facefusion.dropin.graph import (
     RUNTIME_OF_OPSET,
     computes_in_half,
     find_opset,
-    has_integer_operators,
     has_quantisers,
+    is_made_for_cpu,
     make_dropin,
 )
 from trt_facefusion.dropin.notes import Content, Notes
@@ -63,7 +63,7 @@ def export_dropin(model: OpenedModel, request: DropinRequest) -> Notes:
     original = find_original(manifest, request.original)
     typed = load_model(model.graph)
     border = choose_border(_read_border(typed), original, _list_fixed(manifest))
-    content = Content(has_integer_operators(typed), has_quantisers(typed), computes_in_half(typed))
+    content = Content(is_made_for_cpu(typed), has_quantisers(typed), computes_in_half(typed))
     table = None if request.table is None else _make_table(request, typed, original)
     facts = {"trt-facefusion": manifest.tool_version, "precision": manifest.precision, "key": manifest.build_key}
     file = serialise_model(make_dropin(typed, border, _find_matrix(contract), facts))

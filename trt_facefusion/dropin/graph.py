@@ -103,12 +103,11 @@ def _make_info(spec: TensorSpec) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(spec.name, _find_kind(spec), list(spec.shape))
 
 
-_INTEGER = frozenset({"QLinearConv", "QLinearMatMul", "QGemm", "ConvInteger", "MatMulInteger", "MatMulIntegerToFloat"})
-
-
-def has_integer_operators(model: onnx.ModelProto) -> bool:
-    """Whether the graph holds onnxruntime's integer operators, which only its CPU provider runs."""
-    return any(node.op_type in _INTEGER for node in model.graph.node)
+def is_made_for_cpu(model: onnx.ModelProto) -> bool:
+    """Whether activations are quantised to uint8, as the CPU provider wants them; TensorRT takes int8 only."""
+    kinds = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
+    quantisers = (node for node in model.graph.node if node.op_type == "QuantizeLinear" and len(node.input) > 2)
+    return any(kinds.get(node.input[2]) == TensorProto.UINT8 for node in quantisers)
 
 
 def has_quantisers(model: onnx.ModelProto) -> bool:

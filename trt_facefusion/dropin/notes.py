@@ -12,14 +12,17 @@ from trt_facefusion.dropin.check import STEP, Difference
 TENSORRT, CUDA, CPU = "TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"
 _KEEP_TYPES = {"trt_fp16_enable": "0", "trt_int8_enable": "0", "trt_bf16_enable": "0", "trt_engine_cache_enable": "1"}
 """With all of these off, onnxruntime asks TensorRT 10 and later for strong types: those that the graph says."""
-_CPU_SESSION = {"session.x64quantprecision": "1", "session.disable_quant_qdq": "1"}
+_EXACT_SUMS = {"session.x64quantprecision": "1"}
+"""On processors without VNNI onnxruntime adds products of INT8 in 16 bits otherwise, which overflow unseen."""
+_PLAIN_QUANTISERS = {"session.disable_quant_qdq": "1"}
+"""Lets the CPU provider compute what a GPU would, in floats between the quantisers."""
 
 
 @dataclass(frozen=True)
 class Content:
-    """What is in the graph: onnxruntime's integer operators, quantisers (Q/DQ), FP16."""
+    """What is in the graph: quantisers as the CPU provider wants them, quantisers at all (Q/DQ), FP16."""
 
-    integer: bool
+    for_cpu: bool
     quantised: bool
     half: bool
 
@@ -44,7 +47,7 @@ class Notes:
     @property
     def providers(self) -> tuple[str, ...]:
         """The providers that run it fast, the best first."""
-        return (CPU,) if self.content.integer else (TENSORRT, CUDA, CPU)
+        return (CPU,) if self.content.for_cpu else (TENSORRT, CUDA, CPU)
 
     def as_dict(self) -> dict[str, Any]:
         """The notes as a document of plain values."""
@@ -62,8 +65,8 @@ class Notes:
             "crop_template": self.template,
             "onnxruntime": f">={self.runtime}",
             "providers": list(self.providers),
-            "provider_options": {} if self.content.integer else {TENSORRT: dict(_KEEP_TYPES)},
-            "session_config": dict(_CPU_SESSION),
+            "provider_options": {} if self.content.for_cpu else {TENSORRT: dict(_KEEP_TYPES)},
+            "session_config": self._choose_session_config(),
             "calibration_table": None if self.table is None else self._describe_table(self.table),
             "against_the_engine": {**asdict(self.difference), "one_step": STEP},
             "notes": list(self.describe()),
@@ -83,13 +86,16 @@ class Notes:
                 f"(one step of 8 bits is {STEP:.4f}): set the session_config of these notes"
             )
 
+    def _choose_session_config(self) -> dict[str, str]:
+        """What a session on the CPU is to be opened with, so that it computes what the engine does."""
+        if not self.content.quantised:
+            return {}
+        return dict(_EXACT_SUMS if self.content.for_cpu else _PLAIN_QUANTISERS)
+
     def _describe_providers(self) -> Iterator[str]:
-        if self.content.integer:
-            yield "its integer operators run on the CPU only; for a GPU export an engine that was built for one"
-            yield (
-                "on processors without VNNI set session.x64quantprecision to 1, "
-                "or sums of INT8 products overflow unseen"
-            )
+        if self.content.for_cpu:
+            yield "it is quantised for the CPU provider; for a GPU export an engine that was built for one"
+            yield "on processors without VNNI set session.x64quantprecision to 1, or sums of products overflow unseen"
             return
         yield "TensorRT's provider keeps its types where fp16, int8 and bf16 are off (provider_options); unproven here"
         if self.content.quantised:
