@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import nets
@@ -25,7 +26,7 @@ _DROP = 0.05
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", STAND_INS)
-def test_a_known_generator_is_built(name: str, tmp_path: Path) -> None:
+def test_a_known_generator_is_built(name: str, tmp_path: Path, record_property: Callable[[str, object], None]) -> None:
     source = OnnxSource(tiny.save(STAND_INS[name](), tmp_path / f"{name}.onnx"))
     preset = bind_preset(get_preset(name), read_input_specs(source.model))
     embedding = preset.embedding
@@ -54,5 +55,5 @@ def test_a_known_generator_is_built(name: str, tmp_path: Path) -> None:
         assert contract.preset.inputs == preset.inputs
         assert (contract.projection is not None) == (embedding is not None and embedding.projection is not None)
         share = manifest.macs_share.get("int8", 0.0)
-        print(f"{name} {manifest.precision} int8 {share:.1%} ssim drop {manifest.judged.figures['ssim_drop']:.3%}")
-        assert (share > 0.5) == (manifest.precision == "int8")
+        record_property(manifest.precision, f"{share:.1%} INT8, SSIM drop {manifest.judged.figures['ssim_drop']:.3%}")
+        assert (share > 0.1) == (manifest.precision == "int8")

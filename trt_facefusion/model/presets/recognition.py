@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from trt_facefusion.errors import TrtFaceFusionError
 from trt_facefusion.model.presets.binding import bind_preset, is_optional, list_names
-from trt_facefusion.model.presets.fit import fit_inputs
+from trt_facefusion.model.presets.fit import fit_input
 from trt_facefusion.model.presets.inputs import ValueInput
 from trt_facefusion.model.presets.library import PRESETS, KnownGenerator, PublicFile
 from trt_facefusion.model.presets.output import choose_picture_output, list_picture_outputs
@@ -62,7 +62,9 @@ class Recognition:
         return bool(self.candidates) and self.preset is None
 
     def describe(self) -> str:
-        """The candidates with their reasons, as part of a sentence."""
+        """The candidates with their reasons, as part of a sentence; a reason that all have is said once."""
+        if len({candidate.why for candidate in self.candidates}) == 1:
+            return f"{', '.join(c.preset.name for c in self.candidates)}: {self.candidates[0].why}"
         return "; ".join(f"{candidate.preset.name} ({candidate.why})" for candidate in self.candidates)
 
 
@@ -100,7 +102,7 @@ def _bind(generator: KnownGenerator, facts: FileFacts) -> Preset:
         if taken.isdisjoint(list_names(spec)) and not is_optional(spec):
             raise ValueError(f"it has no input {' or '.join(list_names(spec))}")
     bound = bind_preset(preset, facts.takes)
-    fit_inputs(bound, facts.takes, _LENGTHS[bound.embedder])
+    _require_inputs(bound, facts)
     _require_types(bound, facts)
     _require_matrix(bound, facts)
     picture = choose_picture_output(bound.output, facts.gives, first_is_right=True)
@@ -108,6 +110,14 @@ def _bind(generator: KnownGenerator, facts: FileFacts) -> Preset:
     if bool(masks) != bool(preset.output.masks):
         raise ValueError(f"it gives a mask, {masks[0]}" if masks else f"it gives no mask {preset.output.masks[0]}")
     return bound
+
+
+def _require_inputs(preset: Preset, facts: FileFacts) -> None:
+    described = {spec.name: spec for spec in preset.inputs}
+    for tensor in facts.takes:
+        if tensor.name not in described:
+            raise ValueError(f"it has an input {tensor.name}")
+        fit_input(described[tensor.name], tensor, _LENGTHS[preset.embedder])
 
 
 def _require_types(preset: Preset, facts: FileFacts) -> None:
