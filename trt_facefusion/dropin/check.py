@@ -8,9 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from trt_facefusion.engine.backends.capabilities import Judged
-from trt_facefusion.engine.runtime.base import Infers
-from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
 from trt_facefusion.errors import ModelError
 from trt_facefusion.evaluation.profiling.inputs import draw_samples
 from trt_facefusion.inference.open import OpenedModel
@@ -43,30 +40,27 @@ class Difference:
 def measure_difference(model: OpenedModel, preset: Preset, dropin: bytes) -> Difference:
     """How far the pictures of the file are from the engine's, on samples of the range that it is fed with.
 
+    An engine that needs a GPU is stood in for by its typed graph, with the rounding of FP16.
+
     Raises:
-        ModelError: onnxruntime refuses the file, or it does not take what the engine takes.
+        ModelError: onnxruntime refuses the file, or a picture is not finite.
     """
     import onnxruntime as ort
 
     session = _open_default(dropin)
-    with _open_engine(model) as runner:
+    with model.open_runner(stand_in=model.needs_gpu) as runner:
         batch = _find_batch(session)
         feeds = draw_samples(runner.inputs, preset, batch, _SAMPLES)
         names = [output.name for output in session.get_outputs()]
-        pairs = [(_run_engine(runner, feed), dict(zip(names, _run(session, feed), strict=True))) for feed in feeds]
+        pairs = [(dict(runner.infer(feed)), dict(zip(names, _run(session, feed), strict=True))) for feed in feeds]
     differences = [np.abs(_decode(preset.output, a) - _decode(preset.output, b)) for a, b in pairs]
-    finite = all(np.isfinite(d).all() for d in differences)
-    largest = float(max(d.max() for d in differences)) if finite else float("inf")
-    mean = float(np.mean([d.mean() for d in differences])) if finite else float("inf")
-    return Difference(largest, mean, len(pairs), str(ort.__version__))
-
-
-def _open_engine(model: OpenedModel) -> Any:
-    """The engine; where it needs a GPU, its typed graph with the rounding of FP16."""
-    backend = model.backend
-    if backend is not None and backend.capabilities.judged is not Judged.TYPED_ONNX and model.needs_gpu:
-        return OnnxRuntimeRunner(model.graph, stand_in=True)
-    return model.open_runner()
+    if not all(np.isfinite(difference).all() for difference in differences):
+        raise ModelError(
+            "the engine, or the file in onnxruntime's default session, gives NaN or infinite pictures",
+            "export another precision of the model",
+        )
+    largest, mean = max(d.max() for d in differences), np.mean([d.mean() for d in differences])
+    return Difference(float(largest), float(mean), len(pairs), str(ort.__version__))
 
 
 def _open_default(file: bytes) -> Any:
@@ -87,10 +81,6 @@ def _open_default(file: bytes) -> Any:
 def _find_batch(session: Any) -> int:
     first = session.get_inputs()[0].shape[0]
     return first if isinstance(first, int) else 1
-
-
-def _run_engine(runner: Infers, feeds: Feeds) -> dict[str, Array]:
-    return dict(runner.infer(feeds))
 
 
 def _run(session: Any, feeds: Feeds) -> Sequence[Array]:
