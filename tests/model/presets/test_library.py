@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -96,6 +97,15 @@ def test_a_preset_of_ones_own_is_named_by_its_path(tmp_path: Path, capsys: pytes
     assert run(["presets", str(tmp_path)]) == 0 and "face: 96 px" in capsys.readouterr().out
     with pytest.raises(BadInputError, match=r"nothing\.yaml cannot be read"):
         get_preset(str(tmp_path / "nothing.yaml"))
+
+
+def test_the_example_of_the_document_is_a_preset(tmp_path: Path) -> None:
+    document = Path(__file__).resolve().parents[3] / "docs" / "presets.md"
+    example = re.search(r"```yaml\n(.*?)```", document.read_text(encoding="utf-8"), re.DOTALL)
+    assert example is not None
+    (tmp_path / "mine.yaml").write_text(example[1])
+    mine = get_preset(str(tmp_path / "mine.yaml"))
+    assert mine.embedding is not None and mine.embedding.projection == "buff2fs" and mine.output.masks == ("mask",)
 
 
 @pytest.mark.parametrize("path", ["preset.json", ""])
