@@ -26,7 +26,7 @@ _DROP = 0.05
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name", STAND_INS)
-def test_a_known_generator_is_built(name: str, tmp_path: Path, record_property: Callable[[str, object], None]) -> None:
+def test_a_known_generator_is_built(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     source = OnnxSource(tiny.save(STAND_INS[name](), tmp_path / f"{name}.onnx"))
     preset = bind_preset(get_preset(name), read_input_specs(source.model))
     embedding = preset.embedding
