@@ -91,6 +91,15 @@ def save_converter(path: Path, n_in: int = 512, n_out: int = 512, seed: int = 0)
     return path
 
 
+def save_arcface(path: Path, dim: int = 512) -> Path:
+    """A network of ArcFace's border that tells pictures apart: coarse values of a chip, put through a fixed matrix."""
+    net = Net(7)
+    coarse = net.op("AveragePool", "x", kernel_shape=[14, 14], strides=[14, 14])
+    net.linear(net.op("Flatten", coarse), 3 * 8 * 8, dim, "y", 0.1)
+    onnx.save(net.model({"x": ["N", 3, 112, 112]}, {"y": ["N", dim]}), path)
+    return path
+
+
 SWAPPER_SHAPES = {"target": (3, 32, 32), "source": (64,)}
 
 

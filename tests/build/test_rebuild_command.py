@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,16 @@ IMAGE, FILE = "target=image:128:-1:1:bgr", "mask=file:a mask.npy"
 INPUTS = Preset.from_inputs([parse_input(text) for text in (IMAGE, "source=embedding", FILE)])
 
 
+def test_a_description_without_a_name_says_its_template() -> None:
+    restorer = replace(get_preset("gpen_bfr_512"), origin="", name="custom")
+    settings = BuildSettings(
+        source=OnnxSource(Path("r.onnx")), preset=restorer, precisions=(Precision.INT8,), calib=Path("faces")
+    )
+    assert "input=image:512:-1:1:template=ffhq_512" in write_arguments(settings)
+    pictured = replace(settings, preset=get_preset("gpen_bfr_512").with_picture("out:0:1"))
+    assert write_arguments(pictured)[2:6] == ("--preset", "gpen_bfr_512", "--picture", "out:0:1:rgb")
+
+
 class Stop(Exception):  # noqa: N818
     pass
 
@@ -32,7 +43,7 @@ class Stop(Exception):  # noqa: N818
         ),
         BuildSettings(
             source=OnnxSource(Path("a b.onnx")),
-            preset=get_preset("gpen_256"),
+            preset=get_preset("gpen_bfr_256"),
             precisions=(Precision.INT8,),
             calib=Path("faces"),
         ),

@@ -69,7 +69,7 @@ def bomb(path: Path) -> Path:
         ({"onnx": None, "model": "net:build"}, ("--model needs the weights", "--checkpoint FILE")),
         ({"onnx": None}, ("but none is named", "--onnx FILE")),
         ({"input": None, "preset": "nonesuch"}, ("there is no preset 'nonesuch'", "reference")),
-        ({"preset": "gpen_256"}, ("both --preset and --input",)),
+        ({"preset": "gpen_bfr_256"}, ("both --preset and --input",)),
         ({"input": "image=painting"}, ("--input 'image=painting' is not understood", "NAME=image:SIZE:MIN:MAX")),
         ({"rule": "guess"}, ("there is no calibration rule 'guess'", "entropy")),
         ({"max_eval": 1}, ("--max-eval 1 leaves nobody", "--max-eval 0")),

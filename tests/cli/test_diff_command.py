@@ -70,7 +70,7 @@ def test_a_tolerance_that_is_exceeded_ends_with_3(command: Command, options: lis
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--preset", "gpen_256"], "both --preset and --input"),
+        (["--preset", "gpen_bfr_256"], "both --preset and --input"),
         (["--faces", "nowhere"], "nowhere"),
         (["--embedder", "nowhere.onnx"], "nowhere.onnx"),
         (["--layer-memory", "0"], "--layer-memory"),

@@ -14,6 +14,7 @@ from trt_facefusion.model.graph import read_input_specs
 from trt_facefusion.model.graph.batch import require_samples_apart
 from trt_facefusion.model.graph.noise import parse_noise, require_no_noise
 from trt_facefusion.model.presets.fit import find_fixed_batch, fit_inputs
+from trt_facefusion.quantization.precision.rules import require_roles
 
 
 def read_network(settings: BuildSettings, embedder: Embedder, reporter: Reporter) -> Network:
@@ -23,6 +24,7 @@ def read_network(settings: BuildSettings, embedder: Embedder, reporter: Reporter
         BadInputError: an input is not what its description says, or the model cannot be built for this batch.
         ModelError: its pictures are random, or one sample's depends on the others of its batch; names the node.
     """
+    require_roles(settings.preset.hints)
     reporter.progress("model", 0, 0)
     model = settings.source.load(list_input_shapes(settings.preset, embedder.fed_dim))
     for note in settings.source.notes:

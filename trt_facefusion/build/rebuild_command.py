@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from trt_facefusion.build.options import read_defaults, read_option_names
 from trt_facefusion.build.settings import BuildSettings
 from trt_facefusion.engine.backends.base import BuildOptions
 from trt_facefusion.evaluation.accuracy import registry
 from trt_facefusion.model.export import CheckpointSource, ModelSource, OnnxSource, ReferenceSource
-from trt_facefusion.model.presets import PRESETS, Preset
+from trt_facefusion.model.presets import PRESETS, ImageInput, InputSpec, Preset
 from trt_facefusion.model.presets.output import ImageOutput
+from trt_facefusion.model.presets.preset import USUAL_TEMPLATE
 from trt_facefusion.model.presets.syntax import write_input, write_picture
 
 _OPTIONS = {
@@ -89,13 +91,22 @@ def _write_model(source: ModelSource, preset: Preset) -> Iterator[str]:
         yield from ("--checkpoint", str(source.path), "--model", source.factory)
         if source.weights_key is not None:
             yield from ("--weights-key", source.weights_key)
-    if PRESETS.get(preset.name) == preset:
-        yield from ("--preset", preset.name)
+    if preset.origin or PRESETS.get(preset.name) == preset:
+        yield from ("--preset", preset.origin or preset.name)
+        if not preset.known:
+            yield from ("--picture", write_picture(preset.output))
         return
     for spec in preset.inputs:
-        yield from ("--input", write_input(spec, among_images=len(preset.images) > 1))
+        yield from ("--input", write_input(_say_template(spec, preset), among_images=len(preset.images) > 1))
     if preset.output != ImageOutput.like(preset.image):
         yield from ("--picture", write_picture(preset.output))
+
+
+def _say_template(spec: InputSpec, preset: Preset) -> InputSpec:
+    """``spec``, saying the template that it has from ``preset``, where that is not the usual one."""
+    if isinstance(spec, ImageInput) and spec.template is None and preset.template != USUAL_TEMPLATE:
+        return replace(spec, template=preset.template)
+    return spec
 
 
 def _write_tensorrt(options: BuildOptions) -> Iterator[str]:

@@ -96,7 +96,8 @@ class Stages:
         """The plan by rules, with what calibration saw."""
         observations = self.calibrate()
         name = self.inputs.settings.source.name
-        return plan_by_rules(self.inputs.view, observations.amax, name, observations.moments)
+        hints = self.inputs.settings.preset.hints
+        return plan_by_rules(self.inputs.view, observations.amax, name, observations.moments, hints)
 
     @run_once
     def open_search(self) -> PlanSearch:

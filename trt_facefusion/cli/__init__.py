@@ -21,6 +21,7 @@ Modules, from the ground up:
     generator_options, faces               photos, audited and curated
     convert, cache                         calibrations, looked at, compared, taken along
     engines, inspect, estimate             what is stored, one engine, how long it will take
+    export                                 an engine as a file for other tools
     presets, report                        what is known, what a build leaves
     swap                                   photos, folders and videos, swapped
     doctor                                 this machine

@@ -16,6 +16,7 @@ from trt_facefusion.cli import (
     doctor,
     engines,
     estimate,
+    export,
     faces,
     inspect,
     plan,
@@ -38,6 +39,7 @@ app.command("calibrate", epilog=console.EXIT_CODES)(calibrate.command)
 app.command("diff", epilog=console.EXIT_CODES)(diff.command)
 app.command("engines")(engines.command)
 app.command("estimate", epilog=console.EXIT_CODES)(estimate.command)
+app.command("export", epilog=console.EXIT_CODES)(export.command)
 app.command("inspect")(inspect.command)
 app.command("plan", epilog=console.EXIT_CODES)(plan.command)
 app.command("presets")(presets.command)

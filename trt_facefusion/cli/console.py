@@ -226,6 +226,11 @@ def warn(message: str) -> None:
     _say(styled("!", "yellow"), f"warning: {message}")
 
 
+def note(message: str) -> None:
+    """Something that people should know, on stderr."""
+    _say(styled("-", "dim"), message)
+
+
 def size(count: int | None) -> str:
     """Bytes for a person."""
     if count is None:

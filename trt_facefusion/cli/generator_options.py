@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from trt_facefusion.cli.model_choice import describe_preset, require_one_description
+from trt_facefusion.cli.model_choice import bind_to_file, describe_preset, recognise_file, require_one_description
 from trt_facefusion.errors import BadInputError
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ def open_generator(generator: GeneratorOptions) -> Generator | None:
             )
         return None
     preset = describe_preset(generator.preset, inputs, generator.picture)
+    preset = recognise_file(OnnxSource(onnx)) if preset is None else bind_to_file(preset, OnnxSource(onnx))
     if preset is None:
         example = suggest_inputs(read_input_specs(OnnxSource(onnx).model))
         raise BadInputError(

@@ -15,6 +15,7 @@ Modules, from the ground up:
     identity            the source's embedding -> what a generator is fed: emap, converter
     feeder              faces -> inputs: images, embeddings of another person, fixed values
     renderer            inputs -> pictures: runs a model on a feeder's faces and decodes its output
+    file_facts          what an ONNX file shows of which known generator it is
     described           a model prepared as its inputs and its picture are described
     type_adapter        a runner that takes the input types of another
     original            the network as it was handed in; how its noise is fixed

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from usual_files import describe_usual_file
 
 from trt_facefusion.errors import StoreError
 from trt_facefusion.model.presets import PRESETS, FileInput, Preset, parse_input
@@ -21,7 +22,8 @@ def _through(contract: Contract, folder: Path) -> Contract:
 
 @pytest.mark.parametrize("name", list(PRESETS))
 def test_every_known_preset_comes_back_as_it_was(name: str, tmp_path: Path) -> None:
-    assert _through(Contract(PRESETS[name]), tmp_path) == Contract(PRESETS[name])
+    contract = Contract(describe_usual_file(name))
+    assert _through(contract, tmp_path) == contract
 
 
 def test_values_and_projection_come_back_without_the_original_files(tmp_path: Path) -> None:

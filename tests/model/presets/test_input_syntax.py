@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from usual_files import describe_usual_file
 
 from trt_facefusion.errors import BadInputError
 from trt_facefusion.model.presets import (
@@ -61,7 +62,7 @@ def test_every_image_is_written_as_it_is_read(spec: ImageInput) -> None:
 
 @pytest.mark.parametrize("name", list(PRESETS))
 def test_a_known_preset_can_be_said_with_input_options(name: str) -> None:
-    preset = PRESETS[name]
+    preset = describe_usual_file(name)
     again = Preset.from_inputs(
         [parse_input(write_input(spec, among_images=len(preset.images) > 1)) for spec in preset.inputs]
     )
@@ -70,6 +71,9 @@ def test_a_known_preset_can_be_said_with_input_options(name: str) -> None:
     ]
     assert again.image.limits == pytest.approx(preset.image.limits)
     assert again.embedding == preset.embedding
+    assert [i for i in again.inputs if isinstance(i, ValueInput)] == [
+        i for i in preset.inputs if isinstance(i, ValueInput)
+    ]
     written = parse_picture(write_picture(ImageOutput("out", preset.output.mean, preset.output.std)), ImageOutput())
     assert written.mean == pytest.approx(preset.output.mean) and written.std == pytest.approx(preset.output.std)
 

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from trt_facefusion.cli.main import run
 from trt_facefusion.errors import BadInputError
 from trt_facefusion.faces.align import TEMPLATES
-from trt_facefusion.model.presets import PRESETS, EmbeddingInput, ImageInput, ImageOutput, Preset, get_preset
+from trt_facefusion.model.presets import (
+    PRESETS,
+    EmbeddingInput,
+    ImageInput,
+    ImageOutput,
+    Preset,
+    get_preset,
+    parse_input,
+)
+from trt_facefusion.model.presets.contract import Contract
+from trt_facefusion.quantization.precision.rules import require_roles
 
 TOY = """\
 inputs:
@@ -57,7 +69,10 @@ def test_a_build_takes_a_new_preset(folder: Path, capsys: pytest.CaptureFixture[
     ("before", "after", "told"),
     [
         ("size: 96", "size: big", r"preset.inputs\[0\].size is 'big', not int"),
-        ("size: 96", "size: 0", r"preset.inputs\[0\].size is 0, which cannot be"),
+        ("size: 96", "size: -1", r"preset.inputs\[0\].size is -1, which cannot be"),
+        ("name: who", "name: who, also: [face]", "one name twice"),
+        ("embedder: dlib", "embedder: dlib\nfiles: [{bytes: 3, sha256: abc}]", r"preset.files\[0\] is no size"),
+        ("embedder: dlib", "embedder: dlib\nhints: [{because: x}]", r"preset.hints\[0\] is"),
         ("name: who", "name: face", "one name twice"),
         ("kind: embedding", "kind: file", r"preset.inputs\[1\] is a file"),
         ("embedder: dlib\n", "", "preset.embedder is missing"),
@@ -72,6 +87,56 @@ def test_a_damaged_file_is_refused_by_its_field(folder: Path, before: str, after
     (folder / "toy.yaml").write_text(TOY.replace(before, after))
     with pytest.raises(BadInputError, match=f"toy.yaml cannot be read: .*{told}"):
         get_preset("toy")
+
+
+def test_a_preset_of_ones_own_is_named_by_its_path(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "mine.yaml").write_text(TOY)
+    for path in (tmp_path / "mine.yaml", tmp_path / "mine"):
+        mine = get_preset(str(path))
+        assert mine.name == "mine" and mine.known and mine.origin == str(path)
+    assert run(["presets", str(tmp_path)]) == 0 and "face: 96 px" in capsys.readouterr().out
+    with pytest.raises(BadInputError, match=r"nothing\.yaml cannot be read"):
+        get_preset(str(tmp_path / "nothing.yaml"))
+
+
+def test_the_example_of_the_document_is_a_preset(tmp_path: Path) -> None:
+    document = Path(__file__).resolve().parents[3] / "docs" / "presets.md"
+    example = re.search(r"```yaml\n(.*?)```", document.read_text(encoding="utf-8"), re.DOTALL)
+    assert example is not None
+    (tmp_path / "mine.yaml").write_text(example[1])
+    mine = get_preset(str(tmp_path / "mine.yaml"))
+    assert mine.embedding is not None and mine.embedding.projection == "buff2fs" and mine.output.masks == ("mask",)
+
+
+@pytest.mark.parametrize("path", ["preset.json", ""])
+def test_the_preset_that_a_build_writes_is_accepted_back(tmp_path: Path, path: str) -> None:
+    np.save(tmp_path / "mask.npy", np.ones(3, np.float32))
+    inputs = ("face=image:96:-1:1:bgr:template=ffhq_512", "who=embedding:raw:projection=emap")
+    preset = Preset.from_inputs(
+        [parse_input(text) for text in (*inputs, f"mask=file:{tmp_path / 'mask.npy'}")], "out:0:1:rgb:masks=m"
+    )
+    for name, content in Contract(preset).files().items():
+        (tmp_path / name).write_bytes(content)
+    back = get_preset(str(tmp_path / path))
+    assert back.origin == str(tmp_path / path) and back.inputs[:2] == preset.inputs[:2] and back.output == preset.output
+    assert np.array_equal(back.files[0].values(), np.ones(3))
+
+
+def test_a_damaged_preset_of_a_build_is_refused_by_its_field(tmp_path: Path) -> None:
+    (tmp_path / "preset.json").write_text('{"name": "x", "inputs": [{"kind": "image", "name": "i", "size": 0}]}')
+    with pytest.raises(BadInputError, match=r"cannot be read: .*preset\.embedder is missing"):
+        get_preset(str(tmp_path / "preset.json"))
+
+
+@pytest.mark.parametrize(("old", "new"), [("gfpgan_512", "gfpgan_1.4"), ("hyperswap_256", "hyperswap_1a_256")])
+def test_a_name_of_before_is_told_with_the_new_one(old: str, new: str) -> None:
+    with pytest.raises(BadInputError, match=new):
+        get_preset(old)
+
+
+@pytest.mark.parametrize("name", list(PRESETS))
+def test_hints_name_roles_that_there_are(name: str) -> None:
+    require_roles(get_preset(name).hints)
 
 
 @pytest.mark.parametrize("name", list(PRESETS))

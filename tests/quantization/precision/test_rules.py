@@ -4,8 +4,11 @@ import numpy as np
 import pytest
 from nets import SWAPPER_SHAPES, Net, feeds, ranges, swapper
 
+from trt_facefusion.errors import BadInputError
 from trt_facefusion.model.graph import GraphView, Role, prepare
+from trt_facefusion.model.presets import PlanHint
 from trt_facefusion.quantization.precision import Plan, plan_by_rules, quantisable
+from trt_facefusion.quantization.precision.rules import require_roles
 from trt_facefusion.types import Precision
 
 SHAPES = {"x": (4, 8, 8), "s": (6,)}
@@ -72,6 +75,27 @@ def test_constants_that_fp16_cannot_hold_stay_fp32(op: str, value: float, expect
     net = Net()
     y = net.op(op, net.conv("x", 4, 4), net.const(value), name="small")
     assert precisions(net, net.conv(y, 4, 3))["small"] is expected
+
+
+def test_hints_keep_roles_and_headroom_in_fp32() -> None:
+    net = Net()
+    x = net.op("Relu", net.conv("x", 4, 8, name="first"), name="act")
+    view = view_of(net, net.conv(net.op("Softmax", x, name="soft"), 8, 3, name="last"))
+    near = {name: 6000.0 if name == "act" else 1.0 for name in ("x", "first", "act", "soft", "last")}
+
+    def plan(*hints: PlanHint) -> dict[str, tuple[Precision, str]]:
+        return {node.name: (node.precision, node.reason) for node in plan_by_rules(view, near, "m", hints=hints).nodes}
+
+    assert plan()["act"][0] is Precision.FP16
+    raised = plan(PlanHint("people saw it fail", ("activation",)))
+    assert raised["act"] == (Precision.FP32, "activation: people saw it fail")
+    precision, reason = plan(PlanHint("it overflows", fp16_headroom=16))["act"]
+    assert precision is Precision.FP32 and "act reaches 6e+03" in reason
+
+
+def test_a_hint_of_a_role_that_there_is_not_is_refused() -> None:
+    with pytest.raises(BadInputError, match="the role 'attention'"):
+        require_roles((PlanHint("x", ("attention",)),))
 
 
 def test_weights_that_fp16_cannot_hold_stay_fp32() -> None:

@@ -61,7 +61,7 @@ def choose_thresholds(
     A choice that the cache holds is taken as it is, if it was asked for in the same way. A rule that the user named
     stays the rule of every tensor. What stands in front of quantisers is weighed by its ``price``.
     """
-    plan = plan_by_rules(inputs.view, amax, calibration.model, moments)
+    plan = plan_by_rules(inputs.view, amax, calibration.model, moments, inputs.settings.preset.hints)
     key = _compute_key(inputs, plan, priced=price is not None)
     if calibration.choice is not None and calibration.choice.key == key:
         inputs.reporter.note(f"thresholds: {describe_choice(calibration.choice)}, as the cache says")

@@ -12,7 +12,9 @@ from trt_facefusion.inference.described import require_templates
 from trt_facefusion.inference.identity import find_projection
 from trt_facefusion.inference.open import OpenedModel
 from trt_facefusion.model.export.onnx_file import load_model
+from trt_facefusion.model.graph import read_input_specs
 from trt_facefusion.model.presets import Preset
+from trt_facefusion.model.presets.binding import bind_preset, is_open
 from trt_facefusion.model.presets.contract import PRESET_FILE, Contract
 from trt_facefusion.model.presets.fit import suggest_inputs
 
@@ -38,6 +40,8 @@ def _choose_contract(a: OpenedModel, b: OpenedModel, described: Preset | None) -
             "leave --preset and --input out; they are for bare ONNX files",
         )
     if described is not None:
+        if is_open(described):
+            described = bind_preset(described, read_input_specs(load_model(a.graph)))
         return Contract(described, _find_projection(described, a, b))
     if not describing:
         with OnnxRuntimeRunner(a.graph) as runner:

@@ -9,19 +9,23 @@ It may import `model.messages`, `storage` and the ground.
 
 Modules, from the ground up:
 
-    terse       descriptions that do not mention what was added to them later and is not used
-    inputs      what fills one network input, and how a crop becomes its tensor
-    output      which output is the picture, and how its tensor becomes one
-    syntax      the words of ``--input`` and ``--picture``, read and written
-    preset      all of it together, known or described by a user
-    fit         how described inputs fit the tensors that a network takes; what to write if they do not
-    document    a preset as a document, decoded strictly
-    contract    a preset with its values as files: what an engine's folder holds
-    library     the known presets, read when one is asked for
+    terse        descriptions that do not mention what was added to them later and is not used
+    inputs       what fills one network input, and how a crop becomes its tensor
+    output       which output is the picture, and how its tensor becomes one
+    syntax       the words of ``--input`` and ``--picture``, read and written
+    hints        what plans must heed that neither the graph nor a few faces show
+    preset       all of it together, known or described by a user
+    fit          how described inputs fit the tensors that a network takes; what to write if they do not
+    binding      a known generator's description -> that of one file: names, sizes
+    document     a preset as a document, decoded strictly
+    contract     a preset with its values as files: what an engine's folder holds
+    library      the known generators, read when one is asked for; a user's own files
+    recognition  which known generator a file is, by its digest, size and graph
 
 Start with `preset.py`, then `inputs.py`.
 """
 
+from trt_facefusion.model.presets.hints import PlanHint
 from trt_facefusion.model.presets.inputs import EmbeddingInput, FileInput, ImageInput, InputSpec, Part, ValueInput
 from trt_facefusion.model.presets.library import PRESETS, get_preset
 from trt_facefusion.model.presets.output import ImageOutput
@@ -36,6 +40,7 @@ __all__ = [
     "ImageOutput",
     "InputSpec",
     "Part",
+    "PlanHint",
     "Preset",
     "ValueInput",
     "get_preset",

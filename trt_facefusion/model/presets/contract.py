@@ -41,7 +41,7 @@ class Contract:
             files[PROJECTION_FILE] = _dump_npy(self.projection)
         for number, spec in enumerate(self.preset.inputs):
             if isinstance(spec, FileInput):
-                files[_name_values_file(number)] = _dump_npy(spec.values())
+                files[name_values_file(number)] = _dump_npy(spec.values())
         return files
 
     @classmethod
@@ -53,7 +53,7 @@ class Contract:
         """
         try:
             document = parse_json(read_bytes(folder / PRESET_FILE))
-            preset = read_preset(document, lambda number: folder / _name_values_file(number))
+            preset = read_preset(document, lambda number: folder / name_values_file(number))
             for spec in preset.files:
                 spec.values()
             stored = folder / PROJECTION_FILE
@@ -72,7 +72,8 @@ def _read_matrix(path: Path) -> NDArray[np.float32]:
     return matrix.astype(np.float32)
 
 
-def _name_values_file(number: int) -> str:
+def name_values_file(number: int) -> str:
+    """The file with the fixed values of the N-th input."""
     return f"input-{number}.npy"
 
 

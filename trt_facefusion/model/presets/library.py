@@ -1,21 +1,71 @@
-"""The known presets: one file each in ``builtin/``, which is called like the preset and read when one is asked for."""
+"""The known generators: one file each in ``builtin/``, which is called like the preset; and files of a user's own."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from trt_facefusion.errors import BadInputError
+from trt_facefusion.model.presets.contract import PRESET_FILE, name_values_file
 from trt_facefusion.model.presets.document import read_preset
 from trt_facefusion.model.presets.preset import Preset
-from trt_facefusion.storage.documents import DocumentError, decode, read_bytes
+from trt_facefusion.storage.documents import DocumentError, decode, parse_json, read_bytes
 from trt_facefusion.storage.plain_yaml import parse_yaml
 
-_ORDER, _LAST = "order", 1 << 30
-_SUFFIX = ".yaml"
+_LAST = 1 << 30
+_SUFFIXES = (".yaml", ".yml")
+_DIGEST = r"([0-9a-f]{64}|[0-9a-f]{8,}\.\.[0-9a-f]*)?"
+_RENAMED = {
+    "gfpgan_512": "gfpgan_1.4",
+    "gpen_256": "gpen_bfr_256",
+    "gpen_512": "gpen_bfr_512",
+    "hyperswap_256": "hyperswap_1a_256",
+}
+"""What presets were called before they had the field's names."""
+
+
+@dataclass(frozen=True)
+class PublicFile:
+    """A file that people have: its size, and its SHA-256 (hex) or what is published of it, ``begin..end``."""
+
+    bytes: int
+    sha256: str = ""
+
+
+@dataclass(frozen=True)
+class KnownGenerator:
+    """A preset, and what its file says beside it.
+
+    ``order`` is its place in lists, ``files`` the public ones. ``outputs`` are names that only its files give the
+    picture. ``trust`` says how far the description is confirmed, and what about it is only assumed. Not ``by_graph``: a
+    graph that fits is no reason to take a file for this generator.
+    """
+
+    preset: Preset
+    order: int = _LAST
+    about: str = ""
+    licence: str = ""
+    trust: str = ""
+    by_graph: bool = True
+    outputs: tuple[str, ...] = ()
+    files: tuple[PublicFile, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Beside:
+    """What a preset's file says beside the preset: the fields of `KnownGenerator`."""
+
+    order: int = _LAST
+    about: str = ""
+    licence: str = ""
+    trust: str = ""
+    by_graph: bool = True
+    outputs: tuple[str, ...] = ()
+    files: tuple[PublicFile, ...] = ()
 
 
 class PresetLibrary(Mapping[str, Preset]):
@@ -24,14 +74,23 @@ class PresetLibrary(Mapping[str, Preset]):
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
+    @property
+    def generators(self) -> Mapping[str, KnownGenerator]:
+        """The same with what their files say beside them.
+
+        Raises:
+            BadInputError: a file is damaged; the message names the field.
+        """
+        return _read_folder(self.folder)
+
     def __getitem__(self, name: str) -> Preset:
-        return _read_folder(self.folder)[name]
+        return self.generators[name].preset
 
     def __iter__(self) -> Iterator[str]:
-        return iter(_read_folder(self.folder))
+        return iter(self.generators)
 
     def __len__(self) -> int:
-        return len(_read_folder(self.folder))
+        return len(self.generators)
 
 
 # The I/O contracts of the public swappers and restorers as their open-source users feed them. Only `reference` ships
@@ -40,44 +99,71 @@ PRESETS = PresetLibrary(Path(__file__).parent / "builtin")
 
 
 def get_preset(name: str) -> Preset:
-    """The preset called ``name``.
+    """The preset called ``name``, or the one in the file of that path: YAML, or the ``preset.json`` of a build.
+
+    A path may leave out ``.yaml``, and name an engine's folder.
 
     Raises:
         BadInputError: there is none, or its file is damaged.
     """
-    if name not in PRESETS:
-        raise BadInputError(
-            f"there is no preset {name!r}",
-            f"use one of {', '.join(PRESETS)}, or describe the model's inputs with --input",
-        )
-    return PRESETS[name]
+    if name in PRESETS:
+        return replace(PRESETS[name], origin=name)
+    path = _find_file(Path(name))
+    if path is not None:
+        return replace(_read_json(path) if path.suffix == ".json" else read_generator(path).preset, origin=name)
+    if name in _RENAMED:
+        raise BadInputError(f"the preset {name!r} is called {_RENAMED[name]!r} now", f"use --preset {_RENAMED[name]}")
+    raise BadInputError(
+        f"there is no preset {name!r}",
+        f"use one of {', '.join(PRESETS)}, name a preset's file, or describe the model's inputs with --input",
+    )
 
 
-@dataclass(frozen=True)
-class _Place:
-    """Where a preset stands among the others."""
-
-    order: int = _LAST
+def _find_file(path: Path) -> Path | None:
+    """The file that a preset's path means, or None where there is none."""
+    if path.suffix in {*_SUFFIXES, ".json"}:
+        return path
+    if path.is_dir():
+        return path / PRESET_FILE if (path / PRESET_FILE).exists() else None
+    beside = (path.with_name(path.name + suffix) for suffix in _SUFFIXES if path.name)
+    return next((file for file in beside if file.is_file()), None)
 
 
 @cache
-def _read_folder(folder: Path) -> Mapping[str, Preset]:
-    files = {path.stem: _read_file(path) for path in sorted(folder.glob(f"*{_SUFFIX}"))}
-    return {name: preset for name, (_, preset) in sorted(files.items(), key=lambda file: file[1][0])}
+def _read_folder(folder: Path) -> Mapping[str, KnownGenerator]:
+    files = sorted(path for path in folder.glob("*") if path.suffix in _SUFFIXES)
+    generators = {path.stem: read_generator(path) for path in files}
+    return dict(sorted(generators.items(), key=lambda entry: entry[1].order))
 
 
-def _read_file(path: Path) -> tuple[int, Preset]:
-    """The order and the preset in a file.
+def read_generator(path: Path) -> KnownGenerator:
+    """The preset in a YAML file, and what the file says beside it.
 
     Raises:
-        BadInputError: the file is damaged; the message names the field.
+        BadInputError: the file is missing or damaged; the message names the field.
     """
     try:
         document: Any = parse_yaml(read_bytes(path).decode("utf-8"))
-        place = decode(_Place, document, "preset", lenient=True)
-        fields = {name: setting for name, setting in document.items() if name != _ORDER}
-        if "name" in fields:
+        if not isinstance(document, dict):
+            raise DocumentError("it holds no fields")
+        names = {field.name for field in fields(_Beside)}
+        beside = decode(_Beside, {k: v for k, v in document.items() if k in names}, "preset", defaults=True)
+        if "name" in document:
             raise DocumentError("preset.name is unknown: a preset is called like its file")
-        return place.order, read_preset({"name": path.stem, **fields})
+        preset = read_preset({"name": path.stem, **{k: v for k, v in document.items() if k not in names}}, known=True)
+        for number, file in enumerate(beside.files):
+            if file.bytes < 1 or not re.fullmatch(_DIGEST, file.sha256):
+                raise DocumentError(f"preset.files[{number}] is no size with a digest")
+        return KnownGenerator(preset, **{name: getattr(beside, name) for name in names})
     except (OSError, UnicodeDecodeError, DocumentError) as error:
         raise BadInputError(f"the preset {path} cannot be read: {error}", "correct that file") from error
+
+
+def _read_json(path: Path) -> Preset:
+    """The preset that a build wrote; the values of its file inputs lie beside it."""
+    try:
+        return read_preset(parse_json(read_bytes(path)), lambda number: path.parent / name_values_file(number))
+    except (OSError, DocumentError) as error:
+        raise BadInputError(
+            f"the preset {path} cannot be read: {error}", "name the preset.json of an engine"
+        ) from error

@@ -105,10 +105,10 @@ def choose_picture_output(
 
 def _flatten_mask(tensor: Array) -> NDArray[np.float32]:
     """A mask [N,1,H,W], [N,H,W,1], [N,H,W] or [H,W] as [N,H,W]; integers are pixels of 0..255."""
-    mask = np.asarray(tensor, np.float32) / (255 if tensor.dtype == np.uint8 else 1)
+    mask = np.asarray(tensor, np.float32) / np.float32(255 if tensor.dtype == np.uint8 else 1)
     if mask.ndim == 4:
         mask = mask[:, 0] if mask.shape[1] == 1 else mask[..., 0]
-    return mask[None] if mask.ndim == 2 else mask
+    return np.asarray(mask[None] if mask.ndim == 2 else mask, np.float32)
 
 
 def _choose(pictures: dict[str, TensorSpec]) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 from trt_facefusion.errors import BadInputError
+from trt_facefusion.model.presets.hints import PlanHint
 from trt_facefusion.model.presets.inputs import (
     SOURCE,
     TARGET,
@@ -16,23 +18,31 @@ from trt_facefusion.model.presets.inputs import (
 )
 from trt_facefusion.model.presets.output import ImageOutput
 from trt_facefusion.model.presets.syntax import parse_picture
+from trt_facefusion.model.presets.terse import Terse
 
 CUSTOM = "custom"
 """The name of a preset that a user described."""
+USUAL_TEMPLATE = "arcface_128"
+"""The crop template where nothing says another."""
 
 
-@dataclass(frozen=True)
-class Preset:
+@dataclass(frozen=True, repr=False)
+class Preset(Terse):
     """Everything that calibration, verification and swapping must know about a generator's inputs and output.
 
     ``embedder`` is ``dlib`` (bundled, 128 values) or ``arcface`` (the user's own ONNX file, named with --embedder).
+    ``hints`` say what plans must heed. ``origin`` is what was given to --preset, where that was given.
     """
+
+    ADDED: ClassVar[frozenset[str]] = frozenset({"hints"})
 
     name: str
     inputs: tuple[InputSpec, ...]
     output: ImageOutput
-    template: str = "arcface_128"
+    template: str = USUAL_TEMPLATE
     embedder: str = "dlib"
+    hints: tuple[PlanHint, ...] = ()
+    origin: str = field(default="", compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if not any(isinstance(i, ImageInput) and i.shows(TARGET) for i in self.inputs):

@@ -15,12 +15,12 @@ class Terse:
     ADDED: ClassVar[frozenset[str]] = frozenset()
 
     def list_fields(self) -> dict[str, Any]:
-        """Name -> value of every field that is said."""
+        """Name -> value of every field that is said; those that say nothing of what is fed (``repr=False``) are not."""
         values = {}
         for field in fields(self):  # type: ignore[arg-type]
             setting = getattr(self, field.name)
             default = field.default if field.default is not MISSING else None
-            if field.name not in self.ADDED or setting != default:
+            if field.repr and (field.name not in self.ADDED or setting != default):
                 values[field.name] = setting
         return values
 

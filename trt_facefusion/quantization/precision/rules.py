@@ -8,7 +8,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from trt_facefusion.errors import BadInputError
 from trt_facefusion.model.graph import GraphView, Role, holds_half, makes_indices, read_attribute
+from trt_facefusion.model.presets.hints import PlanHint
 from trt_facefusion.quantization.precision.facts import TRANSPOSED, no_kernel
 from trt_facefusion.quantization.precision.plan import Plan, PlannedNode, describe
 from trt_facefusion.quantization.precision.ranges import (
@@ -28,11 +30,20 @@ Decision = tuple[Precision, str]
 
 @dataclass(frozen=True)
 class Context:
-    """What rules may look at: the graph and, after calibration, the largest magnitude of each tensor and its means."""
+    """What rules may look at: the graph and, after calibration, the largest magnitude of each tensor and its means.
+
+    ``hints`` are what is known of a generator of this kind.
+    """
 
     view: GraphView
     amax: Mapping[str, float]
     moments: Mapping[str, TensorMoments] = field(default_factory=dict)
+    hints: tuple[PlanHint, ...] = ()
+
+    @property
+    def margin(self) -> float:
+        """How far from FP16's limit values have to stay on the calibration faces."""
+        return max(RANGE_MARGIN, *(hint.fp16_headroom or 0.0 for hint in self.hints), 0.0)
 
 
 Rule = Callable[[Context, PlannedNode], Decision | None]
@@ -65,7 +76,7 @@ def range_rule(context: Context, node: PlannedNode) -> Decision | None:
     proto = context.view.nodes[node.name]
     amax_of = {name: context.amax.get(name, 0.0) for name in (*proto.input, *proto.output)}
     name = max(amax_of, key=lambda key: amax_of[key], default="")
-    if name and amax_of[name] * RANGE_MARGIN > FP16_MAX:
+    if name and amax_of[name] * context.margin > FP16_MAX:
         return Precision.FP32, f"{name} reaches {amax_of[name]:.3g} on faces; FP16 ends at 65504"
     return None
 
@@ -73,7 +84,7 @@ def range_rule(context: Context, node: PlannedNode) -> Decision | None:
 def sum_rule(context: Context, node: PlannedNode) -> Decision | None:
     """FP32 where a sum inside of the node might not fit into FP16, which no tensor of the graph shows."""
     peak = find_hidden_peak(context.view, context.view.nodes[node.name], context.moments)
-    if peak is not None and peak[0] * RANGE_MARGIN > FP16_MAX:
+    if peak is not None and peak[0] * context.margin > FP16_MAX:
         return Precision.FP32, f"{peak[1]} reaches {peak[0]:.3g} on faces; FP16 ends at 65504"
     return None
 
@@ -150,6 +161,25 @@ _BY_ROLE: dict[Role, Decision] = {
 }
 
 
+def hint_rule(context: Context, node: PlannedNode) -> Decision | None:
+    """FP32 where people saw generators of this kind fail in FP16."""
+    for hint in context.hints:
+        if node.role.value in hint.roles:
+            return Precision.FP32, f"{node.role.value}: {hint.because}"
+    return None
+
+
+def require_roles(hints: tuple[PlanHint, ...]) -> None:
+    """Raise `BadInputError` for a hint that names a role which there is not."""
+    names = [role.value for role in Role]
+    for hint in hints:
+        for name in hint.roles:
+            if name not in names:
+                raise BadInputError(
+                    f"a hint of the preset names the role {name!r}, which there is not", f"use {', '.join(names)}"
+                )
+
+
 def role_rule(_: Context, node: PlannedNode) -> Decision | None:
     """What the node's role asks for."""
     return _BY_ROLE.get(node.role)
@@ -199,6 +229,7 @@ RULES: tuple[Rule, ...] = (
     tiny_epsilon_rule,
     large_weight_rule,
     small_weight_rule,
+    hint_rule,
     role_rule,
     int8_rule,
     product_rule,
@@ -207,14 +238,18 @@ RULES: tuple[Rule, ...] = (
 
 
 def plan_by_rules(
-    view: GraphView, amax: Mapping[str, float], model: str, moments: Mapping[str, TensorMoments] | None = None
+    view: GraphView,
+    amax: Mapping[str, float],
+    model: str,
+    moments: Mapping[str, TensorMoments] | None = None,
+    hints: tuple[PlanHint, ...] = (),
 ) -> Plan:
     """The INT8 plan; `Plan.capped` turns it into the FP16 or FP32 plan with the same protections.
 
     ``amax`` maps tensors to their largest calibrated magnitude; without it nothing is known about overflow. ``moments``
-    says more of them, where there are histograms.
+    says more of them, where there are histograms; ``hints`` what is known of a generator of this kind.
     """
-    context = Context(view, amax, moments or {})
+    context = Context(view, amax, moments or {}, hints)
     nodes = []
     for node in describe(view):
         decision = next(d for rule in RULES if (d := rule(context, node)) is not None)
