@@ -139,11 +139,7 @@ def test_classic_lpips_is_the_published_formula(backbone: Path, sample_faces: Pa
         for layer in network.features:
             a, b = layer(a), layer(b)
             if isinstance(layer, torch.nn.ReLU):
-                weight = torch.tensor(
-                    lins[
-                        f"lin{sum(isinstance(x, torch.nn.ReLU) for x in network.features[: list(network.features).index(layer)])}.model.1.weight"
-                    ]
-                )  # noqa: E501
+                weight = torch.tensor(next(by_layer))
                 apart = (a / a.norm(dim=1, keepdim=True) - b / b.norm(dim=1, keepdim=True)) ** 2
                 total = total + (apart * weight).sum(1).mean((1, 2)).numpy()
     assert Lpips(Tools(lpips_backbone=backbone)).per_face(reference, candidate) == pytest.approx(total, rel=1e-4)
