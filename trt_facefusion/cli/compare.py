@@ -1,0 +1,158 @@
+"""`trt-ff compare`: every engine of a model side by side, or a torch module in every precision."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from trt_facefusion.build.options import (
+    FACES,
+    AccuracyOptions,
+    CacheOptions,
+    CropOptions,
+    EffortOptions,
+    EngineOptions,
+    RangeOptions,
+)
+from trt_facefusion.cli import console, options
+from trt_facefusion.cli.groups import expand_groups
+from trt_facefusion.cli.limit_options import with_limits
+from trt_facefusion.cli.lineup_table import show_lineup
+from trt_facefusion.errors import BadInputError, StoreError
+from trt_facefusion.evaluation.profiling.measure import Counts
+from trt_facefusion.lineup.entry import Lineup
+from trt_facefusion.lineup.gather import ORDER, LineupSettings, line_up
+from trt_facefusion.lineup.measuring import TimingSettings
+from trt_facefusion.report.lineup_markdown import render_markdown
+from trt_facefusion.report.lineup_page import save_lineup
+from trt_facefusion.storage.files import write_atomic
+
+_COMPARE = "Comparison"
+_SHOWN_FACES = 6
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareFaceOptions(CropOptions):
+    """Faces to calibrate on and to judge on; a torch module takes none."""
+
+    calib: Annotated[Optional[Path], typer.Option(help="Folder of photos to calibrate on.", rich_help_panel=FACES)] = (
+        None
+    )
+    eval: Annotated[
+        Optional[Path],
+        typer.Option(
+            "--eval", help="Folder of photos to judge on (else some of --calib are held out).", rich_help_panel=FACES
+        ),
+    ] = None
+    max_eval: Annotated[
+        int, typer.Option(min=0, help="Judge on this many faces at most (0: all).", rich_help_panel=FACES)
+    ] = 128
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareOptions:
+    """What is compared, and how it is timed."""
+
+    backends: Annotated[
+        Optional[str],
+        typer.Option(help="Backends to build with, like openvino,tensorrt-rtx (else all).", rich_help_panel=_COMPARE),
+    ] = None
+    engine: Annotated[
+        Optional[list[Path]],
+        typer.Option("--engine", help="A stored engine to compare as it is; repeat it.", rich_help_panel=_COMPARE),
+    ] = None
+    threads: Annotated[
+        Optional[int], typer.Option(min=1, help="CPU threads (else each library's own).", rich_help_panel=_COMPARE)
+    ] = None
+    warmups: Annotated[int, typer.Option(min=0, help="Calls before any counts.", rich_help_panel=_COMPARE)] = 10
+    rounds: Annotated[
+        int, typer.Option(min=1, help="Calls of each engine that count, in turns.", rich_help_panel=_COMPARE)
+    ] = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareOutputOptions:
+    """Where everything goes."""
+
+    output: Annotated[Path, typer.Option(help="Where engines are stored.")] = Path("engines")
+    cache: CacheOptions
+    markdown: Annotated[Optional[Path], typer.Option(help="Write the table as Markdown, too.")] = None
+    reports: Annotated[Path, typer.Option(help="Where the page is stored; it shows faces.")] = Path("reports")
+    no_report: Annotated[bool, typer.Option("--no-report", help="Write no page.")] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareAccuracyOptions(EffortOptions, AccuracyOptions, RangeOptions):
+    """What INT8 may cost, and what is tried for it."""
+
+
+@with_limits
+@expand_groups
+def command(
+    faces: CompareFaceOptions,
+    model: options.ModelOptions,
+    engine: EngineOptions,
+    compare: CompareOptions,
+    accuracy: CompareAccuracyOptions,
+    store: CompareOutputOptions,
+    as_json: options.AsJson = False,
+) -> None:
+    """Compare FP32, FP16 and INT8 on every backend: size, memory, time, accuracy, effort, side by side.
+
+    Engines are built as `trt-ff build` does, or taken from the store. Times are measured in turns where an engine runs
+    here, and predicted, and marked so, where it does not. What cannot be built is a row with its reason. Published
+    figures stand beside it for orientation.
+    """
+    settings = _read_settings(faces, model, engine, compare, accuracy, store)
+    with console.progress_bar() as (progress, note):
+        lineup = line_up(settings, progress, note)
+    page = None if store.no_report else _save_page(lineup, store.reports, console.warn)
+    if store.markdown is not None:
+        command_line = shlex.join(["trt-ff", *sys.argv[1:]])
+        write_atomic(store.markdown, render_markdown(lineup, command_line).encode(), "--markdown")
+    if as_json:
+        console.print_json(lineup.as_dict())
+    else:
+        show_lineup(lineup)
+    if page is not None:
+        console.err.print(f"page: {page}", soft_wrap=True)
+
+
+def _read_settings(
+    faces: CompareFaceOptions,
+    model: options.ModelOptions,
+    engine: EngineOptions,
+    compare: CompareOptions,
+    accuracy: CompareAccuracyOptions,
+    store: CompareOutputOptions,
+) -> LineupSettings:
+    if faces.calib is None:
+        raise BadInputError("there are no faces to compare on", "name a folder of photos with --calib")
+    if engine.backend != "auto":
+        raise BadInputError("--backend names one backend, and several are compared", "name them with --backends")
+    options.check_options(accuracy, accuracy, {"--max-calib": faces.max_calib, "--max-eval": faces.max_eval})
+    shared = {"calib": faces.calib, "eval": faces.eval, "max_eval": faces.max_eval}
+    build = options.read_settings(
+        model, faces, engine, accuracy, store, precisions=ORDER, output=store.output, **shared
+    )
+    return LineupSettings(
+        build=build,
+        timing=TimingSettings(Counts(compare.warmups, compare.rounds, max(10, compare.rounds // 4)), compare.threads),
+        backends=tuple(name.strip() for name in (compare.backends or "").split(",") if name.strip()),
+        engines=tuple(compare.engine or ()),
+        shown_faces=0 if store.no_report else _SHOWN_FACES,
+    )
+
+
+def _save_page(lineup: Lineup, reports: Path, warn: Callable[[str], None]) -> Path | None:
+    try:
+        return save_lineup(lineup, reports)
+    except StoreError as error:
+        warn(f"there is no page: {error.message} {error.remedy.replace('--output', '--reports')}")
+        return None

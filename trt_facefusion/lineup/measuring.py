@@ -1,0 +1,86 @@
+"""Times and memory of engines that run on this machine: all take turns in one process, so that all are slowed alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+
+from trt_facefusion.engine.backends.capabilities import Judged
+from trt_facefusion.errors import BackendUnavailableError, DeviceError, StoreError, TrtFaceFusionError
+from trt_facefusion.evaluation.profiling.bench import Bench
+from trt_facefusion.evaluation.profiling.measure import Counts, measure_throughput, time_interleaved
+from trt_facefusion.evaluation.profiling.memory import measure_peak_bytes
+from trt_facefusion.evaluation.profiling.run import choose_bench
+from trt_facefusion.evaluation.profiling.statistics import Latency
+from trt_facefusion.evaluation.profiling.workload import PhotoSettings, make_workload
+from trt_facefusion.inference.open import OpenedModel, open_model
+from trt_facefusion.lineup.entry import Entry, Timing
+from trt_facefusion.types import Progress, silent
+
+
+@dataclass(frozen=True)
+class TimingSettings:
+    """How often and with how many threads is measured; None leaves threads to the libraries."""
+
+    counts: Counts
+    threads: int | None = None
+    device: int = 0
+
+
+def measure_entries(
+    entries: Sequence[Entry], photos: PhotoSettings, settings: TimingSettings, progress: Progress = silent
+) -> list[Entry]:
+    """``entries`` with the times of those that run here; of the others a remark says why they were not measured."""
+    measured = list(entries)
+    with ExitStack() as stack:
+        benches: dict[int, Bench] = {}
+        for index, entry in enumerate(entries):
+            if entry.folder is None:
+                continue
+            model = open_model(entry.folder)
+            try:
+                _require_meaning(model)
+                benches[index] = _open_bench(stack, model, photos, settings)
+            except (StoreError, BackendUnavailableError, DeviceError) as error:
+                measured[index] = replace(entry, remarks=(*entry.remarks, f"not timed here: {error.message}"))
+        calls = [lambda bench=bench: bench.runner.infer(bench.inputs.next()) for bench in benches.values()]
+        times = time_interleaved(calls, settings.counts.warmups, settings.counts.rounds, progress=progress)
+        for (index, bench), own in zip(benches.items(), times, strict=True):
+            throughput = measure_throughput(bench.runner, bench.inputs, 1, settings.counts.sweep)
+            peak = None if bench.model.needs_gpu else _measure_peak(bench, settings)
+            measured[index] = replace(entries[index], timing=Timing(Latency.of(own), throughput, peak))
+    return measured
+
+
+def _open_bench(stack: ExitStack, model: OpenedModel, photos: PhotoSettings, settings: TimingSettings) -> Bench:
+    bench = choose_bench(model, stand_in=False)(model, settings.counts, 1, (), settings.threads, settings.device)
+    stack.enter_context(bench)
+    bench.feed(make_workload(model, bench.runner.inputs, photos), None, ())
+    return bench
+
+
+def _measure_peak(bench: Bench, settings: TimingSettings) -> int | None:
+    manifest = bench.model.manifest
+    return measure_peak_bytes(bench.model.engine, manifest is not None, bench.inputs.next(), settings.threads)
+
+
+def runs_for_real(model: OpenedModel) -> bool:
+    """Whether the engine itself runs on a processor, rather than on a GPU, or in a simulator of something else."""
+    backend = model.backend
+    if backend is None:
+        return True
+    return not backend.capabilities.needs_gpu and backend.capabilities.judged in {Judged.ENGINE, Judged.TYPED_ONNX}
+
+
+def _require_meaning(model: OpenedModel) -> None:
+    """Raise `BackendUnavailableError` for an engine that only a simulator runs here."""
+    if not (model.needs_gpu or runs_for_real(model)):
+        raise BackendUnavailableError(
+            "it runs on another kind of processor; what stands in for it here says nothing of time", "run it there"
+        )
+
+
+def explain(error: TrtFaceFusionError) -> str:
+    """An error as the reason of a row."""
+    return f"{error.message} {error.remedy}".strip()
