@@ -24,13 +24,18 @@ from trt_facefusion.cli import console, options
 from trt_facefusion.cli.groups import expand_groups
 from trt_facefusion.cli.limit_options import with_limits
 from trt_facefusion.cli.lineup_table import show_lineup
+from trt_facefusion.cli.module_table import show_module
 from trt_facefusion.errors import BadInputError, StoreError
 from trt_facefusion.evaluation.profiling.measure import Counts
 from trt_facefusion.lineup.entry import Lineup
 from trt_facefusion.lineup.gather import ORDER, LineupSettings, line_up
 from trt_facefusion.lineup.measuring import TimingSettings
+from trt_facefusion.lineup.module_inputs import make_samples, parse_module_inputs
+from trt_facefusion.lineup.module_run import ModuleSettings, line_up_module
+from trt_facefusion.model.generators.factory import build_from_factory
 from trt_facefusion.report.lineup_markdown import render_markdown
 from trt_facefusion.report.lineup_page import save_lineup
+from trt_facefusion.report.module_markdown import render_module_markdown
 from trt_facefusion.storage.files import write_atomic
 
 _COMPARE = "Comparison"
@@ -74,6 +79,19 @@ class CompareOptions:
     rounds: Annotated[
         int, typer.Option(min=1, help="Calls of each engine that count, in turns.", rich_help_panel=_COMPARE)
     ] = 100
+    samples: Annotated[
+        Optional[Path],
+        typer.Option(
+            help="A torch module's inputs, .npz with [N, *SHAPE] by name: half calibrate, half judge (else drawn).",
+            rich_help_panel=_COMPARE,
+        ),
+    ] = None
+    repeats: Annotated[
+        int,
+        typer.Option(
+            min=1, max=100, help="Series of rounds of a torch module: how far times spread.", rich_help_panel=_COMPARE
+        ),
+    ] = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,20 +126,56 @@ def command(
     Engines are built as `trt-ff build` does, or taken from the store. Times are measured in turns where an engine runs
     here, and predicted, and marked so, where it does not. What cannot be built is a row with its reason. Published
     figures stand beside it for orientation.
+
+    --model module:factory without --checkpoint compares any torch module, whose inputs are --input NAME:DTYPE:SHAPE,
+    like x:float32:1000x768: FP32, FP16, BF16 and INT8 in torch, and what takes its ONNX.
     """
+    if model.model is not None and model.checkpoint is None and model.onnx is None:
+        _compare_module(model, engine, compare, store, as_json=as_json)
+        return
+    if compare.samples is not None:
+        raise BadInputError("--samples are inputs of a torch module", "name one with --model, or leave them out")
     settings = _read_settings(faces, model, engine, compare, accuracy, store)
     with console.progress_bar() as (progress, note):
         lineup = line_up(settings, progress, note)
     page = None if store.no_report else _save_page(lineup, store.reports, console.warn)
     if store.markdown is not None:
-        command_line = shlex.join(["trt-ff", *sys.argv[1:]])
-        write_atomic(store.markdown, render_markdown(lineup, command_line).encode(), "--markdown")
+        write_atomic(store.markdown, render_markdown(lineup, _write_command()).encode(), "--markdown")
     if as_json:
         console.print_json(lineup.as_dict())
     else:
         show_lineup(lineup)
     if page is not None:
         console.err.print(f"page: {page}", soft_wrap=True)
+
+
+def _compare_module(
+    model: options.ModelOptions,
+    engine: EngineOptions,
+    compare: CompareOptions,
+    store: CompareOutputOptions,
+    *,
+    as_json: bool,
+) -> None:
+    inputs = parse_module_inputs(model.inputs or [])
+    samples = make_samples(inputs, compare.samples)
+    net = build_from_factory(model.model or "")
+    counts = Counts(compare.warmups, compare.rounds, compare.rounds)
+    settings = ModuleSettings(
+        model.model or "", inputs, samples, counts, compare.repeats, compare.threads, engine.target
+    )
+    with console.progress_bar() as (progress, note):
+        lineup = line_up_module(net, settings, progress, note)
+    if store.markdown is not None:
+        write_atomic(store.markdown, render_module_markdown(lineup, _write_command()).encode(), "--markdown")
+    if as_json:
+        console.print_json(lineup.as_dict())
+    else:
+        show_module(lineup)
+
+
+def _write_command() -> str:
+    return shlex.join(["trt-ff", *sys.argv[1:]])
 
 
 def _read_settings(

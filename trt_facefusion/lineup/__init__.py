@@ -15,6 +15,7 @@ Modules, from the ground up; each imports only those above it in this list:
     module_inputs    inputs of a torch module: name, type, shape
     module_quantize  a torch module in other precisions, in torch and as ONNX
     module_run       a torch module's variants, timed in turns and held against FP32
+    module_cells     the same in words
 
 Start reading at `gather.line_up`, then `module_run.line_up_module`.
 """

@@ -125,8 +125,7 @@ def list_notes(lineup: Lineup) -> list[str]:
 
 def describe_measuring(lineup: Lineup) -> str:
     """How times were come by."""
-    threads = "the libraries' own number of threads" if lineup.threads is None else f"{lineup.threads} threads"
     return (
-        f"Measured on {lineup.machine} with {threads}, batch as built, {lineup.rounds} rounds in turns in one process; "
-        f"accuracy against what was handed in; {lineup.created}."
+        f"Measured on {lineup.machine}, batch as built, {lineup.rounds} rounds in turns in one process; accuracy "
+        f"against what was handed in; {lineup.created}."
     )

@@ -18,6 +18,7 @@ Modules, from the ground up:
     page                the page of a build, from the record that it left
     runs                reports on the disk: reports/MODEL/TIME
     lineup_markdown     a comparison of engines as Markdown
+    module_markdown     the variants of a torch module as Markdown
     lineup_page         the same as a page with faces side by side
     selection           a curated folder on the disk: photos, reasons, coverage, contact sheet
 

@@ -30,18 +30,19 @@ def render_markdown(lineup: Lineup, command: str) -> str:
     if published:
         body.append(["published", "", "FP32 / FP16 / INT8", *(published.get(label, "") for label in labels)])
     parts = [
-        f"# {_escape(lineup.model)}: every engine side by side",
-        f"Made by `{command}`. {_escape(describe_measuring(lineup))}",
-        "\n".join(_format_row(row) for row in (header, ["---"] * len(header), *body)),
-        "\n".join(f"- {_escape(note)}" for note in list_notes(lineup)),
+        f"# {escape_markdown(lineup.model)}: every engine side by side",
+        f"Made by `{command}`. {escape_markdown(describe_measuring(lineup))}",
+        "\n".join(format_row(row) for row in (header, ["---"] * len(header), *body)),
+        "\n".join(f"- {escape_markdown(note)}" for note in list_notes(lineup)),
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def _format_row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(_escape(cell) for cell in cells)} |"
+def format_row(cells: Sequence[str]) -> str:
+    """A row of a table."""
+    return f"| {' | '.join(escape_markdown(cell) for cell in cells)} |"
 
 
-def _escape(text: str) -> str:
+def escape_markdown(text: str) -> str:
     """Text in which Markdown finds no markup of its own."""
     return "".join(f"\\{c}" if c in "\\|<>*_`[]" else c for c in printable(text))
