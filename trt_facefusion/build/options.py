@@ -172,7 +172,7 @@ class AccuracyOptions:
             help="AlexNet's weights as torchvision has them: pictures are judged by the classic LPIPS (package lpips).",
             rich_help_panel=ACCURACY,
         ),
-        _SPELLED,
+        OutsideKey("it judges; what a limit measures by has its digest in the key"),
     ] = None
     objective: Annotated[
         str,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -26,6 +25,8 @@ from trt_facefusion.evaluation.accuracy.registry import find_perceptual, open_li
 from trt_facefusion.evaluation.accuracy.torch_weights import read_weights
 
 torch = pytest.importorskip("torch")
+from lpips_package import AlexNet, make_lpips  # noqa: E402
+
 FACES = 20
 
 
@@ -94,36 +95,11 @@ def test_st_lpips_rises_with_damage_on_every_face(kind: str, sample_faces: Path)
     assert (light > 0).all() and (light < more).all() and (more < heavy).all()
 
 
-class AlexNet(torch.nn.Module):
-    """torchvision's, as far as LPIPS looks."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        conv, relu, pool = torch.nn.Conv2d, torch.nn.ReLU, torch.nn.MaxPool2d
-        self.features = torch.nn.Sequential(
-            *(conv(3, 64, 11, 4, 2), relu(), pool(3, 2), conv(64, 192, 5, padding=2), relu(), pool(3, 2)),
-            *(conv(192, 384, 3, padding=1), relu(), conv(384, 256, 3, padding=1), relu()),
-            *(conv(256, 256, 3, padding=1), relu(), pool(3, 2)),
-        )
-
-
-def make_package(folder: Path, name: str, weights: str, tensors: Mapping[str, Any]) -> None:
-    """A package with weights in torch's older format."""
-    path = folder / name / weights
-    path.parent.mkdir(parents=True)
-    (folder / name / "__init__.py").write_text("raise ImportError('nothing of it may run')\n")
-    torch.save(OrderedDict(tensors), path, _use_new_zipfile_serialization=False)
-
-
 @pytest.fixture
 def backbone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An AlexNet with random weights, and a package ``lpips`` with random ones."""
-    torch.manual_seed(0)
-    lins = {f"lin{n}.model.1.weight": torch.rand(1, c, 1, 1) for n, c in enumerate((64, 192, 384, 256, 256))}
-    make_package(tmp_path, "lpips", "weights/v0.1/alex.pth", lins)
     monkeypatch.syspath_prepend(tmp_path)
-    torch.save(AlexNet().state_dict(), tmp_path / "alexnet.pth")
-    return tmp_path / "alexnet.pth"
+    return make_lpips(tmp_path)
 
 
 def test_classic_lpips_is_the_published_formula(backbone: Path, sample_faces: Path) -> None:
