@@ -16,7 +16,7 @@ from trt_facefusion.cli.main import run
 from trt_facefusion.engine.backends import registry
 from trt_facefusion.errors import BackendUnavailableError, BadInputError, BuildError
 from trt_facefusion.evaluation.profiling.measure import Counts
-from trt_facefusion.lineup import gather
+from trt_facefusion.lineup import gather, measuring
 from trt_facefusion.lineup.entry import Lineup
 from trt_facefusion.lineup.gather import LineupSettings, line_up
 from trt_facefusion.lineup.measuring import TimingSettings
@@ -39,11 +39,17 @@ class Missing(registry.OnnxRuntime):
         self.version()
 
 
+@pytest.fixture(scope="module")
+def lineup(module_settings: Settings) -> Lineup:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gather, "BACKENDS", (registry.OnnxRuntime(), Missing()))
+        return line_up(LineupSettings(module_settings(backend="auto"), TIMING, shown_faces=2))
+
+
 @pytest.fixture
-def lineup(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Lineup:
-    monkeypatch.setattr(gather, "BACKENDS", (registry.OnnxRuntime(), Missing()))
-    base = settings(backend="auto")
-    return line_up(LineupSettings(base, TIMING, shown_faces=2))
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without processes of their own for memory."""
+    monkeypatch.setattr(measuring, "measure_peak_bytes", lambda *_: None)
 
 
 def test_what_runs_is_measured_and_what_does_not_has_a_reason(lineup: Lineup) -> None:
@@ -52,6 +58,7 @@ def test_what_runs_is_measured_and_what_does_not_has_a_reason(lineup: Lineup) ->
     for entry in built:
         assert entry.basis == "measured" and entry.timing is not None
         assert 0 < entry.timing.latency.p50 <= entry.timing.latency.p99 and entry.timing.throughput_per_s > 0
+        assert entry.timing.peak_bytes is None or entry.timing.peak_bytes > 0
         assert entry.weights_bytes and entry.figures["ssim_drop"] is not None and entry.faces
     assert built[2].int8_share and "needs calibration" in built[2].remarks
     assert (missing.built, missing.basis) == (None, "none") and "not installed" in missing.reason
@@ -78,18 +85,22 @@ def test_terminal_markdown_and_page_show_the_same(
     assert first != second and first.read_text() == page
 
 
-def test_a_named_engine_is_compared_as_it_is(lineup: Lineup, settings: Settings) -> None:
+@pytest.mark.usefixtures("quick")
+def test_a_named_engine_is_compared_as_it_is(lineup: Lineup, module_settings: Settings) -> None:
     folder = lineup.entries[0].folder
     assert folder is not None
-    again = line_up(LineupSettings(settings(backend="auto"), TIMING, ("onnxruntime",), (folder,)))
+    again = line_up(LineupSettings(module_settings(backend="auto"), TIMING, ("onnxruntime",), (folder,)))
     named = again.entries[-1]
     assert f"named: {folder}" in named.remarks and named.basis == "measured"
     assert named.figures == lineup.entries[0].figures
     with pytest.raises(BadInputError, match="nothing"):
-        line_up(LineupSettings(settings(backend="auto"), TIMING, ("onnxruntime",), (folder / "none",)))
+        line_up(LineupSettings(module_settings(backend="auto"), TIMING, ("onnxruntime",), (folder / "none",)))
 
 
-def test_one_precision_that_cannot_be_built_is_a_row(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("quick", "lineup")
+def test_one_precision_that_cannot_be_built_is_a_row(
+    module_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     build = gather.build
 
     def refuse_fp16(wanted, *rest):  # type: ignore[no-untyped-def]
@@ -98,7 +109,7 @@ def test_one_precision_that_cannot_be_built_is_a_row(settings: Settings, monkeyp
         return build(wanted, *rest)
 
     monkeypatch.setattr(gather, "build", refuse_fp16)
-    entries = line_up(LineupSettings(settings(backend="auto"), TIMING, ("onnxruntime",))).entries
+    entries = line_up(LineupSettings(module_settings(backend="auto"), TIMING, ("onnxruntime",))).entries
     assert [(entry.precision, entry.built) for entry in entries] == [("fp32", "fp32"), ("fp16", None), ("int8", "int8")]
     assert entries[1].reason == "no half here. Take fp32."
 

@@ -130,7 +130,13 @@ def command(
     --model module:factory without --checkpoint compares any torch module, whose inputs are --input NAME:DTYPE:SHAPE,
     like x:float32:1000x768: FP32, FP16, BF16 and INT8 in torch, and what takes its ONNX.
     """
+    if store.markdown is not None and store.markdown.is_dir():
+        raise BadInputError(f"--markdown {store.markdown} is a folder", "name a file")
     if model.model is not None and model.checkpoint is None and model.onnx is None:
+        if faces.calib is not None:
+            raise BadInputError(
+                "--model alone is any torch module, which takes no faces", "add --checkpoint, or leave --calib out"
+            )
         _compare_module(model, engine, compare, store, as_json=as_json)
         return
     if compare.samples is not None:
@@ -139,12 +145,12 @@ def command(
     with console.progress_bar() as (progress, note):
         lineup = line_up(settings, progress, note)
     page = None if store.no_report else _save_page(lineup, store.reports, console.warn)
-    if store.markdown is not None:
-        write_atomic(store.markdown, render_markdown(lineup, _write_command()).encode(), "--markdown")
     if as_json:
         console.print_json(lineup.as_dict())
     else:
         show_lineup(lineup)
+    if store.markdown is not None:
+        write_atomic(store.markdown, render_markdown(lineup, _write_command()).encode(), "--markdown")
     if page is not None:
         console.err.print(f"page: {page}", soft_wrap=True)
 
@@ -166,12 +172,12 @@ def _compare_module(
     )
     with console.progress_bar() as (progress, note):
         lineup = line_up_module(net, settings, progress, note)
-    if store.markdown is not None:
-        write_atomic(store.markdown, render_module_markdown(lineup, _write_command()).encode(), "--markdown")
     if as_json:
         console.print_json(lineup.as_dict())
     else:
         show_module(lineup)
+    if store.markdown is not None:
+        write_atomic(store.markdown, render_module_markdown(lineup, _write_command()).encode(), "--markdown")
 
 
 def _write_command() -> str:

@@ -58,7 +58,7 @@ def line_up(settings: LineupSettings, progress: Progress = silent, note: Note = 
     entries = _remark_faces([*entries, *named])
     base = settings.build
     photos = PhotoSettings(base.eval or base.calib, base.aligned, base.embedder)
-    entries = measure_entries(entries, photos, settings.timing, progress)
+    entries = measure_entries(entries, settings.timing, progress)
     gallery = Gallery()
     if settings.shown_faces:
         gallery = paint_gallery(entries, photos, settings.shown_faces, progress, note)

@@ -45,7 +45,8 @@ def quantize_dynamic(net: nn.Module) -> nn.Module:
     if not any(type(module) in kinds for module in net.modules()):
         raise ModelError("it has no Linear, LSTM or GRU, the layers that torch quantises so", "take another variant")
     with _quietly("torch cannot quantise it dynamically"):
-        quantized: nn.Module = torch.ao.quantization.quantize_dynamic(copy.deepcopy(net), kinds, torch.qint8)
+        quantize: Any = torch.ao.quantization.quantize_dynamic
+        quantized: nn.Module = quantize(copy.deepcopy(net), kinds, torch.qint8)
         return quantized
     raise AssertionError
 
