@@ -8,6 +8,7 @@ from trt_facefusion.evaluation.accuracy.metric import Figure, Unit
 from trt_facefusion.evaluation.accuracy.metrics import PSNR_CAP_DB
 from trt_facefusion.evaluation.accuracy.registry import describe_faces, list_shown_figures
 from trt_facefusion.lineup.entry import Entry, Lineup
+from trt_facefusion.lineup.measuring import describe_disturbance
 from trt_facefusion.lineup.published import Publication
 
 UNKNOWN = "-"
@@ -22,6 +23,7 @@ def describe_entry(entry: Entry, figures: Sequence[Figure]) -> dict[str, str]:
         "activations": format_bytes(entry.activations_bytes),
         "peak memory": format_bytes(None if entry.timing is None else entry.timing.peak_bytes),
         "latency": _format_latency(entry),
+        "fastest": UNKNOWN if entry.timing is None else f"{entry.timing.fastest_ms:.4g} ms",
         "p90, p99": _format_tail(entry),
         "throughput": UNKNOWN if entry.timing is None else f"{entry.timing.throughput_per_s:.4g}/s",
         **{label_figure(figure): format_figure(figure, entry.figures.get(figure.key)) for figure in figures},
@@ -127,5 +129,5 @@ def describe_measuring(lineup: Lineup) -> str:
     """How times were come by."""
     return (
         f"Measured on {lineup.machine}, batch as built, {lineup.rounds} rounds in turns in one process; accuracy "
-        f"against what was handed in; {lineup.created}."
+        f"against what was handed in; {lineup.created}.{describe_disturbance(lineup.processor_share)}"
     )

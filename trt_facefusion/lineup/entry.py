@@ -23,6 +23,8 @@ class Timing:
     """What was measured on this machine, in turns with all others that run here: milliseconds, samples a second."""
 
     latency: Latency
+    fastest_ms: float
+    """What other work on the machine disturbs least."""
     throughput_per_s: float
     peak_bytes: int | None
     """By how much a process of its own grew at most, with the library that runs the engine."""
@@ -31,6 +33,7 @@ class Timing:
         """For JSON."""
         return {
             "latency_ms": self.latency.as_dict(),
+            "fastest_ms": self.fastest_ms,
             "throughput_per_s": self.throughput_per_s,
             "peak_bytes": self.peak_bytes,
         }
@@ -109,6 +112,8 @@ class Lineup:
     rounds: int
     created: str
     entries: tuple[Entry, ...]
+    processor_share: float | None = None
+    """Of a processor that this process got while it took times; clearly below 1, the machine was busy with others."""
     published: Sequence[Publication] = ()
     gallery: Gallery = field(default_factory=Gallery)
 
@@ -121,6 +126,7 @@ class Lineup:
             "threads": self.threads,
             "rounds": self.rounds,
             "created": self.created,
+            "processor_share": self.processor_share,
             "engines": [entry.as_dict() for entry in self.entries],
             "published": [publication.as_dict() for publication in self.published],
         }

@@ -58,7 +58,7 @@ def line_up(settings: LineupSettings, progress: Progress = silent, note: Note = 
     entries = _remark_faces([*entries, *named])
     base = settings.build
     photos = PhotoSettings(base.eval or base.calib, base.aligned, base.embedder)
-    entries = measure_entries(entries, settings.timing, progress)
+    entries, share = measure_entries(entries, settings.timing, progress)
     gallery = Gallery()
     if settings.shown_faces:
         gallery = paint_gallery(entries, photos, settings.shown_faces, progress, note)
@@ -69,6 +69,7 @@ def line_up(settings: LineupSettings, progress: Progress = silent, note: Note = 
         rounds=settings.timing.counts.rounds,
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         entries=tuple(entries),
+        processor_share=share,
         published=list_published(GENERATORS),
         gallery=gallery,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -18,6 +19,8 @@ from trt_facefusion.inference.open import OpenedModel, open_model
 from trt_facefusion.lineup.entry import Entry, Timing
 from trt_facefusion.types import Progress, silent
 
+_UNDISTURBED = 0.9
+
 
 @dataclass(frozen=True)
 class TimingSettings:
@@ -28,8 +31,10 @@ class TimingSettings:
     device: int = 0
 
 
-def measure_entries(entries: Sequence[Entry], settings: TimingSettings, progress: Progress = silent) -> list[Entry]:
-    """``entries`` with the times of those that run here; of the others a remark says why they were not measured.
+def measure_entries(
+    entries: Sequence[Entry], settings: TimingSettings, progress: Progress = silent
+) -> tuple[list[Entry], float | None]:
+    """``entries`` with the times of those that run here, and `Watch.share`; of the others a remark says why not.
 
     They are fed with random values of the right range: times hardly depend on what is seen.
     """
@@ -46,14 +51,35 @@ def measure_entries(entries: Sequence[Entry], settings: TimingSettings, progress
             except (StoreError, BackendUnavailableError, DeviceError) as error:
                 measured[index] = replace(entry, remarks=(*entry.remarks, f"not timed here: {error.message}"))
         if not benches:
-            return measured
+            return measured, None
         calls = [lambda bench=bench: bench.runner.infer(bench.inputs.next()) for bench in benches.values()]
+        watch = Watch()
         times = time_interleaved(calls, settings.counts.warmups, settings.counts.rounds, progress=progress)
+        share = None if any(bench.model.needs_gpu for bench in benches.values()) else watch.share
         for (index, bench), own in zip(benches.items(), times, strict=True):
             throughput = measure_throughput(bench.runner, bench.inputs, 1, settings.counts.sweep)
             peak = None if bench.model.needs_gpu else _measure_peak(bench, settings)
-            measured[index] = replace(entries[index], timing=Timing(Latency.of(own), throughput, peak))
-    return measured
+            measured[index] = replace(entries[index], timing=Timing(Latency.of(own), min(own), throughput, peak))
+    return measured, share
+
+
+class Watch:
+    """How much of a processor this process gets from here on."""
+
+    def __init__(self) -> None:
+        self._wall, self._processor = time.perf_counter(), time.process_time()
+
+    @property
+    def share(self) -> float:
+        """Processor time for each second since then: above 1 with several threads, far below on a busy machine."""
+        return (time.process_time() - self._processor) / max(time.perf_counter() - self._wall, 1e-9)
+
+
+def describe_disturbance(share: float | None) -> str:
+    """What is said of times that were taken while others had the machine; empty where they were not."""
+    if share is None or share >= _UNDISTURBED:
+        return ""
+    return f" THE MACHINE WAS BUSY: this process got {share:.0%} of a processor, so times are disturbed."
 
 
 def _open_bench(stack: ExitStack, model: OpenedModel, settings: TimingSettings) -> Bench:

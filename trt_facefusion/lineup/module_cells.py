@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from trt_facefusion.lineup.cells import UNKNOWN, describe_publications, format_bytes
+from trt_facefusion.lineup.measuring import describe_disturbance
 from trt_facefusion.lineup.module_run import ModuleEntry, ModuleLineup
 
 COLUMNS = ("weights", "fastest", "median", "spread", "p99", "of FP32", "error")
@@ -54,5 +55,5 @@ def describe_series(lineup: ModuleLineup) -> str:
         f"Measured on {lineup.machine}, batch {lineup.batch}, {lineup.repeats} series of {lineup.rounds} rounds in "
         f"turns in one process, milliseconds a batch; spread: medians of the series; inputs: {lineup.samples}, half "
         f"to calibrate, half to judge; error: root mean square against FP32 in torch, relative to its outputs; "
-        f"{lineup.created}."
+        f"{lineup.created}.{describe_disturbance(lineup.processor_share)}"
     )

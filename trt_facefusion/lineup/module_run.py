@@ -29,7 +29,7 @@ from trt_facefusion.errors import (
 from trt_facefusion.evaluation.profiling.machine import describe_processor
 from trt_facefusion.evaluation.profiling.measure import Counts, time_interleaved
 from trt_facefusion.evaluation.profiling.statistics import Latency
-from trt_facefusion.lineup.measuring import explain
+from trt_facefusion.lineup.measuring import Watch, explain
 from trt_facefusion.lineup.module_inputs import ModuleInput, Samples
 from trt_facefusion.lineup.module_quantize import (
     export_module,
@@ -134,11 +134,13 @@ class ModuleLineup:
     samples: str
     created: str
     entries: tuple[ModuleEntry, ...]
+    processor_share: float | None = None
+    """As in `entry.Lineup`."""
     published: Sequence[Publication] = field(default_factory=tuple)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        head = ("model", "machine", "threads", "rounds", "repeats", "batch", "samples", "created")
+        head = ("model", "machine", "threads", "rounds", "repeats", "batch", "samples", "created", "processor_share")
         return {
             "schema": 1,
             **{name: getattr(self, name) for name in head},
@@ -162,7 +164,9 @@ def line_up_module(
     try:
         with ExitStack() as stack, torch.no_grad():
             variants, refused = _make_all(net.eval(), settings, stack, note)
+            watch = Watch()
             entries = _measure(variants, settings, progress)
+            share = watch.share
     finally:
         torch.set_num_threads(before)
     shape = settings.inputs[0].shape
@@ -176,6 +180,7 @@ def line_up_module(
         samples=settings.samples.text,
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         entries=(*entries, *refused),
+        processor_share=share,
         published=list_published(MODULES),
     )
 
