@@ -135,7 +135,7 @@ def write_distance(steps: Sequence[Step], weights: Weights) -> onnx.ModelProto:
 
 
 def _finish(writer: _Writer) -> onnx.ModelProto:
-    pictures = ["N", 3, "H", "W"]
+    pictures: list[str | int | None] = ["N", 3, "H", "W"]
     graph = helper.make_graph(
         writer.nodes,
         "perceptual_distance",

@@ -47,18 +47,22 @@ def measure_resident_bytes(model: Path, feeds: Feeds, threads: int | None) -> in
 
 
 _PEAK_SCRIPT = """
-import resource, sys
+import sys
 from pathlib import Path
 import numpy as np
 from trt_facefusion.inference.open import OpenedModel, open_model
 path, stored, feeds, threads = sys.argv[1:5]
 feeds = dict(np.load(feeds))
 model = open_model(Path(path)) if stored == "stored" else OpenedModel("", Path(path), Path(path))
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def read(name):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * int(next(line.split()[1] for line in lines if line.startswith(name)))
+before = read("VmRSS")
+Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
 with model.open_runner(threads=int(threads) or None) as runner:
     for _ in range(%d):
         runner.infer(feeds)
-    sys.stdout.write(str(1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)))
+    sys.stdout.write(str(max(0, read("VmHWM") - before)))
 """
 
 
