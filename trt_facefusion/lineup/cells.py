@@ -12,6 +12,8 @@ from trt_facefusion.lineup.measuring import describe_disturbance
 from trt_facefusion.lineup.published import Publication
 
 UNKNOWN = "-"
+_PERCEPTUAL = "perceptual"
+"""The row of whichever perceptual distance judged: what others published there is another one, and is named."""
 _FIRST_FIGURES = ("psnr_db", "ssim_drop", "ssim_drop_worst")
 
 
@@ -81,9 +83,9 @@ def _format_tail(entry: Entry) -> str:
 def find_published(publications: Sequence[Publication], figures: Sequence[Figure]) -> Mapping[str, str]:
     """What others published beside our rows, FP32 / FP16 / INT8."""
     beside = {"SSIM drop": [label_figure(f) for f in figures if f.key == "ssim_drop"]}
-    beside["perceptual"] = [label_figure(f) for f in figures if f.alternative]
+    beside[_PERCEPTUAL] = [label_figure(f) for f in figures if f.alternative]
     return {
-        label: f"{row.fp32} / {row.fp16} / {row.int8}"
+        label: (f"{row.figure}: " if row.beside == _PERCEPTUAL else "") + f"{row.fp32} / {row.fp16} / {row.int8}"
         for publication in publications
         for row in publication.rows
         if row.beside
