@@ -115,11 +115,19 @@ def list_notes(lineup: Lineup) -> list[str]:
     for entry in lineup.entries:
         for text in ([entry.reason] if entry.reason else []) + list(entry.remarks):
             about.setdefault(text, []).append(f"{entry.backend} {name_entry(entry)}")
-    notes = [f"{', '.join(dict.fromkeys(names))}: {text}" for text, names in about.items()]
-    predicted = {
-        e.predicted.gpu: e.predicted.fitted for e in lineup.entries if e.predicted is not None and not e.timing
-    }
-    notes += [
+    engines = {f"{entry.backend} {name_entry(entry)}" for entry in lineup.entries if entry.built is not None}
+    notes = []
+    for text, names in about.items():
+        everyone = len(engines) > 1 and engines <= set(names)
+        notes.append(f"{'all engines' if everyone else ', '.join(dict.fromkeys(names))}: {text}")
+    return notes + _list_sources(lineup)
+
+
+def _list_sources(lineup: Lineup) -> list[str]:
+    """What predicted, what judged, and who published."""
+    times = [entry.predicted for entry in lineup.entries if entry.timing is None]
+    predicted = {time.gpu: time.fitted for time in times if time is not None}
+    notes = [
         f"predicted: by a model of {gpu} {'with fitted factors' if fitted else 'at its published rates'}, not measured"
         for gpu, fitted in predicted.items()
     ]
