@@ -244,14 +244,20 @@ class _OnnxModels:
 
     def __init__(self, net: nn.Module, settings: ModuleSettings) -> None:
         self.net, self.settings = net, settings
-        self._made: dict[tuple[str, bool], onnx.ModelProto] = {}
+        self._made: dict[tuple[str, bool], onnx.ModelProto | ModelError] = {}
 
     def get(self, precision: str, *, symmetric: bool) -> onnx.ModelProto:
-        """The model; raises `ModelError` where it cannot be made."""
-        key = precision, symmetric
+        """The model; raises `ModelError` where it cannot be made, which takes torch long to find out: once."""
+        key = precision, symmetric and precision.startswith("int8")
         if key not in self._made:
-            self._made[key] = self._make(precision, symmetric)
-        return self._made[key]
+            try:
+                self._made[key] = self._make(*key)
+            except ModelError as error:
+                self._made[key] = error
+        model = self._made[key]
+        if isinstance(model, ModelError):
+            raise ModelError(model.message, model.remedy)
+        return model
 
     def _make(self, precision: str, symmetric: bool) -> onnx.ModelProto:
         settings, names = self.settings, [spec.name for spec in self.settings.inputs]
