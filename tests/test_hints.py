@@ -24,7 +24,7 @@ else:
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-KNOWN = {Requirement(text).name for texts in (PROJECT["dependencies"], *EXTRAS.values()) for text in texts}
+KNOWN = {"lpips"} | {Requirement(text).name for texts in (PROJECT["dependencies"], *EXTRAS.values()) for text in texts}
 WHEELS = re.compile(r"(tensorrt(-rtx)?|\?)-cu(12|13|\?)")
 
 

@@ -125,6 +125,7 @@ _TESTED = {
     "torch": ("torch>=2.13,<2.14", "onnxscript>=0.7,<0.8"),
     "rtx": ("tensorrt-rtx>=1.7,<1.8",),
     "openvino": ("openvino>=2026.4,<2026.5",),
+    "metrics": ("stlpips_pytorch>=0.0.2,<0.1",),
     "gpu": ("tensorrt>=10.9,<12", "pycuda>=2026.1", "cuda-bindings>=12.9,<14"),
     "video": ("av>=18,<19",),
     "provenance": ("c2pa-python>=0.38,<0.39",),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,8 @@ import numpy as np
 import onnx
 import pytest
 import tiny
+import torch
+from lpips_package import AlexNet, make_lpips
 from twin.builder import VERSION_10, make_twin
 from twin.uploader import A10G, HostUploader
 
@@ -23,6 +25,7 @@ from trt_facefusion.build.settings import FACTORS, BuildSettings, compute_engine
 from trt_facefusion.engine.backends import registry
 from trt_facefusion.engine.backends.base import BuildOptions
 from trt_facefusion.engine.backends.tensorrt import TensorRt
+from trt_facefusion.errors import BadInputError
 from trt_facefusion.inference import embedders as embedders_module
 from trt_facefusion.model.export import CheckpointSource, OnnxSource, ReferenceSource
 from trt_facefusion.model.presets import (
@@ -79,7 +82,16 @@ def settings(folder: Path) -> BuildSettings:
 
 
 @pytest.fixture(scope="module")
-def alternatives(folder: Path, settings: BuildSettings) -> Alternatives:
+def lpips_backbone(folder: Path) -> Iterator[Path]:
+    """A backbone of LPIPS, and the package that it belongs to."""
+    (folder / "packages").mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder / "packages")
+        yield make_lpips(folder / "packages")
+
+
+@pytest.fixture(scope="module")
+def alternatives(folder: Path, settings: BuildSettings, lpips_backbone: Path) -> Alternatives:
     """For each setting a value that is not the one in `settings`."""
     (folder / "plan.yaml").write_text("schema: 1\nnodes: []\n")
     (folder / "table.cache").write_text("TRT-101100-EntropyCalibration2\n")
@@ -101,6 +113,7 @@ def alternatives(folder: Path, settings: BuildSettings) -> Alternatives:
         "table": folder / "table.cache",
         "limits": {"max_ssim_drop": 0.5},
         "repairs": 2,
+        "lpips_backbone": lpips_backbone,
         "objective": "size",
         "search_faces": 4,
         "effort": "full",
@@ -149,6 +162,18 @@ def test_the_key_changes_with_every_setting_that_is_not_declared_outside(
     changed = replace(settings, **{name: alternatives[name]})
     outside = isinstance(read_key_roles(BuildSettings)[name], OutsideKey)
     assert (key(changed) == key(settings)) == outside
+
+
+def test_what_a_limit_is_measured_by_is_part_of_the_key(settings: BuildSettings, lpips_backbone: Path) -> None:
+    limited = replace(settings, limits={"max_classic_lpips": 0.1}, lpips_backbone=lpips_backbone)
+    before = key(limited)
+    other = lpips_backbone.with_name("other.pth")
+    torch.manual_seed(1)
+    torch.save(AlexNet().state_dict(), other)
+    assert key(replace(limited, lpips_backbone=other)) != before
+    assert key(replace(limited, lpips_backbone=None, limits={"max_perceptual": 0.1})) != before
+    with pytest.raises(BadInputError, match="needs AlexNet's weights"):
+        key(replace(limited, lpips_backbone=None))
 
 
 OPTIONS = {

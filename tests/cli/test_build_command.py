@@ -15,6 +15,7 @@ Command = Callable[[list[str]], Outcome]
 
 IMPOSSIBLE = {"max_ssim_drop": 0, "repairs": 0}
 NUMBER = (int, float)
+NUMBER_OR_NONE = (int, float, type(None))
 SCHEMA = {
     "schema": int,
     "model": str,
@@ -49,8 +50,10 @@ SCHEMA = {
                 "ssim_drop": NUMBER,
                 "ssim_drop_worst": NUMBER,
                 "psnr_db": NUMBER,
-                "perceptual": NUMBER,
+                "perceptual": NUMBER_OR_NONE,  # one of the three judges
                 "identity_cosine": NUMBER,
+                "st_lpips": NUMBER_OR_NONE,
+                "lpips": NUMBER_OR_NONE,
                 "reference": str,
                 "batch": int,
                 "prepared": {
@@ -60,6 +63,7 @@ SCHEMA = {
                     "max_difference": NUMBER,
                     "limits": {"ssim_drop": NUMBER, "max_difference": NUMBER},
                 },
+                "judged_by": dict,
             },
             "passed": bool,
             "fallback": [{"from": str, "to": str, "reason": str}],

@@ -16,6 +16,8 @@ from trt_facefusion.build.plan_only import make_plan as real_make_plan
 from trt_facefusion.build.tuning.search_cache import SUFFIX
 from trt_facefusion.cli import console, plan_table
 from trt_facefusion.cli import plan as plan_command
+from trt_facefusion.evaluation.accuracy.metric import Tools
+from trt_facefusion.evaluation.accuracy.registry import find_perceptual
 
 Command = Callable[[list[str]], Outcome]
 
@@ -66,7 +68,7 @@ def test_limits_of_perception_and_identity_are_measured_and_shown(command: Comma
     outcome = command(words(place, "--max-lpips", "0.5", "--min-identity", "-1"))
     assert outcome.code == 0, outcome.err
     head = next(line for line in outcome.out.splitlines() if "MACs in INT8" in line)
-    assert "perceptual" in head and "identity" in head
+    assert find_perceptual(Tools())[1].short_name in head and "identity" in head
 
 
 def test_what_no_plan_can_keep_is_told(command: Command, place: Workplace) -> None:

@@ -20,6 +20,7 @@ from trt_facefusion.build.proof import Proof, prove_network
 from trt_facefusion.build.reporter import Reporter
 from trt_facefusion.build.settings import BuildSettings
 from trt_facefusion.engine.backends.capabilities import Capabilities, Typing
+from trt_facefusion.evaluation.accuracy.metric import Tools
 from trt_facefusion.inference.feeder import Feeder
 from trt_facefusion.model.graph import GraphView
 from trt_facefusion.quantization.calibration.cache import load_named
@@ -65,6 +66,11 @@ class BuildInputs:
     def capabilities(self) -> Capabilities:
         """What the backend can do."""
         return self.job.selection.backend.capabilities
+
+    @property
+    def tools(self) -> Tools:
+        """What metrics may use."""
+        return Tools(self.network.embedder, self.settings.preset.template, self.settings.lpips_backbone)
 
     @property
     def integer_results(self) -> bool:

@@ -15,6 +15,8 @@ from trt_facefusion.engine.backends.registry import BackendSelection, default_ta
 from trt_facefusion.engine.timing.factors import AT_THE_ROOF
 from trt_facefusion.engine.timing.gpus import get_gpu
 from trt_facefusion.errors import BackendUnavailableError, BadInputError
+from trt_facefusion.evaluation.accuracy.metric import Tools
+from trt_facefusion.evaluation.accuracy.registry import require_limited, require_preferred
 from trt_facefusion.faces.embedder import Embedder
 from trt_facefusion.faces.folder import digest_folder
 from trt_facefusion.storage.files import read_regular
@@ -71,7 +73,8 @@ def open_job(settings: BuildSettings, progress: Progress = silent, note: Note | 
     selection = choose_backend(settings, reporter)
     goal = choose_objective(settings, selection)
     embedder = settings.open_embedder()
-    return Job(settings, reporter, selection, embedder, digest_inputs(settings, selection, embedder, goal), goal)
+    digests = digest_inputs(settings, selection, embedder, goal) | digest_metrics(settings)
+    return Job(settings, reporter, selection, embedder, digests, goal)
 
 
 def choose_backend(settings: BuildSettings, reporter: Reporter) -> BackendSelection:
@@ -106,6 +109,17 @@ def digest_inputs(
     if goal.factors != AT_THE_ROOF:
         digests[FACTORS] = f"{goal.factors}"
     return digests | {"backend": f"{backend.name} {backend.version()}", "target": selection.target}
+
+
+def digest_metrics(settings: BuildSettings) -> dict[str, str]:
+    """Digests of the files that limits are measured by: another network judges otherwise.
+
+    Raises:
+        BadInputError, ModelError: what measures for a limit, or the backbone that the user named, is missing.
+    """
+    tools = Tools(lpips_backbone=settings.lpips_backbone)
+    require_preferred(tools)
+    return {f"metric {name}": digest for name, digest in require_limited(settings.limits, tools).items()}
 
 
 def digest_files(settings: BuildSettings) -> dict[str, str]:

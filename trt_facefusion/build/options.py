@@ -184,6 +184,14 @@ class AccuracyOptions:
     limits: Annotated[Mapping[str, float], _SPELLED] = field(default_factory=dict)
     """Limits by name that an INT8 engine has to keep beside the usual ones, or in their place. On the command line one
     option for each that a metric offers (`cli.options.with_limits`)."""
+    lpips_backbone: Annotated[
+        Path | None,
+        typer.Option(
+            help="AlexNet's weights as torchvision has them: pictures are judged by the classic LPIPS (package lpips).",
+            rich_help_panel=ACCURACY,
+        ),
+        OutsideKey("it judges; what a limit measures by has its digest in the key"),
+    ] = None
     objective: Annotated[
         str,
         typer.Option(

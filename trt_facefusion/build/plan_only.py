@@ -33,7 +33,7 @@ class PlanResult:
 
     def as_dict(self) -> dict[str, Any]:
         """The result as ``--json`` prints it."""
-        keys = ("faces", *(figure.key for figure in list_shown_figures()))
+        keys = ("faces", *(figure.key for figure in list_shown_figures()), "judged_by")
         accuracy = self.accuracy.as_dict()
         return {
             "schema": 1,

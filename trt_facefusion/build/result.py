@@ -57,7 +57,7 @@ def _describe_engine(engine: EngineResult) -> dict[str, Any]:
             "real": manifest.int8_kernels.real,
             "missing": list(manifest.int8_kernels.missing),
         },
-        "accuracy": {key: manifest.accuracy.get(key) for key in (*keys, *against)},
+        "accuracy": {key: manifest.accuracy.get(key) for key in (*keys, *against, "judged_by")},
         "passed": manifest.gate.passed,
         "fallback": [{"from": f.from_, "to": f.to, "reason": f.reason} for f in engine.fallback],
         "up_to_date": engine.up_to_date,

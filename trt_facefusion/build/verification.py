@@ -17,7 +17,6 @@ from trt_facefusion.errors import GateError
 from trt_facefusion.evaluation.accuracy.evaluator import PictureEvaluator
 from trt_facefusion.evaluation.accuracy.gate import MAX_SSIM_DROP, Limits, Verdict
 from trt_facefusion.evaluation.accuracy.judge import Accuracy
-from trt_facefusion.evaluation.accuracy.metric import Tools
 from trt_facefusion.evaluation.accuracy.registry import open_metrics
 from trt_facefusion.inference.original import computes_in_half
 from trt_facefusion.quantization.precision import Plan
@@ -148,5 +147,5 @@ def _open_evaluator(inputs: BuildInputs) -> PictureEvaluator:
     faces, reference = inputs.faces.verification, inputs.proof.reference
     if reference is None:
         raise GateError("there is no face to judge on", "name a folder with --eval")
-    metrics = open_metrics(Tools(inputs.network.embedder, inputs.settings.preset.template))
+    metrics = open_metrics(inputs.tools, limit_names=inputs.settings.limits)
     return PictureEvaluator(inputs.network.make_judge_renderer(faces), range(len(faces)), reference, metrics)

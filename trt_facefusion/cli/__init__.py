@@ -18,6 +18,7 @@ Modules, from the ground up:
     build, plan, calibrate                 the way of a model, whole or one step of it
     diff_tables, diff, profile             two models held against each other; how fast they are
     face_sheet, face_tables                what `faces` shows and writes
+    lineup_table, module_table, compare    every engine of a model side by side
     generator_options, faces               photos, audited and curated
     convert, cache                         calibrations, looked at, compared, taken along
     engines, inspect, estimate             what is stored, one engine, how long it will take

@@ -11,6 +11,7 @@ from trt_facefusion.cli import (
     build,
     cache,
     calibrate,
+    compare,
     console,
     diff,
     doctor,
@@ -36,6 +37,7 @@ app = typer.Typer(
 )
 app.command("build", epilog=console.EXIT_CODES)(build.command)
 app.command("calibrate", epilog=console.EXIT_CODES)(calibrate.command)
+app.command("compare", epilog=console.EXIT_CODES)(compare.command)
 app.command("diff", epilog=console.EXIT_CODES)(diff.command)
 app.command("engines")(engines.command)
 app.command("estimate", epilog=console.EXIT_CODES)(estimate.command)

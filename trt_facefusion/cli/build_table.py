@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from rich.table import Table
 from rich.text import Text
 
@@ -9,7 +11,7 @@ from trt_facefusion.build.result import BuildResult
 from trt_facefusion.build.speed import PredictedSpeed
 from trt_facefusion.build.stored_engines import EngineResult
 from trt_facefusion.cli import console
-from trt_facefusion.cli.figures import format_figure, label_with_faces
+from trt_facefusion.cli.figures import format_figure, label_with_faces, list_judges
 from trt_facefusion.engine.store.manifest import Manifest, StoredAccuracy
 from trt_facefusion.evaluation.accuracy.registry import list_shown_figures
 from trt_facefusion.types import Precision
@@ -22,7 +24,8 @@ def show_engines(built: BuildResult) -> None:
     table.add_column("")
     for engine in built.engines:
         table.add_column(_name_precision(engine), justify="right")
-    columns = [_describe_engine(engine, built.speed) for engine in built.engines]
+    measured = [engine.manifest.judged.figures for engine in built.engines]
+    columns = [_describe_engine(engine, built.speed, measured) for engine in built.engines]
     for name in columns[0]:
         table.add_row(name, *(column[name] for column in columns), end_section=name in _SECTION_ENDS)
     console.show(table)
@@ -30,6 +33,8 @@ def show_engines(built: BuildResult) -> None:
         console.line(f"{_name_precision(engine)}: {engine.folder}")
         for step in engine.fallback:
             console.line(f"  fell back {step.from_} -> {step.to}: {step.reason}")
+    for text in dict.fromkeys(text for engine in built.engines for text in list_judges(engine.manifest.judged)):
+        console.line(text)
     if built.speed is not None and built.speed.verdict is not None:
         console.line(console.styled(built.speed.verdict, "yellow"))
 
@@ -56,8 +61,10 @@ def _describe_speed(m: Manifest, speed: PredictedSpeed | None) -> dict[str, str 
     return {f"predicted on {speed.gpu.name}, not measured": "-" if time is None else f"{time.total_ms:.3f} ms"}
 
 
-def _describe_engine(engine: EngineResult, speed: PredictedSpeed | None) -> dict[str, str | Text]:
-    """What the table says of one engine: row -> text."""
+def _describe_engine(
+    engine: EngineResult, speed: PredictedSpeed | None, measured: Sequence[Mapping[str, float | None]]
+) -> dict[str, str | Text]:
+    """What the table says of one engine: row -> text; ``measured`` are the figures of all engines."""
     m, judged = engine.manifest, engine.manifest.judged
     kernels = m.int8_kernels
     return {
@@ -68,7 +75,8 @@ def _describe_engine(engine: EngineResult, speed: PredictedSpeed | None) -> dict
         **_describe_speed(m, speed),
         "faces judged": str(judged.faces),
         **{
-            label_with_faces(f): format_figure(f, judged.figures.get(f.key)) for f in list_shown_figures(_FIRST_FIGURES)
+            label_with_faces(f): format_figure(f, judged.figures.get(f.key))
+            for f in list_shown_figures(_FIRST_FIGURES, *measured)
         },
         "prepared network, SSIM drop": _format_prepared(judged),
         "build, s": "up to date" if engine.up_to_date else f"{m.seconds:.1f}",

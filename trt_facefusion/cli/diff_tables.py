@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from trt_facefusion.cli import console
-from trt_facefusion.cli.figures import format_decibels, format_figure, label_figure
+from trt_facefusion.cli.figures import format_decibels, format_figure, label_figure, list_judges
 from trt_facefusion.evaluation.accuracy.judge import Accuracy
 from trt_facefusion.evaluation.accuracy.registry import list_shown_figures
 from trt_facefusion.evaluation.comparison.handed_in import AgainstFile
@@ -105,6 +105,7 @@ def _tabulate_picture(accuracy: Accuracy) -> Table:
         if pooled is not None and not figure.of_worst:
             worst = format_figure(figure, accuracy.figures[figure.worst_key]) if figure.worst_key is not None else ""
             table.add_row(label_figure(figure), format_figure(figure, pooled), worst)
+    table.caption = console.plain("; ".join(list_judges(accuracy))) or None
     if accuracy.nonfinite:
         table.add_row(console.styled(f"NaN or infinity on {accuracy.nonfinite} faces", "red"), "", "")
     return table

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+from trt_facefusion.engine.store.manifest import StoredAccuracy
+from trt_facefusion.evaluation.accuracy.judge import Accuracy
 from trt_facefusion.evaluation.accuracy.metric import Figure, Unit
 from trt_facefusion.evaluation.accuracy.metrics import PSNR_CAP_DB
-from trt_facefusion.evaluation.accuracy.registry import describe_faces
+from trt_facefusion.evaluation.accuracy.registry import METRICS, describe_faces
 
 
 def label_figure(figure: Figure) -> str:
@@ -24,6 +28,14 @@ def format_figure(figure: Figure, measured: float | None) -> str:
     if figure.unit is Unit.SHARE:
         return f"{measured:.3%}"
     return format_decibels(measured) if figure.unit is Unit.DECIBEL else f"{measured:.4f}"
+
+
+def list_judges(judged: StoredAccuracy | Accuracy) -> Iterator[str]:
+    """Of each alternative metric that measured, what exactly it was."""
+    of = {metric.name: metric for metric in METRICS if metric.family is not None}
+    for name, described in judged.judged_by.items():
+        if name in of:
+            yield f"{of[name].figures[0].label}: {described}"
 
 
 def format_decibels(psnr_db: float | None) -> str:

@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from trt_facefusion.cli import console, options
-from trt_facefusion.cli.figures import format_figure, format_number
+from trt_facefusion.cli.figures import format_figure, format_number, list_judges
 from trt_facefusion.engine.backends.base import Kernel
 from trt_facefusion.engine.backends.kernels import find_int8_coverage
 from trt_facefusion.engine.backends.pins import format_cuda_version
@@ -21,7 +21,7 @@ from trt_facefusion.engine.timing.summary import PredictedTime
 from trt_facefusion.evaluation.accuracy.registry import list_shown_figures
 from trt_facefusion.quantization.precision import read_rows
 
-_OWN_WORDS = {"ssim_drop", "ssim_drop_worst", "psnr_db", "identity_cosine", "perceptual"}
+_OWN_WORDS = {"ssim_drop", "ssim_drop_worst", "psnr_db", "identity_cosine"}
 """Figures that `inspect` tells in words of its own, or not at all."""
 
 
@@ -80,7 +80,9 @@ def _format_predicted(predicted: PredictedTime | None) -> str:
 def _format_accuracy(judged: StoredAccuracy) -> str:
     of = judged.figures.get
     plain_figures = [
-        figure for figure in list_shown_figures() if figure.key in judged.figures and figure.key not in _OWN_WORDS
+        figure
+        for figure in list_shown_figures((), judged.figures)
+        if figure.key in judged.figures and figure.key not in _OWN_WORDS
     ]
     parts = [
         f"SSIM drop {format_number(of('ssim_drop'), '.3%')} (worst face {format_number(of('ssim_drop_worst'), '.3%')})",
@@ -88,6 +90,7 @@ def _format_accuracy(judged: StoredAccuracy) -> str:
         f"identity {format_number(of('identity_cosine'), '.4f')}",
         *(f"{figure.label} {format_figure(figure, of(figure.key))}" for figure in plain_figures),
         f"on {format_number(judged.faces, 'd')} faces",
+        *list_judges(judged),
     ]
     return ", ".join(parts)
 

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Annotated, Any, Optional
 
 import typer
 
 from trt_facefusion.build.options import ACCURACY
+from trt_facefusion.cli import console
+from trt_facefusion.errors import BadInputError
 from trt_facefusion.evaluation.accuracy import registry
-from trt_facefusion.evaluation.accuracy.metric import Limit
+from trt_facefusion.evaluation.accuracy.metric import Limit, Tools
+
+_PERCEPTUAL, _MAX_LPIPS = "max_perceptual_here", "--max-lpips"
 
 
 def with_limits(command: Callable[..., None]) -> Callable[..., None]:
@@ -22,14 +27,38 @@ def with_limits(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def with_options(**arguments: Any) -> None:
         values = {name: arguments.pop(name) for name in offered}
-        command(**arguments, limits={name: limit for name, limit in values.items() if limit is not None})
+        limits = {name: limit for name, limit in values.items() if limit is not None}
+        perceptual = arguments.pop(_PERCEPTUAL)
+        if perceptual is not None:
+            limits |= _name_perceptual(perceptual, limits, arguments.get("lpips_backbone"))
+        command(**arguments, limits=limits)
 
     parameters: list[inspect.Parameter] = []
     for parameter in signature.parameters.values():
-        replaced = [_make_option(limit) for limit in offered.values()]
+        replaced = [_make_option(limit) for limit in (*offered.values(), _offer_perceptual())]
         parameters += replaced if parameter.name == "limits" else [parameter.replace(kind=parameter.KEYWORD_ONLY)]
     with_options.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     return with_options
+
+
+def _offer_perceptual() -> Limit:
+    """``--max-lpips``: the limit of whichever perceptual distance judges here."""
+    figure, limit = registry.find_perceptual(Tools())
+    text = f"INT8: perceptual distance at most, by what judges: {figure.label} here ({limit.option})."
+    return Limit(_PERCEPTUAL, figure.label, text, least=0.0, flag=_MAX_LPIPS)
+
+
+def _name_perceptual(most: float, named: Mapping[str, float], backbone: Path | None) -> dict[str, float]:
+    """The limit that ``--max-lpips`` is here, under its own name; a person is told which it is.
+
+    Raises:
+        BadInputError: that limit is named itself, too.
+    """
+    figure, limit = registry.find_perceptual(Tools(lpips_backbone=backbone))
+    if limit.name in named:
+        raise BadInputError(f"{_MAX_LPIPS} and {limit.option} limit the same here: {figure.label}", "name one of them")
+    console.err.print(f"{_MAX_LPIPS} limits {figure.label} here, as {limit.option} does", soft_wrap=True)
+    return {limit.name: most}
 
 
 def _make_option(limit: Limit) -> inspect.Parameter:

@@ -17,9 +17,12 @@ Modules, from the ground up:
     contact_sheet       a set of faces on one page or picture, from which one sees what is covered
     page                the page of a build, from the record that it left
     runs                reports on the disk: reports/MODEL/TIME
+    lineup_markdown     a comparison of engines as Markdown
+    module_markdown     the variants of a torch module as Markdown
+    lineup_page         the same as a page with faces side by side
     selection           a curated folder on the disk: photos, reasons, coverage, contact sheet
 
-    page.html, contact_sheet.html, profile.html    the templates
+    page.html, contact_sheet.html, profile.html, lineup.html    the templates
 
 Start reading at `page.render_page`: each section of the page is one function there, and one block of `page.html`.
 """

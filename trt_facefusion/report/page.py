@@ -74,7 +74,7 @@ def _list_figures(
 ) -> list[tuple[str, str, str]]:
     """What is told of the pictures: name, figure, and the limit behind the verdict (empty where none is known)."""
     rows = []
-    for figure in list_shown_figures(_FIRST_FIGURES):
+    for figure in list_shown_figures(_FIRST_FIGURES, judged.figures):
         measured = judged.figures.get(figure.key)
         limit = limits.get(figure.limit.name) if figure.limit is not None else None
         if limit is None and figure.of_swaps and (measured is None or not swaps):

@@ -77,7 +77,7 @@ def test_optional_limits_hold_when_set() -> None:
     )
     assert gate.check(GOOD).reasons == (
         "the SSIM drop of the worst face is 0.001, at most 0.0005 is allowed",
-        "the perceptual distance is 0.001, at most 0.0001 is allowed",
+        "the SqueezeNet distance is 0.001, at most 0.0001 is allowed",
         "the mean identity cosine is 0.999, at least 0.9999 is allowed",
     )
 
@@ -86,7 +86,7 @@ def test_a_limit_without_a_measurement_fails() -> None:
     gate = Limits({"max_ssim_drop": 1.0, "max_perceptual": 0.1, "min_identity": 0.9})
     reasons = gate.check(but(perceptual=None, identity_cosine=None)).reasons
     assert [reason.split(",")[0] for reason in reasons] == [
-        "the perceptual distance was not measured",
+        "the SqueezeNet distance was not measured",
         "the mean identity cosine was not measured",
     ]
 

@@ -13,7 +13,6 @@ from trt_facefusion.build.tuning.search_space import SearchSpace, group_layers, 
 from trt_facefusion.build.tuning.time_objective import TimeObjective
 from trt_facefusion.build.tuning.timed_plans import TimedPlans
 from trt_facefusion.evaluation.accuracy.gate import Limits
-from trt_facefusion.evaluation.accuracy.metric import Tools
 from trt_facefusion.evaluation.accuracy.registry import open_limited
 from trt_facefusion.quantization.correction.weight_correction import Corrections
 from trt_facefusion.quantization.lowering import lower
@@ -58,6 +57,6 @@ def open_plan_evaluator(
         return add_switches(ranges.view, lowered, [group.nodes for group in space.groups])
 
     faces = inputs.faces.calibration
-    metrics = open_limited(limits.named, Tools(inputs.network.embedder, inputs.settings.preset.template))
+    metrics = open_limited(limits.named, inputs.tools)
     indices = spread(len(faces), space.effort.faces)
     return PlanEvaluator(make_model, len(space.groups), inputs.network.make_renderer(faces), indices, metrics)

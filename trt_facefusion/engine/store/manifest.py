@@ -89,17 +89,19 @@ class StoredAccuracy:
     """The ``accuracy`` of a manifest as people are shown it; None for what was not measured.
 
     ``reference`` names what the pictures were held against, ``batch`` how many faces were run at a time. ``figures``
-    are those of the metrics, by key: which there are is known to those who measured.
+    are those of the metrics, by key: which there are is known to those who measured. ``judged_by`` says by metric what
+    measured.
     """
 
     faces: int | None = None
     reference: str | None = None
     batch: int | None = None
     prepared: Prepared | None = None
+    judged_by: Mapping[str, str] = field(default_factory=dict)
     figures: Mapping[str, float | None] = field(default_factory=dict)
 
 
-NOT_FIGURES = frozenset({"faces", "reference", "batch", "prepared", "worst_faces"})
+NOT_FIGURES = frozenset({"faces", "reference", "batch", "prepared", "worst_faces", "judged_by"})
 """What else ``accuracy`` holds: no metric may call a figure so."""
 
 

@@ -12,7 +12,10 @@ Modules, from the ground up; each imports only those above it in this list:
     metric         what a metric, a figure and a limit are
     metrics        SSIM and PSNR; what is finite; how far pictures spread
     identity       the cosine of identities, by an embedder
-    perceptual     a distance of features of a trained network
+    perceptual     the bundled distance: features of a trained network, not fitted to people
+    torch_weights  weights in torch's older file format, read without torch
+    learned        distances that were fitted to people, as ONNX graphs
+    lpips          ST-LPIPS and the classic LPIPS
     registry       the list of all metrics, and the figures and limits that follow from it
     agreement      two ways of running one network in full precision: rounding apart, or another network
     plausible      whether pictures look as if the network was fed rightly at all

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,8 @@ class Accuracy:
     spread_ratio_worst: float
     nonfinite: int
     worst_faces: tuple[int, ...]
+    judged_by: Mapping[str, str] = field(default_factory=dict)
+    """By metric what measured: its files' digests, and how many faces where it was not all."""
 
     def __getitem__(self, key: str) -> float:
         """The figure ``key``. Raises KeyError where it was not measured."""
@@ -54,6 +56,7 @@ class Accuracy:
             "spread_ratio_worst": self.spread_ratio_worst,
             "nonfinite": self.nonfinite,
             "worst_faces": list(self.worst_faces),
+            "judged_by": dict(self.judged_by),
         }
 
 
@@ -79,6 +82,7 @@ def judge(reference: NDArray[Any], candidate: NDArray[Any], metrics: Sequence[Me
         spread_ratio_worst=float(ratios[np.abs(np.log(ratios)).argmax()]),
         nonfinite=int((~sound).sum()),
         worst_faces=tuple(int(i) for i in np.argsort(by_metric[Ssim.name], kind="stable")[:WORST_FACES]),
+        judged_by={metric.name: metric.describe_faces(*reference.shape[:3]) for metric in metrics},
     )
 
 

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -76,6 +77,7 @@ class Figure:
         worst_key: the figure of the same metric that speaks of the worst face.
         of_worst: whether it speaks of the worst face.
         of_swaps: whether it says something only of networks that take an identity.
+        alternative: whether it is one of several of which one is measured: people see it where it was.
         pool_of_plans: makes one number where plans are searched, if otherwise than ``pool``.
     """
 
@@ -90,6 +92,7 @@ class Figure:
     worst_key: str | None = None
     of_worst: bool = False
     of_swaps: bool = False
+    alternative: bool = False
     pool_of_plans: Callable[[PerFace], float] | None = None
 
     def of_plan(self, values: PerFace) -> float | None:
@@ -115,10 +118,12 @@ class Figure:
 
 @dataclass(frozen=True)
 class Tools:
-    """What metrics may use beside the pictures: an embedder, and the landmark template that crops are aligned with."""
+    """What metrics may use beside the pictures: an embedder, the landmark template that crops are aligned with, and the
+    file of the network behind the classic LPIPS."""
 
     embedder: Embedder | None = None
     template: str | None = None
+    lpips_backbone: Path | None = None
 
 
 class Metric(ABC):
@@ -126,13 +131,16 @@ class Metric(ABC):
 
     ``name`` is its own among the metrics, ``figures`` is what it gives, in the order of JSON. ``broken`` is the value
     of a face with NaN or infinity; without one such a face is measured as a black picture. ``least_side_px`` is the
-    smallest side of pictures that it can measure.
+    smallest side of pictures that it can measure. Of the metrics of one ``family`` only the one of the lowest
+    ``preference`` that can measure does so, unless a limit speaks of another.
     """
 
     name: ClassVar[str]
     figures: ClassVar[tuple[Figure, ...]]
     broken: ClassVar[float | None] = None
     least_side_px: ClassVar[int] = 1
+    family: ClassVar[str | None] = None
+    preference: ClassVar[int] = 0
 
     def __init__(self, tools: Tools | None = None) -> None:
         self.tools = tools or Tools()
@@ -143,10 +151,25 @@ class Metric(ABC):
         del tools
         return True
 
+    @classmethod
+    def require(cls, tools: Tools) -> str:
+        """Digest of the files that it measures by, beside those of this package.
+
+        Raises:
+            BadInputError, ModelError: one is missing, with how to get it.
+        """
+        del tools
+        return ""
+
     @property
     def described(self) -> str:
         """All that decides its values, for keys of what was measured."""
         return self.name
+
+    def describe_faces(self, faces: int, height: int, width: int) -> str:
+        """`described`, and how many of ``faces`` pictures of that size it measures, where that is not all."""
+        del faces, height, width
+        return self.described
 
     @abstractmethod
     def per_face(self, reference: Pictures, candidate: Pictures) -> PerFace:
@@ -156,6 +179,11 @@ class Metric(ABC):
 def mean(values: PerFace) -> float:
     """The mean over faces."""
     return float(values.mean())
+
+
+def mean_of_measured(values: PerFace) -> float:
+    """The mean over the faces that were measured; NaN stands for one that was not."""
+    return float(np.nanmean(values))
 
 
 def lowest(values: PerFace) -> float:

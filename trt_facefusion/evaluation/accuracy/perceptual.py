@@ -19,6 +19,8 @@ MODEL = Path(__file__).resolve().parents[2] / "data" / "squeezenet11_caffe_featu
 TAPS = ("feat1", "fire3", "fire5", "fire6", "fire7", "fire8", "fire9")
 BGR_MEANS = (104.006, 116.669, 122.679)
 BATCH = 8
+FAMILY = "perceptual"
+"""Perceptual distances: one is measured, unless a limit speaks of another."""
 
 
 class PerceptualDistance:
@@ -63,19 +65,21 @@ class Perceptual(Metric):
     figures = (
         Figure(
             "perceptual",
-            "perceptual distance",
+            "SqueezeNet distance",
             mean,
+            alternative=True,
             limit=Limit(
                 "max_perceptual",
-                "the perceptual distance",
-                "INT8: perceptual distance at most, by the bundled SqueezeNet features "
-                "(uncalibrated, not LPIPS itself).",
+                "the SqueezeNet distance",
+                "INT8: distance of bundled SqueezeNet features at most (uncalibrated, not LPIPS).",
                 least=0.0,
-                flag="--max-lpips",
+                flag="--max-squeezenet",
             ),
         ),
     )
     least_side_px = 32
+    family = FAMILY
+    preference = 2
 
     @cached_property
     def _distance(self) -> PerceptualDistance:
