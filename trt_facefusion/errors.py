@@ -121,6 +121,7 @@ _TESTED = {
     "torch": ("torch>=2.13,<2.14", "onnxscript>=0.7,<0.8"),
     "rtx": ("tensorrt-rtx>=1.7,<1.8",),
     "openvino": ("openvino>=2026.4,<2026.5",),
+    "qnn": ("onnxruntime-qnn>=2.7,<2.8",),
     "gpu": ("tensorrt>=10.9,<12", "pycuda>=2026.1", "cuda-bindings>=12.9,<14"),
 }
 """The extras of pyproject.toml, for where this package runs without being installed; a test holds the two together."""
