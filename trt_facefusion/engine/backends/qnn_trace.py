@@ -22,7 +22,6 @@ MATH_TYPES = frozenset(
 # What onnxruntime adds to the names of nodes that it copies, or moves with a layout.
 _ADDED = re.compile(r"(/duplicated)?(_token_\d+)?$")
 _QUANTISES = frozenset({"QuantizeLinear", "DequantizeLinear"})
-_BORDER = re.compile(r"graph (input|output)\b")
 _FLOAT = "fp16"
 """The processor has no wider floats."""
 
@@ -31,8 +30,9 @@ _FLOAT = "fp16"
 class OpTrace:
     """What became of the nodes of a graph.
 
-    ``kernels`` are the processor's operators; ``left`` the nodes that it does not take, with the library's reason, but
-    for the quantisers at the borders of the graph, which are left to the CPU on purpose.
+    ``kernels`` are the processor's operators; ``left`` the nodes that it does not take, with the library's reason. Not
+    among them are quantisers: those at the borders of the graph are left to the CPU on purpose, others with what they
+    serve.
     """
 
     kernels: tuple[Kernel, ...]
@@ -60,7 +60,7 @@ def read_trace(text: str, model: onnx.ModelProto) -> OpTrace:
 
 def _list_left(nodes: list[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
     for node in nodes:
-        if node["op_type"] not in _QUANTISES or not _BORDER.search(node["reason"]):
+        if node["op_type"] not in _QUANTISES:
             yield _ADDED.sub("", node["node_name"]), f"{node['op_type']}: {node['reason']}"
 
 
