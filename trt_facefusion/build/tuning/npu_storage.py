@@ -7,7 +7,7 @@ to 8 bits where the pictures of calibration faces lose next to nothing by it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -65,7 +65,7 @@ def choose_npu_ranges(inputs: BuildInputs, observations: Observations, plan: Pla
             observations, observations.named, Channels(inputs.view), {"rule": f"from {inputs.settings.table}"}
         )
     plain = Channels(inputs.view)
-    folded = make_channels(inputs.view, calibration, ChannelForm(folded=True, shifted=False))
+    folded = _fold_only(make_channels(inputs.view, calibration, ChannelForm(folded=True, shifted=False)))
     forms = {"as they are": plain} | ({"folded": folded} if folded.folded else {})
     table = add_aliases(calibration.with_rule(RULE).table, observations.aliases)
     evaluator = open_calibration_evaluator(inputs, min(inputs.level.validation_faces, _FACES))
@@ -80,6 +80,12 @@ def choose_npu_ranges(inputs: BuildInputs, observations: Observations, plan: Pla
     channels = forms[best]
     record = {"rule": RULE, "equalised": bool(channels.folded), "folded": len(channels.folded), "shifted": 0}
     return Ranges(observations, table, channels, record | {"all_narrow_ssim_drop": tried}, calibration)
+
+
+def _fold_only(channels: Channels) -> Channels:
+    """``channels`` without what could not be folded: no node stands in front of a quantiser here."""
+    names = {tensor: name for tensor, name in channels.range_names.items() if tensor in channels.folded}
+    return replace(channels, affines={}, range_names=names)
 
 
 @dataclass
