@@ -22,6 +22,8 @@ from trt_facefusion.engine.store.store import MANIFEST
 from trt_facefusion.errors import BadInputError, BuildError, StoreError
 from trt_facefusion.evaluation.comparison.compare import diff
 from trt_facefusion.evaluation.comparison.settings import DiffSettings
+from trt_facefusion.evaluation.profiling.measure import Counts
+from trt_facefusion.evaluation.profiling.run import ProfileSettings, profile
 from trt_facefusion.inference.open import open_model
 from trt_facefusion.types import BatchRange, Precision
 
@@ -138,6 +140,14 @@ def test_an_engine_of_a_chip_that_is_not_known_here_is_refused(engine: Path) -> 
     change_manifest(engine, pins=dataclasses.replace(read_manifest(engine).pins, chip="sm7777"))
     with pytest.raises(StoreError, match="sm7777, which qnn does not know"):
         open_model(engine).open_runner()
+
+
+def test_a_simulator_is_never_preferred_nor_timed(engine: Path, settings: Settings) -> None:
+    build(settings(Precision.FP32, output=engine.parent.parent))
+    opened = open_model(engine.parent, Precision.INT8)
+    assert opened.manifest is not None and opened.manifest.backend == "onnxruntime"
+    with pytest.raises(BadInputError, match="runs in a simulator here"):
+        profile(ProfileSettings(engine, counts=Counts(1, 1, 1)))
 
 
 def test_a_changed_binary_is_refused(engine: Path) -> None:

@@ -6,7 +6,8 @@ to 8 bits where the pictures of calibration faces lose next to nothing by it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -161,25 +162,31 @@ class NpuStorage:
         if not groups:
             return ()
         evaluator = open_calibration_evaluator(self.inputs, min(self.inputs.level.search_faces, _FACES))
-        progress, trials = self.inputs.reporter.progress, len(groups) + len(groups).bit_length() + 1
+        progress, trials = self.inputs.reporter.progress, itertools.count()
+        total = len(groups) + len(groups).bit_length() + 1
 
         def measure(narrow: Sequence[NarrowGroup]) -> float:
-            progress("8 or 16 bits", len(alone) + len(self.tried), trials)
+            progress("8 or 16 bits", next(trials), total)
             return self.measure(evaluator, self._lower(plan, corrections, narrow))
 
-        alone: dict[NarrowGroup, float] = {}
         self.tried = {0: measure(())}
-        for group in groups:
-            alone[group] = measure([group]) - self.tried[0]
+        alone = {group: measure([group]) - self.tried[0] for group in groups}
         order = sorted(groups, key=lambda group: max(alone[group], 0.0) / group.macs)
         budget = self._choose_budget(self.tried[0])
-        kept, beyond = 0, len(order) + 1
-        while beyond - kept > 1:  # a bisection: what more groups lose rises, but for noise
-            middle = (kept + beyond) // 2 if len(self.tried) > 1 else len(order)
-            self.tried[middle] = measure(order[:middle])
-            kept, beyond = (middle, beyond) if self.tried[middle] <= budget else (kept, middle)
+        kept = self._bisect(order, budget, measure)
         self._tell(order[:kept], len(order), budget)
         return tuple(order[:kept])
+
+    def _bisect(
+        self, order: Sequence[NarrowGroup], budget: float, measure: Callable[[Sequence[NarrowGroup]], float]
+    ) -> int:
+        """How many of ``order`` lose at most ``budget``: what more of them lose rises, but for noise. All come first."""
+        kept, beyond, middle = 0, len(order) + 1, len(order)
+        while beyond - kept > 1:
+            self.tried[middle] = measure(order[:middle])
+            kept, beyond = (middle, beyond) if self.tried[middle] <= budget else (kept, middle)
+            middle = (kept + beyond) // 2
+        return kept
 
     def _choose_budget(self, wide: float) -> float:
         limit = self.inputs.settings.limits.get("max_ssim_drop")
