@@ -27,9 +27,9 @@ class EngineSelection:
 def select_engine(folder: Path, machine: Machine, requested: Precision | None = None) -> EngineSelection:
     """The engine of the model in ``folder`` (``engines/MODEL``) that fits ``machine``.
 
-    What could only be simulated comes last. An engine of the GPU goes before one of the CPU; then the precision that is asked for (the cheapest where none is)
-    goes first, then the safer ones, then the cheaper ones; then an engine that was built on this very GPU; then the
-    newest. Engines whose files are damaged are passed over.
+    What could only be simulated comes last. An engine of the GPU goes before one of the CPU; then the precision that
+    is asked for (the cheapest where none is) goes first, then the safer ones, then the cheaper ones; then an engine
+    that was built on this very GPU; then the newest. Engines whose files are damaged are passed over.
 
     Raises:
         StoreError: the folder holds no engines, or none that fits; the remedy is the command that builds one.

@@ -180,7 +180,7 @@ class NpuStorage:
     def _bisect(
         self, order: Sequence[NarrowGroup], budget: float, measure: Callable[[Sequence[NarrowGroup]], float]
     ) -> int:
-        """How many of ``order`` lose at most ``budget``: what more of them lose rises, but for noise. All come first."""
+        """How many of ``order`` lose at most ``budget``; what more of them lose rises, but for noise. All first."""
         kept, beyond, middle = 0, len(order) + 1, len(order)
         while beyond - kept > 1:
             self.tried[middle] = measure(order[:middle])
