@@ -126,6 +126,7 @@ _TESTED = {
     "rtx": ("tensorrt-rtx>=1.7,<1.8",),
     "openvino": ("openvino>=2026.4,<2026.5",),
     "metrics": ("stlpips_pytorch>=0.0.2,<0.1",),
+    "qnn": ("onnxruntime-qnn>=2.7,<2.8",),
     "gpu": ("tensorrt>=10.9,<12", "pycuda>=2026.1", "cuda-bindings>=12.9,<14"),
     "video": ("av>=18,<19",),
     "provenance": ("c2pa-python>=0.38,<0.39",),

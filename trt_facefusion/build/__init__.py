@@ -43,6 +43,7 @@ Modules, from the ground up; each imports only those above it:
     compilation             typed ONNX -> engine, and what its kernels prove
     engine_timer            typed ONNX -> engine -> its predicted time, for the plan search
     gallery                 the faces that the report shows
+    simulation              a few faces in a simulator, and how near the stand-in of the others comes to them
     verification            is a lowered plan right? Judged on other faces than it was tuned on, and repaired
     stages                  what the stages gave, each run once
     engine                  one precision, from its plan to a proven engine

@@ -95,6 +95,7 @@ def report_kernels(inputs: BuildInputs, compiled: CompiledEngine) -> None:
     engine, coverage = compiled.engine, compiled.coverage
     for note in (*engine.notes, *_list_changed_types(inputs)):
         inputs.reporter.warn(note)
+    _report_left(inputs, engine)
     if not coverage.missing:
         return
     names = ", ".join(coverage.missing)
@@ -105,6 +106,21 @@ def report_kernels(inputs: BuildInputs, compiled: CompiledEngine) -> None:
     if inputs.settings.strict:
         raise BuildError(message, "give these nodes fp16 in the plan (--plan), or leave --strict out")
     inputs.reporter.warn(message, Precision.INT8)
+
+
+def _report_left(inputs: BuildInputs, engine: BuiltEngine) -> None:
+    """Warn of nodes that the target's processor leaves to its CPU.
+
+    Raises:
+        BuildError: there are some, and the build is strict.
+    """
+    if not engine.left:
+        return
+    named = "; ".join(f"{node}: {reason}" for node, reason in engine.left.items())
+    message = f"{len(engine.left)} nodes are left to the CPU of {engine.target}: {named}"
+    if inputs.settings.strict:
+        raise BuildError(message, "replace these operators before the export, or leave --strict out")
+    inputs.reporter.warn(message)
 
 
 def _list_changed_types(inputs: BuildInputs) -> list[str]:

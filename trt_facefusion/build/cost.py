@@ -169,13 +169,13 @@ def describe_task(
         precisions=len(judged - {Precision.FP32}),
         int8=bool(layers) and Precision.INT8 in judged,
         calibrates=settings.table is None,
-        compares_rules=auto,
+        compares_rules=auto and not backend.stores_all,
         equalises=named is None and bool(find_equalisable(view)),
         corrects=corrects,
-        searches=settings.plan is None and settings.planner == AUTO,
+        searches=settings.plan is None and settings.planner == AUTO and not backend.stores_all,
         search_faces=settings.search_faces,
         folds=backend.folds_scales,
-        stores=backend.integer_results,
+        stores=backend.integer_results or backend.stores_all,
         times_plans=times_plans,
     )
 

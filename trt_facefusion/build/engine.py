@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from trt_facefusion.build.compilation import CompiledEngine, report_kernels
+from trt_facefusion.build.job import require_precision
 from trt_facefusion.build.stages import Stages
 from trt_facefusion.build.verification import NO_GAIN, WIDEN, Repair, VerifiedPlan, Verifier
 from trt_facefusion.build.weak_typing import describe_own_table
@@ -47,6 +48,7 @@ def build_precision(stages: Stages, verifier: Verifier, precision: Precision) ->
     """
     started = time.perf_counter()
     inputs = stages.inputs
+    require_precision(inputs.job.selection, precision)
     plan = stages.make_plan(precision)
     verified = verify_plan(stages, verifier, plan, precision)
     compiled = verifier.compile(verified.lowered)
@@ -98,4 +100,6 @@ def _describe_scales(stages: Stages, plan: Plan) -> dict[str, Any]:
     ranges = stages.choose_ranges()
     record = {**ranges.record, **stages.open_corrector().describe(), **stages.open_integer_storage().describe()}
     record |= stages.open_zero_points().describe()
+    if stages.inputs.stores_all:
+        record |= stages.open_npu_storage().describe()
     return {"calibration": record, "table_sha256": ranges.table_sha256}

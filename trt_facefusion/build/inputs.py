@@ -78,6 +78,11 @@ class BuildInputs:
         return self.capabilities.integer_results
 
     @property
+    def stores_all(self) -> bool:
+        """Whether every tensor between operators is stored in integers, as a neural processor wants it."""
+        return self.capabilities.stores_all
+
+    @property
     def folds_scales(self) -> bool:
         """Whether scales of channels may be folded into constants of the graph that the backend builds."""
         allowed = self.capabilities.folds_scales and self.forms.get(FOLDED, True)

@@ -14,7 +14,7 @@ from trt_facefusion.build.settings import FACTORS, BuildSettings, compute_engine
 from trt_facefusion.engine.backends.registry import BackendSelection, default_target, select_backend
 from trt_facefusion.engine.timing.factors import AT_THE_ROOF
 from trt_facefusion.engine.timing.gpus import get_gpu
-from trt_facefusion.errors import BackendUnavailableError, BadInputError
+from trt_facefusion.errors import BackendUnavailableError, BadInputError, BuildError
 from trt_facefusion.evaluation.accuracy.metric import Tools
 from trt_facefusion.evaluation.accuracy.registry import require_limited, require_preferred
 from trt_facefusion.faces.embedder import Embedder
@@ -71,10 +71,39 @@ def open_job(settings: BuildSettings, progress: Progress = silent, note: Note | 
         get_gpu(settings.gpu)
     parse_forms(settings.forms)
     selection = choose_backend(settings, reporter)
+    require_capable(settings, selection)
     goal = choose_objective(settings, selection)
     embedder = settings.open_embedder()
     digests = digest_inputs(settings, selection, embedder, goal) | digest_metrics(settings)
     return Job(settings, reporter, selection, embedder, digests, goal)
+
+
+def require_capable(settings: BuildSettings, selection: BackendSelection) -> None:
+    """Refuse at once what the backend cannot do, whatever the network.
+
+    Raises:
+        BadInputError: a range of batches where engines have one shape.
+        BuildError: a precision that the processor does not compute.
+    """
+    backend, batch = selection.backend, settings.batch
+    if backend.capabilities.static_shapes and batch.min != batch.max:
+        raise BadInputError(
+            f"{backend.name} compiles engines for fixed shapes only, not for batches of {batch.min} to {batch.max}",
+            f"build for one size (--batch {batch.opt}), and for others one engine each",
+        )
+    for precision in settings.precisions:
+        require_precision(selection, precision)
+
+
+def require_precision(selection: BackendSelection, precision: Precision) -> None:
+    """Raise BuildError where the backend's processor does not compute ``precision``."""
+    backend = selection.backend
+    computed = [p.value for p in Precision if p in backend.capabilities.precisions]
+    if precision.value not in computed:
+        raise BuildError(
+            f"{backend.name} builds no {precision.value}: the processor of {selection.target} has none",
+            f"build {' or '.join(computed)} for it",
+        )
 
 
 def choose_backend(settings: BuildSettings, reporter: Reporter) -> BackendSelection:

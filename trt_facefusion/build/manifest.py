@@ -14,11 +14,12 @@ from trt_facefusion import __version__
 from trt_facefusion.build.engine import VerifiedEngine
 from trt_facefusion.build.inputs import BuildInputs
 from trt_facefusion.build.rebuild_command import write_arguments
+from trt_facefusion.build.simulation import Simulation
 from trt_facefusion.build.time_model import predict_time
 from trt_facefusion.engine.backends.base import Backend
 from trt_facefusion.engine.backends.capabilities import Judged
 from trt_facefusion.engine.store.identity import ORIGIN
-from trt_facefusion.engine.store.manifest import EngineInputs, GateResult, Int8Kernels, Manifest
+from trt_facefusion.engine.store.manifest import SIMULATED, EngineInputs, GateResult, Int8Kernels, Manifest
 from trt_facefusion.model.export import identify_origin
 from trt_facefusion.types import Precision
 
@@ -49,7 +50,7 @@ def describe_engine(inputs: BuildInputs, built: VerifiedEngine, requested: Preci
         int8_kernels=Int8Kernels(coverage.planned, coverage.real, coverage.missing, engine.kernels_known),
         accuracy=_describe_accuracy(inputs, built),
         gate=GateResult(built.verified.verdict.passed, built.verified.verdict.reasons),
-        verified_with=_name_verifier(selection.backend, engine.backend_version),
+        verified_with=_name_verifier(selection.backend, engine.backend_version, built.verified.simulation),
         kernels=engine.kernels,
         pins=engine.pins,
         command=write_arguments(as_run),
@@ -57,8 +58,14 @@ def describe_engine(inputs: BuildInputs, built: VerifiedEngine, requested: Preci
     )
 
 
-def _name_verifier(backend: Backend, version: str) -> str:
+def _name_verifier(backend: Backend, version: str, simulation: Simulation | None) -> str:
     """What computed the pictures that the engine was judged by."""
+    if simulation is not None:
+        rest = simulation.judged - len(simulation.faces)
+        return (
+            f"the simulator of {backend.name} {version} on {len(simulation.faces)} faces, onnxruntime "
+            f"{onnxruntime.__version__} standing in for it on {rest}: same typed graph on a CPU"
+        )
     if backend.capabilities.judged is Judged.ENGINE:
         return f"{backend.name} {version}"
     stand_in = backend.capabilities.judged is Judged.STAND_IN
@@ -97,6 +104,7 @@ def _describe_accuracy(inputs: BuildInputs, built: VerifiedEngine) -> Mapping[st
     """The engine against what was handed in, what that was, and what preparing it changed."""
     return {
         **built.verified.accuracy.as_dict(),
+        **({} if built.verified.simulation is None else {SIMULATED: built.verified.simulation.as_dict()}),
         "reference": inputs.network.original.label,
         "batch": inputs.network.judged_batch,
         "prepared": {**inputs.proof.agreement.as_dict(), "limits": asdict(inputs.proof.limits)},

@@ -20,6 +20,7 @@ from trt_facefusion.build.lowered_plan import LoweredPlan
 from trt_facefusion.build.objective import AUTO, MACS, TIME
 from trt_facefusion.build.tuning.corrections import LayerCorrector
 from trt_facefusion.build.tuning.integer_storage import IntegerStorage
+from trt_facefusion.build.tuning.npu_storage import LEVELS, NpuStorage, choose_npu_ranges
 from trt_facefusion.build.tuning.observations import Observations
 from trt_facefusion.build.tuning.open_search import open_search
 from trt_facefusion.build.tuning.plan_search import PlanSearch
@@ -62,9 +63,9 @@ class Stages:
 
     @property
     def searches(self) -> bool:
-        """Whether the plan is searched by measurement."""
+        """Whether the plan is searched by measurement; where all is stored in integers, their widths are."""
         settings = self.inputs.settings
-        return settings.plan is None and settings.planner == "auto"
+        return settings.plan is None and settings.planner == "auto" and not self.inputs.stores_all
 
     @run_once
     def calibrate(self) -> Observations:
@@ -74,17 +75,27 @@ class Stages:
     @run_once
     def choose_ranges(self) -> Ranges:
         """Thresholds, scale and shift of channels."""
+        if self.inputs.stores_all:
+            return choose_npu_ranges(self.inputs, self.calibrate(), self._plan_all())
         return choose_ranges(self.inputs, self.calibrate(), self._open_price())
 
     @run_once
     def open_corrector(self) -> LayerCorrector:
         """Computes the corrections of INT8 layers, when a plan first needs them."""
+        if self.inputs.stores_all:
+            storage = self.open_npu_storage()
+            return LayerCorrector(self.inputs, storage.ranges, storage.lower_wide, LEVELS)
         return LayerCorrector(self.inputs, self.choose_ranges())
 
     @run_once
     def open_integer_storage(self) -> IntegerStorage:
         """Lowers to integer operators, for a backend that wants them."""
         return IntegerStorage(self.inputs, self.choose_ranges(), self.open_corrector())
+
+    @run_once
+    def open_npu_storage(self) -> NpuStorage:
+        """Lowers to integers of 16 and 8 bits, for a processor that stores everything in them."""
+        return NpuStorage(self.inputs, self.choose_ranges())
 
     @run_once
     def open_zero_points(self) -> ZeroPoints:
@@ -98,6 +109,19 @@ class Stages:
         name = self.inputs.settings.source.name
         hints = self.inputs.settings.preset.hints
         return plan_by_rules(self.inputs.view, observations.amax, name, observations.moments, hints)
+
+    @run_once
+    def _plan_all(self) -> Plan:
+        """The plan with all layers in INT8 that can be: with activations of 16 bits, only weights lose by it."""
+        rules = self.plan_by_rules()
+        names = [node.name for node in rules.nodes if node.quantisable and node.precision is not Precision.FP32]
+        return rules.assigned(dict.fromkeys(names, (Precision.INT8, "8-bit weights; its activations are integers")))
+
+    def _plan_floats(self) -> Plan:
+        """The plan by rules for a processor that has no FP32."""
+        rules = self.plan_by_rules()
+        reason = f"{self.inputs.job.selection.backend.name} computes no FP32: in FP16"
+        return rules.assigned(dict.fromkeys(rules.names(Precision.FP32), (Precision.FP16, reason)))
 
     @run_once
     def open_search(self) -> PlanSearch:
@@ -222,6 +246,10 @@ class Stages:
             plan = plan_by_rules(inputs.view, {}, inputs.settings.source.name)
         elif precision is Precision.INT8 and self.searches:
             plan = self.open_search().make_plan()
+        elif self.inputs.stores_all and precision is Precision.FP16:
+            plan = self._plan_floats()
+        elif self.inputs.stores_all and inputs.settings.planner == "auto":
+            plan = self._plan_all()
         else:
             plan = self.plan_by_rules()
         return plan.capped(precision)
@@ -233,7 +261,9 @@ class Stages:
             view = self.inputs.view
             return LoweredPlan(plan, apply_fusion_rules(view, lower(view, plan, {}, base), fusion))
         ranges, corrections = self.choose_ranges(), self.open_corrector().correct(plan)
-        if self.inputs.integer_results:
+        if self.inputs.stores_all:
+            typed = self.open_npu_storage().lower(plan, corrections)
+        elif self.inputs.integer_results:
             typed = self.open_integer_storage().lower(plan)
         else:
             pairs = self.inputs.pairs

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from trt_facefusion.build.compilation import CompiledEngine, compile_plan
 from trt_facefusion.build.gallery import Gallery
 from trt_facefusion.build.inputs import BuildInputs
 from trt_facefusion.build.lowered_plan import LoweredPlan
+from trt_facefusion.build.simulation import Simulation, simulate
 from trt_facefusion.engine.backends.base import RunOptions
 from trt_facefusion.engine.backends.capabilities import Judged
 from trt_facefusion.engine.runtime.base import Runner
@@ -46,6 +50,7 @@ class VerifiedPlan:
     accuracy: Accuracy
     verdict: Verdict
     repairs: tuple[Repair, ...]
+    simulation: Simulation | None = None
 
     @property
     def plan(self) -> Plan:
@@ -61,6 +66,8 @@ class Verifier:
         self.gallery = Gallery()
         self._evaluator = _open_evaluator(inputs)
         self._compiled: tuple[LoweredPlan, CompiledEngine] | None = None
+        self.simulation: Simulation | None = None
+        """Of what was verified last; None where nothing was simulated."""
 
     def choose_gate(self, precision: Precision) -> Limits:
         """The gate of one precision; a file that computes in FP16 itself allows FP32 that much."""
@@ -77,6 +84,11 @@ class Verifier:
             pictures = evaluator.paint(runner, progress=reporter.progress, stage=f"verify {precision.value}")
         reporter.progress(f"judge {precision.value}", 0, 0)
         accuracy = evaluator.accuracy(pictures)
+        self.simulation = None
+        simulated = inputs.job.selection.backend.capabilities.judged is Judged.SIMULATED
+        if simulated and self.choose_gate(precision).check(accuracy):
+            pictures, self.simulation = self._simulate(lowered, pictures)
+            accuracy = evaluator.accuracy(pictures)
         sources = inputs.network.make_feeder(faces).sources
         self.gallery.add(precision, accuracy, faces, sources, evaluator.reference, pictures)
         return accuracy
@@ -92,12 +104,28 @@ class Verifier:
             self._compiled = (lowered, compile_plan(self.inputs, lowered))
         return self._compiled[1]
 
+    def _simulate(self, lowered: LoweredPlan, pictures: NDArray[np.float32]) -> tuple[NDArray[np.float32], Simulation]:
+        """A few faces by the engine itself, in its library's simulator; the others stay as the stand-in painted them.
+
+        Raises:
+            GateError: the stand-in is too far from the simulator.
+        """
+        reporter, engine = self.inputs.reporter, self.compile(lowered).engine
+        with self.inputs.job.selection.backend.open(engine.data, RunOptions()) as runner:
+            mixed, simulation = simulate(self._evaluator, runner, pictures, reporter.progress)
+        record = simulation.as_dict()
+        reporter.note(
+            f"simulated: {len(simulation.faces)} of {simulation.judged} faces, {record['seconds_a_face']:.0f} s each; "
+            f"{record['psnr_to_stand_in']:.1f} dB from the stand-in, SSIM drop {record['ssim_drop']:.3%}"
+        )
+        return mixed, simulation
+
     def _open_judged(self, lowered: LoweredPlan, precision: Precision) -> Runner:
         """Runs the engine itself where this processor can, otherwise its numerical stand-in."""
         backend = self.inputs.job.selection.backend
         if backend.capabilities.judged is Judged.ENGINE:
             return backend.open(self.compile(lowered).engine.data, RunOptions())
-        stand_in = backend.capabilities.judged is Judged.STAND_IN
+        stand_in = backend.capabilities.judged in {Judged.STAND_IN, Judged.SIMULATED}
         return OnnxRuntimeRunner(lowered.typed, stand_in=stand_in, ours=f"the lowered {precision.value} graph")
 
     def verify_with_repair(
@@ -120,7 +148,7 @@ class Verifier:
             accuracy = self.verify(lowered, precision)
             verdict = gate.check(accuracy)
             if verdict:
-                return VerifiedPlan(lowered, accuracy, verdict, (*repairs, *rounds))
+                return VerifiedPlan(lowered, accuracy, verdict, (*repairs, *rounds), self.simulation)
             next_plan = None
             if precision is Precision.INT8 and len(rounds) < most:
                 next_plan = stricter(accuracy, plan)

@@ -111,9 +111,13 @@ def _describe_machine(m: Manifest) -> str:
     """What the machine that loads the engine must have."""
     backend = find_backend(m.backend)
     pins = m.pins
-    if backend is None or not (backend.capabilities.needs_gpu or pins.instructions):
+    if backend is None or not (backend.capabilities.needs_gpu or pins.instructions or pins.chip):
         return "any CPU"
     product = backend.library.product
+    if pins.chip is not None:
+        compiler = f", compiler {pins.sdk}" if pins.sdk else ""
+        by = f"{product} {m.backend_version}{compiler}"
+        return f"phones with the chip {pins.chip} (HTP v{pins.htp_arch}); compiled by {by}"
     if not backend.capabilities.needs_gpu:
         return f"processors with {pins.instructions}, {pins.platform or 'any platform'}, {product} {m.backend_version}"
     gpu = "a GPU that was not asked for its kind"

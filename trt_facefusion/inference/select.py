@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trt_facefusion.engine.backends import registry
+from trt_facefusion.engine.backends.capabilities import Judged
 from trt_facefusion.engine.store.fit import Machine, list_differences, list_misfits, suggest_rebuild
 from trt_facefusion.engine.store.manifest import Manifest
 from trt_facefusion.engine.store.store import Store
@@ -26,9 +27,9 @@ class EngineSelection:
 def select_engine(folder: Path, machine: Machine, requested: Precision | None = None) -> EngineSelection:
     """The engine of the model in ``folder`` (``engines/MODEL``) that fits ``machine``.
 
-    An engine of the GPU goes before one of the CPU; then the precision that is asked for (the cheapest where none is)
-    goes first, then the safer ones, then the cheaper ones; then an engine that was built on this very GPU; then the
-    newest. Engines whose files are damaged are passed over.
+    What could only be simulated comes last. An engine of the GPU goes before one of the CPU; then the precision that
+    is asked for (the cheapest where none is) goes first, then the safer ones, then the cheaper ones; then an engine
+    that was built on this very GPU; then the newest. Engines whose files are damaged are passed over.
 
     Raises:
         StoreError: the folder holds no engines, or none that fits; the remedy is the command that builds one.
@@ -85,6 +86,7 @@ def _rank(manifest: Manifest, machine: Machine, order: tuple[str, ...]) -> tuple
     names = registry.list_names()
     backend = registry.find_backend(manifest.backend)
     return (
+        backend is not None and backend.capabilities.judged is Judged.SIMULATED and machine.chip is None,
         backend is not None and not backend.capabilities.needs_gpu,
         order.index(manifest.precision) if manifest.precision in order else len(order),
         names.index(manifest.backend) if manifest.backend in names else len(names),

@@ -29,6 +29,15 @@ def on_cpu(version: str = "2026.4.1", **pins: Any) -> Any:
     return manifest(backend="openvino", backend_version=version, target="cpu", pins=pinned)
 
 
+PC = Machine("linux-x86_64", libraries={"qnn": "2.7.0"}, instructions="avx2")
+
+
+def for_phone(version: str = "2.7.0", chip: str = "sm8550") -> Any:
+    return manifest(
+        backend="qnn", backend_version=version, target=chip, pins=Pins(chip=chip, htp_arch=73, sdk="2.51.0")
+    )
+
+
 def other(**changes: Any) -> Machine:
     return dataclasses.replace(A10G, **changes)
 
@@ -45,6 +54,8 @@ def other(**changes: Any) -> Machine:
         (engine("1.7.1.116", "tensorrt-rtx", device=None, driver=None), other(driver=12000)),
         (engine("1.31.1", "onnxruntime"), Machine("darwin-arm64")),
         (on_cpu(), CPU),
+        (for_phone(), PC),
+        (for_phone(), dataclasses.replace(PC, chip="sm8550")),
     ],
 )
 def test_these_fit(built: Any, machine: Machine, tmp_path: Path) -> None:
@@ -56,6 +67,10 @@ def test_these_fit(built: Any, machine: Machine, tmp_path: Path) -> None:
     ("built", "machine", "said"),
     [
         (on_cpu("2026.3.0"), CPU, ["OpenVINO 2026.3.0", "2026.4.1 is installed"]),
+        (for_phone("2.6.0"), PC, ["onnxruntime-qnn 2.6.0", "2.7.0 is installed"]),
+        (for_phone(), dataclasses.replace(PC, libraries={}), ["onnxruntime-qnn 2.7.0, and none is installed"]),
+        (for_phone(), dataclasses.replace(PC, chip="sm8650"), ["compiled for the chip sm8550", "this one is sm8650"]),
+        (for_phone(chip="sm1"), PC, ["chip sm1, which qnn does not know here"]),
         (on_cpu(instructions="avx2"), CPU, ["compiled for a processor with avx2", "avx512_vnni"]),
         (on_cpu(platform="linux-aarch64"), CPU, ["built on linux-aarch64"]),
         (on_cpu(), dataclasses.replace(CPU, libraries={}), ["OpenVINO 2026.4.1, and none is installed"]),

@@ -15,6 +15,7 @@ The stages, in the order in which a build runs them (`build.stages`):
     open_search, PlanSearch.make_plan   which layers are INT8
     ZeroPoints.apply                    for a backend that pads with zero points: those in place of shifted channels
     IntegerStorage.lower                for a backend of integer operators: which results need nine bits
+    NpuStorage.lower                    for a processor that stores all in integers: what eight bits are enough for
 
 Modules, from the ground up; each imports only those above it:
 
@@ -29,6 +30,7 @@ Modules, from the ground up; each imports only those above it:
     scale_session           pictures under any thresholds, from one session
     thresholds              which rule, for the table and for single tensors
     ranges                  table, scale and shift: what INT8 scales are made of
+    npu_storage             integers everywhere: on which grids, and what is stored in 8 bits in place of 16
     layer_inputs            what layers read on calibration faces
     layer_corrections       corrections of single layers
     corrections             which corrections are kept

@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from operator import itemgetter
 
+import onnx
+
 from trt_facefusion.build.inputs import BuildInputs
 from trt_facefusion.build.tuning.calibration_evaluator import open_calibration_evaluator
 from trt_facefusion.build.tuning.layer_corrections import Kinds, LayerCorrections
 from trt_facefusion.build.tuning.ranges import Ranges
 from trt_facefusion.engine.runtime.onnxruntime import OnnxRuntimeRunner
+from trt_facefusion.quantization.calibration.table import INT8_MAX
 from trt_facefusion.quantization.correction.kinds import LAYER_CORRECTIONS, parse_corrections
 from trt_facefusion.quantization.correction.weight_correction import Correction, Corrections
 from trt_facefusion.quantization.lowering import lower
 from trt_facefusion.quantization.precision import Plan
 from trt_facefusion.types import Precision
 
+LowerPlan = Callable[[Plan, Corrections], onnx.ModelProto]
 AUTO = (("bias",), ("scales", "bias"))
 """What `auto` tries of the corrections of layers."""
 
@@ -23,16 +27,21 @@ AUTO = (("bias",), ("scales", "bias"))
 class LayerCorrector:
     """Corrects one model's INT8 layers over one table; each layer's correction is computed once, whatever the plan.
 
+    ``lower_plan`` makes the graphs that are tried, ``levels`` are the steps of activations' grids either way from zero.
+
     ``tried`` is what was measured: corrections -> mean SSIM drop on the validation faces. ``kinds`` are what is
     corrected; nothing before the first plan.
     """
 
-    def __init__(self, inputs: BuildInputs, ranges: Ranges) -> None:
+    def __init__(
+        self, inputs: BuildInputs, ranges: Ranges, lower_plan: LowerPlan | None = None, levels: int = INT8_MAX
+    ) -> None:
         self.inputs, self.ranges = inputs, ranges
+        self._lower_plan = lower_plan or self._lower_in_floats
         self.tried: dict[str, float] = {}
         self.kinds: Kinds = ()
         self._decided = False
-        self._layers = LayerCorrections(inputs, ranges)
+        self._layers = LayerCorrections(inputs, ranges, levels)
         self._computed: dict[Kinds, dict[str, Correction | None]] = {}
 
     def correct(self, plan: Plan) -> Corrections:
@@ -65,17 +74,18 @@ class LayerCorrector:
         return best
 
     def _measure(self, plan: Plan) -> Callable[[Kinds], float]:
-        inputs, ranges = self.inputs, self.ranges
-        evaluator = open_calibration_evaluator(inputs, inputs.level.validation_faces)
+        evaluator = open_calibration_evaluator(self.inputs, self.inputs.level.validation_faces)
 
         def measure_drop(kinds: Kinds) -> float:
-            corrections = self._correct(plan, kinds)
-            amax, affines = ranges.amax, ranges.affines
-            held = [lower(ranges.view, plan, amax, Precision.FP32, affines, corrections, pairs=inputs.pairs)]
+            held = [self._lower_plan(plan, self._correct(plan, kinds))]
             with OnnxRuntimeRunner(held.pop, ours="the corrected graph") as runner:
                 return evaluator.ssim_drop(runner)
 
         return measure_drop
+
+    def _lower_in_floats(self, plan: Plan, corrections: Corrections) -> onnx.ModelProto:
+        ranges, pairs = self.ranges, self.inputs.pairs
+        return lower(ranges.view, plan, ranges.amax, Precision.FP32, ranges.affines, corrections, pairs=pairs)
 
     def _correct(self, plan: Plan, kinds: Kinds) -> Corrections:
         if not kinds:

@@ -12,6 +12,7 @@ from onnx import TensorProto
 from trt_facefusion.build.inputs import BuildInputs
 from trt_facefusion.build.tuning.layer_inputs import group_by_covariances, group_by_inputs, run_layer_inputs
 from trt_facefusion.build.tuning.ranges import Ranges
+from trt_facefusion.quantization.calibration.table import INT8_MAX
 from trt_facefusion.quantization.correction.channel_affine import name_equalised
 from trt_facefusion.quantization.correction.grid import fake_quantise
 from trt_facefusion.quantization.correction.rounding import InputCovariance, round_weights
@@ -38,6 +39,8 @@ class LayerCorrections:
 
     inputs: BuildInputs
     ranges: Ranges
+    levels: int = INT8_MAX
+    """Steps of activations' grids either way from zero."""
     _moments: dict[str, InputMoments] = field(default_factory=dict)
 
     def compute(self, names: Sequence[str], kinds: Kinds) -> dict[str, Correction]:
@@ -64,7 +67,9 @@ class LayerCorrections:
         tensor = ranges.view.nodes[name].input[0]
         affine = ranges.affines.get(tensor)
         amax = ranges.amax[tensor if affine is None else name_equalised(tensor)]
-        return read_layer(ranges.view, name, affine, amax, TensorProto.FLOAT16, pairs=self.inputs.pairs)
+        # The scale of more levels is too small for FP16, and no backend keeps it in that.
+        kind = TensorProto.FLOAT16 if self.levels == INT8_MAX else TensorProto.FLOAT
+        return read_layer(ranges.view, name, affine, amax, kind, pairs=self.inputs.pairs, levels=self.levels)
 
     def _read_layers(self, names: Sequence[str]) -> Iterator[tuple[str, CorrectableLayer]]:
         """The layers that can be corrected, one at a time: in float64, all weights take twice the network's memory."""
@@ -96,7 +101,7 @@ class LayerCorrections:
                 for name, covariance in covariances.items():
                     layer = group[name]
                     exact = layer.inputs(activations[layer.node.input[0]])
-                    covariance.add(fake_quantise(exact, layer.scale), _ROUNDING_POSITIONS * len(exact))
+                    covariance.add(fake_quantise(exact, layer.scale, layer.levels), _ROUNDING_POSITIONS * len(exact))
             for name, covariance in covariances.items():
                 steps[name] = round_weights(group[name], scales[name], covariance.matrix())
         return steps

@@ -12,6 +12,7 @@ Modules, from the ground up:
 
     device, gpu_support                       the GPU of this machine; what a GPU can compute, by its compute capability
     processor                                 the processor of this machine
+    chips                                     Qualcomm's chips, by the numbers that its compiler knows
     capabilities                              what backends differ in, as fields
     pins                                      what an engine was built on and for
     base                                      the protocol, the request, the result, kernels
@@ -25,6 +26,7 @@ Modules, from the ground up:
     tensorrt_typed, tensorrt_weak             strongly and weakly typed builds
     tensorrt, tensorrt_rtx, onnxruntime       the backends
     openvino_kernels, openvino                kernels of the graph that OpenVINO runs; the backend
+    qnn_trace, qnn                            kernels in the trace of Qualcomm's compiler; the backend for phones
     registry                                  one line for each; which one a target gets
 
 Start with `base.py`, `capabilities.py` and `registry.py`; `onnxruntime.py` is the shortest backend.

@@ -19,6 +19,7 @@ ShapeRange = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 HARDWARE_COMPATIBILITY = ("none", "ampere_plus", "same_compute_capability")
 
 _EIGHT_BIT = frozenset({"int8", "uint8"})
+_INTEGERS = _EIGHT_BIT | {"uint16"}
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,9 @@ class Kernel:
         return self.type in math_types
 
     def is_int8_math(self, math_types: Collection[str]) -> bool:
-        """Whether both factors are 8-bit integers: activations and weights, or two activations of a matrix product."""
-        if not self.is_math(math_types) or not self.inputs or self.inputs[0].dtype not in _EIGHT_BIT:
+        """Whether both factors are integers: weights (or the second activation of a product) of 8 bits, and activations
+        of 8, or of 16 on a processor that stores them so."""
+        if not self.is_math(math_types) or not self.inputs or self.inputs[0].dtype not in _INTEGERS:
             return False
         factors = [*self.inputs[1:], *self.constants]
         return any(tensor.dtype in _EIGHT_BIT and _is_matrix(tensor) for tensor in factors)
@@ -176,6 +178,7 @@ class BuiltEngine:
     ``kernels_known`` is False where the backend's log could not be read: then nothing is known of the kernels, and
     ``kernels`` is empty. ``weights_bytes`` and ``activations_bytes`` are None where the backend does not say.
     ``notes`` are what a person should know: layers that did not keep their precision, tensors without a scale.
+    ``left`` are nodes that the target's processor does not take and leaves to its CPU, with the reason.
     ``constraints`` and ``scales`` come from a weakly typed build, ``calibration`` (tensor -> amax) is the table
     that the library made itself. ``pins`` is what the machine that loads it must have.
     """
@@ -192,6 +195,7 @@ class BuiltEngine:
     seconds: float
     log_tail: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    left: Mapping[str, str] = field(default_factory=dict)
     constraints: ConstraintReport | None = None
     scales: ScaleReport | None = None
     calibration: Mapping[str, float] | None = None

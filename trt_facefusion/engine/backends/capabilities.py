@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from trt_facefusion.quantization.lowering import FusionRules
+from trt_facefusion.types import Precision
 
 
 class Typing(Enum):
@@ -24,6 +25,9 @@ class Judged(Enum):
     """The engine is the typed ONNX, and onnxruntime runs it."""
     ENGINE = "engine"
     """The engine: it is built first, and runs on that processor."""
+    SIMULATED = "simulated"
+    """A few faces by the engine in its library's simulator, which takes its time; the others by the typed ONNX in
+    onnxruntime, which is held against the simulator on those few."""
     STAND_IN = "stand-in"
     """The typed ONNX in onnxruntime, with FP16 rounding, in place of an engine that runs elsewhere."""
 
@@ -36,6 +40,10 @@ class Capabilities:
         typing: whether it builds the typed ONNX only, or takes ``BuildRequest.weak`` where it is given.
         integer_results: INT8 layers are lowered to integer operators with quantised results, as a CPU wants them;
             otherwise to Q/DQ with float results.
+        stores_all: its processor works on integers: every tensor between operators is lowered to a quantised one of 16
+            or 8 bits, and all layers that can be have weights of 8; otherwise results are floats.
+        static_shapes: its engines have one shape only; otherwise they take a range of batches.
+        precisions: what its processor computes; an engine of another is refused before anything is read.
         folds_scales: scales of channels may be part of what makes a tensor; otherwise ranges of more tensors than INT8
             reads would have to follow, such as those of results that are kept in integers.
         unfolded_majors: major versions of the library that need those ranges, too, unlike the others.
@@ -57,6 +65,9 @@ class Capabilities:
 
     typing: Typing = Typing.STRONG
     integer_results: bool = False
+    stores_all: bool = False
+    static_shapes: bool = False
+    precisions: frozenset[Precision] = frozenset(Precision)
     folds_scales: bool = True
     pads_with_zero_points: bool = False
     compiles_in_seconds: bool = False

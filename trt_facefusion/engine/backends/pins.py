@@ -24,6 +24,9 @@ class Pins:
             engine that runs with any, or where they could not be told.
         hardware_compatibility: ``none``, ``ampere_plus`` or ``same_compute_capability``.
         version_compatible: it also loads in later minor versions of its library.
+        chip: Qualcomm's chip that it was compiled for, like ``sm8550``; None for an engine of another kind.
+        htp_arch: the architecture of that chip's neural processor, like 73.
+        sdk: the version of the compiler inside of its library, where that has one of its own.
     """
 
     compute_capability: tuple[int, int] | None = None
@@ -33,6 +36,9 @@ class Pins:
     hardware_compatibility: str = "none"
     version_compatible: bool = False
     instructions: str | None = field(default=None, metadata=LATER)
+    chip: str | None = field(default=None, metadata=LATER)
+    htp_arch: int | None = field(default=None, metadata=LATER)
+    sdk: str | None = field(default=None, metadata=LATER)
 
     @classmethod
     def of_this_machine(cls, device: Device | None, hardware_compatibility: str, version_compatible: bool) -> Pins:

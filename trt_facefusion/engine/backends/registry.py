@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from trt_facefusion.engine.backends.base import Backend
 from trt_facefusion.engine.backends.onnxruntime import OnnxRuntime
 from trt_facefusion.engine.backends.openvino import OpenVino
+from trt_facefusion.engine.backends.qnn import Qnn
 from trt_facefusion.engine.backends.tensorrt import TensorRt
 from trt_facefusion.engine.backends.tensorrt_rtx import A10G, TensorRtRtx
 from trt_facefusion.errors import BackendUnavailableError, BadInputError
@@ -17,6 +18,7 @@ BACKENDS: tuple[Backend, ...] = (
     TensorRtRtx(),
     OpenVino(),
     OnnxRuntime(),
+    Qnn(),
 )
 """One line for each, those first that ``auto`` tries first and whose engines are loaded first."""
 

@@ -1,4 +1,4 @@
-"""Runners behind one protocol (`base.Runner`): onnxruntime and OpenVINO on a CPU, pycuda on a GPU, and a stand-in.
+"""Runners behind one protocol (`base.Runner`): onnxruntime, OpenVINO and a simulator on a CPU, pycuda on a GPU.
 
 A runner takes feeds by name and gives outputs by name, one after the other, asynchronously, or as a stream of many with
 several in flight. On a GPU each inference in flight has a slot: page-locked buffers, a stream, events, perhaps a
@@ -15,6 +15,7 @@ Modules, from the ground up:
     onnxruntime                      the runner of ONNX models
     device, engine_file, engine_io   pycuda's errors in our words; a serialised engine, and what it takes and gives
     openvino                         the runner of OpenVINO's engines
+    qnn                              engines for Qualcomm's neural processor, in the simulator
     graphs, layer_times              CUDA graphs; TensorRT's own times for layers
     slots, pycuda                    all that one inference in flight needs; the runner of TensorRT engines
     polygraphy, run_results          our runners as Polygraphy's, and its files

@@ -25,7 +25,8 @@ class Machine:
     """Where an engine is to run. The GPU's fields are None where there is no GPU that can be asked.
 
     ``libraries`` are the backends that are installed, with their versions; ``driver`` is the highest CUDA version
-    that the driver knows, like 13000; ``instructions`` are the vector instructions of the processor (see `Pins`).
+    that the driver knows, like 13000; ``instructions`` are the vector instructions of the processor (see `Pins`);
+    ``chip`` is the chip of a phone, None on a machine that has none of Qualcomm's.
     """
 
     platform: str
@@ -34,6 +35,7 @@ class Machine:
     driver: int | None = None
     libraries: Mapping[str, str] = field(default_factory=dict)
     instructions: str | None = None
+    chip: str | None = None
 
     @property
     def target(self) -> str | None:
@@ -44,7 +46,8 @@ class Machine:
 def list_misfits(manifest: Manifest, machine: Machine) -> tuple[str, ...]:
     """Why the engine cannot run on ``machine``; empty where it can. What the manifest does not pin fits."""
     backend = find_backend(manifest.backend)
-    if backend is None or not (backend.capabilities.needs_gpu or manifest.pins.instructions):
+    pinned = manifest.pins.instructions or manifest.pins.chip
+    if backend is None or not (backend.capabilities.needs_gpu or pinned):
         return ()
     return tuple(_list_misfits(manifest, backend, machine))
 
@@ -76,6 +79,8 @@ def require_fit(manifest: Manifest, folder: Path, machine: Machine) -> None:
 def suggest_rebuild(manifest: Manifest, machine: Machine) -> str:
     """What to do about an engine that does not fit: the command that builds it for ``machine``."""
     target, backend = machine.target, find_backend(manifest.backend)
+    if manifest.pins.chip is not None:
+        return f"Build one for this machine: {manifest.rebuild_command(machine.chip)}"
     unsuited = target is not None and backend is not None and not _builds_for(backend, target)
     command = manifest.rebuild_command(target, "auto" if unsuited else manifest.backend)
     return f"Build one for this machine: {command}"
@@ -99,7 +104,9 @@ def _list_misfits(manifest: Manifest, backend: Backend, machine: Machine) -> Ite
             f"it was built with {product} {manifest.backend_version}"
             f"{f' (compatible with {needs})' if pins.version_compatible else ''}, and {installed} is installed"
         )
-    if not backend.capabilities.needs_gpu:
+    if pins.chip is not None:
+        yield from _list_chip_misfits(pins.chip, backend, machine)
+    elif not backend.capabilities.needs_gpu:
         yield from _list_processor_misfits(pins.instructions, machine.instructions)
     elif machine.compute_capability is None:
         yield "it needs a GPU, and there is none that pycuda can ask"
@@ -107,6 +114,14 @@ def _list_misfits(manifest: Manifest, backend: Backend, machine: Machine) -> Ite
         yield _explain_gpu(manifest, machine)
     if pins.driver and machine.driver and machine.driver // 1000 < pins.driver // 1000:
         yield f"it was built under {_name_driver(pins.driver)}, and here is {_name_driver(machine.driver)}"
+
+
+def _list_chip_misfits(built: str, backend: Backend, machine: Machine) -> Iterator[str]:
+    """On a phone, another chip; elsewhere one that the simulator does not know."""
+    if machine.chip is not None and machine.chip != built:
+        yield f"it was compiled for the chip {built}, and this one is {machine.chip}"
+    elif built not in backend.targets():
+        yield f"it was compiled for the chip {built}, which {backend.name} does not know here"
 
 
 def _list_processor_misfits(built: str | None, here: str | None) -> Iterator[str]:

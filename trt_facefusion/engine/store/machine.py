@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from trt_facefusion.engine.backends import registry
 from trt_facefusion.engine.backends.base import Backend
+from trt_facefusion.engine.backends.chips import name_own_chip
 from trt_facefusion.engine.backends.pins import name_platform
 from trt_facefusion.engine.backends.processor import name_instructions
 from trt_facefusion.engine.runtime.device import cuda_driver
@@ -52,7 +53,8 @@ def ask_machine_if_any(device: int = 0) -> Machine:
 
 def ask_processor(backends: Iterable[Backend]) -> Machine:
     """This machine without its GPU, and the libraries of those backends that are installed."""
-    return Machine(name_platform(), libraries=Libraries(backends), instructions=name_instructions())
+    chip = name_own_chip()
+    return Machine(name_platform(), libraries=Libraries(backends), instructions=name_instructions(), chip=chip)
 
 
 class Libraries(Mapping[str, str]):

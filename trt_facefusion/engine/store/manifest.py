@@ -101,7 +101,9 @@ class StoredAccuracy:
     figures: Mapping[str, float | None] = field(default_factory=dict)
 
 
-NOT_FIGURES = frozenset({"faces", "reference", "batch", "prepared", "worst_faces", "judged_by"})
+SIMULATED = "simulated"
+"""What ``accuracy`` says of the faces that a simulator painted, and of how near the stand-in came to it."""
+NOT_FIGURES = frozenset({"faces", "reference", "batch", "prepared", "worst_faces", "judged_by", SIMULATED})
 """What else ``accuracy`` holds: no metric may call a figure so."""
 
 

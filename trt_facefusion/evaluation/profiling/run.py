@@ -176,8 +176,17 @@ def _open_bench(stack: ExitStack, settings: ProfileSettings, model: OpenedModel,
 
 
 def choose_bench(model: OpenedModel, *, stand_in: bool) -> type[Bench]:
-    """How an engine is measured; with ``stand_in`` its typed ONNX is, on the CPU."""
+    """How an engine is measured; with ``stand_in`` its typed ONNX is, on the CPU.
+
+    Raises:
+        BadInputError: the engine runs in a simulator here.
+    """
     backend = model.backend
+    if backend is not None and backend.capabilities.judged is Judged.SIMULATED and not stand_in:
+        raise BadInputError(
+            f"{model.label} runs in a simulator here, whose time says nothing of the processor that it is for",
+            "measure it on the device; --stand-in profiles its typed ONNX on this CPU (which is not the engine)",
+        )
     if stand_in or backend is None or backend.capabilities.judged is Judged.TYPED_ONNX:
         return CpuBench
     return GpuBench if backend.capabilities.needs_gpu else OpaqueBench

@@ -36,9 +36,9 @@ def round_scale(scale: NDArray[np.float32] | np.float32, kind: int) -> Array:
     return rounded_up
 
 
-def compute_activation_scale(amax: float, kind: int) -> Array:
-    """The scale of an activation quantised over ``amax``, in the type it will be stored in."""
-    return round_scale(np.float32(amax / INT8_MAX), kind)
+def compute_activation_scale(amax: float, kind: int, levels: int = INT8_MAX) -> Array:
+    """The scale of an activation quantised over ``amax`` in so many ``levels``, in the type it will be stored in."""
+    return round_scale(np.float32(amax / levels), kind)
 
 
 def find_pair_peaks(weight: Array, axis: int) -> Array:
@@ -76,7 +76,7 @@ def quantise_weight(
     return steps.astype(np.int8), scale
 
 
-def fake_quantise(values: NDArray[np.float32], scale: np.float32) -> NDArray[np.float32]:
-    """``values`` as an INT8 layer sees them: on the grid of ``scale``, clipped to -127..127 of its steps."""
-    steps = np.clip(np.rint(values / scale), -INT8_MAX, INT8_MAX)
+def fake_quantise(values: NDArray[np.float32], scale: np.float32, levels: int = INT8_MAX) -> NDArray[np.float32]:
+    """``values`` as an INT8 layer sees them: on the grid of ``scale``, clipped to ``levels`` of its steps."""
+    steps = np.clip(np.rint(values / scale), -levels, levels)
     return np.asarray(steps * scale, np.float32)

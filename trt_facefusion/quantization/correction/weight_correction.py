@@ -62,7 +62,8 @@ class CorrectableLayer:
     """A layer that can be corrected: its matrix [O,K] and bias [O] behind `Affine`, and the scale of its input.
 
     A column of the matrix is one weight of each output channel: input channel by input channel, tap by tap. With
-    ``pairs``, no two neighbouring weights may saturate in 16 bits (`grid.find_pair_peaks`).
+    ``pairs``, no two neighbouring weights may saturate in 16 bits (`grid.find_pair_peaks`). ``levels`` are the steps of
+    the input's grid either way from zero.
     """
 
     node: onnx.NodeProto
@@ -73,6 +74,7 @@ class CorrectableLayer:
     scale: np.float32
     element_type: int
     pairs: bool = False
+    levels: int = INT8_MAX
 
     def columns(self, values: NDArray[np.float32]) -> Iterator[tuple[slice, NDArray[np.float32]]]:
         """What each column is multiplied with: groups of columns [k] and their factors [k,n] for a batch of inputs."""
@@ -107,7 +109,14 @@ class CorrectableLayer:
 
 
 def read_layer(
-    view: GraphView, name: str, affine: Affine | None, amax: float, element_type: int, *, pairs: bool = False
+    view: GraphView,
+    name: str,
+    affine: Affine | None,
+    amax: float,
+    element_type: int,
+    *,
+    pairs: bool = False,
+    levels: int = INT8_MAX,
 ) -> CorrectableLayer | None:
     """The node ``name`` as a layer whose input is quantised over ``amax``; None where it cannot be corrected.
 
@@ -132,10 +141,10 @@ def read_layer(
         return None
     start = np.zeros(len(matrix), np.float32) if bias is None else bias.reshape(-1).astype(np.float32)
     folded = start if affine is None else fold_bias(weight, start, affine)
-    scale = compute_activation_scale(amax, element_type).astype(np.float32)
+    scale = compute_activation_scale(amax, element_type, levels).astype(np.float32)
     flat = matrix.reshape(len(matrix), -1).astype(np.float64)
     return CorrectableLayer(
-        node, weight.shape, flat, folded.astype(np.float64), affine, np.float32(scale), element_type, pairs
+        node, weight.shape, flat, folded.astype(np.float64), affine, np.float32(scale), element_type, pairs, levels
     )
 
 
@@ -156,7 +165,7 @@ class InputMoments:
     def add(self, values: NDArray[np.float32]) -> None:
         """Take a batch of the node's FP32 inputs."""
         exact = self.layer.inputs(values)
-        rounded = fake_quantise(exact, self.layer.scale)
+        rounded = fake_quantise(exact, self.layer.scale, self.layer.levels)
         for (columns, before), (_, behind) in zip(self.layer.columns(exact), self.layer.columns(rounded), strict=True):
             self._exact[columns] += before.sum(1, dtype=np.float64)
             self._rounded[columns] += behind.sum(1, dtype=np.float64)

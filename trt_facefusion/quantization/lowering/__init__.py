@@ -11,6 +11,7 @@ Modules, from the ground up:
 
     typed        the one strongly typed ONNX for TensorRT: FP16 casts and explicit Q/DQ
     integer      the same plan for onnxruntime's integer operators on a CPU, which want quantised results, too
+    npu          the same plan for a neural processor that stores every tensor in integers
     equalise     which channels get which scale and shift; the FP32 model with them, for a backend that quantises itself
     rewriting    nodes of a lowered model replaced by others
     zero_points  one zero point for a tensor in place of shifted channels, in a lowered graph

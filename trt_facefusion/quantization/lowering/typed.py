@@ -274,18 +274,23 @@ def lower(
     return rewrite(rewriter)
 
 
-def rewrite(rewriter: Rewriter) -> onnx.ModelProto:
-    """The model that ``rewriter`` makes. Raises ModelError where it is not valid ONNX."""
+def rewrite(rewriter: Rewriter, opset: int = 0) -> onnx.ModelProto:
+    """The model that ``rewriter`` makes, in ``opset`` or a later one. Raises ModelError where it is not valid ONNX."""
     rewriter.run()
     source = rewriter.view.model
     inputs, outputs = list(source.graph.input), list(source.graph.output)
     read = {name for node in rewriter.nodes for name in node.input}  # not the floats that INT8 weights replace
+    read.update(rewriter.view.output_names)
     nodes = [node for node in rewriter.nodes if node.op_type != "DequantizeLinear" or node.output[0] in read]
     read = {name for node in nodes for name in node.input}
     constants = [tensor for name, tensor in rewriter.constants.items() if name in read]
     graph = helper.make_graph(nodes, source.graph.name, inputs, outputs, constants)
-    model = helper.make_model(graph, opset_imports=source.opset_import, ir_version=max(source.ir_version, 9))
+    model = helper.make_model(
+        graph, opset_imports=source.opset_import, ir_version=max(source.ir_version, 10 if opset else 9)
+    )
     model.producer_name = "trt-facefusion"
+    for entry in (entry for entry in model.opset_import if not entry.domain):
+        entry.version = max(entry.version, opset)
     copy_exponents(source, model)
     try:
         onnx.checker.check_model(declare_weights(model), full_check=True)
