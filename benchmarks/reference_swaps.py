@@ -27,13 +27,12 @@ import numpy as np
 import torch
 import typer
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
 from reference_faces import Faces, make_face_ellipse, read_folder
-from reference_losses import PatchCritic
 from train_reference import PAIR_SHIFT, nearer_to_source, pictures_of
 
 from trt_facefusion.evaluation.accuracy.metrics import measure_psnr_db
@@ -42,7 +41,8 @@ from trt_facefusion.model.generators import REFERENCE_WEIGHTS, load_reference
 
 CUT_OFFS = (0.125, 0.25)  # cycles per pixel; 0.5 is the finest that pixels can hold
 FACE = (slice(24, 112), slice(28, 100))  # rows and columns of an arcface_128 crop that hold the face
-CRITIC_STEPS, CRITIC_BATCH = 400, 16
+CRITIC_STEPS, CRITIC_BATCH, CRITIC_RATE = 600, 32, 1e-3
+PIECE = 48  # pixels; side of what the critic is shown of a face
 SHEET_PAIRS = 24
 SHEET_COLUMNS = 4
 
@@ -73,22 +73,35 @@ def measure_marks(swapped: Pictures, targets: Pictures) -> dict[str, float]:
     return figures
 
 
-def train_critic(photos: Pictures, swapped: Pictures, steps: int = CRITIC_STEPS, seed: int = 0) -> PatchCritic:
-    """A critic that was shown ``photos`` and ``swapped``, mirrored at random; it answers above 0 for photos."""
+def make_critic(width: int = 24) -> nn.Sequential:
+    """A small network that scores patches of 38 px."""
+    layers: list[nn.Module] = []
+    for inner, outer in ((3, width), (width, 2 * width), (2 * width, 4 * width)):
+        layers += [nn.Conv2d(inner, outer, 4, 2, 1), nn.LeakyReLU(0.2)]
+    return nn.Sequential(*layers, nn.Conv2d(4 * width, 1, 3, 1, 1)).to(memory_format=torch.channels_last)
+
+
+def train_critic(photos: Pictures, swapped: Pictures, steps: int = CRITIC_STEPS, seed: int = 0) -> nn.Sequential:
+    """A critic that was shown pieces of ``photos`` and ``swapped``; it answers above 0 for photos."""
     torch.manual_seed(seed)
-    critic = PatchCritic().to(memory_format=torch.channels_last)
-    optimiser = torch.optim.AdamW(critic.parameters(), 1e-3, betas=(0.5, 0.99))
-    real, fake = _cut_faces(photos), _cut_faces(swapped)
+    critic, faces = make_critic(), [_cut_faces(pictures) for pictures in (photos, swapped)]
+    optimiser = torch.optim.AdamW(critic.parameters(), CRITIC_RATE, betas=(0.5, 0.99))
+    answer = torch.tensor([1.0, 0.0]).repeat_interleave(CRITIC_BATCH // 2).view(-1, 1, 1, 1)
     for step in range(steps):
-        optimiser.param_groups[0]["lr"] = 1e-3 * min(1, 2 * (1 - step / steps))
-        batch = [pictures[torch.randint(len(pictures), (CRITIC_BATCH // 2,))] for pictures in (real, fake)]
-        batch = [pictures.flip(3) if torch.rand(()) < 0.5 else pictures for pictures in batch]
-        scores = [critic(pictures * 2 - 1) for pictures in batch]
-        loss = F.relu(1 - scores[0]).mean() + F.relu(1 + scores[1]).mean()
+        optimiser.param_groups[0]["lr"] = CRITIC_RATE * min(1, 2 * (1 - step / steps))
+        scores = critic(torch.cat([_draw_pieces(pictures, CRITIC_BATCH // 2) for pictures in faces]) * 2 - 1)
+        loss = F.binary_cross_entropy_with_logits(scores, answer.expand_as(scores))
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
     return critic.eval()
+
+
+def _draw_pieces(faces: Tensor, n: int) -> Tensor:
+    """``n`` random squares of random faces, half of the times mirrored."""
+    top, left = (int(torch.randint(faces.shape[axis] - PIECE + 1, ())) for axis in (2, 3))
+    pieces = faces[torch.randint(len(faces), (n,)), :, top : top + PIECE, left : left + PIECE]
+    return pieces.flip(3) if torch.rand(()) < 0.5 else pieces
 
 
 def _cut_faces(pictures: Pictures) -> Tensor:
@@ -97,7 +110,7 @@ def _cut_faces(pictures: Pictures) -> Tensor:
 
 
 @torch.no_grad()
-def judge(critic: PatchCritic, photos: Pictures, swapped: Pictures) -> dict[str, float]:
+def judge(critic: nn.Sequential, photos: Pictures, swapped: Pictures) -> dict[str, float]:
     """How often the critic is right, of single patches and of whole faces; and how often it prefers the photo to a
     swap of the same face."""
     real, fake = (critic(_cut_faces(pictures) * 2 - 1).flatten(1) for pictures in (photos, swapped))
@@ -122,7 +135,7 @@ def measure(
     second_embedder: Annotated[Path | None, typer.Option(help="an ArcFace-style ONNX that training never saw")] = None,
     weights: Annotated[Path, typer.Option(help="a checkpoint (.pt) or .safetensors")] = REFERENCE_WEIGHTS,
     output: Annotated[Path | None, typer.Option("--json", help="also write the figures here")] = None,
-    shown: Annotated[int, typer.Option(help="training faces that the critic is shown")] = 400,
+    shown: Annotated[int, typer.Option(help="training faces that the critic is shown")] = 240,
     threads: int = 2,
 ) -> None:
     """Print all figures of one network, as JSON."""

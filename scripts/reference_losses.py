@@ -34,7 +34,7 @@ class LossWeights:
     restored_perceptual: float = 0.5
     identity: float = 1.3
     away_from_target: float = 0.4
-    realism: float = 0.12
+    realism: float = 0.2
     background: float = 5.0
     low_frequency: float = 4.0
     inside_l1: float = 0.5

@@ -53,7 +53,6 @@ WARM_UP = 100  # steps
 CRITICS_RAMP = 400  # steps over which the critics, which begin from nothing, are listened to more and more
 FALL = 0.3  # share of the steps over which the learning rate falls to nothing
 AVERAGE = 0.999  # of the weights, from step to step
-CHECKPOINT_STEPS = 200
 OPEN_MASK = 3.0  # the mask begins almost open everywhere: the network begins as the one whose weights it takes
 
 app = typer.Typer(add_completion=False, help=__doc__)
@@ -88,7 +87,7 @@ class Swaps:
     own: Tensor
 
 
-class Trainer:
+class GeneratorTrainer:
     """Networks, optimisers and one training step, whose random numbers follow from the seed and the step alone."""
 
     def __init__(self, faces: Faces, steps: int, seed: int, start: Path | None, weights: LossWeights) -> None:
@@ -224,6 +223,7 @@ def train(
     cache: CacheOption,
     run: Annotated[Path, typer.Option(help="folder for checkpoints and the log")],
     steps: int = 12000,
+    checkpoint_steps: Annotated[int, typer.Option(help="steps between checkpoints, with a line in the log each")] = 200,
     init: Annotated[Path, typer.Option(help="start from these weights")] = REFERENCE_WEIGHTS,
     from_noise: Annotated[bool, typer.Option(help="start from no weights")] = False,
     weight: Annotated[list[str] | None, typer.Option(help="NAME=NUMBER: a loss term's weight; repeat")] = None,
@@ -235,7 +235,7 @@ def train(
     run.mkdir(parents=True, exist_ok=True)
     held_out = Faces.load(cache, "eval")
     weights = parse_loss_weights(weight or [])
-    trainer = Trainer(Faces.load(cache, "calib"), steps, seed, None if from_noise else init, weights)
+    trainer = GeneratorTrainer(Faces.load(cache, "calib"), steps, seed, None if from_noise else init, weights)
     checkpoint = run / "last.pt"
     if checkpoint.exists():
         trainer.set_state(torch.load(checkpoint, weights_only=True))
@@ -243,7 +243,7 @@ def train(
     first, started, history = trainer.step, time.perf_counter(), []
     for step in track(range(first + 1, steps + 1), "training", total=steps, completed=first):
         history.append(trainer.train_step())
-        if step % CHECKPOINT_STEPS and step != steps:
+        if step % checkpoint_steps and step != steps:
             continue
         _save(trainer.get_state(), checkpoint)
         seconds = (time.perf_counter() - started) / (step - first)

