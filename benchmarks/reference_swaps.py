@@ -9,8 +9,8 @@ figures are of the evaluation faces, whom training never saw:
 * marks: energy above a cut-off frequency (in cycles per pixel) of a swap's face, by that of its target's: 1 is right,
   more is marks, less is blur. The median over faces, and the 90th percentile.
 * patch critic: a small network is trained to tell swapped training faces from photos by patches of 38 px inside of the
-  face. Its share of right answers about evaluation faces: 0.5 where it can tell nothing. A critic made anew for every
-  network, with fixed seed and steps, so that no generator was trained against it.
+  face. How often, shown an evaluation face and its swap, it takes the photo for the photo: 0.5 where it can tell
+  nothing. It is made anew for every network, with fixed seed and steps, so no generator was trained against it.
 * identity: how often a swap is nearer to its source than to its target, by an embedder that training never saw.
 * reconstruction: a face that is given its own identity, PSNR of the whole crop and inside of the face.
 """
@@ -111,15 +111,16 @@ def _cut_faces(pictures: Pictures) -> Tensor:
 
 @torch.no_grad()
 def judge(critic: nn.Sequential, photos: Pictures, swapped: Pictures) -> dict[str, float]:
-    """How often the critic is right, of single patches and of whole faces; and how often it prefers the photo to a
-    swap of the same face."""
+    """How often the critic is right about single patches, about whole faces, and which of a photo and its swap is the
+    photo (the figure that hangs on no threshold)."""
     real, fake = (critic(_cut_faces(pictures) * 2 - 1).flatten(1) for pictures in (photos, swapped))
     right = {"patches": (real, fake), "faces": (real.mean(1), fake.mean(1))}
     figures = {
         f"critic is right about {name}": float(((r > 0).float().mean() + (f < 0).float().mean()) / 2)
         for name, (r, f) in right.items()
     }
-    return figures | {"critic prefers the photo": float((real.mean(1) > fake.mean(1)).float().mean())}
+    preferred = (torch.sign(real.mean(1) - fake.mean(1)) + 1) / 2
+    return figures | {"critic prefers the photo": float(preferred.mean())}
 
 
 def measure_inside_psnr_db(photos: Pictures, same: Pictures) -> NDArray[np.float64]:
