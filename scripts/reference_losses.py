@@ -42,6 +42,7 @@ class LossWeights:
     chroma: float = 8.0
     marks: float = 8.0
     mask_outside: float = 1.0
+    mask_inside: float = 0.3
     mask_edges: float = 0.5
     mask_between: float = 0.1
 
@@ -241,12 +242,13 @@ class Losses:
         }
 
     def masked(self, mask: Tensor) -> dict[str, Tensor]:
-        """Of masks [N,1,128,128]: they stay within the face, have short edges, and are rarely half open (a blend of two
+        """Of masks [N,1,128,128]: they cover the face and no more, have short edges, and are rarely half open (a blend of two
         faces shows both)."""
         w = self.weights
         edges = (mask[..., 1:] - mask[..., :-1]).abs().mean() + (mask[..., 1:, :] - mask[..., :-1, :]).abs().mean()
         return {
             "mask_outside": w.mask_outside * (mask * (1 - self.ellipse)).mean(),
+            "mask_inside": w.mask_inside * ((1 - mask) * self.ellipse).mean(),
             "mask_edges": w.mask_edges * edges,
             "mask_between": w.mask_between * (mask * (1 - mask)).mean(),
         }
