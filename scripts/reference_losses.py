@@ -242,8 +242,8 @@ class Losses:
         }
 
     def masked(self, mask: Tensor) -> dict[str, Tensor]:
-        """Of masks [N,1,128,128]: they cover the face and no more, have short edges, and are rarely half open (a blend of two
-        faces shows both)."""
+        """Of masks [N,1,128,128]: they cover the face and no more, have short edges, and are rarely half open, because
+        a blend of two faces shows both."""
         w = self.weights
         edges = (mask[..., 1:] - mask[..., :-1]).abs().mean() + (mask[..., 1:, :] - mask[..., :-1, :]).abs().mean()
         return {
