@@ -1,15 +1,20 @@
-"""Train the reference generator on aligned faces (CPU, about two hours on two cores).
+"""Train the reference generator on aligned faces (CPU, about two and a half hours on two cores).
 
     python scripts/train_reference.py prepare --calib FACES --evaluation FACES --cache faces.npz
     python scripts/train_reference.py train --cache faces.npz --run runs/reference
     python scripts/train_reference.py evaluate --weights runs/reference/last.pt --cache faces.npz
     python scripts/train_reference.py export --run runs/reference --cache faces.npz
 
-`train` resumes from the run's last checkpoint. `evaluate` measures the figures of any checkpoint. `export` writes the
-averaged weights (FP16 safetensors) into the package, and beside them the model card with the figures of these weights.
-Half of every batch is given the person's own identity and must be reconstructed; the other half is given another
-person's and must take on that identity (dlib embedder) while pose, light and background stay. The loss terms and their
-weights are in `LossWeights`; what was learnt while choosing them stands in the model card.
+`train` starts from the packaged weights, where their shapes fit, and resumes from the run's last checkpoint. A fall of
+the learning rate ends the run, so one that gets too long may be resumed with fewer `--steps`. `evaluate` measures the
+figures of any checkpoint. `export` writes the averaged weights (FP16 safetensors) into the package, and beside them the
+model card with the figures of these weights.
+
+Every batch holds three kinds of faces. Some are given their own identity and must be reconstructed. Some are given
+another person's (dlib embedder) and must take it on, while pose, light and background stay and critics take them for
+photos. And some are swaps of the step before, which are given back the identity of the photo that they were made of:
+the right answer is that photo, so that a face is learnt from faces and not from what the embedder likes. The loss terms
+and their weights are in `reference_losses.LossWeights`; what was learnt while choosing them stands in the model card.
 """
 
 from __future__ import annotations
@@ -17,37 +22,38 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import math
 import time
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import safetensors.torch
 import torch
 import typer
-from onnx_torch import OnnxModule
+from reference_faces import Faces, augment, disturb, draw_foreign_sources, make_face_ellipse, read_folder
+from reference_losses import Critics, IdentityLoss, Losses, LossWeights, box_ssim, judge_critics, measure_marks
 from rich.progress import track
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
-from torch.nn.utils.parametrizations import spectral_norm
 
 from trt_facefusion.engine.store.atomic import write_atomic
 from trt_facefusion.evaluation.accuracy.identity import embed_crops
 from trt_facefusion.evaluation.accuracy.metrics import measure_psnr_db, measure_ssim
-from trt_facefusion.faces.align import align_crop, fit_templates
-from trt_facefusion.faces.decode import read_image
-from trt_facefusion.faces.detector import FaceDetector
 from trt_facefusion.faces.embedder import DLIB_MODEL, ArcFaceEmbedder, DlibEmbedder, Embedder
-from trt_facefusion.faces.find import list_photos
-from trt_facefusion.model.generators import REFERENCE_WEIGHTS, read_state
-from trt_facefusion.model.generators.reference import TARGET_SIZE, ReferenceGenerator
+from trt_facefusion.model.generators import REFERENCE_WEIGHTS, load_reference, read_state
+from trt_facefusion.model.generators.reference import BlendingGenerator, ReferenceGenerator
 
-MARGIN = 16  # pixels around the crop that augmentation may rotate or shift into view
-BATCH = 8
-OWN = 4  # samples of each batch that get their own identity
-LUMA = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
+OWN, BACK, SWAPPED = 2, 3, 3  # faces of a batch: given their own identity, given it back, given another person's
+BATCH = OWN + BACK + SWAPPED
+LEARNING_RATE = 4e-4
+CRITIC_RATE = 2e-4
+WARM_UP = 100  # steps
+CRITICS_RAMP = 400  # steps over which the critics, which begin from nothing, are listened to more and more
+FALL = 0.3  # share of the steps over which the learning rate falls to nothing
+AVERAGE = 0.999  # of the weights, from step to step
+OPEN_MASK = 3.0  # the mask begins almost open everywhere: the network begins as the one whose weights it takes
 
 app = typer.Typer(add_completion=False, help=__doc__)
 
@@ -56,213 +62,145 @@ WeightsOption = Annotated[Path, typer.Option(help="a checkpoint (.pt) or .safete
 SecondEmbedderOption = Annotated[Path | None, typer.Option(help="an ArcFace-style ONNX that training never saw")]
 
 
-@dataclass(frozen=True)
-class LossWeights:
-    """Weights of the loss terms; `own_*` act on the reconstructed half, the others on the swapped half."""
-
-    own_l1: float = 5.0
-    own_ssim: float = 2.0
-    own_gradient: float = 2.0
-    identity: float = 1.3
-    away_from_target: float = 0.4
-    realism: float = 0.12
-    background: float = 5.0
-    low_frequency: float = 4.0
-    inside_l1: float = 0.5
-    inside_gradient: float = 0.6
-    chroma: float = 8.0
-
-
-class PatchCritic(nn.Sequential):
-    """Says patch by patch whether a crop is a photo (spectral norm, hinge loss): without it a swap may smear the eyes
-    and mouth that the embedder does not look at."""
-
-    def __init__(self, width: int = 32) -> None:
-        layers: list[nn.Module] = []
-        for inner, outer in ((3, width), (width, 2 * width), (2 * width, 4 * width)):
-            layers += [spectral_norm(nn.Conv2d(inner, outer, 4, 2, 1)), nn.LeakyReLU(0.2)]
-        super().__init__(*layers, spectral_norm(nn.Conv2d(4 * width, 1, 3, 1, 1)))
+def start_from(net: BlendingGenerator, state: Mapping[str, Tensor]) -> None:
+    """Take over weights of the generator without a mask: inputs that it lacks get weights of 0, the mask is open."""
+    own = net.state_dict()
+    for name, weights in own.items():
+        if name not in state:
+            continue
+        if weights.shape == state[name].shape:
+            weights.copy_(state[name])
+        else:  # up3, which now reads the features of the target, too
+            weights.zero_()
+            weights[:, : state[name].shape[1]] = state[name]
+    if "to_mask.weight" not in state:
+        own["to_mask.weight"].zero_()
+        own["to_mask.bias"].fill_(OPEN_MASK)
 
 
 @dataclass
-class Faces:
-    """Aligned crops [N,3,160,160] uint8 and unit embeddings [N,2,128] of each photo and of its mirror image."""
+class Swaps:
+    """Pictures that the network made, the photos that they were made of, and the identities of these photos."""
 
-    crops: Tensor
-    embeddings: Tensor
-
-    @classmethod
-    def load(cls, cache: Path, split: str) -> Faces:
-        with np.load(cache) as data:
-            crops, embeddings = torch.from_numpy(data[f"{split}_crops"]), torch.from_numpy(data[f"{split}_embeddings"])
-        return cls(crops, F.normalize(embeddings, dim=-1))
-
-    def centre_crops(self) -> Tensor:
-        inner = self.crops[:, :, MARGIN:-MARGIN, MARGIN:-MARGIN]
-        return (inner.float() / 255).contiguous(memory_format=torch.channels_last)
+    pictures: Tensor
+    photos: Tensor
+    own: Tensor
 
 
-class IdentityLoss:
-    """Differentiable dlib embeddings of generated crops, centred on the training set's mean."""
+class GeneratorTrainer:
+    """Networks, optimisers and one training step, whose random numbers follow from the seed and the step alone."""
 
-    def __init__(self, embedder: Path, embeddings: Tensor) -> None:
-        self.net = OnnxModule(embedder).to(memory_format=torch.channels_last)
-        self.mean = embeddings.reshape(-1, embeddings.shape[-1]).mean(0)
-        matrix = np.vstack([fit_templates("arcface_128", TARGET_SIZE, "dlib_150", 150), [0, 0, 1]])
-        self.crop_from_chip = torch.from_numpy(np.linalg.inv(matrix)).float()
-        y, x = torch.meshgrid(torch.arange(150.0), torch.arange(150.0), indexing="ij")
-        self.points = torch.stack([x, y, torch.ones_like(x)], -1).reshape(-1, 3)
+    def __init__(self, faces: Faces, steps: int, seed: int, start: Path | None, weights: LossWeights) -> None:
+        self.faces, self.steps, self.seed, self.step = faces, steps, seed, 0
+        torch.manual_seed(seed)
+        self.net = BlendingGenerator().to(memory_format=torch.channels_last)
+        if start is not None:
+            start_from(self.net, read_state(start))
+        self.average = copy.deepcopy(self.net).requires_grad_(False)
+        self.critics = Critics().to(memory_format=torch.channels_last)
+        self.losses = Losses(IdentityLoss(DLIB_MODEL, faces.embeddings), weights)
+        self.optimiser = torch.optim.AdamW(self.net.parameters(), LEARNING_RATE, betas=(0.9, 0.99), weight_decay=1e-4)
+        self.critic_optimiser = torch.optim.Adam(self.critics.parameters(), CRITIC_RATE, betas=(0.5, 0.99))
+        x, own = augment(faces, torch.randint(len(faces), (BACK,)))
+        self.swaps = Swaps(x, x, own)
 
-    def centre(self, embedding: Tensor) -> Tensor:
-        return F.normalize(F.normalize(embedding, dim=-1) - self.mean, dim=-1)
+    def compute_rate(self) -> float:
+        """The learning rate of this step: rises at once, stays, and falls to the end."""
+        left = (self.steps - self.step + 1) / (FALL * self.steps)
+        return LEARNING_RATE * min(1.0, self.step / WARM_UP, left)
 
-    def chips(self, crops: Tensor, jitter: bool) -> Tensor:
-        """Resample crops [N,3,128,128] to the embedder's chips [N,3,150,150], with a small random motion if asked."""
-        n = len(crops)
-        matrix = self.crop_from_chip.expand(n, 3, 3)
-        if jitter:
-            matrix = matrix @ _random_motion(n)
-        grid = (self.points @ matrix.transpose(1, 2))[..., :2]
-        grid = ((2 * grid + 1) / TARGET_SIZE - 1).view(n, 150, 150, 2)
-        return F.grid_sample(crops, grid, mode="bilinear", padding_mode="border", align_corners=False)
-
-    def embed(self, crops: Tensor, *, jitter: bool = False) -> Tensor:
-        """Raw embeddings [N,128]. Jittered inputs are also greyed and blurred at random: no colour trick pays."""
-        chips = self.chips(crops, jitter)
-        if jitter:
-            grey = (torch.rand(len(chips), 1, 1, 1) < 0.5).float()
-            chips = chips * (1 - grey) + grey * (chips * LUMA).sum(1, keepdim=True)
-            chips = chips * (1 + 0.06 * torch.randn(len(chips), 3, 1, 1))
-            if torch.rand(1) < 0.4:
-                chips = F.avg_pool2d(chips, 3, 1, 1)
+    def train_step(self) -> dict[str, float]:
+        """One update of generator, critics and average; the loss terms."""
+        self.step += 1
+        torch.manual_seed(self.seed * 1_000_003 + self.step)
+        x, own = augment(self.faces, torch.randint(len(self.faces), (OWN + SWAPPED,)))
+        target = torch.cat([x[:OWN], disturb(self.swaps.pictures), x[OWN:]])
+        truth = torch.cat([x[:OWN], self.swaps.photos])
+        foreign = draw_foreign_sources(self.faces, SWAPPED)
+        source = torch.cat([own[:OWN], self.swaps.own, foreign])
         with torch.autocast("cpu", torch.bfloat16):
-            out: Tensor = self.net((chips * 255).contiguous(memory_format=torch.channels_last))[0]
-        return out.float()
+            paint, mask = self.net.paint(target, source)
+        paint, mask = paint.float().contiguous(), mask.float().contiguous()
+        restored = _blend(target[:-SWAPPED], paint[:-SWAPPED], mask[:-SWAPPED].maximum(self.losses.ellipse))
+        swapped = _blend(target[-SWAPPED:], paint[-SWAPPED:], mask[-SWAPPED:])
+        generated = torch.cat([restored[OWN:], swapped])
+        judged = self._update_critics(x, generated.detach())
+        terms = self.losses.restored(restored, truth) | self.losses.swapped(swapped, x[OWN:], foreign, own[OWN:])
+        terms |= self.losses.masked(mask) | {"realism": self._measure_realism(generated)}
+        self._update(torch.stack(list(terms.values())).sum())
+        self.swaps = Swaps(swapped.detach(), x[OWN:], own[OWN:])
+        return {"critics": judged, **{name: float(term.detach()) for name, term in terms.items()}}
+
+    def _update_critics(self, real: Tensor, fake: Tensor) -> float:
+        loss = judge_critics(self.critics, real, fake)
+        self.critic_optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.critic_optimiser.step()
+        return float(loss.detach())
+
+    def _measure_realism(self, generated: Tensor) -> Tensor:
+        self.critics.requires_grad_(False)
+        scores = [-score.mean() for score in self.critics(generated)]
+        self.critics.requires_grad_(True)
+        return self.losses.weights.realism * min(1.0, self.step / CRITICS_RAMP) * torch.stack(scores).mean()
+
+    def _update(self, loss: Tensor) -> None:
+        self.optimiser.param_groups[0]["lr"] = self.compute_rate()
+        self.optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self.net.parameters(), 2.0)
+        self.optimiser.step()
+        with torch.no_grad():
+            for average, value in zip(self.average.parameters(), self.net.parameters(), strict=True):
+                average.lerp_(value, 1 - min(AVERAGE, self.step / (9 + self.step)))
+
+    def get_state(self) -> dict[str, Any]:
+        """All that a run needs to go on as if it had never stopped."""
+        return {
+            "net": self.net.state_dict(),
+            "ema": self.average.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "critic": self.critics.state_dict(),
+            "critic_optimiser": self.critic_optimiser.state_dict(),
+            "swaps": dict(vars(self.swaps)),
+            "step": self.step,
+        }
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go on from what `get_state` gave."""
+        self.net.load_state_dict(state["net"])
+        self.average.load_state_dict(state["ema"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.critics.load_state_dict(state["critic"])
+        self.critic_optimiser.load_state_dict(state["critic_optimiser"])
+        self.swaps = Swaps(**state["swaps"])
+        self.step = state["step"]
 
 
-def _random_motion(n: int) -> Tensor:
-    """Small random similarity transforms [n,3,3] about the centre of a 150 px chip."""
-    angle, scale = 0.04 * torch.randn(n), 1 + 0.03 * torch.randn(n)
-    motion = torch.zeros(n, 3, 3)
-    motion[:, 0, 0] = motion[:, 1, 1] = torch.cos(angle) * scale
-    motion[:, 1, 0] = torch.sin(angle) * scale
-    motion[:, 0, 1] = -motion[:, 1, 0]
-    motion[:, 2, 2] = 1
-    centre = torch.eye(3)
-    centre[0, 2] = centre[1, 2] = 75
-    back = torch.eye(3)
-    back[0, 2] = back[1, 2] = -75
-    motion[:, :2, 2] = 1.5 * torch.randn(n, 2)
-    return centre @ motion @ back
-
-
-def augment(faces: Faces, index: Tensor) -> tuple[Tensor, Tensor]:
-    """Random geometry and light: crops [N,3,128,128] in [0,1] and the embeddings [N,128] that fit them."""
-    n = len(index)
-    x = faces.crops[index].float() / 255
-    mirrored = torch.rand(n) < 0.5
-    angle = 0.06 * torch.randn(n)
-    scale = (1 + 0.04 * torch.randn(n)) * TARGET_SIZE / x.shape[-1]
-    theta = torch.zeros(n, 2, 3)
-    theta[:, 0, 0] = theta[:, 1, 1] = torch.cos(angle) * scale
-    theta[:, 1, 0] = torch.sin(angle) * scale
-    theta[:, 0, 1] = -theta[:, 1, 0]
-    theta[:, :, 2] = 0.03 * torch.randn(n, 2)
-    theta[:, :, 0] *= torch.where(mirrored, -1.0, 1.0)[:, None]
-    grid = F.affine_grid(theta, [n, 3, TARGET_SIZE, TARGET_SIZE], align_corners=False)
-    x = F.grid_sample(x, grid, padding_mode="reflection", align_corners=False)
-    gain = 1 + 0.12 * torch.randn(n, 1, 1, 1) + 0.05 * torch.randn(n, 3, 1, 1)
-    direction = 2 * math.pi * torch.rand(n, 1, 1, 1)
-    line = torch.linspace(-1, 1, TARGET_SIZE)
-    ramp = torch.cos(direction) * line.view(1, 1, 1, -1) + torch.sin(direction) * line.view(1, 1, -1, 1)
-    x = x * gain * (1 + 0.12 * torch.randn(n, 1, 1, 1) * ramp) + 0.04 * torch.randn(n, 1, 1, 1)
-    x = x.clamp(0, 1) ** torch.exp(0.12 * torch.randn(n, 1, 1, 1))
-    return x.contiguous(memory_format=torch.channels_last), faces.embeddings[index, mirrored.long()]
-
-
-def foreign_sources(faces: Faces, n: int) -> Tensor:
-    """Identities of other people [n,128]; a third are blended with yet another, to fill the space between people."""
-    source = faces.embeddings[torch.randint(len(faces.embeddings), (n,)), torch.randint(2, (n,))]
-    other = faces.embeddings[torch.randint(len(faces.embeddings), (n,)), 0]
-    share = (torch.rand(n, 1) < 0.3).float() * torch.rand(n, 1) * 0.5
-    return F.normalize(source * (1 - share) + other * share, dim=-1)
-
-
-def box_ssim(a: Tensor, b: Tensor) -> Tensor:
-    """SSIM map over a 7x7 box at every second pixel: the fast variant used as a loss, not a reported figure."""
-
-    def mean(x: Tensor) -> Tensor:
-        return F.avg_pool2d(x, 7, 2, 3, count_include_pad=False)
-
-    mean_a, mean_b = mean(a), mean(b)
-    var = mean(a * a) - mean_a**2 + mean(b * b) - mean_b**2
-    covariance = mean(a * b) - mean_a * mean_b
-    return ((2 * mean_a * mean_b + 1e-4) * (2 * covariance + 9e-4)) / ((mean_a**2 + mean_b**2 + 1e-4) * (var + 9e-4))
-
-
-def gradient_difference(a: Tensor, b: Tensor, scales: int = 3) -> Tensor:
-    """Mean absolute difference of image gradients over a pyramid."""
-    total = torch.zeros(())
-    for _ in range(scales):
-        delta = a - b
-        total = total + (delta[..., 1:] - delta[..., :-1]).abs().mean()
-        total = total + (delta[..., 1:, :] - delta[..., :-1, :]).abs().mean()
-        a, b = F.avg_pool2d(a, 2), F.avg_pool2d(b, 2)
-    return total / scales
-
-
-def face_mask() -> Tensor:
-    """[1,1,128,128]: 1 inside the ellipse that holds the face of an arcface_128 crop, 0 outside, with a soft edge."""
-    y, x = torch.meshgrid(torch.arange(128.0), torch.arange(128.0), indexing="ij")
-    radius = (((x - 64) / 40) ** 2 + ((y - 66) / 50) ** 2).sqrt()
-    return torch.sigmoid((1 - radius) * 12)[None, None]
-
-
-def losses(
-    out: Tensor, x: Tensor, source: Tensor, own: Tensor, identity: IdentityLoss, critic: PatchCritic, mask: Tensor
-) -> Tensor:
-    """The weighted loss of one batch: first `OWN` samples reconstructed, the rest swapped."""
-    w = LossWeights()
-    a, b = out[:OWN], x[:OWN]
-    total = w.own_l1 * (a - b).abs().mean()
-    total = total + w.own_ssim * (1 - box_ssim(a, b)).mean() + w.own_gradient * gradient_difference(a, b)
-    a, b = out[OWN:], x[OWN:]
-    outside = 1 - mask
-    total = total + w.background * ((a - b).abs() * outside).mean()
-    total = total + w.own_ssim * ((1 - box_ssim(a, b)) * outside[..., ::2, ::2]).mean()
-    total = total + w.low_frequency * (F.avg_pool2d(a, 8) - F.avg_pool2d(b, 8)).abs().mean()
-    total = total + w.inside_l1 * ((a - b).abs() * mask).mean() + w.inside_gradient * gradient_difference(a, b)
-    chroma_a, chroma_b = (v - (v * LUMA).sum(1, keepdim=True) for v in (a, b))
-    total = total + w.chroma * (chroma_a - chroma_b).abs().mean()
-    embedding = identity.centre(identity.embed(a, jitter=True))
-    total = total + w.identity * (1 - (embedding * identity.centre(source[OWN:])).sum(1)).mean()
-    # Only the part of the target's identity that the source does not share is pushed away.
-    shared = (identity.centre(source[OWN:]) * identity.centre(own[OWN:])).sum(1)
-    leak = (embedding * identity.centre(own[OWN:])).sum(1) - shared
-    total = total + w.away_from_target * F.relu(leak).mean()
-    return total - w.realism * critic(a * 2 - 1).mean()
-
-
-def critic_loss(critic: PatchCritic, real: Tensor, fake: Tensor) -> Tensor:
-    """Hinge loss of the critic on photos and on swapped crops."""
-    return F.relu(1 - critic(real * 2 - 1)).mean() + F.relu(1 + critic(fake * 2 - 1)).mean()
+def _blend(target: Tensor, paint: Tensor, mask: Tensor) -> Tensor:
+    return target + mask * (paint - target)
 
 
 @torch.no_grad()
-def evaluate(net: ReferenceGenerator, faces: Faces, identity: IdentityLoss, count: int = 48) -> dict[str, float]:
+def evaluate(net: BlendingGenerator, faces: Faces, identity: IdentityLoss, count: int = 24) -> dict[str, float]:
     """Reconstruction and identity of ``count`` held-out faces, each also given the identity of one 57 places on."""
     x, own = faces.centre_crops()[:count], faces.embeddings[:count, 0]
-    other = faces.embeddings[(torch.arange(count) + 57) % len(faces.embeddings), 0]
+    other = faces.embeddings[(torch.arange(count) + PAIR_SHIFT) % len(faces), 0]
     with torch.autocast("cpu", torch.bfloat16):
-        same, swapped = net(x, own).float(), net(x, other).float()
+        same, (swapped, mask) = net(x, own)[0].float(), (v.float() for v in net(x, other))
     embedding = identity.embed(swapped)
     distance = [(F.normalize(embedding, dim=-1) - reference).norm(dim=1).mean().item() for reference in (other, own)]
+    ellipse = make_face_ellipse()
     return {
-        "psnr_db": (-10 * torch.log10(((same - x) ** 2).mean((1, 2, 3)))).mean().item(),
+        "psnr_db": (-10 * torch.log10(((same - x) ** 2).mean((1, 2, 3)).clamp(min=1e-9))).mean().item(),
         "box_ssim": box_ssim(same, x).mean().item(),
         "to_source": distance[0],
         "to_target": distance[1],
+        "centred_cosine": (identity.centre(embedding) * identity.centre(other)).sum(1).mean().item(),
         "mean_change": (swapped - same).abs().mean().item(),
+        "marks": measure_marks(swapped, x).item(),
+        "mask_inside": ((mask * ellipse).sum() / (len(mask) * ellipse.sum())).item(),
+        "mask_outside": ((mask * (1 - ellipse)).sum() / (len(mask) * (1 - ellipse).sum())).item(),
     }
 
 
@@ -274,23 +212,9 @@ def prepare(
 ) -> None:
     """Detect, align and embed all photos once."""
     arrays: dict[str, np.ndarray] = {}
-    detector, embedder = FaceDetector(), DlibEmbedder()
     for split, folder in (("calib", calib), ("eval", evaluation)):
-        crops, embeddings = [], []
-        for path in list_photos(folder):
-            photo = read_image(path)
-            mirrored = np.ascontiguousarray(photo[:, ::-1])
-            found = [detector.detect(photo), detector.detect(mirrored)]
-            if not all(found):
-                print(f"skipped {path.name}: no face")
-                continue
-            crops.append(align_crop(photo, found[0][0].landmarks, "arcface_128", TARGET_SIZE, MARGIN))
-            pictures = zip((photo, mirrored), found, strict=True)
-            chips = [align_crop(x, faces[0].landmarks, embedder.template, embedder.size) for x, faces in pictures]
-            embeddings.append(embedder.embed(np.stack(chips)))
-        arrays[f"{split}_crops"] = np.stack(crops).transpose(0, 3, 1, 2)
-        arrays[f"{split}_embeddings"] = np.stack(embeddings)
-        print(f"{split}: {len(crops)} faces")
+        arrays[f"{split}_crops"], arrays[f"{split}_embeddings"] = read_folder(folder)
+        print(f"{split}: {len(arrays[f'{split}_crops'])} faces")
     np.savez(cache, **arrays)
 
 
@@ -298,95 +222,82 @@ def prepare(
 def train(
     cache: CacheOption,
     run: Annotated[Path, typer.Option(help="folder for checkpoints and the log")],
-    steps: int = 7000,
-    init: Annotated[Path | None, typer.Option(help="start from these weights instead of from noise")] = None,
-    learning_rate: float = 6e-4,
+    steps: int = 12000,
+    checkpoint_steps: Annotated[int, typer.Option(help="steps between checkpoints, with a line in the log each")] = 200,
+    init: Annotated[Path, typer.Option(help="start from these weights")] = REFERENCE_WEIGHTS,
+    from_noise: Annotated[bool, typer.Option(help="start from no weights")] = False,
+    weight: Annotated[list[str] | None, typer.Option(help="NAME=NUMBER: a loss term's weight; repeat")] = None,
     threads: int = 2,
     seed: int = 0,
 ) -> None:
-    """Train, or go on training; the learning rate follows a cosine over `steps`."""
+    """Train, or go on training."""
     torch.set_num_threads(threads)
-    torch.manual_seed(seed)
     run.mkdir(parents=True, exist_ok=True)
-    faces, held_out = Faces.load(cache, "calib"), Faces.load(cache, "eval")
-    identity, mask = IdentityLoss(DLIB_MODEL, faces.embeddings), face_mask()
-    net = ReferenceGenerator().to(memory_format=torch.channels_last)
-    if init is not None:
-        net.load_state_dict(torch.load(init, weights_only=True)["ema"])
-    ema = copy.deepcopy(net).requires_grad_(False)
-    optimiser = torch.optim.AdamW(net.parameters(), lr=learning_rate, betas=(0.9, 0.99), weight_decay=1e-4)
-    critic = PatchCritic()
-    critic_optimiser = torch.optim.Adam(critic.parameters(), lr=2e-4, betas=(0.5, 0.99))
-    checkpoint, first = run / "last.pt", 0
+    held_out = Faces.load(cache, "eval")
+    weights = parse_loss_weights(weight or [])
+    trainer = GeneratorTrainer(Faces.load(cache, "calib"), steps, seed, None if from_noise else init, weights)
+    checkpoint = run / "last.pt"
     if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True)
-        net.load_state_dict(state["net"])
-        ema.load_state_dict(state["ema"])
-        optimiser.load_state_dict(state["optimiser"])
-        critic.load_state_dict(state["critic"])
-        critic_optimiser.load_state_dict(state["critic_optimiser"])
-        torch.set_rng_state(state["rng"])
-        first = state["step"]
-    (run / "loss_weights.json").write_text(json.dumps(asdict(LossWeights()), indent=1))
-    started = time.perf_counter()
+        trainer.set_state(torch.load(checkpoint, weights_only=True))
+    (run / "loss_weights.json").write_text(json.dumps(asdict(weights), indent=1))
+    first, started, history = trainer.step, time.perf_counter(), []
     for step in track(range(first + 1, steps + 1), "training", total=steps, completed=first):
-        rate = learning_rate * min(1, step / 80) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps)))
-        for group in optimiser.param_groups:
-            group["lr"] = rate
-        x, own = augment(faces, torch.randint(len(faces.crops), (BATCH,)))
-        source = torch.cat([own[:OWN], foreign_sources(faces, BATCH - OWN)])
-        with torch.autocast("cpu", torch.bfloat16):
-            out = net(x, source)
-        out, x = out.float().contiguous(), x.contiguous()
-        judged = critic_loss(critic, x, out[OWN:].detach())
-        critic_optimiser.zero_grad()
-        judged.backward()  # type: ignore[no-untyped-call]
-        critic_optimiser.step()
-        loss = losses(out, x, source, own, identity, critic, mask)
-        optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(net.parameters(), 2.0)
-        optimiser.step()
-        with torch.no_grad():
-            for average, value in zip(ema.parameters(), net.parameters(), strict=True):
-                average.lerp_(value, 1 - min(0.997, step / (9 + step)))
-        if step % 250 == 0 or step == steps:
-            figures = {k: round(v, 4) for k, v in evaluate(ema.eval(), held_out, identity).items()}
-            line = {"step": step, "seconds": round(time.perf_counter() - started), "loss": round(loss.item(), 4)}
-            line["critic"] = round(judged.item(), 4)
-            with (run / "log.jsonl").open("a") as log:
-                log.write(json.dumps(line | figures) + "\n")
-            state = {"net": net.state_dict(), "ema": ema.state_dict(), "optimiser": optimiser.state_dict()}
-            state |= {"critic": critic.state_dict(), "critic_optimiser": critic_optimiser.state_dict()}
-            state |= {"rng": torch.get_rng_state(), "step": step}
-            torch.save(state, run / "last.pt.tmp")
-            (run / "last.pt.tmp").replace(checkpoint)
-            print(json.dumps(line | figures), flush=True)
+        history.append(trainer.train_step())
+        if step % checkpoint_steps and step != steps:
+            continue
+        _save(trainer.get_state(), checkpoint)
+        seconds = (time.perf_counter() - started) / (step - first)
+        line = {"step": step, "rate": trainer.compute_rate(), "seconds_per_step": seconds}
+        line |= {"hours_left": seconds * (steps - step) / 3600} | _average(history)
+        line |= evaluate(trainer.average.eval(), held_out, trainer.losses.identity)
+        history = []
+        _log(run / "log.jsonl", {name: round(value, 5) for name, value in line.items()})
+
+
+def parse_loss_weights(assignments: list[str]) -> LossWeights:
+    """The loss weights with those that ``assignments`` (NAME=NUMBER) change."""
+    changed: dict[str, float] = {}
+    for assignment in assignments:
+        name, _, number = assignment.partition("=")
+        if name not in asdict(LossWeights()):
+            raise typer.BadParameter(f"{name!r} is no loss term: {', '.join(asdict(LossWeights()))}")
+        changed[name] = float(number)
+    return LossWeights(**changed)
+
+
+def _average(history: list[dict[str, float]]) -> dict[str, float]:
+    return {f"loss_{name}": sum(terms[name] for terms in history) / len(history) for name in history[0]}
+
+
+def _log(path: Path, line: dict[str, float]) -> None:
+    with path.open("a") as log:
+        log.write(json.dumps(line) + "\n")
+    print(json.dumps(line), flush=True)
+
+
+def _save(state: dict[str, Any], path: Path) -> None:
+    temporary = path.with_suffix(".tmp")
+    torch.save(state, temporary)
+    temporary.replace(path)
 
 
 PAIR_SHIFT = 57  # the source of face i is face i + 57
 
 
-def load_weights(path: Path) -> ReferenceGenerator:
-    """A generator with the weights of a checkpoint (.pt: its averaged ones) or of a .safetensors file."""
-    net = ReferenceGenerator()
-    net.load_state_dict(read_state(path))
-    return net.eval().requires_grad_(False)
-
-
 @torch.no_grad()
-def pictures_of(net: ReferenceGenerator, x: Tensor, source: Tensor) -> np.ndarray:
+def pictures_of(net: ReferenceGenerator | BlendingGenerator, x: Tensor, source: Tensor) -> np.ndarray:
     """Output pictures [N,128,128,3] in [0,1]."""
-    parts = [net(a, b) for a, b in zip(x.split(8), source.split(8), strict=True)]
+    outputs = [net(a, b) for a, b in zip(x.split(8), source.split(8), strict=True)]
+    parts = [output[0] if isinstance(output, tuple) else output for output in outputs]
     return torch.cat(parts).permute(0, 2, 3, 1).contiguous().numpy()
 
 
 def nearer_to_source(swapped: np.ndarray, photos: np.ndarray, embedder: Embedder) -> dict[str, float]:
     """Distances of swapped faces to the photos of source and target, and how often the source is the nearer one."""
     own = embedder.make_comparable(embed_crops(photos, "arcface_128", embedder))
-    got = embedder.make_comparable(embed_crops(swapped, "arcface_128", embedder))
+    swaps = embedder.make_comparable(embed_crops(swapped, "arcface_128", embedder))
     source = np.roll(own, -PAIR_SHIFT, 0)
-    to_source, to_target = (np.linalg.norm(got - other, axis=1) for other in (source, own))
+    to_source, to_target = (np.linalg.norm(swaps - other, axis=1) for other in (source, own))
     return {
         "distance_to_source": float(to_source.mean()),
         "distance_to_target": float(to_target.mean()),
@@ -394,7 +305,9 @@ def nearer_to_source(swapped: np.ndarray, photos: np.ndarray, embedder: Embedder
     }
 
 
-def measure(net: ReferenceGenerator, cache: Path, second_embedder: Path | None) -> dict[str, object]:
+def measure(
+    net: ReferenceGenerator | BlendingGenerator, cache: Path, second_embedder: Path | None
+) -> dict[str, object]:
     """The figures of the model card, on the evaluation faces."""
     faces = Faces.load(cache, "eval")
     x, own = faces.centre_crops(), faces.embeddings[:, 0]
@@ -416,7 +329,7 @@ def measure(net: ReferenceGenerator, cache: Path, second_embedder: Path | None) 
 def evaluate_command(weights: WeightsOption, cache: CacheOption, second_embedder: SecondEmbedderOption = None) -> None:
     """Print the model card's figures, measured on the evaluation faces, as JSON."""
     torch.set_num_threads(2)
-    print(json.dumps(measure(load_weights(weights), cache, second_embedder), indent=1))
+    print(json.dumps(measure(load_reference(weights), cache, second_embedder), indent=1))
 
 
 @app.command()
@@ -430,30 +343,29 @@ def export(
     torch.set_num_threads(2)
     state = {name: tensor.half().contiguous() for name, tensor in read_state(run / "last.pt").items()}
     write_atomic(output, safetensors.torch.save(state))
-    net = load_weights(output)
+    net = load_reference(output)
     parameters = sum(p.numel() for p in net.parameters())
     template = (Path(__file__).parent / "model_card.md.in").read_text()
+    weights = json.loads((run / "loss_weights.json").read_text())
     card = template.format(
         parameters=f"{parameters / 1e6:.2f}",
         size=f"{output.stat().st_size / 1e6:.1f}",
         sha256=hashlib.sha256(output.read_bytes()).hexdigest(),
         steps=torch.load(run / "last.pt", weights_only=True)["step"],
-        losses=", ".join(f"{name} {weight}" for name, weight in asdict(LossWeights()).items()),
-        rows=_rows(measure(net, cache, second_embedder)),
+        losses=", ".join(f"{name} {weight}" for name, weight in weights.items()),
+        rows="\n".join(_list_rows(measure(net, cache, second_embedder))),
     )
     write_atomic(output.with_name("MODEL_CARD.md"), card.encode())
     print(f"{output}: {output.stat().st_size / 1e6:.2f} MB")
 
 
-def _rows(figures: dict[str, object]) -> str:
+def _list_rows(figures: dict[str, object]) -> Iterable[str]:
     """The figures as rows of a Markdown table."""
-    rows = []
     for name, value in figures.items():
         if isinstance(value, dict):
-            rows += [f"| {name}: {key.replace('_', ' ')} | {number:.3f} |" for key, number in value.items()]
+            yield from (f"| {name}: {key.replace('_', ' ')} | {number:.3f} |" for key, number in value.items())
         else:
-            rows.append(f"| {name.replace('_', ' ')} | {value:.4g} |")
-    return "\n".join(rows)
+            yield f"| {name.replace('_', ' ')} | {value:.4g} |"
 
 
 if __name__ == "__main__":

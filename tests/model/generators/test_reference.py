@@ -1,11 +1,19 @@
 from __future__ import annotations
 
+import copy
+from pathlib import Path
+
+import onnxruntime
 import pytest
 from nets import feeds
 
+from trt_facefusion.model.export import ReferenceSource
 from trt_facefusion.model.generators import REFERENCE_WEIGHTS, load_reference
+from trt_facefusion.model.graph import GraphView, prepare
+from trt_facefusion.model.graph.roles import Role, classify
 
 torch = pytest.importorskip("torch", reason="pip install 'trt-facefusion[torch]'")
+save_file = pytest.importorskip("safetensors.torch").save_file
 SHAPES = {"target": (3, 128, 128), "source": (128,)}
 
 
@@ -49,3 +57,51 @@ def test_the_packaged_weights_load_and_listen_to_the_source() -> None:
     with torch.no_grad():
         other = trained(inputs["target"], -inputs["source"])
     assert (other - pictures).abs().max() > 0.01
+
+
+@pytest.fixture(scope="module")
+def blending() -> torch.nn.Module:
+    from trt_facefusion.model.generators.reference import BlendingGenerator
+
+    torch.manual_seed(0)
+    return BlendingGenerator().eval()
+
+
+def test_the_one_that_blends_is_small_too_and_gives_picture_and_mask(blending: torch.nn.Module) -> None:
+    assert sum(parameter.numel() for parameter in blending.parameters()) < 4e6
+    inputs, (pictures, mask) = paint(blending, 2)
+    assert pictures.shape == inputs["target"].shape
+    assert mask.shape == (2, 1, 128, 128)
+    assert 0 <= mask.min() < mask.max() <= 1
+
+
+@pytest.mark.parametrize(("bias", "shows"), [(-100.0, "target"), (100.0, "paint")])
+def test_where_the_mask_is_shut_the_picture_is_the_target(blending: torch.nn.Module, bias: float, shows: str) -> None:
+    masked = copy.deepcopy(blending)
+    masked.to_mask.bias.data.fill_(bias)
+    inputs, (pictures, _) = paint(masked, 1)
+    with torch.no_grad():
+        shown = inputs["target"] if shows == "target" else masked.paint(**inputs)[0]
+    assert (pictures - shown).abs().max() < 1e-6
+
+
+def test_weights_say_which_generator_they_fit(blending: torch.nn.Module, net: torch.nn.Module, tmp_path: Path) -> None:
+    for generator in (blending, net):
+        save_file(generator.state_dict(), tmp_path / "weights.safetensors")
+        assert type(load_reference(tmp_path / "weights.safetensors")) is type(generator)
+
+
+def test_the_exported_one_that_blends_names_its_mask_and_both_heads_are_heads(
+    blending: torch.nn.Module, tmp_path: Path
+) -> None:
+    save_file(blending.state_dict(), tmp_path / "weights.safetensors")
+    source = ReferenceSource(tmp_path / "weights.safetensors")
+    model = prepare(source.load(SHAPES), SHAPES)
+    assert [output.name for output in model.model.graph.output] == ["output", "mask"]
+    roles = list(classify(GraphView(model.model)).values())
+    assert roles.count(Role.HEAD_CONV) == 2
+    inputs = feeds(SHAPES, 2)
+    session = onnxruntime.InferenceSession(model.model.SerializeToString(), providers=["CPUExecutionProvider"])
+    outputs = session.run(None, inputs)
+    source.check(dict(zip(("output", "mask"), outputs, strict=True)), inputs)
+    assert abs(outputs[1] - source.original()(inputs)[1]).max() < 1e-4

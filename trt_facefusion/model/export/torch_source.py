@@ -42,7 +42,11 @@ class _TorchSource:
     """Common to both torch sources: export once, compare with the network."""
 
     net: nn.Module
-    outputs: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the outputs, in their order; empty where the export names them."""
+        return ()
 
     def load(self, shapes: Mapping[str, tuple[int, ...]]) -> onnx.ModelProto:
         """The exported network."""
@@ -129,7 +133,12 @@ class ReferenceSource(_TorchSource):
 
     weights: Path = REFERENCE_WEIGHTS
     notes: ClassVar[tuple[str, ...]] = ()
-    outputs: ClassVar[tuple[str, ...]] = ("output",)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The picture, and the mask where these weights make one."""
+        outputs: tuple[str, ...] = getattr(self.net, "OUTPUTS", ("output",))
+        return outputs
 
     @property
     def name(self) -> str:
