@@ -19,13 +19,17 @@ from trt_facefusion.model.presets.contract import Contract
 from trt_facefusion.types import Precision
 
 QUICK = {"rule": "percentile:99.99", "corrections": "none", "planner": "rules", "repairs": 0, "effort": "least"}
+ALIKE = {"hyperswap_1b_256", "hyperswap_1c_256", "ghost_1_256", "ghost_3_256"}
+"""Of the same stand-in as their sisters, but for the name of an output."""
+TOO_LARGE = {"gpen_bfr_1024", "gpen_bfr_2048"}
+"""A build of theirs holds over 13 GiB of pictures and maps, and takes most of an hour on two cores."""
 _DROP = 0.05
 """Of SSIM, at most: the stand-ins' weights are random, and a part of the picture is theirs."""
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("name", STAND_INS)
+@pytest.mark.parametrize("name", [name for name in STAND_INS if name not in ALIKE | TOO_LARGE])
 def test_a_known_generator_is_built(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     source = OnnxSource(tiny.save(STAND_INS[name](), tmp_path / f"{name}.onnx"))
     preset = bind_preset(get_preset(name), read_input_specs(source.model))
@@ -35,10 +39,10 @@ def test_a_known_generator_is_built(name: str, tmp_path: Path, request: pytest.F
         source=source,
         preset=preset,
         precisions=(Precision.INT8, Precision.FP16),
-        calib=tiny.write_pictures(tmp_path / "faces", range(40), 256),
+        calib=tiny.write_pictures(tmp_path / "faces", range(24), 256),
         aligned=True,
-        max_calib=32,
-        max_eval=8,
+        max_calib=12,
+        max_eval=4,
         embedder=nets.save_arcface(tmp_path / "arcface.onnx") if preset.embedder == "arcface" else None,
         converter=nets.save_converter(tmp_path / "crossface.onnx") if converts else None,
         backend="onnxruntime",

@@ -99,7 +99,6 @@ def test_an_engine_is_compared_with_its_file_and_profiled(
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"input": None}, "--input in_face:0=image:32:0:1:nhwc --input morph_value:0=value:0.5"),
         ({"input": ("in_face:0=image:32:0:1", "morph_value:0=value:1")}, "is [N, 32, 32, 3]"),
         ({"input": ("in_face:0=image:64:0:1:nhwc", "morph_value:0=value:1")}, "is [N, 32, 32, 3]"),
         ({"input": ("in_face:0=image:32:0:1:nhwc:template=none", "morph_value:0=value:1")}, "no crop template 'none'"),
@@ -117,6 +116,22 @@ def test_a_wrong_description_is_one_clear_line(
     outcome = command(place.options(**{**described("nhwc"), **changes}))
     assert outcome.code == 2
     assert said in outcome.err.replace("\n", " "), outcome.err
+
+
+def test_without_a_description_one_that_may_fit_is_said(
+    place: Workplace, command: Run, described: Callable[[str], dict[str, object]]
+) -> None:
+    outcome = command(place.options(**{**described("pixels"), "input": None}))
+    assert outcome.code == 2
+    assert "--input frame=image:32:0:255:nhwc" in outcome.err.replace("\n", " "), outcome.err
+
+
+def test_a_file_that_shows_whose_it_is_needs_no_description(
+    place: Workplace, command: Run, described: Callable[[str], dict[str, object]]
+) -> None:
+    outcome = command(place.options(**{**described("nhwc"), "input": None}))
+    assert outcome.code == 0, outcome.err
+    assert "taken for dfm: its output is called out_celeb_face:0" in outcome.err.replace("\n", " ")
 
 
 def test_a_batch_for_a_model_that_takes_one_face_is_refused_with_the_reason(

@@ -88,7 +88,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 def test_every_command_with_the_group_has_the_option(answers: dict[str, Any]) -> None:
     with_toy = {command for command, options in answers["options"].items() if "--toy-level" in options}
     with_group = {command for command, options in answers["options"].items() if "--effort" in options}
-    assert with_toy == with_group == {"build", "calibrate", "plan"}
+    assert with_toy == with_group == {"build", "calibrate", "compare", "plan"}
 
 
 def test_the_settings_have_its_value(answers: dict[str, Any]) -> None:

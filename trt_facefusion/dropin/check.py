@@ -13,13 +13,12 @@ from trt_facefusion.evaluation.profiling.inputs import draw_samples
 from trt_facefusion.inference.open import OpenedModel
 from trt_facefusion.model.presets import ImageOutput, Preset
 from trt_facefusion.model.presets.fit import cast
+from trt_facefusion.model.sessions import open_default_session
 from trt_facefusion.types import Array, Feeds
 
 STEP = 1 / 255
 """The smallest difference that a picture of 8 bits can show."""
 _SAMPLES = 4
-_SEVERE = 3
-"""onnxruntime's log level for errors: that the matrix is read by no node is a warning."""
 
 
 @dataclass(frozen=True)
@@ -64,13 +63,10 @@ def measure_difference(model: OpenedModel, preset: Preset, dropin: bytes) -> Dif
 
 
 def _open_default(file: bytes) -> Any:
-    """A session as tools make it: no options but a quiet log."""
     import onnxruntime as ort
 
-    options = ort.SessionOptions()
-    options.log_severity_level = _SEVERE
     try:
-        return ort.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+        return open_default_session(file)
     except Exception as error:  # onnxruntime has one exception type per failure and no common base
         raise ModelError(
             f"onnxruntime {ort.__version__} does not open the drop-in file: {' '.join(str(error).split())}",

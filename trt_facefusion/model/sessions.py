@@ -1,4 +1,4 @@
-"""The one place where onnxruntime sessions are opened: quiet, on the CPU, from models of any size."""
+"""The one place where onnxruntime sessions are opened: quiet, from models of any size, mostly on the CPU."""
 
 from __future__ import annotations
 
@@ -61,6 +61,30 @@ def open_session(
     if isinstance(model, bytes):
         return _open(model, options)
     return open_from_builder(lambda: model, options, change)
+
+
+def open_default_session(model: bytes) -> Any:
+    """A session as tools open one that set no options: onnxruntime's defaults, but quiet, on the CPU.
+
+    Raises:
+        Exception: as `open_session`.
+    """
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.log_severity_level = _SILENT
+    return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def open_device_session(model: bytes, options: Any) -> Any:
+    """A session on the device that was added to its ``options``.
+
+    Raises:
+        Exception: as `open_session`.
+    """
+    import onnxruntime as ort
+
+    return ort.InferenceSession(model, options)
 
 
 def open_from_builder(

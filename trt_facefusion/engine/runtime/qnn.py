@@ -26,7 +26,7 @@ import onnx
 from trt_facefusion.engine.runtime.base import check_feeds
 from trt_facefusion.engine.runtime.in_flight import Outputs, Queue, keep_order, require_slots
 from trt_facefusion.errors import BackendUnavailableError, DeviceError, pip_install
-from trt_facefusion.model.sessions import make_session_options
+from trt_facefusion.model.sessions import make_session_options, open_device_session
 from trt_facefusion.types import Array, Feeds, TensorSpec
 
 CONTEXT = "EPContext"
@@ -245,15 +245,13 @@ def open_qnn_session(
         BackendUnavailableError: the library is not installed.
         Exception: the library refuses the model; onnxruntime's exceptions have no common base.
     """
-    import onnxruntime as ort
-
     device = _find_device()
     session_options = make_session_options(threads)
     for key, text in (entries or {}).items():
         session_options.add_session_config_entry(key, text)
     session_options.add_provider_for_devices([device], {"backend_path": import_qnn().get_qnn_htp_path(), **options})
     with _silence():
-        return ort.InferenceSession(model, session_options)
+        return open_device_session(model, session_options)
 
 
 @contextmanager

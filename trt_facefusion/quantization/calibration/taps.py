@@ -20,6 +20,7 @@ from trt_facefusion.quantization.calibration.histogram import SPARSE_VALUES, His
 from trt_facefusion.types import Array, Feeds
 
 _LAST = 2**31 - 1
+_THINNING_OPSET = 18  # the first in which axes are an input of all reductions
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def make_taps(
     ``measured`` are the shapes, for one face, of tensors of which the model does not say how large they are
     (`list_unsized`).
     """
-    shapes = _find_face_shapes(model) | dict(measured or {})
+    shapes = _find_face_shapes(model) | dict(measured or {}) if _can_thin(model) else {}
     added = onnx.GraphProto()
     tensor_taps = []
     for name in tensors:
@@ -92,7 +93,7 @@ def list_unsized(model: onnx.ModelProto, tensors: Sequence[str]) -> list[str]:
     Attention in windows is such a case: windows and faces stand on one axis, and one face's tensors may take gigabytes.
     """
     shapes = _find_face_shapes(model)
-    return [name for name in tensors if name not in shapes]
+    return [name for name in tensors if name not in shapes] if _can_thin(model) else []
 
 
 def count_faces(model: onnx.ModelProto, feeds: Feeds) -> int:
@@ -100,6 +101,11 @@ def count_faces(model: onnx.ModelProto, feeds: Feeds) -> int:
     batch = _name_batch(model)
     sizes = (feeds[tensor.name].shape[0] for tensor in model.graph.input if batch and _name_axis(tensor) == batch)
     return next(sizes, 1)
+
+
+def _can_thin(model: onnx.ModelProto) -> bool:
+    """Whether its opset is that of the nodes which thin, as in every prepared model."""
+    return any(entry.domain in {"", "ai.onnx"} and entry.version >= _THINNING_OPSET for entry in model.opset_import)
 
 
 def _choose_steps(shape: Sequence[int]) -> tuple[int, ...]:
