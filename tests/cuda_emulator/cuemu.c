@@ -157,7 +157,7 @@ static CUresult fault(enum point p) { /* G held */
     return faults[p].result;
 }
 
-#define STACK 64
+#define STACK 4096 /* a thread of a long test run pushes many */
 static __thread struct CUctx_st *stack[STACK];
 static __thread int sp;
 static struct CUctx_st *cur(void) {
