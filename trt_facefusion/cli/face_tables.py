@@ -14,7 +14,7 @@ from rich.text import Text
 from trt_facefusion.cli import console
 from trt_facefusion.faces.curation.coverage import CoverageFinding, FaceCoverage, Row
 from trt_facefusion.faces.curation.facets import AXES
-from trt_facefusion.faces.curation.measure import Photo
+from trt_facefusion.faces.curation.measure import SurveyedPhoto
 from trt_facefusion.faces.curation.survey import Survey
 from trt_facefusion.faces.faceset import KINDS
 
@@ -46,7 +46,7 @@ def survey_as_dict(folder: Path, surveyed: Survey, covered: FaceCoverage) -> dic
     }
 
 
-def _sort_by_name(surveyed: Survey) -> list[Photo]:
+def _sort_by_name(surveyed: Survey) -> list[SurveyedPhoto]:
     return sorted(surveyed.photos, key=lambda photo: photo.file)
 
 

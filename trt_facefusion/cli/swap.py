@@ -18,7 +18,7 @@ from trt_facefusion.errors import BadInputError, GateError
 from trt_facefusion.inference.identity import find_projection
 from trt_facefusion.model.export import OnnxSource
 from trt_facefusion.model.presets.contract import Contract
-from trt_facefusion.swap.engines import EngineOptions
+from trt_facefusion.swap.engines import ChainOptions
 from trt_facefusion.swap.files import FileSwap, SwapResult
 from trt_facefusion.swap.masks import MASK_KINDS, MaskSettings
 from trt_facefusion.swap.provenance import ALGORITHMS, C2PA, NONE, PROVENANCE, Provenance, Signer
@@ -205,7 +205,7 @@ def command(
             converter=fed.converter,
             detector=choice.detector,
             contract=_describe_onnx(engine, fed),
-            options=EngineOptions(execution.device, execution.threads, execution.stand_in),
+            options=ChainOptions(execution.device, execution.threads, execution.stand_in),
             provenance=provenance,
             note=note,
         ) as swapper:

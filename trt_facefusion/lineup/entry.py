@@ -19,7 +19,7 @@ Pictures = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class Timing:
+class RunTiming:
     """What was measured on this machine, in turns with all others that run here: milliseconds, samples a second."""
 
     latency: Latency
@@ -66,7 +66,7 @@ class Entry:
     int8_kernels: str = "-"
     seconds: float | None = None
     effort: str = ""
-    timing: Timing | None = None
+    timing: RunTiming | None = None
     predicted: PredictedTime | None = None
     remarks: tuple[str, ...] = ()
 
@@ -96,7 +96,7 @@ _PLAIN = (
 
 
 @dataclass(frozen=True)
-class Gallery:
+class LineupGallery:
     """A few faces as every engine paints them: ``pictures`` [N,H,W,3] by title, the reference first."""
 
     pictures: Mapping[str, Pictures] = field(default_factory=dict)
@@ -115,7 +115,7 @@ class Lineup:
     processor_share: float | None = None
     """Of a processor that this process got while it took times; clearly below 1, the machine was busy with others."""
     published: Sequence[Publication] = ()
-    gallery: Gallery = field(default_factory=Gallery)
+    gallery: LineupGallery = field(default_factory=LineupGallery)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON; pictures are in the page alone."""

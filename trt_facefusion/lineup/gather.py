@@ -17,7 +17,7 @@ from trt_facefusion.errors import BackendUnavailableError, BuildError, DeviceErr
 from trt_facefusion.evaluation.profiling.machine import describe_processor
 from trt_facefusion.evaluation.profiling.workload import PhotoSettings
 from trt_facefusion.inference.open import OpenedModel, open_model
-from trt_facefusion.lineup.entry import Entry, Gallery, Lineup
+from trt_facefusion.lineup.entry import Entry, Lineup, LineupGallery
 from trt_facefusion.lineup.measuring import TimingSettings, explain, measure_entries
 from trt_facefusion.lineup.painting import paint_gallery
 from trt_facefusion.lineup.published import GENERATORS, list_published
@@ -59,7 +59,7 @@ def line_up(settings: LineupSettings, progress: Progress = silent, note: Note = 
     base = settings.build
     photos = PhotoSettings(base.eval or base.calib, base.aligned, base.embedder)
     entries, share = measure_entries(entries, settings.timing, progress)
-    gallery = Gallery()
+    gallery = LineupGallery()
     if settings.shown_faces:
         gallery = paint_gallery(entries, photos, settings.shown_faces, progress, note)
     return Lineup(

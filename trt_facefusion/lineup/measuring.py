@@ -16,7 +16,7 @@ from trt_facefusion.evaluation.profiling.run import choose_bench
 from trt_facefusion.evaluation.profiling.statistics import Latency
 from trt_facefusion.evaluation.profiling.workload import PhotoSettings, make_workload
 from trt_facefusion.inference.open import OpenedModel, open_model
-from trt_facefusion.lineup.entry import Entry, Timing
+from trt_facefusion.lineup.entry import Entry, RunTiming
 from trt_facefusion.types import Progress, silent
 
 _UNDISTURBED = 0.9
@@ -59,7 +59,7 @@ def measure_entries(
         for (index, bench), own in zip(benches.items(), times, strict=True):
             throughput = measure_throughput(bench.runner, bench.inputs, 1, settings.counts.sweep)
             peak = None if bench.model.needs_gpu else _measure_peak(bench, settings)
-            measured[index] = replace(entries[index], timing=Timing(Latency.of(own), min(own), throughput, peak))
+            measured[index] = replace(entries[index], timing=RunTiming(Latency.of(own), min(own), throughput, peak))
     return measured, share
 
 

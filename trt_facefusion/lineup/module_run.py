@@ -78,7 +78,7 @@ class Variant:
 
 
 @dataclass(frozen=True)
-class OutputError:
+class OutputDeviation:
     """Outputs against FP32's on the judging samples: the largest difference, and the root mean square relative to
     FP32's own."""
 
@@ -100,7 +100,7 @@ class ModuleEntry:
     medians_ms: tuple[float, ...] = ()
     """The median of each series."""
     throughput_per_s: float | None = None
-    error: OutputError | None = None
+    error: OutputDeviation | None = None
     predicted: PredictedTime | None = None
     remark: str = ""
 
@@ -380,7 +380,7 @@ def _measure(variants: Sequence[Variant], settings: ModuleSettings, progress: Pr
     return entries
 
 
-def measure_error(reference: Sequence[Outputs], candidate: Sequence[Outputs]) -> OutputError:
+def measure_error(reference: Sequence[Outputs], candidate: Sequence[Outputs]) -> OutputDeviation:
     """The error over all outputs of all samples. Raises `ModelError` where shapes differ."""
     pairs = [pair for a, b in zip(reference, candidate, strict=True) for pair in zip(a, b, strict=True)]
     if any(a.shape != b.shape for a, b in pairs):
@@ -389,4 +389,4 @@ def measure_error(reference: Sequence[Outputs], candidate: Sequence[Outputs]) ->
     power = sum(float((np.asarray(a, np.float64) ** 2).sum()) for a, _ in pairs)
     squares = sum(float((difference**2).sum()) for difference in apart)
     largest = max((float(np.abs(difference).max()) for difference in apart if difference.size), default=0.0)
-    return OutputError(largest, float(np.sqrt(squares / power)) if power else float(np.sqrt(squares)))
+    return OutputDeviation(largest, float(np.sqrt(squares / power)) if power else float(np.sqrt(squares)))

@@ -13,7 +13,7 @@ from trt_facefusion.evaluation.profiling.workload import PhotoSettings, make_fee
 from trt_facefusion.inference.feeder import Feeder
 from trt_facefusion.inference.open import OpenedModel, open_model
 from trt_facefusion.inference.renderer import PictureRenderer, find_picture_output
-from trt_facefusion.lineup.entry import Entry, Gallery, Pictures
+from trt_facefusion.lineup.entry import Entry, LineupGallery, Pictures
 from trt_facefusion.lineup.measuring import runs_for_real
 from trt_facefusion.model.presets.fit import find_fixed_batch, fit_inputs
 from trt_facefusion.types import Note, Progress
@@ -21,7 +21,7 @@ from trt_facefusion.types import Note, Progress
 
 def paint_gallery(
     entries: Sequence[Entry], photos: PhotoSettings, count: int, progress: Progress, note: Note
-) -> Gallery:
+) -> LineupGallery:
     """What each engine makes of at most ``count`` faces; one that cannot run here is stood in for, and says so."""
     feeder: Feeder | None = None
     pictures: dict[str, Pictures] = {}
@@ -42,7 +42,7 @@ def paint_gallery(
             note(f"no pictures by {entry.backend} {entry.precision}: {error.message}")
             continue
         pictures[title] = painted
-    return Gallery(pictures)
+    return LineupGallery(pictures)
 
 
 def _paint(model: OpenedModel, entry: Entry, feeder: Feeder, progress: Progress) -> tuple[str, Pictures]:

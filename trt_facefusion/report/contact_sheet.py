@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from trt_facefusion.faces.crops import Crops
 from trt_facefusion.faces.curation.coverage import CoverageFinding, FaceCoverage, Row
 from trt_facefusion.faces.curation.facets import AXES, assign_bins
-from trt_facefusion.faces.curation.measure import Photo
+from trt_facefusion.faces.curation.measure import SurveyedPhoto
 from trt_facefusion.report.images import encode_data_uri
 from trt_facefusion.report.pages import load_templates
 from trt_facefusion.sampling import spread
@@ -42,7 +42,7 @@ class ContactSheet:
 
     title: str
     subtitle: str
-    photos: Sequence[Photo]
+    photos: Sequence[SurveyedPhoto]
     chips: NDArray[np.uint8] | Crops
     coverage: FaceCoverage
 
@@ -60,7 +60,7 @@ class ContactSheet:
         return members_of
 
 
-def _read_tone(photo: Photo) -> float:
+def _read_tone(photo: SurveyedPhoto) -> float:
     return -999.0 if photo.tone.ita is None else photo.tone.ita
 
 

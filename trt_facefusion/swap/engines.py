@@ -45,7 +45,7 @@ class Rendered:
 
 
 @dataclass(frozen=True)
-class EngineOptions:
+class ChainOptions:
     """Where engines run: number of the GPU, CPU threads, the typed ONNX on the CPU in place of a GPU engine."""
 
     device: int = 0
@@ -56,7 +56,7 @@ class EngineOptions:
 class LoadedEngine:
     """An engine that renders faces."""
 
-    def __init__(self, opened: OpenedModel, contract: Contract, embedder: Embedder, options: EngineOptions) -> None:
+    def __init__(self, opened: OpenedModel, contract: Contract, embedder: Embedder, options: ChainOptions) -> None:
         self.opened = opened
         self.runner: Runner = opened.open_runner(
             device=options.device,
@@ -135,10 +135,10 @@ class EngineChain:
         path: Path,
         precision: Precision | None = None,
         contract: Contract | None = None,
-        options: EngineOptions | None = None,
+        options: ChainOptions | None = None,
         note: Note = drop_note,
     ) -> None:
-        self.options, self.note = options or EngineOptions(), note
+        self.options, self.note = options or ChainOptions(), note
         opened = open_model(path, precision, self.options.device)
         for message in opened.notes:
             note(message)

@@ -19,7 +19,7 @@ from trt_facefusion.model.presets.contract import Contract
 from trt_facefusion.storage.files import write_atomic
 from trt_facefusion.swap.colour import match_colours
 from trt_facefusion.swap.detectors import Detector, open_detector
-from trt_facefusion.swap.engines import EngineChain, EngineOptions, Rendered
+from trt_facefusion.swap.engines import EngineChain, Rendered, ChainOptions
 from trt_facefusion.swap.identity import CropKey, Identity, read_identity
 from trt_facefusion.swap.masks import MaskSettings, make_mask
 from trt_facefusion.swap.paste import Patch, blend_photo, warp_patch
@@ -27,7 +27,7 @@ from trt_facefusion.swap.photo import Photo, read_photo
 from trt_facefusion.swap.photo_file import encode_photo, find_kind
 from trt_facefusion.swap.provenance import Provenance, Signer
 from trt_facefusion.swap.selection import FaceSelection, choose_distance
-from trt_facefusion.swap.timing import StageTimes
+from trt_facefusion.swap.timing import StepTimes
 from trt_facefusion.types import Image, Note, Precision, drop_note
 
 Picture = str | Path | Image
@@ -115,7 +115,7 @@ class Swapper:
         converter: Path | None = None,
         detector: Path | None = None,
         contract: Contract | None = None,
-        options: EngineOptions | None = None,
+        options: ChainOptions | None = None,
         provenance: Provenance | None = None,
         note: Note = drop_note,
     ) -> None:
@@ -126,7 +126,7 @@ class Swapper:
         self.preset = self.engines.contract.preset
         self.embedder: Embedder = open_embedder(self.preset, embedder, converter)
         self.engines.embedder = self.embedder
-        self.times = StageTimes()
+        self.times = StepTimes()
 
     def learn(self, *sources: Picture) -> Identity | None:
         """The person whom ``sources`` show; None where the generator takes none and none is named.

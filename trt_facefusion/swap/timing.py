@@ -11,7 +11,7 @@ STAGES = ("decode", "detect", "match", "align", "infer", "mask", "colour", "past
 """The stages, in their order."""
 
 
-class StageTimes:
+class StepTimes:
     """Seconds by stage; threads may add at the same time."""
 
     def __init__(self) -> None:

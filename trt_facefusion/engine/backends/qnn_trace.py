@@ -47,7 +47,7 @@ def read_trace(text: str, model: onnx.ModelProto) -> OpTrace:
     """
     try:
         trace = json.loads(text)
-        graph = _Graph(model)
+        graph = _TracedGraph(model)
         mappings = [mapping for part in trace["subgraph_traces"] for mapping in part["op_mappings"]]
         kernels = tuple(graph.read_kernel(mapping) for mapping in mappings)
         return OpTrace(kernels, dict(_list_left(trace["unsupported_nodes"])))
@@ -64,7 +64,7 @@ def _list_left(nodes: list[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
             yield _ADDED.sub("", node["node_name"]), f"{node['op_type']}: {node['reason']}"
 
 
-class _Graph:
+class _TracedGraph:
     """The lowered graph, by its names."""
 
     def __init__(self, model: onnx.ModelProto) -> None:

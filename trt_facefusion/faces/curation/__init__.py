@@ -12,7 +12,7 @@ From the ground up:
 
     chip                          the one picture of a face that all measures are taken from
     light, pose, tone, covering   sharpness and exposure; head pose; skin tone; covered eyes and mouth
-    measure                       all of these for one photo (`Photo`), while its pixels are there
+    measure                       all of these for one photo (`SurveyedPhoto`), while its pixels are there
     copies                        groups of near copies, and of people
     survey                        a folder, each photo of it measured
     facets                        the bin of a photo on every axis

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trt_facefusion.faces.curation.facets import AXES, assign_bins
-from trt_facefusion.faces.curation.measure import Photo
+from trt_facefusion.faces.curation.measure import SurveyedPhoto
 from trt_facefusion.faces.curation.survey import Survey
 from trt_facefusion.faces.faceset import ADVISED_FACES, KINDS
 
@@ -120,7 +120,7 @@ def measure_coverage(survey: Survey, advised: int = ADVISED_FACES) -> FaceCovera
     return FaceCoverage(rows, find_problems(survey, advised), tuple(_describe_gap(row) for row in missed))
 
 
-def tabulate_bins(photos: Sequence[Photo]) -> tuple[Row, ...]:
+def tabulate_bins(photos: Sequence[SurveyedPhoto]) -> tuple[Row, ...]:
     """A row for each bin of each axis; shares are of the photos that say something about the axis."""
     photo_bins = [assign_bins(photo) for photo in photos]
     rows = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from trt_facefusion.faces.curation.measure import Photo
+from trt_facefusion.faces.curation.measure import SurveyedPhoto
 from trt_facefusion.faces.curation.tone import CLASSES, UNDEREXPOSED_GAIN
 
 TURNED_DEGREES, PROFILE_DEGREES, TILTED_DEGREES = 15.0, 45.0, 10.0
@@ -78,7 +78,7 @@ AXES: Mapping[str, Axis] = {
 }
 
 
-def assign_bins(photo: Photo) -> dict[str, str]:
+def assign_bins(photo: SurveyedPhoto) -> dict[str, str]:
     """The bin of ``photo`` on every axis; an axis that it says nothing about is left out."""
     light = _bin_light(photo)
     bins = _bin_pose(photo) | {"light": light, "tone": photo.tone.name}
@@ -91,7 +91,7 @@ def assign_bins(photo: Photo) -> dict[str, str]:
     return bins
 
 
-def _bin_pose(photo: Photo) -> dict[str, str]:
+def _bin_pose(photo: SurveyedPhoto) -> dict[str, str]:
     if photo.pose is None:
         return {}
     yaw, pitch = photo.pose.yaw, photo.pose.pitch
@@ -100,7 +100,7 @@ def _bin_pose(photo: Photo) -> dict[str, str]:
     return {"pose": pose, "tilt": "level" if abs(pitch) <= TILTED_DEGREES else "up" if pitch > 0 else "down"}
 
 
-def _bin_light(photo: Photo) -> str:
+def _bin_light(photo: SurveyedPhoto) -> str:
     e = photo.exposure
     underexposed = photo.tone.gain >= UNDEREXPOSED_GAIN and e.lightness < UNDEREXPOSED_LIGHTNESS
     if e.lightness < LOW_LIGHTNESS or underexposed:

@@ -23,7 +23,7 @@ COVERING_YAW = 40.0
 
 
 @dataclass(frozen=True)
-class Photo:
+class SurveyedPhoto:
     """One photo and what was measured on its face.
 
     ``face_px`` is the shorter side of the face's box, for aligned crops that of the picture. ``pose`` is None where the

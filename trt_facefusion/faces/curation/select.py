@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from trt_facefusion.errors import FacesError
 from trt_facefusion.faces.curation.coverage import TARGETS
 from trt_facefusion.faces.curation.facets import AXES, assign_bins
-from trt_facefusion.faces.curation.measure import Photo
+from trt_facefusion.faces.curation.measure import SurveyedPhoto
 from trt_facefusion.faces.curation.survey import Survey
 
 FLOOR_SHARPNESS = 0.40
@@ -52,7 +52,7 @@ class Selection:
         return [pick.index for pick in self.picks]
 
 
-def explain_rejection(photo: Photo) -> str | None:
+def explain_rejection(photo: SurveyedPhoto) -> str | None:
     """Why a photo is too bad to calibrate on, or None."""
     e = photo.exposure
     if photo.sharpness < FLOOR_SHARPNESS:
@@ -71,7 +71,7 @@ def compute_features(survey: Survey, same_person: float) -> NDArray[np.float64]:
     return np.hstack([identity, rows / math.sqrt(rows.shape[1])])
 
 
-def _weigh_attributes(photo: Photo) -> list[float]:
+def _weigh_attributes(photo: SurveyedPhoto) -> list[float]:
     pose, e = photo.pose, photo.exposure
     turned = [pose.yaw / _YAW, pose.pitch / _PITCH, pose.roll / _ROLL] if pose else [0.0, 0.0, 0.0]
     tone = 40.0 if photo.tone.ita is None else photo.tone.ita
@@ -137,7 +137,7 @@ def _standardise(values: NDArray[np.float64], candidates: Sequence[int]) -> NDAr
 class _GreedySelection:
     """The greedy choice over candidates that are already sorted by digest."""
 
-    def __init__(self, points: NDArray[np.float64], photos: Sequence[Photo], count: int) -> None:
+    def __init__(self, points: NDArray[np.float64], photos: Sequence[SurveyedPhoto], count: int) -> None:
         self.points, self.count = points, count
         self.bins = [
             [(axis, key) for axis, key in assign_bins(photo).items() if (axis, key) in TARGETS] for photo in photos

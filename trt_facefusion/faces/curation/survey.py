@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from trt_facefusion.faces.crops import Crops
 from trt_facefusion.faces.curation import chip as chips
 from trt_facefusion.faces.curation.copies import group_copies, group_people
-from trt_facefusion.faces.curation.measure import FaceMeasurer, Photo
+from trt_facefusion.faces.curation.measure import FaceMeasurer, SurveyedPhoto
 from trt_facefusion.faces.detector import FaceDetector
 from trt_facefusion.faces.duplicates import VIEWS
 from trt_facefusion.faces.embedder import Embedder
@@ -35,7 +35,7 @@ class Survey:
     """
 
     faces: FaceSet
-    photos: tuple[Photo, ...]
+    photos: tuple[SurveyedPhoto, ...]
     chips: Crops
     embeddings: NDArray[np.float32]
     copies: NDArray[np.int64]
@@ -126,7 +126,8 @@ def survey_folder(
     order = np.argsort(np.array(faces.digests, dtype=str), kind="stable")
     faces = faces.subset(order)
     photos = tuple(
-        Photo(digest=digest, **measurer.measured[index]) for index, digest in zip(order, faces.digests, strict=True)
+        SurveyedPhoto(digest=digest, **measurer.measured[index])
+        for index, digest in zip(order, faces.digests, strict=True)
     )
     thumbnails = tuple(
         _stack_rows([measurer.thumbnails[index][view] for index in order], VIEWS[view][0] ** 2) for view in (0, 1)

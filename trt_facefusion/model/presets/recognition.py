@@ -33,7 +33,7 @@ class FileFacts:
 
 
 @dataclass(frozen=True)
-class Candidate:
+class PresetCandidate:
     """A generator that a file may be, described as this file has it, and why."""
 
     preset: Preset
@@ -47,7 +47,7 @@ class Recognition:
     ``ruled_out`` says of every other known generator why the file is not that one.
     """
 
-    candidates: tuple[Candidate, ...]
+    candidates: tuple[PresetCandidate, ...]
     ruled_out: Mapping[str, str]
 
     @property
@@ -70,7 +70,7 @@ class Recognition:
 
 def recognise(facts: FileFacts, generators: Iterable[KnownGenerator] | None = None) -> Recognition:
     """Which of ``generators`` (else of the known ones) a file with ``facts`` is."""
-    candidates: list[tuple[KnownGenerator, Candidate]] = []
+    candidates: list[tuple[KnownGenerator, PresetCandidate]] = []
     ruled_out: dict[str, str] = {}
     for generator in PRESETS.generators.values() if generators is None else generators:
         try:
@@ -79,7 +79,7 @@ def recognise(facts: FileFacts, generators: Iterable[KnownGenerator] | None = No
             ruled_out[generator.preset.name] = error.message if isinstance(error, TrtFaceFusionError) else str(error)
         else:
             why = "it takes and gives what this generator does"
-            candidates.append((generator, Candidate(replace(preset, origin=generator.preset.name), why)))
+            candidates.append((generator, PresetCandidate(replace(preset, origin=generator.preset.name), why)))
     kept = _narrow(candidates, facts)
     names = {candidate.preset.name for candidate in kept}
     for generator, _ in candidates:
@@ -136,7 +136,7 @@ def _require_matrix(preset: Preset, facts: FileFacts) -> None:
         raise ValueError(f"it holds a matrix for embeddings, {matrices[0]}")
 
 
-def _narrow(candidates: Sequence[tuple[KnownGenerator, Candidate]], facts: FileFacts) -> list[Candidate]:
+def _narrow(candidates: Sequence[tuple[KnownGenerator, PresetCandidate]], facts: FileFacts) -> list[PresetCandidate]:
     """The candidates that the strongest evidence speaks for: a digest, a size in bytes, an output's name, the graph."""
     for say in (_say_digest, _say_size, _say_output):
         spoken = [(candidate, why) for generator, candidate in candidates if (why := say(generator, facts))]
