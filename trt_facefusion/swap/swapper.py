@@ -19,7 +19,7 @@ from trt_facefusion.model.presets.contract import Contract
 from trt_facefusion.storage.files import write_atomic
 from trt_facefusion.swap.colour import match_colours
 from trt_facefusion.swap.detectors import Detector, open_detector
-from trt_facefusion.swap.engines import EngineChain, Rendered, ChainOptions
+from trt_facefusion.swap.engines import ChainOptions, EngineChain, Rendered
 from trt_facefusion.swap.identity import CropKey, Identity, read_identity
 from trt_facefusion.swap.masks import MaskSettings, make_mask
 from trt_facefusion.swap.paste import Patch, blend_photo, warp_patch
