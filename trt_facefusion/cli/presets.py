@@ -63,7 +63,7 @@ def _choose_generators(which: str | None) -> list[KnownGenerator]:
         return [read_generator(file) for file in files]
     if path.suffix in {".yaml", ".yml"}:
         return [read_generator(path)]
-    return [KnownGenerator(get_preset(which))]
+    return [KnownGenerator(preset=get_preset(which))]
 
 
 def _show_generators(generators: Iterable[KnownGenerator], as_json: bool, *, alone: bool) -> None:

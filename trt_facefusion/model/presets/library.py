@@ -37,35 +37,28 @@ class PublicFile:
 
 
 @dataclass(frozen=True)
-class KnownGenerator:
-    """A preset, and what its file says beside it.
+class GeneratorFacts:
+    """What a preset's file says beside the preset.
 
     ``order`` is its place in lists, ``files`` the public ones. ``outputs`` are names that only its files give the
     picture. ``trust`` says how far the description is confirmed, and what about it is only assumed. Not ``by_graph``: a
     graph that fits is no reason to take a file for this generator.
     """
 
+    order: int = _LAST
+    about: str = ""
+    licence: str = ""
+    trust: str = ""
+    by_graph: bool = True
+    outputs: tuple[str, ...] = ()
+    files: tuple[PublicFile, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownGenerator(GeneratorFacts):
+    """A preset, and what its file says beside it."""
+
     preset: Preset
-    order: int = _LAST
-    about: str = ""
-    licence: str = ""
-    trust: str = ""
-    by_graph: bool = True
-    outputs: tuple[str, ...] = ()
-    files: tuple[PublicFile, ...] = ()
-
-
-@dataclass(frozen=True)
-class _Beside:
-    """What a preset's file says beside the preset: the fields of `KnownGenerator`."""
-
-    order: int = _LAST
-    about: str = ""
-    licence: str = ""
-    trust: str = ""
-    by_graph: bool = True
-    outputs: tuple[str, ...] = ()
-    files: tuple[PublicFile, ...] = ()
 
 
 class PresetLibrary(Mapping[str, Preset]):
@@ -146,15 +139,15 @@ def read_generator(path: Path) -> KnownGenerator:
         document: Any = parse_yaml(read_bytes(path).decode("utf-8"))
         if not isinstance(document, dict):
             raise DocumentError("it holds no fields")
-        names = {field.name for field in fields(_Beside)}
-        beside = decode(_Beside, {k: v for k, v in document.items() if k in names}, "preset", defaults=True)
+        names = {field.name for field in fields(GeneratorFacts)}
+        beside = decode(GeneratorFacts, {k: v for k, v in document.items() if k in names}, "preset", defaults=True)
         if "name" in document:
             raise DocumentError("preset.name is unknown: a preset is called like its file")
         preset = read_preset({"name": path.stem, **{k: v for k, v in document.items() if k not in names}}, known=True)
         for number, file in enumerate(beside.files):
             if file.bytes < 1 or not re.fullmatch(_DIGEST, file.sha256):
                 raise DocumentError(f"preset.files[{number}] is no size with a digest")
-        return KnownGenerator(preset, **{name: getattr(beside, name) for name in names})
+        return KnownGenerator(preset=preset, **{name: getattr(beside, name) for name in names})
     except (OSError, UnicodeDecodeError, DocumentError) as error:
         raise BadInputError(f"the preset {path} cannot be read: {error}", "correct that file") from error
 
