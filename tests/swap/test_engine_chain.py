@@ -13,6 +13,7 @@ from tiny import Settings
 from trt_facefusion.build.run import build
 from trt_facefusion.errors import BadInputError, GateError
 from trt_facefusion.swap.engines import EngineChain, LoadedEngine, find_fault
+from trt_facefusion.swap.feeds import FaceInput
 from trt_facefusion.types import Precision
 
 CROP = ("arcface_128", tiny.SIZE)
@@ -26,17 +27,18 @@ def store(module_settings: Settings) -> Path:
     return folder
 
 
-def crops(count: int) -> list[dict[tuple[str, int], Any]]:
+def crops(count: int) -> list[FaceInput]:
     """Faces with as little contrast as an untrained network gives."""
-    return [{CROP: (tiny.picture(seed, tiny.SIZE) // 8 + 100).astype(np.uint8)} for seed in range(count)]
+    pictures = [(tiny.picture(seed, tiny.SIZE) // 8 + 100).astype(np.uint8) for seed in range(count)]
+    return [FaceInput({CROP: picture}, None) for picture in pictures]
 
 
 def break_engines(monkeypatch: pytest.MonkeyPatch, bad: Any, *precisions: str) -> None:
     """Let engines of ``precisions`` give ``bad`` for every second face."""
     render = LoadedEngine._render_batch
 
-    def broken(self: LoadedEngine, faces: Any, identity: Any) -> Any:
-        rendered = render(self, faces, identity)
+    def broken(self: LoadedEngine, faces: Any) -> Any:
+        rendered = render(self, faces)
         if self.opened.manifest is not None and self.opened.manifest.precision in precisions:
             for result in rendered[::2]:
                 result.picture[:] = bad(result.picture)
@@ -51,12 +53,12 @@ def flatten(picture: Any) -> Any:
 
 @pytest.mark.parametrize("bad", [lambda picture: np.nan, lambda picture: np.inf, flatten])
 def test_the_next_precision_takes_over_and_it_is_said(store: Path, monkeypatch: pytest.MonkeyPatch, bad: Any) -> None:
-    right = EngineChain(store, Precision.FP32).render(crops(3), None)
+    right = EngineChain(store, Precision.FP32).render(crops(3))
     break_engines(monkeypatch, bad, "int8", "fp16")
     notes: list[str] = []
     chain = EngineChain(store, Precision.INT8, note=notes.append)
-    rendered = chain.render(crops(3), None, lambda number: f"face {number}")
-    assert all(find_fault(r.picture, c[CROP]) is None for r, c in zip(rendered, crops(3), strict=True))
+    rendered = chain.render(crops(3), lambda number: f"face {number}")
+    assert all(find_fault(r.picture, c.crops[CROP]) is None for r, c in zip(rendered, crops(3), strict=True))
     assert sum(chain.fallbacks.values()) >= 1 and any("fp32" in label for label in chain.fallbacks)
     assert any("face 0" in note and "int8" in note for note in notes)
     assert np.allclose(rendered[0].picture, right[0].picture, atol=1e-5)
@@ -66,7 +68,7 @@ def test_the_next_precision_takes_over_and_it_is_said(store: Path, monkeypatch: 
 def test_where_all_engines_are_broken_nothing_is_shown(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     break_engines(monkeypatch, lambda picture: np.nan, "int8", "fp16", "fp32")
     with pytest.raises(GateError, match="whichever engine") as caught:
-        EngineChain(store, Precision.INT8).render(crops(1), None)
+        EngineChain(store, Precision.INT8).render(crops(1))
     assert caught.value.exit_code == 3
 
 
@@ -77,16 +79,16 @@ def test_an_engine_alone_says_what_to_build(store: Path, monkeypatch: pytest.Mon
     alone = shutil.copytree(int8, tmp_path / "engines" / "tiny" / int8.name)
     break_engines(monkeypatch, lambda picture: np.nan, "int8")
     with pytest.raises(GateError) as caught:
-        EngineChain(alone).render(crops(1), None)
+        EngineChain(alone).render(crops(1))
     assert "--fp32" in caught.value.remedy and "trt-ff build" in caught.value.remedy
 
 
 def test_faces_in_one_batch_get_the_picture_that_they_get_alone(store: Path) -> None:
     chain = EngineChain(store, Precision.FP32)
-    together = chain.render(crops(5), None)
-    alone = [chain.render([crop], None)[0] for crop in crops(5)]
+    together = chain.render(crops(5))
+    alone = [chain.render([crop])[0] for crop in crops(5)]
     assert all(np.allclose(a.picture, b.picture, atol=1e-5) for a, b in zip(together, alone, strict=True))
-    assert chain.render([], None) == []
+    assert chain.render([]) == []
 
 
 def test_a_bare_file_must_be_described(model: Path) -> None:

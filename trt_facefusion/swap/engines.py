@@ -24,8 +24,7 @@ from trt_facefusion.inference.select import select_engine
 from trt_facefusion.model.presets import ImageOutput
 from trt_facefusion.model.presets.contract import Contract
 from trt_facefusion.storage.files import digest_regular
-from trt_facefusion.swap.feeds import Crops, FaceFeeds
-from trt_facefusion.swap.identity import Identity
+from trt_facefusion.swap.feeds import FaceFeeds, FaceInput
 from trt_facefusion.types import Image, Note, Precision, drop_note
 
 BATCH = 4
@@ -77,16 +76,16 @@ class LoadedEngine:
         manifest = self.opened.manifest
         return manifest is not None and manifest.precision != Precision.FP32.value
 
-    def render(self, faces: Sequence[Crops], identity: Identity | None) -> list[Rendered]:
+    def render(self, faces: Sequence[FaceInput]) -> list[Rendered]:
         """One picture for each of ``faces``, ``batch`` at a time."""
         pictures: list[Rendered] = []
         for start in range(0, len(faces), self.batch):
-            pictures += self._render_batch(faces[start : start + self.batch], identity)
+            pictures += self._render_batch(faces[start : start + self.batch])
         return pictures
 
-    def _render_batch(self, faces: Sequence[Crops], identity: Identity | None) -> list[Rendered]:
+    def _render_batch(self, faces: Sequence[FaceInput]) -> list[Rendered]:
         padded = [faces[index % len(faces)] for index in range(max(len(faces), self._least))]
-        outputs = self.runner.infer(self.feeds(padded, identity))
+        outputs = self.runner.infer(self.feeds(padded))
         pictures = self.output.decode(outputs[str(self.output.name)])
         masks = self.output.decode_mask(outputs)
         return [Rendered(pictures[i], None if masks is None else masks[i]) for i in range(len(faces))]
@@ -175,9 +174,7 @@ class EngineChain:
         assert engine is not None
         return engine
 
-    def render(
-        self, faces: Sequence[Crops], identity: Identity | None, name: Callable[[int], str] = str
-    ) -> list[Rendered]:
+    def render(self, faces: Sequence[FaceInput], name: Callable[[int], str] = str) -> list[Rendered]:
         """Sound pictures of ``faces``; ``name`` says what a face is called in messages.
 
         Raises:
@@ -191,9 +188,9 @@ class EngineChain:
             engine = self._get(level)
             if engine is None:
                 raise self._give_up([name(number) for number in pending])
-            rendered = engine.render([faces[number] for number in pending], identity)
+            rendered = engine.render([faces[number] for number in pending])
             faults = [
-                find_fault(result.picture, faces[number][target_crop], reduced=engine.is_reduced)
+                find_fault(result.picture, faces[number].crops[target_crop], reduced=engine.is_reduced)
                 for number, result in zip(pending, rendered, strict=True)
             ]
             results |= {n: r for n, r, fault in zip(pending, rendered, faults, strict=True) if fault is None}

@@ -17,8 +17,13 @@ from trt_facefusion.model.presets.inputs import SOURCE, TARGET
 from trt_facefusion.swap.identity import CropKey, Identity
 from trt_facefusion.types import Array, Feeds, Image, TensorSpec
 
-Crops = Mapping[CropKey, Image]
-"""The crops of one face, by template and side."""
+
+@dataclass(frozen=True, eq=False)
+class FaceInput:
+    """One face that is to be rendered: its ``crops`` by template and side, and whose face is put in, if any."""
+
+    crops: Mapping[CropKey, Image]
+    identity: Identity | None
 
 
 @dataclass(frozen=True)
@@ -48,29 +53,35 @@ class FaceFeeds:
             spec.name: spec.values() for spec in self.contract.preset.inputs if isinstance(spec, FileInput | ValueInput)
         }
 
-    def __call__(self, faces: Sequence[Crops], identity: Identity | None) -> Feeds:
-        """Inputs for ``faces``, all with the one ``identity`` (None for networks that take none)."""
+    def __call__(self, faces: Sequence[FaceInput]) -> Feeds:
+        """Inputs for ``faces``, each of which has an identity, unless the network takes none."""
         preset = self.contract.preset
         count = len(faces)
         feeds: dict[str, Array] = {}
         for spec in preset.inputs:
             fit = self.fits[spec.name]
             if isinstance(spec, ImageInput):
-                feeds[spec.name] = fit.samples(self._encode(spec, faces, identity))
+                feeds[spec.name] = fit.samples(self._encode(spec, faces))
             elif isinstance(spec, EmbeddingInput):
-                assert identity is not None
-                vectors = encode_identity(spec, identity.embedding[None], self.embedder, self.contract.projection)
-                feeds[spec.name] = fit.samples(np.repeat(vectors, count, axis=0))
+                embeddings = np.stack([identity.embedding for identity in _list_identities(faces)])
+                feeds[spec.name] = fit.samples(
+                    encode_identity(spec, embeddings, self.embedder, self.contract.projection)
+                )
             else:
                 feeds[spec.name] = fit.fixed(self._values[spec.name], count)
         return feeds
 
-    def _encode(self, spec: ImageInput, faces: Sequence[Crops], identity: Identity | None) -> Array:
+    def _encode(self, spec: ImageInput, faces: Sequence[FaceInput]) -> Array:
         key = self.contract.preset.crop(spec)
-        targets = np.stack([crops[key] for crops in faces]) if spec.shows(TARGET) else None
+        targets = np.stack([face.crops[key] for face in faces]) if spec.shows(TARGET) else None
         if not spec.shows(SOURCE):
             assert targets is not None
             return spec.encode(targets)
-        assert identity is not None
-        source = np.repeat(identity.crops[key][None], len(faces), axis=0)
-        return spec.encode(source if targets is None else targets, source)
+        sources = np.stack([identity.crops[key] for identity in _list_identities(faces)])
+        return spec.encode(sources if targets is None else targets, sources)
+
+
+def _list_identities(faces: Sequence[FaceInput]) -> list[Identity]:
+    identities = [face.identity for face in faces if face.identity is not None]
+    assert len(identities) == len(faces), "a network that takes an identity got none"
+    return identities

@@ -20,6 +20,7 @@ from trt_facefusion.storage.files import write_atomic
 from trt_facefusion.swap.colour import match_colours
 from trt_facefusion.swap.detectors import Detector, open_detector
 from trt_facefusion.swap.engines import ChainOptions, EngineChain, Rendered
+from trt_facefusion.swap.feeds import FaceInput
 from trt_facefusion.swap.identity import CropKey, Identity, read_identity
 from trt_facefusion.swap.masks import MaskSettings, make_mask
 from trt_facefusion.swap.paste import Patch, blend_photo, warp_patch
@@ -210,7 +211,8 @@ class Swapper:
             GateError: one is, whichever engine makes it.
         """
         with self.times.measure("infer"):
-            return self.engines.render([task.crops for task in tasks], identity, lambda number: tasks[number].name)
+            faces = [FaceInput(task.crops, identity) for task in tasks]
+            return self.engines.render(faces, lambda number: tasks[number].name)
 
     def paste(self, photo: Photo, tasks: Sequence[FaceTask], rendered: Sequence[Rendered]) -> tuple[Patch, ...]:
         """Blend the pictures into ``photo``, whose pixels change; says where."""
