@@ -8,6 +8,7 @@ texts may hold bytes of file names that are no UTF-8.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 import stat
@@ -151,8 +152,7 @@ def _decode_union(arguments: tuple[Any, ...], node: Any, where: str, rules: _Rul
 
 def _decode_fields(kind: Any, node: Any, where: str, rules: _Rules) -> Any:
     raw = _expect(dict, node, where)
-    hints = typing.get_type_hints(kind)
-    fields = {f.name.rstrip("_"): f for f in dataclasses.fields(kind)}
+    fields, hints = _list_fields(kind)
     missing = {name for name, f in fields.items() if name not in raw and not _may_lack(f, rules)}
     unknown = set() if rules.unknown else raw.keys() - fields.keys()
     for wrong, what in ((missing, "is missing"), (unknown, "is unknown")):
@@ -162,6 +162,12 @@ def _decode_fields(kind: Any, node: Any, where: str, rules: _Rules) -> Any:
     return kind(
         **{name: _decode(hints[name], element, f"{where}.{key}", rules) for name, (key, element) in values.items()}
     )
+
+
+@functools.cache
+def _list_fields(kind: Any) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """The fields of a dataclass by their key, and their types by their name: read once for all documents."""
+    return {field.name.rstrip("_"): field for field in dataclasses.fields(kind)}, typing.get_type_hints(kind)
 
 
 def _may_lack(field: Any, rules: _Rules) -> bool:
