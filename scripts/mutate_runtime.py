@@ -200,7 +200,7 @@ MUTATIONS = (
     ),
     _mutation("captures tried for ever", GRAPH, "self._failures >= _TRIES", "False", GRAPHS),
     # -- both runners
-    _mutation("faces not copied for later", "engine/runtime/onnxruntime.py", "np.array(tensor)", "tensor", PROTOCOL),
+    _mutation("faces not copied for later", "engine/runtime/session.py", "np.array(tensor)", "tensor", PROTOCOL),
     _mutation(
         "map out of order",
         "engine/runtime/in_flight.py",

@@ -15,6 +15,7 @@ from trt_facefusion.engine.backends.base import BuildRequest, BuiltEngine, Kerne
 from trt_facefusion.engine.backends.capabilities import Capabilities, Judged, Library
 from trt_facefusion.engine.backends.checks import load_checked
 from trt_facefusion.engine.runtime.base import Runner
+from trt_facefusion.engine.runtime.session import join_lines
 from trt_facefusion.errors import BackendUnavailableError, BuildError, TrtFaceFusionError
 from trt_facefusion.model.messages import LARGE, strip_weights
 from trt_facefusion.model.sessions import make_session_options, open_from_builder, open_session
@@ -160,13 +161,9 @@ def _refuse_failures() -> Iterator[None]:
         raise
     except Exception as error:  # onnxruntime has a class of its own for each status code, with no common base
         raise BuildError(
-            f"ONNX Runtime refused the network: {_join_lines(error)}",
+            f"ONNX Runtime refused the network: {join_lines(error)}",
             "Replace the operator named here before the export, or keep the node in FP32 in the plan.",
         ) from error
-
-
-def _join_lines(error: Exception) -> str:
-    return " ".join(str(error).split())
 
 
 def read_kernels(model: onnx.ModelProto, optimised: onnx.ModelProto) -> Iterator[Kernel]:

@@ -25,11 +25,11 @@ from trt_facefusion.engine.runtime.base import Runner
 from trt_facefusion.engine.runtime.qnn import (
     CONTEXT,
     QnnRunner,
-    explain,
     import_qnn,
     open_qnn_session,
     write_note,
 )
+from trt_facefusion.engine.runtime.session import join_lines
 from trt_facefusion.errors import BackendUnavailableError, BuildError
 from trt_facefusion.storage.leftovers import scratch_folder
 from trt_facefusion.types import Precision, Progress, silent
@@ -185,7 +185,7 @@ def _compile(model: onnx.ModelProto, chip: Chip) -> tuple[onnx.ModelProto, OpTra
         except BackendUnavailableError:
             raise
         except Exception as error:  # onnxruntime has a class of its own for each status code, with no common base
-            raise BuildError(f"Qualcomm's compiler refused the network: {explain(error)}", _REMEDY) from error
+            raise BuildError(f"Qualcomm's compiler refused the network: {join_lines(error)}", _REMEDY) from error
         path = folder / _COMPILED
         compiled = onnx.load(path) if path.is_file() else onnx.ModelProto()
         if not any(node.op_type == CONTEXT for node in compiled.graph.node):

@@ -12,6 +12,7 @@ Modules, from the ground up:
     base                             the protocol, and how feeds are checked
     half                             FP16 rounding on a CPU that would skip it
     in_flight                        futures, and what runners share
+    session                          what the runners of onnxruntime's sessions share
     onnxruntime                      the runner of ONNX models
     device, engine_file, engine_io   pycuda's errors in our words; a serialised engine, and what it takes and gives
     openvino                         the runner of OpenVINO's engines

@@ -3,31 +3,25 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
+from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-import numpy as np
 import onnx
 import onnxruntime as ort
 
-from trt_facefusion.engine.runtime.base import check_feeds
 from trt_facefusion.engine.runtime.half import round_to_fp16
-from trt_facefusion.engine.runtime.in_flight import Outputs, Queue, keep_order, require_slots
+from trt_facefusion.engine.runtime.in_flight import require_slots
+from trt_facefusion.engine.runtime.session import SessionRunner, join_lines
 from trt_facefusion.errors import BuildError, ModelError, TrtFaceFusionError
 from trt_facefusion.model.sessions import make_session_options, open_from_builder, open_session
-from trt_facefusion.types import Feeds, TensorSpec
-
-_DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64"}
 
 OPTIMISED = "optimised.onnx"
 _NODE_IN_ERROR = (r"Name:'([^']+)'", r"[Nn]ode \(([^()]+)\)", r"[Nn]ode:\s*'?([^'\s]+)'?", r"node with name '([^']+)'")
 """How onnxruntime names a node, when it runs and when it loads a model."""
 
 
-class OnnxRuntimeRunner:
+class OnnxRuntimeRunner(SessionRunner):
     """Runs a model that is given as bytes, as a file, or in memory.
 
     Args:
@@ -75,87 +69,25 @@ class OnnxRuntimeRunner:
             options.profile_file_prefix = str(trace / "trace")
             options.optimized_model_filepath = str(trace / OPTIMISED)
         try:
-            self._session: Any = _open_runner_session(_make_rounding(model) if stand_in else model, options)
+            session = _open_runner_session(_make_rounding(model) if stand_in else model, options)
         except ModelError as error:
             if ours:
                 raise own_fault(ours, error.__cause__ or error) from error
             raise
-        self._queue = Queue(slots)
-        self._inputs = tuple(_read_spec(node_arg) for node_arg in self._session.get_inputs())
-        self._outputs = tuple(_read_spec(node_arg) for node_arg in self._session.get_outputs())
+        super().__init__(session, slots)
 
-    @property
-    def inputs(self) -> tuple[TensorSpec, ...]:
-        """What ``infer`` takes."""
-        return self._inputs
-
-    @property
-    def outputs(self) -> tuple[TensorSpec, ...]:
-        """What ``infer`` gives."""
-        return self._outputs
-
-    def infer(self, feeds: Feeds) -> Outputs:
-        """Outputs by name.
-
-        Raises:
-            BadInputError: ``feeds`` are not what the model takes; nothing is converted.
-            ModelError: ONNX Runtime failed inside the model.
-            BuildError: it failed inside a graph that is ours.
-        """
-        self._check(feeds)
-        return self._run(feeds)
-
-    def infer_async(self, feeds: Feeds) -> Future[Outputs]:
-        """Start an inference in another thread; ``feeds`` are copied before this returns.
-
-        Futures complete in the order of their submission. Waits while ``slots`` are in flight.
-
-        Raises:
-            BadInputError: as ``infer``; a ModelError comes out of the future.
-            RuntimeError: the runner is closed, or was opened in another process.
-        """
-        self._check(feeds)
-        copied = {name: np.array(tensor) for name, tensor in feeds.items()}
-        return self._queue.submit(lambda: self._run(copied))
-
-    def map(self, batches: Iterable[Feeds]) -> Iterator[Outputs]:
-        """Outputs in the order of ``batches``; ``slots`` batches are read ahead."""
-        return keep_order(self.infer_async, self._queue.slots, batches)
-
-    def _check(self, feeds: Feeds) -> None:
-        self._queue.owner.require()
-        if self._session is None:
-            raise RuntimeError("the runner is closed")
-        check_feeds(feeds, self._inputs)
-
-    def _run(self, feeds: Feeds) -> Outputs:
-        try:
-            values = self._session.run(None, {name: np.asarray(tensor, order="C") for name, tensor in feeds.items()})
-        except Exception as error:  # onnxruntime has a class of its own for each status code, with no common base
-            if self._ours:
-                raise own_fault(self._ours, error) from error
-            raise ModelError(
-                f"ONNX Runtime failed inside the model: {_join_lines(error)}",
-                "Check the values that it is fed (--input NAME=value:... and NAME=file:... first), or export it again.",
-            ) from error
-        return dict(zip((spec.name for spec in self._outputs), values, strict=True))
+    def explain_failure(self, error: Exception) -> Exception:
+        """A ModelError, or a BuildError where the graph is ours."""
+        if self._ours:
+            return own_fault(self._ours, error)
+        return ModelError(
+            f"ONNX Runtime failed inside the model: {join_lines(error)}",
+            "Check the values that it is fed (--input NAME=value:... and NAME=file:... first), or export it again.",
+        )
 
     def end_trace(self) -> Path:
         """End the profile that ``trace`` asked for; gives its file."""
         return Path(self._session.end_profiling())
-
-    def close(self) -> None:
-        """Let what is in flight finish, then free the session; closing twice does nothing."""
-        self._queue.close()
-        self._session = None
-
-    def __enter__(self) -> OnnxRuntimeRunner:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _make_rounding(
@@ -175,7 +107,7 @@ def _open_runner_session(model: bytes | Path | onnx.ModelProto | Callable[[], on
 
 def own_fault(called: str, error: BaseException) -> BuildError:
     """The error for a graph of our own making that onnxruntime cannot load or run; names the node if it was named."""
-    text = _join_lines(error)
+    text = join_lines(error)
     node = next((name for pattern in _NODE_IN_ERROR for name in re.findall(pattern, text)), "")
     where = f" at the node {node!r}" if node else ""
     keep = f"give {node} more precision in the plan (--plan), and report this" if node else "report this"
@@ -196,16 +128,6 @@ def _load(model: bytes | Path | onnx.ModelProto) -> onnx.ModelProto:
 
 def _explain_load_failure(error: Exception) -> ModelError:
     return ModelError(
-        f"ONNX Runtime cannot load the model: {_join_lines(error)}",
+        f"ONNX Runtime cannot load the model: {join_lines(error)}",
         "Check that the file is whole, with its weights beside it, or export it again.",
     )
-
-
-def _read_spec(node_arg: Any) -> TensorSpec:
-    dtype = _DTYPES.get(node_arg.type, node_arg.type.removeprefix("tensor(").removesuffix(")"))
-    shape = tuple(axis if isinstance(axis, int) else str(axis or "") for axis in node_arg.shape)
-    return TensorSpec(node_arg.name, shape, dtype)
-
-
-def _join_lines(error: BaseException) -> str:
-    return " ".join(str(error).split())

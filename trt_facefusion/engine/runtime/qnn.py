@@ -11,28 +11,23 @@ import hashlib
 import importlib
 import os
 import sys
-import threading
-from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import Future
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from functools import cache
-from types import ModuleType, TracebackType
+from types import ModuleType
 from typing import Any
 
-import numpy as np
 import onnx
 
-from trt_facefusion.engine.runtime.base import check_feeds
-from trt_facefusion.engine.runtime.in_flight import Outputs, Queue, keep_order, require_slots
+from trt_facefusion.engine.runtime.in_flight import require_slots
+from trt_facefusion.engine.runtime.session import SessionRunner, join_lines
 from trt_facefusion.errors import BackendUnavailableError, DeviceError, pip_install
 from trt_facefusion.model.sessions import make_session_options, open_device_session
-from trt_facefusion.types import Array, Feeds, TensorSpec
 
 CONTEXT = "EPContext"
 _BINARY = "ep_cache_context"
 _PREFIX = "trt_ff_"
-_DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64"}
 _REBUILD = "An engine runs only with the library's version that compiled it: build it again (`trt-ff build`)."
 
 
@@ -87,7 +82,7 @@ def read_note(engine: bytes) -> EngineNote:
     return note
 
 
-class QnnRunner:
+class QnnRunner(SessionRunner):
     """Runs an engine in Qualcomm's simulator; any number of threads may call it, and it runs one inference at a time.
 
     The simulator computes what the chip computes, on the CPU and thousands of times slower.
@@ -112,23 +107,10 @@ class QnnRunner:
             )
         options = {"soc_model": note.soc_model, "htp_arch": note.htp_arch}
         try:
-            self._session: Any = open_qnn_session(engine, options, threads=threads)
+            session = open_qnn_session(engine, options, threads=threads)
         except Exception as error:  # onnxruntime has a class of its own for each status code, with no common base
-            raise DeviceError(f"Qualcomm's library refused the engine: {explain(error)}", _REBUILD) from error
-        self._inputs = tuple(_read_spec(node_arg) for node_arg in self._session.get_inputs())
-        self._outputs = tuple(_read_spec(node_arg) for node_arg in self._session.get_outputs())
-        self._queue = Queue(slots)
-        self._at_work = threading.Lock()
-
-    @property
-    def inputs(self) -> tuple[TensorSpec, ...]:
-        """What ``infer`` takes."""
-        return self._inputs
-
-    @property
-    def outputs(self) -> tuple[TensorSpec, ...]:
-        """What ``infer`` gives."""
-        return self._outputs
+            raise DeviceError(f"Qualcomm's library refused the engine: {join_lines(error)}", _REBUILD) from error
+        super().__init__(session, slots, one_at_a_time=True)
 
     @property
     def shape_ranges(self) -> Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]:
@@ -136,67 +118,12 @@ class QnnRunner:
         shapes = {spec.name: tuple(int(size) for size in spec.shape) for spec in self._inputs}
         return {name: (shape, shape) for name, shape in shapes.items()}
 
-    def infer(self, feeds: Feeds) -> Outputs:
-        """Outputs by name.
-
-        Raises:
-            BadInputError: ``feeds`` are not what the engine takes; nothing is converted.
-            DeviceError: the simulator failed.
-            RuntimeError: the runner is closed, or was opened in another process.
-        """
-        self._check(feeds)
-        return self._run(feeds)
-
-    def infer_async(self, feeds: Feeds) -> Future[Outputs]:
-        """Start an inference in another thread; ``feeds`` are copied before this returns.
-
-        Raises:
-            BadInputError: as ``infer``; a DeviceError comes out of the future.
-            RuntimeError: as ``infer``.
-        """
-        self._check(feeds)
-        copied = {name: np.array(tensor) for name, tensor in feeds.items()}
-        return self._queue.submit(lambda: self._run(copied))
-
-    def map(self, batches: Iterable[Feeds]) -> Iterator[Outputs]:
-        """Outputs in the order of ``batches``; ``slots`` batches are read ahead."""
-        return keep_order(self.infer_async, self._queue.slots, batches)
-
-    def _check(self, feeds: Feeds) -> None:
-        self._queue.owner.require()
-        if self._session is None:
-            raise RuntimeError("the runner is closed")
-        check_feeds(feeds, self._inputs)
-
-    def _run(self, feeds: Feeds) -> Outputs:
-        contiguous = {name: np.asarray(tensor, order="C") for name, tensor in feeds.items()}
-        with self._at_work:
-            if self._session is None:  # it was closed while this call waited
-                raise RuntimeError("the runner is closed")
-            try:
-                values: list[Array] = self._session.run(None, contiguous)
-            except Exception as error:
-                raise DeviceError(
-                    f"Qualcomm's simulator failed: {explain(error)}",
-                    "Check the values that it is fed, or run its typed.onnx with onnxruntime.",
-                ) from error
-        return dict(zip((spec.name for spec in self._outputs), values, strict=True))
-
-    def close(self) -> None:
-        """Let what is in flight finish, then free the engine; closing twice does nothing."""
-        self._queue.close()
-        if not self._queue.owner.is_here:
-            return
-        with self._at_work:
-            self._session = None
-
-    def __enter__(self) -> QnnRunner:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+    def explain_failure(self, error: Exception) -> Exception:
+        """A DeviceError."""
+        return DeviceError(
+            f"Qualcomm's simulator failed: {join_lines(error)}",
+            "Check the values that it is fed, or run its typed.onnx with onnxruntime.",
+        )
 
 
 def import_qnn() -> ModuleType:
@@ -226,7 +153,7 @@ def _find_device() -> Any:
         return next(device for device in ort.get_ep_devices() if device.ep_name == name)
     except Exception as error:
         raise BackendUnavailableError(
-            f"onnxruntime cannot load Qualcomm's library: {explain(error)}",
+            f"onnxruntime cannot load Qualcomm's library: {join_lines(error)}",
             f"Install tested versions with `{pip_install('qnn')}`.",
         ) from error
 
@@ -270,14 +197,3 @@ def _silence() -> Iterator[None]:
             os.dup2(copy, number)
             os.close(copy)
         os.close(nowhere)
-
-
-def explain(error: BaseException) -> str:
-    """What onnxruntime or the library says, on one line."""
-    return " ".join(str(error).split())
-
-
-def _read_spec(node_arg: Any) -> TensorSpec:
-    dtype = _DTYPES.get(node_arg.type, node_arg.type.removeprefix("tensor(").removesuffix(")"))
-    shape = tuple(axis if isinstance(axis, int) else str(axis or "") for axis in node_arg.shape)
-    return TensorSpec(node_arg.name, shape, dtype)
