@@ -121,6 +121,16 @@ def test_two_that_hide_each_other_are_found_out_by_measuring_them_together() -> 
     assert best.groups == {0, 2}
 
 
+def test_of_costs_that_cannot_be_told_apart_the_more_exact_plan_is_chosen() -> None:
+    picture, limit = Picture([(0.001, 1000), (0.0009, 3)]), within(0.003)
+    found = search(picture.groups, picture.total, picture, limit, EXACT, ALL)
+    assert found.best(limit).groups == {0, 1}
+    found.objective.resolution = 0.01
+    assert found.best(limit).groups == {0}
+    found.objective.resolution = 2.0
+    assert found.best(limit).groups == {1}, "and not the plan without INT8"
+
+
 def test_the_quietest_groups_are_merged_where_there_are_too_many() -> None:
     groups = tuple(Group((f"n{i}",), 10 * i, i) for i in range(6))
     merged = merge_quiet(groups, [5, 1, 4, 2, 3, 0], 4)

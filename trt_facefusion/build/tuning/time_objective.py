@@ -11,11 +11,14 @@ from trt_facefusion.build.tuning.timed_plans import TimedPlans
 from trt_facefusion.quantization.precision.groups import Group, GroupSet
 from trt_facefusion.quantization.precision.objectives import Objective
 
+RESOLUTION = 0.005
+"""Neither a prediction nor a timer tells times apart that differ by less."""
+
 
 class TimeObjective(Objective):
     """Milliseconds of the engine of a plan of ``groups``: of a compiled one, or an estimate from those."""
 
-    name = TIME
+    name, resolution = TIME, RESOLUTION
 
     def __init__(self, plans: TimedPlans, groups: Sequence[Group]) -> None:
         self.plans = plans

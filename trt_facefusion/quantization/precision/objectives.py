@@ -15,9 +15,14 @@ _INT8_BYTES, _FP16_BYTES = 1, 2
 
 
 class Objective(Protocol):
-    """Says what plans cost, without measuring pictures. ``name`` is as the command line calls it."""
+    """Says what plans cost, without measuring pictures.
+
+    ``name`` is as the command line calls it. Costs that differ by less than the share ``resolution`` are equal: they
+    cannot be told apart, so the more exact plan is the better one.
+    """
 
     name: str
+    resolution: float = 0.0
 
     def cost(self, in_int8: GroupSet) -> float:
         """What a plan costs, in the objective's own unit; lower is better."""

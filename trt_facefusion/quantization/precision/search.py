@@ -126,7 +126,10 @@ class SearchResult:
         return tuple(front)
 
     def best(self, load: Load, most: float = 1.0) -> MeasuredPlan:
-        """The plan that costs least and spends at most ``most`` of what is allowed; of equals the more exact one."""
+        """The plan that costs least and spends at most ``most`` of what is allowed; of equals the more exact one.
+
+        Costs within the objective's resolution are equal, but for the plan without INT8.
+        """
         return self._find_best([p for p in self.points.values() if load(p.figures) <= most], load)
 
     def settle(self, load: Load, most: float = 1.0, tries: int = 1) -> MeasuredPlan:
@@ -142,7 +145,13 @@ class SearchResult:
         return self._find_best(fitting, load)
 
     def _find_best(self, fitting: Sequence[MeasuredPlan], load: Load) -> MeasuredPlan:
-        return max(fitting, key=lambda p: (-self.objective.cost(p.groups), -load(p.figures), sorted(p.groups)))
+        cost, resolution = self.objective.cost, self.objective.resolution
+        cheapest = max(fitting, key=lambda p: (-cost(p.groups), -load(p.figures), sorted(p.groups)))
+        if not cheapest.groups or not resolution:
+            return cheapest
+        most = cost(cheapest.groups) * (1 + resolution)
+        equals = [p for p in fitting if p.groups and cost(p.groups) <= most]
+        return min(equals, key=lambda p: (load(p.figures), cost(p.groups), sorted(p.groups)))
 
 
 Measure = Callable[[Sequence[GroupSet]], Sequence[Figures]]
