@@ -18,6 +18,7 @@ from trt_facefusion.model.export import OnnxSource
 from trt_facefusion.model.presets import Preset, parse_input
 from trt_facefusion.serving.pool import EnginePool
 from trt_facefusion.serving.pooled import PoolSettings
+from trt_facefusion.swap.engines import ChainOptions
 from trt_facefusion.types import Precision
 
 
@@ -62,7 +63,7 @@ def open_pool() -> Iterator[Callable[..., EnginePool]]:
     opened: list[EnginePool] = []
 
     def make(*paths: Path, infer_limit_s: float | None = None, **options: Any) -> EnginePool:
-        settings = PoolSettings(health=QUICK, infer_limit_s=infer_limit_s, file_check_s=0.2)
+        settings = PoolSettings(ChainOptions(threads=1), QUICK, infer_limit_s=infer_limit_s, file_check_s=0.2)
         opened.append(EnginePool(paths, settings=settings, **options))
         return opened[-1]
 

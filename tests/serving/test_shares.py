@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,7 @@ def test_two_salts_draw_two_shares() -> None:
     assert abs(both - 5_000) < 4 * (20_000 * 0.25 * 0.75) ** 0.5
 
 
-@given(st.text(), st.floats(0, 1), st.floats(0, 1))
+@given(st.text(max_size=20), st.floats(0, 1), st.floats(0, 1))
 def test_who_sees_it_goes_on_seeing_it_when_the_share_grows(request_id: str, one: float, other: float) -> None:
     small, large = sorted((one, other))
     assert takes_part(request_id, "x", small) <= takes_part(request_id, "x", large)
@@ -64,7 +65,5 @@ def test_a_schedule_that_is_not_understood_is_refused(text: str) -> None:
 @given(st.text(alphabet="int8=%.5,:hms0 /\x00é", max_size=20))
 def test_any_text_is_read_or_refused(text: str) -> None:
     for parse in (parse_canary, parse_share, lambda words: parse_schedule(words, 0.05)):
-        try:
+        with suppress(BadInputError):
             parse(text)
-        except BadInputError:
-            pass

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import tiny
+from onnx import numpy_helper
 
 from trt_facefusion.serving.health import HealthRules
 from trt_facefusion.swap.engines import LoadedEngine
@@ -53,6 +58,28 @@ class Saboteur:
     def give_flat(rendered: list[Any]) -> None:
         for result in rendered:
             result.picture[:] = 0.5
+
+
+def spoil_scales(folder: Path, factor: float) -> None:
+    """Let the INT8 engine in ``folder`` quantise activations by scales that are ``factor`` times as large."""
+    (path,) = folder.glob("engine.*")
+    model = onnx.load(path)
+    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    quantisers = [node for node in model.graph.node if node.op_type == "QuantizeLinear"]
+    scales = {node.input[1] for node in quantisers}
+    assert scales <= weights.keys() and scales
+    for name in scales:
+        tensor = weights[name]
+        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * np.float32(factor), name))
+    write_engine_file(folder, path.name, model.SerializeToString())
+
+
+def write_engine_file(folder: Path, name: str, content: bytes) -> None:
+    """Put ``content`` into an engine's folder as if it had been built so."""
+    (folder / name).write_bytes(content)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"][name] = {"sha256": hashlib.sha256(content).hexdigest(), "size_bytes": len(content)}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
 def make_faces(count: int, first: int = 0) -> list[FaceInput]:

@@ -21,7 +21,7 @@ from trt_facefusion.serving.shares import parse_canary, parse_schedule, parse_sh
 from trt_facefusion.swap.engines import ChainOptions
 from trt_facefusion.types import Note, drop_note
 
-_CANARY = "A candidate for a share of requests"
+_CANARY, _ENGINES = "A candidate for a share of requests", "Engines that stand in for each other"
 _NEEDS_CANARY = ("promote", "canary_state")
 
 
@@ -75,8 +75,8 @@ class CanaryOptions:
         Optional[float],
         typer.Option(
             min=0.1,
-            help="Seconds after which an inference hangs; else 20 times what one takes, at least 10.",
-            rich_help_panel=_CANARY,
+            help="Seconds after which an inference counts as hanging; else 20 times what one takes, at least 10.",
+            rich_help_panel=_ENGINES,
         ),
     ] = None
 

@@ -204,8 +204,8 @@ class EnginePool:
         while not self._ended.wait(_TICK_S):
             look = self._around.clock() - looked >= self._around.settings.file_check_s
             for engine in self.engines:
+                engine.retry_if_due()
                 with suppress(Exception):  # nothing may end the keeper
-                    engine.retry_if_due()
                     if look:
                         engine.check_file()
             looked = self._around.clock() if look else looked

@@ -79,8 +79,11 @@ class PooledEngine:
         self._limit_s = around.settings.infer_limit_s or _SHORTEST_LIMIT_S
         self._signature = _sign(member)
         self._disk_fault: str | None = None
+        self._closed = False
         for kind in ("raised", "hung", "broken"):
             self._count("engine_faults_total", 0, kind=kind)
+        for outcome in ("passed", "failed"):
+            self._count("engine_probes_total", 0, outcome=outcome)
 
     @property
     def label(self) -> str:
@@ -128,24 +131,16 @@ class PooledEngine:
                 self._take_out(reason, EventKind.ENGINE_OUT)
 
     def retry_if_due(self) -> None:
-        """Where its back-off is over: check its files, load it again, try it with the probe. Takes as long as that."""
+        """Where its back-off is over: check its files, load it again, try it with the probe, behind this call.
+
+        Each engine in a thread of its own: a probe that hangs keeps no other engine from coming back.
+        """
         with self._lock:
-            self._hanging = [thread for thread in self._hanging if thread.is_alive]
-            if not self.health.is_due(self._around.clock()):
+            if self._closed or not self.health.is_due(self._around.clock()):
                 return
+            self._hanging = [thread for thread in self._hanging if thread.is_alive]
             self.health.begin_probe()
-        try:
-            if len(self._hanging) >= _MOST_HANGING:
-                raise DeviceError(f"{len(self._hanging)} earlier inferences of it still hang", "restart the service")
-            self._load(self.member.reopen())
-        except TrtFaceFusionError as error:
-            self._count("engine_probes_total", outcome="failed")
-            self._take_out(self._shorten(error.message), EventKind.PROBE_FAILED)
-            return
-        with self._lock:
-            self.health.bring_back()
-        self._count("engine_probes_total", outcome="passed")
-        tell(self._around.on_event, EventKind.ENGINE_BACK, self.label, f"{self.label} serves again")
+        threading.Thread(target=self._retry, name=f"trt-ff probe {self.label}", daemon=True).start()
 
     def check_file(self) -> None:
         """Notice that its file on the disk was replaced, cut short or removed; what is loaded serves on."""
@@ -172,14 +167,36 @@ class PooledEngine:
             )
 
     def close(self) -> None:
-        """Free it; one that hangs is left behind."""
+        """Free it for good; one that hangs is left behind."""
+        with self._lock:
+            self._closed = True
+        self._unload()
+
+    def _retry(self) -> None:
+        try:
+            if len(self._hanging) >= _MOST_HANGING:
+                raise DeviceError(f"{len(self._hanging)} earlier inferences of it still hang", "restart the service")
+            self._load(self.member.reopen())
+        except TrtFaceFusionError as error:
+            self._count("engine_probes_total", outcome="failed")
+            self._take_out(self._shorten(error.message), EventKind.PROBE_FAILED)
+            return
+        with self._lock:
+            if self._closed:
+                self._unload()
+                return
+            self.health.bring_back()
+        self._count("engine_probes_total", outcome="passed")
+        tell(self._around.on_event, EventKind.ENGINE_BACK, self.label, f"{self.label} serves again")
+
+    def _unload(self) -> None:
         thread, self._thread, self._engine = self._thread, None, None
         if thread is not None:
             thread.end(self._limit_s)
 
     def _load(self, opened: OpenedModel) -> None:
         """Open ``opened`` in a new thread and try it; it replaces what was loaded before."""
-        self.close()
+        self._unload()
         engines: list[LoadedEngine] = []
         around = self._around
 

@@ -36,6 +36,7 @@ class RolloutFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._threads = threading.Lock()
+        self._has_locks: bool | None = None
 
     @property
     def signature(self) -> tuple[int, int, int] | None:
@@ -104,7 +105,9 @@ class RolloutFile:
         with self._threads:
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                if not locks_work(path.parent):
+                if self._has_locks is None:
+                    self._has_locks = locks_work(path.parent)
+                if not self._has_locks:
                     tell_weaker(f"{path.parent} has no locks: one service alone may keep its rollout there")
                     yield
                     return
