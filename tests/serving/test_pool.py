@@ -102,6 +102,22 @@ def test_a_runner_that_hangs_is_left_behind(built: Path, open_pool: OpenPool, sa
     assert read(pool, "engine_faults_total", of="int8", kind="hung") == 1
 
 
+def test_an_engine_that_hangs_again_and_again_is_not_loaded_without_end(
+    built: Path, open_pool: OpenPool, saboteur: Saboteur
+) -> None:
+    pool = open_pool(built, infer_limit_s=0.3)
+    limits = pool._around.settings
+    usual = limits.open_limit_s
+    saboteur.tricks["int8"] = saboteur.hang
+    object.__setattr__(limits, "open_limit_s", 0.3)
+    serve(pool, 1)
+    wait_until(lambda: "2 earlier inferences" in reason(pool, "int8"))
+    object.__setattr__(limits, "open_limit_s", usual)
+    saboteur.tricks.clear()
+    saboteur.released.set()
+    wait_until(lambda: states(pool)["int8"] == "serving")
+
+
 @pytest.mark.parametrize("trick", ["give_nan", "give_flat"])
 def test_single_broken_faces_go_to_the_next_and_many_take_it_out(
     built: Path, open_pool: OpenPool, saboteur: Saboteur, trick: str

@@ -177,9 +177,9 @@ class PooledEngine:
             if len(self._hanging) >= _MOST_HANGING:
                 raise DeviceError(f"{len(self._hanging)} earlier inferences of it still hang", "restart the service")
             self._load(self.member.reopen())
-        except TrtFaceFusionError as error:
+        except Exception as error:  # whatever it is: an engine that stays in its probe would never come back
             self._count("engine_probes_total", outcome="failed")
-            self._take_out(self._shorten(error.message), EventKind.PROBE_FAILED)
+            self._take_out(self._shorten(_explain(error)), EventKind.PROBE_FAILED)
             return
         with self._lock:
             if self._closed:
