@@ -129,6 +129,11 @@ class CanaryPool:
         return next((engine.batch for engine in self._order() if engine.serves), 1)
 
     @property
+    def engines(self) -> Sequence[PooledEngine]:
+        """All of them, the candidate first."""
+        return self._pool.engines
+
+    @property
     def rollout(self) -> Rollout:
         """How far the rollout is; from any thread."""
         return self._keeper.rollout
