@@ -10,7 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trt_facefusion.errors import BadInputError
-from trt_facefusion.serving.shares import CanarySpec, Schedule, parse_canary, parse_schedule, parse_share, takes_part
+from trt_facefusion.serving.shares import (
+    CanarySpec,
+    Schedule,
+    parse_canary,
+    parse_schedule,
+    parse_share,
+    takes_part,
+    write_share,
+)
 from trt_facefusion.types import Precision
 
 
@@ -39,7 +47,7 @@ def test_what_is_asked_for_is_read() -> None:
     assert parse_canary("int8=5%") == CanarySpec(Precision.INT8, 0.05)
     assert parse_canary("engines/swap/int8-new=0.5%") == CanarySpec(Path("engines/swap/int8-new"), 0.005)
     assert parse_canary("a=b/c=0%") == CanarySpec(Path("a=b/c"), 0.0)
-    assert parse_share("100%") == 1.0
+    assert parse_share("100%") == 1.0 and [write_share(share) for share in (0.05, 0.005, 1.0)] == ["5%", "0.5%", "100%"]
     assert parse_schedule(None, 0.05) == Schedule()
     assert parse_schedule("5%,25%,100%:1000", 0.05) == Schedule((0.25, 1.0), comparisons=1000)
     assert parse_schedule("25%, 100% : 30m", 0.05) == Schedule((0.25, 1.0), seconds=1800.0)

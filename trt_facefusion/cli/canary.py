@@ -17,6 +17,7 @@ from trt_facefusion.errors import BadInputError, GateError
 from trt_facefusion.serving.budget import average
 from trt_facefusion.serving.rollout import Phase, Rollout, decide
 from trt_facefusion.serving.rollout_file import NAME, RolloutFile
+from trt_facefusion.serving.shares import write_share
 
 app = typer.Typer(help="Look at the rollout of a candidate, promote it, or roll it back.", no_args_is_help=True)
 
@@ -104,7 +105,7 @@ def _describe(rollout: Rollout) -> dict[str, Any]:
 
 def _show(rollout: Rollout) -> None:
     console.line(f"{rollout.candidate_label} in place of {rollout.baseline_label}")
-    share = f"{rollout.share:.6g}" if rollout.share < 1e-4 else f"{rollout.share:.2%}"
+    share = write_share(rollout.share)
     colour = {Phase.ROLLED_BACK.value: "red", Phase.PROMOTED.value: "green"}.get(rollout.phase, "bold")
     console.line(console.styled(rollout.phase.replace("_", " "), colour), f", {share} of requests: {rollout.reason}")
     console.show(_tabulate_figures(rollout))
@@ -113,7 +114,7 @@ def _show(rollout: Rollout) -> None:
         schedule = rollout.plan.schedule
         every = f"{schedule.comparisons} comparisons" if schedule.comparisons else f"{schedule.seconds:.0f} s"
         console.line(
-            f"next {', '.join(f'{step:.6g}' for step in steps)} of requests, each after {every}; "
+            f"next {', '.join(map(write_share, steps))} of requests, each after {every}; "
             f"{rollout.step_comparisons} comparisons since the last one"
         )
     table = _open_table("when", "what", "why")

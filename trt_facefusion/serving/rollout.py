@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 
 from trt_facefusion.serving.budget import FaceComparison, RolloutBudget
-from trt_facefusion.serving.shares import Schedule
+from trt_facefusion.serving.shares import Schedule, write_share
 
 SCHEMA = 1
 _LONGEST_HISTORY = 50
@@ -110,7 +110,7 @@ class Observations:
 def begin(key: tuple[str, str], labels: tuple[str, str], plan: RolloutPlan, now: float) -> Rollout:
     """A rollout of the candidate and baseline ``key`` (digests), called ``labels``, of which nothing is known yet."""
     fresh = Rollout(*key, *labels, plan, Phase.RUNNING.value, plan.share, 0, now, 0, 0, 0, 0, (), (), (), 0)
-    return _note(fresh, "begun", f"{plan.share:.6g} of requests", now)
+    return _note(fresh, "begun", f"nothing is known of it yet; {write_share(plan.share)} of requests see it", now)
 
 
 def resume(rollout: Rollout, plan: RolloutPlan, now: float) -> Rollout:
@@ -119,7 +119,7 @@ def resume(rollout: Rollout, plan: RolloutPlan, now: float) -> Rollout:
     if rollout.phase != Phase.RUNNING.value or (before.share, before.schedule) == (plan.share, plan.schedule):
         return changed
     restarted = replace(changed, share=plan.share, step=0, step_began=now, step_comparisons=0)
-    return _note(restarted, "begun", f"{plan.share:.6g} of requests, as the shares were changed", now)
+    return _note(restarted, "begun", f"the shares were changed; {write_share(plan.share)} of requests see it", now)
 
 
 def advance(rollout: Rollout, seen: Observations, now: float) -> Rollout:
@@ -171,11 +171,11 @@ def _is_step_due(rollout: Rollout, now: float) -> bool:
 
 def _take_step(rollout: Rollout, now: float) -> Rollout:
     share = rollout.plan.schedule.steps[rollout.step]
-    reason = f"{rollout.step_comparisons} comparisons at {rollout.share:.6g} of requests kept to the budget"
+    reason = f"{rollout.step_comparisons} comparisons at {write_share(rollout.share)} of requests kept to the budget"
     stepped = replace(rollout, share=share, step=rollout.step + 1, step_began=now, step_comparisons=0)
     if share >= 1:
         return decide(stepped, Phase.PROMOTED, reason, now)
-    return _note(stepped, f"{share:.6g} of requests", reason, now)
+    return _note(stepped, f"{write_share(share)} of requests", reason, now)
 
 
 def _note(rollout: Rollout, what: str, reason: str, now: float) -> Rollout:

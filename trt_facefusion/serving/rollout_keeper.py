@@ -16,6 +16,7 @@ from trt_facefusion.errors import StoreError
 from trt_facefusion.serving.events import EventKind, OnEvent, drop_event, tell
 from trt_facefusion.serving.rollout import Observations, Phase, Rollout, RolloutPlan, advance, begin, decide, resume
 from trt_facefusion.serving.rollout_file import RolloutFile
+from trt_facefusion.serving.shares import write_share
 
 _KINDS = {Phase.ROLLED_BACK.value: EventKind.ROLLED_BACK, Phase.PROMOTED.value: EventKind.PROMOTED}
 
@@ -59,7 +60,10 @@ class RolloutKeeper:
         assert rollout is not None
         self._rollout = self._synced = rollout
         self._signature = file.signature
-        self._tell(EventKind.ROLLOUT_BEGUN, f"{rollout.phase}, {rollout.share:.6g} of requests: {rollout.reason}")
+        self._tell(
+            EventKind.ROLLOUT_BEGUN,
+            f"{rollout.phase.replace('_', ' ')}, {write_share(rollout.share)} of requests: {rollout.reason}",
+        )
 
     @property
     def rollout(self) -> Rollout:
@@ -121,9 +125,9 @@ class RolloutKeeper:
         before, self._rollout = self._rollout, rollout
         if rollout.phase != before.phase:
             kind = _KINDS.get(rollout.phase, EventKind.ROLLOUT_BEGUN)
-            self._tell(kind, f"{rollout.phase}: {rollout.reason}")
+            self._tell(kind, f"{rollout.phase.replace('_', ' ')}: {rollout.reason}")
         elif rollout.share != before.share:
-            self._tell(EventKind.STEP_TAKEN, f"{rollout.share:.6g} of requests: {rollout.reason}")
+            self._tell(EventKind.STEP_TAKEN, f"{write_share(rollout.share)} of requests: {rollout.reason}")
 
     def _yield(self) -> None:
         if not self._yielded:

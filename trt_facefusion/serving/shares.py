@@ -71,6 +71,11 @@ def parse_share(text: str, option: str = "--shadow") -> float:
     return float(match[1]) / 100
 
 
+def write_share(share: float) -> str:
+    """A share as `parse_share` reads it: 0.05 as ``5%``."""
+    return f"{share * 100:.6g}%"
+
+
 def parse_canary(text: str) -> CanarySpec:
     """What ``--canary`` says. A share of 0 % shows the candidate to nobody, and only compares.
 
@@ -101,7 +106,9 @@ def parse_schedule(text: str | None, share: float) -> Schedule:
     if len(steps) > 1 and steps[0] == share:
         steps = steps[1:]
     if any(before >= after for before, after in zip([share, *steps], steps, strict=False)):
-        raise BadInputError(f"the shares of --promote {text!r:.80} do not rise from {share:.3%}", _PROMOTE_FORM)
+        raise BadInputError(
+            f"the shares of --promote {text!r:.80} do not rise from {write_share(share)}", _PROMOTE_FORM
+        )
     if match[2] is None:
         return Schedule(tuple(steps), comparisons=int(match[1]))
     return Schedule(tuple(steps), seconds=int(match[1]) * _SECONDS[match[2]])
