@@ -25,8 +25,11 @@ def test_a_share_of_broken_pictures_does() -> None:
 def test_faces_that_no_engine_can_do_speak_against_none_of_them() -> None:
     health = EngineHealth(RULES)
     assert health.record([SOUND]) is None
-    assert health.record([DISPUTED] * 19) is None
-    assert health.record([DISPUTED]) is not None, "by now there is no sound picture left to say that it works"
+    assert health.record([DISPUTED] * 19) is None and not health.is_suspect
+    assert health.record([DISPUTED]) is None
+    assert health.is_suspect, "by now there is no sound picture left to say that it works"
+    health.clear_suspicion()
+    assert not health.is_suspect
 
 
 def test_what_counted_before_it_went_out_counts_no_more() -> None:
@@ -63,7 +66,8 @@ def test_it_is_out_exactly_where_the_window_says_so(batches: list[list[PictureOu
         enough = len(recent) >= RULES.least
         too_many = recent.count(BROKEN) > RULES.most_broken * len(recent)
         reason = health.record(batch)
-        assert (reason is not None) == (enough and (too_many or SOUND not in recent))
+        assert (reason is not None) == (enough and too_many)
+        assert health.is_suspect == (enough and SOUND not in recent)
         if reason is not None:
             health.take_out(reason, 0.0)
             assert health.state is Health.OUT and health.reason == reason

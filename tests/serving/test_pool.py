@@ -19,7 +19,7 @@ from trt_facefusion.serving.engine_thread import EngineHungError, EngineLeftErro
 from trt_facefusion.serving.events import EventKind, ServingEvent
 from trt_facefusion.serving.pool import EnginePool
 from trt_facefusion.serving.seam import ServedFace
-from trt_facefusion.swap.engines import EngineChain
+from trt_facefusion.swap.engines import EngineChain, LoadedEngine
 from trt_facefusion.swap.feeds import FaceInput
 from trt_facefusion.types import Precision
 
@@ -140,6 +140,22 @@ def test_a_face_that_every_engine_breaks_gets_an_error_and_takes_none_out(
     (answer,) = pool.serve(make_faces(1), ["r"])
     assert isinstance(answer, GateError) and "whichever engine" in answer.message
     assert set(states(pool).values()) == {"serving"}
+
+
+def test_nobody_drives_engines_out_with_faces_that_none_can_do(
+    built: Path, open_pool: OpenPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = open_pool(built)
+    monkeypatch.setattr(LoadedEngine, "find_faults", lambda engine, faces, rendered: ["NaN"] * len(faces))
+    assert {kind for _ in range(8) for kind, _ in serve(pool, 5)} == {"accuracy_gate"}
+    assert set(states(pool).values()) == {"serving"}
+
+
+def test_engines_that_can_do_nothing_any_more_are_out(built: Path, open_pool: OpenPool, saboteur: Saboteur) -> None:
+    pool = open_pool(built)
+    saboteur.tricks |= dict.fromkeys(("int8", "fp16", "fp32"), saboteur.give_nan)
+    serve(pool, 5)
+    assert set(states(pool).values()) == {"out"} and "tried with" in reason(pool, "fp32")
 
 
 def test_a_face_that_cannot_be_fed_is_refused_alone(built: Path, open_pool: OpenPool) -> None:

@@ -1,9 +1,10 @@
 """Whether an engine serves: what takes it out, and when it is tried again. No clock, thread or engine of its own.
 
 One broken picture takes no engine out: single faces come out broken of engines that are right. An engine that fails
-(raises, hangs) is out at once; one whose pictures are broken, where a safer engine's were not, above a share of its
-last faces; and one that gives no sound picture any more. A picture that is broken whichever engine makes it says
-nothing against any of them, so nobody drives engines out by uploading such faces.
+(raises, hangs) is out at once, and so is one whose pictures are broken, where a safer engine's were not, above a share
+of its last faces. A picture that is broken whichever engine makes it says nothing against any of them, so nobody drives
+engines out by uploading such faces; but an engine that gave nothing else for a while is suspect, and is tried with the
+probe.
 
 An engine that is out is tried again after a back-off that doubles each time and is forgotten once a whole window of its
 pictures was sound.
@@ -64,15 +65,21 @@ class EngineHealth:
         if self.state is not Health.SERVING:
             return None
         self._recent.extend(outcomes)
-        sound, broken = (self._recent.count(kind) for kind in (PictureOutcome.SOUND, PictureOutcome.BROKEN))
-        faces = len(self._recent)
-        if sound == self.rules.window:
+        faces, broken = len(self._recent), self._recent.count(PictureOutcome.BROKEN)
+        if self._recent.count(PictureOutcome.SOUND) == self.rules.window:
             self._failures = 0
-        if faces < self.rules.least:
-            return None
-        if broken > self.rules.most_broken * faces:
+        if faces >= self.rules.least and broken > self.rules.most_broken * faces:
             return f"{broken} of its last {faces} pictures were broken"
-        return f"none of its last {faces} pictures was sound" if not sound else None
+        return None
+
+    @property
+    def is_suspect(self) -> bool:
+        """Whether none of its last pictures was sound, of any engine: its own fault, or that of the faces."""
+        return len(self._recent) >= self.rules.least and PictureOutcome.SOUND not in self._recent
+
+    def clear_suspicion(self) -> None:
+        """The probe was rendered well: the faces were at fault."""
+        self._recent.clear()
 
     def take_out(self, reason: str, now: float) -> None:
         """The engine answers nothing until a probe succeeds."""

@@ -122,13 +122,16 @@ class PooledEngine:
         return answers
 
     def record(self, outcomes: Iterable[PictureOutcome]) -> None:
-        """Count what became of its pictures; it is out where too many were broken."""
+        """Count what became of its pictures; it is out where too many were broken, tried where none was sound."""
         kinds = list(outcomes)
         self._count("engine_faults_total", kinds.count(PictureOutcome.BROKEN), kind="broken")
         with self._lock:
             reason = self.health.record(kinds)
             if reason is not None:
                 self._take_out(reason, EventKind.ENGINE_OUT)
+            suspect = self.serves and self.health.is_suspect
+        if suspect:
+            self._try_loaded()
 
     def retry_if_due(self) -> None:
         """Where its back-off is over: check its files, load it again, try it with the probe, behind this call.
@@ -238,6 +241,25 @@ class PooledEngine:
             fault = "NaN or infinite values"
         if fault is not None:
             raise DeviceError(f"{self.label} gave {fault} for a face that it is tried with", "build the engine again")
+
+    def _try_loaded(self) -> None:
+        """Let the engine as it is loaded render the probe; it is out where that is broken, too."""
+        with self._lock:
+            engine, thread, limit_s = self._engine, self._thread, self._limit_s
+        if engine is None or thread is None:
+            return
+        try:
+            feeds = engine.prepare([self._around.probe])
+            self._judge_probe(engine, thread.call(lambda: engine.infer(feeds, 1), limit_s)[0])
+        except EngineLeftError:
+            pass  # whoever it hung on has said so
+        except EngineHungError:
+            self._fail("hung", f"an inference took more than {limit_s:.3g} s", thread)
+        except Exception as error:
+            self._fail("broken", _explain(error), thread)
+        else:
+            with self._lock:
+                self.health.clear_suspicion()
 
     def _render_batch(self, faces: Sequence[FaceInput], patient: bool) -> list[Answer]:
         with self._lock:
