@@ -260,7 +260,7 @@ def test_what_makes_no_rollout_is_refused(built: Path, tmp_path: Path, open_cana
 def test_a_candidate_by_its_folder_and_a_service_without_one(
     store: Path, tmp_path: Path, open_canary: OpenCanary
 ) -> None:
-    candidate = shutil.copytree(find(store, "int8"), tmp_path / "new" / "tiny" / "int8-new")
+    candidate = shutil.copytree(find(store, "int8"), tmp_path / "new" / "tiny" / find(store, "int8").name)
     spoil_scales(candidate, 1.1)
     pool = open_canary(store, canary=f"{candidate}=100%", canary_state=tmp_path / "state.json")
     assert [(s.precision, s.role) for s in pool.describe()] == [
@@ -270,5 +270,7 @@ def test_a_candidate_by_its_folder_and_a_service_without_one(
         ("int8", "candidate"),
     ]
     assert set(serve(pool, range(4)).values()) == {("int8", "candidate")}
+    labels = [state.engine for state in pool.describe()]
+    assert len(set(labels)) == len(labels), "two engines of one name are told apart"
     assert (tmp_path / "state.json").is_file()
     assert isinstance(open_canary(store, canary=None), EnginePool)

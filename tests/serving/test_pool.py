@@ -168,6 +168,33 @@ def test_a_face_that_cannot_be_fed_is_refused_alone(built: Path, open_pool: Open
     assert set(states(pool).values()) == {"serving"}
 
 
+def test_the_networks_own_tensors_are_served_by_whoever_gives_finite_ones(
+    built: Path, open_pool: OpenPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = open_pool(built)
+    feeds = pool.engines[0]._engine.prepare(make_faces(2))
+    interface = pool.tensors
+    assert (interface.precision, interface.platform) == ("int8", "onnxruntime")
+    outputs = pool.infer(feeds)
+    assert set(outputs) == {spec.name for spec in interface.outputs} and len(outputs["picture"]) == 2
+    with pytest.raises(BadInputError):
+        pool.infer({"image": np.zeros((1, 3, 5, 5), np.float32)})
+    int8 = pool.engines[0]._engine.runner
+    monkeypatch.setattr(int8, "infer", lambda feeds: {"picture": np.full((2, 3, 32, 32), np.nan, np.float32)})
+    assert np.isfinite(pool.infer(feeds)["picture"]).all()
+    assert read(pool, "engine_faults_total", of="int8", kind="broken") == 1
+
+    def fail(feeds: object) -> None:
+        raise RuntimeError("no")
+
+    for engine in pool.engines:
+        monkeypatch.setattr(engine._engine.runner, "infer", fail)
+    with pytest.raises(NoEngineError):
+        pool.infer(feeds)
+    with pytest.raises(NoEngineError):
+        _ = pool.tensors
+
+
 def test_where_no_engine_works_each_face_is_told_so(built: Path, open_pool: OpenPool, saboteur: Saboteur) -> None:
     pool = open_pool(built)
     saboteur.tricks |= dict.fromkeys(("int8", "fp16", "fp32"), saboteur.fail)

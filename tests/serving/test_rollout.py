@@ -20,9 +20,9 @@ from trt_facefusion.serving import rollout_file as rollout_file_module
 from trt_facefusion.serving.budget import FaceComparison, RolloutBudget, average
 from trt_facefusion.serving.events import EventKind, ServingEvent
 from trt_facefusion.serving.rollout import (
-    Observations,
     Phase,
     Rollout,
+    RolloutObservations,
     RolloutPlan,
     advance,
     begin,
@@ -42,8 +42,8 @@ def make_plan(*steps: float, comparisons: int = 0, seconds: float = 0.0, share: 
     return RolloutPlan(share, Schedule(steps, comparisons, seconds), BUDGET)
 
 
-def see(*comparisons: FaceComparison, faults: int = 0) -> Observations:
-    return Observations(comparisons, faces=len(comparisons) + faults, faults=faults)
+def see(*comparisons: FaceComparison, faults: int = 0) -> RolloutObservations:
+    return RolloutObservations(comparisons, faces=len(comparisons) + faults, faults=faults)
 
 
 def test_a_mean_beyond_the_budget_is_rolled_back_once_there_are_enough() -> None:
@@ -64,7 +64,7 @@ def test_a_mean_beyond_the_budget_is_rolled_back_once_there_are_enough() -> None
         (see(*[FaceComparison(40.0, 0.99, 0.9)] * 10), "identity"),
     ],
 )
-def test_each_limit_rolls_back(seen: Observations, word: str) -> None:
+def test_each_limit_rolls_back(seen: RolloutObservations, word: str) -> None:
     rollout = advance(begin(KEY, LABELS, make_plan(), 0.0), seen, 1.0)
     assert rollout.phase == Phase.ROLLED_BACK.value and word in rollout.reason
 
@@ -89,10 +89,10 @@ def test_a_schedule_by_comparisons_ends_in_the_promotion() -> None:
 
 def test_a_schedule_by_time_waits_for_comparisons_too() -> None:
     rollout = begin(KEY, LABELS, make_plan(0.25, seconds=60.0), 0.0)
-    assert advance(rollout, Observations(), 1000.0).share == 0.05
+    assert advance(rollout, RolloutObservations(), 1000.0).share == 0.05
     rollout = advance(rollout, see(*[GOOD] * 20), 30.0)
     assert rollout.share == 0.05
-    assert advance(rollout, Observations(), 60.0).share == 0.25
+    assert advance(rollout, RolloutObservations(), 60.0).share == 0.25
 
 
 def test_a_decision_stands_when_the_service_starts_again_and_changed_shares_begin_anew() -> None:
@@ -106,12 +106,15 @@ def test_a_decision_stands_when_the_service_starts_again_and_changed_shares_begi
 
 COMPARISONS = st.builds(FaceComparison, st.floats(0, 100), st.floats(-1, 1), st.floats(-1, 1))
 SEEN = st.builds(
-    Observations, st.lists(COMPARISONS | st.just(GOOD), max_size=12).map(tuple), st.integers(0, 12), st.integers(0, 1)
+    RolloutObservations,
+    st.lists(COMPARISONS | st.just(GOOD), max_size=12).map(tuple),
+    st.integers(0, 12),
+    st.integers(0, 1),
 )
 
 
 @given(st.lists(SEEN, max_size=25), st.integers(1, 60))
-def test_whatever_is_seen_the_rollout_is_one_that_can_be(batches: list[Observations], comparisons: int) -> None:
+def test_whatever_is_seen_the_rollout_is_one_that_can_be(batches: list[RolloutObservations], comparisons: int) -> None:
     rollout = begin(KEY, LABELS, make_plan(0.25, 1.0, comparisons=comparisons), 0.0)
     for number, seen in enumerate(batches):
         before, rollout = rollout, advance(rollout, seen, float(number))
@@ -130,7 +133,9 @@ def test_whatever_is_seen_the_rollout_is_one_that_can_be(batches: list[Observati
 
 @given(st.lists(SEEN, max_size=10))
 @settings(max_examples=25)
-def test_what_is_written_is_read_again(tmp_path_factory: pytest.TempPathFactory, batches: list[Observations]) -> None:
+def test_what_is_written_is_read_again(
+    tmp_path_factory: pytest.TempPathFactory, batches: list[RolloutObservations]
+) -> None:
     file = RolloutFile(tmp_path_factory.mktemp("rollout") / "canary.json")
     rollout = begin(KEY, LABELS, make_plan(0.25, comparisons=5), 1e9)
     for seen in batches:

@@ -24,19 +24,19 @@ from trt_facefusion.model.presets.contract import Contract
 from trt_facefusion.serving.budget import RolloutBudget, average, compare_pictures
 from trt_facefusion.serving.events import EventKind, OnEvent, ServingEvent, drop_event
 from trt_facefusion.serving.health import PictureOutcome
-from trt_facefusion.serving.members import Member, find_members, make_member, require_alike
+from trt_facefusion.serving.members import Member, find_members, make_member, name_apart, require_alike
 from trt_facefusion.serving.pool import BASELINE, CANDIDATE, FALLBACK, EnginePool
 from trt_facefusion.serving.pooled import PooledEngine, PoolSettings
 from trt_facefusion.serving.readings import Reading, Tally
-from trt_facefusion.serving.rollout import Observations, Phase, Rollout, RolloutPlan
+from trt_facefusion.serving.rollout import Phase, Rollout, RolloutObservations, RolloutPlan
 from trt_facefusion.serving.rollout_file import NAME, RolloutFile
 from trt_facefusion.serving.rollout_keeper import RolloutKeeper
-from trt_facefusion.serving.seam import EngineState, ServedFace
+from trt_facefusion.serving.seam import EngineState, ServedFace, TensorInterface
 from trt_facefusion.serving.shadow import ShadowQueue
 from trt_facefusion.serving.shares import CanarySpec, Schedule, takes_part
 from trt_facefusion.swap.engines import Rendered
 from trt_facefusion.swap.feeds import FaceInput
-from trt_facefusion.types import Note, drop_note
+from trt_facefusion.types import Array, Feeds, Note, drop_note
 
 _SYNC_S = 0.5
 _PATIENCE_S = 5.0
@@ -164,6 +164,15 @@ class CanaryPool:
         self._learn(faces, requests, seeing, complete, salt)
         return complete
 
+    @property
+    def tensors(self) -> TensorInterface:
+        """Of the engine that would run now; no candidate, which only faces are compared of."""
+        return self._pool.describe_tensors(self._order())
+
+    def infer(self, feeds: Feeds) -> dict[str, Array]:
+        """As `EnginePool.infer`, never by a candidate."""
+        return self._pool.infer_by(self._order(), feeds)
+
     def describe(self) -> list[EngineState]:
         """How the engines are, and the candidate's rollout; from any thread."""
         rollout = self._keeper.rollout
@@ -230,7 +239,7 @@ class CanaryPool:
             if answer.role != FALLBACK and takes_part(request, f"shadow {salt}", self._settings.shadow):
                 self._queue(_ShadowJob(face, answer.rendered, sees))
         if shown:
-            self._keeper.observe(Observations(faces=shown))
+            self._keeper.observe(RolloutObservations(faces=shown))
 
     def _queue(self, job: _ShadowJob) -> None:
         if self._keeper.rollout.phase == Phase.RUNNING.value and not self._shadow.offer(job):
@@ -254,7 +263,7 @@ class CanaryPool:
         self._tally.add("canary_comparisons_total")
         gross = self._settings.budget.is_gross(comparison)
         self._tally.add("canary_faults_total", int(gross))
-        self._keeper.observe(Observations((comparison,), faces=int(not job.of_candidate)))
+        self._keeper.observe(RolloutObservations((comparison,), faces=int(not job.of_candidate)))
 
     def _judge_alone(self, answer: Rendered | str | TrtFaceFusionError) -> None:
         """Count a picture that only the comparison is to see, of a face that the baseline's was sound of."""
@@ -267,7 +276,7 @@ class CanaryPool:
     def _fault(self, faces: int) -> None:
         if self._keeper.rollout.phase == Phase.RUNNING.value:
             self._tally.add("canary_faults_total")
-            self._keeper.observe(Observations(faces=faces, faults=1))
+            self._keeper.observe(RolloutObservations(faces=faces, faults=1))
 
     def _hear(self, event: ServingEvent) -> None:
         """What happens to the candidate speaks against it; everything is passed on."""
@@ -295,6 +304,7 @@ def _split(members: Sequence[Member], spec: CanarySpec, device: int) -> tuple[Me
             )
         candidate = of_precision[0]
     others = [member for member in members if member.path.resolve() != candidate.path.resolve()]
+    candidate, *others = name_apart([candidate, *others])
     if not others:
         raise BadInputError(
             f"--canary: {candidate.label} is the only engine, and a candidate needs another one to be held against",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -79,12 +80,24 @@ def find_members(
     described = [replace(model, contract=_require_contract(model, contract)) for model in unique]
     for model in described[1:]:
         require_alike(described[0], model)
-    return tuple(sorted((make_member(model) for model in described), key=_rank))
+    return tuple(name_apart(sorted((make_member(model) for model in described), key=_rank)))
 
 
 def make_member(opened: OpenedModel) -> Member:
     """``opened`` with its digest."""
     return Member(opened, _digest(opened), opened.engine if opened.manifest is None else opened.engine.parent)
+
+
+def name_apart(members: Sequence[Member]) -> list[Member]:
+    """``members``, no two of which are called alike: the later ones get a number, as in two folders of one name."""
+    seen: Counter[str] = Counter()
+    apart = []
+    for member in members:
+        seen[member.label] += 1
+        number = seen[member.label]
+        label = member.label if number == 1 else f"{member.label} ({number})"
+        apart.append(replace(member, opened=replace(member.opened, label=label)))
+    return apart
 
 
 def require_alike(first: OpenedModel, other: OpenedModel) -> None:

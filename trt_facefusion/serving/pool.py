@@ -27,10 +27,10 @@ from trt_facefusion.serving.members import Member, find_members
 from trt_facefusion.serving.pooled import Answer, PooledEngine, PoolSettings, Surroundings
 from trt_facefusion.serving.probe import make_probe
 from trt_facefusion.serving.readings import Reading
-from trt_facefusion.serving.seam import EngineState, ServedFace
+from trt_facefusion.serving.seam import EngineState, ServedFace, TensorInterface
 from trt_facefusion.swap.engines import Rendered
 from trt_facefusion.swap.feeds import FaceInput
-from trt_facefusion.types import Note, drop_note
+from trt_facefusion.types import Array, Feeds, Note, drop_note
 
 BASELINE, CANDIDATE, FALLBACK = "baseline", "candidate", "fallback"
 _TICK_S = 0.25
@@ -145,6 +145,42 @@ class EnginePool:
                 tell(self._around.on_event, kind, engine.label, message)
         return [self._settle(number, attempt) for number in range(len(faces))]
 
+    @property
+    def tensors(self) -> TensorInterface:
+        """Of the engine that would run now. Raises NoEngineError."""
+        return self.describe_tensors(self.engines)
+
+    def infer(self, feeds: Feeds) -> dict[str, Array]:
+        """Outputs of the network by name, of the first engine that gives finite ones.
+
+        Raises:
+            BadInputError: ``feeds`` are not what the network takes.
+            GateError, NoEngineError: no engine does.
+        """
+        return self.infer_by(self.engines, feeds)
+
+    def infer_by(self, engines: Sequence[PooledEngine], feeds: Feeds) -> dict[str, Array]:
+        """As `infer`, by the first of ``engines`` that can."""
+        broken: list[PooledEngine] = []
+        for engine in engines:
+            outputs = engine.infer(feeds)
+            if isinstance(outputs, dict):
+                for earlier in broken:
+                    earlier.record([PictureOutcome.BROKEN])
+                engine.record([PictureOutcome.SOUND])
+                self._around.tally.add("tensor_inferences_total", engine=engine.label)
+                return outputs
+            broken += [engine] if outputs is not None else []
+        raise self._explain([engine.label for engine in broken])
+
+    def describe_tensors(self, engines: Sequence[PooledEngine]) -> TensorInterface:
+        """As `tensors`, of the first of ``engines`` that serves."""
+        for engine in engines:
+            interface = engine.tensors
+            if engine.serves and interface is not None:
+                return interface
+        raise self._explain([])
+
     def describe(self) -> list[EngineState]:
         """How the engines are; from any thread."""
         return [engine.describe(FALLBACK if level else BASELINE) for level, engine in enumerate(self.engines)]
@@ -177,7 +213,7 @@ class EnginePool:
     def _settle(self, number: int, attempt: _Attempt) -> ServedFace | TrtFaceFusionError:
         answer = attempt.answers.get(number)
         if answer is None:
-            answer = self._explain(number, attempt)
+            answer = self._explain([e.label for e, broken in attempt.broken.items() if number in broken])
         if isinstance(answer, ServedFace):
             labels = {"engine": answer.engine, "precision": answer.precision, "role": answer.role}
             self._around.tally.add("faces_total", **labels)
@@ -185,8 +221,8 @@ class EnginePool:
             self._around.tally.add("face_errors_total", kind=answer.kind)
         return answer
 
-    def _explain(self, number: int, attempt: _Attempt) -> TrtFaceFusionError:
-        tried = [engine.label for engine, broken in attempt.broken.items() if number in broken]
+    def _explain(self, tried: Sequence[str]) -> TrtFaceFusionError:
+        """Why there is no picture, when the engines ``tried`` gave broken ones."""
         if tried:
             return GateError(
                 f"the picture is broken (NaN, or flat), whichever engine makes it ({', '.join(tried)})",

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,15 +21,17 @@ from trt_facefusion.serving.events import EventKind, OnEvent, drop_event, tell
 from trt_facefusion.serving.health import EngineHealth, Health, HealthRules, PictureOutcome
 from trt_facefusion.serving.members import Member
 from trt_facefusion.serving.readings import Tally
-from trt_facefusion.serving.seam import EngineState
+from trt_facefusion.serving.seam import EngineState, TensorInterface
 from trt_facefusion.swap.engines import ChainOptions, LoadedEngine, Rendered, find_fault
 from trt_facefusion.swap.feeds import FaceInput
+from trt_facefusion.types import Array, Feeds
 
 _SHORTEST_LIMIT_S = 10.0
 _SLOWER = 20.0
 _MOST_HANGING = 2
 """Abandoned threads of one engine, each of which still holds its memory, before it is no longer tried."""
 
+T = TypeVar("T")
 Answer = Rendered | str | TrtFaceFusionError | None
 """A sound picture; what is broken in it; why the face cannot be fed; None where the engine went out before it."""
 
@@ -120,6 +123,26 @@ class PooledEngine:
             batch = faces[len(answers) : len(answers) + self.batch]
             answers += self._render_batch(batch, patient)
         return answers
+
+    def infer(self, feeds: Feeds) -> dict[str, Array] | str | None:
+        """Outputs of the network by name; what is broken in them; None where the engine is out.
+
+        Raises:
+            BadInputError: ``feeds`` are not what the network takes.
+        """
+        outputs = self._guard(lambda loaded: loaded.runner.infer(feeds))
+        broken = [] if outputs is None else [name for name, tensor in outputs.items() if not np.isfinite(tensor).all()]
+        return f"NaN or infinite values in {broken[0]!r}" if broken else outputs
+
+    @property
+    def tensors(self) -> TensorInterface | None:
+        """What its network takes and gives; None while it is not loaded."""
+        engine, manifest = self._engine, self.member.opened.manifest
+        if engine is None:
+            return None
+        platform = "onnxruntime" if manifest is None else manifest.backend
+        runner = engine.runner
+        return TensorInterface(runner.inputs, runner.outputs, engine.batch, self.label, self.member.precision, platform)
 
     def record(self, outcomes: Iterable[PictureOutcome]) -> None:
         """Count what became of its pictures; it is out where too many were broken, tried where none was sound."""
@@ -244,46 +267,56 @@ class PooledEngine:
 
     def _try_loaded(self) -> None:
         """Let the engine as it is loaded render the probe; it is out where that is broken, too."""
-        with self._lock:
-            engine, thread, limit_s = self._engine, self._thread, self._limit_s
-        if engine is None or thread is None:
+        engine, thread, probe = self._engine, self._thread, [self._around.probe]
+        rendered = self._guard(lambda loaded: loaded.infer(loaded.prepare(probe), 1))
+        if engine is None or thread is None or rendered is None:
             return
         try:
-            feeds = engine.prepare([self._around.probe])
-            self._judge_probe(engine, thread.call(lambda: engine.infer(feeds, 1), limit_s)[0])
-        except EngineLeftError:
-            pass  # whoever it hung on has said so
-        except EngineHungError:
-            self._fail("hung", f"an inference took more than {limit_s:.3g} s", thread)
-        except Exception as error:
-            self._fail("broken", _explain(error), thread)
+            self._judge_probe(engine, rendered[0])
+        except DeviceError as error:
+            self._fail("broken", error.message, thread)
         else:
             with self._lock:
                 self.health.clear_suspicion()
 
     def _render_batch(self, faces: Sequence[FaceInput], patient: bool) -> list[Answer]:
-        with self._lock:
-            engine, thread, limit_s = self._engine, self._thread, self._limit_s
-        if engine is None or thread is None or not self.serves:
+        engine = self._engine
+        if engine is None:
             return [None] * len(faces)
         try:
             feeds = engine.prepare(faces)
         except Exception as error:
             return self._isolate(faces, error, patient)
         try:
-            rendered = thread.call(lambda: engine.infer(feeds, len(faces)), limit_s, patient=patient)
-            faults = engine.find_faults(faces, rendered)
+            rendered = self._guard(lambda loaded: loaded.infer(feeds, len(faces)), patient)
+        except BadInputError as error:
+            return self._isolate(faces, error, patient)
+        if rendered is None:
+            return [None] * len(faces)
+        faults = engine.find_faults(faces, rendered)
+        return [fault or result for fault, result in zip(faults, rendered, strict=True)]
+
+    def _guard(self, work: Callable[[LoadedEngine], T], patient: bool = False) -> T | None:
+        """What ``work`` gives in the engine's thread; None where the engine is out, or is out by this.
+
+        Raises:
+            BadInputError: what was fed is at fault.
+        """
+        with self._lock:
+            engine, thread, limit_s = self._engine, self._thread, self._limit_s
+        if engine is None or thread is None or not self.serves:
+            return None
+        try:
+            return thread.call(lambda: work(engine), limit_s, patient=patient)
         except EngineHungError:
             self._fail("hung", f"an inference took more than {limit_s:.3g} s", thread)
         except EngineLeftError:
             pass  # whoever it hung on has said so
         except Exception as error:
-            if _blames_face(error):
-                return self._isolate(faces, error, patient)
+            if type(error) is BadInputError:  # its subclasses (ModelError) are the engine's
+                raise
             self._fail("raised", _explain(error), thread)
-        else:
-            return [fault or result for fault, result in zip(faults, rendered, strict=True)]
-        return [None] * len(faces)
+        return None
 
     def _isolate(self, faces: Sequence[FaceInput], error: Exception, patient: bool) -> list[Answer]:
         """Answers of faces one of which cannot be fed: that one alone gets the error."""
@@ -321,11 +354,6 @@ class PooledEngine:
 
     def _count(self, name: str, count: int = 1, **labels: str) -> None:
         self._around.tally.add(name, count, engine=self.label, **labels)
-
-
-def _blames_face(error: Exception) -> bool:
-    """Whether what was fed is at fault; subclasses of BadInputError (ModelError) are the engine's."""
-    return type(error) is BadInputError
 
 
 def _explain(error: BaseException) -> str:

@@ -89,17 +89,19 @@ class Rollout:
 
 
 @dataclass(frozen=True)
-class Observations:
+class RolloutObservations:
     """What was seen of a candidate since the last time."""
 
     comparisons: tuple[FaceComparison, ...] = ()
     faces: int = 0
     faults: int = 0
 
-    def __add__(self, other: Observations) -> Observations:
-        return Observations(self.comparisons + other.comparisons, self.faces + other.faces, self.faults + other.faults)
+    def __add__(self, other: RolloutObservations) -> RolloutObservations:
+        return RolloutObservations(
+            self.comparisons + other.comparisons, self.faces + other.faces, self.faults + other.faults
+        )
 
-    def keep_last(self, comparisons: int) -> Observations:
+    def keep_last(self, comparisons: int) -> RolloutObservations:
         """These, with so many of the comparisons at most."""
         return replace(self, comparisons=self.comparisons[-comparisons:])
 
@@ -122,7 +124,7 @@ def resume(rollout: Rollout, plan: RolloutPlan, now: float) -> Rollout:
     return _note(restarted, "begun", f"the shares were changed; {write_share(plan.share)} of requests see it", now)
 
 
-def advance(rollout: Rollout, seen: Observations, now: float) -> Rollout:
+def advance(rollout: Rollout, seen: RolloutObservations, now: float) -> Rollout:
     """``rollout`` with what was ``seen``, and what follows from it: nothing, the next share, or the way back."""
     rollout = _count(rollout, seen)
     if rollout.phase != Phase.RUNNING.value:
@@ -139,7 +141,7 @@ def decide(rollout: Rollout, phase: Phase, reason: str, now: float) -> Rollout:
     return _note(replace(rollout, phase=phase.value, share=share), phase.value, reason, now)
 
 
-def _count(rollout: Rollout, seen: Observations) -> Rollout:
+def _count(rollout: Rollout, seen: RolloutObservations) -> Rollout:
     if not seen:
         return rollout
     budget = rollout.plan.budget

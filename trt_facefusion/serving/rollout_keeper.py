@@ -14,7 +14,16 @@ from dataclasses import replace
 
 from trt_facefusion.errors import StoreError
 from trt_facefusion.serving.events import EventKind, OnEvent, drop_event, tell
-from trt_facefusion.serving.rollout import Observations, Phase, Rollout, RolloutPlan, advance, begin, decide, resume
+from trt_facefusion.serving.rollout import (
+    Phase,
+    Rollout,
+    RolloutObservations,
+    RolloutPlan,
+    advance,
+    begin,
+    decide,
+    resume,
+)
 from trt_facefusion.serving.rollout_file import RolloutFile
 from trt_facefusion.serving.shares import write_share
 
@@ -47,7 +56,7 @@ class RolloutKeeper:
     ) -> None:
         self._file, self._plan, self._on_event, self._now = file, plan, on_event, now
         self._lock, self._syncing = threading.RLock(), threading.Lock()
-        self._pending = Observations()
+        self._pending = RolloutObservations()
         self._told_fault = ""
         self._yielded = False
 
@@ -70,7 +79,7 @@ class RolloutKeeper:
         """What is known and decided now; from any thread."""
         return self._rollout
 
-    def observe(self, seen: Observations) -> None:
+    def observe(self, seen: RolloutObservations) -> None:
         """Add what was seen, and decide; writes no file."""
         with self._lock:
             self._pending += seen
@@ -78,7 +87,7 @@ class RolloutKeeper:
 
     def sync(self) -> None:
         """Exchange with the file what there is to exchange, and take the steps that time asks for."""
-        self.observe(Observations())
+        self.observe(RolloutObservations())
         changed = self._file.signature != self._signature
         if not changed and not self._pending and self._rollout is self._synced:
             return
@@ -92,7 +101,7 @@ class RolloutKeeper:
 
     def _exchange(self) -> None:
         with self._lock:
-            pending, decided, self._pending = self._pending, self._rollout, Observations()
+            pending, decided, self._pending = self._pending, self._rollout, RolloutObservations()
         try:
             written = self._file.update(lambda stored: self._merge(stored, pending, decided), self._synced)
         except StoreError:
@@ -105,7 +114,7 @@ class RolloutKeeper:
             if written is not None:
                 self._adopt(advance(written, self._pending, self._now()))
 
-    def _merge(self, stored: Rollout | None, pending: Observations, decided: Rollout) -> Rollout | None:
+    def _merge(self, stored: Rollout | None, pending: RolloutObservations, decided: Rollout) -> Rollout | None:
         """What the file is to hold; None where another service has made it its own."""
         if stored is None:
             return decided
