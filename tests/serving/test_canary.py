@@ -274,3 +274,15 @@ def test_a_candidate_by_its_folder_and_a_service_without_one(
     assert len(set(labels)) == len(labels), "two engines of one name are told apart"
     assert (tmp_path / "state.json").is_file()
     assert isinstance(open_canary(store, canary=None), EnginePool)
+
+
+def test_the_baseline_may_be_named(built: Path, tmp_path: Path) -> None:
+    fp32 = Precision.FP32
+    pool = open_pool([built], CanaryOptions(), precision=fp32)
+    assert [state.precision for state in pool.describe()] == ["fp32"]
+    pool.close()
+    canary = open_pool([built], CanaryOptions(canary="int8=5%", canary_state=tmp_path), precision=fp32)
+    assert [(s.precision, s.role) for s in canary.describe()] == [("fp32", "baseline"), ("int8", "candidate")]
+    canary.close()
+    with pytest.raises(BadInputError, match="fp32 or safer"):
+        open_pool([find(built, "int8")], CanaryOptions(), precision=fp32)

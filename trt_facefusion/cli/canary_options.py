@@ -19,7 +19,7 @@ from trt_facefusion.serving.pooled import PoolSettings
 from trt_facefusion.serving.rollout_file import LARGEST_WINDOW
 from trt_facefusion.serving.shares import parse_canary, parse_schedule, parse_share
 from trt_facefusion.swap.engines import ChainOptions
-from trt_facefusion.types import Note, drop_note
+from trt_facefusion.types import Note, Precision, drop_note
 
 _CANARY, _ENGINES = "A candidate for a share of requests", "Engines that stand in for each other"
 _NEEDS_CANARY = ("promote", "canary_state")
@@ -112,6 +112,7 @@ def open_pool(
     paths: Sequence[Path],
     canary: CanaryOptions,
     *,
+    precision: Precision | None = None,
     chain: ChainOptions | None = None,
     contract: Contract | None = None,
     embedder: Path | None = None,
@@ -124,6 +125,7 @@ def open_pool(
     Args:
         paths: a model's folder, engines' folders, or one ONNX file.
         canary: the options.
+        precision: that of the baseline; the cheapest where none is named. Cheaper ones are left out, but as candidates.
         chain: where engines run.
         contract: how an ONNX file is fed; engines say it themselves.
         embedder: the ONNX file that embeds faces, where the generator takes ArcFace's vectors.
@@ -138,8 +140,16 @@ def open_pool(
     settings = PoolSettings(chain or ChainOptions(), infer_limit_s=canary.engine_timeout)
     if rollout is None:
         return EnginePool(
-            paths, contract, settings, embedder=embedder, converter=converter, on_event=on_event, note=note
+            paths, contract, settings, precision, embedder=embedder, converter=converter, on_event=on_event, note=note
         )
     return CanaryPool(
-        paths, rollout, contract, settings, embedder=embedder, converter=converter, on_event=on_event, note=note
+        paths,
+        rollout,
+        contract,
+        settings,
+        precision,
+        embedder=embedder,
+        converter=converter,
+        on_event=on_event,
+        note=note,
     )

@@ -24,7 +24,7 @@ from trt_facefusion.model.presets.contract import Contract
 from trt_facefusion.serving.budget import RolloutBudget, average, compare_pictures
 from trt_facefusion.serving.events import EventKind, OnEvent, ServingEvent, drop_event
 from trt_facefusion.serving.health import PictureOutcome
-from trt_facefusion.serving.members import Member, find_members, make_member, name_apart, require_alike
+from trt_facefusion.serving.members import Member, find_members, keep_from, make_member, name_apart, require_alike
 from trt_facefusion.serving.pool import BASELINE, CANDIDATE, FALLBACK, EnginePool
 from trt_facefusion.serving.pooled import PooledEngine, PoolSettings
 from trt_facefusion.serving.readings import Reading, Tally
@@ -36,7 +36,7 @@ from trt_facefusion.serving.shadow import ShadowQueue
 from trt_facefusion.serving.shares import CanarySpec, Schedule, takes_part
 from trt_facefusion.swap.engines import Rendered
 from trt_facefusion.swap.feeds import FaceInput
-from trt_facefusion.types import Array, Feeds, Note, drop_note
+from trt_facefusion.types import Array, Feeds, Note, Precision, drop_note
 
 _SYNC_S = 0.5
 _PATIENCE_S = 5.0
@@ -75,7 +75,7 @@ class CanaryPool:
     Args:
         paths: as `EnginePool`; the baseline is the cheapest that is not the candidate.
         canary: what is rolled out, and how.
-        contract, settings, embedder, converter, on_event, note: as `EnginePool`.
+        contract, settings, precision, embedder, converter, on_event, note: as `EnginePool`.
 
     Raises: as `EnginePool`; BadInputError where the candidate is no engine of the model, or the only one; StoreError
         where the rollout's file is damaged or cannot be written.
@@ -87,6 +87,7 @@ class CanaryPool:
         canary: CanarySettings,
         contract: Contract | None = None,
         settings: PoolSettings | None = None,
+        precision: Precision | None = None,
         *,
         embedder: Path | None = None,
         converter: Path | None = None,
@@ -94,7 +95,7 @@ class CanaryPool:
         note: Note = drop_note,
     ) -> None:
         device = 0 if settings is None else settings.chain.device
-        candidate, others = _split(find_members(paths, contract, device, note), canary.spec, device)
+        candidate, others = _split(find_members(paths, contract, device, note), canary.spec, precision, device)
         plan = RolloutPlan(canary.spec.share, canary.schedule, canary.budget)
         file = RolloutFile(_locate_state(canary.state, candidate))
         key, labels = (candidate.digest, others[0].digest), (candidate.label, others[0].label)
@@ -105,7 +106,7 @@ class CanaryPool:
         for name in ("canary_comparisons_total", "canary_dropped_total", "canary_skipped_total", "canary_faults_total"):
             self._tally.add(name, 0)
         self._pool = EnginePool(
-            [candidate, *others], None, settings, embedder=embedder, converter=converter, on_event=self._hear, note=note
+            [candidate, *others], None, settings, embedder=embedder, converter=converter, on_event=self._hear
         )
         self._candidate, *self._others = self._pool.engines
         self._shadow = ShadowQueue(self._compare, canary.backlog)
@@ -290,8 +291,10 @@ class CanaryPool:
                 self._keeper.sync()
 
 
-def _split(members: Sequence[Member], spec: CanarySpec, device: int) -> tuple[Member, list[Member]]:
-    """The candidate, and the others from the cheapest to the safest."""
+def _split(
+    members: Sequence[Member], spec: CanarySpec, precision: Precision | None, device: int
+) -> tuple[Member, list[Member]]:
+    """The candidate, and the others from ``precision``, or the cheapest, to the safest."""
     if isinstance(spec.engine, Path):
         candidate = make_member(open_model(spec.engine, None, device))
         require_alike(members[0].opened, candidate.opened)
@@ -304,12 +307,12 @@ def _split(members: Sequence[Member], spec: CanarySpec, device: int) -> tuple[Me
             )
         candidate = of_precision[0]
     others = [member for member in members if member.path.resolve() != candidate.path.resolve()]
-    candidate, *others = name_apart([candidate, *others])
     if not others:
         raise BadInputError(
             f"--canary: {candidate.label} is the only engine, and a candidate needs another one to be held against",
             "name the model's folder, with engines of other precisions in it, or leave --canary out",
         )
+    candidate, *others = name_apart([candidate, *keep_from(others, precision)])
     return candidate, others
 
 

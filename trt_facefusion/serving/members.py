@@ -88,6 +88,23 @@ def make_member(opened: OpenedModel) -> Member:
     return Member(opened, _digest(opened), opened.engine if opened.manifest is None else opened.engine.parent)
 
 
+def keep_from(members: Sequence[Member], precision: Precision | None) -> list[Member]:
+    """Those of ``precision`` and the safer ones; all where none is named, and bare ONNX files in any case.
+
+    Raises:
+        BadInputError: there are none.
+    """
+    order = [ONNX, *(p.value for p in Precision)]
+    least = 0 if precision is None else order.index(precision.value)
+    kept = [member for member in members if member.precision == ONNX or order.index(member.precision) >= least]
+    if not kept and precision is not None:
+        raise BadInputError(
+            f"no engine of {precision.value} or safer is among {', '.join(member.label for member in members)}",
+            "build one, or leave --precision out",
+        )
+    return kept
+
+
 def name_apart(members: Sequence[Member]) -> list[Member]:
     """``members``, no two of which are called alike: the later ones get a number, as in two folders of one name."""
     seen: Counter[str] = Counter()

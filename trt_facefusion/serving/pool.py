@@ -23,14 +23,14 @@ from trt_facefusion.inference.embedders import open_embedder
 from trt_facefusion.model.presets.contract import Contract
 from trt_facefusion.serving.events import EventKind, OnEvent, drop_event, tell
 from trt_facefusion.serving.health import PictureOutcome
-from trt_facefusion.serving.members import Member, find_members
+from trt_facefusion.serving.members import Member, find_members, keep_from
 from trt_facefusion.serving.pooled import Answer, PooledEngine, PoolSettings, Surroundings
 from trt_facefusion.serving.probe import make_probe
 from trt_facefusion.serving.readings import Reading
 from trt_facefusion.serving.seam import EngineState, ServedFace, TensorInterface
 from trt_facefusion.swap.engines import Rendered
 from trt_facefusion.swap.feeds import FaceInput
-from trt_facefusion.types import Array, Feeds, Note, drop_note
+from trt_facefusion.types import Array, Feeds, Note, Precision, drop_note
 
 BASELINE, CANDIDATE, FALLBACK = "baseline", "candidate", "fallback"
 _TICK_S = 0.25
@@ -75,6 +75,7 @@ class EnginePool:
         paths: as `find_members`; or members.
         contract: how a bare ONNX file is fed.
         settings: how engines are run and watched.
+        precision: that of the baseline; cheaper engines are left out.
         embedder: the ONNX file that embeds faces, where the generator takes ArcFace's vectors.
         converter: the ONNX file that converts them, where it takes one.
         on_event: is told what happens to engines.
@@ -88,6 +89,7 @@ class EnginePool:
         paths: Sequence[Path | Member],
         contract: Contract | None = None,
         settings: PoolSettings | None = None,
+        precision: Precision | None = None,
         *,
         embedder: Path | None = None,
         converter: Path | None = None,
@@ -99,7 +101,7 @@ class EnginePool:
         named = [path for path in paths if isinstance(path, Path)]
         members = [member for member in paths if isinstance(member, Member)]
         if named or not members:
-            members += find_members(named, contract, settings.chain.device, note)
+            members += keep_from(find_members(named, contract, settings.chain.device, note), precision)
         settled = members[0].opened.contract
         assert settled is not None
         self.embedder: Embedder = open_embedder(settled.preset, embedder, converter)
