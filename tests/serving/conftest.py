@@ -23,8 +23,10 @@ from trt_facefusion.types import Precision
 
 
 @pytest.fixture(autouse=True)
-def _no_dlib(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedders_module, "DlibEmbedder", tiny.Glance)
+def _no_dlib(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the tests beside this file, not in the folders below."""
+    if request.path.parent == Path(__file__).parent:
+        monkeypatch.setattr(embedders_module, "DlibEmbedder", tiny.Glance)
 
 
 @pytest.fixture(scope="session")
