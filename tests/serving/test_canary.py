@@ -155,7 +155,7 @@ def test_the_numbers_are_those_of_an_offline_recount(built: Path, tmp_path: Path
         ("fp16", "baseline"): 60 - len(candidates),
     }
     assert read(pool, "canary_faces_total", role="candidate") == len(candidates)
-    assert read(pool, "faces_total", precision="fp16", role="baseline") == 60 - len(candidates)
+    assert read(pool, "engine_faces_total", precision="fp16", role="baseline") == 60 - len(candidates)
     compared = [number for number in range(60) if takes_part(names[number], f"shadow {salt}", 0.5)]
     assert read(pool, "canary_comparisons_total") == len(compared) == read(pool, "canary_window_comparisons")
     int8, fp16 = (

@@ -67,7 +67,7 @@ def test_the_cheapest_engine_answers_what_it_would_alone(built: Path, open_pool:
         assert np.array_equal(answer.rendered.picture, alone.picture)
     chain.close()
     assert [state.role for state in pool.describe()] == ["baseline", "fallback", "fallback"]
-    assert read(pool, "faces_total", precision="int8", role="baseline") == 9
+    assert read(pool, "engine_faces_total", precision="int8", role="baseline") == 9
     assert read(pool, "engine_up") == 3 and pool.batch >= 1 and pool.serve([], []) == []
 
 

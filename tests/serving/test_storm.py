@@ -70,9 +70,9 @@ def test_no_wrong_picture_leaves_and_all_engines_come_back(built: Path, tmp_path
     wait_until(lambda: all(engine.serves for engine in pool.engines), 60)
     totals = {
         name: sum(r.value for r in pool.read_metrics() if r.name == name)
-        for name in ("faces_total", "face_errors_total")
+        for name in ("engine_faces_total", "face_errors_total")
     }
-    assert (totals["faces_total"], totals["face_errors_total"]) == (answered, refused)
+    assert (totals["engine_faces_total"], totals["face_errors_total"]) == (answered, refused)
     assert refused == 0, "one engine at a time fails, and there is always another"
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < 60_000, "kB, of which none should stay"
     pool.close()

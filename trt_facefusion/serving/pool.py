@@ -218,7 +218,7 @@ class EnginePool:
             answer = self._explain([e.label for e, broken in attempt.broken.items() if number in broken])
         if isinstance(answer, ServedFace):
             labels = {"engine": answer.engine, "precision": answer.precision, "role": answer.role}
-            self._around.tally.add("faces_total", **labels)
+            self._around.tally.add("engine_faces_total", **labels)
         else:
             self._around.tally.add("face_errors_total", kind=answer.kind)
         return answer
