@@ -121,6 +121,12 @@ class DeviceLostError(DeviceError):
     kind = "device_lost"
 
 
+class NoEngineError(DeviceError):
+    """A service has engines, and none of them works at present."""
+
+    kind = "no_engine"
+
+
 _TESTED = {
     "torch": ("torch>=2.13,<2.14", "onnxscript>=0.7,<0.8"),
     "rtx": ("tensorrt-rtx>=1.7,<1.8",),

@@ -25,6 +25,7 @@ Modules, from the ground up:
     export                                 an engine as a file for other tools
     presets, report                        what is known, what a build leaves
     swap                                   photos, folders and videos, swapped
+    canary_options, canary                 a candidate's rollout in a service: its options; looked at, decided on
     doctor                                 this machine
     app, main                              the list of commands; the entry point, and what happens to errors
 

@@ -11,6 +11,7 @@ from trt_facefusion.cli import (
     build,
     cache,
     calibrate,
+    canary,
     compare,
     console,
     diff,
@@ -50,6 +51,7 @@ app.command("report")(report.command)
 app.command("swap", epilog=console.EXIT_CODES)(swap.command)
 app.command("doctor")(doctor.command)
 app.add_typer(cache.app, name="cache")
+app.add_typer(canary.app, name="canary")
 app.add_typer(faces.app, name="faces")
 
 

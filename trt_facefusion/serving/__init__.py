@@ -4,5 +4,13 @@ May import: the ground, `storage`, `model`, `engine`, `faces`, `inference`, `eva
 
 Modules, from the ground up:
 
-    seam        what the queue asks for, and what answers: faces in, pictures out, each with the engine that made it
+    seam                                between queue and engines: faces in, pictures out, each with who made it
+    events, readings                    what happens, for logs; counters, for whoever exposes them
+    health, engine_thread               when an engine is out and tried again; calls that may hang
+    members, probe                      which engines stand behind one name; the face that they are tried with
+    pooled, pool                        one engine that comes and goes; all of them, each answering for the one before
+    shares, budget                      which requests take part; what a candidate may lose
+    rollout, rollout_file               what is decided of a candidate; where that survives a restart
+    rollout_keeper, shadow              the two kept in step; comparisons behind the answers
+    canary                              a pool in which a candidate takes part
 """

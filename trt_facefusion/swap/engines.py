@@ -25,7 +25,7 @@ from trt_facefusion.model.presets import ImageOutput
 from trt_facefusion.model.presets.contract import Contract
 from trt_facefusion.storage.files import digest_regular
 from trt_facefusion.swap.feeds import FaceFeeds, FaceInput
-from trt_facefusion.types import Image, Note, Precision, drop_note
+from trt_facefusion.types import Feeds, Image, Note, Precision, drop_note
 
 BATCH = 4
 """Faces at a time where an engine takes any number and nothing says which is usual."""
@@ -83,12 +83,28 @@ class LoadedEngine:
             pictures += self._render_batch(faces[start : start + self.batch])
         return pictures
 
-    def _render_batch(self, faces: Sequence[FaceInput]) -> list[Rendered]:
-        padded = [faces[index % len(faces)] for index in range(max(len(faces), self._least))]
-        outputs = self.runner.infer(self.feeds(padded))
+    def prepare(self, faces: Sequence[FaceInput]) -> Feeds:
+        """What one inference takes of ``faces``, at most ``batch``; fewer than the engine takes are repeated."""
+        return self.feeds([faces[index % len(faces)] for index in range(max(len(faces), self._least))])
+
+    def infer(self, feeds: Feeds, count: int) -> list[Rendered]:
+        """The pictures of the ``count`` faces that ``feeds`` were prepared of."""
+        outputs = self.runner.infer(feeds)
         pictures = self.output.decode(outputs[str(self.output.name)])
         masks = self.output.decode_mask(outputs)
-        return [Rendered(pictures[i], None if masks is None else masks[i]) for i in range(len(faces))]
+        return [Rendered(pictures[i], None if masks is None else masks[i]) for i in range(count)]
+
+    def find_faults(self, faces: Sequence[FaceInput], rendered: Sequence[Rendered]) -> list[str | None]:
+        """What is broken in each of the pictures ``rendered`` of ``faces`` (see `find_fault`)."""
+        preset = self.feeds.contract.preset
+        crop = preset.crop(preset.image)
+        return [
+            find_fault(result.picture, face.crops[crop], reduced=self.is_reduced)
+            for face, result in zip(faces, rendered, strict=True)
+        ]
+
+    def _render_batch(self, faces: Sequence[FaceInput]) -> list[Rendered]:
+        return self.infer(self.prepare(faces), len(faces))
 
     def _find_batches(self, manifest: Manifest | None) -> tuple[int, int]:
         """The usual and the smallest number of faces at a time."""
@@ -180,19 +196,15 @@ class EngineChain:
         Raises:
             GateError: a picture is broken whichever engine makes it.
         """
-        preset = self.contract.preset
-        target_crop = preset.crop(preset.image)
         results: dict[int, Rendered] = {}
         pending, level = list(range(len(faces))), 0
         while pending:
             engine = self._get(level)
             if engine is None:
                 raise self._give_up([name(number) for number in pending])
-            rendered = engine.render([faces[number] for number in pending])
-            faults = [
-                find_fault(result.picture, faces[number].crops[target_crop], reduced=engine.is_reduced)
-                for number, result in zip(pending, rendered, strict=True)
-            ]
+            chosen = [faces[number] for number in pending]
+            rendered = engine.render(chosen)
+            faults = engine.find_faults(chosen, rendered)
             results |= {n: r for n, r, fault in zip(pending, rendered, faults, strict=True) if fault is None}
             broken = [(n, fault) for n, fault in zip(pending, faults, strict=True) if fault is not None]
             self._tell(engine, broken, name, rescued=len(pending) - len(broken) if level else 0)
