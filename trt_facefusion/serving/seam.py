@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from trt_facefusion.errors import TrtFaceFusionError
 from trt_facefusion.model.presets.contract import Contract
 from trt_facefusion.swap.engines import Rendered
 from trt_facefusion.swap.feeds import FaceInput
+from trt_facefusion.types import Array, Feeds, TensorSpec
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,3 +55,35 @@ class ServesFaces(Protocol):
 
     def close(self) -> None:
         """Free them."""
+
+
+@dataclass(frozen=True)
+class TensorInterface:
+    """What a network takes and gives by itself, and which engine runs it; ``batch`` is as many as go in together."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    batch: int
+    engine: str
+    precision: str
+    platform: str
+
+
+@runtime_checkable
+class RunsTensors(Protocol):
+    """Engines whose baseline also takes the network's own tensors; called as `ServesFaces` is."""
+
+    @property
+    def tensors(self) -> TensorInterface:
+        """Of the engine that would run now."""
+
+    def infer(self, feeds: Feeds) -> dict[str, Array]:
+        """Outputs by name. Raises BadInputError where ``feeds`` are not what the network takes."""
+
+
+@runtime_checkable
+class StatesReadings(Protocol):
+    """Engines with figures of their own."""
+
+    def read_metrics(self) -> Iterable[tuple[str, Mapping[str, str], float]]:
+        """Name, labels and value of each; names that end with ``_total`` only ever grow. From any thread."""
