@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from trt_facefusion.errors import GateError, TrtFaceFusionError
-from trt_facefusion.faces.embedder import Embedder
+from trt_facefusion.inference.embedders import open_embedder
 from trt_facefusion.model.presets.contract import Contract
 from trt_facefusion.serving.seam import EngineState, ServedFace, TensorInterface
 from trt_facefusion.swap.engines import ChainOptions, EngineChain, LoadedEngine
@@ -17,9 +17,9 @@ _SERVING, _BASELINE, _FALLBACK = "serving", "baseline", "fallback"
 
 
 class SingleEngine:
-    """The engine at ``path``; what `EngineChain` takes.
+    """The engine at ``path``: what `EngineChain` takes, and what `open_embedder` takes beside the preset.
 
-    Raises: as `EngineChain`, and what loading the engine raises.
+    Raises: as both, and what loading the engine raises.
     """
 
     def __init__(
@@ -28,12 +28,13 @@ class SingleEngine:
         precision: Precision | None = None,
         contract: Contract | None = None,
         options: ChainOptions | None = None,
-        embedder: Embedder | None = None,
+        *,
+        embedder: Path | None = None,
+        converter: Path | None = None,
         note: Note = drop_note,
     ) -> None:
         self._chain = EngineChain(path, precision, contract, options, note)
-        if embedder is not None:
-            self._chain.embedder = embedder
+        self._chain.embedder = open_embedder(self.contract.preset, embedder, converter)
         self._engine: LoadedEngine = self._chain.first
         self._state = EngineState(self._chain.label, self._precision, _BASELINE, _SERVING)
 
