@@ -19,7 +19,7 @@ from trt_facefusion.serving.exchange import (
     make_size_error,
 )
 from trt_facefusion.serving.logs import log
-from trt_facefusion.serving.problems import CLIENT_GONE, ForbiddenError
+from trt_facefusion.serving.problems import CLIENT_GONE, ForbiddenError, LargeHeadersError
 from trt_facefusion.serving.service import SwapService
 from trt_facefusion.serving.token import BearerToken
 
@@ -64,6 +64,8 @@ class Guard:
             self._record(exchange)
 
     def _check(self, scope: Scope) -> None:
+        if sum(len(key) + len(value) for key, value in scope["headers"]) > self._service.limits.header_bytes:
+            raise LargeHeadersError("the headers are too large", "send smaller ones")
         if self._token is None:
             self._require_own_page(scope)
         elif scope["path"] not in OPEN_PATHS:

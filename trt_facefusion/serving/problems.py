@@ -75,6 +75,13 @@ class UnsupportedMediaError(RequestError):
     status = 415
 
 
+class LargeHeadersError(RequestError):
+    """More header than one may send."""
+
+    kind = "large_headers"
+    status = 431
+
+
 class ClientGoneError(RequestError):
     """The client left; nobody reads this."""
 
