@@ -7,8 +7,8 @@ sends its next request when it has the answer to the last one, over a connection
 against its own question: what `Swapper.swap` makes of the same photos, of which no two are alike, and at most
 `TOLERANCE` of 255 may differ, since batches round differently. Before each round the bare pipeline (`Swapper.swap`,
 with reading and writing the files) runs as long in this process with the service idle, and so does the bare runner
-before the raw tensors of the inference protocol; shares are of these. At the end, four times as many clients as the service
-takes requests ask at once, and come back a moment after each 503. Memory is the service's, once a second.
+before the raw tensors of the inference protocol; shares are of these. At the end, four times as many clients as the
+service takes requests ask at once, and come back a moment after each 503. Memory is the service's, once a second.
 """
 
 from __future__ import annotations
