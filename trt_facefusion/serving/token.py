@@ -23,7 +23,7 @@ class BearerToken:
         if len(secret) < _SHORTEST or not secret.isascii() or not secret.isprintable() or " " in secret:
             raise BadInputError(
                 f"the token is not {_SHORTEST} or more printable ASCII letters without a space",
-                "make one, for example with: python3 -c 'import secrets; print(secrets.token_urlsafe())'",
+                "make one, for example with: openssl rand -base64 32",
             )
         self._digest = hashlib.sha256(secret.encode()).digest()
 
