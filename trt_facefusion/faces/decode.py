@@ -62,7 +62,8 @@ def count_pixels(encoded: bytes) -> int:
     """Pixels that the header of an encoded picture promises; 0 where it cannot be read. Nothing is decoded."""
     try:
         with _open(encoded, FORMATS) as picture:
-            return picture.size[0] * picture.size[1]
+            width, height = picture.size
+            return int(width) * int(height)
     except Exception:  # as when it is decoded, which then says why
         return 0
 
