@@ -39,7 +39,7 @@ def plan_work(engines: RunsTensors, feeds: Feeds) -> tuple[TensorWork, int]:
     """The work that ``feeds`` are part of, and their share of its limit.
 
     Raises:
-        BadInputError: an input is missing, unknown, of another type or shape.
+        BadInputError: an input is missing, unknown, of another type or shape, or the batch is too large.
     """
     interface = engines.tensors
     _check(interface, feeds)
@@ -48,7 +48,10 @@ def plan_work(engines: RunsTensors, feeds: Feeds) -> tuple[TensorWork, int]:
     counts = {len(tensor) for tensor in feeds.values()}
     if len(counts) != 1:
         raise BadInputError("the inputs differ in their batch", "send as many samples of each")
-    return TensorWork(engines, _list_shapes(feeds, 1), interface.batch), counts.pop()
+    count = counts.pop()
+    if count > interface.batch:
+        raise BadInputError(f"the batch is {count}", f"send at most {interface.batch} samples in a request")
+    return TensorWork(engines, _list_shapes(feeds, 1), interface.batch), count
 
 
 def is_batched(interface: TensorInterface) -> bool:

@@ -126,6 +126,11 @@ def test_what_is_not_the_protocol_is_refused(number: int, plain: Running) -> Non
     assert reply.status == status and reply.json["error"] and reply.json["remedy"]
 
 
+def test_more_samples_than_go_in_together_are_refused(plain: Running) -> None:
+    reply = ask_binary(plain, make_images(5))
+    assert reply.status == 400 and "at most 4" in reply.json["remedy"]
+
+
 @pytest.mark.parametrize("length", ["-1", "99999999999", "x", "12345"])
 def test_a_wrong_length_of_the_json_is_refused(length: str, plain: Running) -> None:
     assert plain.ask("POST", INFER, b'{"inputs":[]}', Inference_Header_Content_Length=length).status == 400
