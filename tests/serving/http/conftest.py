@@ -16,6 +16,15 @@ from pixelwise import IMAGE, save_pixelwise
 from running import Running, Setting, run_service
 
 from trt_facefusion.inference import embedders as embedders_module
+from trt_facefusion.serving.logs import LOGGER
+
+
+@pytest.fixture(autouse=True)
+def _own_log() -> Iterator[None]:
+    """The service's log as pytest sees it, whatever a command made of it."""
+    handlers, LOGGER.handlers, LOGGER.propagate = LOGGER.handlers, [], True
+    yield
+    LOGGER.handlers = handlers
 
 
 @pytest.fixture(scope="session")

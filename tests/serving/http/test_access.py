@@ -9,7 +9,6 @@ import pytest
 from running import FORM, Running, make_form
 
 from trt_facefusion.errors import BadInputError
-from trt_facefusion.serving.logs import LOGGER
 from trt_facefusion.serving.token import VARIABLE, BearerToken, read_token
 
 Start = Callable[..., Running]
@@ -20,7 +19,6 @@ def test_without_the_token_nothing_is_swapped_nor_told(
     start: Start, photos: list[bytes], caplog: pytest.LogCaptureFixture
 ) -> None:
     running = start(token=BearerToken(SECRET))
-    LOGGER.propagate = True
     with caplog.at_level("INFO"):
         for authorization in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": f"Basic {SECRET}"}):
             reply = running.swap([("target", photos[0])], **authorization)

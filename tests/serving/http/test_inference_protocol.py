@@ -81,7 +81,7 @@ def test_requests_that_come_together_are_one_inference(start: Start) -> None:
     images = [make_images(1 + number % 2, number) for number in range(6)]
 
     def open_gate() -> None:
-        wait_until(lambda: running.service.batcher.waiting == 5)
+        wait_until(lambda: running.service.in_service == 6 and len(running.engines.batches) == 1)
         running.engines.gate.set()
 
     *replies, _ = in_threads([*(lambda own=own: ask_binary(running, own) for own in images), open_gate])

@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 from running import BOUNDARY, FORM, Parts, Running, make_form
 
 from trt_facefusion.serving.limits import Limits
-from trt_facefusion.serving.logs import LOGGER
 
 Start = Callable[..., Running]
 
@@ -106,7 +105,6 @@ def test_a_name_that_leads_elsewhere_reaches_neither_files_nor_log(
 
     for name in ("TemporaryFile", "NamedTemporaryFile", "mkstemp", "SpooledTemporaryFile"):
         monkeypatch.setattr(tempfile, name, refuse)
-    LOGGER.propagate = True
     with caplog.at_level("INFO"):
         body = make_form([("target", photos[0])], filename="../../../etc/cron.d/owned")
         assert plain.ask("POST", "/v1/swap", body, Content_Type=FORM).status == 200
