@@ -78,12 +78,14 @@ def make_router(service: SwapService, token: BearerToken | None) -> APIRouter:
         """A page to try it."""
         return Response(page.html, 200, {"Content-Security-Policy": page.policy}, "text/html; charset=utf-8")
 
+    @router.head("/healthz", include_in_schema=False)
     @router.get("/healthz", tags=["health"])
     async def show_health() -> Response:
         """Whether the process works; where it does not, it should be started anew."""
         alive = service.is_alive
         return JSONResponse({"alive": alive, "busy_s": round(service.batcher.busy_s, 3)}, 200 if alive else 503)
 
+    @router.head("/readyz", include_in_schema=False)
     @router.get("/readyz", tags=["health"])
     async def show_readiness(request: Request) -> Response:
         """Whether requests are served, how the engines are, and why those that are out are out."""

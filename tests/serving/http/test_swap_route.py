@@ -114,6 +114,7 @@ def test_everything_is_described_for_machines(plain: Running) -> None:
     ready = plain.get("/readyz").json
     assert ready["ready"] and ready["engines"][0]["state"] == "serving"
     assert plain.get("/healthz").json["alive"]
+    assert plain.ask("HEAD", "/readyz").status == plain.ask("HEAD", "/healthz").status == 200
 
 
 def test_requests_are_counted_and_logged_without_what_they_hold(
