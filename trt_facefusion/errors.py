@@ -136,6 +136,12 @@ _TESTED = {
     "gpu": ("tensorrt>=10.9,<12", "pycuda>=2026.1", "cuda-bindings>=12.9,<14"),
     "video": ("av>=18,<19",),
     "provenance": ("c2pa-python>=0.38,<0.39",),
+    "serve": (
+        "fastapi>=0.121,<0.166",
+        "uvicorn>=0.54,<0.55",
+        "python-multipart>=0.0.20,<0.1",
+        "prometheus-client>=0.22,<0.27",
+    ),
 }
 """The extras of pyproject.toml, for where this package runs without being installed; a test holds the two together."""
 

@@ -16,8 +16,8 @@ from trt_facefusion.build.settings import BuildSettings
 from trt_facefusion.inference import embedders as embedders_module
 from trt_facefusion.model.export import OnnxSource
 from trt_facefusion.model.presets import Preset, parse_input
-from trt_facefusion.serving.pool import EnginePool
-from trt_facefusion.serving.pooled import PoolSettings
+from trt_facefusion.serving.engines.pool import EnginePool
+from trt_facefusion.serving.engines.pooled import PoolSettings
 from trt_facefusion.swap.engines import ChainOptions
 from trt_facefusion.types import Precision
 

@@ -17,13 +17,13 @@ from tricks import Saboteur, make_faces, spoil_scales, wait_until
 from trt_facefusion.cli.canary_options import CanaryOptions, open_pool
 from trt_facefusion.cli.main import run
 from trt_facefusion.errors import BadInputError, StoreError
-from trt_facefusion.serving.budget import RolloutBudget, average, compare_pictures
-from trt_facefusion.serving.canary import CanaryPool
-from trt_facefusion.serving.events import EventKind, ServingEvent
-from trt_facefusion.serving.pool import EnginePool
-from trt_facefusion.serving.rollout import Phase
+from trt_facefusion.serving.engines.budget import RolloutBudget, average, compare_pictures
+from trt_facefusion.serving.engines.canary import CanaryPool
+from trt_facefusion.serving.engines.events import EventKind, ServingEvent
+from trt_facefusion.serving.engines.pool import EnginePool
+from trt_facefusion.serving.engines.rollout import Phase
+from trt_facefusion.serving.engines.shares import takes_part
 from trt_facefusion.serving.seam import ServedFace
-from trt_facefusion.serving.shares import takes_part
 from trt_facefusion.swap.engines import ChainOptions, EngineChain
 from trt_facefusion.types import Precision
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trt_facefusion.serving.health import EngineHealth, Health, HealthRules, PictureOutcome
+from trt_facefusion.serving.engines.health import EngineHealth, Health, HealthRules, PictureOutcome
 
 SOUND, BROKEN, DISPUTED = PictureOutcome.SOUND, PictureOutcome.BROKEN, PictureOutcome.DISPUTED
 RULES = HealthRules(window=20, least=5, most_broken=0.2, first_retry_s=2.0, longest_retry_s=30.0)

@@ -15,9 +15,9 @@ import tiny
 from tricks import CROP, Saboteur, make_faces, wait_until
 
 from trt_facefusion.errors import BadInputError, GateError, NoEngineError, StoreError, TrtFaceFusionError
-from trt_facefusion.serving.engine_thread import EngineHungError, EngineLeftError, EngineThread
-from trt_facefusion.serving.events import EventKind, ServingEvent
-from trt_facefusion.serving.pool import EnginePool
+from trt_facefusion.serving.engines.engine_thread import EngineHungError, EngineLeftError, EngineThread
+from trt_facefusion.serving.engines.events import EventKind, ServingEvent
+from trt_facefusion.serving.engines.pool import EnginePool
 from trt_facefusion.serving.seam import ServedFace
 from trt_facefusion.swap.engines import EngineChain, LoadedEngine
 from trt_facefusion.swap.feeds import FaceInput

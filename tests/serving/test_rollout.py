@@ -16,10 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trt_facefusion.errors import StoreError
-from trt_facefusion.serving import rollout_file as rollout_file_module
-from trt_facefusion.serving.budget import FaceComparison, RolloutBudget, average
-from trt_facefusion.serving.events import EventKind, ServingEvent
-from trt_facefusion.serving.rollout import (
+from trt_facefusion.serving.engines import rollout_file as rollout_file_module
+from trt_facefusion.serving.engines.budget import FaceComparison, RolloutBudget, average
+from trt_facefusion.serving.engines.events import EventKind, ServingEvent
+from trt_facefusion.serving.engines.rollout import (
     Phase,
     Rollout,
     RolloutObservations,
@@ -29,9 +29,9 @@ from trt_facefusion.serving.rollout import (
     decide,
     resume,
 )
-from trt_facefusion.serving.rollout_file import RolloutFile
-from trt_facefusion.serving.rollout_keeper import RolloutKeeper
-from trt_facefusion.serving.shares import Schedule
+from trt_facefusion.serving.engines.rollout_file import RolloutFile
+from trt_facefusion.serving.engines.rollout_keeper import RolloutKeeper
+from trt_facefusion.serving.engines.shares import Schedule
 
 KEY, LABELS = ("c" * 64, "b" * 64), ("swap/int8", "swap/fp16")
 BUDGET = RolloutBudget(max_ssim_drop=0.02, max_faults=2, window=40, least_to_reject=10, least_to_promote=20)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trt_facefusion.errors import BadInputError
-from trt_facefusion.serving.shares import (
+from trt_facefusion.serving.engines.shares import (
     CanarySpec,
     Schedule,
     parse_canary,

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from tricks import QUICK, Saboteur, make_faces, wait_until
 
 from trt_facefusion.errors import GateError, NoEngineError
-from trt_facefusion.serving.budget import RolloutBudget
-from trt_facefusion.serving.canary import CanaryPool, CanarySettings
-from trt_facefusion.serving.pooled import PoolSettings
+from trt_facefusion.serving.engines.budget import RolloutBudget
+from trt_facefusion.serving.engines.canary import CanaryPool, CanarySettings
+from trt_facefusion.serving.engines.pooled import PoolSettings
+from trt_facefusion.serving.engines.shares import CanarySpec
 from trt_facefusion.serving.seam import ServedFace
-from trt_facefusion.serving.shares import CanarySpec
 from trt_facefusion.swap.engines import ChainOptions, EngineChain
 from trt_facefusion.types import Precision
 

@@ -16,7 +16,7 @@ import pytest
 import tiny
 from onnx import numpy_helper
 
-from trt_facefusion.serving.health import HealthRules
+from trt_facefusion.serving.engines.health import HealthRules
 from trt_facefusion.swap.engines import LoadedEngine
 from trt_facefusion.swap.feeds import FaceInput
 

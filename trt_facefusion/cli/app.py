@@ -25,6 +25,7 @@ from trt_facefusion.cli import (
     presets,
     profile,
     report,
+    serve,
     swap,
 )
 
@@ -48,6 +49,7 @@ app.command("plan", epilog=console.EXIT_CODES)(plan.command)
 app.command("presets")(presets.command)
 app.command("profile", epilog=console.EXIT_CODES)(profile.command)
 app.command("report")(report.command)
+app.command("serve", epilog=console.EXIT_CODES)(serve.command)
 app.command("swap", epilog=console.EXIT_CODES)(swap.command)
 app.command("doctor")(doctor.command)
 app.add_typer(cache.app, name="cache")

@@ -14,10 +14,10 @@ from rich.table import Table
 
 from trt_facefusion.cli import console, options
 from trt_facefusion.errors import BadInputError, GateError
-from trt_facefusion.serving.budget import average
-from trt_facefusion.serving.rollout import Phase, Rollout, decide
-from trt_facefusion.serving.rollout_file import NAME, RolloutFile
-from trt_facefusion.serving.shares import write_share
+from trt_facefusion.serving.engines.budget import average
+from trt_facefusion.serving.engines.rollout import Phase, Rollout, decide
+from trt_facefusion.serving.engines.rollout_file import NAME, RolloutFile
+from trt_facefusion.serving.engines.shares import write_share
 
 app = typer.Typer(help="Look at the rollout of a candidate, promote it, or roll it back.", no_args_is_help=True)
 

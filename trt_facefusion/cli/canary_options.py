@@ -11,13 +11,13 @@ import typer
 
 from trt_facefusion.errors import BadInputError
 from trt_facefusion.model.presets.contract import Contract
-from trt_facefusion.serving.budget import RolloutBudget
-from trt_facefusion.serving.canary import CanaryPool, CanarySettings
-from trt_facefusion.serving.events import OnEvent, drop_event
-from trt_facefusion.serving.pool import EnginePool
-from trt_facefusion.serving.pooled import PoolSettings
-from trt_facefusion.serving.rollout_file import LARGEST_WINDOW
-from trt_facefusion.serving.shares import parse_canary, parse_schedule, parse_share
+from trt_facefusion.serving.engines.budget import RolloutBudget
+from trt_facefusion.serving.engines.canary import CanaryPool, CanarySettings
+from trt_facefusion.serving.engines.events import OnEvent, drop_event
+from trt_facefusion.serving.engines.pool import EnginePool
+from trt_facefusion.serving.engines.pooled import PoolSettings
+from trt_facefusion.serving.engines.rollout_file import LARGEST_WINDOW
+from trt_facefusion.serving.engines.shares import parse_canary, parse_schedule, parse_share
 from trt_facefusion.swap.engines import ChainOptions
 from trt_facefusion.types import Note, Precision, drop_note
 

@@ -193,18 +193,18 @@ def command(
     All pixels but those of the faces stay as they are. A video whose process was killed goes on where it stopped when
     the same command is run again.
     """
-    provenance, signer = _open_provenance(marks)
+    provenance, signer = open_provenance(marks)
     with _progress() as (progress, note):
         if marks.provenance == C2PA and signer is None:
             note("no certificate is named with --c2pa-cert, so results are marked by metadata only, not signed")
         with Swapper(
             engine,
             execution.precision,
-            settings=SwapSettings(MaskSettings(blend.mask, blend.blur, _parse_padding(blend.padding)), blend.colours),
+            settings=SwapSettings(MaskSettings(blend.mask, blend.blur, parse_padding(blend.padding)), blend.colours),
             embedder=fed.embedder,
             converter=fed.converter,
             detector=choice.detector,
-            contract=_describe_onnx(engine, fed),
+            contract=describe_onnx(engine, fed),
             options=ChainOptions(execution.device, execution.threads, execution.stand_in),
             provenance=provenance,
             note=note,
@@ -220,7 +220,8 @@ def command(
         raise typer.Exit(GateError.exit_code)
 
 
-def _open_provenance(marks: ProvenanceOptions) -> tuple[Provenance, Signer | None]:
+def open_provenance(marks: ProvenanceOptions) -> tuple[Provenance, Signer | None]:
+    """What results are marked with, and who signs them. Raises BadInputError for options that clash."""
     named = (marks.c2pa_cert, marks.c2pa_key)
     provenance = Provenance(marks.provenance)
     if None in named and named != (None, None):
@@ -234,7 +235,8 @@ def _open_provenance(marks: ProvenanceOptions) -> tuple[Provenance, Signer | Non
     return provenance, Signer(marks.c2pa_cert, marks.c2pa_key, marks.c2pa_alg, provenance)
 
 
-def _parse_padding(text: str) -> tuple[float, float, float, float]:
+def parse_padding(text: str) -> tuple[float, float, float, float]:
+    """Four percentages as shares. Raises BadInputError for anything else."""
     try:
         top, right, bottom, left = (float(part) / 100 for part in text.split(","))
     except ValueError as error:
@@ -244,7 +246,7 @@ def _parse_padding(text: str) -> tuple[float, float, float, float]:
     return top, right, bottom, left
 
 
-def _describe_onnx(engine: Path, fed: FedOptions) -> Contract | None:
+def describe_onnx(engine: Path, fed: FedOptions) -> Contract | None:
     """How a bare ONNX file is fed, where the options say it."""
     inputs = fed.inputs or []
     require_one_description(fed.preset, inputs)

@@ -13,6 +13,8 @@ from packaging.requirements import InvalidRequirement, Requirement
 from trt_facefusion.doctor.findings import PROBLEM, WARNING, Finding
 from trt_facefusion.engine.backends import registry
 
+_FOR_COMMANDS = ("metrics", "video", "provenance", "serve")
+"""Extras that belong to no backend."""
 _FOR_GPUS = ("pycuda", "cuda-bindings")
 _ALWAYS = ("onnx", "torch", "polygraphy", "numpy", "opencv-python", "opencv-python-headless")
 _CUDA_WHEEL = re.compile(r"^(.+)-cu(\d+)(?:-bindings|-libs)?$")
@@ -172,7 +174,7 @@ def _find_untested(packages: Packages) -> Iterable[Finding]:
 
 def _find_extra(requirement: Requirement) -> str | None:
     """The first extra under which a requirement applies on this Python; "" for always, None for never."""
-    for extra in ("", "torch", *(backend.library.extra for backend in registry.BACKENDS)):
+    for extra in ("", "torch", *_FOR_COMMANDS, *(backend.library.extra for backend in registry.BACKENDS)):
         environment: dict[str, str] = {**{k: str(v) for k, v in default_environment().items()}, "extra": extra}
         if requirement.marker is None or requirement.marker.evaluate(environment):
             return extra

@@ -45,24 +45,34 @@ def read_image(path: Path) -> Image:
     return decode_image(read_bytes(path), path.name)
 
 
-def decode_image(encoded: bytes, name: str = "image") -> Image:
+def decode_image(encoded: bytes, name: str = "image", max_pixels: int = MAX_PIXELS) -> Image:
     """An encoded picture as [H,W,3] uint8 RGB: turned upright by its EXIF, 16 bits scaled to 8, alpha laid on white.
 
     Nothing but the pixels decides whether it can be read. Of several frames or pages the first is taken.
 
     Raises:
-        ImageTooLargeError: the header promises more than 128 megapixels (nothing has been decoded then).
+        ImageTooLargeError: the header promises more than ``max_pixels`` (nothing has been decoded then).
         UnreadableImageError: not JPEG, PNG, WebP, BMP or TIFF, damaged or truncated, of a type without a range, or
             packed such that it would take minutes.
     """
-    return decode_by(encoded, name, lambda picture, _: convert_to_rgb8(picture))
+    return decode_by(encoded, name, lambda picture, _: convert_to_rgb8(picture), max_pixels)
+
+
+def count_pixels(encoded: bytes) -> int:
+    """Pixels that the header of an encoded picture promises; 0 where it cannot be read. Nothing is decoded."""
+    try:
+        with _open(encoded, FORMATS) as picture:
+            width, height = picture.size
+            return int(width) * int(height)
+    except Exception:  # as when it is decoded, which then says why
+        return 0
 
 
 PixelReader = Callable[[PIL.Image.Image, bytes], NDArray[Any]]
 """Takes the pixels [H,W,C] of a picture that Pillow has decoded, and whose metadata-free file is handed in, too."""
 
 
-def decode_by(encoded: bytes, name: str, read: PixelReader) -> NDArray[Any]:
+def decode_by(encoded: bytes, name: str, read: PixelReader, max_pixels: int = MAX_PIXELS) -> NDArray[Any]:
     """An encoded picture as what ``read`` takes of it, turned upright by its EXIF.
 
     Raises: as `decode_image`; whatever ``read`` raises becomes an `UnreadableImageError`.
@@ -73,14 +83,15 @@ def decode_by(encoded: bytes, name: str, read: PixelReader) -> NDArray[Any]:
     if kind is not None and kind not in READ and not (kind == "HEIC" and can_read_heic()):
         raise UnreadableImageError(name, explain_unread(kind), _CONVERT)
     stripped = strip_metadata(encoded, kind)
-    _check_size(name, *(stripped.size or (0, 0)))
+    _check_size(name, stripped.size or (0, 0), max_pixels)
     if stripped.excess is not None:
         raise UnreadableImageError(name, stripped.excess, _CONVERT)
     try:
         if stripped.endless:
-            image = _decode_endless(stripped.encoded, name, read)
+            image = _decode_endless(stripped.encoded, name, read, max_pixels)
         else:
-            image = _decode_pixels(stripped.encoded, name, read, ("HEIF",) if kind == "HEIC" else FORMATS)
+            formats = ("HEIF",) if kind == "HEIC" else FORMATS
+            image = _decode_pixels(stripped.encoded, name, read, max_pixels, formats)
     except UnreadableImageError:
         raise
     except PIL.UnidentifiedImageError as error:
@@ -94,27 +105,30 @@ def decode_by(encoded: bytes, name: str, read: PixelReader) -> NDArray[Any]:
     return turn_upright(image, stripped.orientation)
 
 
-def _decode_pixels(encoded: bytes, name: str, read: PixelReader, formats: tuple[str, ...] = FORMATS) -> NDArray[Any]:
+def _decode_pixels(
+    encoded: bytes, name: str, read: PixelReader, max_pixels: int, formats: tuple[str, ...] = FORMATS
+) -> NDArray[Any]:
     with _open(encoded, formats) as picture:
-        _check_size(name, *picture.size)
+        _check_size(name, picture.size, max_pixels)
         picture.load()
         return read(picture, encoded)
 
 
-def _decode_endless(jpeg: bytes, name: str, read: PixelReader) -> NDArray[Any]:
+def _decode_endless(jpeg: bytes, name: str, read: PixelReader, max_pixels: int) -> NDArray[Any]:
     """A JPEG that lost its end marker: whole, if no bytes that could follow would change a pixel."""
-    image = _decode_pixels(jpeg + b"\xff\xd9", name, read)
+    image = _decode_pixels(jpeg + b"\xff\xd9", name, read, max_pixels)
     for guess in (b"\x55", b"\xaa"):
-        if not np.array_equal(image, _decode_pixels(jpeg + guess * 512 + b"\xff\xd9", name, read)):
+        if not np.array_equal(image, _decode_pixels(jpeg + guess * 512 + b"\xff\xd9", name, read, max_pixels)):
             raise ValueError("the file ends before the picture does")
     return image
 
 
-def _check_size(name: str, width: int, height: int) -> None:
-    if width * height > MAX_PIXELS:
+def _check_size(name: str, size: tuple[int, int], max_pixels: int) -> None:
+    width, height = size
+    if width * height > max_pixels:
         raise ImageTooLargeError(
             name,
-            f"{width}x{height} pixels are more than {MAX_PIXELS // 1_000_000} megapixels",
+            f"{width}x{height} pixels are more than {max_pixels / 1_000_000:g} megapixels",
             "Save the photo smaller.",
         )
 

@@ -17,7 +17,7 @@ import PIL.Image
 from numpy.typing import NDArray
 from PIL import JpegImagePlugin
 
-from trt_facefusion.faces.decode import convert_to_rgb8, decode_by
+from trt_facefusion.faces.decode import MAX_PIXELS, convert_to_rgb8, decode_by
 from trt_facefusion.faces.image_file import read_bytes
 from trt_facefusion.faces.kinds import HEAD_BYTES, detect_kind
 from trt_facefusion.types import Image
@@ -121,13 +121,13 @@ def read_photo(path: Path) -> Photo:
     return decode_photo(read_bytes(path), path.name)
 
 
-def decode_photo(encoded: bytes, name: str = "photo") -> Photo:
-    """An encoded photo, turned upright.
+def decode_photo(encoded: bytes, name: str = "photo", max_pixels: int = MAX_PIXELS) -> Photo:
+    """An encoded photo of at most ``max_pixels``, turned upright.
 
     Raises: as `read_photo`.
     """
     reader = _NativeReader()
-    stacked = decode_by(encoded, name, reader)
+    stacked = decode_by(encoded, name, reader, max_pixels)
     pixels = stacked[..., :-1] if reader.has_alpha else stacked
     return Photo(
         np.ascontiguousarray(pixels),

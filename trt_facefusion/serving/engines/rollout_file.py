@@ -17,7 +17,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from trt_facefusion.errors import StoreError
-from trt_facefusion.serving.rollout import SCHEMA, Phase, Rollout
+from trt_facefusion.serving.engines.rollout import SCHEMA, Phase, Rollout
 from trt_facefusion.storage.documents import DocumentError, decode, parse_json, read_bytes
 from trt_facefusion.storage.files import make_store_error, write_atomic
 from trt_facefusion.storage.leftovers import locks_work, tell_weaker

@@ -21,12 +21,12 @@ from trt_facefusion.errors import GateError, NoEngineError, TrtFaceFusionError
 from trt_facefusion.faces.embedder import Embedder
 from trt_facefusion.inference.embedders import open_embedder
 from trt_facefusion.model.presets.contract import Contract
-from trt_facefusion.serving.events import EventKind, OnEvent, drop_event, tell
-from trt_facefusion.serving.health import PictureOutcome
-from trt_facefusion.serving.members import Member, find_members, keep_from
-from trt_facefusion.serving.pooled import Answer, PooledEngine, PoolSettings, Surroundings
-from trt_facefusion.serving.probe import make_probe
-from trt_facefusion.serving.readings import Reading
+from trt_facefusion.serving.engines.events import EventKind, OnEvent, drop_event, tell
+from trt_facefusion.serving.engines.health import PictureOutcome
+from trt_facefusion.serving.engines.members import Member, find_members, keep_from
+from trt_facefusion.serving.engines.pooled import Answer, PooledEngine, PoolSettings, Surroundings
+from trt_facefusion.serving.engines.probe import make_probe
+from trt_facefusion.serving.engines.readings import Reading
 from trt_facefusion.serving.seam import EngineState, ServedFace, TensorInterface
 from trt_facefusion.swap.engines import Rendered
 from trt_facefusion.swap.feeds import FaceInput

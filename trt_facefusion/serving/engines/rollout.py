@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 
-from trt_facefusion.serving.budget import FaceComparison, RolloutBudget
-from trt_facefusion.serving.shares import Schedule, write_share
+from trt_facefusion.serving.engines.budget import FaceComparison, RolloutBudget
+from trt_facefusion.serving.engines.shares import Schedule, write_share
 
 SCHEMA = 1
 _LONGEST_HISTORY = 50

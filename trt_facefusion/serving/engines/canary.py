@@ -21,19 +21,26 @@ from trt_facefusion.errors import BadInputError, TrtFaceFusionError
 from trt_facefusion.faces.embedder import Embedder
 from trt_facefusion.inference.open import open_model
 from trt_facefusion.model.presets.contract import Contract
-from trt_facefusion.serving.budget import RolloutBudget, average, compare_pictures
-from trt_facefusion.serving.events import EventKind, OnEvent, ServingEvent, drop_event
-from trt_facefusion.serving.health import PictureOutcome
-from trt_facefusion.serving.members import Member, find_members, keep_from, make_member, name_apart, require_alike
-from trt_facefusion.serving.pool import BASELINE, CANDIDATE, FALLBACK, EnginePool
-from trt_facefusion.serving.pooled import PooledEngine, PoolSettings
-from trt_facefusion.serving.readings import Reading, Tally
-from trt_facefusion.serving.rollout import Phase, Rollout, RolloutObservations, RolloutPlan
-from trt_facefusion.serving.rollout_file import NAME, RolloutFile
-from trt_facefusion.serving.rollout_keeper import RolloutKeeper
+from trt_facefusion.serving.engines.budget import RolloutBudget, average, compare_pictures
+from trt_facefusion.serving.engines.events import EventKind, OnEvent, ServingEvent, drop_event
+from trt_facefusion.serving.engines.health import PictureOutcome
+from trt_facefusion.serving.engines.members import (
+    Member,
+    find_members,
+    keep_from,
+    make_member,
+    name_apart,
+    require_alike,
+)
+from trt_facefusion.serving.engines.pool import BASELINE, CANDIDATE, FALLBACK, EnginePool
+from trt_facefusion.serving.engines.pooled import PooledEngine, PoolSettings
+from trt_facefusion.serving.engines.readings import Reading, Tally
+from trt_facefusion.serving.engines.rollout import Phase, Rollout, RolloutObservations, RolloutPlan
+from trt_facefusion.serving.engines.rollout_file import NAME, RolloutFile
+from trt_facefusion.serving.engines.rollout_keeper import RolloutKeeper
+from trt_facefusion.serving.engines.shadow import ShadowQueue
+from trt_facefusion.serving.engines.shares import CanarySpec, Schedule, takes_part
 from trt_facefusion.serving.seam import EngineState, ServedFace, TensorInterface
-from trt_facefusion.serving.shadow import ShadowQueue
-from trt_facefusion.serving.shares import CanarySpec, Schedule, takes_part
 from trt_facefusion.swap.engines import Rendered
 from trt_facefusion.swap.feeds import FaceInput
 from trt_facefusion.types import Array, Feeds, Note, Precision, drop_note

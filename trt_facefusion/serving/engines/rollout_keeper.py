@@ -13,8 +13,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from trt_facefusion.errors import StoreError
-from trt_facefusion.serving.events import EventKind, OnEvent, drop_event, tell
-from trt_facefusion.serving.rollout import (
+from trt_facefusion.serving.engines.events import EventKind, OnEvent, drop_event, tell
+from trt_facefusion.serving.engines.rollout import (
     Phase,
     Rollout,
     RolloutObservations,
@@ -24,8 +24,8 @@ from trt_facefusion.serving.rollout import (
     decide,
     resume,
 )
-from trt_facefusion.serving.rollout_file import RolloutFile
-from trt_facefusion.serving.shares import write_share
+from trt_facefusion.serving.engines.rollout_file import RolloutFile
+from trt_facefusion.serving.engines.shares import write_share
 
 _KINDS = {Phase.ROLLED_BACK.value: EventKind.ROLLED_BACK, Phase.PROMOTED.value: EventKind.PROMOTED}
 

@@ -16,11 +16,11 @@ from trt_facefusion.errors import BadInputError, DeviceError, TrtFaceFusionError
 from trt_facefusion.faces.embedder import Embedder
 from trt_facefusion.inference.open import OpenedModel
 from trt_facefusion.model.presets.contract import Contract
-from trt_facefusion.serving.engine_thread import EngineHungError, EngineLeftError, EngineThread
-from trt_facefusion.serving.events import EventKind, OnEvent, drop_event, tell
-from trt_facefusion.serving.health import EngineHealth, Health, HealthRules, PictureOutcome
-from trt_facefusion.serving.members import Member
-from trt_facefusion.serving.readings import Tally
+from trt_facefusion.serving.engines.engine_thread import EngineHungError, EngineLeftError, EngineThread
+from trt_facefusion.serving.engines.events import EventKind, OnEvent, drop_event, tell
+from trt_facefusion.serving.engines.health import EngineHealth, Health, HealthRules, PictureOutcome
+from trt_facefusion.serving.engines.members import Member
+from trt_facefusion.serving.engines.readings import Tally
 from trt_facefusion.serving.seam import EngineState, TensorInterface
 from trt_facefusion.swap.engines import ChainOptions, LoadedEngine, Rendered, find_fault
 from trt_facefusion.swap.feeds import FaceInput
