@@ -126,7 +126,10 @@ def _make_protocol(limits: Limits) -> type[H11Protocol]:
 
 
 class _PatientProtocol(H11Protocol):
-    """HTTP/1.1 in which a request must have arrived whole within a time, from its first byte or its connection on."""
+    """HTTP/1.1 in which a request must have arrived whole within a time, from its first byte or its connection on.
+
+    Of a reply, something must have gone out within as long.
+    """
 
     receive_s = 35.0
     connection_limit = 512
@@ -134,6 +137,7 @@ class _PatientProtocol(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take a connection, unless there are too many."""
         self._patience: asyncio.TimerHandle | None = None
+        self._stuck: asyncio.TimerHandle | None = None
         super().connection_made(transport)
         if len(self.connections) > self.connection_limit:
             transport.abort()
@@ -143,6 +147,7 @@ class _PatientProtocol(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget it."""
         self._stop_waiting()
+        self._go_on()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -152,6 +157,16 @@ class _PatientProtocol(H11Protocol):
         super().data_received(data)
         if self.cycle is not None and not self.cycle.more_body:
             self._stop_waiting()
+
+    def pause_writing(self) -> None:
+        """The client does not read as fast as is written."""
+        super().pause_writing()
+        self._watch_reader(self.transport.get_write_buffer_size())
+
+    def resume_writing(self) -> None:
+        """It has read."""
+        self._go_on()
+        super().resume_writing()
 
     def send_400_response(self, msg: str) -> None:
         """Tell of a request that is no HTTP, or has too large headers, as all problems are told."""
@@ -181,6 +196,23 @@ class _PatientProtocol(H11Protocol):
         patience, self._patience = self._patience, None
         if patience is not None:
             patience.cancel()
+
+    def _watch_reader(self, unread: int) -> None:
+        self._go_on()
+        self._stuck = self.loop.call_later(self.receive_s, self._leave_reader, unread)
+
+    def _leave_reader(self, unread: int) -> None:
+        """Cut off a client that read nothing for a whole time."""
+        left = self.transport.get_write_buffer_size()
+        if left >= unread:
+            self.transport.abort()
+        else:
+            self._watch_reader(left)
+
+    def _go_on(self) -> None:
+        stuck, self._stuck = self._stuck, None
+        if stuck is not None:
+            stuck.cancel()
 
     def _give_up(self) -> None:
         self._patience = None

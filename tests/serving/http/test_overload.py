@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import http.client
+import io
+import re
 import socket
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
 
+import numpy as np
+import PIL.Image
+import pytest
 from running import FORM, Running, in_threads, make_form, wait_until
 
+from trt_facefusion.serving import server
 from trt_facefusion.serving.limits import Limits, Pace
 
 Start = Callable[..., Running]
@@ -82,14 +88,9 @@ def test_a_request_that_trickles_in_is_given_up(start: Start, photos: list[bytes
     assert running.service.in_service == 0
 
 
-def test_headers_that_trickle_in_are_cut_off(start: Start) -> None:
-    from trt_facefusion.serving import server
-
-    before, server._GRACE_S = server._GRACE_S, 0.0
-    try:
-        running = start(limits=Limits(receive_s=0.5))
-    finally:
-        server._GRACE_S = before
+def test_headers_that_trickle_in_are_cut_off(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "_GRACE_S", 0.0)
+    running = start(limits=Limits(receive_s=0.5))
     with socket.create_connection(("127.0.0.1", running.port), timeout=30) as connection:
         connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: ")
         started = time.monotonic()
@@ -97,6 +98,39 @@ def test_headers_that_trickle_in_are_cut_off(start: Start) -> None:
             assert connection.recv(100) == b""
         assert time.monotonic() - started < 20
     assert running.get("/healthz").status == 200
+
+
+def test_a_client_that_reads_nothing_is_cut_off(
+    start: Start, photos: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "_GRACE_S", 0.0)
+    running = start(limits=Limits(receive_s=3.0))
+    body = make_form([("target", make_large(photos[0]))])
+    head = f"POST /v1/swap HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: {FORM}\r\nContent-Length: {len(body)}\r\n\r\n"
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect(("127.0.0.1", running.port))
+        connection.sendall(head.encode() + body)
+        wait_until(lambda: running.read_metric("trt_ff_faces_total") == 1)
+        wait_until(lambda: len(running.server.server_state.connections) == 1)
+        wait_until(lambda: not running.server.server_state.connections)
+        reply = b""
+        with suppress(ConnectionResetError):
+            while part := connection.recv(1 << 20):
+                reply += part
+    promised = re.search(rb"content-length: (\d+)", reply)
+    assert promised is None or len(reply) < int(promised[1])
+    assert running.get("/healthz").status == 200
+
+
+def make_large(photo: bytes) -> bytes:
+    """``photo`` in a corner of noise that no PNG makes small."""
+    pixels = np.random.default_rng(0).integers(0, 256, (1800, 1800, 3), dtype=np.uint8)
+    face = np.asarray(PIL.Image.open(io.BytesIO(photo)))
+    pixels[: len(face), : len(face)] = face
+    buffer = io.BytesIO()
+    PIL.Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
 
 
 def test_large_bodies_together_are_bounded(start: Start) -> None:
