@@ -16,11 +16,11 @@ from trt_facefusion.errors import TrtFaceFusionError
 from trt_facefusion.model.presets import Preset, parse_input
 from trt_facefusion.model.presets.contract import Contract
 from trt_facefusion.serving.app import make_app
+from trt_facefusion.serving.engines.pool import EnginePool
 from trt_facefusion.serving.limits import Limits, Pace
 from trt_facefusion.serving.seam import EngineState, ServedFace, TensorInterface
 from trt_facefusion.serving.server import Server, listen
 from trt_facefusion.serving.service import SwapService
-from trt_facefusion.serving.single import SingleEngine
 from trt_facefusion.serving.token import BearerToken
 from trt_facefusion.swap.feeds import FaceInput
 from trt_facefusion.swap.steps import SwapSteps
@@ -77,7 +77,7 @@ class Running:
 class WatchedEngines:
     """One engine that remembers how many faces each inference had, and waits while ``gate`` is closed."""
 
-    def __init__(self, engine: SingleEngine) -> None:
+    def __init__(self, engine: EnginePool) -> None:
         self._engine = engine
         self.batches: list[int] = []
         self.requests: list[str] = []
@@ -138,7 +138,7 @@ def run_service(setting: Setting) -> Iterator[Running]:
     engines: list[WatchedEngines] = []
 
     def open_engines() -> WatchedEngines:
-        engines.append(WatchedEngines(SingleEngine(setting.net, contract=setting.contract)))
+        engines.append(WatchedEngines(EnginePool([setting.net], setting.contract)))
         return engines[0]
 
     service = SwapService(open_engines, lambda opened: SwapSteps(opened.contract), setting.limits, setting.pace)

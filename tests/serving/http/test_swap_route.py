@@ -43,15 +43,15 @@ def test_the_answer_is_byte_for_byte_what_a_swapper_writes(
     assert reply.status == 200 and reply.headers["Content-Type"] == f"image/{kind}"
     assert reply.body == swap_locally(inverting, tmp_path, photos[0], f".{kind}", [])
     assert b"facefusion" in reply.body
-    assert reply.headers["X-Engine"] == "inverting.onnx (fp32)" and reply.headers["X-Faces"] == "1"
-    assert reply.headers["X-Precision"] == "fp32" and float(reply.headers["X-Milliseconds"]) > 0
+    assert reply.headers["X-Engine"] == "inverting.onnx (onnx)" and reply.headers["X-Faces"] == "1"
+    assert reply.headers["X-Precision"] == "onnx" and float(reply.headers["X-Milliseconds"]) > 0
 
 
 def test_json_holds_the_same_picture_and_says_who_made_it(plain: Running, photos: list[bytes]) -> None:
     image = plain.swap([("target", photos[1])])
     reply = plain.swap([("target", photos[1]), ("response", b"json")], X_Request_Id="mine-1")
     assert base64.b64decode(reply.json["image"]) == image.body and reply.json["media_type"] == "image/png"
-    assert reply.json["faces"] == [{"engine": "inverting.onnx", "precision": "fp32", "role": "baseline"}]
+    assert reply.json["faces"] == [{"engine": "inverting.onnx", "precision": "onnx", "role": "baseline"}]
     assert reply.json["request"] == reply.headers["X-Request-Id"] == "mine-1"
     assert set(reply.json["milliseconds"]) == {"prepare", "render", "finish", "total"}
 
@@ -127,6 +127,6 @@ def test_requests_are_counted_and_logged_without_what_they_hold(
     lines = [json.loads(JsonLines().format(record)) for record in caplog.records]
     (swapped,) = [line for line in lines if line.get("id") == "the-id"]
     assert swapped["route"] == "/v1/swap" and swapped["status"] == reply.status == 200 and swapped["faces"] == 1
-    assert swapped["received"] > len(photos[3]) and swapped["engine"] == "inverting.onnx (fp32)"
+    assert swapped["received"] > len(photos[3]) and swapped["engine"] == "inverting.onnx (onnx)"
     assert "secret" not in json.dumps(lines) and "photo" not in json.dumps(swapped)
     assert plain.read_metric("trt_ff_requests_total") >= before + 2
