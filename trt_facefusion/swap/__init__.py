@@ -20,6 +20,7 @@ Modules and the subpackage, from the ground up:
     detectors, identity         SCRFD and RetinaFace files; photos of a person -> an identity
     selection                   which faces are swapped
     feeds, engines              a face into a network; sound pictures, by a safer engine where one is broken
+    steps                       all of it but the rendering
     swapper                     all of it, for one photo
     video/                      for videos
     files                       a photo, a folder or a video -> the same swapped
