@@ -20,6 +20,7 @@ from trt_facefusion.cli import (
     export,
     faces,
     inspect,
+    package,
     plan,
     presets,
     profile,
@@ -51,6 +52,7 @@ app.command("swap", epilog=console.EXIT_CODES)(swap.command)
 app.command("doctor")(doctor.command)
 app.add_typer(cache.app, name="cache")
 app.add_typer(faces.app, name="faces")
+app.add_typer(package.app, name="package")
 
 
 @app.callback(invoke_without_command=True)
