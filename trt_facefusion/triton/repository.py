@@ -41,7 +41,7 @@ from trt_facefusion.triton.deploy import Deployment, list_arguments, make_files
 from trt_facefusion.triton.gpus import assign_engines
 from trt_facefusion.triton.messages import read_config, write_config
 from trt_facefusion.triton.releases import RELEASE, list_doubts, name_image
-from trt_facefusion.triton.steps import STEPS_FILE, PhotoSteps, StepsDocument
+from trt_facefusion.triton.steps import STEPS_FILE, PhotoSteps, StepsDocument, StoredTensor
 from trt_facefusion.triton.warmup import make_warmup
 from trt_facefusion.types import Note, Precision, drop_note
 
@@ -232,8 +232,8 @@ def _list_doubts(request: PackageRequest, engines: Sequence[_Engine], model: Ser
 
 def _make_steps(request: PackageRequest, engine: _Engine, model: ServedModel) -> tuple[StepsDocument, PhotoSteps]:
     document = StepsDocument(
-        model.border.takes,
-        model.border.gives,
+        tuple(StoredTensor.of(spec) for spec in model.border.takes),
+        tuple(StoredTensor.of(spec) for spec in model.border.gives),
         engine.manifest.precision != Precision.FP32.value,
         request.provenance,
         {kind: f"{kind}.onnx" for kind in request.networks},

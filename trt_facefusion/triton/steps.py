@@ -36,14 +36,34 @@ _WRITTEN = frozenset({JPEG, PNG, WEBP, BMP, TIFF})
 
 
 @dataclass(frozen=True)
+class StoredTensor:
+    """A `TensorSpec` as a document holds it: -1 for a size that is open."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+    @classmethod
+    def of(cls, spec: TensorSpec) -> StoredTensor:
+        """``spec`` as it is stored."""
+        return cls(spec.name, tuple(size if isinstance(size, int) else -1 for size in spec.shape), spec.dtype)
+
+    @property
+    def spec(self) -> TensorSpec:
+        """What was stored; open sizes have names of their own."""
+        shape = tuple(f"size_{axis}" if size < 0 else size for axis, size in enumerate(self.shape))
+        return TensorSpec(self.name, shape, self.dtype)
+
+
+@dataclass(frozen=True)
 class StepsDocument:
     """What the steps must know of the generator: its border, and whether it computes in ``reduced`` precision.
 
     ``provenance`` is how results are marked; ``networks`` names files beside the document, by `NETWORKS`.
     """
 
-    takes: tuple[TensorSpec, ...]
-    gives: tuple[TensorSpec, ...]
+    takes: tuple[StoredTensor, ...]
+    gives: tuple[StoredTensor, ...]
     reduced: bool
     provenance: str
     networks: Mapping[str, str] = field(default_factory=dict)
@@ -84,8 +104,8 @@ class PhotoSteps:
 
     def __init__(self, document: StepsDocument, contract: Contract, networks: Mapping[str, Path]) -> None:
         self.swap = SwapSteps(contract, provenance=Provenance(document.provenance), **networks)
-        self.feeds = FaceFeeds(contract, document.takes, self.swap.embedder)
-        self.output: ImageOutput = find_picture(contract.preset, document.gives)
+        self.feeds = FaceFeeds(contract, tuple(tensor.spec for tensor in document.takes), self.swap.embedder)
+        self.output: ImageOutput = find_picture(contract.preset, [tensor.spec for tensor in document.gives])
         self.reduced = document.reduced
 
     @classmethod
