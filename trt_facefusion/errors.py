@@ -130,6 +130,7 @@ _TESTED = {
     "gpu": ("tensorrt>=10.9,<12", "pycuda>=2026.1", "cuda-bindings>=12.9,<14"),
     "video": ("av>=18,<19",),
     "provenance": ("c2pa-python>=0.38,<0.39",),
+    "triton": ("tritonclient>=2.73,<2.74",),
 }
 """The extras of pyproject.toml, for where this package runs without being installed; a test holds the two together."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import engines
+import packaged_engines as engines
 import pytest
 import tiny
 

@@ -48,7 +48,11 @@ class TritonPythonModel:
                 assert not isinstance(shape[0], int), "a batch axis that is fixed"
                 shape = shape[1:]
             assert len(shape) == len(dims), (tensor.name, tensor.shape, dims)
-            assert all(not isinstance(s, int) or s == d for s, d in zip(shape, dims)), (tensor.name, shape, dims)
+            assert all(not isinstance(s, int) or s == d for s, d in zip(shape, dims, strict=True)), (
+                tensor.name,
+                shape,
+                dims,
+            )
 
     def execute(self, requests):
         """All requests in one inference, as a batch that Triton merged."""
@@ -62,9 +66,8 @@ class TritonPythonModel:
         sizes = [request.inputs()[0].as_numpy().shape[0] for request in requests]
         ends = np.cumsum(sizes)[:-1]
         parts = [np.split(result, ends) for result in results]
-        return [
-            pb_utils.InferenceResponse(
-                [pb_utils.Tensor(name, np.ascontiguousarray(part[n])) for name, part in zip(self.outputs, parts)]
-            )
-            for n in range(len(requests))
-        ]
+        return [self._respond([part[number] for part in parts]) for number in range(len(requests))]
+
+    def _respond(self, results):
+        tensors = zip(self.outputs, map(np.ascontiguousarray, results), strict=True)
+        return pb_utils.InferenceResponse([pb_utils.Tensor(name, values) for name, values in tensors])

@@ -17,12 +17,11 @@ from trt_facefusion.model.presets import Preset, parse_input
 from trt_facefusion.types import BatchRange, Precision
 
 SIDE = 64
+BATCHES = BatchRange(1, 4, 8)
 INPUTS = (f"image=image:{SIDE}:0:1", "identity=embedding")
 
 
-def build_engine(
-    folder: Path, faces: Path, *, seed: int = 0, batch: BatchRange = BatchRange(1, 4, 8), fixed: bool = False
-) -> Path:
+def build_engine(folder: Path, faces: Path, *, seed: int = 0, batch: BatchRange = BATCHES, fixed: bool = False) -> Path:
     """The folder of an FP32 engine that swaps, for onnxruntime; ``fixed``: its graph takes one face at a time."""
     model = tiny.generator(size=SIDE, embedding=128, seed=seed, batch=1 if fixed else "N")
     settings = BuildSettings(
@@ -45,9 +44,10 @@ def pretend_tensorrt(engine: Path, root: Path, target: str, **pins: object) -> P
     stored = Store(engine.parent.parent)
     manifest = stored.load(engine)
     files = {name: (engine / name).read_bytes() for name in manifest.files}
-    files["engine.engine"] = files.pop("engine.onnx")
+    files["engine.engine"] = files.pop(next(name for name in files if name.startswith("engine.")))
+    version = str(pins.pop("backend_version", "10.13.3.9"))
     chosen = Pins(parse_target(target), "a GPU", 13000, "linux-x86_64", **pins)
     changed: Manifest = dataclasses.replace(
-        manifest, backend="tensorrt", backend_version="10.13.3.9", target=target, pins=chosen
+        manifest, backend="tensorrt", backend_version=version, target=target, pins=chosen
     )
     return Store(root).save(changed, files)
