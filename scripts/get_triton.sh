@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes .triton/ (or the folder named): a real Triton server with its python backend, from PyPI, and what the packaged
-# models import, with NumPy 1. The tests of tests/triton that need it are skipped without it. Takes a few minutes, once.
+# models import, with NumPy 1. The tests of tests/triton_repository that need it are skipped without it. Takes a few minutes, once.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 place=${1:-.triton}
