@@ -109,4 +109,4 @@ def _show(packaged: PackagedModel) -> None:
         )
     console.line(f"next: {shlex.join(packaged.arguments)}")
     compose = shlex.quote(str(root / "docker-compose.yaml"))
-    console.line(f"or, in a container (see {root / 'Dockerfile'}): docker compose -f {compose} up --build")
+    console.line(f"or, in a container (see {root / 'Dockerfile'}): docker compose -f {compose} up")

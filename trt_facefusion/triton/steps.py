@@ -103,7 +103,13 @@ class PhotoSteps:
     """
 
     def __init__(self, document: StepsDocument, contract: Contract, networks: Mapping[str, Path]) -> None:
-        self.swap = SwapSteps(contract, provenance=Provenance(document.provenance), **networks)
+        self.swap = SwapSteps(
+            contract,
+            provenance=Provenance(document.provenance),
+            embedder=networks.get("embedder"),
+            converter=networks.get("converter"),
+            detector=networks.get("detector"),
+        )
         self.feeds = FaceFeeds(contract, tuple(tensor.spec for tensor in document.takes), self.swap.embedder)
         self.output: ImageOutput = find_picture(contract.preset, [tensor.spec for tensor in document.gives])
         self.reduced = document.reduced

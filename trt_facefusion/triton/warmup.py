@@ -37,4 +37,4 @@ def _encode_mean_face() -> bytes:
     ground[64:320, 64:320] = face
     done, png = cv2.imencode(".png", np.ascontiguousarray(ground[..., ::-1]))
     assert done
-    return png.tobytes()
+    return bytes(png)
