@@ -2,9 +2,9 @@
 
 A command is a function whose parameters are groups of options: dataclasses that say what typer is to read. Groups that
 are settings of a build stand in `build.options`, those that describe the model in `options`, all others beside their
-command. Commands hand the settings to `build`, `evaluation`, `swap`, `triton`, `doctor` or `report`, and show what comes back.
-Every error becomes a message, a remedy and an exit code; with ``--json`` exactly one JSON object goes to stdout, and
-everything else to stderr.
+command. Commands hand the settings to `build`, `evaluation`, `swap`, `triton`, `doctor` or `report`, and show what
+comes back. Every error becomes a message, a remedy and an exit code; with ``--json`` exactly one JSON object goes to
+stdout, and everything else to stderr.
 
 It may import every other package; none imports it.
 

@@ -104,9 +104,7 @@ def _show(packaged: PackagedModel) -> None:
     root = packaged.repository
     console.line(f"{root}: version {packaged.version} of {', '.join(packaged.models)}")
     for name in packaged.kept:
-        console.note(
-            f"{name} is kept as it was; --force writes it anew (this model: --load-model={packaged.models[-1]})"
-        )
+        console.note(f"{name} is kept as it was; it must load {packaged.models[-1]} (or write it anew with --force)")
     console.line(f"next: {shlex.join(packaged.arguments)}")
     compose = shlex.quote(str(root / "docker-compose.yaml"))
     console.line(f"or, in a container (see {root / 'Dockerfile'}): docker compose -f {compose} up")
