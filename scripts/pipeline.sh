@@ -80,10 +80,20 @@ run() {
 }
 
 # is_done STEP KEY: whether the step was done with that key. mark_done remembers it.
-is_done() { [ -e "$out/.done-$1" ] && [ "$(cat "$out/.done-$1")" = "$2" ]; }
+is_done() {
+    [ -e "$out/.done-$1" ] && [ "$(cat "$out/.done-$1")" = "$2" ]
+}
 mark_done() {
     echo "$2" >"$out/.done-$1.new"
     mv "$out/.done-$1.new" "$out/.done-$1"
+}
+
+# digest WORDS...: of the words, and of what is in the files that they name.
+digest() {
+    local word
+    for word in "$@"; do
+        if [ -f "$word" ]; then sha256sum <"$word"; else echo "$word"; fi
+    done | sha256sum | cut -d' ' -f1
 }
 
 version=$("$trt_ff" --version)
@@ -100,8 +110,14 @@ common=(--calib "$out/faces" --cache "$out/calib_cache" ${effort[@]+"${effort[@]
 choice=(--target "$target" --backend "$backend")
 planned=()
 if [ "$precision" = int8 ]; then
-    run calibrate "$trt_ff" calibrate "${common[@]}"
-    run plan "$trt_ff" plan "${common[@]}" "${choice[@]}" ${budget[@]+"${budget[@]}"} -o "$out/plan.yaml" --force
+    key="$version $(digest "$photos" "$count" "${common[@]}" "${choice[@]}" ${budget[@]+"${budget[@]}"})"
+    if is_done plan "$key" && [ -e "$out/plan.yaml" ]; then
+        echo "== calibrate, plan: up to date" >&2
+    else
+        run calibrate "$trt_ff" calibrate "${common[@]}"
+        run plan "$trt_ff" plan "${common[@]}" "${choice[@]}" ${budget[@]+"${budget[@]}"} -o "$out/plan.yaml" --force
+        mark_done plan "$key"
+    fi
     planned=(--plan "$out/plan.yaml")
 fi
 run build "$trt_ff" build "--$precision" "${common[@]}" "${choice[@]}" ${planned[@]+"${planned[@]}"} \
