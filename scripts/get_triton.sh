@@ -18,9 +18,9 @@ if [ "$(uname -sm)" != "Linux x86_64" ]; then
     exit 1
 fi
 "$python" -m venv "$place"
-"$place/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps "$release"
 mapfile -t packages <<<"$requirements"
 "$place/bin/python" -m pip install --quiet --disable-pip-version-check "${packages[@]}"
+"$place/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps "$release" # its client is not needed
 
 # The backend's process for this Python is not where Triton looks for it.
 version=$("$place/bin/python" -c 'import sys; print(f"{sys.version_info[0]}.{sys.version_info[1]}")')

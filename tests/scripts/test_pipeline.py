@@ -67,11 +67,11 @@ def test_it_packages_an_engine_spares_what_is_done_and_stops_at_a_broken_budget(
     second = run_pipeline(trt_ff, *options)
     assert second.returncode == 0, second.stderr
     assert time.monotonic() - start < seconds / 2
-    assert "curate: up to date" in second.stderr and "package: up to date" in second.stderr
+    assert all(f"{step}: up to date" in second.stderr for step in ("curate", "calibrate, plan", "package"))
     assert not (out / "model_repository" / model / "2").exists()
 
     broken = run_pipeline(trt_ff, *options, "--min-identity", "1.0", "--max-ssim-drop", "0.0")
-    assert broken.returncode == 3 and "the step gate failed (exit code 3)" in broken.stderr
+    assert broken.returncode == 3 and "the step plan failed (exit code 3)" in broken.stderr
     assert not (out / "model_repository" / model / "2").exists()
 
 
