@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,7 @@ from trt_facefusion.cli.main import run
 from trt_facefusion.engine.store.store import Store
 from trt_facefusion.errors import BadInputError, StoreError
 from trt_facefusion.inference import embedders as embedders_module
-from trt_facefusion.triton import python_models, repository
+from trt_facefusion.triton import python_models, releases, repository
 from trt_facefusion.triton.configs import ServingSettings
 from trt_facefusion.triton.gpus import NO_ENGINE
 from trt_facefusion.triton.messages import load_messages, read_config
@@ -24,6 +25,7 @@ from trt_facefusion.triton.repository import CI_CONFIG, CONFIG, PackageRequest, 
 from trt_facefusion.triton.steps import PhotoSteps
 from trt_facefusion.types import BatchRange
 
+_FOLDERS = {"1", "warmup", "configs", "config.pbtxt"}
 MODELS = ("swap", "swap_preprocess", "swap_postprocess", "swap_photo")
 
 
@@ -218,11 +220,10 @@ def test_what_breaks_off_leaves_nothing_behind(
     limit = 1000
     package((onnx_engine,))
     written.clear()
-    limit = 1
+    limit = 8  # in the last of the four
     with pytest.raises(StoreError, match="No space left"):
         package((onnx_engine,))
-    names = sorted(path.name for path in (tmp_path / "r" / "swap").iterdir() if path.is_dir())
-    assert names == ["1", "warmup"]
+    assert not [path for model in MODELS for path in (tmp_path / "r" / model).glob("*") if path.name not in _FOLDERS]
 
 
 @pytest.mark.parametrize("name", ["", "Swap", "../x", "a-b", "x" * 41])
@@ -247,12 +248,22 @@ def test_what_triton_cannot_load_is_said(onnx_engine: Path, tmp_path: Path) -> N
     stored = Store(onnx_engine.parent.parent)
     manifest = stored.load(onnx_engine)
     files = {name: (onnx_engine / name).read_bytes() for name in manifest.files}
-    import dataclasses
-
     rtx = Store(tmp_path / "e").save(dataclasses.replace(manifest, backend="tensorrt-rtx", target="sm86"), files)
     with pytest.raises(BadInputError, match="nothing that loads an engine of tensorrt-rtx") as caught:
         _packer(tmp_path)((rtx,))
     assert "--backend tensorrt" in caught.value.remedy
+
+
+def test_what_a_release_may_not_load_is_said(onnx_engine: Path, a10g_engine: Path) -> None:
+    onnx, tensorrt = (Store(engine.parent.parent).load(engine) for engine in (onnx_engine, a10g_engine))
+    (unknown,) = releases.list_onnx_doubts(onnx, "27.01", 20)
+    (late,) = releases.list_onnx_doubts(onnx, "24.10", 23)
+    assert "not known" in unknown and late.startswith("warning: ")
+    (exact,) = releases.list_tensorrt_doubts(tensorrt, "26.08")
+    assert "TensorRT 10.13.3.9" in exact and "tritonserver:26.08-py3" in exact
+    compatible = dataclasses.replace(tensorrt, pins=dataclasses.replace(tensorrt.pins, version_compatible=True))
+    (later,) = releases.list_tensorrt_doubts(compatible, "26.08")
+    assert "or a later 10.x" in later and "warning" not in later
 
 
 def test_numpy_2_is_refused_where_triton_would_answer_with_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

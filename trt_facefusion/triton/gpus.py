@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from trt_facefusion.engine.backends.pins import parse_target
 from trt_facefusion.engine.store.manifest import Manifest
 from trt_facefusion.engine.timing.gpus import get_gpu
 from trt_facefusion.errors import BadInputError
@@ -54,7 +55,8 @@ def assign_engines(manifests: Sequence[Manifest], folders: Sequence[Path], gpus:
 
 
 def _find_capability(manifest: Manifest) -> Capability | None:
-    return None if _is_portable(manifest) else manifest.pins.compute_capability
+    """The compute capability that an engine is for; None for one that runs on more."""
+    return None if _is_portable(manifest) else manifest.pins.compute_capability or parse_target(manifest.target)
 
 
 def _is_portable(manifest: Manifest) -> bool:

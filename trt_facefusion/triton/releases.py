@@ -49,24 +49,9 @@ def name_image(release: str) -> str:
     return f"{_REGISTRY}:{release}-py3"
 
 
-def list_doubts(manifest: Manifest, release: str, opset: int) -> Iterator[str]:
-    """What may keep the container of ``release`` from loading an engine of ``opset``; texts for people."""
-    if manifest.backend_version and manifest.pins.compute_capability is not None:
-        yield from _list_tensorrt_doubts(manifest, name_image(release))
-        return
-    proven = manifest.backend_version
-    runtime, needed = list_onnxruntimes().get(release), RUNTIME_OF_OPSET.get(opset)
-    if runtime is None:
-        yield f"which onnxruntime Triton {release} has is not known; the engine was proven with {proven}"
-    elif needed is None or Version(runtime) < Version(needed):
-        later = needed or "a later one"
-        yield f"warning: Triton {release} has onnxruntime {runtime}, and the graph's opset {opset} needs {later}"
-    elif Version(runtime).release[:2] != Version(proven).release[:2]:
-        yield f"Triton {release} has onnxruntime {runtime}; the engine was proven with {proven}"
-
-
-def _list_tensorrt_doubts(manifest: Manifest, image: str) -> Iterator[str]:
-    built = manifest.backend_version
+def list_tensorrt_doubts(manifest: Manifest, release: str) -> Iterator[str]:
+    """What may keep the TensorRT of ``release`` from loading an engine; texts for people."""
+    built, image = manifest.backend_version, name_image(release)
     show = f"docker run --rm {image} sh -c 'ls /usr/lib/*/libnvinfer.so.*'"
     if manifest.pins.version_compatible:
         yield (
@@ -78,3 +63,16 @@ def _list_tensorrt_doubts(manifest: Manifest, image: str) -> Iterator[str]:
         f"warning: the engine needs TensorRT {built} in Triton, no other, and which one {image} has is not known here. "
         f"See: {show}. The TensorRT container of the same release (nvcr.io/nvidia/tensorrt) builds engines that fit"
     )
+
+
+def list_onnx_doubts(manifest: Manifest, release: str, opset: int) -> Iterator[str]:
+    """What may keep the onnxruntime of ``release`` from loading an engine of ``opset``; texts for people."""
+    proven = manifest.backend_version
+    runtime, needed = list_onnxruntimes().get(release), RUNTIME_OF_OPSET.get(opset)
+    if runtime is None:
+        yield f"which onnxruntime Triton {release} has is not known; the engine was proven with {proven}"
+    elif needed is None or Version(runtime) < Version(needed):
+        later = needed or "a later one"
+        yield f"warning: Triton {release} has onnxruntime {runtime}, and the graph's opset {opset} needs {later}"
+    elif Version(runtime).release[:2] != Version(proven).release[:2]:
+        yield f"Triton {release} has onnxruntime {runtime}; the engine was proven with {proven}"

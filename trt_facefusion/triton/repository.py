@@ -1,7 +1,7 @@
 """Engines -> a model repository, or a new version in one that is there; written whole or not at all.
 
-A new repository, a new model and a new version each appear by one rename. Of a version that joins others the ensemble
-comes last, and nothing of it is loaded before Triton is told to.
+A new repository appears by one rename. Of a version that joins others all models are filled before the first appears,
+by one rename each, the ensemble last; nothing of it is loaded before Triton is told to.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ from trt_facefusion.triton.configs import (
 from trt_facefusion.triton.deploy import Deployment, list_arguments, make_files
 from trt_facefusion.triton.gpus import assign_engines
 from trt_facefusion.triton.messages import read_config, write_config
-from trt_facefusion.triton.releases import RELEASE, list_doubts, name_image
+from trt_facefusion.triton.releases import RELEASE, list_onnx_doubts, list_tensorrt_doubts, name_image
 from trt_facefusion.triton.steps import STEPS_FILE, PhotoSteps, StepsDocument, StoredTensor
 from trt_facefusion.triton.warmup import make_warmup
 from trt_facefusion.types import Note, Precision, drop_note
@@ -221,7 +222,11 @@ def _list_facts(engine: _Engine) -> dict[str, str]:
 
 
 def _list_doubts(request: PackageRequest, engines: Sequence[_Engine], model: ServedModel) -> Iterator[str]:
-    yield from list_doubts(engines[0].manifest, request.release, find_opset(load_model(engines[0].opened.graph)))
+    first = engines[0]
+    if model.files is not None:
+        yield from list_tensorrt_doubts(first.manifest, request.release)
+    else:
+        yield from list_onnx_doubts(first.manifest, request.release, find_opset(load_model(first.opened.graph)))
     if len({engine.manifest.precision for engine in engines}) > 1:
         yield "warning: the engines differ in precision, so pictures will differ with the GPU"
     if model.files is not None and len(model.files.by_capability) > 1:
@@ -339,15 +344,20 @@ def _write(
         with commit_folder(root) as folder:
             for name, files in models.items():
                 _fill_model(folder / name, version, files)
-            for name, content in deploy.items():
-                _put(folder / name, content)
+            _fill(folder, deploy)
         return ()
-    for name, files in models.items():
-        if (root / name).exists():
-            _add_version(root / name, version, files)
-            continue
-        with commit_folder(root / name) as folder:
-            _fill_model(folder, version, files)
+    present = {name for name in models if (root / name).exists()}
+    with ExitStack() as stack:  # all are filled before one appears; what was entered last appears first
+        for name, files in reversed(models.items()):
+            if name in present:
+                folder = stack.enter_context(commit_folder(root / name / str(version)))
+                _fill(folder, files.version)
+            else:
+                _fill_model(stack.enter_context(commit_folder(root / name)), version, files)
+    for name in present:
+        for file, content in models[name].others.items():
+            assert isinstance(content, bytes)
+            write_atomic(root / name / file, content, _OPTION)
     kept = [name for name, content in deploy.items() if not force and _is_another(root / name, content)]
     for name, content in deploy.items():
         if name not in kept:
@@ -359,20 +369,14 @@ def _is_another(path: Path, content: bytes) -> bool:
     return path.is_file() and path.read_bytes() != content
 
 
-def _add_version(folder: Path, version: int, files: _ModelFiles) -> None:
-    with commit_folder(folder / str(version)) as inside:
-        for name, content in files.version.items():
-            _put(inside / name, content)
-    for name, content in files.others.items():
-        assert isinstance(content, bytes)
-        write_atomic(folder / name, content, _OPTION)
-
-
 def _fill_model(folder: Path, version: int, files: _ModelFiles) -> None:
-    for name, content in files.others.items():
+    _fill(folder, files.others)
+    _fill(folder / str(version), files.version)
+
+
+def _fill(folder: Path, files: Mapping[str, Content]) -> None:
+    for name, content in files.items():
         _put(folder / name, content)
-    for name, content in files.version.items():
-        _put(folder / str(version) / name, content)
 
 
 def _put(path: Path, content: Content) -> None:
