@@ -21,12 +21,20 @@ BATCHES = BatchRange(1, 4, 8)
 INPUTS = (f"image=image:{SIDE}:0:1", "identity=embedding")
 
 
-def build_engine(folder: Path, faces: Path, *, seed: int = 0, batch: BatchRange = BATCHES, fixed: bool = False) -> Path:
-    """The folder of an FP32 engine that swaps, for onnxruntime; ``fixed``: its graph takes one face at a time."""
-    model = tiny.generator(size=SIDE, embedding=128, seed=seed, batch=1 if fixed else "N")
+def build_engine(
+    folder: Path,
+    faces: Path,
+    *,
+    seed: int = 0,
+    batch: BatchRange = BATCHES,
+    fixed: bool = False,
+    embedding: int | None = 128,
+) -> Path:
+    """The folder of an FP32 engine for onnxruntime; ``fixed``: its graph takes one face at a time."""
+    model = tiny.generator(size=SIDE, embedding=embedding, seed=seed, batch=1 if fixed else "N")
     settings = BuildSettings(
         source=OnnxSource(tiny.save(model, folder / f"swap{seed}.onnx")),
-        preset=Preset.from_inputs([parse_input(text) for text in INPUTS]),
+        preset=Preset.from_inputs([parse_input(text) for text in (INPUTS if embedding else INPUTS[:1])]),
         precisions=(Precision.FP32,),
         calib=faces,
         aligned=True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import threading
@@ -21,7 +22,7 @@ from real_server import Triton, run_triton
 from trt_facefusion.faces.decode import read_image
 from trt_facefusion.inference import embedders as embedders_module
 from trt_facefusion.swap.photo import Photo, decode_photo
-from trt_facefusion.swap.photo_file import PNG, encode_photo
+from trt_facefusion.swap.photo_file import JPEG, PNG, encode_photo
 from trt_facefusion.triton.configs import ServingSettings
 from trt_facefusion.triton.repository import CONFIG, PackageRequest, package_engines
 
@@ -74,6 +75,19 @@ def test_the_ensemble_gives_what_the_local_pipeline_gives(
     assert np.abs(decode_photo(by_triton).rgb8 - local).max() <= 1
     assert (decode_photo(photos[0]).rgb8 != local).any(axis=2).mean() > 0.2
     assert b"AI-generated" in by_triton
+
+
+def test_the_client_of_the_document_works(
+    served: Triton, photos: list[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("geventhttpclient", reason="no tritonclient[http]")
+    text = (real_server.ROOT / "docs" / "triton.md").read_text()
+    (snippet,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    for name, photo in zip(("me.jpg", "party.jpg"), photos[:2], strict=True):
+        (tmp_path / name).write_bytes(encode_photo(decode_photo(photo), JPEG))
+    exec(snippet.replace("localhost:8000", f"127.0.0.1:{served.http}"), {})
+    assert decode_photo((tmp_path / "out.jpg").read_bytes()).rgb8.shape == (256, 256, 3)
 
 
 def test_requests_that_wait_are_merged(served: Triton, photos: list[bytes]) -> None:

@@ -12,18 +12,21 @@ import numpy as np
 import packaged_engines as engines
 import pytest
 import tiny
+from hypothesis import given
+from hypothesis import strategies as st
 
 from trt_facefusion.cli.main import run
 from trt_facefusion.engine.store.store import Store
 from trt_facefusion.errors import BadInputError, StoreError
 from trt_facefusion.inference import embedders as embedders_module
 from trt_facefusion.triton import python_models, releases, repository
+from trt_facefusion.triton.border import GeneratorBorder
 from trt_facefusion.triton.configs import ServingSettings
 from trt_facefusion.triton.gpus import NO_ENGINE
-from trt_facefusion.triton.messages import load_messages, read_config
+from trt_facefusion.triton.messages import find_type, load_messages, make_config, read_config, write_config
 from trt_facefusion.triton.repository import CI_CONFIG, CONFIG, PackageRequest, package_engines
 from trt_facefusion.triton.steps import PhotoSteps
-from trt_facefusion.types import BatchRange
+from trt_facefusion.types import BatchRange, TensorSpec
 
 _FOLDERS = {"1", "warmup", "configs", "config.pbtxt"}
 MODELS = ("swap", "swap_preprocess", "swap_postprocess", "swap_photo")
@@ -94,9 +97,9 @@ def test_warm_up_has_a_face_for_every_input(packaged: Path) -> None:
     assert [warmup.batch_size for warmup in config.model_warmup] == [1, 8]
     for warmup in config.model_warmup:
         assert set(warmup.inputs) == {"image", "identity"}
-        for given in warmup.inputs.values():
-            values = np.fromfile(packaged / "swap" / "warmup" / given.input_data_file, np.float32)
-            assert values.size == np.prod(list(given.dims)) and np.isfinite(values).all() and values.std() > 0
+        for sample in warmup.inputs.values():
+            values = np.fromfile(packaged / "swap" / "warmup" / sample.input_data_file, np.float32)
+            assert values.size == np.prod(list(sample.dims)) and np.isfinite(values).all() and values.std() > 0
 
 
 def test_the_ensemble_wires_what_the_others_take_and_give(packaged: Path) -> None:
@@ -142,6 +145,35 @@ def test_a_graph_of_one_face_is_not_batched(tmp_path: Path, faces: Path, monkeyp
     assert config.max_batch_size == 0 and dims(config.input)["image"] == (1, 3, engines.SIDE, engines.SIDE)
     assert not config.HasField("dynamic_batching") and [w.batch_size for w in config.model_warmup] == [0]
     assert any("one face at a time" in note for note in notes)
+
+
+def test_a_restorer_takes_no_source(
+    tmp_path: Path, faces: Path, sample_faces: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(embedders_module, "DlibEmbedder", tiny.Glance)
+        engine = engines.build_engine(tmp_path, faces, embedding=None)
+    package_engines(PackageRequest((engine,), tmp_path / "r", "restore"))
+    assert [tensor.name for tensor in config_of(tmp_path / "r", "restore_photo").input] == ["target_photo"]
+    steps = PhotoSteps.load(tmp_path / "r" / "restore_preprocess" / "1")
+    tensors = steps.prepare([], sorted(sample_faces.glob("*.jpg"))[33].read_bytes())
+    assert {name: values.shape for name, values in tensors.items()} == dims(
+        config_of(tmp_path / "r", "restore_preprocess").output
+    )
+
+
+def test_inputs_without_a_batch_axis_keep_their_whole_shape() -> None:
+    face, value = TensorSpec("in_face:0", ("batch", 224, 224, 3), "float32"), TensorSpec("morph:0", (1,), "float32")
+    border = GeneratorBorder((face, value), (face,), 0)
+    assert (border.dims(face), border.dims_of_one(face)) == ((-1, 224, 224, 3), (1, 224, 224, 3))
+    assert border.dims(value) == border.dims_of_one(value) == (1,)
+
+
+@given(st.text(st.characters(exclude_categories=("Cs",)), min_size=1), st.lists(st.integers(-1, 4096), max_size=5))
+def test_names_and_sizes_of_every_kind_survive_the_text(name: str, sizes: list[int]) -> None:
+    tensor = {"name": name, "data_type": find_type("float16"), "dims": sizes}
+    config = make_config(name="swap", input=[tensor], default_model_filename=name)
+    assert read_config(write_config(config)) == config
 
 
 def test_a_gpu_without_an_engine_is_refused(
