@@ -348,7 +348,7 @@ def _write(
         return ()
     present = {name for name in models if (root / name).exists()}
     with ExitStack() as stack:  # all are filled before one appears; what was entered last appears first
-        for name, files in reversed(models.items()):
+        for name, files in reversed(list(models.items())):
             if name in present:
                 folder = stack.enter_context(commit_folder(root / name / str(version)))
                 _fill(folder, files.version)
