@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes .venv with this project and the extras named as arguments; does nothing when that was done already.
-#   scripts/setup.sh torch rtx openvino qnn metrics video provenance serve dev
+#   scripts/setup.sh torch rtx openvino qnn metrics video provenance serve triton dev
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

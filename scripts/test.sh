@@ -2,7 +2,7 @@
 # Sets everything up, then lints, checks types and runs the tests. Further arguments go to pytest (`-m slow`, a file ...).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-scripts/setup.sh torch rtx openvino qnn metrics video provenance serve dev
+scripts/setup.sh torch rtx openvino qnn metrics video provenance serve triton dev
 # Once: TensorRT's own bindings. Where they cannot be had, the tests that need them are skipped.
 scripts/fetch_trt_bindings.sh >/dev/null || echo "warning: no TensorRT bindings; see above" >&2
 .venv/bin/ruff check .

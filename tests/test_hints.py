@@ -87,7 +87,16 @@ def test_commands_and_options_of_trt_ff_exist() -> None:
 
 
 def test_every_option_that_a_remedy_names_is_one() -> None:
-    known: set[str] = {"--help", "--gpus", "--force-reinstall", "--no-cache-dir", "--no-deps", "--upgrade", "--version"}
+    known: set[str] = {
+        "--help",
+        "--gpus",
+        "--force-reinstall",
+        "--no-cache-dir",
+        "--no-deps",
+        "--rm",
+        "--upgrade",
+        "--version",
+    }
     pending = [typer.main.get_command(app)]
     while pending:
         node = pending.pop()

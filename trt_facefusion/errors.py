@@ -142,6 +142,7 @@ _TESTED = {
         "python-multipart>=0.0.20,<0.1",
         "prometheus-client>=0.22,<0.27",
     ),
+    "triton": ("tritonclient>=2.73,<2.74",),
 }
 """The extras of pyproject.toml, for where this package runs without being installed; a test holds the two together."""
 

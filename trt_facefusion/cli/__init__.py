@@ -2,9 +2,9 @@
 
 A command is a function whose parameters are groups of options: dataclasses that say what typer is to read. Groups that
 are settings of a build stand in `build.options`, those that describe the model in `options`, all others beside their
-command. Commands hand the settings to `build`, `evaluation`, `swap`, `serving`, `doctor` or `report`, and show what
-comes back. Every error becomes a message, a remedy and an exit code; with ``--json`` exactly one JSON object goes to
-stdout, and everything else to stderr.
+command. Commands hand the settings to `build`, `evaluation`, `swap`, `serving`, `triton`, `doctor` or `report`, and
+show what comes back. Every error becomes a message, a remedy and an exit code; with ``--json`` exactly one JSON object
+goes to stdout, and everything else to stderr.
 
 It may import every other package; none imports it.
 
@@ -22,7 +22,7 @@ Modules, from the ground up:
     generator_options, faces               photos, audited and curated
     convert, cache                         calibrations, looked at, compared, taken along
     engines, inspect, estimate             what is stored, one engine, how long it will take
-    export                                 an engine as a file for other tools
+    export, package                        an engine as a file for other tools, as what Triton loads
     presets, report                        what is known, what a build leaves
     swap                                   photos, folders and videos, swapped
     canary_options, canary                 a candidate's rollout in a service: its options; looked at, decided on

@@ -21,6 +21,7 @@ from trt_facefusion.cli import (
     export,
     faces,
     inspect,
+    package,
     plan,
     presets,
     profile,
@@ -55,6 +56,7 @@ app.command("doctor")(doctor.command)
 app.add_typer(cache.app, name="cache")
 app.add_typer(canary.app, name="canary")
 app.add_typer(faces.app, name="faces")
+app.add_typer(package.app, name="package")
 
 
 @app.callback(invoke_without_command=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -72,13 +74,8 @@ class FaceDetector:
 
     @cached_property
     def _net(self) -> cv2.FaceDetectorYN:
-        # OpenCV 5 warns on every creation that its new engine ignores the target; errors still get through.
-        level = cv2.utils.logging.getLogLevel()
-        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
-        try:
+        with _hide_warnings():
             return cv2.FaceDetectorYN.create(str(MODEL), "", (320, 320), self.score_threshold, 0.3, 5000)
-        finally:
-            cv2.utils.logging.setLogLevel(level)
 
     def detect(self, image_rgb: Image) -> list[Face]:
         """Faces in ``image_rgb`` ([H,W,3] uint8 RGB), the largest first; an empty list where none is found.
@@ -203,3 +200,18 @@ def _turn_back(face: Face, turns: int, width: int, height: int) -> Face:
     points = np.stack(back[turns], axis=1)
     corner, size = points[5:].min(0), np.ptp(points[5:], axis=0)
     return Face((float(corner[0]), float(corner[1]), float(size[0]), float(size[1])), points[:5], face.score)
+
+
+@contextmanager
+def _hide_warnings() -> Iterator[None]:
+    """OpenCV 5 warns on every creation that its new engine ignores the target (4 does not); errors get through."""
+    logging = getattr(cv2.utils, "logging", None)
+    if logging is None:
+        yield
+        return
+    level = logging.getLogLevel()
+    logging.setLogLevel(logging.LOG_LEVEL_ERROR)
+    try:
+        yield
+    finally:
+        logging.setLogLevel(level)

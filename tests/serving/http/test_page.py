@@ -65,7 +65,7 @@ def test_two_photos_go_in_and_the_result_is_seen(
     browser.run("document.getElementById('go').click()")
     browser.wait_for("document.getElementById('result-image').naturalWidth === 256")
     facts = browser.run("document.getElementById('facts').innerText")
-    assert "swap.onnx" in facts and "FP32" in facts and re.search(r"\d+ of \d+", facts)
+    assert "swap.onnx" in facts and "ONNX" in facts and re.search(r"\d+ of \d+", facts)
     assert browser.run("document.getElementById('problem').hidden")
     assert browser.run("document.documentElement.scrollWidth <= window.innerWidth")
     browser.photograph(tmp_path / "page.png")

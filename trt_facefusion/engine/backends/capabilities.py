@@ -61,6 +61,7 @@ class Capabilities:
             saturate: INT8 weights are scaled so that no pair of them does (`grid.find_pair_peaks`).
         math_types: the types (`Kernel.type`) of its kernels that multiply and add; all others move, scale or round.
         fusion: the forms of a typed ONNX that its compiler fuses best, as measured on its kernels.
+        triton_platform: Triton's name of what loads its engines there; empty where nothing does.
     """
 
     typing: Typing = Typing.STRONG
@@ -82,6 +83,7 @@ class Capabilities:
     adds_pairs_in_16_bits: bool = False
     math_types: frozenset[str] = frozenset()
     fusion: FusionRules = field(default_factory=FusionRules)
+    triton_platform: str = ""
 
 
 @dataclass(frozen=True)

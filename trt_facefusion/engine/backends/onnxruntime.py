@@ -62,6 +62,7 @@ class OnnxRuntime:
         needs_gpu=False,
         raises_missing=False,  # most of what is placed for GPUs runs in float here
         math_types=_INTEGER_MATH | _FLOAT_MATH,
+        triton_platform="onnxruntime_onnx",
     )
     caution = ""
 

@@ -38,6 +38,7 @@ class TensorRt:
     suffix = "engine"
     library = Library("tensorrt", "TensorRT", ("tensorrt",), extra="gpu", cuda_wheels=True)
     capabilities = Capabilities(
+        triton_platform="tensorrt_plan",
         typing=Typing.WEAK,
         needs_device=True,
         calibrating_majors=(WEAKLY_TYPED,),
