@@ -205,9 +205,9 @@ def test_a_broken_picture_stops_the_video_and_what_is_done_stays(
     swapper = make_swapper(save_pixelwise(tmp_path / "net.onnx", "Sub"), settings=SwapSettings(colours=False))
     render, calls = swapper.engines.first._render_batch, [0]
 
-    def broken(faces: object, identity: object) -> object:
+    def broken(faces: object) -> object:
         calls[0] += 1
-        rendered = render(faces, identity)  # type: ignore[arg-type]
+        rendered = render(faces)  # type: ignore[arg-type]
         if calls[0] > 4:  # 4 faces at a time: behind frame 16
             rendered[0].picture[:] = np.nan
         return rendered
