@@ -54,15 +54,15 @@ def test_tritons_client_is_served_as_it_is(plain: Running) -> None:
     assert config["max_batch_size"] == 4 and config["input"][0]["dims"] == [3, SIZE, SIZE]
     images = make_images(2)
     for binary in (True, False):
-        given_input = triton.InferInput("image", images.shape, "FP32")
-        given_input.set_data_from_numpy(images, binary_data=binary)
-        wanted = [triton.InferRequestedOutput("picture", binary_data=binary)]
-        result = client.infer("swap", [given_input], outputs=wanted, request_id="7")
+        infer_input = triton.InferInput("image", images.shape, "FP32")
+        infer_input.set_data_from_numpy(images, binary_data=binary)
+        outputs = [triton.InferRequestedOutput("picture", binary_data=binary)]
+        result = client.infer("swap", [infer_input], outputs=outputs, request_id="7")
         assert np.array_equal(result.as_numpy("picture"), 1 - images) and result.get_response()["id"] == "7"
     stats = client.get_inference_statistics("swap")["model_stats"][0]
     assert stats["inference_stats"]["success"]["count"] >= 2 and stats["inference_count"] >= 4
     with pytest.raises(triton.InferenceServerException, match="no model 'other'"):
-        client.infer("other", [given_input])
+        client.infer("other", [infer_input])
     client.close()
 
 
@@ -145,8 +145,10 @@ def test_tensors_come_out_as_they_went_in(tensors: list[NDArray[Any]], binary: l
     """What is written as a reply, read as a request, is the same."""
     outputs = {f"t{number}": tensor for number, tensor in enumerate(tensors)}
     specs = [TensorSpec(name, tensor.shape, tensor.dtype.name) for name, tensor in outputs.items()]
-    wanted = [{"name": name, "parameters": {"binary_data": flag}} for name, flag in zip(outputs, binary, strict=False)]
-    asked = json.dumps({"inputs": [{"name": "x", "datatype": "FP32", "shape": [1], "data": [1]}], "outputs": wanted})
+    requested = [
+        {"name": name, "parameters": {"binary_data": flag}} for name, flag in zip(outputs, binary, strict=False)
+    ]
+    asked = json.dumps({"inputs": [{"name": "x", "datatype": "FP32", "shape": [1], "data": [1]}], "outputs": requested})
     try:
         body, length = write_infer_reply(read_infer_request(asked.encode(), None), outputs, specs, "swap", "1")
     except RequestError as error:

@@ -94,6 +94,8 @@ def test_what_cannot_be_served_is_said(
 ) -> None:
     assert run(["serve", "--engine", str(tmp_path / "none"), "--port", "0"]) == BadInputError.exit_code
     assert "there is nothing" in capsys.readouterr().err
+    assert run(["serve", "--engine", str(tmp_path / "none"), "--host", "0.0.0.0", "--port", "0"]) == 2
+    assert "no token is asked for" in capsys.readouterr().err
     (tmp_path / "token").write_text("short")
     assert run(words(inverting, "--token-file", str(tmp_path / "token"))) == BadInputError.exit_code
     monkeypatch.setitem(sys.modules, "uvicorn", None)
