@@ -133,6 +133,15 @@ def make_large(photo: bytes) -> bytes:
     return buffer.getvalue()
 
 
+def test_the_last_small_packet_of_an_answer_goes_out_at_once(plain: Running) -> None:
+    with socket.create_connection(("127.0.0.1", plain.port), timeout=30) as connection:
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        assert connection.recv(4096)
+        (kept,) = plain.server.server_state.connections
+        accepted = kept.transport.get_extra_info("socket")
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 def test_large_bodies_together_are_bounded(start: Start) -> None:
     running = start(limits=Limits(held_bytes=200_000, upload_bytes=500_000))
     reply = running.swap([("target", bytes(300_000))])
