@@ -13,7 +13,7 @@ import typer.main
 from packaging.requirements import Requirement
 
 from trt_facefusion import errors
-from trt_facefusion.cli.app import app
+from trt_facefusion.cli.app import make_app
 from trt_facefusion.engine.backends.registry import BACKENDS
 
 if sys.version_info >= (3, 11):
@@ -72,7 +72,7 @@ def test_every_extra_that_is_hinted_at_exists() -> None:
 
 
 def test_commands_and_options_of_trt_ff_exist() -> None:
-    command = typer.main.get_command(app)
+    command = typer.main.get_command(make_app())
     seen = 0
     for where, text in texts():
         for words in re.findall(r"`trt-ff ([^`]+)`|trt-ff ((?:faces |cache )?(?:engines|build|cache)\b[^`\"]*)", text):
@@ -97,7 +97,7 @@ def test_every_option_that_a_remedy_names_is_one() -> None:
         "--upgrade",
         "--version",
     }
-    pending = [typer.main.get_command(app)]
+    pending = [typer.main.get_command(make_app())]
     while pending:
         node = pending.pop()
         known |= {name for parameter in node.params for name in (*parameter.opts, *parameter.secondary_opts)}

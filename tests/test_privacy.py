@@ -65,7 +65,7 @@ def kept(root: Path) -> list[str]:
 
 
 def test_no_name_is_looked_up_and_no_events_are_kept(resolver: Path, tmp_path: Path) -> None:
-    runs = {"ours": "import trt_facefusion.cli.app", "bare": ""}
+    runs = {"ours": "from trt_facefusion.cli.app import make_app; make_app()", "bare": ""}
     running = [started(tmp_path / name, resolver, first, 2) for name, first in runs.items()]
     assert [process.wait(120) for process in running] == [0, 0]
     if not kept(tmp_path / "bare"):

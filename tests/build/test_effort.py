@@ -27,7 +27,7 @@ from trt_facefusion.build.effort import (
 )
 from trt_facefusion.build.result import BuildResult
 from trt_facefusion.build.run import build
-from trt_facefusion.cli.app import app
+from trt_facefusion.cli.app import make_app
 from trt_facefusion.errors import BadInputError
 from trt_facefusion.types import Precision
 
@@ -152,7 +152,7 @@ def test_effort_and_time_decide_which_engine_is_up_to_date(settings: Settings) -
 
 def test_an_unknown_level_is_refused_before_anything_is_read() -> None:
     with pytest.raises(BadInputError, match="no effort 'some'"):
-        app(["build", "--int8", "--calib", "nowhere", "--effort", "some"], standalone_mode=False)
+        make_app()(["build", "--int8", "--calib", "nowhere", "--effort", "some"], standalone_mode=False)
 
 
 def test_the_time_of_a_sample_does_not_depend_on_the_batch(model: object) -> None:

@@ -11,7 +11,7 @@ import pytest
 from trt_facefusion.build.rebuild_command import write_arguments
 from trt_facefusion.build.settings import BuildSettings
 from trt_facefusion.cli import build as cli
-from trt_facefusion.cli.app import app
+from trt_facefusion.cli.app import make_app
 from trt_facefusion.engine.backends.base import BuildOptions
 from trt_facefusion.model.export import CheckpointSource, OnnxSource, ReferenceSource
 from trt_facefusion.model.presets import Preset, get_preset, parse_input
@@ -96,5 +96,5 @@ def test_the_command_line_gives_the_same_settings(settings: BuildSettings, monke
     monkeypatch.setattr(cli, "build", keep)
     words = ["build", *write_arguments(settings), *(f"--{p.value}" for p in settings.precisions)]
     with pytest.raises(Stop):
-        app(words, standalone_mode=False)
+        make_app()(words, standalone_mode=False)
     assert read == [settings]

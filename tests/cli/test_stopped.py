@@ -92,6 +92,7 @@ def test_ctrl_c_while_the_program_is_still_loading(start: Start) -> None:
     assert json.loads(out)["error"]["kind"] == "interrupted" and "Traceback" not in err
 
 
+@pytest.mark.slow
 def test_kill_9_at_random_moments_never_yields_a_wrong_engine(start: Start, place: Workplace) -> None:
     rng = random.Random(5)
     moments = ["reading the model", "calibrating", "judge int8", "building the engine", "storing"]

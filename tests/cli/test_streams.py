@@ -78,7 +78,7 @@ def raising(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], None]:
         def broken(arguments: list[str], standalone_mode: bool) -> int:
             raise error
 
-        monkeypatch.setattr(app, "app", broken)
+        monkeypatch.setattr(app, "make_app", lambda words: broken)
 
     return prepare
 

@@ -26,11 +26,11 @@ from pathlib import Path
 from trt_facefusion.build.rebuild_command import write_arguments
 from trt_facefusion.build.settings import BuildSettings, compute_engine_key
 from trt_facefusion.cli import build, calibrate, plan
-from trt_facefusion.cli.app import app
+from trt_facefusion.cli.app import make_app
 from trt_facefusion.types import Precision
 
 options = {}
-for name, command in typer.main.get_command(app).commands.items():
+for name, command in typer.main.get_command(make_app()).commands.items():
     options[name] = [text for parameter in getattr(command, "params", []) for text in parameter.opts]
 read = {}
 def keep(command):
@@ -41,7 +41,7 @@ def keep(command):
 build.build, plan.make_plan, calibrate.calibrate = (keep(name) for name in ("build", "plan", "calibrate"))
 for words in (["build", "--int8"], ["plan"], ["calibrate"]):
     try:
-        app([*words, "--calib", "faces", "--toy-level", "3"], standalone_mode=False)
+        make_app()([*words, "--calib", "faces", "--toy-level", "3"], standalone_mode=False)
     except SystemExit:
         pass
 settings = read["build"]

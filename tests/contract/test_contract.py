@@ -81,6 +81,7 @@ class _Misspell(ast.NodeTransformer):
         return node
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
 def test_every_single_use_fails_when_it_is_misspelt(name: str) -> None:
     surface = load(name)

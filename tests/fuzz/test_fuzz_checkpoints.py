@@ -23,7 +23,7 @@ def fuzz(count: int, seed: int) -> None:
 
 
 def test_a_few_mutated_checkpoints_and_factories() -> None:
-    fuzz(20, 11)
+    fuzz(6, 11)
 
 
 @pytest.mark.slow

@@ -118,12 +118,12 @@ def _run(arguments: list[str]) -> int:
     from typer.exceptions import TyperException
 
     from trt_facefusion.cli import console
-    from trt_facefusion.cli.app import app
+    from trt_facefusion.cli.app import make_app
 
     listen(console.warn)
     _require_values(arguments)
     try:
-        code = app(arguments, standalone_mode=False)
+        code = make_app(arguments)(arguments, standalone_mode=False)
     except typer.Abort as error:
         raise KeyboardInterrupt from error
     except TyperException as error:  # an option that does not exist, a value that does not parse
@@ -190,10 +190,9 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def _find_help(arguments: list[str]) -> str:
-    from trt_facefusion.cli.app import app
+    from trt_facefusion.cli.app import COMMANDS
 
-    names = [command.name for command in app.registered_commands]
-    command = next((f"{name} " for name in arguments[:1] if name in names), "")
+    command = next((f"{name} " for name in arguments[:1] if name in COMMANDS), "")
     return f"trt-ff {command}--help"
 
 

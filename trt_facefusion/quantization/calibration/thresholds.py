@@ -26,6 +26,8 @@ DEFAULT_PERCENTILE = 99.99
 P = ParamSpec("P")
 _Floats = NDArray[np.float64]
 _TIE = 1e-10
+_REMEMBERED = 1 << 16
+"""Answers of each rule that are kept: a build asks for those of the same histograms again and again."""
 _STEPS_PER_OCTAVE, _OCTAVES = 64, 5
 
 
@@ -45,11 +47,18 @@ class ThresholdRule:
 
 
 def _keep_positive(threshold: Callable[Concatenate[Histogram, P], float]) -> Callable[Concatenate[Histogram, P], float]:
+    remembered: dict[tuple[object, ...], float] = {}
+
     @functools.wraps(threshold)
     def wrapped(histogram: Histogram, /, *args: P.args, **kwargs: P.kwargs) -> float:
         if histogram.amax < MIN_AMAX:
             return ZERO_AMAX
-        return max(threshold(histogram, *args, **kwargs), MIN_AMAX)
+        key = (histogram.digest(), args, tuple(kwargs.items()))
+        if key not in remembered:
+            if len(remembered) >= _REMEMBERED:
+                remembered.clear()
+            remembered[key] = max(threshold(histogram, *args, **kwargs), MIN_AMAX)
+        return remembered[key]
 
     return wrapped
 
