@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import re
 import signal
 import socket
@@ -12,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +31,28 @@ def words(setting: Setting, *more: str) -> list[str]:
     return ["serve", "--engine", str(setting.net), "--input", IMAGE, "--port", "0", *more]
 
 
+@contextmanager
+def start(setting: Setting, *more: str, log: int = subprocess.PIPE) -> Iterator[Any]:
+    """The command as a process, and killed at the end."""
+    command = [sys.executable, "-c", _MAIN, *words(setting, *more)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as process:
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.kill()
+            process.communicate()
+
+
+def read_port(process: Any) -> int:
+    """The port that the command says it listens on, when it is ready."""
+    return int(re.search(r"http://127\.0\.0\.1:(\d+)/", process.stdout.readline())[1])  # type: ignore[index]
+
+
 @pytest.fixture
 def process(inverting: Setting) -> Iterator[Any]:
-    started = subprocess.Popen(
-        [sys.executable, "-c", _MAIN, *words(inverting)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    yield started
-    if started.poll() is None:
-        started.kill()
-    started.communicate()
+    with start(inverting) as started:
+        yield started
 
 
 def ask(port: int, photo: bytes) -> int | str:
@@ -48,12 +63,14 @@ def ask(port: int, photo: bytes) -> int | str:
         return connection.getresponse().status
     except ConnectionRefusedError:
         return "refused"
+    except (ConnectionResetError, http.client.RemoteDisconnected):
+        return "cut off"
     finally:
         connection.close()
 
 
 def test_sigterm_ends_it_with_0_when_everything_accepted_is_answered(process: Any, photos: list[bytes]) -> None:
-    port = int(re.search(r"http://127\.0\.0\.1:(\d+)/", process.stdout.readline())[1])  # type: ignore[index]
+    port = read_port(process)
     assert ask(port, photos[0]) == 200
     ended = threading.Event()
     statuses: list[int | str] = []
@@ -78,6 +95,59 @@ def test_sigterm_ends_it_with_0_when_everything_accepted_is_answered(process: An
     assert any(line["event"] == "draining" for line in lines)
     served = [line["status"] for line in lines if line["event"] == "request" and line["route"] == "/v1/swap"]
     assert served.count(200) == statuses.count(200) + 1 and set(served) <= {200, 503}
+
+
+@pytest.mark.slow
+def test_killed_under_load_and_started_again_it_serves_as_before(inverting: Setting, photos: list[bytes]) -> None:
+    statuses: list[int | str] = []
+    with start(inverting, log=subprocess.DEVNULL) as first:
+        port = read_port(first)
+        assert ask(port, photos[0]) == 200
+
+        def ask_until_it_is_gone(photo: bytes) -> None:
+            while "refused" not in statuses[-4:]:
+                statuses.append(ask(port, photo))
+
+        def kill() -> None:
+            while statuses.count(200) < 8:
+                time.sleep(0.01)
+            first.kill()
+
+        in_threads([*(lambda photo=photo: ask_until_it_is_gone(photo) for photo in photos[:4]), kill])
+    assert set(statuses) <= {200, "cut off", "refused"}
+    with start(inverting, "--port", str(port), log=subprocess.DEVNULL) as second:
+        assert read_port(second) == port
+        assert [ask(port, photo) for photo in photos] == [200] * len(photos)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_memory_stays_flat_over_thousands_of_swaps(inverting: Setting, photos: list[bytes]) -> None:
+    count, clients = int(os.environ.get("TRT_FF_SWAPS", "2000")), 8
+
+    def ask_often(port: int, swaps: int) -> list[int | str]:
+        each = range(swaps // clients)
+        answers: list[int | str] = []
+        work = [
+            lambda start=start: answers.extend(ask(port, photos[(start + i) % 16]) for i in each) for start in range(8)
+        ]
+        in_threads(work)
+        return answers
+
+    with start(inverting, log=subprocess.DEVNULL) as process:
+        port = read_port(process)
+        assert set(ask_often(port, 400)) == {200}
+        before = read_rss_mib(process.pid)
+        assert set(ask_often(port, count)) == {200}
+        after = read_rss_mib(process.pid)
+    sys.stdout.write(f"{count} swaps by {clients} clients: {before:.1f} MiB before, {after:.1f} MiB after\n")
+    assert after < before + 16
+
+
+def read_rss_mib(pid: int) -> float:
+    """Memory that the process has in use."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(re.search(r"VmRSS:\s+(\d+) kB", status)[1]) / 1024  # type: ignore[index]
 
 
 def test_an_address_that_is_taken_is_said(inverting: Setting, capsys: pytest.CaptureFixture[str]) -> None:
