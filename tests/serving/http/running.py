@@ -173,8 +173,8 @@ def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
         time.sleep(0.01)
 
 
-def in_threads(calls: Sequence[Callable[[], Any]]) -> list[Any]:
-    """What all of ``calls`` give, made at the same time."""
+def in_threads(calls: Sequence[Callable[[], Any]], patience_s: float = 120) -> list[Any]:
+    """What all of ``calls`` give, made at the same time, each within ``patience_s``."""
     results: list[Any] = [None] * len(calls)
 
     def keep(number: int) -> None:
@@ -184,6 +184,6 @@ def in_threads(calls: Sequence[Callable[[], Any]]) -> list[Any]:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(120)
+        thread.join(patience_s)
         assert not thread.is_alive()
     return results

@@ -131,7 +131,7 @@ def test_memory_stays_flat_over_thousands_of_swaps(inverting: Setting, photos: l
         work = [
             lambda start=start: answers.extend(ask(port, photos[(start + i) % 16]) for i in each) for start in range(8)
         ]
-        in_threads(work)
+        in_threads(work, patience_s=1500)
         return answers
 
     with start(inverting, log=subprocess.DEVNULL) as process:
