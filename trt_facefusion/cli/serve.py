@@ -28,7 +28,7 @@ from trt_facefusion.swap.masks import MaskSettings
 from trt_facefusion.swap.steps import SwapSettings, SwapSteps
 
 if TYPE_CHECKING:
-    from trt_facefusion.serving.limits import Limits
+    from trt_facefusion.serving.limits import ServiceLimits
     from trt_facefusion.serving.seam import ServesFaces
     from trt_facefusion.serving.service import SwapService
 
@@ -196,17 +196,17 @@ def _make_opener(
     return open_engines
 
 
-def _read_limits(pace: PaceOptions, limits: LimitOptions) -> Limits:
-    from trt_facefusion.serving.limits import Limits
+def _read_limits(pace: PaceOptions, limits: LimitOptions) -> ServiceLimits:
+    from trt_facefusion.serving.limits import ServiceLimits
 
     upload_bytes, request_bytes = limits.max_upload_mb * _MIB, limits.max_request_mb * _MIB
     photo_pixels = round(limits.max_megapixels * 1e6)
-    return Limits(
+    return ServiceLimits(
         upload_bytes=upload_bytes,
         request_bytes=max(request_bytes, upload_bytes),
-        held_bytes=max(Limits.held_bytes, 4 * request_bytes),
+        held_bytes=max(ServiceLimits.held_bytes, 4 * request_bytes),
         photo_pixels=photo_pixels,
-        held_pixels=max(Limits.held_pixels, 4 * photo_pixels),
+        held_pixels=max(ServiceLimits.held_pixels, 4 * photo_pixels),
         source_photos=limits.max_sources,
         faces=limits.max_faces,
         requests=pace.queue,

@@ -19,7 +19,7 @@ from trt_facefusion.errors import TrtFaceFusionError
 from trt_facefusion.serving.problems import DeadlineError, DrainingError, OverloadedError
 
 
-class Work(Protocol):
+class EngineWork(Protocol):
     """Work of one kind; equal ones go into one inference."""
 
     @property
@@ -45,7 +45,7 @@ Observe = Callable[[int, float, float], None]
 class Ticket:
     """One item in the queue; ``future`` gets its result."""
 
-    work: Work
+    work: EngineWork
     item: Any
     size: int
     request: str
@@ -104,7 +104,7 @@ class MicroBatcher:
         return Expected(self)
 
     def submit(
-        self, work: Work, items: Sequence[Any], request: str, deadline: float, sizes: Sequence[int] | None = None
+        self, work: EngineWork, items: Sequence[Any], request: str, deadline: float, sizes: Sequence[int] | None = None
     ) -> list[Future[Any]]:
         """Queue all of ``items`` or none.
 
@@ -193,7 +193,7 @@ class MicroBatcher:
                     return tickets
                 self._changed.wait(left_s)
 
-    def _pick(self, work: Work) -> tuple[list[Ticket], bool]:
+    def _pick(self, work: EngineWork) -> tuple[list[Ticket], bool]:
         """The oldest tickets for ``work`` that fit into one inference, and whether no more would."""
         tickets: list[Ticket] = []
         taken = 0

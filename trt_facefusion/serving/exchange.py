@@ -15,7 +15,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from trt_facefusion.serving.limits import Limits
+from trt_facefusion.serving.limits import ServiceLimits
 from trt_facefusion.serving.logs import log
 from trt_facefusion.serving.problems import (
     CLIENT_GONE,
@@ -102,7 +102,7 @@ class Exchange:
 class Body:
     """What is received of a request: within its time and size, and counted among all that is held."""
 
-    def __init__(self, exchange: Exchange, receive: Receive, limits: Limits, held: HeldBytes) -> None:
+    def __init__(self, exchange: Exchange, receive: Receive, limits: ServiceLimits, held: HeldBytes) -> None:
         self._exchange, self._receive, self._limits, self._held = exchange, receive, limits, held
         self._until = exchange.started + limits.receive_s
         self._is_complete = False
@@ -141,7 +141,7 @@ class Body:
             raise OverloadedError("too many large requests arrive at once", "try again a little later")
 
 
-def make_size_error(limits: Limits) -> TooLargeError:
+def make_size_error(limits: ServiceLimits) -> TooLargeError:
     """A body is larger than one may be."""
     return TooLargeError(f"the request has more than {limits.request_bytes >> 20} MiB", "send smaller photos")
 

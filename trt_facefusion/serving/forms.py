@@ -9,7 +9,7 @@ from typing import Any
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from trt_facefusion.serving.limits import Limits
+from trt_facefusion.serving.limits import ServiceLimits
 from trt_facefusion.serving.problems import RequestError, TooLargeError, UnsupportedMediaError
 
 PHOTOS = frozenset({"source", "target"})
@@ -19,14 +19,14 @@ _REMEDY = "send multipart/form-data with the parts source, target and, if you li
 
 
 @dataclass
-class Part:
+class FormPart:
     """One part of a form."""
 
     name: str = ""
     content: bytearray = field(default_factory=bytearray)
 
 
-async def read_form(content_type: str, chunks: AsyncIterator[bytes], limits: Limits) -> list[Part]:
+async def read_form(content_type: str, chunks: AsyncIterator[bytes], limits: ServiceLimits) -> list[FormPart]:
     """The parts of a multipart body that arrives in ``chunks``.
 
     Raises:
@@ -56,9 +56,9 @@ async def read_form(content_type: str, chunks: AsyncIterator[bytes], limits: Lim
 class _Collector:
     """Gathers what the parser tells of."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: ServiceLimits) -> None:
         self._limits = limits
-        self.parts: list[Part] = []
+        self.parts: list[FormPart] = []
         self.is_complete = False
         self._header, self._value = bytearray(), bytearray()
         self._most_bytes = 0
@@ -79,7 +79,7 @@ class _Collector:
     def _begin(self) -> None:
         if len(self.parts) >= self._limits.source_photos + 1 + _TEXTS:
             raise TooLargeError("the form has too many parts", f"send at most {self._limits.source_photos} sources")
-        self.parts.append(Part())
+        self.parts.append(FormPart())
 
     def _end_header(self) -> None:
         if bytes(self._header).lower() == b"content-disposition":

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Limits:
+class ServiceLimits:
     """Bounds of the service; what is beyond them is refused with a reason, before it costs anything."""
 
     upload_bytes: int = 20 << 20

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from trt_facefusion.faces.kinds import HEAD_BYTES, READ, detect_kind, explain_unread
-from trt_facefusion.serving.forms import PHOTOS, Part
-from trt_facefusion.serving.limits import Limits
+from trt_facefusion.serving.forms import PHOTOS, FormPart
+from trt_facefusion.serving.limits import ServiceLimits
 from trt_facefusion.serving.problems import RequestError, TooLargeError, UnsupportedMediaError
 from trt_facefusion.swap.photo_file import JPEG, PNG, WEBP
 from trt_facefusion.swap.selection import FACES
@@ -30,7 +30,7 @@ class SwapOrder:
     response: str
 
 
-def read_order(parts: Sequence[Part], limits: Limits, *, swaps: bool) -> SwapOrder:
+def read_order(parts: Sequence[FormPart], limits: ServiceLimits, *, swaps: bool) -> SwapOrder:
     """The order in the parts of a form; ``swaps``: the generator puts another person in.
 
     Without ``format`` the answer is of the target's own kind, where that is one that is written.
@@ -58,7 +58,7 @@ def read_order(parts: Sequence[Part], limits: Limits, *, swaps: bool) -> SwapOrd
     )
 
 
-def _read_texts(parts: Sequence[Part]) -> dict[str, str]:
+def _read_texts(parts: Sequence[FormPart]) -> dict[str, str]:
     texts: dict[str, str] = {}
     for part in parts:
         if part.name in PHOTOS:

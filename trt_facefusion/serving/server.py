@@ -17,7 +17,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from trt_facefusion.errors import BadInputError
-from trt_facefusion.serving.limits import Limits
+from trt_facefusion.serving.limits import ServiceLimits
 from trt_facefusion.serving.logs import log
 from trt_facefusion.serving.problems import MEDIA_TYPE
 from trt_facefusion.serving.service import SwapService
@@ -50,7 +50,7 @@ class Server(uvicorn.Server):
     """
 
     def __init__(
-        self, app: Any, service: SwapService, limits: Limits, started_serving: Callable[[], None] = lambda: None
+        self, app: Any, service: SwapService, limits: ServiceLimits, started_serving: Callable[[], None] = lambda: None
     ) -> None:
         super().__init__(
             uvicorn.Config(
@@ -119,7 +119,7 @@ class Server(uvicorn.Server):
         return self.finished and not self.force_exit
 
 
-def _make_protocol(limits: Limits) -> type[H11Protocol]:
+def _make_protocol(limits: ServiceLimits) -> type[H11Protocol]:
     class Protocol(_PatientProtocol):
         receive_s, connection_limit = limits.receive_s + _GRACE_S, limits.connections
 

@@ -19,8 +19,8 @@ import numpy as np
 
 from trt_facefusion.errors import TrtFaceFusionError
 from trt_facefusion.faces.decode import count_pixels, decode_image
-from trt_facefusion.serving.batching import MicroBatcher, Work, make_deadline_error
-from trt_facefusion.serving.limits import Limits, Pace
+from trt_facefusion.serving.batching import EngineWork, MicroBatcher, make_deadline_error
+from trt_facefusion.serving.limits import Pace, ServiceLimits
 from trt_facefusion.serving.metrics import ServiceMetrics
 from trt_facefusion.serving.orders import MEDIA_TYPES, SwapOrder
 from trt_facefusion.serving.pixels import PixelBudget, PixelHold
@@ -86,12 +86,12 @@ class SwapService:
         self,
         open_engines: Callable[[], ServesFaces],
         open_steps: Callable[[ServesFaces], SwapSteps],
-        limits: Limits | None = None,
+        limits: ServiceLimits | None = None,
         pace: Pace | None = None,
         signer: Signer | None = None,
         name: str = "swap",
     ) -> None:
-        self.limits, self.pace = limits or Limits(), pace or Pace()
+        self.limits, self.pace = limits or ServiceLimits(), pace or Pace()
         self.name, self.metrics = name, ServiceMetrics()
         self.batcher = MicroBatcher(open_engines, 4 * self.limits.requests, self.pace.max_wait_s, self.metrics.observe)
         self.engines: ServesFaces = self.batcher.start()
@@ -179,7 +179,7 @@ class SwapService:
             finally:
                 hold.end()
 
-    async def infer(self, work: Work, item: Any, size: int, request: str) -> Any:
+    async def infer(self, work: EngineWork, item: Any, size: int, request: str) -> Any:
         """The result of ``work`` on ``item``, which takes ``size`` of its limit. Raises as `swap`."""
         with self.admit() as deadline:
             futures = self.batcher.submit(work, [item], request, deadline, [size])

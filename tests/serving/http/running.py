@@ -17,7 +17,7 @@ from trt_facefusion.model.presets import Preset, parse_input
 from trt_facefusion.model.presets.contract import Contract
 from trt_facefusion.serving.app import make_app
 from trt_facefusion.serving.engines.pool import EnginePool
-from trt_facefusion.serving.limits import Limits, Pace
+from trt_facefusion.serving.limits import Pace, ServiceLimits
 from trt_facefusion.serving.seam import EngineState, ServedFace, TensorInterface
 from trt_facefusion.serving.server import Server, listen
 from trt_facefusion.serving.service import SwapService
@@ -123,7 +123,7 @@ class Setting:
 
     net: Path
     inputs: tuple[str, ...]
-    limits: Limits = field(default_factory=Limits)
+    limits: ServiceLimits = field(default_factory=ServiceLimits)
     pace: Pace = field(default_factory=Pace)
     token: BearerToken | None = None
     hosts: Collection[str] | None = ()

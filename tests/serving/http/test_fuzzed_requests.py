@@ -17,7 +17,7 @@ from running import FORM, Running, in_threads, make_form, wait_until
 from test_inference_protocol import INFER, make_images
 from test_refusals import NO_FACE, make_bomb
 
-from trt_facefusion.serving.limits import Limits
+from trt_facefusion.serving.limits import ServiceLimits
 
 DELIBERATE = {200, 400, 404, 405, 408, 413, 415, 422, 431, 503}
 Start = Callable[..., Running]
@@ -110,7 +110,7 @@ class Fuzzer:
 
 @pytest.mark.slow
 def test_a_thousand_bad_requests_leave_the_service_as_it_was(start: Start, photos: list[bytes]) -> None:
-    running = start(limits=Limits(receive_s=5.0))
+    running = start(limits=ServiceLimits(receive_s=5.0))
     right = [running.swap([("target", photo)]).body for photo in photos]
     fuzzer = Fuzzer(running, photos, right)
 

@@ -17,7 +17,7 @@ import pytest
 from running import FORM, Running, in_threads, make_form, wait_until
 
 from trt_facefusion.serving import server
-from trt_facefusion.serving.limits import Limits, Pace
+from trt_facefusion.serving.limits import Pace, ServiceLimits
 
 Start = Callable[..., Running]
 
@@ -31,7 +31,7 @@ def leave_after(running: Running, photo: bytes, condition: Callable[[], bool]) -
 
 
 def test_more_than_the_service_takes_get_503_and_when_to_come_back(start: Start, photos: list[bytes]) -> None:
-    running = start(limits=Limits(requests=3))
+    running = start(limits=ServiceLimits(requests=3))
     running.engines.gate.clear()
     refusals = []
 
@@ -50,7 +50,7 @@ def test_more_than_the_service_takes_get_503_and_when_to_come_back(start: Start,
 
 
 def test_what_is_late_gets_504_and_is_not_inferred(start: Start, photos: list[bytes]) -> None:
-    running = start(limits=Limits(deadline_s=1.0))
+    running = start(limits=ServiceLimits(deadline_s=1.0))
     running.engines.gate.clear()
     replies = in_threads([lambda photo=photo: running.swap([("target", photo)]) for photo in photos[:4]])
     assert [reply.status for reply in replies] == [504] * 4
@@ -79,7 +79,7 @@ def test_a_client_that_leaves_costs_no_inference(start: Start, photos: list[byte
 
 
 def test_a_request_that_trickles_in_is_given_up(start: Start, photos: list[bytes]) -> None:
-    running = start(limits=Limits(receive_s=0.5))
+    running = start(limits=ServiceLimits(receive_s=0.5))
     body = make_form([("target", photos[0])])
     head = f"POST /v1/swap HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: {FORM}\r\nContent-Length: {len(body)}\r\n\r\n"
     with socket.create_connection(("127.0.0.1", running.port), timeout=30) as connection:
@@ -90,7 +90,7 @@ def test_a_request_that_trickles_in_is_given_up(start: Start, photos: list[bytes
 
 def test_headers_that_trickle_in_are_cut_off(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "_GRACE_S", 0.0)
-    running = start(limits=Limits(receive_s=0.5))
+    running = start(limits=ServiceLimits(receive_s=0.5))
     with socket.create_connection(("127.0.0.1", running.port), timeout=30) as connection:
         connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: ")
         started = time.monotonic()
@@ -104,7 +104,7 @@ def test_a_client_that_reads_nothing_is_cut_off(
     start: Start, photos: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server, "_GRACE_S", 0.0)
-    running = start(limits=Limits(receive_s=3.0))
+    running = start(limits=ServiceLimits(receive_s=3.0))
     body = make_form([("target", make_large(photos[0]))])
     head = f"POST /v1/swap HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: {FORM}\r\nContent-Length: {len(body)}\r\n\r\n"
     with socket.socket() as connection:
@@ -143,21 +143,21 @@ def test_the_last_small_packet_of_an_answer_goes_out_at_once(plain: Running) -> 
 
 
 def test_large_bodies_together_are_bounded(start: Start) -> None:
-    running = start(limits=Limits(held_bytes=200_000, upload_bytes=500_000))
+    running = start(limits=ServiceLimits(held_bytes=200_000, upload_bytes=500_000))
     reply = running.swap([("target", bytes(300_000))])
     assert reply.status == 503 and "Retry-After" in reply.headers
     assert running.swap([("target", b"x")]).status == 415
 
 
 def test_pixels_of_all_together_are_bounded(start: Start, photos: list[bytes]) -> None:
-    running = start(limits=Limits(held_pixels=70_000), pace=Pace(threads=4))  # one photo has 65,536
+    running = start(limits=ServiceLimits(held_pixels=70_000), pace=Pace(threads=4))  # one photo has 65,536
     replies = in_threads([lambda photo=photo: running.swap([("target", photo)]) for photo in photos[:6]])
     assert [reply.status for reply in replies] == [200] * 6
     assert running.read_metric("trt_ff_held_pixels") == 0
 
 
 def test_a_hanging_engine_makes_the_service_unhealthy(start: Start, photos: list[bytes]) -> None:
-    running = start(limits=Limits(hang_s=0.2, deadline_s=1.0))
+    running = start(limits=ServiceLimits(hang_s=0.2, deadline_s=1.0))
     running.engines.gate.clear()
     assert running.swap([("target", photos[0])]).status == 504
     assert running.get("/healthz").status == running.get("/readyz").status == 503

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from running import BOUNDARY, FORM, Parts, Running, make_form
 
-from trt_facefusion.serving.limits import Limits
+from trt_facefusion.serving.limits import ServiceLimits
 
 Start = Callable[..., Running]
 
@@ -112,7 +112,7 @@ def test_a_name_that_leads_elsewhere_reaches_neither_files_nor_log(
 
 
 def test_bytes_are_counted_before_anything_is_decoded(start: Start, photos: list[bytes]) -> None:
-    running = start(limits=Limits(upload_bytes=50_000, request_bytes=300_000, held_bytes=1 << 20))
+    running = start(limits=ServiceLimits(upload_bytes=50_000, request_bytes=300_000, held_bytes=1 << 20))
     check_problem(running.swap([("target", bytes(60_000))]), 413, "0 MiB")
     check_problem(running.ask("POST", "/v1/swap", bytes(400_000), Content_Type=FORM), 413, "the request has more")
     parts = b"".join(make_form([("source", bytes(40_000))])[: -len(BOUNDARY) - 6] for _ in range(9))
