@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from trt_facefusion.engine.runtime.base import check_feeds
 from trt_facefusion.errors import BadInputError, TrtFaceFusionError
 from trt_facefusion.serving.seam import RunsTensors, TensorInterface
 from trt_facefusion.types import Array, Feeds
@@ -42,7 +43,7 @@ def plan_work(engines: RunsTensors, feeds: Feeds) -> tuple[TensorWork, int]:
         BadInputError: an input is missing, unknown, of another type or shape, or the batch is too large.
     """
     interface = engines.tensors
-    _check(interface, feeds)
+    check_feeds(feeds, interface.inputs)
     if not is_batched(interface):
         return TensorWork(engines, _list_shapes(feeds, 0), 1), 1
     counts = {len(tensor) for tensor in feeds.values()}
@@ -62,16 +63,3 @@ def is_batched(interface: TensorInterface) -> bool:
 
 def _list_shapes(feeds: Feeds, skip: int) -> Shapes:
     return tuple(sorted((name, tensor.shape[skip:], tensor.dtype.name) for name, tensor in feeds.items()))
-
-
-def _check(interface: TensorInterface, feeds: Feeds) -> None:
-    takes = f"the model takes {'; '.join(map(str, interface.inputs))}"
-    if set(feeds) != {spec.name for spec in interface.inputs}:
-        raise BadInputError("the inputs are not those of the model", takes)
-    for spec in interface.inputs:
-        tensor = feeds[spec.name]
-        fits = len(tensor.shape) == len(spec.shape) and all(
-            not isinstance(length, int) or length == size for size, length in zip(tensor.shape, spec.shape, strict=True)
-        )
-        if not fits or tensor.dtype.name != spec.dtype:
-            raise BadInputError(f"the input {spec.name!r} is {tensor.dtype.name} {list(tensor.shape)}", takes)

@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from trt_facefusion.engine.runtime.session import join_lines
 from trt_facefusion.errors import ModelError
 from trt_facefusion.faces.detector import Face, FaceDetector
 from trt_facefusion.faces.embedder import open_embedder_session
@@ -108,7 +109,7 @@ class OnnxDetector:
             outputs = [np.asarray(output, np.float32) for output in self._session.run(None, {self._input: tensor})]
             return _decode_scrfd(outputs, self.side) if self._is_scrfd else _decode_retina(outputs, self.side)
         except Exception as error:  # onnxruntime has no common base; ValueError where the shapes do not fit
-            raise self._refuse(" ".join(str(error).split())[:300]) from error
+            raise self._refuse(join_lines(error)[:300]) from error
 
     def _read_input(self) -> tuple[str, int]:
         inputs = self._session.get_inputs()
