@@ -13,7 +13,6 @@ import json
 import os
 import pickle
 import random
-import resource
 import signal
 import struct
 import sys
@@ -29,6 +28,9 @@ from typing import Any
 
 import torch
 from safetensors.torch import save
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from memory import peak_bytes
 
 from trt_facefusion.cli import build as build_command
 from trt_facefusion.cli.main import run
@@ -418,7 +420,7 @@ def main() -> int:
     codes = Counter(outcome.code for outcome in outcomes)
     slowest, largest = max(o.seconds for o in outcomes), max(o.peak_bytes for o in outcomes)
     faults = sum(bool(outcome.faults) for outcome in outcomes)
-    base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+    base = peak_bytes() >> 20
     sys.stdout.write(
         f"{count} cases of seed {seed}: {faults} faults; exit codes {dict(codes)}; slowest {slowest:.1f} s; "
         f"largest {largest >> 20} MiB, of which {base} before the case\n"

@@ -9,7 +9,6 @@ import copy
 import io
 import json
 import random
-import resource
 import sys
 import tempfile
 import time
@@ -26,6 +25,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "report"))
 from manifests import FILES, manifest
+from memory import peak_bytes
 from nets import SWAPPER_SHAPES, swapper
 from test_report import _record
 
@@ -234,11 +234,6 @@ def _calibration() -> Calibration:
     return Calibration(
         "m", "ab" * 32, "cd" * 32, histograms, "mse", {"in": 1.0}, {"p": "q"}, {"a": (1, -2)}, {}, choice
     )
-
-
-def peak_bytes() -> int:
-    """The most memory that this process has had."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def main() -> None:

@@ -26,6 +26,7 @@ sys.path[:0] = [str(TESTS), str(TESTS.parent)]
 
 import numpy as np  # noqa: E402
 import onnx  # noqa: E402
+from memory import peak_bytes  # noqa: E402
 from nets import Net, swapper  # noqa: E402
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
@@ -382,7 +383,7 @@ def _work(folder: Path, seeds: Iterable[int]) -> None:
             kind, said = "refused", error.message
         except BaseException as error:  # all others are faults
             kind, said = type(error).__name__, str(error)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+        peak = peak_bytes()
         outcome = Outcome(seed, kind, time.monotonic() - started, peak, said[:300])
         sys.stdout.write(json.dumps(asdict(outcome)) + "\n")
         sys.stdout.flush()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import json
-import resource
 import struct
 import sys
 import tempfile
@@ -20,6 +19,9 @@ from pathlib import Path
 
 import numpy as np
 import PIL.Image
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from memory import peak_bytes
 
 from trt_facefusion.faces.embedder import DlibEmbedder
 from trt_facefusion.faces.folder import read_faces
@@ -179,7 +181,7 @@ def read(first: int, count: int) -> dict[str, object]:
         "unrecognised": sorted(set(names) - set(faces.files) - set(reasons)),
         "without_reason": [file for file, reason in reasons.items() if not reason.strip()],
         "slowest_cpu_s": max(times),
-        "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20),
+        "peak_gib": peak_bytes() / (1 << 30),
     }
 
 

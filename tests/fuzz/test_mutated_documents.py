@@ -9,18 +9,19 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import documents
+from memory import forget_peak, peak_bytes
 
 
 @pytest.mark.parametrize("count", [60, pytest.param(1000, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])])
 def test_no_document_ends_in_a_traceback(tmp_path: Path, count: int) -> None:
     place = documents.Documents(tmp_path)
-    before = documents.peak_bytes()
+    before = forget_peak()
     outcomes = [place.tried(seed) for seed in range(count)]
     assert [outcome for outcome in outcomes if outcome.wrong] == []
     assert {outcome.kind for outcome in outcomes if outcome.code} == set(place.kinds), (
         "each kind was refused at least once"
     )
-    assert documents.peak_bytes() - before < documents.LARGEST_BYTES
+    assert peak_bytes() - before < documents.LARGEST_BYTES
 
 
 @pytest.mark.parametrize("count", [60, pytest.param(200, marks=pytest.mark.slow)])

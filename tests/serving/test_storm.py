@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import random
-import resource
 from pathlib import Path
 
 import numpy as np
 import pytest
+from memory import forget_peak, peak_bytes
 from numpy.typing import NDArray
 from tricks import QUICK, Saboteur, make_faces, wait_until
 
@@ -54,7 +54,7 @@ def test_no_wrong_picture_leaves_and_all_engines_come_back(built: Path, tmp_path
             if trick is not None:
                 saboteur.tricks[rng.choice(["int8", "fp16", "fp32"])] = trick
         if number == ROUNDS // 3:
-            memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            memory = forget_peak()
         numbers = rng.sample(range(FACES), rng.randint(1, 6))
         for face, answer in zip(
             numbers, pool.serve([faces[n] for n in numbers], [f"{number}-{n}" for n in numbers]), strict=True
@@ -74,5 +74,5 @@ def test_no_wrong_picture_leaves_and_all_engines_come_back(built: Path, tmp_path
     }
     assert (totals["engine_faces_total"], totals["face_errors_total"]) == (answered, refused)
     assert refused == 0, "one engine at a time fails, and there is always another"
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < 60_000, "kB, of which none should stay"
+    assert peak_bytes() - memory < 60_000_000, "of which none should stay"
     pool.close()
