@@ -21,7 +21,7 @@ from trt_facefusion.faces.image_file import ImageTooLargeError, UnreadableImageE
 from trt_facefusion.types import Image
 
 # Changes whenever the same photos would give other crops or embeddings, so that no older result passes for current.
-_VERSION = "faces-3"
+_VERSION = "faces-4"
 _EMBED_EVERY = 16
 
 
