@@ -59,6 +59,21 @@ def test_json_is_one_object_with_everything(command: Command, options: list[str]
     assert worst["added"] == worst["total"] > 0 and worst["gain"] > 0
 
 
+def test_the_classic_lpips_is_measured_where_its_backbone_is_named(
+    command: Command, options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("torch", reason="pip install '.[torch]'")
+    from lpips_package import make_lpips
+
+    monkeypatch.syspath_prepend(tmp_path)
+    backbone = make_lpips(tmp_path)
+    (tmp_path / "none.pth").write_bytes(b"no weights")
+    refused = command([*options, "--lpips-backbone", str(tmp_path / "none.pth"), "--json"])
+    assert refused.code == 2 and "none.pth" in refused.json["error"]["message"]
+    figures = command([*options, "--lpips-backbone", str(backbone), "--json"]).json["picture"]
+    assert figures["lpips"] > 0
+
+
 def test_a_tolerance_that_is_exceeded_ends_with_3(command: Command, options: list[str]) -> None:
     kept = command([*options, "--atol", "1", "--max-ssim-drop", "1"])
     assert kept.code == 0 and kept.out.count("kept") == 2

@@ -110,6 +110,13 @@ class ToleranceOptions:
         Optional[float],
         typer.Option(min=0.0, max=1.0, help="Mean SSIM that B may lose.", rich_help_panel=_TOLERANCES),
     ] = None
+    lpips_backbone: Annotated[
+        Optional[Path],
+        typer.Option(
+            help="AlexNet's weights as torchvision has them: pictures are judged by the classic LPIPS, too.",
+            rich_help_panel=_TOLERANCES,
+        ),
+    ] = None
     atol: Annotated[
         Optional[float],
         typer.Option(min=0.0, help="Largest absolute error of any output.", rich_help_panel=_TOLERANCES),
@@ -153,6 +160,7 @@ def command(
         budget_bytes=layers.memory << 20,
         max_ssim_drop=tolerances.max_ssim_drop,
         atol=tolerances.atol,
+        lpips_backbone=tolerances.lpips_backbone,
         save=save,
     )
     with console.progress_bar() as (progress, note):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from contextlib import ExitStack
 
 from trt_facefusion.errors import FacesError
+from trt_facefusion.evaluation.accuracy.metric import Tools
+from trt_facefusion.evaluation.accuracy.registry import require_preferred
 from trt_facefusion.evaluation.comparison.contracts import agree_on_contract
 from trt_facefusion.evaluation.comparison.layer_run import compare_layers
 from trt_facefusion.evaluation.comparison.output_run import compare_outputs
@@ -30,6 +32,7 @@ def diff(settings: DiffSettings, progress: Progress = silent, note: Note = drop_
         TrtFaceFusionError: what cannot be read, run or compared; a tolerance that is not kept is no error but in the
             result.
     """
+    require_preferred(Tools(lpips_backbone=settings.lpips_backbone))
     opened = [open_model(path, device=settings.device) for path in (settings.a, settings.b)]
     for message in (message for model in opened for message in model.notes):
         note(message)
@@ -51,7 +54,7 @@ def _compare(pair: ModelPair, settings: DiffSettings, save: SaveFolder, progress
     outputs, pictures = compare_outputs(pair, faces, save, progress)
     picture, file = None, None
     if pair.picture is not None:
-        picture = judge_pictures(pair, *pictures, progress)
+        picture = judge_pictures(pair, *pictures, progress, settings.lpips_backbone)
         file = compare_with_file(pair, faces, *pictures, progress, note)
     layers = compare_layers(pair, faces, settings, save, progress, note) if settings.layers else None
     return DiffResult(

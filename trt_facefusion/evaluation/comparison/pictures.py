@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,8 +21,10 @@ from trt_facefusion.types import Note, Progress
 Pictures = NDArray[np.float32]
 
 
-def judge_pictures(pair: ModelPair, reference: Pictures, candidate: Pictures, progress: Progress) -> Accuracy:
-    """Compare B's pictures [N,H,W,3] with those of A.
+def judge_pictures(
+    pair: ModelPair, reference: Pictures, candidate: Pictures, progress: Progress, lpips_backbone: Path | None = None
+) -> Accuracy:
+    """Compare B's pictures [N,H,W,3] with those of A; by the classic LPIPS, too, where there is a backbone.
 
     Raises:
         ModelError: A, the reference, gives NaN or infinity.
@@ -33,7 +37,7 @@ def judge_pictures(pair: ModelPair, reference: Pictures, candidate: Pictures, pr
         )
     progress("judge", 0, 0)
     height, width = reference.shape[1:3]
-    tools = Tools(pair.embedder, pair.contract.preset.template if height == width else None)
+    tools = Tools(pair.embedder, pair.contract.preset.template if height == width else None, lpips_backbone)
     return judge(reference, candidate, open_metrics(tools, min(height, width)))
 
 

@@ -16,6 +16,7 @@ class DiffSettings:
     ``preset`` describes the inputs of bare ONNX files; ``max_faces`` and ``layer_faces`` of 0 take every face.
     ``stand_in`` None lets the typed ONNX stand in for a GPU engine where there is no GPU. ``layer_faces`` are the faces
     that layers are compared on, ``raised`` is the number of layers whose gain is measured.
+    ``lpips_backbone`` has pictures judged by the classic LPIPS, too.
     """
 
     a: Path
@@ -35,3 +36,4 @@ class DiffSettings:
     max_ssim_drop: float | None = None
     atol: float | None = None
     save: Path | None = None
+    lpips_backbone: Path | None = None
