@@ -22,17 +22,17 @@ from trt_facefusion.swap.swapper import Swapper
 from trt_facefusion.types import Precision
 
 SAMPLES = Path(__file__).resolve().parents[1] / "samples" / "faces"
-PAIRS, COLUMNS, SIDE = 12, 2, 160
+COLUMNS, SIDE = 2, 160
 GAP = 6  # pixels between pairs
 AMPLIFIED = 8
 Pixels = NDArray[np.uint8]
 
 
-def choose_pairs(faces: list[Path]) -> list[tuple[Path, Path]]:
+def choose_pairs(faces: list[Path], count: int) -> list[tuple[Path, Path]]:
     """Sources and targets, evenly over the samples; nobody twice."""
-    places = np.linspace(0, len(faces) - 1, 2 * PAIRS).round().astype(int)
+    places = np.linspace(0, len(faces) - 1, 2 * count).round().astype(int)
     chosen = [faces[place] for place in places]
-    return list(zip(chosen[:PAIRS], reversed(chosen[PAIRS:]), strict=True))
+    return list(zip(chosen[:count], reversed(chosen[count:]), strict=True))
 
 
 def swap_all(engine: Path, precision: Precision, pairs: list[tuple[Path, Path]]) -> list[Pixels]:
@@ -56,8 +56,9 @@ def draw(rows: list[list[Pixels]]) -> Pixels:
 def main(
     engine: Annotated[Path, typer.Argument(help="A model's folder with an engine of every precision.")],
     sheet: Annotated[Path, typer.Option(help="The JPEG or PNG to write.")] = Path("swaps.jpg"),
+    count: Annotated[int, typer.Option("--pairs", min=2, help="An even number of pairs.")] = 12,
 ) -> None:
-    pairs = choose_pairs(sorted(SAMPLES.glob("*.jpg")))
+    pairs = choose_pairs(sorted(SAMPLES.glob("*.jpg")), count // 2 * 2)
     made = {precision: swap_all(engine, precision, pairs) for precision in Precision}
     rows = []
     for number, (source, target) in enumerate(pairs):
