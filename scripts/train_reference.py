@@ -5,7 +5,7 @@
     python scripts/train_reference.py evaluate --weights runs/reference/last.pt --cache faces.npz
     python scripts/train_reference.py export --run runs/reference --cache faces.npz
 
-`train` starts from the packaged weights, where their shapes fit, and resumes from the run's last checkpoint. A fall of
+`train` starts from the packaged weights and resumes from the run's last checkpoint. A fall of
 the learning rate ends the run, so one that gets too long may be resumed with fewer `--steps`. `evaluate` measures the
 figures of any checkpoint. `export` writes the averaged weights (FP16 safetensors) into the package, and beside them the
 model card with the figures of these weights.
@@ -23,7 +23,7 @@ import copy
 import hashlib
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -43,7 +43,7 @@ from trt_facefusion.evaluation.accuracy.identity import embed_crops
 from trt_facefusion.evaluation.accuracy.metrics import measure_psnr_db, measure_ssim
 from trt_facefusion.faces.embedder import DLIB_MODEL, ArcFaceEmbedder, DlibEmbedder, Embedder
 from trt_facefusion.model.generators import REFERENCE_WEIGHTS, load_reference, read_state
-from trt_facefusion.model.generators.reference import BlendingGenerator, ReferenceGenerator
+from trt_facefusion.model.generators.reference import ReferenceGenerator
 
 OWN, BACK, SWAPPED = 2, 3, 3  # faces of a batch: given their own identity, given it back, given another person's
 BATCH = OWN + BACK + SWAPPED
@@ -53,29 +53,12 @@ WARM_UP = 100  # steps
 CRITICS_RAMP = 400  # steps over which the critics, which begin from nothing, are listened to more and more
 FALL = 0.3  # share of the steps over which the learning rate falls to nothing
 AVERAGE = 0.999  # of the weights, from step to step
-OPEN_MASK = 3.0  # the mask begins almost open everywhere: the network begins as the one whose weights it takes
 
 app = typer.Typer(add_completion=False, help=__doc__)
 
 CacheOption = Annotated[Path, typer.Option(help="what `prepare` wrote")]
 WeightsOption = Annotated[Path, typer.Option(help="a checkpoint (.pt) or .safetensors")]
 SecondEmbedderOption = Annotated[Path | None, typer.Option(help="an ArcFace-style ONNX that training never saw")]
-
-
-def start_from(net: BlendingGenerator, state: Mapping[str, Tensor]) -> None:
-    """Take over weights of the generator without a mask: inputs that it lacks get weights of 0, the mask is open."""
-    own = net.state_dict()
-    for name, weights in own.items():
-        if name not in state:
-            continue
-        if weights.shape == state[name].shape:
-            weights.copy_(state[name])
-        else:  # up3, which now reads the features of the target, too
-            weights.zero_()
-            weights[:, : state[name].shape[1]] = state[name]
-    if "to_mask.weight" not in state:
-        own["to_mask.weight"].zero_()
-        own["to_mask.bias"].fill_(OPEN_MASK)
 
 
 @dataclass
@@ -93,9 +76,9 @@ class GeneratorTrainer:
     def __init__(self, faces: Faces, steps: int, seed: int, start: Path | None, weights: LossWeights) -> None:
         self.faces, self.steps, self.seed, self.step = faces, steps, seed, 0
         torch.manual_seed(seed)
-        self.net = BlendingGenerator().to(memory_format=torch.channels_last)
+        self.net = ReferenceGenerator().to(memory_format=torch.channels_last)
         if start is not None:
-            start_from(self.net, read_state(start))
+            self.net.load_state_dict(read_state(start))
         self.average = copy.deepcopy(self.net).requires_grad_(False)
         self.critics = Critics().to(memory_format=torch.channels_last)
         self.losses = Losses(IdentityLoss(DLIB_MODEL, faces.embeddings), weights)
@@ -182,7 +165,7 @@ def _blend(target: Tensor, paint: Tensor, mask: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def evaluate(net: BlendingGenerator, faces: Faces, identity: IdentityLoss, count: int = 24) -> dict[str, float]:
+def evaluate(net: ReferenceGenerator, faces: Faces, identity: IdentityLoss, count: int = 24) -> dict[str, float]:
     """Reconstruction and identity of ``count`` held-out faces, each also given the identity of one 57 places on."""
     x, own = faces.centre_crops()[:count], faces.embeddings[:count, 0]
     other = faces.embeddings[(torch.arange(count) + PAIR_SHIFT) % len(faces), 0]
@@ -285,10 +268,9 @@ PAIR_SHIFT = 57  # the source of face i is face i + 57
 
 
 @torch.no_grad()
-def pictures_of(net: ReferenceGenerator | BlendingGenerator, x: Tensor, source: Tensor) -> np.ndarray:
+def pictures_of(net: ReferenceGenerator, x: Tensor, source: Tensor) -> np.ndarray:
     """Output pictures [N,128,128,3] in [0,1]."""
-    outputs = [net(a, b) for a, b in zip(x.split(8), source.split(8), strict=True)]
-    parts = [output[0] if isinstance(output, tuple) else output for output in outputs]
+    parts = [net(a, b)[0] for a, b in zip(x.split(8), source.split(8), strict=True)]
     return torch.cat(parts).permute(0, 2, 3, 1).contiguous().numpy()
 
 
@@ -305,9 +287,7 @@ def nearer_to_source(swapped: np.ndarray, photos: np.ndarray, embedder: Embedder
     }
 
 
-def measure(
-    net: ReferenceGenerator | BlendingGenerator, cache: Path, second_embedder: Path | None
-) -> dict[str, object]:
+def measure(net: ReferenceGenerator, cache: Path, second_embedder: Path | None) -> dict[str, object]:
     """The figures of the model card, on the evaluation faces."""
     faces = Faces.load(cache, "eval")
     x, own = faces.centre_crops(), faces.embeddings[:, 0]

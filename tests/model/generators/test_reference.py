@@ -25,7 +25,11 @@ def net() -> torch.nn.Module:
     return ReferenceGenerator().eval()
 
 
-def paint(net: torch.nn.Module, batch: int) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+Inputs = dict[str, torch.Tensor]
+Outputs = tuple[torch.Tensor, torch.Tensor]
+
+
+def swap(net: torch.nn.Module, batch: int) -> tuple[Inputs, Outputs]:
     inputs = {name: torch.from_numpy(array) for name, array in feeds(SHAPES, batch).items()}
     with torch.no_grad():
         return inputs, net(**inputs)
@@ -35,16 +39,18 @@ def test_it_is_small(net: torch.nn.Module) -> None:
     assert 2e6 < sum(parameter.numel() for parameter in net.parameters()) < 4e6
 
 
-def test_it_paints_pictures(net: torch.nn.Module) -> None:
-    inputs, pictures = paint(net, 2)
+def test_it_gives_pictures_and_masks(net: torch.nn.Module) -> None:
+    inputs, (pictures, mask) = swap(net, 2)
     assert pictures.shape == inputs["target"].shape
-    assert 0 <= pictures.min() < pictures.max() <= 1
+    assert mask.shape == (2, 1, 128, 128)
+    for values in (pictures, mask):
+        assert 0 <= values.min() < values.max() <= 1
 
 
 def test_a_picture_does_not_depend_on_its_batch(net: torch.nn.Module) -> None:
-    inputs, together = paint(net, 3)
+    inputs, (together, _) = swap(net, 3)
     with torch.no_grad():
-        alone = torch.cat([net(**{name: array[i : i + 1] for name, array in inputs.items()}) for i in range(3)])
+        alone = torch.cat([net(**{name: array[i : i + 1] for name, array in inputs.items()})[0] for i in range(3)])
     assert (together - alone).abs().max() < 1e-5
 
 
@@ -52,49 +58,25 @@ def test_a_picture_does_not_depend_on_its_batch(net: torch.nn.Module) -> None:
 def test_the_packaged_weights_load_and_listen_to_the_source() -> None:
     trained = load_reference()
     assert REFERENCE_WEIGHTS.stat().st_size < 10e6
-    inputs, pictures = paint(trained, 1)
+    inputs, (pictures, _) = swap(trained, 1)
     assert 0 <= pictures.min() < pictures.max() <= 1
     with torch.no_grad():
-        other = trained(inputs["target"], -inputs["source"])
+        other, _ = trained(inputs["target"], -inputs["source"])
     assert (other - pictures).abs().max() > 0.01
 
 
-@pytest.fixture(scope="module")
-def blending() -> torch.nn.Module:
-    from trt_facefusion.model.generators.reference import BlendingGenerator
-
-    torch.manual_seed(0)
-    return BlendingGenerator().eval()
-
-
-def test_the_one_that_blends_is_small_too_and_gives_picture_and_mask(blending: torch.nn.Module) -> None:
-    assert sum(parameter.numel() for parameter in blending.parameters()) < 4e6
-    inputs, (pictures, mask) = paint(blending, 2)
-    assert pictures.shape == inputs["target"].shape
-    assert mask.shape == (2, 1, 128, 128)
-    assert 0 <= mask.min() < mask.max() <= 1
-
-
 @pytest.mark.parametrize(("bias", "shows"), [(-100.0, "target"), (100.0, "paint")])
-def test_where_the_mask_is_shut_the_picture_is_the_target(blending: torch.nn.Module, bias: float, shows: str) -> None:
-    masked = copy.deepcopy(blending)
+def test_where_the_mask_is_shut_the_picture_is_the_target(net: torch.nn.Module, bias: float, shows: str) -> None:
+    masked = copy.deepcopy(net)
     masked.to_mask.bias.data.fill_(bias)
-    inputs, (pictures, _) = paint(masked, 1)
+    inputs, (pictures, _) = swap(masked, 1)
     with torch.no_grad():
         shown = inputs["target"] if shows == "target" else masked.paint(**inputs)[0]
     assert (pictures - shown).abs().max() < 1e-6
 
 
-def test_weights_say_which_generator_they_fit(blending: torch.nn.Module, net: torch.nn.Module, tmp_path: Path) -> None:
-    for generator in (blending, net):
-        save_file(generator.state_dict(), tmp_path / "weights.safetensors")
-        assert type(load_reference(tmp_path / "weights.safetensors")) is type(generator)
-
-
-def test_the_exported_one_that_blends_names_its_mask_and_both_heads_are_heads(
-    blending: torch.nn.Module, tmp_path: Path
-) -> None:
-    save_file(blending.state_dict(), tmp_path / "weights.safetensors")
+def test_the_exported_one_names_its_mask_and_both_heads_are_heads(net: torch.nn.Module, tmp_path: Path) -> None:
+    save_file(net.state_dict(), tmp_path / "weights.safetensors")
     source = ReferenceSource(tmp_path / "weights.safetensors")
     model = prepare(source.load(SHAPES), SHAPES)
     assert [output.name for output in model.model.graph.output] == ["output", "mask"]

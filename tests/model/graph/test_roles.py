@@ -206,7 +206,8 @@ def test_the_roles_of_the_reference_generator() -> None:
 
     torch.manual_seed(0)
     shapes = {"target": (3, 128, 128), "source": (128,)}
-    model = export_onnx(ReferenceGenerator((8, 8, 8, 8), 16).eval(), shapes)
+    net = ReferenceGenerator((8, 8, 8, 8), 16).eval()
+    model = export_onnx(net, shapes, outputs=net.OUTPUTS)
     by_name = classify(GraphView(prepare(model, shapes).model))
     counts = {role: len(named(by_name, role)) for role in set(by_name.values())}
     once = (Role.FIRST_CONV, Role.HEAD_CONV, Role.HEAD_ACTIVATION, Role.SOFTMAX)

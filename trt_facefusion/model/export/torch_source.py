@@ -35,6 +35,8 @@ from trt_facefusion.types import Array, Feeds
 if TYPE_CHECKING:
     from torch import nn
 
+    from trt_facefusion.model.generators.reference import ReferenceGenerator
+
 _EXPORT_IT = "mend the network's code, or export it yourself and pass --onnx"
 
 
@@ -136,9 +138,8 @@ class ReferenceSource(_TorchSource):
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """The picture, and the mask where these weights make one."""
-        outputs: tuple[str, ...] = getattr(self.net, "OUTPUTS", ("output",))
-        return outputs
+        """The picture and its mask."""
+        return self.net.OUTPUTS
 
     @property
     def name(self) -> str:
@@ -146,7 +147,7 @@ class ReferenceSource(_TorchSource):
         return "reference"
 
     @cached_property
-    def net(self) -> nn.Module:  # type: ignore[override]
+    def net(self) -> ReferenceGenerator:  # type: ignore[override]
         """The trained network."""
         return load_reference(self.weights)
 

@@ -2,10 +2,8 @@
 
 It exists so that every step of the tool can be run, measured and tested on a network that really swaps faces and that
 anybody may ship. It has the parts that make such networks hard to quantise: AdaIN residual blocks, an attention block,
-skip connections that are concatenated, a residual add on the decoder's path, and a ToRGB head.
-
-`ReferenceGenerator` paints the whole crop. `BlendingGenerator` is the same network that also says where its paint is to
-replace the target, so that hair and background are the target's own; weights say by their names which of both they fit.
+skip connections that are concatenated, a residual add on the decoder's path, and a ToRGB head. It also says where its
+paint is to replace the target, so that hair and background are the target's own.
 """
 
 from __future__ import annotations
@@ -89,14 +87,20 @@ class SelfAttention(nn.Module):
         return out
 
 
-def _upsample(x: Tensor) -> Tensor:
-    return F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
+class ReferenceGenerator(nn.Module):
+    """Face swapper: the pose, light and background of ``target`` with the identity of ``source``.
 
+    Inputs: ``target`` [N,3,128,128] RGB in [0,1], aligned with the template ``arcface_128``; ``source`` [N,128], an
+    L2-normalised dlib embedding. Outputs: the picture [N,3,128,128] RGB in [0,1], paint blended with the target, and
+    the mask [N,1,128,128] in [0,1] that it is blended by, 1 where the paint is. It is made at half size and has no
+    fine structure. The paint reads the target's features at full size, too: skin keeps its grain.
+    """
 
-class _Painter(nn.Module):
-    """Encoder, styled blocks and decoder, up to the features at half of the picture's size."""
+    OUTPUTS = ("output", "mask")
 
-    def __init__(self, widths: tuple[int, int, int, int], style_dim: int, detail: int) -> None:
+    def __init__(
+        self, widths: tuple[int, int, int, int] = (32, 64, 128, 192), style_dim: int = 256, detail: int = 16
+    ) -> None:
         super().__init__()
         w128, w64, w32, w16 = widths
         self.stem = nn.Conv2d(3, w128, 7, padding=3)
@@ -114,8 +118,21 @@ class _Painter(nn.Module):
         self.up1_norm = AdaIN(w32, style_dim)
         self.up2 = nn.Conv2d(w32 + w64 // 2, w64, 3, padding=1)
         self.up2_style = StyleAffine(w64, style_dim)
+        self.skip128 = nn.Conv2d(w128, detail, 1)
         self.up3 = nn.Conv2d(w64 + detail, w128, 3, padding=1)
         self.to_rgb = nn.Conv2d(w128, 3, 3, padding=1)
+        self.to_mask = nn.Conv2d(w64, 1, 3, padding=1)
+
+    def forward(self, target: Tensor, source: Tensor) -> tuple[Tensor, Tensor]:
+        """Swap: see the class for shapes and ranges."""
+        paint, mask = self.paint(target, source)
+        return target + mask * (paint - target), mask
+
+    def paint(self, target: Tensor, source: Tensor) -> tuple[Tensor, Tensor]:
+        """The paint [N,3,128,128] and the mask [N,1,128,128], not yet blended."""
+        x128, x64 = self.decode(target, source)
+        x = _act(self.up3(torch.cat([_upsample(x64), self.skip128(x128)], 1)))
+        return torch.sigmoid(self.to_rgb(x)), torch.sigmoid(_upsample(self.to_mask(x64)))
 
     def decode(self, target: Tensor, source: Tensor) -> tuple[Tensor, Tensor]:
         """Features of the target at its full size, and those of the swapped face at half of it."""
@@ -132,50 +149,9 @@ class _Painter(nn.Module):
         return x128, _act(self.up2_style(self.up2(torch.cat([_upsample(x), self.skip64(x64)], 1)), style))
 
 
+def _upsample(x: Tensor) -> Tensor:
+    return F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
+
+
 def _act(x: Tensor) -> Tensor:
     return F.leaky_relu(x, _LEAK)
-
-
-class ReferenceGenerator(_Painter):
-    """Face swapper: the pose, light and background of ``target`` with the identity of ``source``.
-
-    Inputs: ``target`` [N,3,128,128] RGB in [0,1], aligned with the template ``arcface_128``; ``source`` [N,128], an
-    L2-normalised dlib embedding. Output: [N,3,128,128] RGB in [0,1].
-    """
-
-    def __init__(self, widths: tuple[int, int, int, int] = (32, 64, 128, 192), style_dim: int = 256) -> None:
-        super().__init__(widths, style_dim, detail=0)
-
-    def forward(self, target: Tensor, source: Tensor) -> Tensor:
-        """Swap: see the class for shapes and ranges."""
-        _, x = self.decode(target, source)
-        return torch.sigmoid(self.to_rgb(_act(self.up3(_upsample(x)))))
-
-
-class BlendingGenerator(_Painter):
-    """The reference generator that blends what it paints with its target, by a mask that it makes itself.
-
-    Inputs as those of `ReferenceGenerator`. Outputs: the blended picture [N,3,128,128] RGB in [0,1], and the mask
-    [N,1,128,128] in [0,1], 1 where the picture is painted. The mask is made at half size, so it has no fine structure.
-    The paint reads the target's features at full size, too: skin keeps its grain.
-    """
-
-    OUTPUTS = ("output", "mask")
-
-    def __init__(
-        self, widths: tuple[int, int, int, int] = (32, 64, 128, 192), style_dim: int = 256, detail: int = 16
-    ) -> None:
-        super().__init__(widths, style_dim, detail)
-        self.skip128 = nn.Conv2d(widths[0], detail, 1)
-        self.to_mask = nn.Conv2d(widths[1], 1, 3, padding=1)
-
-    def paint(self, target: Tensor, source: Tensor) -> tuple[Tensor, Tensor]:
-        """The paint [N,3,128,128] and the mask [N,1,128,128], not yet blended."""
-        x128, x64 = self.decode(target, source)
-        x = _act(self.up3(torch.cat([_upsample(x64), self.skip128(x128)], 1)))
-        return torch.sigmoid(self.to_rgb(x)), torch.sigmoid(_upsample(self.to_mask(x64)))
-
-    def forward(self, target: Tensor, source: Tensor) -> tuple[Tensor, Tensor]:
-        """Swap: see the class for shapes and ranges."""
-        paint, mask = self.paint(target, source)
-        return target + mask * (paint - target), mask
