@@ -11,21 +11,36 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import tiny
 from rich.console import Console
 from workplace import Outcome, Workplace
 
 from trt_facefusion import __version__
 from trt_facefusion.cli import console
+from trt_facefusion.cli.main import run
 from trt_facefusion.errors import FacesError
+from trt_facefusion.inference import embedders as embedders_module
 from trt_facefusion.model.presets import PRESETS
 
 Command = Callable[[list[str]], Outcome]
 
 
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, tiny_faces: Path) -> Workplace:
+    """A place where an engine was built, which no test changes."""
+    place = Workplace(tmp_path_factory.mktemp("built"), tiny_model, tiny_faces)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(embedders_module, "DlibEmbedder", tiny.Glance)
+        assert run(place.options()) == 0
+    return place
+
+
 @pytest.fixture
-def engine(command: Command, place: Workplace) -> Path:
-    """The folder of a built engine."""
-    return Path(command(place.options(json=True)).json["engines"][0]["path"])
+def engine(place: Workplace, built: Workplace) -> Path:
+    """The folder of an engine, a test's own."""
+    shutil.copytree(built.output, place.output)
+    (manifest,) = place.output.glob("*/*/manifest.json")
+    return manifest.parent
 
 
 def test_engines_lists_what_is_stored(command: Command, place: Workplace, engine: Path) -> None:

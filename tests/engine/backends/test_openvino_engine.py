@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -30,10 +31,18 @@ pytest.importorskip("openvino", reason="OpenVINO is not installed")
 FEEDS = {"image": np.full((1, 3, SIZE, SIZE), 0.5, np.float32)}
 
 
-@pytest.fixture
-def engine(settings: Settings) -> Path:
-    (result,) = build(settings(Precision.INT8, backend="openvino")).engines
+@pytest.fixture(scope="module")
+def built(module_settings: Settings) -> Path:
+    (result,) = build(module_settings(Precision.INT8, backend="openvino")).engines
     return result.folder
+
+
+@pytest.fixture
+def engine(built: Path, tmp_path: Path) -> Path:
+    """A copy that a test may damage."""
+    copy = tmp_path / "engines" / built.parent.name / built.name
+    shutil.copytree(built, copy)
+    return copy
 
 
 def read_manifest(engine: Path) -> Manifest:
@@ -44,14 +53,14 @@ def change_manifest(engine: Path, manifest: Manifest) -> None:
     (engine / MANIFEST).write_text(manifest.to_json())
 
 
-def test_the_engine_itself_is_judged_and_its_int8_is_proven(engine: Path, settings: Settings) -> None:
+def test_the_engine_itself_is_judged_and_its_int8_is_proven(engine: Path, module_settings: Settings) -> None:
     manifest = read_manifest(engine)
     assert manifest.precision == "int8" and manifest.verified_with == f"openvino {manifest.backend_version}"
     assert manifest.int8_kernels.real == manifest.int8_kernels.planned > 0
     assert manifest.pins.instructions == name_instructions()
     assert "Pad" not in {kernel.type for kernel in manifest.kernels}
     assert (engine / "engine.blob").is_file() and (engine / "typed.onnx").is_file()
-    assert build(settings(Precision.INT8, backend="openvino")).engines[0].up_to_date
+    assert build(module_settings(Precision.INT8, backend="openvino")).engines[0].up_to_date
 
 
 def read_operators(engine: Path) -> set[str]:

@@ -210,11 +210,12 @@ def test_the_roles_of_the_reference_generator() -> None:
     model = export_onnx(net, shapes, outputs=net.OUTPUTS)
     by_name = classify(GraphView(prepare(model, shapes).model))
     counts = {role: len(named(by_name, role)) for role in set(by_name.values())}
-    once = (Role.FIRST_CONV, Role.HEAD_CONV, Role.HEAD_ACTIVATION, Role.SOFTMAX)
-    assert [counts[role] for role in once] == [1, 1, 1, 1]
+    assert counts[Role.FIRST_CONV] == counts[Role.SOFTMAX] == 1
+    assert counts[Role.HEAD_CONV] == 2  # the paint's and the mask's
+    assert counts[Role.HEAD_ACTIVATION] == 6  # two sigmoids, the mask's resize, the blend's three operators
     assert counts[Role.ATTENTION_LOGITS] == counts[Role.ATTENTION_PRODUCT] == 2
     assert counts[Role.RESIDUAL_ADD] == 5  # three blocks, the attention, the decoder
-    assert counts[Role.CONCAT] == 2
+    assert counts[Role.CONCAT] == 3
     assert counts[Role.RESIZE] == 3
     assert counts[Role.STYLE_LINEAR] == 10  # the mapping, and one for each of nine styles
     assert counts[Role.STYLE] == 2 * 9

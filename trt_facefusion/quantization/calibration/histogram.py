@@ -112,7 +112,7 @@ class Histogram:
 
     def as_dict(self) -> dict[str, Any]:
         """The state as JSON holds it; ``counts`` is base64 of zlib of little-endian int64."""
-        counts = zlib.compress(self.counts.astype("<i8").tobytes(), 9)
+        counts = zlib.compress(self.counts.astype("<i8").tobytes(), 4)  # 9 takes sixty times as long, for a twentieth
         return {
             "exponent": self.exponent,
             "amax": self.amax,
