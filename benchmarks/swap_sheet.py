@@ -37,7 +37,8 @@ def choose_pairs(faces: list[Path], count: int) -> list[tuple[Path, Path]]:
 
 def swap_all(engine: Path, precision: Precision, pairs: list[tuple[Path, Path]]) -> list[Pixels]:
     """The photos of all ``pairs`` by the engine of ``precision``."""
-    with Swapper(engine, precision, options=ChainOptions(stand_in=True)) as swapper:
+    (folder,) = engine.glob(f"{precision.value}-*")
+    with Swapper(folder, options=ChainOptions(stand_in=True)) as swapper:
         return [swapper.swap(source, target).pixels for source, target in pairs]
 
 

@@ -81,6 +81,14 @@ def test_the_gpu_before_the_cpu_and_the_cpu_where_there_is_no_gpu(store: Store) 
     assert folder == cpu and "needs a GPU" in notes
 
 
+def test_a_stand_in_is_taken_of_the_gpus_engines_where_there_is_no_gpu(store: Store) -> None:
+    put(store, Precision.FP32, "cpu", "onnxruntime")
+    int8 = put(store, Precision.INT8)
+    model = int8.parent
+    assert select_engine(model, NO_GPU, stand_in=True).folder == int8
+    assert select_engine(model, NO_GPU).manifest.target == "cpu"
+
+
 def test_tensorrt_before_rtx(store: Store) -> None:
     put(store, INT8, backend="tensorrt-rtx")
     ours = put(store, INT8)

@@ -49,10 +49,10 @@ def test_a_crop_of_a_part_of_the_photo_is_that_of_the_whole(
     whole = image if scale >= 0.8 else cv2.GaussianBlur(image, (0, 0), 0.5 * (1 / scale - 1) + 0.1)
     whole = cv2.warpAffine(whole, matrix, (64, 64), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
     difference = np.abs(warp(image, matrix, 64).astype(int) - whole)
-    if scale > 1 / 8:
+    if scale > 1 / 5:
         assert difference.max() <= 1 and (difference > 0).mean() < 0.02
     else:  # blocks are averaged first; pure noise is the worst that there is for that
-        assert difference.max() <= 12 and difference.mean() < 3
+        assert difference.max() <= 25 and difference.mean() < 4
 
 
 @pytest.mark.parametrize("kind", [BOX, ELLIPSE, MODEL])

@@ -131,12 +131,12 @@ def _cut_source(
 
 
 def _find_block(shrinks: float) -> int:
-    """The largest power of two that leaves four pixels to a pixel of a crop that ``shrinks`` its photo so many times.
+    """The largest power of two that leaves 2.5 pixels to a pixel of a crop that ``shrinks`` its photo so many times.
 
-    With fewer, or other numbers, the picture differs from that of the blur alone by more than half of 255 on average,
-    where a photo were nothing but noise.
+    Crops of photos differ by 0.3 of 255 on average from those of the blur alone; with fewer pixels, or other numbers,
+    fine patterns would begin to show through.
     """
-    return 1 << max(int(np.log2(shrinks / 4)), 0)
+    return 1 << max(int(np.log2(shrinks / 2.5)), 0)
 
 
 def _average_blocks(

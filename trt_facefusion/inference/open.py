@@ -118,11 +118,13 @@ def _require_stored_shapes(runner: Runner, manifest: Manifest, engine: Path) -> 
         raise damaged(engine, manifest, f"it takes {ranges}, and its manifest says {stored}")
 
 
-def open_model(path: Path, precision: Precision | None = None, device: int = 0) -> OpenedModel:
+def open_model(
+    path: Path, precision: Precision | None = None, device: int = 0, *, stand_in: bool = False
+) -> OpenedModel:
     """What ``path`` names: an engine's folder, a file in it, a model's folder in the store, or an ONNX file.
 
     Of a model's folder (``engines/MODEL``) the engine is taken that runs on GPU ``device`` of this machine, of
-    ``precision`` if there is one that fits; without a GPU, an engine for the CPU.
+    ``precision`` if there is one that fits; without a GPU, an engine for the CPU, or with ``stand_in`` any.
 
     Raises:
         BadInputError: nothing of that kind is there.
@@ -135,7 +137,7 @@ def open_model(path: Path, precision: Precision | None = None, device: int = 0) 
     if path.is_file() and path.name.startswith("engine.") and (path.parent / MANIFEST).is_file():
         return _open_stored(path.parent)
     if path.is_dir() and any(path.glob(f"*/{MANIFEST}")):
-        selection = select_engine(path, ask_machine_if_any(device), precision)
+        selection = select_engine(path, ask_machine_if_any(device), precision, stand_in=stand_in)
         return replace(_open_stored(selection.folder), notes=selection.notes)
     if path.is_file() and path.suffix == ".onnx":
         folder = path.parent

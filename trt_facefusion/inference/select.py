@@ -24,12 +24,15 @@ class EngineSelection:
     notes: tuple[str, ...] = ()
 
 
-def select_engine(folder: Path, machine: Machine, requested: Precision | None = None) -> EngineSelection:
+def select_engine(
+    folder: Path, machine: Machine, requested: Precision | None = None, *, stand_in: bool = False
+) -> EngineSelection:
     """The engine of the model in ``folder`` (``engines/MODEL``) that fits ``machine``.
 
     What could only be simulated comes last. An engine of the GPU goes before one of the CPU; then the precision that
     is asked for (the cheapest where none is) goes first, then the safer ones, then the cheaper ones; then an engine
-    that was built on this very GPU; then the newest. Engines whose files are damaged are passed over.
+    that was built on this very GPU; then the newest. Engines whose files are damaged are passed over. With ``stand_in``
+    every engine of a GPU fits: its typed ONNX is run on the CPU.
 
     Raises:
         StoreError: the folder holds no engines, or none that fits; the remedy is the command that builds one.
@@ -41,10 +44,12 @@ def select_engine(folder: Path, machine: Machine, requested: Precision | None = 
         [(path, entry) for path, entry in entries if isinstance(entry, Manifest)]
     )
     passed_over += of_other_models
-    unfit = [(path, m, why) for path, m in engines if (why := list_misfits(m, machine))]
+    unfit = [
+        (path, m, why) for path, m in engines if (why := list_misfits(m, machine)) and not (stand_in and _needs_gpu(m))
+    ]
     order = _order_precisions(requested)
     fitting = sorted(
-        ((path, m) for path, m in engines if not list_misfits(m, machine)),
+        ((path, m) for path, m in engines if path not in {path for path, _, _ in unfit}),
         key=lambda entry: entry[1].created,
         reverse=True,
     )
@@ -80,6 +85,11 @@ def _order_precisions(requested: Precision | None) -> tuple[str, ...]:
     everything = list(Precision)
     start = 0 if requested is None else everything.index(requested)
     return tuple(p.value for p in (*everything[start:], *reversed(everything[:start])))
+
+
+def _needs_gpu(manifest: Manifest) -> bool:
+    backend = registry.find_backend(manifest.backend)
+    return backend is not None and backend.capabilities.needs_gpu
 
 
 def _rank(manifest: Manifest, machine: Machine, order: tuple[str, ...]) -> tuple[int, ...]:

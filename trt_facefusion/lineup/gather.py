@@ -79,7 +79,7 @@ def build_entries(base: BuildSettings, backend: Backend, progress: Progress, not
     """FP32, FP16 and INT8 by one backend; where it cannot build at all, one entry for all of them."""
     target = choose_target(base, backend)
     if target is None:
-        return [_refused(backend, _NO_DEVICE, "all", _explain_no_target(backend))]
+        return [_refused(backend, _NO_DEVICE, "all", explain(find_no_target(backend)))]
     try:
         backend.require(target)
     except BackendUnavailableError as error:
@@ -105,12 +105,17 @@ def choose_target(base: BuildSettings, backend: Backend) -> str | None:
     return base.target if base.target in backend.targets() else backend.default_target()
 
 
-def _explain_no_target(backend: Backend) -> str:
+def find_no_target(backend: Backend) -> BackendUnavailableError:
+    """Why ``backend`` has no target of its own here."""
     try:
         backend.version()
     except BackendUnavailableError as error:
-        return explain(error)
-    return "this machine has no device for it"
+        return error
+    if backend.targets():
+        return BackendUnavailableError(
+            "No target was named that it builds for.", f"Name one with --target: {', '.join(backend.targets())}."
+        )
+    return BackendUnavailableError("This machine has no device for it.", "Run it where there is one.")
 
 
 def _refused(backend: Backend, target: str, precision: str, reason: str) -> Entry:

@@ -29,6 +29,7 @@ from trt_facefusion.errors import (
 from trt_facefusion.evaluation.profiling.machine import describe_processor
 from trt_facefusion.evaluation.profiling.measure import Counts, time_interleaved
 from trt_facefusion.evaluation.profiling.statistics import Latency
+from trt_facefusion.lineup.gather import find_no_target
 from trt_facefusion.lineup.measuring import Watch, explain
 from trt_facefusion.lineup.module_inputs import ModuleInput, Samples
 from trt_facefusion.lineup.module_quantize import (
@@ -275,8 +276,7 @@ def _make_on_backend(
 ) -> Variant | ModuleEntry:
     target = settings.target if settings.target in backend.targets() else backend.default_target()
     if target is None:
-        backend.version()  # says what is missing
-        raise BackendUnavailableError("this machine has no device for it", "run it where there is one")
+        raise find_no_target(backend)
     backend.require(target)
     symmetric = backend.capabilities.needs_gpu
     model = models.get(precision, symmetric=symmetric)

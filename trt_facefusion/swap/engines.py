@@ -154,7 +154,7 @@ class EngineChain:
         note: Note = drop_note,
     ) -> None:
         self.options, self.note = options or ChainOptions(), note
-        opened = open_model(path, precision, self.options.device)
+        opened = open_model(path, precision, self.options.device, stand_in=self.options.stand_in)
         for message in opened.notes:
             note(message)
         settled = opened.contract or contract
@@ -233,7 +233,8 @@ class EngineChain:
             return None
         folder = opened.engine.parent.parent
         try:
-            selection = select_engine(folder, ask_machine_if_any(self.options.device), precision)
+            machine = ask_machine_if_any(self.options.device)
+            selection = select_engine(folder, machine, precision, stand_in=self.options.stand_in)
         except StoreError:
             return None
         same_model = selection.manifest.inputs.model_sha256 == manifest.inputs.model_sha256

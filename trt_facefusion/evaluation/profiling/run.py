@@ -108,7 +108,9 @@ def profile(settings: ProfileSettings, progress: Progress = silent, note: Note =
     Raises:
         TrtFaceFusionError: nothing to run, no GPU for an engine that needs one, inputs that do not fit, no trtexec.
     """
-    models = [open_model(path) for path in (settings.engine, settings.against) if path is not None]
+    models = [
+        open_model(path, stand_in=settings.stand_in) for path in (settings.engine, settings.against) if path is not None
+    ]
     program = _find_trtexec(settings, models[0])
     row = _choose_row(settings, models) if settings.fit else None
     with ExitStack() as stack:
