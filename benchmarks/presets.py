@@ -130,7 +130,7 @@ def table(rows: RowsOption) -> None:
         engines = [row[precision] for precision in ("int8", "fp16") if precision in row]
         outcome = " + ".join(f"{e['precision']}{'' if e['passed'] else ' (not passed)'}" for e in engines)
         drops = ", ".join(f"{e['ssim_drop']:.2%}" for e in engines)
-        photos = ", ".join(e.get("error") or f"{e['outside']}, {e['inside_mean']:.1f}" for e in engines)
+        photos = "; ".join(e.get("error") or f"{e['outside']}, {e['inside_mean']:.1f}" for e in engines)
         share = f"{engines[0]['share']:.1%}" if engines else ""
         print(f"| {row['preset']} | {row['error'] or outcome} | {share} | {drops} | {photos} | {row['seconds']:.0f} |")
 
