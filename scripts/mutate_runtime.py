@@ -242,7 +242,7 @@ MUTATIONS = (
     _mutation(
         "engine chosen that does not fit",
         "inference/select.py",
-        "for path, m in engines if not list_misfits(m, machine)",
+        "for path, m in engines if path not in misfits",
         "for path, m in engines",
         CHOICE,
     ),

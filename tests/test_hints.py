@@ -6,6 +6,7 @@ import ast
 import re
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -28,19 +29,25 @@ KNOWN = {"lpips"} | {Requirement(text).name for texts in (PROJECT["dependencies"
 WHEELS = re.compile(r"(tensorrt(-rtx)?|\?)-cu(12|13|\?)")
 
 
-def texts() -> Iterator[tuple[str, str]]:
+@cache
+def texts() -> tuple[tuple[str, str], ...]:
     """Every string that the code holds, docstrings aside; what an f-string fills in is ``?``."""
-    for path in (ROOT / "trt_facefusion").rglob("*.py"):
-        tree = ast.parse(path.read_text())
-        inner = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
-        docs = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
-        for node in ast.walk(tree):
-            where = f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 0)}"
-            if isinstance(node, ast.JoinedStr):
-                parts = [str(p.value) if isinstance(p, ast.Constant) else "?" for p in node.values]
-                yield where, "".join(parts)
-            elif isinstance(node, ast.Constant) and isinstance(node.value, str) and not {id(node)} & (inner | docs):
-                yield where, node.value
+    return tuple(
+        (f"{path.relative_to(ROOT)}:{line}", text)
+        for path in (ROOT / "trt_facefusion").rglob("*.py")
+        for line, text in _iterate_strings(path)
+    )
+
+
+def _iterate_strings(path: Path) -> Iterator[tuple[int, str]]:
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    inner = {id(part) for node in nodes if isinstance(node, ast.JoinedStr) for part in node.values}
+    inner |= {id(node.value) for node in nodes if isinstance(node, ast.Expr)}  # docstrings
+    for node in nodes:
+        if isinstance(node, ast.JoinedStr):
+            yield node.lineno, "".join(str(p.value) if isinstance(p, ast.Constant) else "?" for p in node.values)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in inner:
+            yield node.lineno, node.value
 
 
 def test_what_pip_is_told_to_install_is_on_an_index() -> None:

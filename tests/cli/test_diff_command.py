@@ -142,6 +142,7 @@ def test_polygraphy_opens_what_is_saved(command: Command, options: list[str], tm
     assert code == 0 and "3 runners" in text and "block1.conv2_out" in text
 
 
+@pytest.mark.slow
 def test_polygraphy_compares_what_is_saved(command: Command, options: list[str], tmp_path: Path) -> None:
     folder = tmp_path / "saved"
     error = command([*options, "--json", "--save", str(folder)]).json["outputs"][0]["max_abs"]

@@ -38,7 +38,10 @@ def read_until(process: subprocess.Popen[str], text: str) -> bool:
     return any(text in line for line in process.stderr)
 
 
-@pytest.mark.parametrize(("stage", "backend"), [*((s, "onnxruntime") for s in STAGES), ("compile", "tensorrt-rtx")])
+@pytest.mark.parametrize(
+    ("stage", "backend"),
+    [*((s, "onnxruntime") for s in STAGES), pytest.param("compile", "tensorrt-rtx", marks=pytest.mark.slow)],
+)
 def test_ctrl_c_at_every_stage(
     command: Command, place: Workplace, monkeypatch: pytest.MonkeyPatch, stage: str, backend: str
 ) -> None:
@@ -69,7 +72,7 @@ def test_ctrl_c_at_every_stage(
     [
         ("reading the model", signal.SIGINT),
         ("calibration faces", signal.SIGTERM),
-        ("judge int8", signal.SIGINT),
+        pytest.param("judge int8", signal.SIGINT, marks=pytest.mark.slow),
         ("judge int8", signal.SIGHUP),
     ],
 )

@@ -84,7 +84,7 @@ def test_a_full_cache(command: Command, place: Workplace) -> None:
         assert command(place.options()).code == 0
 
 
-@pytest.mark.parametrize("failing", range(5))
+@pytest.mark.parametrize("failing", [0, *(pytest.param(number, marks=pytest.mark.slow) for number in range(1, 5))])
 def test_a_disk_that_fills_up_at_any_file(
     command: Command, place: Workplace, monkeypatch: pytest.MonkeyPatch, failing: int
 ) -> None:

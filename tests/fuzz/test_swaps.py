@@ -34,5 +34,6 @@ def test_broken_photos_are_swapped_or_refused(first: int, count: int) -> None:
     assert found["tried"] == count and found["made"] >= count // 10
 
 
+@pytest.mark.slow
 def test_hard_photos_are_swapped_or_refused(shared_faces: Path) -> None:
     assert fuzz(0, 0, shared_faces / "hard")["tried"] >= 50

@@ -174,7 +174,7 @@ def test_the_numbers_are_those_of_an_offline_recount(built: Path, tmp_path: Path
     assert pool.rollout.faces == asked
 
 
-@pytest.mark.parametrize("trick", ["give_nan", "fail"])
+@pytest.mark.parametrize("trick", ["give_nan", pytest.param("fail", marks=pytest.mark.slow)])
 def test_a_candidate_that_breaks_faces_is_rolled_back_and_nobody_sees_them(
     built: Path, tmp_path: Path, open_canary: OpenCanary, saboteur: Saboteur, trick: str
 ) -> None:

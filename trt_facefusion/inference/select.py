@@ -47,9 +47,10 @@ def select_engine(
     unfit = [
         (path, m, why) for path, m in engines if (why := list_misfits(m, machine)) and not (stand_in and _needs_gpu(m))
     ]
+    misfits = {path for path, _, _ in unfit}
     order = _order_precisions(requested)
     fitting = sorted(
-        ((path, m) for path, m in engines if path not in {path for path, _, _ in unfit}),
+        ((path, m) for path, m in engines if path not in misfits),
         key=lambda entry: entry[1].created,
         reverse=True,
     )

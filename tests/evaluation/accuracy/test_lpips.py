@@ -87,7 +87,7 @@ def test_st_lpips_equals_its_package(sample_faces: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.usefixtures("installed")
-@pytest.mark.parametrize("kind", ["noise", "blur", "jpeg"])
+@pytest.mark.parametrize("kind", ["blur", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("noise", "jpeg"))])
 def test_st_lpips_rises_with_damage_on_every_face(kind: str, sample_faces: Path) -> None:
     reference, metric = read_pictures(sample_faces), StLpips()
     light, more, heavy = (metric.per_face(reference, damage(reference, kind, strength)) for strength in range(3))

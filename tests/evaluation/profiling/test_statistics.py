@@ -55,6 +55,7 @@ def test_what_slows_both_down_cancels_out() -> None:
     assert found.differ
 
 
+@pytest.mark.slow
 def test_equal_engines_seldom_differ() -> None:
     """The interval has 95 % confidence: of 200 comparisons of equals, about 10 are wrong."""
     rng = np.random.default_rng(0)
