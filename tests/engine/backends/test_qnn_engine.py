@@ -78,6 +78,23 @@ def test_widths_are_chosen_by_pictures(built: Path) -> None:
     assert kept
 
 
+def test_a_single_extreme_pixel_of_a_large_map_is_inside_of_its_grid(settings: Settings, tmp_path: Path) -> None:
+    model = tiny.generator(size=64, blocks=1)
+    norm = next(node for node in model.graph.node if node.op_type == "InstanceNormalization")
+    channels = next(len(w.float_data or w.raw_data) for w in model.graph.initializer if w.name == norm.input[1]) // 4
+    spike = np.zeros((1, channels, 64, 64), np.float32)
+    spike[:, :, 1, 1] = 50  # no pixel that is counted where maps are thinned to every second one
+    model.graph.initializer.append(onnx.numpy_helper.from_array(spike, "spike"))
+    added = onnx.helper.make_node("Add", [norm.input[0], "spike"], ["spiked"], name="spike.add")
+    model.graph.node.insert(list(model.graph.node).index(norm), added)
+    norm.input[0] = "spiked"
+    path = tiny.save(model, tmp_path / "spiked.onnx")
+    (result,) = build(settings(Precision.INT8, **PHONE, onnx=path, inputs=("image=image:64:0:1",))).engines
+    assert result.manifest.precision == "int8"
+    record = read_manifest(result.folder).inputs.settings["calibration"]
+    assert record["storage_ssim_drop"]["0 groups"] < 0.002
+
+
 def test_the_engine_is_the_context_binary_in_its_small_onnx(built: Path) -> None:
     operators = [node.op_type for node in onnx.load(built / "engine.onnx").graph.node]
     assert operators.count(CONTEXT) == 1 and set(operators) == {CONTEXT, "QuantizeLinear", "DequantizeLinear"}

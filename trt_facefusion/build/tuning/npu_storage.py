@@ -142,16 +142,18 @@ class NpuStorage:
         faces = inputs.faces.calibration
         few = faces.subset(spread(len(faces), inputs.level.look_faces))
         batches = Batches(inputs.network.make_feeder(few), len(few), inputs.network.smallest_batch)
-        names = list_stored_tensors(view)
-        maps = [name for name in names if len(view.shape(name) or ()) == 4 and name not in view.masked]
-        others = [name for name in names if name not in maps and name not in view.masked]
-        histograms, channels = sample_channels(view.model, others, maps, batches, progress=inputs.reporter.progress)
+        names = [name for name in list_stored_tensors(view) if name not in view.masked]
+        maps = [name for name in names if len(view.shape(name) or ()) == 4]
+        histograms, channels = sample_channels(view.model, names, maps, batches, progress=inputs.reporter.progress)
         wide = {name: (-_MARGIN * h.amax, _MARGIN * h.amax) for name, h in histograms.items()}
         narrow = {name: (-h.amax, h.amax) for name, h in histograms.items()}
         for name, counted in channels.items():
             ones = np.ones(len(counted.counts), np.float32)
             low, high = counted.measure_tails(ones, 0.0)
-            wide[name] = (_MARGIN * low, _MARGIN * high)
+            # Few pixels of a large map are counted; its one extreme pixel, such as a transposed convolution makes at a
+            # border, is in the histogram's largest magnitude alone.
+            grown = _MARGIN * max(histograms[name].amax / max(-low, high, 1e-30), 1.0)
+            wide[name] = (grown * low, grown * high)
             narrow[name] = counted.measure_tails(ones, _TAIL)
         return {WIDE: wide, NARROW: narrow}
 
