@@ -15,7 +15,6 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
@@ -24,12 +23,13 @@ import cv2
 import numpy as np
 import onnx
 import typer
+from architectures import read_rows
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 import clips  # noqa: E402
 import nets  # noqa: E402
-from stand_ins import STAND_INS  # noqa: E402
+from stand_ins import STAND_INS, TOO_LARGE  # noqa: E402
 
 from trt_facefusion.faces.align import TEMPLATES, fit_similarity  # noqa: E402
 from trt_facefusion.faces.decode import read_image  # noqa: E402
@@ -41,8 +41,6 @@ SAMPLES = ROOT / "samples" / "faces"
 COMMAND = [sys.executable, "-c", "from trt_facefusion.cli.main import main; import sys; sys.argv[0]='trt-ff'; main()"]
 QUICK = ["--plan", "rules", "--rule", "percentile:99.99", "--corrections", "none", "--repairs", "0"]
 QUICK += ["--max-ssim-drop", "0.05", "--max-calib", "8", "--max-eval", "4", "--backend", "onnxruntime"]
-TOO_LARGE = {"gpen_bfr_1024", "gpen_bfr_2048"}
-"""A build of theirs holds over 13 GiB of pictures and maps, and takes most of an hour on two cores."""
 RowsOption = Annotated[Path, typer.Option(help="Finished rows, as JSON lines.")]
 
 
@@ -99,12 +97,6 @@ def make_row(name: str) -> dict[str, Any]:
             figures |= {"share": engine["macs_share"]["int8"], "ssim_drop": engine["accuracy"]["ssim_drop"]}
             row[engine["requested"]] = figures | swap_photo(Path(engine["path"]), name, files, folder)
     return row | {"seconds": round(time.monotonic() - started, 1)}
-
-
-def read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The finished rows of a file."""
-    if path.is_file():
-        yield from map(json.loads, path.read_text(encoding="utf-8").splitlines())
 
 
 @app.command()

@@ -5,10 +5,10 @@
     python scripts/train_reference.py evaluate --weights runs/reference/last.pt --cache faces.npz
     python scripts/train_reference.py export --run runs/reference --cache faces.npz
 
-`train` starts from the packaged weights and resumes from the run's last checkpoint. A fall of
-the learning rate ends the run, so one that gets too long may be resumed with fewer `--steps`. `evaluate` measures the
-figures of any checkpoint. `export` writes the averaged weights (FP16 safetensors) into the package, and beside them the
-model card with the figures of these weights.
+`train` starts from the packaged weights and resumes from the run's last checkpoint. A fall of the learning rate ends
+the run, so one that gets too long may be resumed with fewer `--steps`. `evaluate` measures the figures of any
+checkpoint. `export` writes the averaged weights (FP16 safetensors) into the package, and beside them the model card
+with the figures of these weights.
 
 Every batch holds three kinds of faces. Some are given their own identity and must be reconstructed. Some are given
 another person's (dlib embedder) and must take it on, while pose, light and background stay and critics take them for

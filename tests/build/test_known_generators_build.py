@@ -7,7 +7,7 @@ from pathlib import Path
 import nets
 import pytest
 import tiny
-from stand_ins import STAND_INS
+from stand_ins import STAND_INS, TOO_LARGE
 
 from trt_facefusion.build.run import build
 from trt_facefusion.build.settings import BuildSettings
@@ -21,8 +21,6 @@ from trt_facefusion.types import Precision
 QUICK = {"rule": "percentile:99.99", "corrections": "none", "planner": "rules", "repairs": 0, "effort": "least"}
 ALIKE = {"hyperswap_1b_256", "hyperswap_1c_256", "ghost_1_256", "ghost_3_256"}
 """Of the same stand-in as their sisters, but for the name of an output."""
-TOO_LARGE = {"gpen_bfr_1024", "gpen_bfr_2048"}
-"""A build of theirs holds over 13 GiB of pictures and maps, and takes most of an hour on two cores."""
 _DROP = 0.05
 """Of SSIM, at most: the stand-ins' weights are random, and a part of the picture is theirs."""
 

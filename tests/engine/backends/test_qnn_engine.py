@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -43,9 +44,7 @@ def built(module_settings: Settings) -> Path:
 def engine(built: Path, tmp_path: Path) -> Path:
     """A copy that a test may damage."""
     folder = tmp_path / "engines" / built.parent.name / built.name
-    folder.mkdir(parents=True)
-    for file in built.iterdir():
-        (folder / file.name).write_bytes(file.read_bytes())
+    shutil.copytree(built, folder)
     return folder
 
 
