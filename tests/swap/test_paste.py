@@ -51,8 +51,14 @@ def test_a_crop_of_a_part_of_the_photo_is_that_of_the_whole(
     difference = np.abs(warp(image, matrix, 64).astype(int) - whole)
     if scale > 1 / 5:
         assert difference.max() <= 1 and (difference > 0).mean() < 0.02
-    else:  # blocks are averaged first; pure noise is the worst that there is for that
-        assert difference.max() <= 25 and difference.mean() < 4
+        return
+    # Blocks are averaged first; pure noise is the worst that there is for that. Beyond the photo, its outermost block
+    # goes on instead of its outermost pixel.
+    places = np.stack([*np.meshgrid(np.arange(64), np.arange(64)), np.ones((64, 64))], -1)
+    places = places @ cv2.invertAffineTransform(matrix).T
+    inside = ((places > 8) & (places < (631, 471))).all(-1)
+    assert difference[inside].max(initial=0) <= 20 and difference[inside].sum() <= 3 * difference[inside].size + 1
+    assert difference.max() <= 45
 
 
 @pytest.mark.parametrize("kind", [BOX, ELLIPSE, MODEL])
