@@ -20,7 +20,7 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
@@ -48,6 +48,7 @@ from trt_facefusion.quantization.precision import read_rows
 
 FP32, INT8, TYPED = "OpenVINO FP32", "OpenVINO INT8 (ours)", "our typed graph, onnxruntime"
 ORT = "onnxruntime FP32"
+MULTIPLYING = {"Convolution", "ConvolutionBackpropData", "GroupConvolution", "MatMul"}
 FLOOR_CHANNELS, FLOOR_SIZE, FLOOR_ROUNDS = 256, 32, 20
 Open = Callable[[int], Runner]
 
@@ -59,7 +60,7 @@ def read_layers(engine: OpenedModel) -> tuple[set[str], set[str]]:
     return int8, {str(row["name"]) for row in rows} - int8
 
 
-def quantise_with_nncf(model: Path, feeds: Sequence[Mapping[str, Any]], floats: Iterable[str], fix: bool) -> bytes:
+def quantise_with_nncf(model: Path, feeds: Sequence[Mapping[str, Any]], floats: Collection[str], fix: bool) -> bytes:
     """An engine of what NNCF makes of the network, the layers ``floats`` left alone."""
     import nncf
     from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, OverflowFix
@@ -72,12 +73,21 @@ def quantise_with_nncf(model: Path, feeds: Sequence[Mapping[str, Any]], floats: 
         nncf.Dataset(list(feeds)),
         preset=nncf.QuantizationPreset.MIXED,
         subset_size=len(feeds),
-        ignored_scope=nncf.IgnoredScope(
-            names=[name + added for name in floats for added in ("", "/WithoutBiases")], validate=False
-        ),
+        ignored_scope=nncf.IgnoredScope(names=list(find_multipliers(read, set(floats)))),
         advanced_parameters=AdvancedQuantizationParameters(overflow_fix=OverflowFix.ENABLE) if fix else None,
     )
     return bytes(core.compile_model(quantised, "CPU", make_configuration()).export_model().getvalue())
+
+
+def find_multipliers(read: Any, layers: Collection[str]) -> Iterator[str]:
+    """What OpenVINO calls the operations that multiply in ``layers``: the addition of a bias may bear the name."""
+    for operation in read.get_ordered_ops():
+        if operation.get_type_name() in MULTIPLYING:
+            readers = [port.get_node() for port in operation.output(0).get_target_inputs()]
+            names = [operation.get_friendly_name()]
+            names += [reader.get_friendly_name() for reader in readers if reader.get_type_name() == "Add"]
+            if any(name in layers for name in names):
+                yield names[0]
 
 
 def quantise_with_onnxruntime(

@@ -3,7 +3,7 @@
     python benchmarks/presets.py run --rows rows.jsonl [--only inswapper_128]
     python benchmarks/presets.py table --rows rows.jsonl
 
-The stand-ins are those of the tests (`tests/stand_ins.py`): the public file's names, operators and border, a few
+The stand-ins are those of the tests (`tests/preset_stand_ins.py`): the public file's names, operators and border, a few
 channels wide, with random weights. `trt-ff build` (rules' plan, nothing tuned, at most 5 % SSIM lost) and `trt-ff swap`
 run as processes, on ONNX Runtime; finished rows are kept in ``--rows`` and skipped the next time. ``outside`` is the
 largest change of a pixel further from the face than its crop reaches, which must be 0.
@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 import clips  # noqa: E402
 import nets  # noqa: E402
-from stand_ins import STAND_INS, TOO_LARGE  # noqa: E402
+from preset_stand_ins import STAND_INS, TOO_LARGE  # noqa: E402
 
 from trt_facefusion.faces.align import TEMPLATES, fit_similarity  # noqa: E402
 from trt_facefusion.faces.decode import read_image  # noqa: E402

@@ -7,7 +7,7 @@ from pathlib import Path
 import nets
 import pytest
 import tiny
-from stand_ins import STAND_INS, TOO_LARGE
+from preset_stand_ins import STAND_INS, TOO_LARGE
 
 from trt_facefusion.build.run import build
 from trt_facefusion.build.settings import BuildSettings

@@ -39,6 +39,14 @@ def test_only_a_few_faces_are_the_simulators() -> None:
     assert record["by_stand_in"] == 12 and record["psnr_to_stand_in"] == pytest.approx(60, abs=0.5)
 
 
+def test_what_the_others_take_is_told_after_the_first_face() -> None:
+    notes = list[str]()
+    simulate(evaluator(Painting()), None, PICTURES.copy(), note=notes.append)  # type: ignore[arg-type]
+    assert len(notes) == 1 and f"more for {FACES - 1} others" in notes[0]
+    simulate(evaluator(Painting()), None, PICTURES[:1].copy(), note=notes.append)  # type: ignore[arg-type]
+    assert len(notes) == 1
+
+
 def test_no_face_is_begun_when_the_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SECONDS", -1.0)
     _, simulation = simulate(evaluator(Painting()), None, PICTURES.copy())  # type: ignore[arg-type]

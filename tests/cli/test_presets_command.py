@@ -8,7 +8,7 @@ from pathlib import Path
 import nets
 import pytest
 import tiny
-from stand_ins import STAND_INS
+from preset_stand_ins import STAND_INS
 
 from trt_facefusion.cli.main import run
 from trt_facefusion.model.presets import PRESETS

@@ -12,7 +12,7 @@ import nets
 import numpy as np
 import pytest
 import tiny
-from stand_ins import STAND_INS
+from preset_stand_ins import STAND_INS
 
 from trt_facefusion.errors import BadInputError
 from trt_facefusion.faces.faceset import FaceSet

@@ -95,6 +95,7 @@ def test_weights_that_are_left_out_keep_name_type_and_shape() -> None:
 def test_sessions_print_nothing() -> None:
     assert make_session_options().log_severity_level == 4
     assert make_session_options(3).intra_op_num_threads == 3
+    assert make_session_options().get_session_config_entry("session.force_spinning_stop") == "1"
 
 
 def branching() -> onnx.ModelProto:

@@ -281,6 +281,9 @@ class BuildCost:
     slowdown: float = 1.0
     """How many times as long everything takes at the moment, as the machine does something else as well."""
 
+    simulates: bool = False
+    """Whether a simulator runs at the end; what that takes is known only then."""
+
     @property
     def cut(self) -> bool:
         """Whether less is tried than without a limit of time."""
@@ -289,7 +292,8 @@ class BuildCost:
     def describe(self) -> str:
         """One line for the person who waits."""
         busy = f". The machine is busy: now it takes {self.slowdown:.1f} times as long" if self.slowdown > _BUSY else ""
-        return self._describe_steps() + busy
+        simulator = ", and what the simulator takes at the end, which is told after its first face"
+        return self._describe_steps() + (simulator if self.simulates else "") + busy
 
     def _describe_steps(self) -> str:
         each = self.estimate.seconds_each

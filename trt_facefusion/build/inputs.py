@@ -19,7 +19,7 @@ from trt_facefusion.build.objective import TIME
 from trt_facefusion.build.proof import Proof, prove_network
 from trt_facefusion.build.reporter import Reporter
 from trt_facefusion.build.settings import BuildSettings
-from trt_facefusion.engine.backends.capabilities import Capabilities, Typing
+from trt_facefusion.engine.backends.capabilities import Capabilities, Judged, Typing
 from trt_facefusion.evaluation.accuracy.metric import Tools
 from trt_facefusion.inference.feeder import Feeder
 from trt_facefusion.model.graph import GraphView
@@ -173,6 +173,7 @@ def measure_cost(job: Job, network: Network, faces: FaceSets) -> BuildCost:
     if task.int8 and task.searches:
         timing = replace(timing, engine_s=time_compiling(job, network))
     cost = estimate_cost(job.settings, task, timing)
+    cost = replace(cost, simulates=capabilities.judged is Judged.SIMULATED)
     if cost.estimate.seconds >= TOLD_SECONDS or cost.cut:
         reporter.note(cost.describe())
         reporter.progress = PacedProgress(reporter.progress, reporter.note, cost.estimate.seconds)

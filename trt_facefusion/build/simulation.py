@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from trt_facefusion.build.effort import format_duration
 from trt_facefusion.engine.runtime.base import Infers
 from trt_facefusion.errors import GateError
 from trt_facefusion.evaluation.accuracy.evaluator import PictureEvaluator
@@ -53,7 +54,11 @@ class Simulation:
 
 
 def simulate(
-    evaluator: PictureEvaluator, runner: Infers, pictures: NDArray[np.float32], progress: Progress = silent
+    evaluator: PictureEvaluator,
+    runner: Infers,
+    pictures: NDArray[np.float32],
+    progress: Progress = silent,
+    note: Callable[[str], None] = lambda _: None,
 ) -> tuple[NDArray[np.float32], Simulation]:
     """The simulator's pictures of a few faces in place of the stand-in's, and how near those are.
 
@@ -62,6 +67,7 @@ def simulate(
         runner: the simulator.
         pictures: the stand-in's pictures [N,H,W,3] of all of them.
         progress: counts faces.
+        note: is told what the others take, after the first.
 
     Raises:
         GateError: the stand-in is too far from the simulator.
@@ -75,6 +81,10 @@ def simulate(
         progress("simulate", number, len(chosen))
         mixed[face] = evaluator.paint(runner, slice(face, face + 1))[0]
         faces.append(face)
+        if len(faces) == 1 < len(chosen):
+            each = time.monotonic() - started
+            left = format_duration(min(each * (len(chosen) - 1), SECONDS))
+            note(f"the simulator took {each:.0f} s for a face: about {left} more for {len(chosen) - 1} others")
     psnr = measure_psnr_db(pictures[faces].clip(0, 1), mixed[faces].clip(0, 1))
     drops = 1 - measure_ssim(evaluator.reference[faces].clip(0, 1), mixed[faces].clip(0, 1))
     seconds = time.monotonic() - started

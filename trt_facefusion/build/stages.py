@@ -32,6 +32,8 @@ from trt_facefusion.build.tuning.zero_points import ZeroPoints
 from trt_facefusion.errors import BuildError, KernelsUnknownError
 from trt_facefusion.model.graph import GraphView
 from trt_facefusion.quantization.lowering import apply_fusion_rules, lower
+from trt_facefusion.quantization.lowering.pads import quantise_before_pads
+from trt_facefusion.quantization.lowering.unsigned import quantise_unsigned
 from trt_facefusion.quantization.precision import Plan, plan_by_rules
 from trt_facefusion.types import Precision
 
@@ -114,7 +116,7 @@ class Stages:
     def _plan_all(self) -> Plan:
         """The plan with all layers in INT8 that can be: with activations of 16 bits, only weights lose by it."""
         rules = self.plan_by_rules()
-        names = [node.name for node in rules.nodes if node.quantisable and node.precision is not Precision.FP32]
+        names = list_candidates(rules, self.inputs.view, self.calibrate().amax)
         return rules.assigned(dict.fromkeys(names, (Precision.INT8, "8-bit weights; its activations are integers")))
 
     def _plan_floats(self) -> Plan:
@@ -128,7 +130,8 @@ class Stages:
         """The search among all layers that can be INT8, but for those that would get no INT8 kernel."""
         settings, reporter = self.inputs.settings, self.inputs.reporter
         rules = self.plan_by_rules()
-        widest = open_candidates(rules, list_candidates(rules, self.inputs.view, self.choose_ranges().table))
+        ranges, transposes = self.choose_ranges().table, self.inputs.capabilities.transposes_in_int8
+        widest = open_candidates(rules, list_candidates(rules, self.inputs.view, ranges, transposes=transposes))
         excluded = self._find_without_kernel(widest)
         if excluded:
             reporter.note(f"no candidates for INT8: {'; '.join(f'{n}: {why}' for n, why in excluded.items())}")
@@ -205,6 +208,7 @@ class Stages:
         inputs, corrections = self.inputs, self.open_corrector().correct(widest)
         return open_search(
             *(inputs, self.choose_ranges(), widest, corrections, excluded),
+            protected=self.plan_by_rules().names(Precision.FP16),
             limit_named=limit_named,
             objective=MACS if self._untimed else inputs.job.goal.name,
             times=times,
@@ -270,7 +274,9 @@ class Stages:
             typed = lower(ranges.view, plan, ranges.amax, base, ranges.affines, corrections, pairs=pairs)
             typed = apply_fusion_rules(ranges.view, typed, fusion)
         if self.inputs.capabilities.pads_with_zero_points:
-            typed = self.open_zero_points().apply(typed)
+            typed = quantise_unsigned(self.open_zero_points().apply(typed))
+        if self.inputs.capabilities.quantises_before_pads:
+            typed = quantise_before_pads(typed)
         return LoweredPlan(plan, typed, ranges, corrections)
 
     def describe_search(self) -> Mapping[str, Any] | None:

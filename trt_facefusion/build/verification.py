@@ -112,7 +112,7 @@ class Verifier:
         """
         reporter, engine = self.inputs.reporter, self.compile(lowered).engine
         with self.inputs.job.selection.backend.open(engine.data, RunOptions()) as runner:
-            mixed, simulation = simulate(self._evaluator, runner, pictures, reporter.progress)
+            mixed, simulation = simulate(self._evaluator, runner, pictures, reporter.progress, reporter.note)
         record = simulation.as_dict()
         reporter.note(
             f"simulated: {len(simulation.faces)} of {simulation.judged} faces, {record['seconds_a_face']:.0f} s each; "

@@ -116,7 +116,7 @@ def test_only_layers_with_constant_weights_of_a_supported_form_are_quantisable()
     x = net.op("MatMul", x, x, name="product")
     view = view_of(net, net.op("Add", x, net.op("Reshape", linear, net.const([-1, 4, 1, 1], np.int64), name="y")))
     found = {name for name in view.nodes if quantisable(view, name)}
-    assert found == {"stem", "plain", "grouped", "linear"}
+    assert found == {"stem", "plain", "grouped", "transposed", "linear"}
 
 
 def test_a_layer_that_stays_float_says_why() -> None:

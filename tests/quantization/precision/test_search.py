@@ -139,6 +139,23 @@ def test_the_quietest_groups_are_merged_where_there_are_too_many() -> None:
     assert merge_quiet(groups, [0] * 6, 6) == groups
 
 
+@pytest.mark.parametrize(
+    ("apart", "at_most", "expected"),
+    [
+        ({5}, 4, ["n1 n3 n4", "n0", "n2", "n5"]),
+        ({1, 5}, 4, ["n2 n3 n4", "n0", "n1", "n5"]),
+        ({0, 1, 2, 5}, 4, ["n3 n4", "n1 n5", "n0", "n2"]),
+        ({0, 1, 2, 5}, 2, ["n3 n4", "n0 n1 n2 n5"]),
+        ({0, 1, 2, 5}, 1, ["n0 n1 n2 n3 n4 n5"]),
+        (set(range(6)), 3, ["n1 n3 n4 n5", "n0", "n2"]),
+    ],
+)
+def test_protected_layers_are_not_merged_with_others(apart: set[int], at_most: int, expected: list[str]) -> None:
+    groups = tuple(Group((f"n{i}",), 10 * i, i) for i in range(6))
+    merged = merge_quiet(groups, [5, 1, 4, 2, 3, 0], at_most, apart)
+    assert [" ".join(group.nodes) for group in merged] == expected
+
+
 def test_the_record_names_the_chosen_plan_and_what_was_raised() -> None:
     picture, budget = Picture([(0.004, 10), (0.001, 30)]), within(0.002)
     found = search(picture.groups, picture.total, picture, budget, EXACT, ALL)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import onnx
 
 from trt_facefusion.build.inputs import BuildInputs
@@ -17,6 +19,7 @@ from trt_facefusion.evaluation.accuracy.registry import open_limited
 from trt_facefusion.quantization.correction.weight_correction import Corrections
 from trt_facefusion.quantization.lowering import lower
 from trt_facefusion.quantization.lowering.switch import add_switches
+from trt_facefusion.quantization.lowering.unsigned import quantise_unsigned
 from trt_facefusion.quantization.precision import Plan
 from trt_facefusion.sampling import spread
 from trt_facefusion.types import Precision
@@ -29,6 +32,7 @@ def open_search(
     corrections: Corrections,
     excluded: Excluded,
     *,
+    protected: Collection[str],
     limit_named: bool,
     objective: str = MACS,
     times: TimedPlans | None = None,
@@ -36,10 +40,10 @@ def open_search(
     """A search among plans that keep some INT8 nodes of ``widest``, whose ``corrections`` all of them have.
 
     Reads all weights, and runs nothing yet. ``limit_named`` says whether the SSIM limit is the user's; ``excluded``
-    are layers that are no candidates, with reasons; ``objective`` names what it makes least of,
-    where it is not the time of ``times``.
+    are layers that are no candidates, with reasons; ``protected`` those that rules keep from INT8; ``objective`` names
+    what it makes least of, where it is not the time of ``times``.
     """
-    space = group_layers(inputs, ranges, widest, operands=times is None)
+    space = group_layers(inputs, ranges, widest, protected, operands=times is None)
     limits = inputs.settings.choose_gate(Precision.INT8)
     evaluator = open_plan_evaluator(inputs, ranges, space, corrections, limits)
     least = make_objective(space, objective) if times is None else TimeObjective(times, space.groups)
@@ -54,6 +58,8 @@ def open_plan_evaluator(
     def make_model() -> onnx.ModelProto:
         amax, affines = ranges.amax, ranges.affines
         lowered = lower(ranges.view, space.widest, amax, Precision.FP32, affines, corrections, pairs=inputs.pairs)
+        if inputs.capabilities.pads_with_zero_points:
+            lowered = quantise_unsigned(lowered)
         return add_switches(ranges.view, lowered, [group.nodes for group in space.groups])
 
     faces = inputs.faces.calibration

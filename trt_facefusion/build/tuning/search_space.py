@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,7 @@ from trt_facefusion.model.graph import GraphView
 from trt_facefusion.quantization.calibration.noise import compute_sqnr_db
 from trt_facefusion.quantization.correction.grid import find_output_axis, quantise_weight
 from trt_facefusion.quantization.precision import Plan
+from trt_facefusion.quantization.precision.facts import no_kernel
 from trt_facefusion.quantization.precision.groups import Group, group_candidates, merge_quiet
 from trt_facefusion.quantization.precision.objectives import MacsObjective, Objective, SizeObjective
 from trt_facefusion.quantization.precision.search import Effort
@@ -50,12 +51,18 @@ class SearchSpace:
         return SizeObjective(self.groups, 2 * self.other_weights)
 
 
-def list_candidates(plan: Plan, view: GraphView, ranges: Mapping[str, float]) -> list[str]:
-    """Layers that the search decides on: the rules' role protections are priors, their numerical ones stay."""
+def list_candidates(plan: Plan, view: GraphView, ranges: Mapping[str, float], *, transposes: bool = False) -> list[str]:
+    """Layers that the search decides on: the rules' role protections are priors, their numerical ones stay.
+
+    ``transposes``: the backend has INT8 kernels for transposed convolutions.
+    """
     return [
         node.name
         for node in plan.nodes
-        if node.quantisable and node.precision is not Precision.FP32 and view.nodes[node.name].input[0] in ranges
+        if node.quantisable
+        and node.precision is not Precision.FP32
+        and view.nodes[node.name].input[0] in ranges
+        and no_kernel(view, node.name, transposes=transposes) is None
     ]
 
 
@@ -64,10 +71,14 @@ def open_candidates(plan: Plan, names: Sequence[str]) -> Plan:
     return plan.assigned(dict.fromkeys(names, (Precision.INT8, "candidate of the plan search")))
 
 
-def group_layers(inputs: BuildInputs, ranges: Ranges, widest: Plan, *, operands: bool = True) -> SearchSpace:
+def group_layers(
+    inputs: BuildInputs, ranges: Ranges, widest: Plan, protected: Collection[str] = (), *, operands: bool = True
+) -> SearchSpace:
     """Group the INT8 nodes of ``widest``, as many groups as the level of effort allows; the quiet ones are merged.
 
-    ``operands``: those whose results meet in one node are decided on together.
+    Layers that are ``protected`` by rules are not merged with others: an output head has few MACs, so that it passes
+    for quiet, and would take all others with it. ``operands``: those whose results meet in one node are decided on
+    together.
     """
     candidates = group_candidates(inputs.view, widest.names(Precision.INT8), operands=operands)
     macs_of = {node.name: node.macs for node in widest.nodes}
@@ -82,7 +93,8 @@ def group_layers(inputs: BuildInputs, ranges: Ranges, widest: Plan, *, operands:
             total += by_node[name] * max(macs_of[name], 1)
         return total
 
-    groups = merge_quiet(candidates, [weigh(group) for group in candidates], effort.groups)
+    apart = {index for index, group in enumerate(candidates) if not set(protected).isdisjoint(group.nodes)}
+    groups = merge_quiet(candidates, [weigh(group) for group in candidates], effort.groups, apart)
     others = _count_weights(inputs.view) - sum(group.weights for group in groups)
     return SearchSpace(widest, groups, tuple(weigh(group) for group in groups), effort, others)
 

@@ -59,6 +59,8 @@ class Capabilities:
         processor: what its engines are compiled for, where the target does not tell; part of an engine's key.
         adds_pairs_in_16_bits: its kernels add the products of two neighbouring input channels in 16 bits, which
             saturate: INT8 weights are scaled so that no pair of them does (`grid.find_pair_peaks`).
+        transposes_in_int8: it has INT8 kernels for transposed convolutions.
+        quantises_before_pads: it moves integers through a Pad, so that quantisers stand in front of it.
         math_types: the types (`Kernel.type`) of its kernels that multiply and add; all others move, scale or round.
         fusion: the forms of a typed ONNX that its compiler fuses best, as measured on its kernels.
         triton_platform: Triton's name of what loads its engines there; empty where nothing does.
@@ -81,6 +83,8 @@ class Capabilities:
     unfolded_majors: tuple[int, ...] = ()
     processor: str = ""
     adds_pairs_in_16_bits: bool = False
+    transposes_in_int8: bool = False
+    quantises_before_pads: bool = False
     math_types: frozenset[str] = frozenset()
     fusion: FusionRules = field(default_factory=FusionRules)
     triton_platform: str = ""

@@ -15,6 +15,8 @@ Modules, from the ground up:
     equalise     which channels get which scale and shift; the FP32 model with them, for a backend that quantises itself
     rewriting    nodes of a lowered model replaced by others
     zero_points  one zero point for a tensor in place of shifted channels, in a lowered graph
+    unsigned     all 255 steps for what is never negative, for a backend that takes uint8
+    pads         quantisers in front of what pads, for a backend that moves integers through it
     weight_scales, norms, skips    forms that a compiler makes most of: one weight scale for a convolution, flat
                  normalisation, skips that are read in INT8
     fusion       which of these forms a compiler wants

@@ -61,7 +61,7 @@ def find_equalisable(view: GraphView) -> dict[str, list[str]]:
     weights_of: dict[str, list[str]] = {}
     barred: set[str] = set()
     for node in view.model.graph.node:
-        if node.op_type not in {"Conv", "Gemm", "MatMul"} or not quantisable(view, node.name):
+        if node.op_type not in {"Conv", "ConvTranspose", "Gemm", "MatMul"} or not quantisable(view, node.name):
             continue
         tensor = node.input[0]
         if node.op_type == "Conv" and read_attribute(node, "group", 1) == 1 and len(view.shape(tensor) or ()) == 4:

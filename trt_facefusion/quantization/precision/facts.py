@@ -25,15 +25,15 @@ def _is_depthwise(view: GraphView, node: onnx.NodeProto) -> bool:
     return grouped and (view.shape(node.input[1]) or ())[1:2] == (1,)
 
 
-TRANSPOSED = "transposed convolution: no engine maker at hand runs it in INT8"
-"""A reason as plans hold it: text that is stored stays as it is."""
+TRANSPOSED = KernelFact(
+    lambda _, node: node.op_type == "ConvTranspose",
+    "transposed convolution: few engine makers run it in INT8, and extreme pixels make it lose more there",
+    "build logs of TensorRT-RTX 1.7.1 for SM86: weights quantised on axis 0, on axis 1 and per tensor",
+)
+"""Not true of all: a backend says so (`Capabilities.transposes_in_int8`)."""
 
 KERNEL_FACTS = (
-    KernelFact(
-        lambda _, node: node.op_type == "ConvTranspose",
-        TRANSPOSED,
-        "build logs of TensorRT-RTX 1.7.1 for SM86: weights quantised on axis 0, on axis 1 and per tensor",
-    ),
+    TRANSPOSED,
     KernelFact(
         _is_depthwise,
         "depthwise convolution: INT8 pads its channels, and stores more bytes than FP16",
@@ -42,7 +42,8 @@ KERNEL_FACTS = (
 )
 
 
-def no_kernel(view: GraphView, name: str) -> KernelFact | None:
-    """Why a Q/DQ at the node ``name`` would be wasted on every backend at hand, or None."""
+def no_kernel(view: GraphView, name: str, *, transposes: bool = False) -> KernelFact | None:
+    """Why a Q/DQ at the node ``name`` would be wasted, or None; ``transposes``: not on transposed convolutions."""
     node = view.nodes[name]
-    return next((fact for fact in KERNEL_FACTS if fact.applies(view, node)), None)
+    facts = [fact for fact in KERNEL_FACTS if fact is not TRANSPOSED or not transposes]
+    return next((fact for fact in facts if fact.applies(view, node)), None)

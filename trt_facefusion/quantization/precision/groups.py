@@ -9,7 +9,7 @@ Two layers share a group where a backend treats them as one anyway:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -85,22 +85,35 @@ def find_neighbours(view: GraphView, groups: Sequence[Group]) -> tuple[tuple[int
     return tuple(sorted(pairs))
 
 
-def merge_quiet(groups: Sequence[Group], noise: Sequence[float], at_most: int) -> tuple[Group, ...]:
+def merge_quiet(
+    groups: Sequence[Group], noise: Sequence[float], at_most: int, apart: Collection[int] = ()
+) -> tuple[Group, ...]:
     """At most ``at_most`` groups: the quietest (least ``noise`` of their own) are decided on together.
 
-    For networks of so many layers that not each can be measured by its picture.
+    For networks of so many layers that not each can be measured by its picture. Those of ``apart`` (indices) are never
+    merged with others while there are two groups at least: first they are decided on one by one, then together.
     """
-    if len(groups) <= max(at_most, 1):
+    at_most = max(at_most, 1)
+    if len(groups) <= at_most:
         return tuple(groups)
-    order = sorted(range(len(groups)), key=lambda index: (noise[index], index))
-    quiet = sorted(order[: len(groups) - max(at_most, 1) + 1])
-    merged = Group(
-        tuple(name for index in quiet for name in groups[index].nodes),
-        sum(groups[index].macs for index in quiet),
-        sum(groups[index].weights for index in quiet),
+    order = sorted(range(len(groups)), key=lambda index: (index in apart, noise[index], index))
+    quiet = order[: len(groups) - at_most + 1]
+    if at_most > 1 and quiet[0] not in apart and quiet[-1] in apart:  # one more: they become two groups
+        quiet = order[: len(groups) - at_most + 2]
+    both = ([index for index in quiet if index not in apart], [index for index in quiet if index in apart])
+    merged = [_merge([groups[index] for index in sorted(part)]) for part in (both if at_most > 1 else (quiet,)) if part]
+    return (*merged, *(group for index, group in enumerate(groups) if index not in quiet))
+
+
+def _merge(groups: Sequence[Group]) -> Group:
+    if len(groups) == 1:
+        return groups[0]
+    return Group(
+        tuple(name for group in groups for name in group.nodes),
+        sum(group.macs for group in groups),
+        sum(group.weights for group in groups),
         "the least quantisation noise of their own, decided on together to save time",
     )
-    return (merged, *(group for index, group in enumerate(groups) if index not in quiet))
 
 
 def _find_root(parent: dict[str, str], name: str) -> str:

@@ -115,11 +115,11 @@ class Plan:
 def quantisable(view: GraphView, name: str) -> bool:
     """Whether INT8 can be asked for: a convolution or linear layer with constant weights of a supported form.
 
-    What no backend at hand runs in INT8 is out (`facts`).
+    What no backend at hand runs in INT8 is out (`facts`); what some do not, they raise.
     """
     node = view.nodes[name]
     weight = view.weight(node)
-    if weight is None or no_kernel(view, name) is not None:
+    if weight is None or no_kernel(view, name, transposes=True) is not None:
         return False
     if node.op_type == "Gemm":
         return (
@@ -127,6 +127,8 @@ def quantisable(view: GraphView, name: str) -> bool:
             and read_attribute(node, "beta", 1.0) == 1.0
             and not read_attribute(node, "transA", 0)
         )
+    if node.op_type == "ConvTranspose":
+        return read_attribute(node, "group", 1) == 1
     return node.op_type == "Conv" or len(view.shape(weight) or ()) == 2
 
 

@@ -153,7 +153,7 @@ _BY_ROLE: dict[Role, Decision] = {
     Role.FIRST_CONV: (Precision.FP16, "first convolution: few input channels, so INT8 gains little and costs detail"),
     Role.ATTENTION_LOGITS: (Precision.FP16, "attention query/key: the softmax amplifies their error"),
     Role.ATTENTION_PRODUCT: (Precision.FP16, "attention product: two activations, no constant weights"),
-    Role.CONV_TRANSPOSE: (Precision.FP16, TRANSPOSED),
+    Role.CONV_TRANSPOSE: (Precision.FP16, TRANSPOSED.reason),
     Role.RESIDUAL_ADD: (Precision.FP16, "residual add: errors of all blocks gather here"),
     Role.STYLE: (Precision.FP16, "style scale and shift: multiplies whole channels"),
     Role.CONCAT: (Precision.FP16, "concatenation: copies, in the precision of its consumers"),
