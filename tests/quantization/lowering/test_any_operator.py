@@ -51,10 +51,10 @@ def assert_lowered(names: Sequence[str], tolerance: float) -> None:
             if precision is not Precision.INT8 and not _JUMPS.intersection(names):
                 np.testing.assert_allclose(result, expected, atol=tolerance)
     run(lower_to_integers(view, plan, amax), FED)
-    assert_measured(view, plan, amax, expected)
+    assert_measured(view, plan, amax, None if _JUMPS.intersection(names) else expected)
 
 
-def assert_measured(view: GraphView, plan: Plan, amax: dict[str, float], expected: Array) -> None:
+def assert_measured(view: GraphView, plan: Plan, amax: dict[str, float], expected: Array | None) -> None:
     """The models that try plans and scales in one session run as well; with nothing in INT8 they are the model."""
     exact = lower(view, plan, amax, Precision.FP32)
     scaled, inputs = add_scale_inputs(deepcopy(exact))
@@ -70,7 +70,7 @@ def assert_measured(view: GraphView, plan: Plan, amax: dict[str, float], expecte
     model = add_switches(view, exact, groups)
     for on in (False, True):
         (result,) = run(model, FED | {SWITCHES: np.full(len(groups), on)}).values()
-        if not on:
+        if not on and expected is not None:
             np.testing.assert_allclose(result, expected, atol=1e-4)
 
 
@@ -80,6 +80,7 @@ def test_every_operator_is_lowered(name: str) -> None:
 
 
 @settings(max_examples=15, deadline=None)
+@example(["Erf", "casts"])  # fused, what is cast to integers falls on the other side of a step
 @example(["Atan", "conv_1d"])  # fused, constant scales round otherwise than those that are fed
 @given(st.lists(st.sampled_from(sorted(SNIPPETS)), min_size=2, max_size=5))
 def test_networks_of_any_operators_are_lowered(names: list[str]) -> None:
