@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 MODEL = Path(__file__).resolve().parents[2] / "data" / "squeezenet11_caffe_features.onnx"
 TAPS = ("feat1", "fire3", "fire5", "fire6", "fire7", "fire8", "fire9")
 BGR_MEANS = (104.006, 116.669, 122.679)
-BATCH = 8
+BATCH_PIXELS = 8 * 256**2
 FAMILY = "perceptual"
 """Perceptual distances: one is measured, unless a limit speaks of another."""
 
@@ -40,8 +40,9 @@ class PerceptualDistance:
         if reference.shape != candidate.shape:
             raise ValueError(f"pictures differ in shape: {reference.shape} and {candidate.shape}")
         parts = [np.zeros(0)]
-        for start in range(0, len(reference), BATCH):
-            part = slice(start, start + BATCH)
+        batch = max(1, BATCH_PIXELS // max(1, reference.shape[1] * reference.shape[2]))
+        for start in range(0, len(reference), batch):
+            part = slice(start, start + batch)
             taps = zip(self._extract_features(reference[part]), self._extract_features(candidate[part]), strict=True)
             per_tap = [((a - b) ** 2).sum(axis=1).mean(axis=(1, 2)) for a, b in taps]
             parts.append(np.mean(per_tap, axis=0))
