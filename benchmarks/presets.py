@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 import clips  # noqa: E402
 import nets  # noqa: E402
-from preset_stand_ins import STAND_INS, TOO_LARGE  # noqa: E402
+from preset_stand_ins import STAND_INS  # noqa: E402
 
 from trt_facefusion.faces.align import TEMPLATES, fit_similarity  # noqa: E402
 from trt_facefusion.faces.decode import read_image  # noqa: E402
@@ -103,7 +103,7 @@ def make_row(name: str) -> dict[str, Any]:
 def run(rows: RowsOption, only: Annotated[list[str] | None, typer.Option(help="These presets.")] = None) -> None:
     """Make the rows that are not finished yet."""
     done = {row["preset"] for row in read_rows(rows)}
-    for name in only or [name for name in STAND_INS if name not in TOO_LARGE]:
+    for name in only or STAND_INS:
         if name not in done:
             row = make_row(name)
             print(json.dumps(row), flush=True)

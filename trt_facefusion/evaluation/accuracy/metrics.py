@@ -43,7 +43,9 @@ def decode_nchw(outputs: NDArray[Any], low: float = 0.0, high: float = 1.0) -> N
 def measure_psnr_db(reference: Pictures, candidate: Pictures) -> PerFace:
     """Peak signal-to-noise ratio [N] in dB: 10 log10(1 / MSE) over pixels and channels, at most `PSNR_CAP_DB`."""
     _check(reference, candidate)
-    pairs = zip(reference, candidate, strict=True)  # one at a time: large pictures take hundreds of megabytes in float64
+    pairs = zip(
+        reference, candidate, strict=True
+    )  # one at a time: in float64 large pictures take hundreds of megabytes
     mse = np.array([np.square(a.astype(np.float64) - b.astype(np.float64)).mean() for a, b in pairs], np.float64)
     return np.asarray(-10 * np.log10(np.maximum(mse, 10 ** (-PSNR_CAP_DB / 10))), np.float64)
 
