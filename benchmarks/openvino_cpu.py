@@ -73,7 +73,7 @@ def quantise_with_nncf(model: Path, feeds: Sequence[Mapping[str, Any]], floats: 
         nncf.Dataset(list(feeds)),
         preset=nncf.QuantizationPreset.MIXED,
         subset_size=len(feeds),
-        ignored_scope=nncf.IgnoredScope(names=list(find_multipliers(read, set(floats)))),
+        ignored_scope=nncf.IgnoredScope(names=list(find_multipliers(read, floats))),
         advanced_parameters=AdvancedQuantizationParameters(overflow_fix=OverflowFix.ENABLE) if fix else None,
     )
     return bytes(core.compile_model(quantised, "CPU", make_configuration()).export_model().getvalue())

@@ -29,17 +29,14 @@ _OF_ALL = frozenset({"Concat", "Add", "Mul", "Max", "Sum"})
 
 def quantise_unsigned(typed: onnx.ModelProto) -> onnx.ModelProto:
     """``typed`` with uint8 grids over the same range for tensors that cannot be negative; the same without any."""
-    model = onnx.ModelProto()
-    model.CopyFrom(typed)
-    editor = GraphEditor(model)
+    editor = GraphEditor(typed)
     positive: set[str] = set()
-    changed = False
-    for node in model.graph.node:
+    for node in typed.graph.node:
         if node.op_type == "QuantizeLinear" and node.input[0] in positive:
-            changed |= _use_all_steps(editor, node)
+            _use_all_steps(editor, node)
         elif _gives_no_negatives(editor, node, positive):
             positive.update(node.output)
-    return editor.finish() if changed else typed
+    return editor.finish() if editor.changed else typed
 
 
 def _gives_no_negatives(editor: GraphEditor, node: onnx.NodeProto, positive: set[str]) -> bool:
@@ -65,16 +62,19 @@ def _gives_no_negatives(editor: GraphEditor, node: onnx.NodeProto, positive: set
     return all(is_positive(name) for name in deciding if name)
 
 
-def _use_all_steps(editor: GraphEditor, quantise: onnx.NodeProto) -> bool:
-    """Whether the quantiser, and what undoes it, could be given the finer grid."""
+def _use_all_steps(editor: GraphEditor, quantise: onnx.NodeProto) -> None:
+    """Give the quantiser, and what undoes it, the finer grid, unless its own is none of one scale about zero."""
     scale, zero = editor.constant(quantise.input[1]), editor.constant(quantise.input[2])
     if scale is None or scale.ndim or zero is None or zero.dtype != np.int8 or zero.any():
-        return False
+        return
     element_type = editor.constants[quantise.input[1]].data_type
     finer = round_scale(np.float32(scale) * np.float32(INT8_MAX / _UINT8_MAX), element_type)
-    names = (f"{quantise.output[0]}__unsigned_scale", "zero_point__uint8")
-    editor.add_constant(names[0], finer)
-    editor.add_constant(names[1], np.array(0, np.uint8))
+    grid = (
+        editor.add_constant(f"{quantise.output[0]}__unsigned_scale", finer),
+        editor.add_constant("zero_point__uint8", np.array(0, np.uint8)),
+    )
     for node in (quantise, *editor.readers[quantise.output[0]]):
-        node.input[1], node.input[2] = names
-    return True
+        changed = onnx.NodeProto()
+        changed.CopyFrom(node)
+        changed.input[1], changed.input[2] = grid
+        editor.replace(node, [changed])

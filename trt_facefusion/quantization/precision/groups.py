@@ -96,12 +96,13 @@ def merge_quiet(
     at_most = max(at_most, 1)
     if len(groups) <= at_most:
         return tuple(groups)
-    order = sorted(range(len(groups)), key=lambda index: (index in apart, noise[index], index))
+    kept_apart = set(apart) if at_most > 1 else set()
+    order = sorted(range(len(groups)), key=lambda index: (index in kept_apart, noise[index], index))
     quiet = order[: len(groups) - at_most + 1]
-    if at_most > 1 and quiet[0] not in apart and quiet[-1] in apart:  # one more: they become two groups
+    if quiet[0] not in kept_apart and quiet[-1] in kept_apart:  # they become two groups, so one more has to be merged
         quiet = order[: len(groups) - at_most + 2]
-    both = ([index for index in quiet if index not in apart], [index for index in quiet if index in apart])
-    merged = [_merge([groups[index] for index in sorted(part)]) for part in (both if at_most > 1 else (quiet,)) if part]
+    parts = ([i for i in sorted(quiet) if i not in kept_apart], [i for i in sorted(quiet) if i in kept_apart])
+    merged = [_merge([groups[index] for index in part]) for part in parts if part]
     return (*merged, *(group for index, group in enumerate(groups) if index not in quiet))
 
 
